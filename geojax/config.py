@@ -1,0 +1,216 @@
+"""The configuration of one run, as plain dataclasses.
+
+These are the schema: Hydra composes YAML files into them, every node of a run receives one as
+JSON, and a key or a type that is not here is refused. Each group is one axis or one part of the
+run; ``name`` chooses the member, the other fields are its settings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any
+
+
+@dataclass
+class ModelConfig:
+    """What is trained. ``bytes`` sizes the synthetic model; ``pace_s`` overrides the model's own."""
+
+    name: str = "demo_cnn"
+    bytes: int = 10_000_000
+    pace_s: float | None = None  # emulated duration of one step of one batch; None: model's own
+
+
+@dataclass
+class DataConfig:
+    """On what. ``path``: a folder to look in first; ``*_samples``: use only the first so many."""
+
+    name: str = "fashion_mnist"
+    path: str | None = None
+    train_samples: int | None = None
+    test_samples: int | None = None
+    download: bool = True  # fetch the official files into a cache when found nowhere else
+
+
+@dataclass
+class PartitionConfig:
+    """Which center and worker holds which part of the data."""
+
+    name: str = "iid"
+    alpha: float = 0.5  # dirichlet: concentration; smaller is more skewed
+    shards: int = 2  # shards: label-sorted pieces per worker
+    skew: float = 2.0  # size_skew: largest part ÷ smallest part
+    seed: int | None = None  # None: the run's seed
+
+
+@dataclass
+class OptimizerConfig:
+    """An optax optimizer. ``lr`` None: the run's ``lr``. ``auto`` (outer only): see ``geojax.sync``."""
+
+    name: str = "sgd"
+    lr: float | None = None
+    momentum: float = 0.0
+    nesterov: bool = False
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+
+
+@dataclass
+class LanConfig:
+    """Defaults for every center's LAN; a center in a WAN file may state its own."""
+
+    rate: float = 1000.0  # Mbit/s, each host, each way
+    rtt: float = 0.2  # ms between two hosts of a center
+    workers: int = 1  # workers per center
+
+
+@dataclass
+class WanConfig:
+    """A WAN: either ``centers`` and ``links`` written out, or a ``generator`` with its numbers."""
+
+    name: str = "three_centers"
+    generator: str | None = None  # None: written out; "uniform": full mesh of equal links
+    centers: Any = None  # list of names or {name, workers, egress, ingress}; generators: a number
+    links: list[Any] = field(default_factory=list)
+    rate: float | None = None  # Mbit/s, generators
+    rtt: float | None = None  # ms, default of every link
+    draw: Any = None  # rates drawn at random: {low, high}
+    dynamics: Any = None  # how rates change: {kind, period_s, low, high, ...}
+    seed: int | None = None  # None: the run's seed
+    bandwidth_scale: float = 1.0
+    delay_scale: float = 1.0
+    server_center: str | None = None  # where the scheduler runs; None: the first center
+    provenance: Any = None  # where the numbers come from
+
+
+@dataclass
+class PaceConfig:
+    """Emulated durations: ``factor`` scales every step; ``centers`` scales single centers.
+
+    The ``*_gbps`` and ``*_s`` fields are the table from which host work is charged in simulation
+    (gigabytes per second, seconds); real testbeds do that work and charge nothing.
+    """
+
+    name: str = "model"
+    factor: float = 1.0
+    centers: dict[str, float] = field(default_factory=dict)
+    encode_gbps: float = 4.0
+    sum_gbps: float = 4.0
+    outer_gbps: float = 2.0
+    message_s: float = 50e-6
+    plan_s: float = 0.01
+
+
+@dataclass
+class SyncConfig:
+    """When centers exchange, and how an exchange is merged."""
+
+    name: str = "fsa"
+    local_steps: int = 1
+
+
+@dataclass
+class OverlayConfig:
+    """Along which routes. ``root`` None: the first center."""
+
+    name: str = "star"
+    root: str | None = None
+    chunk_elements: int = 65_536
+
+
+@dataclass
+class CompressionConfig:
+    """What travels."""
+
+    name: str = "dense"
+
+
+@dataclass
+class SelectionConfig:
+    """Who takes part."""
+
+    name: str = "everyone"
+
+
+@dataclass
+class TimeoutsConfig:
+    """Every bound on a wait, in seconds of the run's clock."""
+
+    start: float = 180.0  # all nodes have joined
+    connect: float = 10.0  # one TCP connection
+    heartbeat: float = 0.5  # between two heartbeats
+    dead: float = 5.0  # silence after which a member is dead
+    round: float = 600.0  # one exchange
+    warn: float = 30.0  # a wait is logged after so long
+
+
+@dataclass
+class TestbedConfig:
+    """Where the run happens. ``goodput_factor``: TCP payload ÷ link rate of the simulated WAN."""
+
+    __test__ = False  # not a test, whatever pytest thinks of the name
+    name: str = "simulated"
+    goodput_factor: float = 0.95
+    devices: int = 1  # local devices per worker process (CPU); accelerators are taken as found
+    congestion_control: str = "cubic"
+    verify_tolerance: float = 0.15  # emulated: largest relative error of a measured link rate
+    faults: list[Any] = field(default_factory=list)  # [{at, kind, node}], on experiment time
+
+
+@dataclass
+class TrackersConfig:
+    """Who else is told. ``none``: only the run directory."""
+
+    name: str = "none"
+
+
+@dataclass
+class RunConfig:
+    """One run: the groups above and the run's own keys."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    outer_optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(name="auto"))
+    wan: WanConfig = field(default_factory=WanConfig)
+    lan: LanConfig = field(default_factory=LanConfig)
+    pace: PaceConfig = field(default_factory=PaceConfig)
+    sync: SyncConfig = field(default_factory=SyncConfig)
+    overlay: OverlayConfig = field(default_factory=OverlayConfig)
+    compression: CompressionConfig = field(default_factory=CompressionConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    testbed: TestbedConfig = field(default_factory=TestbedConfig)
+    trackers: TrackersConfig = field(default_factory=TrackersConfig)
+    timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
+    experiment: str = "default"  # a name for the tables
+    seed: int = 0
+    rounds: int = 100
+    max_time_s: float | None = None  # experiment time after which no round starts
+    batch_size: int = 32  # per worker and step
+    lr: float = 0.01
+    eval_every_s: float = 5.0  # experiment time
+    target_accuracy: float = 0.8
+    hash_every: int = 10  # rounds between two comparisons of the centers' parameters
+    events: str = "round"  # "round" or "chunk": how fine events.jsonl is
+    checkpoint_every: int = 0  # rounds; 0: no checkpoint
+    resume: bool = False
+
+
+def to_dict(config: object) -> dict[str, Any]:
+    """The configuration as plain JSON-ready values."""
+    return asdict(config)  # type: ignore[call-overload]
+
+
+def from_dict(cls: type, values: dict[str, Any]) -> Any:
+    """Rebuilds a configuration dataclass from :func:`to_dict`'s output."""
+    built = cls()
+    for item in fields(cls):
+        if item.name in values:
+            current = getattr(built, item.name)
+            value = values[item.name]
+            nested = is_dataclass(current) and isinstance(value, dict)
+            setattr(built, item.name, from_dict(type(current), value) if nested else value)
+    return built

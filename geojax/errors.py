@@ -1,0 +1,87 @@
+"""Every error that geojax raises on purpose.
+
+::
+
+    GeojaxError
+    ├── ConfigError          a setting is wrong; names the key, the value and the fix
+    ├── DataError            a data set is missing, damaged or too small for the run
+    ├── WireError
+    │   ├── FrameError       bytes that are no valid frame (magic, version, length, checksum)
+    │   └── PeerLost         a connection ended while its peer was still expected
+    ├── MembershipError
+    │   ├── Expelled         this node was declared dead by the scheduler
+    │   └── SchedulerLost    the scheduler did not answer in time
+    ├── WaitTimeout          a wait ended without what it waited for; names from whom
+    └── ReplicaDeviation     a center's parameters differ from its peers'
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GeojaxError(Exception):
+    """Base of all errors raised on purpose by geojax and its testbed."""
+
+
+class ConfigError(GeojaxError):
+    """A setting is wrong.
+
+    Args:
+      key: the full configuration key, e.g. ``wan.links[2].rate``.
+      value: the value that was given.
+      fix: what to write instead, as one clause.
+    """
+
+    def __init__(self, key: str, value: object, fix: str):
+        self.key, self.value, self.fix = key, value, fix
+        super().__init__(f"{key} = {value!r}: {fix}")
+
+
+class DataError(GeojaxError):
+    """A data set is missing, damaged or too small for what was asked of it."""
+
+
+class WireError(GeojaxError):
+    """Base of the errors of the wire."""
+
+
+class FrameError(WireError):
+    """Bytes that are no valid frame; the connection they came from is closed."""
+
+
+class PeerLost(WireError):
+    """The connection to a peer ended while the peer was still expected."""
+
+
+class MembershipError(GeojaxError):
+    """Base of the errors of membership."""
+
+
+class Expelled(MembershipError):
+    """The scheduler declared this node dead and the run went on without it."""
+
+
+class SchedulerLost(MembershipError):
+    """The scheduler did not answer within its timeout."""
+
+
+class WaitTimeout(GeojaxError):
+    """A wait ended without what it waited for."""
+
+
+class ReplicaDeviation(GeojaxError):
+    """A center's parameters differ from those of the other centers."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Says which valid names there are, the most similar one first.
+
+    >>> nearest("sgdd", ["adam", "sgd"])
+    "did you mean 'sgd'? valid: adam, sgd"
+    """
+    names = sorted(valid)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}valid: {', '.join(names)}"

@@ -1,0 +1,73 @@
+"""A policy: the weighted rooted trees that one or more rounds are exchanged along."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A tree over the members. ``parent`` has no entry for the root; ``share`` of the chunks."""
+
+    root: str
+    parent: Mapping[str, str]
+    share: float = 1.0
+
+    def children(self, node: str) -> tuple[str, ...]:
+        """Members whose parent is ``node``, in the order of ``parent``."""
+        return tuple(child for child, up in self.parent.items() if up == node)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Immutable; a new plan is a new version. Members are listed in their fixed order."""
+
+    version: int
+    members: tuple[str, ...]
+    trees: tuple[Tree, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON/msgpack-ready form."""
+        return {
+            "version": self.version,
+            "members": list(self.members),
+            "trees": [
+                {"root": tree.root, "parent": list(tree.parent.items()), "share": tree.share}
+                for tree in self.trees
+            ],
+        }
+
+    @staticmethod
+    def from_dict(values: Mapping) -> Policy:
+        """The inverse of :meth:`to_dict`."""
+        trees = tuple(
+            Tree(tree["root"], dict(map(tuple, tree["parent"])), tree["share"])
+            for tree in values["trees"]
+        )
+        return Policy(values["version"], tuple(values["members"]), trees)
+
+
+def deal(trees: Sequence[Tree], sizes: Sequence[int]) -> tuple[int, ...]:
+    """Deals chunks to trees by share: each goes to the tree that is furthest behind its share.
+
+    Args:
+      trees: the policy's trees; shares are relative.
+      sizes: elements of each chunk, in order.
+
+    Returns:
+      The index of its tree for every chunk.
+
+    >>> deal((Tree("a", {}, 2.0), Tree("b", {}, 1.0)), [10, 10, 10])
+    (0, 1, 0)
+    """
+    total = sum(tree.share for tree in trees)
+    dealt = [0.0] * len(trees)
+    placed, given = [], 0
+    for size in sizes:
+        given += size
+        behind = [given * tree.share / total - dealt[i] for i, tree in enumerate(trees)]
+        best = max(range(len(trees)), key=lambda i: (behind[i], -i))
+        dealt[best] += size
+        placed.append(best)
+    return tuple(placed)

@@ -1,0 +1,71 @@
+"""What one node says to another: a fixed header, a small body and a payload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+FRAGMENT_BYTES = 256 * 1024  # payload bytes of one frame at most
+HEADER_BYTES = 80  # size of the fixed header, see geojax.wire.frame
+
+
+class Kind(IntEnum):
+    """What a message is about; byte counters are kept per kind."""
+
+    HELLO = 0  # first frame of a connection
+    CONTROL = 1  # scheduler and members; ``body["type"]`` says what
+    OFFER = 2  # one chunk on its way to the root
+    RESULT = 3  # one merged chunk on its way from the root
+    AGGREGATE = 4  # one merged chunk for a member that missed it
+
+
+@dataclass(frozen=True, slots=True)
+class SizeOnly:
+    """A payload that has a size and no content, for large simulations."""
+
+    nbytes: int
+
+
+Payload = np.ndarray | SizeOnly | None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One whole message. The transport cuts it into frames and puts it together again.
+
+    Attributes:
+      kind: what it is about.
+      group: index of the member group it belongs to (0: the WAN; 1 + c: center c's LAN).
+      epoch: membership epoch of the sender.
+      policy: version of the policy that routed it.
+      tree: index of the tree within the policy.
+      round: round number.
+      chunk: chunk index.
+      codec: wire number of the codec that wrote the payload.
+      weight: total weight of the contributions in the payload.
+      contributors: how many members' contributions are in the payload.
+      body: small msgpack-able mapping, for control.
+      payload: a C-contiguous array, sent as its bytes and received as ``uint8``.
+    """
+
+    kind: Kind
+    group: int = 0
+    epoch: int = 0
+    policy: int = 0
+    tree: int = 0
+    round: int = 0
+    chunk: int = 0
+    codec: int = 0
+    weight: float = 0.0
+    contributors: int = 0
+    body: Mapping[str, Any] | None = None
+    payload: Payload = None
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of the payload alone."""
+        return 0 if self.payload is None else self.payload.nbytes
