@@ -1,0 +1,1 @@
+"""What travels: codecs between the dense vector and the payloads of its chunks."""

@@ -1,0 +1,1 @@
+"""What happened: events, traces and the summary of a run."""

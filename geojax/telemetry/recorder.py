@@ -1,0 +1,92 @@
+"""What one node records while it runs.
+
+Events go to ``events.jsonl`` and carry experiment time only, so that two simulated runs with one
+seed write the same bytes. Spans become the Chrome trace and the busy and waiting shares.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Something that took time at one node; times are experiment seconds."""
+
+    name: str
+    start: float
+    end: float
+    args: dict[str, Any]
+
+
+@dataclass
+class Recorder:
+    """Collects events, spans and totals of one node.
+
+    Args:
+      node: the node's name.
+      sink: receives every event as a finished mapping, in order.
+      level: ``"round"`` or ``"chunk"``; events of a finer level are dropped.
+    """
+
+    node: str
+    sink: Callable[[dict[str, Any]], None]
+    level: str = "round"
+    clock: Callable[[], float] = lambda: 0.0
+    spans: list[Span] = field(default_factory=list)
+    totals: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def event(self, name: str, *, at: float | None = None, **fields: Any) -> None:
+        """Records that something happened, now or ``at`` a given experiment time."""
+        time = self.clock() if at is None else at
+        self.sink({"t": round(time, 9), "node": self.node, "event": name, **fields})
+
+    def chunk_event(self, name: str, **fields: Any) -> None:
+        """Records an event of one chunk, if the run wants events that fine."""
+        if self.level == "chunk":
+            self.event(name, **fields)
+
+    def span(self, name: str, start: float, end: float, **args: Any) -> None:
+        """Records that this node was busy with ``name`` from ``start`` to ``end``."""
+        self.spans.append(Span(name, start, end, args))
+        self.totals[name + "_s"] += end - start
+
+    def add(self, name: str, amount: float = 1) -> None:
+        """Adds to a total that goes into the node's report."""
+        self.totals[name] += amount
+
+
+def jsonl_sink(stream: TextIO) -> Callable[[dict[str, Any]], None]:
+    """A sink that writes one event a line, keys in their given order."""
+
+    def write(event: dict[str, Any]) -> None:
+        stream.write(json.dumps(event, separators=(",", ":")) + "\n")
+
+    return write
+
+
+def chrome_trace(spans: dict[str, list[Span]]) -> dict[str, Any]:
+    """The spans of all nodes in Chrome's trace format (opens in Perfetto); microseconds."""
+    events: list[dict[str, Any]] = []
+    for number, node in enumerate(spans):
+        meta = {"ph": "M", "pid": number, "name": "process_name", "args": {"name": node}}
+        events.append(meta)
+        lanes: dict[str, int] = {}
+        for span in spans[node]:
+            lane = str(span.args.get("peer", "")) if span.name == "send" else span.name
+            events.append(
+                {
+                    "ph": "X",
+                    "pid": number,
+                    "tid": lanes.setdefault(lane, len(lanes)),
+                    "name": span.name,
+                    "ts": span.start * 1e6,
+                    "dur": (span.end - span.start) * 1e6,
+                    "args": span.args,
+                }
+            )
+    return {"traceEvents": events, "displayTimeUnit": "ms"}
