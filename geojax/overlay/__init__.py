@@ -1,0 +1,1 @@
+"""Along which routes an update travels: network view → policy (weighted rooted trees)."""

@@ -1,0 +1,25 @@
+"""The record that every overlay is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from geojax.overlay.policy import Policy
+from geojax.overlay.view import NetworkView
+
+Plan = Callable[[NetworkView, Sequence[str], Sequence[int], int], Policy]
+
+
+class Overlay(NamedTuple):
+    """A way to lay exchange trees over a WAN.
+
+    Attributes:
+      name: as configured.
+      plan: ``plan(view, members, sizes, version) -> Policy``: trees over ``members`` (centers of
+        the view, in their fixed order) for chunks of ``sizes`` elements. A pure function: equal
+        arguments give equal policies, on every machine.
+    """
+
+    name: str
+    plan: Plan

@@ -1,0 +1,41 @@
+"""HiPS's star: every center sends to one root and gets the merged result back from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from geojax.overlay.base import Overlay
+from geojax.overlay.policy import Policy, Tree
+from geojax.overlay.view import NetworkView
+
+
+def star(*, root: str | None = None) -> Overlay:
+    """One tree of depth one: a single global server, as in GeoMX's HiPS and in MXNet's KVStore.
+
+    On a sparse WAN its edges are logical: they follow the fewest hops (:mod:`.routes`), and a
+    center in between relays without adding anything.
+
+    Args:
+      root: the center that merges; None, or once it is no member any more (it died, say): the
+        first member in WAN order.
+
+    >>> view = NetworkView(("a", "b", "c"), rate={}, delay={})
+    >>> star(root="b").plan(view, ["a", "b", "c"], [10], 1).trees[0].parent
+    {'a': 'b', 'c': 'b'}
+    """
+
+    def plan(
+        view: NetworkView, members: Sequence[str], sizes: Sequence[int], version: int
+    ) -> Policy:
+        del sizes  # one tree carries all chunks, whatever their sizes
+        center = root
+        if center is None or center not in members:
+            center = next(name for name in view.centers if name in members)
+        return Policy(version, tuple(members), (star_tree(center, members),))
+
+    return Overlay("star", plan)
+
+
+def star_tree(root: str, members: Sequence[str]) -> Tree:
+    """The tree in which ``root`` is the parent of every other member, children in member order."""
+    return Tree(root, {member: root for member in members if member != root})

@@ -1,0 +1,77 @@
+"""Reading single values of a WAN description; every mistake is refused under its full key."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
+
+from geojax.errors import ConfigError, nearest
+
+CENTER_NAME = re.compile(r"[a-z0-9_-]{1,12}")  # fits into interface names with a run's prefix
+RESERVED_NAMES = frozenset({"scheduler"})
+
+
+def number(key: str, value: object, what: str, *, zero: bool = False) -> float:
+    """A finite number above 0, or of at least 0 if ``zero``.
+
+    Args:
+      key: the full configuration key, for the message.
+      value: what was given.
+      what: what belongs there, with its unit, e.g. ``"the rate in Mbit/s"``.
+      zero: whether 0 is allowed.
+
+    >>> number("wan.rate", 100, "the rate in Mbit/s")
+    100.0
+    """
+    least = "of at least 0" if zero else "above 0"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ConfigError(key, value, f"write {what}, a plain number {least}")
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        raise ConfigError(key, value, f"write {what}, a finite number {least}")
+    return float(value)
+
+
+def integer(key: str, value: object, what: str, *, least: int) -> int:
+    """A whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ConfigError(key, value, f"write {what}, a whole number of at least {least}")
+    return int(value)
+
+
+def center_name(key: str, value: object) -> str:
+    """A short identifier that names a center, and with it a process and network interfaces."""
+    if not isinstance(value, str):
+        raise ConfigError(key, value, "write the center's name as text (in quotes if need be)")
+    if value in RESERVED_NAMES:
+        raise ConfigError(key, value, "this name belongs to a node of the run; choose another")
+    if not CENTER_NAME.fullmatch(value):
+        raise ConfigError(key, value, "use 1 to 12 of the characters a-z, 0-9, _ and -")
+    return value
+
+
+def known_center(key: str, value: object, centers: Iterable[str]) -> str:
+    """The name of a center that exists."""
+    names = tuple(centers)
+    if not isinstance(value, str) or value not in names:
+        raise ConfigError(key, value, f"no such center; {nearest(str(value), names)}")
+    return value
+
+
+def mapping(key: str, value: object, valid: Iterable[str]) -> dict[str, object]:
+    """A mapping with no other keys than ``valid``."""
+    names = tuple(valid)
+    if not isinstance(value, Mapping):
+        raise ConfigError(key, value, f"write a mapping with the keys {', '.join(names)}")
+    for name in value:
+        if name not in names:
+            raise ConfigError(f"{key}.{name}", value[name], f"no such key; {nearest(name, names)}")
+    return dict(value)
+
+
+def sequence(key: str, value: object, what: str) -> list[object]:
+    """A list; text is none."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ConfigError(key, value, f"write a list of {what}")
+    return list(value)

@@ -1,0 +1,131 @@
+"""The records that describe a WAN: centers with their LANs, directed links, nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from geojax.overlay.view import Edge, NetworkView
+from testbed.dynamics import Change, Constant, Dynamics
+
+Role = Literal["scheduler", "server", "worker"]
+
+
+@dataclass(frozen=True)
+class Center:
+    """A data center and its LAN.
+
+    Attributes:
+      name: a short identifier, also the name of the center's local server.
+      workers: worker count.
+      lan_rate: bit/s of every host's LAN access, each way.
+      lan_delay: one-way delay between two hosts of the center, s.
+      egress: access cap out of the center over all its WAN links, bit/s; None: no cap.
+      ingress: access cap into the center, bit/s; None: no cap.
+    """
+
+    name: str
+    workers: int
+    lan_rate: float
+    lan_delay: float
+    egress: float | None = None
+    ingress: float | None = None
+
+
+@dataclass(frozen=True)
+class Link:
+    """A directed WAN link.
+
+    Attributes:
+      source: the center it leaves.
+      target: the center it reaches.
+      rate: bit/s at t = 0, ``bandwidth_scale`` applied.
+      delay: one-way propagation delay, s, ``delay_scale`` applied.
+    """
+
+    source: str
+    target: str
+    rate: float
+    delay: float
+
+    @property
+    def edge(self) -> Edge:
+        """The pair (source, target)."""
+        return self.source, self.target
+
+
+class NodePlace(NamedTuple):
+    """A node (one process of a run) and where it lives."""
+
+    name: str  # "scheduler", "c1", "c1/w0"
+    center: str
+    role: Role  # "server": the local server, and the worker too if the center has only one
+
+
+@dataclass(frozen=True)
+class Wan:
+    """A validated WAN. Caps and link rates are scaled by ``bandwidth_scale``, LANs never are.
+
+    Attributes:
+      name: for tables.
+      centers: in the order of the description, which is the order of members everywhere.
+      links: directed, in the order of the description, which is the order of random draws.
+      server_center: where the scheduler lives.
+      bandwidth_scale: factor already in all WAN rates and caps.
+      delay_scale: factor already in all WAN delays.
+      dynamics: how rates change over experiment time.
+      provenance: where the numbers come from.
+    """
+
+    name: str
+    centers: tuple[Center, ...]
+    links: tuple[Link, ...]
+    server_center: str
+    bandwidth_scale: float = 1.0
+    delay_scale: float = 1.0
+    dynamics: Dynamics = field(default_factory=Constant)
+    provenance: Any = field(default=None, compare=False)
+
+    @property
+    def center_names(self) -> tuple[str, ...]:
+        """Names of the centers, in order."""
+        return tuple(center.name for center in self.centers)
+
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        """The directed links as pairs, in order."""
+        return tuple(link.edge for link in self.links)
+
+    def view(self) -> NetworkView:
+        """The WAN as it is at t = 0, known exactly."""
+        return NetworkView(
+            centers=self.center_names,
+            rate={link.edge: link.rate for link in self.links},
+            delay={link.edge: link.delay for link in self.links},
+            egress={c.name: c.egress for c in self.centers if c.egress is not None},
+            ingress={c.name: c.ingress for c in self.centers if c.ingress is not None},
+        )
+
+    def changes(self, after: float = 0.0) -> Iterator[Change]:
+        """Changes of link rates in time order, made as they are asked for, possibly without end.
+
+        Args:
+          after: experiment time, s; only later changes are given. The same changes come at the
+            same instants wherever one begins.
+        """
+        for change in self.dynamics.changes(self.edges, after):
+            rates = {edge: rate * self.bandwidth_scale for edge, rate in change.rates.items()}
+            yield Change(change.at, rates)
+
+    def nodes(self) -> tuple[NodePlace, ...]:
+        """All nodes: the scheduler, then per center its local server and, if several, workers."""
+        places = [NodePlace("scheduler", self.server_center, "scheduler")]
+        for center in self.centers:
+            places.append(NodePlace(center.name, center.name, "server"))
+            if center.workers > 1:
+                places += [
+                    NodePlace(f"{center.name}/w{index}", center.name, "worker")
+                    for index in range(center.workers)
+                ]
+        return tuple(places)
