@@ -1,0 +1,23 @@
+"""On what data, and which worker holds which part.
+
+:func:`load_dataset` finds a data set, :func:`partition` deals it to the workers, and
+:class:`BatchOrder` says which samples of its part a worker's k-th batch holds. See them with
+``python -m geojax.data describe --help``.
+"""
+
+from geojax.data import digits, fashion_mnist, mnist  # noqa: F401  they register themselves
+from geojax.data.batches import BatchOrder, batch_indices
+from geojax.data.dataset import DATASETS, Dataset, Stored, balanced_order, load_dataset
+from geojax.data.partitions import PARTITIONS, partition
+
+__all__ = [
+    "DATASETS",
+    "PARTITIONS",
+    "BatchOrder",
+    "Dataset",
+    "Stored",
+    "balanced_order",
+    "batch_indices",
+    "load_dataset",
+    "partition",
+]
