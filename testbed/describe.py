@@ -128,7 +128,8 @@ def render(description: Mapping[str, Any], console: Console) -> None:
     """Prints what :func:`describe` found as tables."""
     console.print(
         f"[bold]{description['name']}[/bold]: {_counted(description['centers'], 'center')}, "
-        f"{_counted(description['links'], 'directed link')}, scheduler in {description['server_center']}"
+        f"{_counted(description['links'], 'directed link')}, "
+        f"scheduler in {description['server_center']}"
     )
     console.print(
         f"bandwidth_scale {description['bandwidth_scale']:g}, "

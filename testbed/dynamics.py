@@ -166,4 +166,4 @@ def build_dynamics(value: object, draw: object, seed: int) -> Dynamics:
     if not isinstance(value, Mapping) or "kind" not in value:
         fix = f"write a mapping with a kind; kinds: {', '.join(DYNAMICS)}"
         raise ConfigError("wan.dynamics", value, fix)
-    return DYNAMICS[value["kind"]](value, drawn, seed)
+    return DYNAMICS[str(value["kind"])](value, drawn, seed)

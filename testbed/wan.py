@@ -65,8 +65,8 @@ def build_wan(wan: WanConfig, lan: LanConfig, seed: int) -> Wan:
     """
     if not isinstance(wan.name, str) or not wan.name:
         raise ConfigError("wan.name", wan.name, "write a name for the tables")
-    drawn_from = seed if wan.seed is None else wan.seed
-    drawn_from = wan_fields.integer("wan.seed", drawn_from, "the seed of random rates", least=0)
+    seed_key, drawn_from = ("seed", seed) if wan.seed is None else ("wan.seed", wan.seed)
+    drawn_from = wan_fields.integer(seed_key, drawn_from, "the seed of random rates", least=0)
     bandwidth_scale = wan_fields.number(
         "wan.bandwidth_scale", wan.bandwidth_scale, "the factor of all WAN rates"
     )
@@ -104,7 +104,7 @@ def build_wan(wan: WanConfig, lan: LanConfig, seed: int) -> Wan:
 def _written_out(wan: WanConfig) -> tuple[list, list]:
     """``wan.centers`` and ``wan.links``, by the generator if there is one."""
     if wan.generator is not None:
-        generate = GENERATORS[wan.generator]
+        generate = GENERATORS[str(wan.generator)]
         if wan.links:
             fix = f"the generator {wan.generator!r} makes the links; leave wan.links empty"
             raise ConfigError("wan.links", wan.links, fix)

@@ -13,6 +13,7 @@ from yaml import YAMLError
 
 from geojax.config import LanConfig, WanConfig
 from geojax.errors import ConfigError, nearest
+from testbed import wan_fields
 
 PRESETS = Path(__file__).resolve().parent.parent / "conf" / "wan"
 SCHEMA = "base_wan"  # the WanConfig dataclass, which Hydra knows under this name
@@ -70,7 +71,7 @@ def _read(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise ConfigError("wan", str(path), f"no valid YAML: {error}") from error
     if not isinstance(own, dict):
         raise ConfigError("wan", str(path), "the file must hold a mapping of WAN keys")
-    defaults = own.pop("defaults", ["_self_"])
+    defaults = wan_fields.sequence("wan.defaults", own.pop("defaults", []), "WAN names")
     _check_keys(own)
     values: dict[str, Any] = {}
     for entry in defaults if "_self_" in defaults else [*defaults, "_self_"]:

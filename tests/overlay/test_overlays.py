@@ -1,0 +1,148 @@
+"""The conformance table of overlays: one row each, and every row meets every check."""
+
+import networkx
+import pytest
+
+from geojax.config import OverlayConfig
+from geojax.errors import ConfigError
+from geojax.overlay.policy import Policy
+from geojax.overlay.registry import OVERLAYS, build_overlay
+from geojax.overlay.star import star
+from geojax.overlay.view import NetworkView
+
+CENTERS = ("c1", "c2", "c3", "c4", "c5", "c6")
+SIZES = [65_536] * 7 + [1_000]
+
+# name of the row -> the configuration of the overlay
+OVERLAY_ROWS = {
+    "star": OverlayConfig(name="star"),
+    "star, root c4": OverlayConfig(name="star", root="c4"),
+}
+
+
+def network(centers=CENTERS):
+    """A bidirectional ring with uneven rates: sparse, so that logical edges need routes."""
+    ring = list(zip(centers, centers[1:] + centers[:1], strict=True))
+    edges = ring + [(target, source) for source, target in ring]
+    return NetworkView(
+        centers=tuple(centers),
+        rate={edge: (10 + 7 * index) * 1e6 for index, edge in enumerate(edges)},
+        delay=dict.fromkeys(edges, 0.005),
+    )
+
+
+MEMBER_LISTS = {
+    "all": CENTERS,
+    "without the first": CENTERS[1:],
+    "without c4": tuple(c for c in CENTERS if c != "c4"),
+    "two": ("c3", "c5"),
+    "one": ("c5",),
+}
+
+each_row = pytest.mark.parametrize("row", OVERLAY_ROWS.values(), ids=OVERLAY_ROWS.keys())
+each_members = pytest.mark.parametrize("members", MEMBER_LISTS.values(), ids=MEMBER_LISTS.keys())
+
+
+def plan(row, members, version=3) -> Policy:
+    return build_overlay(row, CENTERS).plan(network(), members, SIZES, version)
+
+
+def test_every_registered_overlay_has_a_row():
+    assert {row.name for row in OVERLAY_ROWS.values()} == set(OVERLAYS)
+
+
+@each_row
+def test_the_overlay_bears_its_configured_name(row):
+    assert build_overlay(row, CENTERS).name == row.name
+
+
+@each_row
+@each_members
+def test_policy_carries_version_and_members(row, members):
+    policy = plan(row, members, version=42)
+    assert policy.version == 42
+    assert policy.members == tuple(members)
+    assert policy.trees
+
+
+@each_row
+@each_members
+def test_every_tree_spans_the_members_and_nothing_else(row, members):
+    for tree in plan(row, members).trees:
+        assert {tree.root, *tree.parent} == set(members)
+        assert set(tree.parent.values()) <= set(members)
+        assert tree.root not in tree.parent
+
+
+@each_row
+@each_members
+def test_every_tree_leads_to_its_root_without_a_cycle(row, members):
+    for tree in plan(row, members).trees:
+        graph = networkx.DiGraph()
+        graph.add_node(tree.root)
+        graph.add_edges_from((up, child) for child, up in tree.parent.items())
+        assert networkx.is_arborescence(graph)
+        assert set(networkx.descendants(graph, tree.root)) | {tree.root} == set(members)
+
+
+@each_row
+@each_members
+def test_shares_are_positive_and_sum_to_one(row, members):
+    shares = [tree.share for tree in plan(row, members).trees]
+    assert all(share > 0 for share in shares)
+    assert sum(shares) == pytest.approx(1.0, abs=1e-9)
+
+
+@each_row
+@each_members
+def test_children_come_in_member_order(row, members):
+    for tree in plan(row, members).trees:
+        for member in members:
+            children = list(tree.children(member))
+            assert children == sorted(children, key=list(members).index)
+
+
+@each_row
+@each_members
+def test_planning_is_deterministic(row, members):
+    assert plan(row, members) == plan(row, members)
+    overlay = build_overlay(row, CENTERS)
+    first = overlay.plan(network(), members, SIZES, 1)
+    overlay.plan(network(), CENTERS[2:4], SIZES, 2)  # an overlay keeps no memory of other plans
+    assert overlay.plan(network(), members, SIZES, 1) == first
+
+
+@each_row
+@each_members
+def test_a_policy_survives_the_wire(row, members):
+    policy = plan(row, members)
+    assert Policy.from_dict(policy.to_dict()) == policy
+
+
+@pytest.mark.parametrize(
+    ("root", "members", "expected"),
+    [
+        (None, CENTERS, "c1"),
+        ("c4", CENTERS, "c4"),
+        ("c4", ("c1", "c2"), "c1"),  # the configured root died
+        (None, ("c6", "c3", "c5"), "c3"),  # first in WAN order, not in member order
+    ],
+)
+def test_star_root(root, members, expected):
+    (tree,) = star(root=root).plan(network(), members, SIZES, 0).trees
+    assert tree.root == expected
+    assert set(tree.parent.values()) <= {expected}
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "words"),
+    [
+        (OverlayConfig(name="stat"), "overlay.name", "did you mean 'star'"),
+        (OverlayConfig(root="c9"), "overlay.root", "valid: c1"),
+        (OverlayConfig(chunk_elements=0), "overlay.chunk_elements", "at least 1"),
+    ],
+)
+def test_wrong_settings_are_refused(config, key, words):
+    with pytest.raises(ConfigError, match=words) as raised:
+        build_overlay(config, CENTERS)
+    assert raised.value.key == key
