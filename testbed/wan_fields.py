@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 from geojax.errors import ConfigError, nearest
 
@@ -70,7 +71,7 @@ def mapping(key: str, value: object, valid: Iterable[str]) -> dict[str, object]:
     return dict(value)
 
 
-def sequence(key: str, value: object, what: str) -> list[object]:
+def sequence(key: str, value: object, what: str) -> list[Any]:
     """A list; text is none."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise ConfigError(key, value, f"write a list of {what}")
