@@ -153,11 +153,11 @@ def size_skew(
         raise ConfigError("partition.skew", skew, "use a number of at least 1 (1: equal sizes)")
     weights = skew ** -np.linspace(0, 1, parts)
     ideal = len(labels) * weights / weights.sum()
+    if ideal[-1] < 1 - 1e-9:
+        least = math.ceil(round(weights.sum() / weights[-1], 6))
+        why = f"{parts} workers with partition.skew = {skew:g} need a sample in the smallest part"
+        require(len(labels), least, why, ", a smaller partition.skew")
     sizes = np.floor(ideal).astype(np.int64)
     behind = np.argsort(sizes - ideal, kind="stable")  # largest remainder first
     sizes[behind[: len(labels) - sizes.sum()]] += 1
-    if sizes.min() < 1:
-        least = max(math.ceil(weights.sum() / weights[-1]), len(labels) + 1)
-        why = f"{parts} workers with partition.skew = {skew:g} need a sample in the smallest part"
-        require(len(labels), least, why, ", a smaller partition.skew")
     return np.split(generator.permutation(len(labels)), np.cumsum(sizes)[:-1])

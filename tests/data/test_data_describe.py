@@ -1,0 +1,92 @@
+"""The command line that describes a partition."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from geojax.config import DataConfig, PartitionConfig
+from geojax.data import PARTITIONS, load_dataset, partition
+from geojax.data.__main__ import main
+from geojax.data.describe import describe
+
+DIRICHLET = ["describe", "--data", "digits", "--partition", "dirichlet", "--alpha", "0.3"]
+SIX_WORKERS = ["--centers", "3", "--workers", "2", "--seed", "5"]
+
+
+def test_entropy_and_distance():
+    labels = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    parts = {"a": np.array([0, 1]), "b": np.array([2, 3, 4, 5, 6, 7]), "c": np.arange(8)}
+    a, b, c = describe(parts, labels, classes=5)
+    assert a.labels == [2, 0, 0, 0, 0]
+    assert (a.entropy, a.distance) == (0, 0.75)
+    assert math.copysign(1, a.entropy) == 1
+    assert b.entropy == pytest.approx(math.log(3))
+    assert b.distance == pytest.approx(0.25)
+    assert c.entropy == pytest.approx(math.log(4))
+    assert c.distance == 0
+
+
+def test_json_is_what_a_run_would_use(capsys):
+    assert main([*DIRICHLET, *SIX_WORKERS, "--format", "json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    labels = load_dataset(DataConfig("digits")).train_y
+    names = [f"c{c}/w{w}" for c in (1, 2, 3) for w in (0, 1)]
+    parts = partition(PartitionConfig("dirichlet", alpha=0.3), labels, names, 5)
+    assert [worker["worker"] for worker in answer["workers"]] == names
+    for worker in answer["workers"]:
+        counts = np.bincount(labels[parts[worker["worker"]]], minlength=10)
+        assert worker["labels"] == counts.tolist()
+        assert worker["samples"] == counts.sum()
+    assert answer["partition"] == {"name": "dirichlet", "alpha": 0.3}
+    assert (answer["data"], answer["samples"], answer["seed"]) == ("digits", 1437, 5)
+
+
+def test_the_table_shows_every_number_however_narrow_the_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    assert main([*DIRICHLET, *SIX_WORKERS]) == 0
+    out = capsys.readouterr().out
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
+    assert main([*DIRICHLET, *SIX_WORKERS, "--format", "json"]) == 0
+    for worker in json.loads(capsys.readouterr().out)["workers"]:
+        row = rows[worker["worker"]]
+        assert int(row[1]) == worker["samples"]
+        assert [0 if cell == "·" else int(cell) for cell in row[2:12]] == worker["labels"]
+        assert row[12:] == [f"{worker['entropy']:.3f}", f"{worker['distance']:.3f}"]
+    assert rows["all"][1] == "1437"
+    assert "dirichlet, alpha 0.3, seed 5" in out
+
+
+@pytest.mark.parametrize("name", list(PARTITIONS))
+def test_every_partition_can_be_shown(name, capsys):
+    assert main(["describe", "--data", "digits", "--partition", name]) == 0
+    assert f"digits: {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "digit"], "did you mean 'digits'"),
+        (["--data", "digits", "--partition", "dirichlett"], "did you mean 'dirichlet'"),
+        (["--data", "digits", "--centers", "1438"], "1438 in all, but the data has 1437"),
+        (["--data", "digits", "--centers", "0"], "--centers = 0: use at least 1"),
+        (["--data", "digits", "--train-samples", "9999"], "data.train_samples = 9999"),
+        (["--path", "/no/such/folder"], "data.path = '/no/such/folder'"),
+    ],
+)
+def test_mistakes_end_with_their_fix_on_stderr(arguments, message, capsys):
+    assert main(["describe", *arguments]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert message in err
+
+
+def test_help_names_every_choice(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["describe", "--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    for part in ("dirichlet", "size_skew", "fashion_mnist", "--train-samples", "example:"):
+        assert part in out
