@@ -12,7 +12,8 @@
     │   ├── Expelled         this node was declared dead by the scheduler
     │   └── SchedulerLost    the scheduler did not answer in time
     ├── WaitTimeout          a wait ended without what it waited for; names from whom
-    └── ReplicaDeviation     a center's parameters differ from its peers'
+    ├── ReplicaDeviation     a center's parameters differ from its peers'
+    └── Diverged             a loss or a gradient is no longer finite
 """
 
 from __future__ import annotations
@@ -73,6 +74,10 @@ class WaitTimeout(GeojaxError):
 
 class ReplicaDeviation(GeojaxError):
     """A center's parameters differ from those of the other centers."""
+
+
+class Diverged(GeojaxError):
+    """A loss or a gradient is no longer finite, so training cannot go on."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -1,0 +1,1 @@
+"""Inside one center: its mesh, local steps, pace, evaluation and outer optimizer."""

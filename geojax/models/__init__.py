@@ -1,0 +1,1 @@
+"""What is trained: Flax modules, found by name without importing JAX."""

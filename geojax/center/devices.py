@@ -1,0 +1,65 @@
+"""The one place where JAX is set up: how many devices, which threads, which compile cache.
+
+XLA splits a reduction by the number of its threads, so the last bits of a step depend on it. All
+processes of a run therefore compute with one thread per device (``NPROC=1``, unless the
+environment says otherwise), and replicas are bit-identical.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import jax
+
+from geojax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jaxlib._jax import Device  # jax.Device is an alias that type checkers refuse
+
+_CACHE_EVERYTHING = {
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+
+def configure(devices: int) -> None:
+    """Sets JAX up before its backend starts; safe to call again with the same count.
+
+    Read from the environment, never overwritten: ``NPROC`` (XLA's threads, else 1),
+    ``JAX_COMPILATION_CACHE_DIR`` (if set, every program is cached there, however small; the folder
+    must be private, since what lies in it is executed) and ``XLA_PYTHON_CLIENT_PREALLOCATE`` (else
+    off: processes that share an accelerator take memory as they need it).
+
+    Args:
+      devices: CPU devices that this process splits its batches over. Accelerators, when there are
+        any, are used instead, as many as are visible.
+
+    Raises:
+      ConfigError: the count is not positive, or JAX is already running with another one.
+    """
+    if devices < 1:
+        raise ConfigError("testbed.devices", devices, "use at least 1 device per worker")
+    os.environ.setdefault("NPROC", "1")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        for option, everything in _CACHE_EVERYTHING.items():
+            if option.upper() not in os.environ:
+                jax.config.update(option, everything)
+    try:
+        jax.config.update("jax_num_cpu_devices", devices)
+    except RuntimeError as error:  # the backend is up, and was not started with this count
+        running = len(jax.devices("cpu"))
+        if running != devices:
+            fix = f"JAX already runs with {running} CPU devices; call configure() before using JAX"
+            raise ConfigError("testbed.devices", devices, fix) from error
+
+
+def local_devices() -> tuple[Device, ...]:
+    """The devices over which this process splits its batches: accelerators, else CPU devices."""
+    return tuple(jax.local_devices())
+
+
+def host_device() -> Device:
+    """The first CPU device: for work whose bits must not depend on accelerators."""
+    return jax.devices("cpu")[0]

@@ -1,0 +1,71 @@
+"""How good a vector is on the test set; imports JAX only when there is a model to run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from geojax.center.inputs import checked, inputs_of
+from geojax.config import RunConfig
+from geojax.errors import Diverged
+from geojax.models.registry import SYNTHETIC
+
+_BATCH = 500
+
+Evaluator = Callable[[np.ndarray], dict[str, float]]
+
+
+def build_evaluator(config: RunConfig, features: np.ndarray, labels: np.ndarray) -> Evaluator:
+    """A function from a vector to its figures on the whole of ``features`` and ``labels``.
+
+    The figures are ``accuracy`` (share of right answers) and ``loss`` (mean softmax cross
+    entropy), with the model in evaluation mode and its integer leaves at their start. Samples go
+    through the first local device in fixed batches, in order, so the same vector always gives the
+    same figures. They stay on that device. A synthetic model has no figures: the dictionary is
+    empty.
+
+    The returned function raises ``ValueError`` for a vector of another size, and
+    :class:`geojax.errors.Diverged` when the loss is not finite.
+    """
+    if config.model.name == SYNTHETIC:
+        return lambda _: {}
+
+    from geojax.center import devices
+    from geojax.center.network import build_network
+
+    devices.configure(config.testbed.devices)
+
+    import jax
+
+    network = build_network(config.model.name, *inputs_of(config.data))
+    features, labels = checked(config, features, labels)
+    count = len(features)
+    size = min(_BATCH, count)
+    place = _padded(size, -(-count // size) * size)
+    device = devices.local_devices()[0]
+    ones = np.ones(count, np.float32)
+    batches = jax.device_put([place(each) for each in (features, labels, ones)], device)
+    integers = jax.device_put(network.initial(config.seed)[1], device)
+    judge = jax.jit(network.judge)
+
+    def evaluate(vector: np.ndarray) -> dict[str, float]:
+        placed = jax.device_put(np.array(network.spec.check(vector, "evaluate")), device)
+        parts = [judge(placed, integers, *batch) for batch in zip(*batches, strict=True)]
+        loss = sum(float(loss) for _, loss in parts) / count
+        if not math.isfinite(loss):
+            raise Diverged("the test loss is not finite: the merged parameters have diverged")
+        return {"accuracy": sum(float(right) for right, _ in parts) / count, "loss": loss}
+
+    return evaluate
+
+
+def _padded(size: int, total: int) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """Cuts an array into batches of ``size``, the last one filled up with zeros."""
+
+    def cut(array: np.ndarray) -> list[np.ndarray]:
+        padding = np.zeros((total - len(array), *array.shape[1:]), array.dtype)
+        return np.split(np.concatenate([array, padding]), total // size)
+
+    return cut

@@ -1,0 +1,122 @@
+"""The programs that run on a worker's devices, each one a ``jax.pmap`` over all of them.
+
+Every array has a leading axis of one slice per device. Parameters, state and optimizer state are
+replicated; batches are split. Programs that advance something are given its buffers (donation), so
+a step needs no second copy of the model.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from geojax.center.network import Arrays, Network, build_network
+from geojax.center.optimizers import build_optimizer
+from geojax.config import OptimizerConfig
+
+if TYPE_CHECKING:
+    from jaxlib._jax import Device  # jax.Device is an alias that type checkers refuse
+
+_AXIS = "devices"
+
+
+class Mesh:
+    """The compiled programs of one network and one inner optimizer on a set of devices.
+
+    BatchNorm normalizes with the statistics of a device's own part of the batch; the running
+    statistics are averaged over the devices, so that they stay equal.
+
+    Attributes:
+      load: (vector) -> parameters, state.
+      vector: (parameters, state) -> vector.
+      start: (parameters) -> optimizer state.
+      copy: (arrays) -> the same values in new buffers.
+      gradient: (parameters, state*, integers*, images, labels) -> vector of the mean gradient and
+        the new state, new state, new integers, loss. (* donated)
+      step: (parameters*, optimizer state*, state*, integers*, images, labels) -> new parameters,
+        optimizer state, state, integers, loss. (* donated)
+      The loss is NaN if it or a gradient is not finite.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        optimizer: optax.GradientTransformation,
+        devices: tuple[Device, ...],
+    ):
+        self.network, self.devices = network, devices
+        self._optimizer = optimizer
+        parallel = functools.partial(jax.pmap, axis_name=_AXIS, devices=devices)
+        self.load = parallel(network.unflatten)
+        self.vector = parallel(lambda parameters, state: network.flatten({**parameters, **state}))
+        self.start = parallel(optimizer.init)
+        self.copy = parallel(lambda arrays: jax.tree.map(jnp.copy, arrays))
+        self.gradient = parallel(self._gradient, donate_argnums=(1, 2))
+        self.step = parallel(self._step, donate_argnums=(0, 1, 2, 3))
+
+    def replicate(self, array: np.ndarray) -> np.ndarray:
+        """One slice per device, all the same; a view."""
+        return np.broadcast_to(array, (len(self.devices), *array.shape))
+
+    def split(self, batch: np.ndarray) -> np.ndarray:
+        """An equal part of a batch per device, in order; a view."""
+        count = len(self.devices)
+        return batch.reshape(count, len(batch) // count, *batch.shape[1:])
+
+    def _mean_gradient(
+        self,
+        parameters: Arrays,
+        state: Arrays,
+        integers: Arrays,
+        images: jax.Array,
+        labels: jax.Array,
+    ) -> tuple[jax.Array, Arrays, Arrays, Arrays]:
+        differentiate = jax.value_and_grad(self.network.loss, has_aux=True)
+        (loss, (state, integers)), gradient = differentiate(
+            parameters, state, integers, images, labels
+        )
+        loss, gradient, state = jax.lax.pmean((loss, gradient, state), _AXIS)
+        finite = jnp.isfinite(optax.tree.norm(gradient))
+        return jnp.where(finite, loss, jnp.nan), gradient, state, integers
+
+    def _gradient(self, parameters: Arrays, *rest: Any) -> tuple[jax.Array, Arrays, Arrays, Any]:
+        loss, gradient, state, integers = self._mean_gradient(parameters, *rest)
+        return self.network.flatten({**gradient, **state}), state, integers, loss
+
+    def _step(
+        self, parameters: Arrays, optimizer_state: optax.OptState, *rest: Any
+    ) -> tuple[Any, optax.OptState, Arrays, Arrays, jax.Array]:
+        loss, gradient, state, integers = self._mean_gradient(parameters, *rest)
+        updates, optimizer_state = self._optimizer.update(gradient, optimizer_state, parameters)
+        return optax.apply_updates(parameters, updates), optimizer_state, state, integers, loss
+
+
+def build_mesh(
+    model: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    optimizer: OptimizerConfig,
+    lr: float,
+    devices: tuple[Device, ...],
+) -> Mesh:
+    """The mesh of a configured model and optimizer; workers of one process share its programs."""
+    settings = tuple(sorted(vars(optimizer).items()))
+    return _shared_mesh(model, input_shape, classes, settings, lr, devices)
+
+
+@functools.lru_cache
+def _shared_mesh(
+    model: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    optimizer: tuple[tuple[str, Any], ...],
+    lr: float,
+    devices: tuple[Device, ...],
+) -> Mesh:
+    chosen = build_optimizer(OptimizerConfig(**dict(optimizer)), lr)
+    return Mesh(build_network(model, input_shape, classes), chosen, devices)

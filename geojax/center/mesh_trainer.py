@@ -1,0 +1,129 @@
+"""A worker that trains a Flax model on its mesh of local devices."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from geojax.center.mesh import Mesh
+from geojax.center.spec import VectorSpec
+from geojax.center.transfer import first_to_host, named_leaves, with_leaves
+from geojax.data.batches import BatchOrder
+from geojax.errors import Diverged
+
+
+class MeshTrainer:
+    """See :class:`geojax.center.trainer.Trainer`.
+
+    Args:
+      mesh: the programs, shared with the other workers of this process.
+      features: the worker's own samples, float32 (samples, height, width, channels).
+      labels: their classes, int32 (samples,).
+      order: which samples the k-th batch holds.
+      vector: parameters and state to start from, float32 (spec.size,).
+      integers: integer leaves to start from.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        features: np.ndarray,
+        labels: np.ndarray,
+        order: BatchOrder,
+        vector: np.ndarray,
+        integers: dict[str, np.ndarray],
+    ):
+        self.spec: VectorSpec = mesh.network.spec
+        self.samples_per_step = order.batch_size
+        self.steps = 0
+        self.last_loss = math.nan
+        self._mesh, self._order = mesh, order
+        self._features, self._labels = features, labels
+        self.load(vector)
+        self._integers = self._placed(integers)
+        self._optimizer = mesh.start(self._parameters)
+
+    def load(self, vector: np.ndarray) -> None:
+        """Sets parameters and state; ``vector`` is copied and may be reused at once."""
+        copied = np.array(self.spec.check(vector, "load"))
+        self._parameters, self._state = self._mesh.load(self._mesh.replicate(copied))
+
+    def gradient(self) -> np.ndarray:
+        """The next batch's mean gradient, then the new state; parameters stay as they are."""
+        vector, self._state, self._integers, loss = self._mesh.gradient(
+            self._parameters, self._state, self._integers, *self._batch()
+        )
+        self._count(loss)
+        return first_to_host(vector)
+
+    def step(self) -> None:
+        """One step of the inner optimizer on the next batch; returns when it is done."""
+        self._parameters, self._optimizer, self._state, self._integers, loss = self._mesh.step(
+            self._parameters, self._optimizer, self._state, self._integers, *self._batch()
+        )
+        self._count(loss)
+
+    def vector(self) -> np.ndarray:
+        """A fresh host copy of parameters and state, float32 (spec.size,)."""
+        return first_to_host(self._mesh.vector(self._parameters, self._state))
+
+    def warm_up(self) -> None:
+        """Compiles everything, and leaves the trainer as it was."""
+        vector, state, loss = self.vector(), self.state_dict(), self.last_loss
+        self.gradient()
+        self.step()
+        self.load(vector)
+        self.load_state(state)
+        self.last_loss = loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`vector` does not hold: inner optimizer state, integer leaves, steps."""
+        return {
+            "steps": self.steps,
+            "optimizer": self._read(self._optimizer),
+            "integers": self._read(self._integers),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restores :meth:`state_dict`.
+
+        Raises:
+          ValueError: it comes from another model or inner optimizer.
+        """
+        optimizer = self._expected(self._optimizer, state["optimizer"], "inner optimizer")
+        integers = self._expected(self._integers, state["integers"], "integer leaves")
+        self._optimizer, self._integers = self._placed(optimizer), self._placed(integers)
+        self.steps = int(state["steps"])
+
+    def _batch(self) -> tuple[np.ndarray, np.ndarray]:
+        positions = self._order(self.steps)
+        return (
+            self._mesh.split(self._features[positions]),
+            self._mesh.split(self._labels[positions]),
+        )
+
+    def _count(self, loss: jax.Array) -> None:
+        self.last_loss = float(first_to_host(loss))
+        self.steps += 1
+        if not math.isfinite(self.last_loss):
+            raise Diverged(
+                f"worker {self._order.worker_index}, step {self.steps}: the loss or its gradient "
+                "is not finite; lower lr, or set optimizer.clip_norm"
+            )
+
+    def _read(self, tree: Any) -> dict[str, np.ndarray]:
+        # From copies: a host view of the buffers themselves would end their donation.
+        return {path: first_to_host(leaf) for path, leaf in named_leaves(self._copy(tree)).items()}
+
+    def _expected(self, tree: Any, leaves: dict[str, np.ndarray], what: str) -> Any:
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree)
+        return with_leaves(shapes, leaves, what)
+
+    def _placed(self, tree: Any) -> Any:
+        return self._copy(jax.tree.map(self._mesh.replicate, tree))
+
+    def _copy(self, tree: Any) -> Any:
+        return self._mesh.copy(tree) if jax.tree.leaves(tree) else tree

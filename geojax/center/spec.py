@@ -1,0 +1,134 @@
+"""The layout of the flat vector through which a model leaves and enters its mesh."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+Kind = Literal["parameter", "state"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One array of a model within the flat vector.
+
+    Attributes:
+      name: path of the array, e.g. ``Conv_0/kernel`` or ``batch_stats/BatchNorm_0/mean``.
+      offset: first element in the vector.
+      size: number of elements.
+      shape: shape of the array.
+      kind: ``parameter`` (trained) or ``state`` (float model state, averaged like parameters).
+    """
+
+    name: str
+    offset: int
+    size: int
+    shape: tuple[int, ...]
+    kind: Kind
+
+    @property
+    def stop(self) -> int:
+        """One past the last element in the vector."""
+        return self.offset + self.size
+
+
+@dataclass(frozen=True)
+class VectorSpec:
+    """Which array of a model lies where in its flat float32 vector.
+
+    Parameters come first, in the order in which the model executes its layers (weights before
+    bias), then float model state in the same order. Integer leaves are not in the vector: they
+    stay with the worker.
+
+    Attributes:
+      layers: all arrays, in vector order.
+      parameters: number of leading elements that are parameters.
+    """
+
+    layers: tuple[Layer, ...]
+    parameters: int
+
+    @classmethod
+    def of(
+        cls,
+        parameters: Iterable[tuple[str, Sequence[int]]],
+        state: Iterable[tuple[str, Sequence[int]]] = (),
+    ) -> VectorSpec:
+        """Lays out arrays given as (name, shape) one after the other.
+
+        >>> VectorSpec.of([("w", (2, 3)), ("b", (3,))], [("mean", (3,))]).size
+        12
+        """
+        layers: list[Layer] = []
+        offset, trained = 0, 0
+        kinds: tuple[tuple[Kind, Iterable[tuple[str, Sequence[int]]]], ...] = (
+            ("parameter", parameters),
+            ("state", state),
+        )
+        for kind, arrays in kinds:
+            for name, shape in arrays:
+                size = math.prod(shape)
+                layers.append(Layer(name, offset, size, tuple(shape), kind))
+                offset += size
+            if kind == "parameter":
+                trained = offset
+        return cls(tuple(layers), trained)
+
+    @cached_property
+    def size(self) -> int:
+        """Number of elements of the vector."""
+        return sum(layer.size for layer in self.layers)
+
+    def chunks(self, elements: int) -> tuple[tuple[int, int], ...]:
+        """Contiguous (start, stop) ranges of ``elements`` each, the last one shorter.
+
+        >>> VectorSpec.of([("w", (10,))]).chunks(4)
+        ((0, 4), (4, 8), (8, 10))
+        """
+        if elements < 1:
+            raise ValueError(f"a chunk has at least one element, not {elements}")
+        starts = range(0, self.size, elements)
+        return tuple((start, min(start + elements, self.size)) for start in starts)
+
+    def check(self, vector: np.ndarray, what: str = "vector") -> np.ndarray:
+        """Returns ``vector`` if it is float32 of shape (size,).
+
+        Raises:
+          ValueError: it is anything else; names ``what`` and both shapes.
+        """
+        if vector.shape != (self.size,) or vector.dtype != np.float32:
+            raise ValueError(
+                f"{what}: expected float32 of shape ({self.size},), "
+                f"got {vector.dtype} of shape {vector.shape}"
+            )
+        return vector
+
+    def split(self, vector: np.ndarray) -> dict[str, np.ndarray]:
+        """The arrays of a vector by name, as views into it."""
+        self.check(vector)
+        return {
+            layer.name: vector[layer.offset : layer.stop].reshape(layer.shape)
+            for layer in self.layers
+        }
+
+    def join(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """A new vector from arrays by name; the inverse of :meth:`split`.
+
+        Raises:
+          ValueError: an array is missing, unknown or of another shape.
+        """
+        names = {layer.name for layer in self.layers}
+        if names != set(arrays):
+            raise ValueError(f"arrays missing or unknown: {sorted(names ^ set(arrays))}")
+        vector = np.empty(self.size, np.float32)
+        for layer in self.layers:
+            array = np.asarray(arrays[layer.name])
+            if array.shape != layer.shape:
+                raise ValueError(f"{layer.name}: expected shape {layer.shape}, got {array.shape}")
+            vector[layer.offset : layer.stop] = array.reshape(-1)
+        return vector

@@ -1,0 +1,144 @@
+"""What a worker trains, behind one interface; imports JAX only where a model needs it."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Protocol
+
+import numpy as np
+
+from geojax.center.inputs import checked, inputs_of, split_size
+from geojax.center.spec import VectorSpec
+from geojax.center.synthetic import SyntheticTrainer, synthetic_spec
+from geojax.config import RunConfig
+from geojax.models.registry import SYNTHETIC, model_info
+
+
+class Trainer(Protocol):
+    """One worker's model, data position and inner optimizer.
+
+    Attributes:
+      spec: layout of the vector.
+      samples_per_step: samples in one batch.
+      last_loss: mean loss of the last batch at the parameters before the step; NaN before the
+        first batch, and for a model without a loss.
+      steps: batches consumed so far; batch k is a function of (seed, worker index, k) alone.
+
+    All methods return when the devices are done, so that they can be timed. ``gradient`` and
+    ``step`` raise :class:`geojax.errors.Diverged` when the loss or a gradient is not finite.
+    """
+
+    spec: VectorSpec
+    samples_per_step: int
+    last_loss: float
+    steps: int
+
+    def load(self, vector: np.ndarray) -> None:
+        """Sets parameters and state from float32 (spec.size,), which is copied, never kept."""
+        ...
+
+    def gradient(self) -> np.ndarray:
+        """Mean gradient of the next batch at the present parameters, which stay as they are.
+
+        Returns:
+          A fresh float32 (spec.size,): the gradient, then the *value* of the float state after
+          the batch, which the trainer also keeps.
+        """
+        ...
+
+    def step(self) -> None:
+        """One step of the inner optimizer on the next batch; its state outlives :meth:`load`."""
+        ...
+
+    def vector(self) -> np.ndarray:
+        """A fresh float32 (spec.size,) of parameters and state."""
+        ...
+
+    def warm_up(self) -> None:
+        """Compiles everything, and leaves the trainer as it was."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that :meth:`vector` does not hold, as numbers and (nested) dictionaries of arrays."""
+        ...
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restores :meth:`state_dict`."""
+        ...
+
+
+def build_trainer(
+    config: RunConfig,
+    *,
+    features: np.ndarray,
+    labels: np.ndarray,
+    worker_index: int,
+    worker_count: int,
+) -> Trainer:
+    """The trainer of one worker, at the run's initial parameters.
+
+    Args:
+      config: the run.
+      features: the worker's own samples (samples, height, width, channels); not copied, and not
+        looked at when the model is synthetic.
+      labels: their classes (samples,).
+      worker_index: which worker, counted over all centers; chooses its order of batches.
+      worker_count: number of workers of the run.
+
+    Raises:
+      ConfigError: a setting of the model, the optimizer or the batch is wrong.
+      DataError: the samples do not fit the configured data set.
+    """
+    if not 0 <= worker_index < worker_count:
+        raise ValueError(f"worker {worker_index} of {worker_count}")
+    if config.model.name == SYNTHETIC:
+        return SyntheticTrainer(config, worker_index)
+
+    from geojax.center import devices
+    from geojax.center.mesh import build_mesh
+    from geojax.center.mesh_trainer import MeshTrainer
+    from geojax.data.batches import BatchOrder
+
+    devices.configure(config.testbed.devices)
+    features, labels = checked(config, features, labels)
+    local = devices.local_devices()
+    split_size(config.batch_size, len(local))
+    lr = config.lr if config.optimizer.lr is None else config.optimizer.lr
+    inputs = inputs_of(config.data)
+    mesh = build_mesh(config.model.name, *inputs, config.optimizer, lr, local)
+    order = BatchOrder(len(features), config.batch_size, config.seed, worker_index)
+    return MeshTrainer(mesh, features, labels, order, *_initial(config))
+
+
+def initial_vector(config: RunConfig) -> np.ndarray:
+    """Parameters and float state at the start, float32 (spec.size,); a function of the seed."""
+    if config.model.name == SYNTHETIC:
+        return np.zeros(synthetic_spec(config).size, np.float32)
+    return _initial(config)[0].copy()
+
+
+def build_spec(config: RunConfig) -> VectorSpec:
+    """The layout of the model's vector, without building a trainer."""
+    if config.model.name == SYNTHETIC:
+        return synthetic_spec(config)
+    model_info(config.model.name)  # refuses a wrong name before JAX is imported
+
+    from geojax.center import devices
+    from geojax.center.network import build_network
+
+    devices.configure(config.testbed.devices)
+    return build_network(config.model.name, *inputs_of(config.data)).spec
+
+
+def _initial(config: RunConfig) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    build_spec(config)  # sets JAX up
+    return _initial_values(config.model.name, *inputs_of(config.data), config.seed)
+
+
+@functools.lru_cache(maxsize=4)
+def _initial_values(
+    model: str, input_shape: tuple[int, ...], classes: int, seed: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    from geojax.center.network import build_network
+
+    return build_network(model, input_shape, classes).initial(seed)
