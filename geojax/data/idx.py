@@ -81,7 +81,13 @@ def missing(files: Iterable[IdxArray], folder: Path) -> list[IdxArray]:
 
 def read_all(files: Iterable[IdxArray], folder: Path) -> list[np.ndarray]:
     """All arrays out of a folder that has every file, in order, checked."""
-    return [item.read(path) for item in files if (path := item.find(folder)) is not None]
+    arrays = []
+    for item in files:
+        path = item.find(folder)
+        if path is None:
+            raise DataError(f"{folder / item.file} is gone; was it removed just now? run again")
+        arrays.append(item.read(path))
+    return arrays
 
 
 def search(files: Sequence[IdxArray], folders: Iterable[Path]) -> tuple[Path | None, str]:

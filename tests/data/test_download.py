@@ -1,18 +1,17 @@
 """Downloads, from a server on the loopback interface."""
 
 import gzip
-import hashlib
 import http.server
-import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from idx_samples import idx_bytes, small_set
 
 from geojax.config import DataConfig
 from geojax.data import download, fashion_mnist, load_dataset
-from geojax.data.idx import IdxArray, cache_folder
+from geojax.data.idx import cache_folder
 from geojax.errors import DataError
 
 REAL = fashion_mnist.DEBIAN_FOLDER
@@ -67,15 +66,10 @@ def empty_machine(tmp_path, monkeypatch):
 @pytest.fixture
 def mirror(empty_machine, monkeypatch):
     """A mirror of a small set, known to the loader by environment variable."""
-    generator = np.random.default_rng(1)
-    files = []
+    files, arrays = small_set(fashion_mnist.FILES)
     with Mirror() as server:
-        shapes = [(30, 28, 28), (30,), (10, 28, 28), (10,)]
-        for item, shape in zip(fashion_mnist.FILES, shapes, strict=True):
-            array = generator.integers(0, 10, shape, np.uint8)
-            header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *shape)
-            server.files[f"/mirror/{item.file}.gz"] = gzip.compress(header + array.tobytes())
-            files.append(IdxArray(item.file, shape, hashlib.sha256(array.tobytes()).hexdigest()))
+        for item, array in zip(files, arrays, strict=True):
+            server.files[f"/mirror/{item.file}.gz"] = gzip.compress(idx_bytes(array))
         monkeypatch.setattr(fashion_mnist, "FILES", tuple(files))
         monkeypatch.setenv(fashion_mnist.URL_VARIABLE, server.url)
         yield server
