@@ -99,7 +99,6 @@ class PaceConfig:
     encode_gbps: float = 4.0
     sum_gbps: float = 4.0
     outer_gbps: float = 2.0
-    message_s: float = 50e-6
     plan_s: float = 0.01
 
 

@@ -1,0 +1,1 @@
+"""When centers exchange, and how an exchange is merged."""

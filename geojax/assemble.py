@@ -1,0 +1,323 @@
+"""Puts the parts of one node together: configuration in, roles out."""
+
+from __future__ import annotations
+
+from asyncio import create_task
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geojax.center.outer import OuterOptimizer, PlainSgd, build_outer_optimizer
+from geojax.center.pace import step_seconds
+from geojax.center.spec import VectorSpec
+from geojax.center.trainer import build_spec, build_trainer, initial_vector
+from geojax.compression.registry import build_codec
+from geojax.config import RunConfig
+from geojax.data.dataset import Dataset, load_dataset
+from geojax.data.partitions import PARTITIONS, partition
+from geojax.errors import ConfigError
+from geojax.hips.exchange import TreeExchange
+from geojax.hips.local_server import LocalServer
+from geojax.hips.machine import Machine
+from geojax.hips.member import Membership
+from geojax.hips.places import SCHEDULER, WAN_GROUP, Places
+from geojax.hips.scheduler import Scheduler
+from geojax.hips.snapshots import Snapshots
+from geojax.hips.waits import first_failure
+from geojax.hips.worker import Worker, WorkerNode
+from geojax.models.registry import SYNTHETIC, model_info
+from geojax.overlay.policy import Policy
+from geojax.overlay.registry import build_overlay
+from geojax.overlay.star import star
+from geojax.overlay.view import NetworkView
+from geojax.selection.registry import build_selection
+from geojax.sync.algorithm import SyncAlgorithm
+from geojax.sync.registry import build_sync
+from geojax.telemetry.clock import Clock
+from geojax.telemetry.recorder import Recorder
+from geojax.wire.transport import Transport
+
+
+@dataclass
+class Setup:
+    """What all nodes of a run know, and what nodes of one process share (data, evaluator).
+
+    Attributes:
+      config: the run.
+      places: all nodes.
+      view: the WAN as the scheduler believes it to be.
+      snapshot_folder: where models wait for evaluation; None: evaluated inline.
+    """
+
+    config: RunConfig
+    places: Places
+    view: NetworkView
+    snapshot_folder: Path | None = None
+    _cache: dict[str, Any] = field(default_factory=dict)
+
+    def dataset(self) -> Dataset:
+        """The data set, loaded once per process."""
+        return self._once("dataset", lambda: load_dataset(self.config.data))
+
+    def train_samples(self) -> int:
+        """Size of the training set."""
+        return len(self.dataset().train_y)
+
+    def part(self, name: str) -> np.ndarray:
+        """Indices of the training samples that trainer ``name`` holds."""
+        config = self.config
+        labels = self.dataset().train_y
+        seed = config.seed if config.partition.seed is None else config.partition.seed
+        parts = self._once(
+            "parts", lambda: partition(config.partition, labels, self.places.trainers, seed)
+        )
+        return parts[name]
+
+    def initial(self) -> np.ndarray:
+        """The initial vector: the same in every process, from the run's seed."""
+        return self._once("initial", lambda: initial_vector(self.config)).copy()
+
+    def evaluator(self) -> Callable[[np.ndarray], dict[str, float]] | None:
+        """Accuracy and loss of a vector on the test set; None for a synthetic model."""
+        if self.config.model.name == SYNTHETIC:
+            return None
+        from geojax.center.evaluate import build_evaluator
+
+        data = self.dataset()
+        return self._once(
+            "evaluator", lambda: build_evaluator(self.config, data.test_x, data.test_y)
+        )
+
+    def _once(self, key: str, make: Callable[[], Any]) -> Any:
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+
+def check(config: RunConfig, places: Places, view: NetworkView) -> None:
+    """Finds what is wrong with a configuration before any process starts.
+
+    Raises:
+      ConfigError: names the key, the value and the fix.
+    """
+    positive = {
+        "rounds": config.rounds,
+        "batch_size": config.batch_size,
+        "eval_every_s": config.eval_every_s,
+        "overlay.chunk_elements": config.overlay.chunk_elements,
+        "testbed.devices": config.testbed.devices,
+        "model.bytes": config.model.bytes,
+        "lr": config.lr,
+        **{f"timeouts.{key}": value for key, value in vars(config.timeouts).items()},
+    }
+    for key, value in positive.items():
+        if not value > 0:
+            raise ConfigError(key, value, "give a number greater than 0")
+    if not 0 < config.target_accuracy <= 1:
+        raise ConfigError("target_accuracy", config.target_accuracy, "give a share, e.g. 0.8")
+    if not 0 < config.testbed.goodput_factor <= 1:
+        raise ConfigError(
+            "testbed.goodput_factor", config.testbed.goodput_factor, "give a share, e.g. 0.95"
+        )
+    if config.batch_size % config.testbed.devices:
+        raise ConfigError(
+            "batch_size", config.batch_size, f"must divide by testbed.devices = "
+            f"{config.testbed.devices}",
+        )  # fmt: skip
+    if config.events not in ("round", "chunk"):
+        raise ConfigError("events", config.events, "valid: round, chunk")
+    for center in config.pace.centers:
+        if center not in places.servers:
+            raise ConfigError("pace.centers", center, f"valid: {', '.join(places.servers)}")
+    algorithm = build_sync(config.sync)
+    codec = build_codec(config.compression)
+    build_selection(config.selection)
+    policy = build_overlay(config.overlay, places.servers).plan(view, places.servers, (1,), 0)
+    depth = max(_depth(policy, member) for member in policy.members)
+    if depth > 1 and not codec.exact_combine:
+        raise ConfigError(
+            "compression.name", config.compression.name,
+            f"cannot be summed exactly on the deep trees of overlay={config.overlay.name}; "
+            "use overlay=star or compression=dense",
+        )  # fmt: skip
+    if algorithm.admission.exchange != "tree":
+        raise ConfigError("sync.name", config.sync.name, "needs the server exchange")
+    for center in places.servers:
+        step_seconds(config, center)
+    model_info(config.model.name)
+    if config.model.name != SYNTHETIC:
+        PARTITIONS[config.partition.name]
+
+
+def _depth(policy: Policy, member: str) -> int:
+    def steps(parent: Any, node: str) -> int:
+        return 0 if node not in parent else 1 + steps(parent, parent[node])
+
+    return max(steps(tree.parent, member) for tree in policy.trees)
+
+
+async def run_node(
+    name: str,
+    setup: Setup,
+    *,
+    transport: Transport,
+    machine: Machine,
+    clock: Clock,
+    recorder: Recorder,
+) -> None:
+    """Runs one node from joining to the end of the run."""
+    place = setup.places.place(name)
+    if name == SCHEDULER:
+        await _scheduler(setup, transport, machine, clock, recorder).run()
+        return
+    build = _worker_node if place.role == "worker" else _server_node
+    member, role = build(name, setup, transport, machine, clock, recorder)
+    main = create_task(role, name=f"{name} main")
+    pump = create_task(member.pump(), name=f"{name} pump")
+    watch = create_task(_watch(member), name=f"{name} watch")
+    main.add_done_callback(lambda _: (pump.cancel(), watch.cancel()))
+    try:
+        await first_failure((main, pump, watch))
+    finally:
+        member.close()
+
+
+async def _watch(member: Membership) -> None:
+    await member.failed
+
+
+def _scheduler(
+    setup: Setup, transport: Transport, machine: Machine, clock: Clock, recorder: Recorder
+) -> Scheduler:
+    overlay = build_overlay(setup.config.overlay, setup.places.servers)
+
+    def plan_lan(members: Sequence[str], sizes: Sequence[int], version: int) -> Policy:
+        return star(root=members[0]).plan(setup.view, members, sizes, version)
+
+    def plan_wan(members: Sequence[str], sizes: Sequence[int], version: int) -> Policy:
+        return overlay.plan(setup.view, members, sizes, version)
+
+    return Scheduler(
+        setup.config, setup.places, transport=transport, machine=machine, recorder=recorder,
+        plan_wan=plan_wan, plan_lan=plan_lan, clock=clock,
+    )  # fmt: skip
+
+
+def _worker(
+    name: str, setup: Setup, machine: Machine, clock: Clock, recorder: Recorder
+) -> tuple[Worker, SyncAlgorithm]:
+    config = setup.config
+    algorithm = build_sync(config.sync)
+    index = setup.places.trainers.index(name)
+    features = labels = np.zeros(0, np.float32)
+    if config.model.name != SYNTHETIC:
+        mine = setup.part(name)
+        features, labels = setup.dataset().train_x[mine], setup.dataset().train_y[mine]
+    trainer = build_trainer(
+        config,
+        features=features,
+        labels=labels,
+        worker_index=index,
+        worker_count=len(setup.places.trainers),
+    )
+    trainer.warm_up()
+    worker = Worker(
+        trainer, algorithm, machine=machine, clock=clock, recorder=recorder,
+        pace_s=step_seconds(config, setup.places.place(name).center),
+    )  # fmt: skip
+    return worker, algorithm
+
+
+def _worker_node(
+    name: str, setup: Setup, transport: Transport, machine: Machine, clock: Clock,
+    recorder: Recorder,
+) -> tuple[Membership, Any]:  # fmt: skip
+    config = setup.config
+    worker, _ = _worker(name, setup, machine, clock, recorder)
+    spec = worker.trainer.spec
+    ranges = spec.chunks(config.overlay.chunk_elements)
+    codec = build_codec(config.compression)
+    group = setup.places.lan_group(setup.places.place(name).center)
+    engine = _engine(name, group, ranges, transport, codec, machine, recorder)
+    member = Membership(
+        name, transport=transport, engines={group: engine}, timeouts=config.timeouts,
+        recorder=recorder,
+    )  # fmt: skip
+    vector = setup.initial()
+    worker.trainer.load(vector)
+    node = WorkerNode(
+        worker, vector, lan=engine, codec=codec, codec_state=codec.init(spec.layers, ranges),
+        member=member, timeouts=config.timeouts, clock=clock, recorder=recorder,
+    )  # fmt: skip
+    return member, node.run()
+
+
+def _server_node(
+    name: str, setup: Setup, transport: Transport, machine: Machine, clock: Clock,
+    recorder: Recorder,
+) -> tuple[Membership, Any]:  # fmt: skip
+    config = setup.config
+    spec = build_spec(config)
+    ranges = spec.chunks(config.overlay.chunk_elements)
+    codec = build_codec(config.compression)
+    algorithm = build_sync(config.sync)
+    wan = _engine(name, WAN_GROUP, ranges, transport, codec, machine, recorder)
+    engines = {WAN_GROUP: wan}
+    over_lan = bool(setup.places.workers(name))
+    if over_lan:
+        group = setup.places.lan_group(name)
+        engines[group] = _engine(
+            name, group, ranges, transport, codec, machine, recorder,
+            contributes=False, at_root=lambda *merged: server.lan_merged(*merged),
+        )  # fmt: skip
+    member = Membership(
+        name, transport=transport, engines=engines, timeouts=config.timeouts, recorder=recorder
+    )
+    vector = setup.initial()
+    snapshots = Snapshots(
+        config.eval_every_s, setup.evaluator(), recorder=recorder, machine=machine,
+        folder=setup.snapshot_folder,
+    )  # fmt: skip
+    server = LocalServer(
+        config, algorithm, vector, spec.parameters,
+        outer=build_outer(config, algorithm, spec),
+        codec=codec, codec_state=codec.init(spec.layers, ranges), wan=wan, member=member,
+        machine=machine, clock=clock, recorder=recorder, snapshots=snapshots,
+    )  # fmt: skip
+    if over_lan:
+        return member, server.run_over(engines[group])
+    worker, _ = _worker(name, setup, machine, clock, recorder)
+    worker.trainer.load(vector)
+    return member, server.run_with(worker)
+
+
+def _engine(
+    name: str, group: int, ranges: Sequence[tuple[int, int]], transport: Transport, codec: Any,
+    machine: Machine, recorder: Recorder, **options: Any,
+) -> TreeExchange:  # fmt: skip
+    sizes = [stop - start for start, stop in ranges]
+    return TreeExchange(
+        name, group, sizes=sizes, transport=transport, codec=codec, machine=machine,
+        recorder=recorder, **options,
+    )  # fmt: skip
+
+
+def build_outer(config: RunConfig, algorithm: SyncAlgorithm, spec: VectorSpec) -> OuterOptimizer:
+    """The outer optimizer.
+
+    ``outer_optimizer=auto`` stands for what the algorithm's definition has: the run's own
+    optimizer where gradients are merged, plain averaging (a step of length one) where deltas are.
+    A synthetic model is always averaged.
+    """
+    outer, rate = config.outer_optimizer, config.outer_optimizer.lr
+    synthetic = config.model.name == SYNTHETIC
+    if outer.name == "auto" and (synthetic or algorithm.outer_default == "average"):
+        return PlainSgd(1.0, spec)
+    if outer.name == "auto":
+        outer, rate = config.optimizer, config.optimizer.lr
+    return build_outer_optimizer(
+        outer, config.lr if rate is None else rate, spec, synthetic=synthetic
+    )

@@ -1,0 +1,47 @@
+"""For which rounds members may go ahead.
+
+Policies are granted for rounds [a, b) and extended ahead on heartbeat replies, so there is no
+barrier per round. The same mechanism ends a run: a grant that is final is never extended.
+"""
+
+from __future__ import annotations
+
+_AHEAD = 64  # rounds granted ahead when time does not limit the run
+_FIRST = 4  # rounds granted before the first one was timed
+
+
+class Grants:
+    """Decides how far ahead to grant.
+
+    Args:
+      rounds: rounds of the run.
+      max_time_s: experiment time after which no round should start; None: no limit.
+    """
+
+    def __init__(self, rounds: int, max_time_s: float | None):
+        self._rounds, self._max_time = rounds, max_time_s
+        self.final = False
+        self.until = min(rounds, _AHEAD if max_time_s is None else _FIRST)
+        self.final = self.until == rounds
+
+    def extend(self, held: int, now: float) -> None:
+        """Extends the grant, knowing that round ``held`` is the highest that anyone holds.
+
+        With a time limit the grant reaches half of the rounds that, at the pace so far, are left
+        before it, and at least one; after the limit it becomes final.
+        """
+        if self.final:
+            return
+        done = held + 1
+        if self._max_time is None:
+            until = done + _AHEAD
+        elif now >= self._max_time:
+            self.final = True
+            return
+        elif done == 0:
+            return
+        else:
+            left = (self._max_time - now) / (now / done)
+            until = done + max(1, min(_AHEAD, int(left / 2)))
+        self.until = max(self.until, min(until, self._rounds))
+        self.final = self.until == self._rounds

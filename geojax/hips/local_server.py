@@ -1,0 +1,185 @@
+"""The local server: holds its center's parameters and speaks for the center on the WAN.
+
+Its center's offers come from its own worker (one worker per center: one process) or, over the LAN,
+from several; LAN sums go on to the WAN chunk by chunk, without waiting for the rest. The merged
+vector takes the outer step once, here, and the new parameters go to the workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from geojax.center.outer import OuterOptimizer
+from geojax.compression.codec import Codec
+from geojax.config import RunConfig
+from geojax.hips.exchange import Contribution, TreeExchange
+from geojax.hips.machine import Machine
+from geojax.hips.member import Membership
+from geojax.hips.snapshots import Snapshots
+from geojax.hips.waits import wait_for
+from geojax.hips.worker import Worker, exchange
+from geojax.sync.algorithm import SyncAlgorithm
+from geojax.telemetry.clock import Clock
+from geojax.telemetry.recorder import Recorder
+
+
+class LocalServer:
+    """One center's local server; see the module's docstring.
+
+    Args:
+      config: the run.
+      algorithm: how offers are merged and applied.
+      vector: initial parameters and model state.
+      parameters: how many leading elements of the vector are parameters.
+      outer: the outer optimizer.
+      codec: what travels; ``codec_state`` is its state for this vector.
+      wan: this center's part in the WAN exchange.
+      member: the membership.
+      machine: charges host work.
+      clock: experiment time.
+      recorder: takes the events.
+      snapshots: keeps models for evaluation.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        algorithm: SyncAlgorithm,
+        vector: np.ndarray,
+        parameters: int,
+        *,
+        outer: OuterOptimizer,
+        codec: Codec,
+        codec_state: Any,
+        wan: TreeExchange,
+        member: Membership,
+        machine: Machine,
+        clock: Clock,
+        recorder: Recorder,
+        snapshots: Snapshots,
+    ):
+        self._config, self._algorithm = config, algorithm
+        self.vector, self._parameters, self._outer = vector, parameters, outer
+        self._codec, self._codec_state = codec, codec_state
+        self._wan, self._member, self._machine = wan, member, machine
+        self._clock, self._recorder, self._snapshots = clock, recorder, snapshots
+
+    async def run_with(self, worker: Worker) -> None:
+        """Runs with a worker in the same process."""
+
+        async def round_of(number: int) -> list[Contribution]:
+            offered = await worker.offer(number, self.vector)
+            payloads = await self._encode(offered)
+            return await exchange(
+                self._wan, number, payloads, worker.weight,
+                timeouts=self._config.timeouts, clock=self._clock, recorder=self._recorder,
+            )  # fmt: skip
+
+        async def distribute(number: int) -> None:
+            del number
+            worker.trainer.load(self.vector)
+
+        await self._run(round_of, distribute)
+
+    async def run_over(self, lan: TreeExchange) -> None:
+        """Runs with workers behind the LAN; ``lan`` must call :meth:`lan_merged` at its root."""
+        self._lan, self._published, self._payloads = lan, -1, []
+
+        async def round_of(number: int) -> list[Contribution]:
+            return await wait_for(
+                self._wan.whole(number),
+                describe=lambda: f"{lan.missing(number)} or {self._wan.missing(number)}",
+                timeout=self._config.timeouts.round,
+                warn=self._config.timeouts.warn,
+            )
+
+        async def distribute(number: int) -> None:
+            issued = asyncio.ensure_future(lan.whole(number))
+            await asyncio.sleep(0)
+            self._payloads = await self._encode(self.vector)
+            self._published = number
+            for chunk, payload in enumerate(self._payloads):
+                lan.publish(number, chunk, Contribution(payload, 1.0, 1))
+            await wait_for(
+                issued,
+                describe=lambda: f"workers' part in {lan.missing(number)}",
+                timeout=self._config.timeouts.round,
+                warn=self._config.timeouts.warn,
+            )
+
+        await self._run(round_of, distribute)
+
+    def lan_merged(self, number: int, chunk: int, total: Contribution) -> None:
+        """Takes a chunk that all workers of the center have contributed to.
+
+        After a change of the membership workers may repeat offers whose round is merged already:
+        they get its parameters again.
+        """
+        if number <= self._published:
+            self._lan.publish(number, chunk, Contribution(self._payloads[chunk], 1.0, 1))
+        else:
+            self._wan.offer(number, chunk, total)
+
+    async def _run(
+        self,
+        round_of: Callable[[int], Any],
+        distribute: Callable[[int], Any],
+    ) -> None:
+        self._clock.start_at(await self._member.join(self.vector.size))
+        await self._clock.until_start()
+        number = -1
+        for number in itertools.count():
+            if not await self._member.granted(number):
+                break
+            merged = await round_of(number)
+            await self._keep_snapshots(number - 1, self._clock())
+            self.vector = await self._machine.host(
+                "outer", self.vector.nbytes, lambda merged=merged: self._apply(merged)
+            )
+            if self._config.hash_every and number % self._config.hash_every == 0:
+                self._member.report_digest(number, digest(self.vector))
+            await distribute(number)
+        end = self._clock()
+        await self._keep_snapshots(number - 1, end)
+        await self._member.finish()
+        if self._speaks:
+            await self._snapshots.finish(end, number - 1, self.vector)
+
+    @property
+    def _speaks(self) -> bool:
+        """Whether this is the first living center, which keeps the snapshots of the model."""
+        assert self._wan.policy is not None
+        return self._wan.policy.members[0] == self._wan.me
+
+    async def _keep_snapshots(self, number: int, now: float) -> None:
+        due = self._snapshots.due(now)
+        if due and self._speaks:
+            await self._snapshots.keep(due, number, self.vector)
+
+    async def _encode(self, vector: np.ndarray) -> list:
+        payloads, self._codec_state = await self._machine.host(
+            "encode", vector.nbytes, lambda: self._codec.encode(vector, self._codec_state)
+        )
+        return payloads
+
+    def _apply(self, merged: list[Contribution]) -> np.ndarray:
+        """The outer step: merged offers in, new vector out."""
+        means = [
+            self._algorithm.merge.merge(self._codec.decode(part.payload), part.weight)  # type: ignore[arg-type]
+            for part in merged
+        ]
+        mean = np.concatenate(means)
+        split = self._parameters
+        mean[:split] = self._algorithm.offer.pseudo_gradient(mean[:split])
+        return self._outer.apply(self.vector, mean)
+
+
+def digest(vector: np.ndarray) -> str:
+    """A short digest of a vector's bytes."""
+    return hashlib.blake2b(vector.tobytes(), digest_size=8).hexdigest()

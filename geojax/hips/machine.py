@@ -1,0 +1,80 @@
+"""What a node computes on: real, or charged to a virtual clock.
+
+Protocol code never measures its own work. It hands work to a machine: *compute* (steps on the
+center's devices) is stretched to its emulated duration, *host work* (encode, sum, outer step) takes
+what it takes on a real machine and is charged from a table on a virtual one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Machine(Protocol):
+    """Where a node's work is done."""
+
+    violations: int  # steps that took longer than their pace
+    steps: int  # steps in all
+
+    async def compute(self, work: Callable[[], T], seconds: float) -> T:
+        """Runs one step of the devices so that it lasts ``seconds`` of experiment time."""
+        ...
+
+    def after(self, kind: str, nbytes: int, then: Callable[[], None]) -> None:
+        """Calls ``then`` when host work of this kind over ``nbytes`` would be done."""
+        ...
+
+    async def host(self, kind: str, nbytes: int, work: Callable[[], T]) -> T:
+        """Does host work that is worth leaving the event loop for."""
+        ...
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Does work that costs no experiment time (writing a snapshot, evaluating)."""
+        ...
+
+
+class RealMachine:
+    """Real time: steps run in a thread and are stretched to their pace, never shortened."""
+
+    def __init__(self) -> None:
+        self.violations = 0
+        self.steps = 0
+        self._devices = ThreadPoolExecutor(1, "devices")
+        self._aside = ThreadPoolExecutor(1, "aside")
+
+    async def compute(self, work: Callable[[], T], seconds: float) -> T:
+        """See :meth:`Machine.compute`; a step slower than its pace is counted as a violation."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        result = await loop.run_in_executor(self._devices, work)
+        self.steps += 1
+        left = end - loop.time()
+        if left >= 0:
+            await asyncio.sleep(left)
+        elif seconds > 0:
+            self.violations += 1
+        return result
+
+    def after(self, kind: str, nbytes: int, then: Callable[[], None]) -> None:
+        """The work is part of ``then`` and takes what it takes."""
+        del kind, nbytes
+        then()
+
+    async def host(self, kind: str, nbytes: int, work: Callable[[], T]) -> T:
+        """Runs in the devices' thread, so that the event loop goes on moving chunks."""
+        del kind, nbytes
+        return await asyncio.get_running_loop().run_in_executor(self._devices, work)
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Runs in a thread of its own."""
+        return await asyncio.get_running_loop().run_in_executor(self._aside, work)
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._devices.shutdown(cancel_futures=True)
+        self._aside.shutdown(cancel_futures=True)

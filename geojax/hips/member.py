@@ -1,0 +1,230 @@
+"""A member's side of the membership protocol (see :mod:`geojax.hips.scheduler`)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from geojax.config import TimeoutsConfig
+from geojax.errors import Expelled, GeojaxError, SchedulerLost
+from geojax.hips.exchange import TreeExchange
+from geojax.hips.places import SCHEDULER
+from geojax.hips.scheduler import CONTROL_PRIORITY
+from geojax.hips.waits import wait_for
+from geojax.overlay.policy import Policy
+from geojax.telemetry.recorder import Recorder
+from geojax.wire.message import Kind, Message
+from geojax.wire.transport import Lost, Received, Transport
+
+log = logging.getLogger("geojax.member")
+
+
+class Membership:
+    """Joins, beats, holds grants, and follows changes of the membership.
+
+    Args:
+      me: this member's name.
+      transport: its transport; :meth:`pump` is its only reader.
+      engines: the exchanges it takes part in, by group.
+      timeouts: bounds on all waits.
+      recorder: takes the events.
+
+    Attributes:
+      failed: gets ``SchedulerLost`` when the scheduler has been silent for too long.
+    """
+
+    def __init__(
+        self,
+        me: str,
+        *,
+        transport: Transport,
+        engines: Mapping[int, TreeExchange],
+        timeouts: TimeoutsConfig,
+        recorder: Recorder,
+    ):
+        self.me = me
+        self._transport, self._engines = transport, engines
+        self._timeouts, self._recorder = timeouts, recorder
+        self._loop = asyncio.get_running_loop()
+        self._main_group = min(engines)
+        self._until, self._final = 0, False
+        self._answered = float("inf")
+        self._asked_for = -1
+        self._digest: tuple[int, str] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._started: asyncio.Future[float] = self._loop.create_future()
+        self._end: asyncio.Future[None] = self._loop.create_future()
+        self._beating: asyncio.TimerHandle | None = None
+        self.failed: asyncio.Future[None] = self._loop.create_future()
+
+    # ---- for the roles
+
+    async def join(self, elements: int) -> float:
+        """Says that this node is ready; returns the instant of experiment time 0 (loop time)."""
+        self._say("join", elements=elements)
+        started = await wait_for(
+            self._started,
+            describe=lambda: "start of the run from the scheduler",
+            timeout=self._timeouts.start + self._timeouts.dead,
+            warn=self._timeouts.warn,
+        )
+        self._beat_again()
+        return started
+
+    async def granted(self, number: int) -> bool:
+        """Waits for the grant of a round; false when the run ends before it."""
+        while number >= self._until and not self._final:
+            self._ask()
+            waiter = self._loop.create_future()
+            self._waiters.append(waiter)
+            await wait_for(
+                waiter,
+                describe=lambda: f"grant of round {number} from the scheduler",
+                timeout=self._timeouts.round,
+                warn=self._timeouts.warn,
+            )
+        if number < self._until and number + 2 >= self._until:
+            self._ask()
+        return number < self._until
+
+    def report_digest(self, number: int, digest: str) -> None:
+        """Sends a digest of the parameters after round ``number`` with the next heartbeat."""
+        self._digest = (number, digest)
+
+    async def finish(self) -> None:
+        """Says that this member is done, and stays to help others until everybody is."""
+        self._say("done", held=self._engines[self._main_group].held)
+        await wait_for(
+            self._end,
+            describe=lambda: "end of the run from the scheduler",
+            timeout=self._timeouts.round,
+            warn=self._timeouts.warn,
+        )
+
+    async def pump(self) -> None:
+        """Reads the transport for ever and hands every message to whom it is for.
+
+        Raises:
+          Expelled: the scheduler declared this member dead.
+          SchedulerLost: the scheduler is gone.
+        """
+        while True:
+            item = await self._transport.receive()
+            if isinstance(item, Lost):
+                self._on_lost(item)
+            elif item.message.kind is Kind.CONTROL:
+                self._on_control(item)
+            else:
+                engine = self._engines.get(item.message.group)
+                if engine is None:
+                    log.warning("refused a chunk of group %d", item.message.group)
+                else:
+                    engine.handle(item.peer, item.message)
+
+    # ---- what comes in
+
+    def _on_lost(self, item: Lost) -> None:
+        if item.peer == SCHEDULER:
+            if not self._end.done():
+                raise SchedulerLost(f"{self.me}: the scheduler is gone: {item.reason}")
+            return
+        self._recorder.event("lost", peer=item.peer)
+        self._say("lost", peer=item.peer, reason=item.reason)
+
+    def _on_control(self, item: Received) -> None:
+        body = item.message.body or {}
+        handlers = {
+            "start": self._on_start,
+            "beat": self._on_beat,
+            "prepare": self._on_prepare,
+            "resume": self._on_resume,
+            "end": lambda _: self._end.done() or self._end.set_result(None),
+            "expelled": self._on_expelled,
+        }
+        handler = handlers.get(str(body.get("type")))
+        if item.peer != SCHEDULER or handler is None:
+            log.warning("refused a control message %r from %s", body.get("type"), item.peer)
+            return
+        self._answered = self._loop.time()
+        handler(body)
+
+    def _on_start(self, body: Mapping[str, Any]) -> None:
+        self._until, self._final = int(body["until"]), bool(body["final"])
+        for group, policy in body["policies"].items():
+            self._engine(group).resume(int(body["epoch"]), Policy.from_dict(policy))
+        if not self._started.done():
+            self._started.set_result(float(body["at"]))
+
+    def _on_beat(self, body: Mapping[str, Any]) -> None:
+        self._until = max(self._until, int(body["until"]))
+        self._final = bool(body["final"])
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _on_prepare(self, body: Mapping[str, Any]) -> None:
+        epoch = int(body["epoch"])
+        for engine in self._engines.values():
+            engine.freeze(epoch)
+        held = {str(group): engine.held for group, engine in self._engines.items()}
+        log.warning("%s: epoch %d begins; dead: %s", self.me, epoch, ", ".join(body["dead"]))
+        self._say("report", epoch=epoch, held=held)
+
+    def _on_resume(self, body: Mapping[str, Any]) -> None:
+        epoch = int(body["epoch"])
+        for group, policy in body["policies"].items():
+            engine = self._engine(group)
+            if epoch == engine.epoch:
+                engine.resume(
+                    epoch,
+                    Policy.from_dict(policy),
+                    held=int(body["held"][group]),
+                    lacking=body["lacking"].get(group, ()),
+                )
+
+    def _on_expelled(self, body: Mapping[str, Any]) -> None:
+        raise Expelled(f"{self.me} was expelled from the run: {body['reason']}")
+
+    def _engine(self, group: str) -> TreeExchange:
+        engine = self._engines.get(int(group))
+        if engine is None:
+            raise GeojaxError(f"{self.me} is no member of group {group}")
+        return engine
+
+    # ---- what goes out
+
+    def _beat_again(self) -> None:
+        silence = self._loop.time() - self._answered
+        if silence > 2 * self._timeouts.dead and not self._end.done():
+            error = SchedulerLost(f"{self.me}: no answer from the scheduler in {silence:.1f} s")
+            self.failed.set_exception(error)
+            return
+        self._heartbeat()
+        self._beating = self._loop.call_later(self._timeouts.heartbeat, self._beat_again)
+
+    def _heartbeat(self) -> None:
+        fields: dict[str, Any] = {"held": self._engines[self._main_group].held}
+        if self._digest is not None:
+            fields["digest_round"], fields["digest"] = self._digest
+            self._digest = None
+        self._say("heartbeat", **fields)
+
+    def _ask(self) -> None:
+        """Asks for a longer grant at once, if that was not done for this one."""
+        if self._final or self._asked_for >= self._until:
+            return
+        self._asked_for = self._until
+        self._heartbeat()
+
+    def close(self) -> None:
+        """Stops the heartbeats."""
+        if self._beating is not None:
+            self._beating.cancel()
+
+    def _say(self, kind: str, **fields: Any) -> None:
+        engine = self._engines[self._main_group]
+        message = Message(Kind.CONTROL, epoch=max(engine.epoch, 0), body={"type": kind, **fields})
+        self._transport.send(SCHEDULER, message, CONTROL_PRIORITY)

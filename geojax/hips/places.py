@@ -1,0 +1,82 @@
+"""Who takes part in a run: nodes, their centers, and the member groups they form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+SCHEDULER = "scheduler"
+WAN_GROUP = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """One node: ``role`` is ``scheduler``, ``server`` (local server) or ``worker``.
+
+    A center with one worker runs both roles in one process, under the center's name.
+    """
+
+    name: str
+    center: str
+    role: str
+    host: str = ""
+    port: int = 0
+
+
+@dataclass(frozen=True)
+class Places:
+    """All nodes of a run, in fixed order: the scheduler, then center by center."""
+
+    all: tuple[Place, ...]
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Local servers in WAN order; a local server has its center's name."""
+        return tuple(place.name for place in self.all if place.role == "server")
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Everyone but the scheduler."""
+        return tuple(place.name for place in self.all if place.name != SCHEDULER)
+
+    @property
+    def trainers(self) -> tuple[str, ...]:
+        """Nodes that train: the workers, or the server of a center that has no worker nodes."""
+        return tuple(
+            name for center in self.servers for name in (self.workers(center) or (center,))
+        )
+
+    def workers(self, center: str) -> tuple[str, ...]:
+        """Worker nodes of a center; empty when its local server's process also trains."""
+        return tuple(p.name for p in self.all if p.role == "worker" and p.center == center)
+
+    def lan_group(self, center: str) -> int:
+        """Index of the group that a center's local server and workers form."""
+        return 1 + self.servers.index(center)
+
+    def groups(self, alive: Sequence[str]) -> dict[int, tuple[str, ...]]:
+        """Members of every group among the living; a LAN group's first member is its server."""
+        living = set(alive)
+        found = {WAN_GROUP: tuple(name for name in self.servers if name in living)}
+        for center in found[WAN_GROUP]:
+            workers = tuple(name for name in self.workers(center) if name in living)
+            if workers:
+                found[self.lan_group(center)] = (center, *workers)
+        return found
+
+    def survivors(self, alive: Sequence[str], dead: Sequence[str]) -> tuple[str, ...]:
+        """Who is left: workers go with their server, a server goes with its last worker."""
+        left = [name for name in alive if name not in set(dead)]
+        for center in self.servers:
+            workers = self.workers(center)
+            if center not in left or (workers and not set(workers) & set(left)):
+                left = [name for name in left if name not in (center, *workers)]
+        return tuple(left)
+
+    def place(self, name: str) -> Place:
+        """The node of that name."""
+        return next(place for place in self.all if place.name == name)
+
+    def addresses(self) -> Mapping[str, tuple[str, int]]:
+        """Host and port of every node."""
+        return {place.name: (place.host, place.port) for place in self.all}

@@ -1,0 +1,353 @@
+"""The scheduler: membership, epochs, policies and grants. It never carries parameters.
+
+Messages are CONTROL bodies with a ``type``:
+
+=============  =====================  ============================================================
+type           direction              says
+=============  =====================  ============================================================
+join           member → scheduler     I am compiled and ready; elements of my vector
+start          scheduler → members    epoch, policies, first grant, the instant of time 0
+heartbeat      member → scheduler     the last round that I hold; now and then my parameters' digest
+beat           scheduler → member     the grant so far, and whether it is final
+lost           member → scheduler     my connection to a peer ended
+prepare        scheduler → members    stop: the membership changes to this epoch
+report         member → scheduler     the last round that I hold in each of my groups
+resume         scheduler → members    go on: policies, last round held by anybody, who sends it
+done           member → scheduler     I hold the last granted round
+end            scheduler → members    everybody is done
+expelled       scheduler → member     the run goes on without you
+=============  =====================  ============================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from geojax.config import RunConfig
+from geojax.errors import GeojaxError, ReplicaDeviation
+from geojax.hips.grants import Grants
+from geojax.hips.machine import Machine
+from geojax.hips.places import WAN_GROUP, Places
+from geojax.hips.waits import wait_for
+from geojax.overlay.policy import Policy
+from geojax.telemetry.clock import Clock
+from geojax.telemetry.recorder import Recorder
+from geojax.wire.message import Kind, Message
+from geojax.wire.transport import Lost, Received, Transport
+
+log = logging.getLogger("geojax.scheduler")
+Planner = Callable[[Sequence[str], Sequence[int], int], Policy]
+CONTROL_PRIORITY = -1  # before every chunk
+_LEAD_S = 0.5  # from the start message to experiment time 0
+
+
+class Scheduler:
+    """The scheduler of one run.
+
+    Args:
+      config: the run.
+      places: all its nodes.
+      transport: its own transport.
+      machine: charges the plans.
+      recorder: takes the events.
+      plan_wan: plans the policy of the WAN group from (members, chunk sizes, version).
+      plan_lan: the same for a center's group.
+      clock: experiment time.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        places: Places,
+        *,
+        transport: Transport,
+        machine: Machine,
+        recorder: Recorder,
+        plan_wan: Planner,
+        plan_lan: Planner,
+        clock: Clock,
+    ):
+        self._config, self._places, self._transport = config, places, transport
+        self._machine, self._recorder = machine, recorder
+        self._plan_wan, self._plan_lan, self._clock = plan_wan, plan_lan, clock
+        self._loop = asyncio.get_running_loop()
+        self._alive: tuple[str, ...] = places.members
+        self._elements: dict[str, int] = {}
+        self._heard: dict[str, float] = {}
+        self._held: dict[str, int] = {}
+        self._reports: dict[str, Mapping[int, int]] = {}
+        self._digests: dict[int, dict[str, str]] = {}
+        self._done: set[str] = set()
+        self._changing = False
+        self._ended = False
+        self._policies: dict[int, Policy] = {}
+        self._grants = Grants(config.rounds, config.max_time_s)
+        self._all_joined: asyncio.Future[None] = self._loop.create_future()
+        self._finished: asyncio.Future[None] = self._loop.create_future()
+        self._running = False
+        self.epoch = 0
+
+    # ---- the run
+
+    async def run(self) -> None:
+        """Runs until every living member holds the last round.
+
+        Raises:
+          WaitTimeout: not all nodes joined in time; names the missing ones.
+          GeojaxError: no member is left, or the members' vectors or parameters differ.
+        """
+        pump = asyncio.ensure_future(self._pump())
+        try:
+            await self._gather_members()
+            self._start()
+            self._look_for_silence()
+            await self._finished
+        finally:
+            self._ended = True
+            pump.cancel()
+
+    async def _gather_members(self) -> None:
+        timeouts = self._config.timeouts
+
+        def missing() -> str:
+            absent = [name for name in self._alive if name not in self._elements]
+            return f"join of {', '.join(absent)} ({len(absent)} of {len(self._alive)} nodes)"
+
+        await wait_for(
+            self._all_joined, describe=missing, timeout=timeouts.start, warn=timeouts.warn
+        )
+        sizes = Counter(self._elements.values())
+        if len(sizes) > 1:
+            raise GeojaxError(
+                "the nodes' models differ in size (elements of the vector): "
+                + ", ".join(f"{name} {count}" for name, count in self._elements.items())
+            )
+
+    def _start(self) -> None:
+        self._policies = self._plan()
+        now = self._loop.time()
+        self._running = True
+        self._clock.start_at(now + _LEAD_S)
+        for name in self._alive:
+            self._heard[name] = now
+            self._say(
+                name,
+                "start",
+                epoch=self.epoch,
+                policies={str(g): p.to_dict() for g, p in self._policies_of(name).items()},
+                until=self._grants.until,
+                final=self._grants.final,
+                at=now + _LEAD_S,
+            )
+        self._recorder.event(
+            "start", at=0.0, members=list(self._alive), policies=self._described_policies()
+        )
+
+    async def _pump(self) -> None:
+        try:
+            while True:
+                item = await self._transport.receive()
+                if isinstance(item, Lost):
+                    self._on_lost(item)
+                else:
+                    self._on_message(item)
+        except GeojaxError as error:
+            self._fail(error)
+
+    def _fail(self, error: GeojaxError) -> None:
+        """Ends :meth:`run` with an error, in whichever phase it is."""
+        self._ended = True
+        waiting = self._finished if self._all_joined.done() else self._all_joined
+        if not waiting.done():
+            waiting.set_exception(error)
+
+    # ---- what members say
+
+    def _on_message(self, item: Received) -> None:
+        body = item.message.body or {}
+        kind, name = body.get("type"), item.peer
+        if item.message.kind is not Kind.CONTROL or kind is None:
+            log.warning("refused a %s message from %s", item.message.kind.name, name)
+            return
+        if name not in self._alive:
+            self._say(name, "expelled", reason="it was declared dead")
+            return
+        self._heard[name] = self._loop.time()
+        handlers = {
+            "join": self._on_join,
+            "heartbeat": self._on_heartbeat,
+            "lost": self._on_complaint,
+            "report": self._on_report,
+            "done": self._on_done,
+        }
+        handler = handlers.get(kind)
+        if handler is None:
+            log.warning("refused a control message of unknown type %r from %s", kind, name)
+            return
+        handler(name, body)
+
+    def _on_join(self, name: str, body: Mapping[str, Any]) -> None:
+        self._elements[name] = int(body["elements"])
+        log.info("%s joined (%d of %d)", name, len(self._elements), len(self._alive))
+        self._check_joined()
+
+    def _check_joined(self) -> None:
+        if all(name in self._elements for name in self._alive) and not self._all_joined.done():
+            self._all_joined.set_result(None)
+
+    def _on_heartbeat(self, name: str, body: Mapping[str, Any]) -> None:
+        self._held[name] = max(self._held.get(name, -1), int(body["held"]))
+        self._grants.extend(max(self._held.values()), self._clock())
+        if "digest" in body:
+            self._compare(name, int(body["digest_round"]), str(body["digest"]))
+        self._say(name, "beat", until=self._grants.until, final=self._grants.final)
+
+    def _on_complaint(self, name: str, body: Mapping[str, Any]) -> None:
+        """A connection ended. If its peer lives on, what was on its way is sent again."""
+        peer, epoch = str(body["peer"]), self.epoch
+
+        def again() -> None:
+            both_live = name in self._alive and peer in self._alive
+            if both_live and epoch == self.epoch and not self._ended:
+                log.warning("%s lost its connection to %s, which lives: new epoch", name, peer)
+                self._change(())
+
+        self._loop.call_later(self._config.timeouts.dead, again)
+
+    def _on_done(self, name: str, body: Mapping[str, Any]) -> None:
+        self._held[name] = int(body["held"])
+        self._done.add(name)
+        self._check_end()
+
+    def _check_end(self) -> None:
+        if self._changing or self._ended or not set(self._alive) <= self._done:
+            return
+        self._ended = True
+        for name in self._alive:
+            self._say(name, "end")
+        self._recorder.event("end", rounds=max(self._held.values()) + 1)
+        if not self._finished.done():
+            self._finished.set_result(None)
+
+    def _compare(self, name: str, number: int, digest: str) -> None:
+        """Names the center whose parameters deviate from the others' after the same round."""
+        seen = self._digests.setdefault(number, {})
+        seen[name] = digest
+        counts = Counter(seen.values())
+        if len(counts) > 1:
+            common = counts.most_common(1)[0][0]
+            odd = sorted(n for n, d in seen.items() if d != common)
+            raise ReplicaDeviation(
+                f"after round {number} the parameters of {', '.join(odd)} differ from those of "
+                f"{', '.join(sorted(set(seen) - set(odd)))}"
+            )
+        for old in [n for n in self._digests if n < number - 4 * self._config.hash_every]:
+            del self._digests[old]
+
+    # ---- membership
+
+    def _on_lost(self, item: Lost) -> None:
+        if item.peer in self._alive and not self._ended:
+            self._bury((item.peer,), item.reason)
+
+    def _look_for_silence(self) -> None:
+        """Declares members dead that have not been heard for too long; looks again and again."""
+        if self._ended:
+            return
+        limit = self._loop.time() - self._config.timeouts.dead
+        silent = tuple(n for n in self._alive if self._heard[n] < limit)
+        try:
+            if silent:
+                self._bury(silent, f"silent for {self._config.timeouts.dead:g} s")
+        except GeojaxError as error:
+            self._fail(error)
+            return
+        self._loop.call_later(self._config.timeouts.heartbeat, self._look_for_silence)
+
+    def _bury(self, names: Sequence[str], reason: str) -> None:
+        left = self._places.survivors(self._alive, names)
+        gone = [name for name in self._alive if name not in left]
+        log.warning("dead: %s (%s); left: %s", ", ".join(gone), reason, ", ".join(left) or "none")
+        self._recorder.event("dead", nodes=gone)
+        for name in gone:
+            if name not in names:
+                self._say(name, "expelled", reason=f"{', '.join(names)}: {reason}")
+        if not self._running:
+            raise GeojaxError(f"{', '.join(gone)} died before the run started: {reason}")
+        if not left:
+            raise GeojaxError(f"no member is left: {', '.join(gone)} died ({reason})")
+        self._alive = left
+        self._held = {name: held for name, held in self._held.items() if name in left}
+        self._change(gone)
+
+    def _change(self, dead: Sequence[str]) -> None:
+        """Begins a new membership epoch: everyone stops and reports what it holds."""
+        self.epoch += 1
+        self._changing, self._reports = True, {}
+        for name in self._alive:
+            self._say(name, "prepare", epoch=self.epoch, dead=list(dead))
+
+    def _on_report(self, name: str, body: Mapping[str, Any]) -> None:
+        if int(body["epoch"]) != self.epoch or not self._changing:
+            return
+        self._reports[name] = {int(group): int(held) for group, held in body["held"].items()}
+        if all(member in self._reports for member in self._alive):
+            self._machine.after("plan", 0, lambda epoch=self.epoch: self._resume(epoch))
+
+    def _resume(self, epoch: int) -> None:
+        """Ends the change: who holds the last round sends it, everything later runs again."""
+        if epoch != self.epoch:
+            return
+        self._policies = self._plan()
+        held: dict[int, int] = {}
+        source: dict[int, str] = {}
+        lacking: dict[int, list[str]] = {}
+        for group, policy in self._policies.items():
+            reports = {name: self._reports[name][group] for name in policy.members}
+            held[group] = max(reports.values())
+            source[group] = next(n for n in policy.members if reports[n] == held[group])
+            lacking[group] = [n for n in policy.members if reports[n] < held[group]]
+        for name in self._alive:
+            mine = self._policies_of(name)
+            self._say(
+                name,
+                "resume",
+                epoch=self.epoch,
+                policies={str(g): p.to_dict() for g, p in mine.items()},
+                held={str(g): held[g] for g in mine},
+                lacking={str(g): lacking[g] for g in mine if source[g] == name},
+            )
+        self._changing = False
+        self._recorder.event(
+            "epoch", epoch=self.epoch, members=list(self._alive), held=held[WAN_GROUP],
+            policies=self._described_policies(),
+        )  # fmt: skip
+        self._check_end()
+
+    # ---- helpers
+
+    def _plan(self) -> dict[int, Policy]:
+        elements = next(iter(self._elements.values()))
+        step = self._config.overlay.chunk_elements
+        sizes = [min(step, elements - at) for at in range(0, elements, step)]
+        version = self.epoch
+        return {
+            group: (self._plan_wan if group == WAN_GROUP else self._plan_lan)(
+                members, sizes, version
+            )
+            for group, members in self._places.groups(self._alive).items()
+        }
+
+    def _policies_of(self, name: str) -> dict[int, Policy]:
+        return {g: policy for g, policy in self._policies.items() if name in policy.members}
+
+    def _described_policies(self) -> dict[str, Any]:
+        return {str(group): policy.to_dict() for group, policy in self._policies.items()}
+
+    def _say(self, name: str, kind: str, **fields: Any) -> None:
+        message = Message(Kind.CONTROL, epoch=self.epoch, body={"type": kind, **fields})
+        self._transport.send(name, message, CONTROL_PRIORITY)

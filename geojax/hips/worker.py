@@ -1,0 +1,127 @@
+"""The worker: trains on its center's data and makes one offer per round."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from geojax.compression.codec import Codec
+from geojax.config import TimeoutsConfig
+from geojax.hips.exchange import Contribution, TreeExchange
+from geojax.hips.machine import Machine
+from geojax.hips.member import Membership
+from geojax.hips.waits import wait_for
+from geojax.sync.algorithm import SyncAlgorithm
+from geojax.telemetry.clock import Clock
+from geojax.telemetry.recorder import Recorder
+
+
+class Worker:
+    """Local steps on one worker's devices, at its pace.
+
+    Args:
+      trainer: a :class:`geojax.center.trainer.Trainer`.
+      algorithm: says how many steps a round has and what is offered.
+      machine: runs the steps.
+      pace_s: emulated duration of one step, s.
+      clock: experiment time.
+      recorder: takes the compute spans.
+    """
+
+    weight = 1.0  # of one offer: all workers' offers stand for equally many samples
+
+    def __init__(
+        self,
+        trainer: Any,
+        algorithm: SyncAlgorithm,
+        *,
+        machine: Machine,
+        pace_s: float,
+        clock: Clock,
+        recorder: Recorder,
+    ):
+        self.trainer, self.algorithm = trainer, algorithm
+        self._machine, self._pace = machine, pace_s
+        self._clock, self._recorder = clock, recorder
+
+    async def offer(self, number: int, base: np.ndarray) -> np.ndarray:
+        """Trains for one round from ``base`` (loaded already) and returns the offered vector."""
+        steps = self.algorithm.local_steps.steps(number)
+
+        async def step(work: Callable[[], Any]) -> Any:
+            start = self._clock()
+            result = await self._machine.compute(work, self._pace)
+            self._recorder.span("compute", start, self._clock(), round=number)
+            self._recorder.add("samples", self.trainer.samples_per_step)
+            return result
+
+        parameters = self.trainer.spec.parameters
+        return await self.algorithm.offer.collect(self.trainer, base, parameters, steps, step)
+
+
+async def exchange(
+    engine: TreeExchange,
+    number: int,
+    payloads: list,
+    weight: float,
+    *,
+    timeouts: TimeoutsConfig,
+    clock: Clock,
+    recorder: Recorder,
+) -> list[Contribution]:
+    """Offers one vector to a group's round and waits for the merged one; records both instants."""
+    for chunk, payload in enumerate(payloads):
+        engine.offer(number, chunk, Contribution(payload, weight, 1))
+    offered = clock()
+    merged = await wait_for(
+        engine.whole(number),
+        describe=lambda: engine.missing(number),
+        timeout=timeouts.round,
+        warn=timeouts.warn,
+    )
+    held = clock()
+    recorder.span("wait", offered, held, round=number)
+    recorder.event("round", round=number, offered=round(offered, 9), held=round(held, 9))
+    return merged
+
+
+class WorkerNode:
+    """A worker in a process of its own, which exchanges with its local server over the LAN."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        vector: np.ndarray,
+        *,
+        lan: TreeExchange,
+        codec: Codec,
+        codec_state: Any,
+        member: Membership,
+        timeouts: TimeoutsConfig,
+        clock: Clock,
+        recorder: Recorder,
+    ):
+        self._worker, self.vector = worker, vector
+        self._lan, self._codec, self._codec_state = lan, codec, codec_state
+        self._member, self._timeouts = member, timeouts
+        self._clock, self._recorder = clock, recorder
+
+    async def run(self) -> None:
+        """Trains until the grants end."""
+        self._clock.start_at(await self._member.join(self.vector.size))
+        await self._clock.until_start()
+        for number in itertools.count():
+            if not await self._member.granted(number):
+                break
+            offered = await self._worker.offer(number, self.vector)
+            payloads, self._codec_state = self._codec.encode(offered, self._codec_state)
+            merged = await exchange(
+                self._lan, number, payloads, self._worker.weight,
+                timeouts=self._timeouts, clock=self._clock, recorder=self._recorder,
+            )  # fmt: skip
+            self.vector = np.concatenate([self._codec.decode(c.payload) for c in merged])
+            self._worker.trainer.load(self.vector)
+        await self._member.finish()

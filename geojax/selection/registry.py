@@ -1,0 +1,24 @@
+"""Who takes part in a round, by configured name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from geojax.config import SelectionConfig
+from geojax.registry import Registry
+
+Selection = Callable[[int, Sequence[str]], tuple[str, ...]]
+"""``(round, members) -> those who take part``."""
+
+SELECTIONS: Registry[Callable[[SelectionConfig], Selection]] = Registry("selection.name")
+
+
+@SELECTIONS.register("everyone")
+def _everyone(config: SelectionConfig) -> Selection:
+    del config
+    return lambda number, members: tuple(members)
+
+
+def build_selection(config: SelectionConfig) -> Selection:
+    """The configured selection; a wrong name raises ``ConfigError``."""
+    return SELECTIONS[config.name](config)

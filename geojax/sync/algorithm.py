@@ -1,0 +1,95 @@
+"""A synchronization algorithm as a composition of five small parts.
+
+========================  =====================================================================
+part                      question
+========================  =====================================================================
+:class:`Offer`            what a member offers, and how many local steps it takes for it
+:class:`LocalStepPolicy`  how many local steps before the next exchange
+:class:`AdmissionRule`    whose offers go into one merge, and when it fires
+:class:`MergeRule`        how the offers become one vector
+outer optimizer           how that vector changes the parameters (an optax transformation)
+========================  =====================================================================
+
+Model state (BatchNorm statistics) is offered as values and replaced by its weighted mean in every
+algorithm; the parts below speak of the parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+Step = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""Runs one step of the devices at its pace and returns what the step returned."""
+
+
+class StepsTrainer(Protocol):
+    """What an offer needs of a trainer; see :class:`geojax.center.trainer.Trainer`."""
+
+    def gradient(self) -> np.ndarray:
+        """Mean gradient of the next batch, then the new model state."""
+        ...
+
+    def step(self) -> None:
+        """One local step with the inner optimizer."""
+        ...
+
+    def vector(self) -> np.ndarray:
+        """A copy of parameters and model state."""
+        ...
+
+
+class Offer(NamedTuple):
+    """What a member offers.
+
+    Attributes:
+      name: ``gradient``, ``delta`` or ``parameters``.
+      inner: whether local steps use the inner optimizer.
+      collect: ``(trainer, base, parameters, steps, step) -> vector``: makes the offer from ``base``
+        (the vector that the round began with, of which the first ``parameters`` elements are
+        parameters), running every step through ``step``.
+      pseudo_gradient: turns the merged offers' parameter part into what the outer optimizer takes.
+    """
+
+    name: str
+    inner: bool
+    collect: Callable[[StepsTrainer, np.ndarray, int, int, Step], Awaitable[np.ndarray]]
+    pseudo_gradient: Callable[[np.ndarray], np.ndarray]
+
+
+class LocalStepPolicy(NamedTuple):
+    """How many local steps come before an exchange: ``steps(round) -> int``."""
+
+    name: str
+    steps: Callable[[int], int]
+
+
+class AdmissionRule(NamedTuple):
+    """Whose offers one merge takes. ``exchange`` is the kind that can do so: tree or server."""
+
+    name: str
+    exchange: str
+
+
+class MergeRule(NamedTuple):
+    """``merge(sum of weight·offer, sum of weights) -> vector``."""
+
+    name: str
+    merge: Callable[[np.ndarray, float], np.ndarray]
+
+
+class SyncAlgorithm(NamedTuple):
+    """The composition; ``outer_default`` names the outer optimizer that ``auto`` stands for.
+
+    ``outer_default`` is ``optimizer`` (the run's optimizer at its learning rate, applied to the
+    merged gradient) or ``average`` (step of length one: plain averaging).
+    """
+
+    name: str
+    offer: Offer
+    local_steps: LocalStepPolicy
+    admission: AdmissionRule
+    merge: MergeRule
+    outer_default: str

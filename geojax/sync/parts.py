@@ -1,0 +1,58 @@
+"""The members of the five parts that the algorithms are composed of."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from geojax.sync.algorithm import (
+    AdmissionRule,
+    LocalStepPolicy,
+    MergeRule,
+    Offer,
+    Step,
+    StepsTrainer,
+)
+
+
+async def _gradient(
+    trainer: StepsTrainer, base: np.ndarray, parameters: int, steps: int, step: Step
+) -> np.ndarray:
+    del base, parameters
+    if steps != 1:
+        raise ValueError(f"a gradient is offered after 1 step, not {steps}")
+    return await step(trainer.gradient)
+
+
+async def _delta(
+    trainer: StepsTrainer, base: np.ndarray, parameters: int, steps: int, step: Step
+) -> np.ndarray:
+    for _ in range(steps):
+        await step(trainer.step)
+    vector = trainer.vector()
+    vector[:parameters] -= base[:parameters]
+    return vector
+
+
+def gradient_offer() -> Offer:
+    """The mean gradient of one batch at the round's parameters."""
+    return Offer("gradient", False, _gradient, lambda merged: merged)
+
+
+def delta_offer() -> Offer:
+    """How far the local steps moved the parameters; the pseudo-gradient is its negative."""
+    return Offer("delta", True, _delta, np.negative)
+
+
+def fixed_steps(steps: int) -> LocalStepPolicy:
+    """The same number of local steps in every round."""
+    return LocalStepPolicy(f"fixed({steps})", lambda _: steps)
+
+
+def barrier() -> AdmissionRule:
+    """Every member of the epoch, all at once."""
+    return AdmissionRule("barrier", "tree")
+
+
+def weighted_mean() -> MergeRule:
+    """Mean of the offers, weighted by samples (McMahan et al., 2017, Algorithm 1)."""
+    return MergeRule("weighted_mean", lambda total, weight: total / np.float32(weight))

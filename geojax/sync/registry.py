@@ -1,0 +1,33 @@
+"""The synchronization algorithms by their configured names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from geojax.config import SyncConfig
+from geojax.errors import ConfigError
+from geojax.registry import Registry
+from geojax.sync.algorithm import SyncAlgorithm
+from geojax.sync.fsa import fsa
+from geojax.sync.local_steps import local_steps
+
+SYNCS: Registry[Callable[[SyncConfig], SyncAlgorithm]] = Registry("sync.name")
+
+
+@SYNCS.register("fsa")
+def _fsa(config: SyncConfig) -> SyncAlgorithm:
+    if config.local_steps != 1:
+        raise ConfigError(
+            "sync.local_steps", config.local_steps, "fsa takes one step; use sync=local_steps"
+        )
+    return fsa()
+
+
+@SYNCS.register("local_steps")
+def _local_steps(config: SyncConfig) -> SyncAlgorithm:
+    return local_steps(steps=config.local_steps)
+
+
+def build_sync(config: SyncConfig) -> SyncAlgorithm:
+    """The configured algorithm; wrong names and values raise ``ConfigError``."""
+    return SYNCS[config.name](config)

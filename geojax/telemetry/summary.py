@@ -1,0 +1,111 @@
+"""The figures of a run, from its events and its nodes' reports. What was not measured is absent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Event = Mapping[str, Any]
+Report = Mapping[str, Any]
+_DATA_KINDS = ("OFFER", "RESULT", "AGGREGATE")
+_MOVING = 3  # evaluations whose mean must reach the target
+
+
+def sync_times(events: Iterable[Event]) -> dict[int, float]:
+    """Sync time of every round, s: last offer made to last whole result held (DESIGN: §9)."""
+    offered: dict[int, float] = {}
+    held: dict[int, float] = {}
+    for event in events:
+        if event["event"] == "round":
+            number = event["round"]
+            offered[number] = max(offered.get(number, 0.0), event["offered"])
+            held[number] = max(held.get(number, 0.0), event["held"])
+    return {number: held[number] - offered[number] for number in sorted(held)}
+
+
+def time_to_target(
+    evaluations: Sequence[Event], target: float
+) -> tuple[float, int] | tuple[None, None]:
+    """First instant and round at which the mean of the last three accuracies reaches the target."""
+    recent: list[float] = []
+    for event in evaluations:
+        recent = [*recent, event["accuracy"]][-_MOVING:]
+        if len(recent) == _MOVING and sum(recent) / _MOVING >= target:
+            return event["t"], event["round"] + 1
+    return None, None
+
+
+def summarize(
+    events: Sequence[Event],
+    reports: Mapping[str, Report],
+    *,
+    trainers: Sequence[str],
+    hops: Mapping[tuple[str, str], Sequence[Any]],
+    target: float,
+    train_samples: int | None,
+) -> dict[str, Any]:
+    """All figures that these events and reports hold.
+
+    Args:
+      events: of all nodes, in order of time.
+      reports: of the nodes that lived to write one.
+      trainers: names of the nodes that train.
+      hops: directed WAN links between two nodes; their number multiplies the bytes.
+      target: accuracy whose first instant is looked for.
+      train_samples: size of the training set, for the bytes per epoch.
+    """
+    syncs = sync_times(events)
+    evaluations = sorted((e for e in events if e["event"] == "evaluation"), key=lambda e: e["t"])
+    time_s = max((e["held"] for e in events if e["event"] == "round"), default=0.0)
+    living = [reports[name] for name in trainers if name in reports]
+    samples = sum(r["totals"].get("samples", 0) for r in living)
+    summary: dict[str, Any] = {
+        "centers": len({name.split("/")[0] for name in trainers}),
+        "workers": len(trainers),
+        "rounds": len(syncs),
+        "time_s": time_s,
+        "target_accuracy": target,
+        "pace_violations": sum(r["pace_violations"] for r in living),
+        "steps": sum(r["steps"] for r in living),
+        **_traffic(reports, hops),
+    }
+    if syncs:
+        values = np.array(list(syncs.values()))
+        summary["sync_s"] = {
+            "mean": float(values.mean()),
+            "p50": float(np.percentile(values, 50)),
+            "p95": float(np.percentile(values, 95)),
+        }
+    if time_s > 0 and living:
+        busy = [r["totals"].get("compute_s", 0.0) for r in living]
+        waiting = [r["totals"].get("wait_s", 0.0) / time_s for r in living]
+        summary["samples_per_s"] = samples / time_s
+        summary["blocking_share"] = sum(waiting) / len(waiting)
+        if max(busy) > 0:
+            summary["balance"] = sum(busy) / len(busy) / max(busy)
+    if train_samples and samples:
+        summary["wan_bytes_per_epoch"] = summary["wan_bytes"] * train_samples / samples
+    if evaluations:
+        summary["final_accuracy"] = evaluations[-1]["accuracy"]
+        summary["best_accuracy"] = max(e["accuracy"] for e in evaluations)
+        reached, rounds = time_to_target(evaluations, target)
+        if reached is not None:
+            summary["time_to_target_s"], summary["rounds_to_target"] = reached, rounds
+    return summary
+
+
+def _traffic(
+    reports: Mapping[str, Report], hops: Mapping[tuple[str, str], Sequence[Any]]
+) -> dict[str, int]:
+    """Frame bytes: on the WAN every hop counts, inside a center it is LAN; control apart."""
+    counted = {"wan_bytes": 0, "lan_bytes": 0, "wan_control_bytes": 0, "lan_control_bytes": 0}
+    for name, node in reports.items():
+        for peer, counters in node["sent"].items():
+            crossed = len(hops[name, peer])
+            tier, times = ("wan", crossed) if crossed else ("lan", 1)
+            for kind, count in counters["bytes"].items():
+                key = f"{tier}_bytes" if kind in _DATA_KINDS else f"{tier}_control_bytes"
+                counted[key] += count * times
+    return counted

@@ -1,0 +1,113 @@
+"""One run, on the testbed that its configuration names."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from geojax.assemble import Setup
+from geojax.assemble import check as check_setup
+from geojax.config import RunConfig
+from geojax.errors import ConfigError, nearest
+from geojax.hips.places import Place, Places
+from geojax.models.registry import SYNTHETIC
+from geojax.telemetry.recorder import chrome_trace, jsonl_sink
+from geojax.telemetry.summary import summarize
+from testbed.faults import Fault, read_faults
+from testbed.progress import RunProgress
+from testbed.simulated.links import hops
+from testbed.wan import Wan, build_wan
+
+TESTBEDS = ("simulated", "emulated", "local")
+
+
+def prepare(config: RunConfig) -> tuple[Setup, Wan, tuple[Fault, ...]]:
+    """Validates everything and lays out the nodes.
+
+    Raises:
+      ConfigError: names the key, the value and the fix.
+    """
+    if config.testbed.name not in TESTBEDS:
+        raise ConfigError(
+            "testbed.name", config.testbed.name, nearest(config.testbed.name, TESTBEDS)
+        )
+    wan = build_wan(config.wan, config.lan, config.seed)
+    places = Places(tuple(Place(node.name, node.center, node.role) for node in wan.nodes()))
+    setup = Setup(config, places, wan.view())
+    check_setup(config, places, setup.view)
+    return setup, wan, read_faults(config.testbed.faults, [place.name for place in places.all])
+
+
+def check(config: RunConfig) -> None:
+    """Raises ``ConfigError`` if the run could not start."""
+    prepare(config)
+
+
+def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
+    """Runs a configuration and leaves events, trace and logs in ``run_dir``.
+
+    Returns:
+      The measured part of ``summary.json``.
+
+    Raises:
+      GeojaxError: the run could not start, or failed.
+    """
+    os.environ.setdefault("NPROC", "1")  # one XLA thread: replicas must agree bit for bit
+    started = time.monotonic()
+    setup, wan, faults = prepare(config)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    title = f"{config.experiment}: {config.sync.name} on {config.wan.name}, {config.testbed.name}"
+    events: list[dict[str, Any]] = []
+    with RunProgress(title, config.rounds) as progress:
+
+        def sink(event: dict[str, Any]) -> None:
+            events.append(event)
+            progress.take(event)
+
+        try:
+            reports, spans, extra = _execute(setup, wan, faults, run_dir, sink, progress.say)
+        finally:
+            events.sort(key=lambda event: event["t"])
+            with (run_dir / "events.jsonl").open("w") as stream:
+                write = jsonl_sink(stream)
+                for event in events:
+                    write(event)
+    (run_dir / "trace.json").write_text(json.dumps(chrome_trace(spans)))
+    return {
+        **summarize(
+            events,
+            reports,
+            trainers=setup.places.trainers,
+            hops=hops(wan, setup.places),
+            target=config.target_accuracy,
+            train_samples=None if config.model.name == SYNTHETIC else setup.train_samples(),
+        ),
+        "wall_s": time.monotonic() - started,
+        **extra,
+    }
+
+
+def _execute(
+    setup: Setup,
+    wan: Wan,
+    faults: tuple[Fault, ...],
+    run_dir: Path,
+    sink: Callable[[dict[str, Any]], None],
+    say: Callable[[str], None],
+) -> tuple[Mapping[str, Any], Mapping[str, Any], dict[str, Any]]:
+    """Runs on the configured testbed: reports, spans, and figures of that testbed alone."""
+    testbed = setup.config.testbed
+    if testbed.name == "simulated":
+        from testbed.simulated.run import simulate
+
+        reports, spans = simulate(setup, wan, faults, sink)
+        peak = max(node["peak_memory_bytes"] for node in reports.values())
+        extra = {"goodput_factor": testbed.goodput_factor, "peak_memory_bytes": peak}
+        return reports, spans, extra
+    from testbed.processes import run_processes
+
+    return run_processes(setup, wan, faults, run_dir, sink, say)

@@ -1,0 +1,67 @@
+"""A machine on virtual time: work is done at once and charged from a table."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from geojax.config import PaceConfig
+
+T = TypeVar("T")
+
+
+class VirtualMachine:
+    """One node's machine; see :class:`geojax.hips.machine.Machine`.
+
+    Steps last their pace. Host work is done by one core after another: a piece of work starts when
+    the one before it is done. No measured duration is ever charged.
+
+    Args:
+      pace: the table of host work.
+    """
+
+    def __init__(self, pace: PaceConfig):
+        self.violations = 0
+        self.steps = 0
+        self._pace = pace
+        self._loop = asyncio.get_running_loop()
+        self._free_at = 0.0
+
+    async def compute(self, work: Callable[[], T], seconds: float) -> T:
+        """Runs the step now and lets its pace pass."""
+        result = work()
+        self.steps += 1
+        await asyncio.sleep(seconds)
+        return result
+
+    def after(self, kind: str, nbytes: int, then: Callable[[], None]) -> None:
+        """Calls ``then`` when the host core has done all work before and this."""
+        cost = self._cost(kind, nbytes)
+        now = self._loop.time()
+        if cost == 0 and self._free_at <= now:
+            then()
+            return
+        self._free_at = max(self._free_at, now) + cost
+        self._loop.call_at(self._free_at, then)
+
+    async def host(self, kind: str, nbytes: int, work: Callable[[], T]) -> T:
+        """Does the work now and lets its cost pass."""
+        result = work()
+        done = self._loop.create_future()
+        self.after(kind, nbytes, lambda: done.cancelled() or done.set_result(None))
+        await done
+        return result
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Costs nothing."""
+        return work()
+
+    def _cost(self, kind: str, nbytes: int) -> float:
+        table = {
+            "encode": nbytes / (self._pace.encode_gbps * 1e9),
+            "sum": nbytes / (self._pace.sum_gbps * 1e9),
+            "outer": nbytes / (self._pace.outer_gbps * 1e9),
+            "plan": self._pace.plan_s,
+        }
+        return table[kind]
