@@ -1,0 +1,68 @@
+"""What every test shares: a fixed environment, and the gate of the tests that need Mininet."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Before anything imports JAX, and inherited by every process that a test starts. One XLA thread
+# keeps replicas bit-identical; the compile cache keeps a test's second process from compiling anew.
+COMPILE_CACHE = Path(tempfile.mkdtemp(prefix="geojax-compile-cache-"))
+atexit.register(shutil.rmtree, COMPILE_CACHE, ignore_errors=True)
+os.environ.update(
+    JAX_PLATFORMS="cpu",
+    NPROC="1",
+    OMP_NUM_THREADS="1",
+    OPENBLAS_NUM_THREADS="1",
+    MPLBACKEND="Agg",
+    JAX_COMPILATION_CACHE_DIR=str(COMPILE_CACHE),
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+    JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
+)
+
+settings.register_profile("geojax", derandomize=True, deadline=None, database=None)
+settings.load_profile("geojax")
+
+# Set by .ci/run as root: then a test of the emulated testbed that would skip fails instead.
+REQUIRE_EMULATED = "GEOJAX_REQUIRE_EMULATED"
+
+
+@pytest.fixture(scope="session")
+def compile_cache() -> Path:
+    """The folder of compiled XLA programs that this test run and its processes share."""
+    return COMPILE_CACHE
+
+
+@pytest.fixture(scope="session")
+def why_not_emulated() -> str | None:
+    """Why this machine cannot emulate a WAN, or None when it can."""
+    from testbed.emulated.probe import why_not
+
+    return why_not()
+
+
+@pytest.fixture(autouse=True)
+def emulated_gate(request: pytest.FixtureRequest) -> None:
+    """Skips a test marked ``emulated``, with the reason, where no WAN can be emulated."""
+    if request.node.get_closest_marker("emulated"):
+        reason = request.getfixturevalue("why_not_emulated")
+        if reason:
+            pytest.skip(f"no emulated WAN here: {reason}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Turns the skip of an ``emulated`` test into a failure where that testbed is required."""
+    report = yield
+    required = os.environ.get(REQUIRE_EMULATED) == "1" and item.get_closest_marker("emulated")
+    if required and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{REQUIRE_EMULATED}=1, but the test skipped: {call.excinfo}"
+    return report

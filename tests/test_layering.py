@@ -1,0 +1,294 @@
+"""Imports point downward only; JAX stays out of the processes that must not load it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("geojax", "testbed", "experiments")  # each may import those before it
+
+# geojax, from the bottom up. A part imports its own layer's base or a layer below; the parts of one
+# layer know nothing of each other, except at the bottom.
+LAYERS = (
+    ("errors", "registry", "config", "telemetry"),
+    ("models", "data", "compression", "overlay", "wire"),
+    ("center", "selection", "sync"),
+    ("hips", "federated"),
+    ("assemble",),
+    ("node",),
+)
+RANKS = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
+APART = {"testbed.simulated", "testbed.emulated"}  # two testbeds that know nothing of each other
+
+JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
+WITH_JAX = ("geojax.models.", "geojax.center.")  # modules that may load it
+BUT_NOT = {"geojax.models.registry", "geojax.center.spec", "geojax.center.pace"}
+
+UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
+UNSAFE_CALLS = {"eval", "exec", "os.system", "os.popen"}
+UNSAFE_OPTIONS = {"shell", "allow_pickle"}
+# Their order is by memory address: a simulated run would differ from process to process.
+UNORDERED = {"asyncio.wait", "asyncio.as_completed", "asyncio.TaskGroup"}
+# The protocol's only clock is its event loop's.
+CLOCKS = {"time.time", "time.monotonic", "time.perf_counter", "time.sleep"}
+ON_LOOP_TIME = ("geojax.hips", "geojax.sync", "geojax.overlay", "geojax.selection")
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import statement: what it names, where, and whether loading the module runs it."""
+
+    target: str
+    line: int
+    at_load: bool
+
+
+class Tree:
+    """The modules under ``root`` and what they import."""
+
+    def __init__(self, root: Path):
+        self.paths = {
+            ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+            for package in PACKAGES
+            for path in sorted((root / package).rglob("*.py"))
+        }
+        self.sources = {name: ast.parse(path.read_text()) for name, path in self.paths.items()}
+
+    @cached_property
+    def imports(self) -> dict[str, list[Import]]:
+        """The imports of every module, those inside functions included."""
+        return {name: list(self._imports(name)) for name in self.sources}
+
+    def _imports(self, module: str) -> Iterator[Import]:
+        deferred = {
+            inner
+            for node in ast.walk(self.sources[module])
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+            for inner in ast.walk(node)
+        }
+        for node in ast.walk(self.sources[module]):
+            for target in self._targets(module, node):
+                yield Import(target, node.lineno, node not in deferred)
+
+    def _targets(self, module: str, node: ast.AST) -> Iterator[str]:
+        match node:
+            case ast.Import():
+                yield from (alias.name for alias in node.names)
+            case ast.ImportFrom():
+                base = self._base(module, node)
+                for alias in node.names:
+                    inner = f"{base}.{alias.name}"
+                    yield inner if inner in self.sources else base
+            case ast.Call(func=function, args=[ast.Constant(value=str() as name), *_]):
+                if ast.unparse(function) in {"importlib.import_module", "import_module"}:
+                    yield name
+
+    def _base(self, module: str, node: ast.ImportFrom) -> str:
+        if not node.level:
+            return node.module or ""
+        package = module if self.paths[module].name == "__init__.py" else module.rpartition(".")[0]
+        above = package.split(".")[: len(package.split(".")) - node.level + 1]
+        return ".".join([*above, node.module] if node.module else above)
+
+    def loads_jax(self, module: str) -> list[str]:
+        """The chain of imports by which loading ``module`` loads JAX; empty: it does not."""
+        chains, seen = [[module]], {module}
+        while chains:
+            chain = chains.pop()
+            for item in self.imports[chain[-1]]:
+                if not item.at_load:
+                    continue
+                if item.target.split(".")[0] in JAX:
+                    return [*chain, item.target]
+                parts = item.target.split(".")
+                parents = {".".join(parts[:stop]) for stop in range(1, len(parts) + 1)}
+                fresh = sorted(parents & self.sources.keys() - seen)
+                seen.update(fresh)
+                chains.extend([*chain, name] for name in fresh)
+        return []
+
+
+def part(module: str) -> str:
+    """The part of geojax that a module belongs to, e.g. ``wire``."""
+    return (module + ".").split(".")[1]
+
+
+def misdirected(module: str, target: str) -> str:
+    """Why ``module`` may not import ``target``; empty: it may."""
+    package, other = module.split(".")[0], target.split(".")[0]
+    if other == "tests":
+        return "tests are no library"
+    if other == "mininet" and not module.startswith("testbed.emulated"):
+        return "only testbed.emulated knows Mininet"
+    if other not in PACKAGES:
+        return ""
+    if PACKAGES.index(other) > PACKAGES.index(package):
+        return f"{other} lies above {package}"
+    testbeds = {".".join(name.split(".")[:2]) for name in (module, target)}
+    if len(testbeds) == 2 and testbeds == APART:
+        return "the two testbeds know nothing of each other"
+    if package != "geojax":
+        return ""
+    own, theirs = part(module), part(target)
+    if not own or not theirs:
+        return "" if target == module else "import the module, not the package geojax"
+    if not {own, theirs} <= RANKS.keys():
+        return ""  # reported once, at that part's own modules
+    if own == theirs or RANKS[theirs] < RANKS[own] or RANKS[theirs] == RANKS[own] == 0:
+        return ""
+    return f"{theirs} lies {'beside' if RANKS[theirs] == RANKS[own] else 'above'} {own}"
+
+
+def forbidden(module: str, node: ast.AST) -> str:
+    """Why this syntax node is not allowed in ``module``; empty: it is."""
+    if isinstance(node, ast.Call):
+        name = ast.unparse(node.func)
+        if name in UNSAFE_CALLS:
+            return f"{name}() is forbidden"
+        for option in node.keywords:
+            value = option.value
+            if option.arg in UNSAFE_OPTIONS and getattr(value, "value", True) is not False:
+                return f"{option.arg}= is forbidden"
+    if isinstance(node, ast.Attribute):
+        name = ast.unparse(node)
+        if name in UNORDERED and module.startswith(("geojax.", "testbed.simulated")):
+            return f"{name} goes by memory address"
+        if name in CLOCKS and module.startswith(ON_LOOP_TIME):
+            return f"{name}: the only clock here is the event loop's"
+    return ""
+
+
+def faults(tree: Tree) -> Iterator[str]:
+    """Every violation in the tree, as ``path:line: why``."""
+    for module, items in tree.imports.items():
+        path = tree.paths[module]
+        if module.startswith("geojax.") and part(module) not in RANKS:
+            yield f"{path}:1: geojax.{part(module)} has no place in LAYERS yet"
+        for item in items:
+            if reason := misdirected(module, item.target):
+                yield f"{path}:{item.line}: imports {item.target}: {reason}"
+            if item.target.split(".")[0] in UNSAFE_MODULES:
+                yield f"{path}:{item.line}: imports {item.target}: forbidden"
+        for node in ast.walk(tree.sources[module]):
+            if reason := forbidden(module, node):
+                yield f"{path}:{node.lineno}: {reason}"  # type: ignore[attr-defined]
+        chain = [] if may_load_jax(module) else tree.loads_jax(module)
+        if chain:
+            yield f"{path}:1: loads JAX: {' -> '.join(chain)}"
+    yield from cycles(tree)
+
+
+def may_load_jax(module: str) -> bool:
+    """Whether loading this module may load JAX."""
+    return module.startswith(WITH_JAX) and module not in BUT_NOT
+
+
+def cycles(tree: Tree) -> Iterator[str]:
+    """A cycle among the imports that run at load, if there is one."""
+    graph = {
+        module: {item.target for item in items if item.at_load and item.target != module}
+        & tree.sources.keys()
+        for module, items in tree.imports.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        yield f"import cycle: {' -> '.join(reversed(error.args[1]))}"
+
+
+def test_imports_point_downward():
+    tree = Tree(ROOT)
+    assert len(tree.sources) > 20
+    found = list(faults(tree))
+    assert not found, "\n".join(["", *found])
+
+
+LOAD_ALL = """
+import importlib, sys
+for name in sys.argv[1].split():
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:  # an optional extra
+        assert error.name.split(".")[0] == "mininet", error
+    loaded = set(sys.argv[2].split()) & sys.modules.keys()
+    assert not loaded, (name, loaded)
+"""
+
+
+def test_processes_without_training_never_load_jax():
+    modules = [name for name in Tree(ROOT).sources if not may_load_jax(name)]
+    command = [sys.executable, "-c", LOAD_ALL, " ".join(modules), " ".join(sorted(JAX))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+BAD = [
+    ("geojax/wire/tcp.py", "from geojax.hips import worker", "hips lies above wire"),
+    ("geojax/wire/tcp.py", "import geojax.overlay.view", "overlay lies beside wire"),
+    ("geojax/sync/fsa.py", "def f():\n    from geojax.node import main", "node lies above sync"),
+    ("geojax/errors.py", "from .wire import tcp", "wire lies above errors"),
+    ("geojax/hips/worker.py", "from ..node import main", "node lies above hips"),
+    ("geojax/hips/__init__.py", "from .. import node", "node lies above hips"),
+    ("geojax/hips/worker.py", "import testbed.wan", "testbed lies above geojax"),
+    ("geojax/hips/worker.py", "import mininet.net", "only testbed.emulated knows Mininet"),
+    ("geojax/tools.py", "", "geojax.tools has no place in LAYERS"),
+    ("geojax/data/mnist.py", "import_module('geojax.center.pace')", "center lies above data"),
+    ("testbed/wan.py", "import experiments.train", "experiments lies above testbed"),
+    ("testbed/simulated/run.py", "import testbed.emulated.net", "know nothing of each other"),
+    ("testbed/wan.py", "import jax.numpy as jnp", "loads JAX: testbed.wan -> jax.numpy"),
+    ("testbed/wan.py", "import geojax.center.trainer", "geojax.center.trainer -> jax"),
+    ("geojax/center/pace.py", "import optax", "loads JAX"),
+    ("geojax/wire/tcp.py", "import geojax.wire.other", "import cycle"),
+    ("geojax/wire/tcp.py", "import pickle", "imports pickle"),
+    ("geojax/wire/tcp.py", "from cloudpickle import dumps", "imports cloudpickle"),
+    ("geojax/wire/tcp.py", "eval('1')", "eval() is forbidden"),
+    ("testbed/wan.py", "run('ls', shell=True)", "shell= is forbidden"),
+    ("geojax/data/mnist.py", "np.load('x', allow_pickle=True)", "allow_pickle= is forbidden"),
+    ("geojax/wire/tcp.py", "await_ = asyncio.wait", "memory address"),
+    ("geojax/hips/worker.py", "now = time.monotonic()", "the event loop's"),
+]
+GOOD = {
+    "geojax/__init__.py": "",
+    "geojax/errors.py": "",
+    "geojax/hips/__init__.py": "",
+    "geojax/hips/worker.py": "import geojax.sync.fsa\nfrom geojax.wire.tcp import x",
+    "geojax/wire/__init__.py": "from geojax.wire.tcp import x",
+    "geojax/wire/tcp.py": "from geojax.errors import WireError",
+    "geojax/wire/other.py": "import geojax.wire.tcp",
+    "geojax/sync/fsa.py": "def f():\n    import jax\n    return model.eval()",
+    "geojax/center/trainer.py": "import jax",
+    "geojax/center/pace.py": "def f():\n    import geojax.center.trainer",
+    "geojax/data/mnist.py": "import time\nsubprocess.run(['ls'], shell=False)",
+    "geojax/node.py": "from geojax.hips import worker",
+    "testbed/wan.py": "from geojax.errors import ConfigError",
+    "testbed/emulated/net.py": "import mininet.net\nfrom testbed import wan",
+    "testbed/simulated/run.py": "import geojax.hips.worker",
+    "experiments/train.py": "import testbed.wan, geojax.node",
+}
+
+
+def write_tree(root: Path, files: dict[str, str]) -> Tree:
+    for name, source in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(source)
+    return Tree(root)
+
+
+def test_checker_accepts_a_good_tree(tmp_path):
+    assert list(faults(write_tree(tmp_path, GOOD))) == []
+
+
+@pytest.mark.parametrize(("path", "source", "expected"), BAD)
+def test_checker_finds_each_fault(tmp_path, path, source, expected):
+    found = list(faults(write_tree(tmp_path, {**GOOD, path: source})))
+    assert any(expected in fault for fault in found), found
