@@ -1,0 +1,1 @@
+"""How bytes travel: messages, frames, priorities and the transports that move them."""

@@ -49,7 +49,8 @@ class Message:
       weight: total weight of the contributions in the payload.
       contributors: how many members' contributions are in the payload.
       body: small msgpack-able mapping, for control.
-      payload: a C-contiguous array, sent as its bytes and received as ``uint8``.
+      payload: a C-contiguous array, sent as its bytes and received as ``uint8``; an empty array
+        is received as None.
     """
 
     kind: Kind

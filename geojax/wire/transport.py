@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,7 +18,11 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The connection to or from a peer ended. Reported once per peer."""
+    """The connection to or from a peer ended.
+
+    Reported once per peer, and again only when the peer had come back in between. A peer that
+    closes its transport in order is not lost.
+    """
 
     peer: str
     reason: str
@@ -29,14 +32,17 @@ class Lost:
 class LinkCounters:
     """What went to or came from one peer: results, not debug output."""
 
-    bytes: dict[Kind, int] = field(default_factory=lambda: defaultdict(int))  # whole frames
-    messages: dict[Kind, int] = field(default_factory=lambda: defaultdict(int))
+    bytes: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))  # whole frames
+    messages: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
     seconds: float = 0.0  # time spent moving these bytes
 
-    def add(self, kind: Kind, nbytes: int, seconds: float = 0.0) -> None:
-        """Counts one message of ``nbytes``, headers included."""
+    def add(self, kind: Kind, nbytes: int, seconds: float = 0.0, messages: int = 1) -> None:
+        """Counts one message of ``nbytes``, headers included.
+
+        A transport that counts frame by frame passes ``messages=0`` for all but the first frame.
+        """
         self.bytes[kind] += nbytes
-        self.messages[kind] += 1
+        self.messages[kind] += messages
         self.seconds += seconds
 
 
@@ -44,7 +50,9 @@ class Transport(Protocol):
     """Moves messages between named nodes. The only clock is the event loop's.
 
     Messages to one peer leave in order of priority (smaller first), and first-in first-out within
-    a priority. ``sent`` and ``received`` hold the counters per peer.
+    a priority. ``sent`` and ``received`` hold the counters per peer; the bytes of a message are
+    those of :func:`geojax.wire.frame.wire_bytes`. A received payload belongs to
+    the receiver, or is marked read-only.
     """
 
     name: str
@@ -52,7 +60,14 @@ class Transport(Protocol):
     received: dict[str, LinkCounters]
 
     def send(self, peer: str, message: Message, priority: int = 0) -> None:
-        """Queues a message for ``peer``. Never blocks; a dead peer shows up as :class:`Lost`."""
+        """Queues a message for ``peer``. Never blocks; a dead peer shows up as :class:`Lost`.
+
+        The payload is not copied: it must not change until the message has left.
+
+        Raises:
+          ValueError: ``peer`` is this node, or nobody that the transport knows.
+          FrameError: the message fits no frame, see :func:`geojax.wire.frame.frames_of`.
+        """
         ...
 
     async def receive(self) -> Received | Lost:

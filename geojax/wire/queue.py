@@ -1,0 +1,99 @@
+"""The priority queue of one neighbour: what leaves next, one frame at a time."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from geojax.wire.frame import Frame, frame_count, frames_of
+from geojax.wire.message import Kind, Message
+
+
+class Outbound(NamedTuple):
+    """One frame on its way out."""
+
+    kind: Kind
+    first: bool  # the first frame of its message
+    head: bytes  # header and body
+    payload: memoryview
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the whole frame."""
+        return len(self.head) + self.payload.nbytes
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One queued message and the frames of it that have not left."""
+
+    kind: Kind
+    frames: Iterator[Frame]
+    remaining: int
+    started: bool = False
+
+
+class SendQueue:
+    """Messages in order of (priority, arrival), cut into frames as they leave.
+
+    A message of higher priority (smaller number) overtakes between the frames of another; within
+    a priority messages leave one after the other. ``push`` may be called from any thread, ``take``
+    from one other thread, which computes the checksums outside of the lock.
+
+    Args:
+      wake: called after a push that found the taker waiting, that is after :meth:`take` returned
+        None; also called by :meth:`finish`.
+    """
+
+    def __init__(self, wake: Callable[[], None] = lambda: None):
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._heap: list[tuple[int, int, _Entry]] = []  # by priority, then arrival
+        self._arrivals = 0
+        self._waiting = False
+        self._finished = False
+
+    def push(self, message: Message, priority: int = 0) -> None:
+        """Queues a message.
+
+        Raises:
+          FrameError: the message fits no frame; nothing is queued.
+        """
+        with self._lock:
+            arrival = self._arrivals
+            self._arrivals += 1
+        entry = _Entry(message.kind, frames_of(message, arrival), frame_count(message))
+        with self._lock:
+            heapq.heappush(self._heap, (priority, arrival, entry))
+            wake, self._waiting = self._waiting, False
+        if wake:
+            self._wake()
+
+    def take(self) -> Outbound | None:
+        """The frame that leaves next, or None when there is none (``wake`` will be called)."""
+        with self._lock:
+            if not self._heap:
+                self._waiting = True
+                return None
+            priority, arrival, entry = heapq.heappop(self._heap)
+        head, payload = next(entry.frames)
+        first, entry.started = not entry.started, True
+        entry.remaining -= 1
+        if entry.remaining:
+            with self._lock:
+                heapq.heappush(self._heap, (priority, arrival, entry))
+        return Outbound(entry.kind, first, head, payload)
+
+    def finish(self) -> None:
+        """Says that nothing more will be pushed."""
+        with self._lock:
+            self._finished = True
+        self._wake()
+
+    @property
+    def finished(self) -> bool:
+        """Whether :meth:`finish` was called: then None from :meth:`take` means the end."""
+        return self._finished

@@ -1,0 +1,206 @@
+"""TCP sockets as the experiments need them: options set and read back, and exact transfers."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from geojax.errors import ConfigError, FrameError
+from geojax.wire.frame import Assembler, Header, parse_header
+from geojax.wire.message import HEADER_BYTES, Message
+
+Address = tuple[str, int]  # host, port
+
+NOTSENT_LOWAT_BYTES = 128 * 1024  # unsent bytes in the kernel: what a new priority waits behind
+KEEPALIVE_IDLE_S = 60  # a half-open connection is found after IDLE + COUNT * INTERVAL seconds
+KEEPALIVE_INTERVAL_S = 10
+KEEPALIVE_COUNT = 6
+BACKLOG = 128
+
+_TCP = socket.IPPROTO_TCP
+_PROC = Path("/proc/sys/net/ipv4")
+
+
+def configure(sock: socket.socket, congestion_control: str | None) -> dict[str, int | str]:
+    """Sets the options of every connection and reads back what the kernel made of them.
+
+    Args:
+      sock: a TCP socket, not yet connected.
+      congestion_control: name of the algorithm; empty or None leaves the kernel's default.
+
+    Returns:
+      Options by name, e.g. ``{"TCP_CONGESTION": "cubic", "TCP_NODELAY": 1, ...}``. Options that
+      this platform does not have are absent.
+
+    Raises:
+      ConfigError: the kernel does not have, or this user may not use, the congestion control.
+    """
+    _set_congestion_control(sock, congestion_control)
+    wanted = {
+        "TCP_NODELAY": 1,
+        "TCP_NOTSENT_LOWAT": NOTSENT_LOWAT_BYTES,
+        "TCP_KEEPIDLE": KEEPALIVE_IDLE_S,
+        "TCP_KEEPINTVL": KEEPALIVE_INTERVAL_S,
+        "TCP_KEEPCNT": KEEPALIVE_COUNT,
+    }
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options: dict[str, int | str] = {}
+    for name, value in wanted.items():
+        number = getattr(socket, name, None)
+        if number is not None:
+            sock.setsockopt(_TCP, number, value)
+            options[name] = sock.getsockopt(_TCP, number)
+    for name in ("SO_KEEPALIVE", "SO_SNDBUF", "SO_RCVBUF"):
+        options[name] = sock.getsockopt(socket.SOL_SOCKET, getattr(socket, name))
+    if hasattr(socket, "TCP_CONGESTION"):
+        raw = sock.getsockopt(_TCP, socket.TCP_CONGESTION, 16)
+        options["TCP_CONGESTION"] = raw.rstrip(b"\0").decode()
+    return options
+
+
+def _set_congestion_control(sock: socket.socket, name: str | None) -> None:
+    if not name:
+        return
+    key = "testbed.congestion_control"
+    if not hasattr(socket, "TCP_CONGESTION"):
+        raise ConfigError(key, name, "this platform offers no choice; leave it empty")
+    try:
+        sock.setsockopt(_TCP, socket.TCP_CONGESTION, name.encode())
+    except OSError as error:
+        if error.errno == errno.EPERM:
+            which, why = "tcp_allowed_congestion_control", "only root may use it here; allowed"
+        else:
+            which, why = "tcp_available_congestion_control", "not in this kernel; available"
+        names = ", ".join(sorted((_PROC / which).read_text().split()))
+        raise ConfigError(key, name, f"{why}: {names}") from error
+
+
+def listen(address: Address, congestion_control: str | None) -> socket.socket:
+    """Opens a listening socket.
+
+    Raises:
+      ConfigError: the address is taken, or is none of this host's.
+    """
+    host, port = address
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        configure(listener, congestion_control)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except ConfigError:
+        listener.close()
+        raise
+    except OSError as error:
+        listener.close()
+        fixes = {
+            errno.EADDRINUSE: "the port is in use; stop the program that listens there "
+            f"(`ss -ltnp 'sport = :{port}'` names it) or choose another port",
+            errno.EADDRNOTAVAIL: "no address of this host; choose one that `ip addr` shows",
+            errno.EACCES: "this user may not listen there; choose a port above 1023",
+        }
+        fix = fixes.get(error.errno or 0, f"cannot listen there: {error}")
+        raise ConfigError("listen address", f"{host}:{port}", fix) from error
+    return listener
+
+
+def send_all(sock: socket.socket, buffers: Sequence[bytes | memoryview]) -> None:
+    """Sends buffers one after the other, without joining them; goes on after a partial send."""
+    sent = sock.sendmsg(buffers)
+    if sent == sum(map(len, buffers)):
+        return
+    for buffer in buffers:
+        if sent < len(buffer):
+            sock.sendall(memoryview(buffer)[sent:])
+        sent = max(0, sent - len(buffer))
+
+
+class Wakeup:
+    """Wakes a thread that waits in ``poll`` on this object."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # never writes to a descriptor that was closed and reused
+        self._receiver, self._sender = socket.socketpair()
+        self._receiver.setblocking(False)
+        self._sender.setblocking(False)
+
+    def fileno(self) -> int:
+        """The descriptor that becomes readable."""
+        return self._receiver.fileno()
+
+    def wake(self) -> None:
+        """Makes it readable; harmless when it already is, or when it is closed."""
+        with self._lock, suppress(OSError):
+            self._sender.send(b"\0")
+
+    def wait(self, timeout: float) -> None:
+        """Waits until it is readable, for at most ``timeout`` seconds."""
+        poller = select.poll()
+        poller.register(self, select.POLLIN)
+        poller.poll(int(timeout * 1000))
+
+    def clear(self) -> None:
+        """Makes it unreadable again."""
+        with suppress(BlockingIOError):
+            while self._receiver.recv(4096):
+                pass
+
+    def close(self) -> None:
+        """Frees both ends."""
+        with self._lock:
+            self._receiver.close()
+            self._sender.close()
+
+
+class FrameReader:
+    """Reads the frames of one connection straight into the buffers of their messages.
+
+    Args:
+      sock: a connected socket, blocking or with a timeout.
+      max_payload_bytes: largest payload of one message.
+    """
+
+    def __init__(self, sock: socket.socket, max_payload_bytes: int):
+        self.assembler = Assembler(max_payload_bytes)
+        self._sock = sock
+        self._raw = memoryview(bytearray(HEADER_BYTES))
+
+    def read(self) -> tuple[Header, Message | None] | None:
+        """One frame: its header, and the message if that is whole with it.
+
+        Returns:
+          None when the connection ended between two frames.
+
+        Raises:
+          FrameError: bytes that are no valid frame, or an end in the middle of one.
+          OSError: the connection broke.
+        """
+        got = self._receive(self._raw)
+        if got == 0:
+            return None
+        if got < HEADER_BYTES:
+            raise FrameError(f"header: expected {HEADER_BYTES} bytes, came {got} and the end")
+        header = parse_header(self._raw)
+        payload = self.assembler.begin(header)
+        body = memoryview(bytearray(header.body_bytes))
+        for part, what in ((body, "body"), (payload, "payload")):
+            got = self._receive(part)
+            if got < len(part):
+                raise FrameError(f"{what}: expected {len(part)} bytes, came {got} and the end")
+        return header, self.assembler.finish(header, self._raw, body)
+
+    def _receive(self, view: memoryview) -> int:
+        """Fills ``view``; returns how much came before the connection ended."""
+        size = len(view)
+        got = 0
+        while got < size:
+            count = self._sock.recv_into(view[got:], size - got, socket.MSG_WAITALL)
+            if count == 0:
+                break
+            got += count
+        return got

@@ -1,0 +1,359 @@
+"""The TCP transport: blocking transfers in threads behind an asyncio face.
+
+Threads carry the bytes because blocking ``sendmsg`` and ``recv_into`` move several times as many
+per second as asyncio's streams do, and release the interpreter meanwhile. One thread accepts, one
+sends to each peer (started by the first message to it) and one receives from each peer. What came
+in waits in a deque; the loop is woken once for everything that has gathered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import select
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from geojax.errors import WireError
+from geojax.wire.connection import Incoming, Outgoing, RefusalError
+from geojax.wire.frame import MAX_PAYLOAD_BYTES, PROTOCOL_VERSION
+from geojax.wire.message import Kind, Message
+from geojax.wire.queue import Outbound
+from geojax.wire.sockets import Address, Wakeup, configure, listen
+from geojax.wire.transport import LinkCounters, Lost, Received
+
+log = logging.getLogger("geojax.wire")
+
+JOIN_TIMEOUT_S = 1.0  # for a thread whose socket was shut down
+ACCEPT_PAUSE_S = 0.1  # after a connection could not be accepted
+
+
+@dataclass
+class _Peer:
+    """What is known of one peer; guarded by the transport's lock."""
+
+    outgoing: Outgoing | None = None
+    incoming: Incoming | None = None
+    lost: bool = False  # reported, and not come back since
+    departed: bool = False  # said goodbye, and not come back since
+
+
+class TcpTransport:
+    """Moves messages between named nodes over TCP; see ``geojax.wire.transport.Transport``.
+
+    Args:
+      name: this node.
+      listen: host and port to listen on; port 0 lets the kernel choose, see ``address``.
+      peers: where the other nodes listen, by name. The names are fixed, an address is read when
+        the peer is dialed.
+      run_id: of the run; peers of another run are refused.
+      connect_timeout: seconds for a peer to answer (its listener may come up later than this
+        node), for its HELLO, and for :meth:`close`.
+      congestion_control: TCP's, for every connection; None leaves the kernel's default.
+      max_payload_bytes: largest payload that is accepted in one message.
+
+    Attributes:
+      sent: counters per peer. A frame counts when it is handed to the kernel; ``seconds`` is the
+        time spent in handing over.
+      received: counters per peer. A frame counts when it is whole and valid.
+      refused: connections closed for what came over them.
+      socket_options: options of the last socket, as read back from the kernel.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        listen: Address,
+        peers: Mapping[str, Address],
+        *,
+        run_id: str,
+        connect_timeout: float,
+        congestion_control: str | None = "cubic",
+        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+    ):
+        self.name = name
+        self.run_id = run_id
+        self.connect_timeout = connect_timeout
+        self.congestion_control = congestion_control
+        self.max_payload_bytes = max_payload_bytes
+        self.address = listen
+        others = [peer for peer in peers if peer != name]
+        self.sent = {peer: LinkCounters() for peer in others}
+        self.received = {peer: LinkCounters() for peer in others}
+        self.refused = 0
+        self.socket_options: dict[str, int | str] = {}
+        self._addresses = peers
+        self._peers = {peer: _Peer() for peer in others}
+        self._changed = threading.Condition()  # its lock guards all below and every _Peer
+        self._threads: set[threading.Thread] = set()
+        self._strangers: set[Incoming] = set()  # accepted, HELLO not yet admitted
+        self._closing = False
+        self._counting = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._listener: socket.socket | None = None
+        self._stop_accepting: Wakeup | None = None
+        self._inbox: deque[Received | Lost] = deque()  # filled by threads, emptied by the loop
+        self._flush_is_due = False
+        self._arrived: asyncio.Queue[Received | Lost | None] = asyncio.Queue()  # None: closed
+        self._all_ended = asyncio.Event()
+
+    async def start(self) -> None:
+        """Listens and starts to accept.
+
+        Raises:
+          ConfigError: the address is taken, or the congestion control not available.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._listener = listen(self.address, self.congestion_control)
+        self.address = self._listener.getsockname()
+        self.socket_options = configure(self._listener, self.congestion_control)
+        self._stop_accepting = Wakeup()
+        with self._changed:
+            self._start_thread(
+                threading.Thread(
+                    target=self._accept_all,
+                    args=(self._listener, self._stop_accepting),
+                    name=f"geojax-accept-{self.name}",
+                    daemon=True,
+                )
+            )
+
+    def send(self, peer: str, message: Message, priority: int = 0) -> None:
+        """Queues a message for ``peer``; may be called from any thread.
+
+        Raises:
+          ValueError: ``peer`` is this node, or not among the peers.
+          FrameError: the message fits no frame.
+          WireError: the transport is closed, or was never started.
+        """
+        if peer not in self._peers:
+            what = "this node itself" if peer == self.name else "no peer of it"
+            raise ValueError(f"{self.name} cannot send to {peer!r}, which is {what}")
+        with self._changed:
+            if self._closing or self._loop is None:
+                raise WireError(f"{self.name} cannot send to {peer}: its transport is not open")
+            state = self._peers[peer]
+            outgoing = state.outgoing
+            if outgoing is None:
+                outgoing = state.outgoing = Outgoing(self, peer, self._addresses[peer])
+                self._start_thread(outgoing.thread)
+        outgoing.queue.push(message, priority)
+
+    async def receive(self) -> Received | Lost:
+        """The next message from any peer, or the news that a peer is gone.
+
+        Raises:
+          WireError: the transport is closed.
+        """
+        item = await self._arrived.get()
+        if item is None:
+            self._arrived.put_nowait(None)  # for the next one who asks
+            raise WireError(f"{self.name} cannot receive: its transport is closed")
+        return item
+
+    async def close(self) -> None:
+        """Sends what is queued and a goodbye, for at most ``connect_timeout``; frees everything."""
+        with self._changed:
+            threads = list(self._threads)
+            if not self._closing:
+                self._closing = True
+                for state in self._peers.values():
+                    if state.outgoing is not None:
+                        state.outgoing.queue.finish()
+                    if state.incoming is not None:
+                        state.incoming.say_goodbye()
+                for stranger in self._strangers:
+                    stranger.abort()
+            self._close_listener()
+        try:
+            if threads:
+                async with asyncio.timeout(self.connect_timeout):
+                    await self._all_ended.wait()
+        except TimeoutError:
+            log.warning("%s: closed with connections that did not end in order", self.name)
+        finally:
+            self._abort_connections()
+            for thread in threads:
+                thread.join(JOIN_TIMEOUT_S)
+        self._arrived.put_nowait(None)
+
+    def abort(self) -> None:
+        """Ends every connection without a goodbye, as a crash would; :meth:`close` it after."""
+        with self._changed:
+            self._closing = True
+            self._close_listener()
+        self._abort_connections()
+
+    def _abort_connections(self) -> None:
+        with self._changed:
+            states = self._peers.values()
+            connections: list[Outgoing | Incoming] = list(self._strangers)
+            connections += [state.outgoing for state in states if state.outgoing is not None]
+            connections += [state.incoming for state in states if state.incoming is not None]
+            for connection in connections:
+                connection.abort()
+
+    def _close_listener(self) -> None:
+        if self._stop_accepting is not None:
+            self._stop_accepting.wake()
+
+    # The threads' side: what an ``Owner`` offers to its connections.
+
+    def admit(self, incoming: Incoming, hello: Mapping[str, Any]) -> str:
+        """The name of the peer that said ``hello``; raises :class:`RefusalError`."""
+        for field, expected in (
+            ("protocol", PROTOCOL_VERSION),
+            ("run_id", self.run_id),
+            ("to", self.name),
+        ):
+            if hello.get(field) != expected:
+                raise RefusalError(
+                    f"{field}: expected {expected!r}, came {hello.get(field)!r:.100}"
+                )
+        peer = hello.get("name")
+        if not isinstance(peer, str) or peer not in self._peers:
+            names = ", ".join(sorted(self._peers))
+            raise RefusalError(f"name: expected one of {names}; came {peer!r:.100}")
+        with self._changed:
+            state = self._peers[peer]
+            previous = state.incoming
+            if previous is not None and previous.ending():
+                # The peer came back before all of its former connection was read.
+                self._changed.wait_for(lambda: state.incoming is None, self.connect_timeout)
+            if state.incoming is not None:
+                raise RefusalError(
+                    f"name: {peer} is already connected from {state.incoming.source}"
+                )
+            if self._closing:
+                raise RefusalError(f"{self.name} is closing")
+            self._strangers.discard(incoming)
+            state.incoming = incoming
+            state.lost = state.departed = False
+        return peer
+
+    def established(self, outgoing: Outgoing, options: Mapping[str, int | str]) -> None:
+        """An outgoing connection stands and has said its HELLO."""
+        with self._changed:
+            self.socket_options = dict(options)
+            state = self._peers[outgoing.peer]
+            if state.outgoing is outgoing:
+                state.lost = state.departed = False
+
+    def has_departed(self, peer: str) -> bool:
+        """Whether the peer has said goodbye."""
+        with self._changed:
+            return self._peers[peer].departed
+
+    def count_sent(self, peer: str, frame: Outbound) -> None:
+        """A frame is about to be handed to the kernel."""
+        with self._counting:
+            self.sent[peer].add(frame.kind, frame.nbytes, messages=int(frame.first))
+
+    def count_sending(self, peer: str, seconds: float) -> None:
+        """Time that was spent in handing it over."""
+        with self._counting:
+            self.sent[peer].seconds += seconds
+
+    def count_received(self, peer: str, kind: Kind, nbytes: int, messages: int) -> None:
+        """A whole frame has come in."""
+        with self._counting:
+            self.received[peer].add(kind, nbytes, messages=messages)
+
+    def deliver(self, peer: str, message: Message) -> None:
+        """A whole message has come in."""
+        self._post(Received(peer, message))
+
+    def refuse(self, source: str, reason: str) -> None:
+        """A connection is closed for what came over it."""
+        with self._counting:
+            self.refused += 1
+        log.warning("%s: refused what came from %s: %s", self.name, source, reason)
+
+    def ended(self, connection: Outgoing | Incoming, reason: str | None) -> None:
+        """A connection is over: the peer is lost, unless it said goodbye or was given up before."""
+        with self._changed:
+            if isinstance(connection, Incoming):
+                self._strangers.discard(connection)
+            if connection.peer is None:
+                return
+            state = self._peers[connection.peer]
+            if connection is state.outgoing:
+                state.outgoing = None
+            elif connection is state.incoming:
+                state.incoming = None
+                self._changed.notify_all()
+            else:
+                return
+            if reason is None:
+                state.departed = True
+            elif not (self._closing or state.departed):
+                self._give_up(connection.peer, state, reason)
+
+    def _give_up(self, peer: str, state: _Peer, reason: str) -> None:
+        """Ends the peer's other connection too and reports the loss; the lock is held."""
+        if state.incoming is not None:
+            state.incoming.cut(reason)  # first what has arrived already, then its end reports it
+            return
+        if state.outgoing is not None:
+            state.outgoing.abort()
+            state.outgoing = None
+        if not state.lost:
+            state.lost = True
+            log.info("%s: lost %s: %s", self.name, peer, reason)
+            self._post(Lost(peer, reason))
+
+    def thread_ended(self) -> None:
+        """The calling thread has freed what it held and is about to end."""
+        with self._changed:
+            self._threads.discard(threading.current_thread())
+            if self._closing and not self._threads:
+                self._call_loop(self._all_ended.set)
+
+    def _start_thread(self, thread: threading.Thread) -> None:
+        """Starts a thread that will call :meth:`thread_ended`; the lock is held."""
+        self._threads.add(thread)
+        thread.start()
+
+    def _accept_all(self, listener: socket.socket, stop: Wakeup) -> None:
+        poller = select.poll()
+        poller.register(listener, select.POLLIN)
+        poller.register(stop, select.POLLIN)
+        while all(descriptor != stop.fileno() for descriptor, _ in poller.poll()):
+            try:
+                sock, (host, port) = listener.accept()
+            except OSError as error:
+                log.warning("%s: could not accept a connection: %s", self.name, error)
+                stop.wait(ACCEPT_PAUSE_S)  # out of descriptors, perhaps not for long
+                continue
+            with self._changed:
+                if self._closing:
+                    sock.close()
+                    break
+                incoming = Incoming(self, sock, f"{host}:{port}")
+                self._strangers.add(incoming)
+                self._start_thread(incoming.thread)
+        listener.close()
+        stop.close()
+        self.thread_ended()
+
+    def _post(self, item: Received | Lost) -> None:
+        """Hands something to the loop, which is woken once for all that gathers meanwhile."""
+        self._inbox.append(item)
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._call_loop(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_is_due = False  # before the deque is emptied: what comes now is never missed
+        while self._inbox:
+            self._arrived.put_nowait(self._inbox.popleft())
+
+    def _call_loop(self, callback: Callable[[], object]) -> None:
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop was closed before the transport
+                self._loop.call_soon_threadsafe(callback)
