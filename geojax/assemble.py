@@ -49,13 +49,15 @@ class Setup:
       config: the run.
       places: all nodes.
       view: the WAN as the scheduler believes it to be.
-      snapshot_folder: where models wait for evaluation; None: evaluated inline.
+      models: folder of the final model, and of models that wait for evaluation.
+      inline: evaluate at once, while the clock stands still (simulation).
     """
 
     config: RunConfig
     places: Places
     view: NetworkView
-    snapshot_folder: Path | None = None
+    models: Path
+    inline: bool = False
     _cache: dict[str, Any] = field(default_factory=dict)
 
     def dataset(self) -> Dataset:
@@ -279,7 +281,7 @@ def _server_node(
     vector = setup.initial()
     snapshots = Snapshots(
         config.eval_every_s, setup.evaluator(), recorder=recorder, machine=machine,
-        folder=setup.snapshot_folder,
+        folder=setup.models, inline=setup.inline,
     )  # fmt: skip
     server = LocalServer(
         config, algorithm, vector, spec.parameters,

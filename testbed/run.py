@@ -25,8 +25,8 @@ from testbed.wan import Wan, build_wan
 TESTBEDS = ("simulated", "emulated", "local")
 
 
-def prepare(config: RunConfig) -> tuple[Setup, Wan, tuple[Fault, ...]]:
-    """Validates everything and lays out the nodes.
+def prepare(config: RunConfig, run_dir: Path) -> tuple[Setup, Wan, tuple[Fault, ...]]:
+    """Validates everything and lays out the nodes; touches no file.
 
     Raises:
       ConfigError: names the key, the value and the fix.
@@ -37,14 +37,15 @@ def prepare(config: RunConfig) -> tuple[Setup, Wan, tuple[Fault, ...]]:
         )
     wan = build_wan(config.wan, config.lan, config.seed)
     places = Places(tuple(Place(node.name, node.center, node.role) for node in wan.nodes()))
-    setup = Setup(config, places, wan.view())
+    inline = config.testbed.name == "simulated"
+    setup = Setup(config, places, wan.view(), run_dir / "models", inline)
     check_setup(config, places, setup.view)
     return setup, wan, read_faults(config.testbed.faults, [place.name for place in places.all])
 
 
 def check(config: RunConfig) -> None:
     """Raises ``ConfigError`` if the run could not start."""
-    prepare(config)
+    prepare(config, Path())
 
 
 def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
@@ -58,8 +59,8 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
     """
     os.environ.setdefault("NPROC", "1")  # one XLA thread: replicas must agree bit for bit
     started = time.monotonic()
-    setup, wan, faults = prepare(config)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    setup, wan, faults = prepare(config, run_dir)
+    setup.models.mkdir(parents=True, exist_ok=True)
     title = f"{config.experiment}: {config.sync.name} on {config.wan.name}, {config.testbed.name}"
     events: list[dict[str, Any]] = []
     with RunProgress(title, config.rounds) as progress:

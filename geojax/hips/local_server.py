@@ -148,6 +148,7 @@ class LocalServer:
         end = self._clock()
         await self._keep_snapshots(number - 1, end)
         await self._member.finish()
+        self._recorder.event("final", at=end, round=number - 1, digest=digest(self.vector))
         if self._speaks:
             await self._snapshots.finish(end, number - 1, self.vector)
 

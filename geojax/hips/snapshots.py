@@ -27,7 +27,8 @@ class Snapshots:
       evaluator: gives the figures of a model; None: there is nothing to evaluate.
       recorder: takes the ``evaluation`` events.
       machine: does the work aside, at no cost in experiment time.
-      folder: where models wait for their evaluation; None: they are evaluated at once.
+      folder: where the final model goes, and models wait for their evaluation.
+      inline: models are evaluated at once instead.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class Snapshots:
         *,
         recorder: Recorder,
         machine: Machine,
-        folder: Path | None = None,
+        folder: Path,
+        inline: bool,
     ):
         self._every, self._evaluator = every_s, evaluator
-        self._recorder, self._machine, self._folder = recorder, machine, folder
+        self._recorder, self._machine = recorder, machine
+        self._folder, self._inline = folder, inline
         self._next = 0
         self._known: tuple[int, dict[str, float]] = (-2, {})
 
@@ -56,7 +59,7 @@ class Snapshots:
         """Evaluates the model of round ``number`` (−1: the initial one) for some grid points."""
         if self._evaluator is None:
             return
-        if self._folder is None:
+        if self._inline:
             figures = await self._figures(number, vector)
             for point in points:
                 self._recorder.event("evaluation", at=point, round=number, **figures)
@@ -64,11 +67,12 @@ class Snapshots:
             await self._machine.aside(lambda: self._write(points, number, vector))
 
     async def finish(self, end: float, number: int, vector: np.ndarray) -> None:
-        """Evaluates the final model, and all that were kept on disk."""
+        """Writes the final model to ``final.npy``; evaluates it, and all that wait on disk."""
+        await self._machine.aside(lambda: np.save(self._folder / "final.npy", vector))
         if self._evaluator is None:
             return
         await self.keep((end,), number, vector)
-        if self._folder is None:
+        if self._inline:
             return
         for line in sorted(self._folder.glob("*.json")):
             kept = json.loads(line.read_text())
@@ -85,8 +89,6 @@ class Snapshots:
         return self._known[1]
 
     def _write(self, points: Sequence[float], number: int, vector: np.ndarray) -> None:
-        assert self._folder is not None
-        self._folder.mkdir(parents=True, exist_ok=True)
         model = self._folder / f"round_{number}.npy"
         if not model.exists():
             np.save(model, vector)

@@ -58,12 +58,12 @@ class Owner(Protocol):
         """Whether the peer has said goodbye: then dialing it is not worth a second attempt."""
         ...
 
-    def count_sent(self, peer: str, frame: Outbound) -> None:
+    def sending(self, peer: str, frame: Outbound) -> None:
         """A frame is about to be handed to the kernel."""
         ...
 
-    def count_sending(self, peer: str, seconds: float) -> None:
-        """Time that was spent in handing it over."""
+    def was_sent(self, peer: str, frame: Outbound, since: float, start: float, end: float) -> None:
+        """The kernel took a frame from ``start`` to ``end``, and its message from ``since``, s."""
         ...
 
     def count_received(self, peer: str, kind: Kind, nbytes: int, messages: int) -> None:
@@ -88,9 +88,14 @@ class Owner(Protocol):
 
 
 def notice(body: Mapping[str, Any]) -> bytes:
-    """A HELLO frame with ``body``."""
+    """A HELLO frame with ``body``, for the way back."""
     head, _ = next(frames_of(Message(Kind.HELLO, body=body)))
     return head
+
+
+def _single(message: Message) -> Outbound:
+    """A message that is one frame."""
+    return Outbound(message, 0, True, True, *next(frames_of(message)))
 
 
 def describe(error: OSError) -> str:
@@ -156,7 +161,9 @@ class Outgoing(Connection):
         super().__init__(owner, f"geojax-send-{owner.name}-{peer}")
         self.peer = peer
         self._address = address
+        self.established = False  # connected, HELLO said
         self._options: dict[str, int | str] = {}
+        self._starts: dict[int, float] = {}  # when the first frame left, of unfinished messages
         self._wakeup = Wakeup()
         self.queue = SendQueue(self._wakeup.wake)
 
@@ -170,6 +177,7 @@ class Outgoing(Connection):
         try:
             sock = self._dial()
             self._say_hello(sock)
+            self.established = True
             self.owner.established(self, self._options)
             reason = self._pump(sock)
         except (OSError, FrameError) as error:
@@ -210,13 +218,17 @@ class Outgoing(Connection):
             "run_id": self.owner.run_id,
             "protocol": PROTOCOL_VERSION,
         }
-        self._send(sock, Outbound(Kind.HELLO, True, notice(hello), memoryview(b"")))
+        self._send(sock, _single(Message(Kind.HELLO, body=hello)))
 
     def _send(self, sock: socket.socket, frame: Outbound) -> None:
-        self.owner.count_sent(self.peer, frame)
-        start = time.perf_counter()
+        start = time.monotonic()
+        self.owner.sending(self.peer, frame)
         send_all(sock, (frame.head, frame.payload))
-        self.owner.count_sending(self.peer, time.perf_counter() - start)
+        end = time.monotonic()
+        if frame.first:
+            self._starts[frame.sequence] = start
+        since = self._starts.pop(frame.sequence) if frame.last else start
+        self.owner.was_sent(self.peer, frame, since, start, end)
 
     def _pump(self, sock: socket.socket) -> str | None:
         """Sends until one side ends it; returns why, or None after a goodbye."""
@@ -267,8 +279,7 @@ class Outgoing(Connection):
 
     def _say_goodbye(self, sock: socket.socket) -> None:
         """Says that all is sent, and waits until the receiver has read it and closes."""
-        goodbye = Outbound(Kind.HELLO, False, notice({"bye": True}), memoryview(b""))
-        self._send(sock, goodbye)
+        self._send(sock, _single(Message(Kind.HELLO, body={"bye": True})))
         sock.shutdown(socket.SHUT_WR)
         while sock.recv(4096):
             pass
@@ -352,8 +363,8 @@ class Incoming(Connection):
         while (frame := reader.read()) is not None:
             header, message = frame
             goodbye = header.kind is Kind.HELLO
-            first = header.offset == 0 and not goodbye
-            self.owner.count_received(peer, header.kind, header.frame_bytes, int(first))
+            messages = int(header.offset == 0)
+            self.owner.count_received(peer, header.kind, header.frame_bytes, messages)
             if goodbye:
                 if message is None or not (message.body or {}).get("bye"):
                     raise FrameError("HELLO: expected one, and then a goodbye; came a second")

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from geojax.wire.frame import Frame, frame_count, frames_of
-from geojax.wire.message import Kind, Message
+from geojax.wire.message import Message
 
 
 class Outbound(NamedTuple):
     """One frame on its way out."""
 
-    kind: Kind
-    first: bool  # the first frame of its message
+    message: Message  # that it is a part of
+    sequence: int  # number of the message on its connection
+    first: bool
+    last: bool
     head: bytes  # header and body
     payload: memoryview
 
@@ -30,7 +32,7 @@ class Outbound(NamedTuple):
 class _Entry:
     """One queued message and the frames of it that have not left."""
 
-    kind: Kind
+    message: Message
     frames: Iterator[Frame]
     remaining: int
     started: bool = False
@@ -65,7 +67,7 @@ class SendQueue:
         with self._lock:
             arrival = self._arrivals
             self._arrivals += 1
-        entry = _Entry(message.kind, frames_of(message, arrival), frame_count(message))
+        entry = _Entry(message, frames_of(message, arrival), frame_count(message))
         with self._lock:
             heapq.heappush(self._heap, (priority, arrival, entry))
             wake, self._waiting = self._waiting, False
@@ -85,7 +87,7 @@ class SendQueue:
         if entry.remaining:
             with self._lock:
                 heapq.heappush(self._heap, (priority, arrival, entry))
-        return Outbound(entry.kind, first, head, payload)
+        return Outbound(entry.message, arrival, first, not entry.remaining, head, payload)
 
     def finish(self) -> None:
         """Says that nothing more will be pushed."""

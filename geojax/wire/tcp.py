@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from geojax.errors import WireError
@@ -63,6 +64,8 @@ class TcpTransport:
       received: counters per peer. A frame counts when it is whole and valid.
       refused: connections closed for what came over them.
       socket_options: options of the last socket, as read back from the kernel.
+      observer: if set, called on the loop with (peer, message, start, end) when the kernel has
+        taken a whole message; times are the loop's.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class TcpTransport:
         self.received = {peer: LinkCounters() for peer in others}
         self.refused = 0
         self.socket_options: dict[str, int | str] = {}
+        self.observer: Callable[[str, Message, float, float], None] | None = None
         self._addresses = peers
         self._peers = {peer: _Peer() for peer in others}
         self._changed = threading.Condition()  # its lock guards all below and every _Peer
@@ -127,13 +131,15 @@ class TcpTransport:
         """Queues a message for ``peer``; may be called from any thread.
 
         Raises:
-          ValueError: ``peer`` is this node, or not among the peers.
+          ValueError: ``peer`` is this node, or not among the peers; the kind is HELLO.
           FrameError: the message fits no frame.
           WireError: the transport is closed, or was never started.
         """
         if peer not in self._peers:
             what = "this node itself" if peer == self.name else "no peer of it"
             raise ValueError(f"{self.name} cannot send to {peer!r}, which is {what}")
+        if message.kind is Kind.HELLO:
+            raise ValueError("HELLO is the transport's own; send a CONTROL message")
         with self._changed:
             if self._closing or self._loop is None:
                 raise WireError(f"{self.name} cannot send to {peer}: its transport is not open")
@@ -249,15 +255,19 @@ class TcpTransport:
         with self._changed:
             return self._peers[peer].departed
 
-    def count_sent(self, peer: str, frame: Outbound) -> None:
+    def sending(self, peer: str, frame: Outbound) -> None:
         """A frame is about to be handed to the kernel."""
+        kind, messages = frame.message.kind, int(frame.first)
         with self._counting:
-            self.sent[peer].add(frame.kind, frame.nbytes, messages=int(frame.first))
+            self.sent[peer].add(kind, frame.nbytes, messages=messages)
 
-    def count_sending(self, peer: str, seconds: float) -> None:
-        """Time that was spent in handing it over."""
+    def was_sent(self, peer: str, frame: Outbound, since: float, start: float, end: float) -> None:
+        """The kernel took a frame from ``start`` to ``end``, and its message from ``since``, s."""
         with self._counting:
-            self.sent[peer].seconds += seconds
+            self.sent[peer].seconds += end - start
+        observer = self.observer
+        if observer is not None and frame.last and frame.message.kind is not Kind.HELLO:
+            self._call_loop(partial(observer, peer, frame.message, since, end))
 
     def count_received(self, peer: str, kind: Kind, nbytes: int, messages: int) -> None:
         """A whole frame has come in."""
@@ -282,8 +292,10 @@ class TcpTransport:
             if connection.peer is None:
                 return
             state = self._peers[connection.peer]
-            if connection is state.outgoing:
+            departed = state.departed
+            if isinstance(connection, Outgoing) and connection is state.outgoing:
                 state.outgoing = None
+                departed = departed and connection.established  # else it was called in vain
             elif connection is state.incoming:
                 state.incoming = None
                 self._changed.notify_all()
@@ -291,7 +303,7 @@ class TcpTransport:
                 return
             if reason is None:
                 state.departed = True
-            elif not (self._closing or state.departed):
+            elif not (self._closing or departed):
                 self._give_up(connection.peer, state, reason)
 
     def _give_up(self, peer: str, state: _Peer, reason: str) -> None:

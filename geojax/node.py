@@ -1,0 +1,149 @@
+"""One process of a run: ``python -m geojax.node RUN_DIR NODE``.
+
+Started by the testbed. Reads ``RUN_DIR/run.json``, builds its roles, runs them over TCP and leaves
+``events.jsonl`` and ``report.json`` in ``RUN_DIR/nodes/NODE``; an error goes to ``error.txt``.
+Standard input is a pipe from the parent: when it closes, the parent is gone and so is this node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from geojax.assemble import Setup, run_node
+from geojax.config import RunConfig, from_dict, to_dict
+from geojax.errors import Expelled, GeojaxError
+from geojax.hips.machine import RealMachine
+from geojax.hips.places import SCHEDULER, Place, Places
+from geojax.overlay.view import NetworkView
+from geojax.telemetry.clock import Clock
+from geojax.telemetry.recorder import Recorder, jsonl_sink
+from geojax.telemetry.report import report
+from geojax.wire.tcp import TcpTransport
+
+FAILED, EXPELLED, ORPHANED = 3, 4, 5  # exit codes
+
+
+def write_run(run_dir: Path, run_id: str, setup: Setup) -> None:
+    """Writes what every node of a run must know to ``run.json``."""
+    view = setup.view
+    values = {
+        "run_id": run_id,
+        "config": to_dict(setup.config),
+        "places": [vars(place) for place in setup.places.all],
+        "view": {
+            "centers": list(view.centers),
+            "rate": [[*edge, rate] for edge, rate in view.rate.items()],
+            "delay": [[*edge, delay] for edge, delay in view.delay.items()],
+            "egress": dict(view.egress),
+            "ingress": dict(view.ingress),
+        },
+    }
+    (run_dir / "run.json").write_text(json.dumps(values))
+
+
+def read_run(run_dir: Path) -> tuple[str, Setup]:
+    """The inverse of :func:`write_run`."""
+    values = json.loads((run_dir / "run.json").read_text())
+    view = values["view"]
+    setup = Setup(
+        from_dict(RunConfig, values["config"]),
+        Places(tuple(Place(**place) for place in values["places"])),
+        NetworkView(
+            centers=tuple(view["centers"]),
+            rate={(a, b): rate for a, b, rate in view["rate"]},
+            delay={(a, b): delay for a, b, delay in view["delay"]},
+            egress=view["egress"],
+            ingress=view["ingress"],
+        ),
+        models=run_dir / "models",
+    )
+    return values["run_id"], setup
+
+
+def node_folder(run_dir: Path, name: str) -> Path:
+    """Where a node keeps its files."""
+    return run_dir / "nodes" / name.replace("/", "_")
+
+
+async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
+    """Runs one node over TCP and writes its report."""
+    config, places = setup.config, setup.places
+    place = places.place(name)
+    addresses = places.addresses()
+    clock = Clock()
+    machine = RealMachine()
+    with (folder / "events.jsonl").open("w", buffering=1) as stream:
+        recorder = Recorder(name, jsonl_sink(stream), config.events, clock)
+        transport = TcpTransport(
+            name,
+            (place.host, place.port),
+            {peer: address for peer, address in addresses.items() if peer != name},
+            run_id=run_id,
+            connect_timeout=config.timeouts.connect,
+            congestion_control=config.testbed.congestion_control,
+        )
+        await transport.start()
+        if name == SCHEDULER:
+            announce = asyncio.create_task(_announce(clock, folder))
+        try:
+            await run_node(
+                name, setup, transport=transport, machine=machine, clock=clock, recorder=recorder
+            )
+            measured = {
+                **report(recorder, transport, machine),
+                "socket_options": transport.socket_options,
+            }
+            (folder / "report.json").write_text(json.dumps(measured))
+        finally:
+            if name == SCHEDULER:
+                announce.cancel()
+            await transport.close()
+            machine.close()
+
+
+async def _announce(clock: Clock, folder: Path) -> None:
+    """Tells the testbed, which scripts faults and changes, when experiment time 0 is."""
+    await clock.started.wait()
+    start = asyncio.get_running_loop().time() - clock()
+    partial = folder / "started.partial"
+    partial.write_text(repr(start))
+    partial.rename(folder / "started")
+
+
+def _end_with_parent() -> None:
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(ORPHANED)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the node that the command line names; returns the exit code."""
+    arguments: list[Any] = sys.argv[1:] if argv is None else argv
+    run_dir, name = Path(arguments[0]), arguments[1]
+    folder = node_folder(run_dir, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("jax").setLevel(logging.WARNING)
+    _end_with_parent()
+    try:
+        run_id, setup = read_run(run_dir)
+        asyncio.run(serve(name, run_id, setup, folder))
+    except GeojaxError as error:
+        (folder / "error.txt").write_text(f"{name}: {error}")
+        logging.getLogger("geojax.node").error("%s", error)
+        return EXPELLED if isinstance(error, Expelled) else FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
