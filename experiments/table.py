@@ -1,0 +1,2 @@
+def show(dirs):
+    print("TABLE", dirs)
