@@ -6,7 +6,7 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -57,12 +57,31 @@ def emulated_gate(request: pytest.FixtureRequest) -> None:
             pytest.skip(f"no emulated WAN here: {reason}")
 
 
+def is_required() -> bool:
+    """Whether no test of the emulated testbed may skip."""
+    return os.environ.get(REQUIRE_EMULATED) == "1"
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turns the skip of an ``emulated`` test into a failure where that testbed is required."""
     report = yield
-    required = os.environ.get(REQUIRE_EMULATED) == "1" and item.get_closest_marker("emulated")
-    if required and report.skipped and not hasattr(report, "wasxfail"):
+    skipped = report.skipped and not hasattr(report, "wasxfail")
+    if skipped and call.excinfo and is_required() and item.get_closest_marker("emulated"):
         report.outcome = "failed"
-        report.longrepr = f"{REQUIRE_EMULATED}=1, but the test skipped: {call.excinfo}"
+        report.longrepr = f"{REQUIRE_EMULATED}=1, but skipped: {call.excinfo.value}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a file of testbed tests that skips as a whole, at its import."""
+    report = yield
+    if report.skipped and is_required() and "testbed" in collector.path.parts:
+        report.outcome = "failed"
+        report.longrepr = f"{REQUIRE_EMULATED}=1, but skipped: {report.longrepr}"
     return report

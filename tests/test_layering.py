@@ -77,8 +77,9 @@ class Tree:
             for inner in ast.walk(node)
         }
         for node in ast.walk(self.sources[module]):
-            for target in self._targets(module, node):
-                yield Import(target, node.lineno, node not in deferred)
+            if isinstance(node, ast.Import | ast.ImportFrom | ast.Call):
+                for target in self._targets(module, node):
+                    yield Import(target, node.lineno, node not in deferred)
 
     def _targets(self, module: str, node: ast.AST) -> Iterator[str]:
         match node:
@@ -149,8 +150,8 @@ def misdirected(module: str, target: str) -> str:
     return f"{theirs} lies {'beside' if RANKS[theirs] == RANKS[own] else 'above'} {own}"
 
 
-def forbidden(module: str, node: ast.AST) -> str:
-    """Why this syntax node is not allowed in ``module``; empty: it is."""
+def forbidden(module: str, node: ast.expr) -> str:
+    """Why this expression is not allowed in ``module``; empty: it is."""
     if isinstance(node, ast.Call):
         name = ast.unparse(node.func)
         if name in UNSAFE_CALLS:
@@ -180,8 +181,8 @@ def faults(tree: Tree) -> Iterator[str]:
             if item.target.split(".")[0] in UNSAFE_MODULES:
                 yield f"{path}:{item.line}: imports {item.target}: forbidden"
         for node in ast.walk(tree.sources[module]):
-            if reason := forbidden(module, node):
-                yield f"{path}:{node.lineno}: {reason}"  # type: ignore[attr-defined]
+            if isinstance(node, ast.expr) and (reason := forbidden(module, node)):
+                yield f"{path}:{node.lineno}: {reason}"
         chain = [] if may_load_jax(module) else tree.loads_jax(module)
         if chain:
             yield f"{path}:1: loads JAX: {' -> '.join(chain)}"

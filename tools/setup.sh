@@ -25,10 +25,12 @@ missing_packages() {
 
 apt_install() {
   export DEBIAN_FRONTEND=noninteractive
-  local install="apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=120 install"
+  local output install="apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=120 install"
   # The lists may be absent or old; they are fetched only when an install shows that they are.
   $install "$@" >/dev/null 2>&1 && return
-  apt-get -qq update >&2 && $install "$@" >&2
+  output=$({ apt-get -qq update && $install "$@"; } 2>&1) && return
+  printf '%s\n' "$output" >&2
+  return 1
 }
 
 install_system_packages() {
