@@ -1,0 +1,130 @@
+"""``python -m testbed up`` and ``down``: a WAN to try things in, and its removal."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+from geojax.errors import GeojaxError
+from testbed.emulated import processes, state
+from testbed.emulated.state import RunState
+from testbed.emulated.teardown import tear_down
+
+OWNER_END_S = 10.0
+
+HELP = """\
+You are on an emulated WAN. Centers are hosts; a name stands for its address:
+  c1 ping -c3 c2        round-trip time
+  c2 iperf3 -s -D       a server in c2, then
+  c1 iperf3 -c c2       the rate from c1 to c2
+  nodes, net, exit      (exit or Ctrl-D takes the WAN down)"""
+
+
+def up(argv: Sequence[str]) -> int:
+    """Starts a WAN, gives Mininet's command line, takes the WAN down."""
+    parser = argparse.ArgumentParser(
+        prog="python -m testbed up",
+        description="Start an emulated WAN (as root) and try ping, iperf3 or own programs in it.",
+    )
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="wan=NAME or wan=FILE.yaml, then wan.KEY=VALUE, lan.KEY=VALUE, seed=N",
+    )
+    parser.add_argument("--run-id", help="name of the run, for `down`; default: a random one")
+    parser.add_argument("--verify", action="store_true", help="measure every link first")
+    parser.add_argument("--tolerance", type=float, default=0.15, help="of --verify; default 0.15")
+    options = parser.parse_intermixed_args(list(argv))
+    from testbed.emulated import probe, verify
+    from testbed.emulated.wan import EmulatedWan
+    from testbed.wan import build_wan
+    from testbed.wan_presets import parse_arguments
+
+    reason = probe.why_not()
+    if reason is not None:
+        print(f"cannot start: {reason}", file=sys.stderr)
+        return 1
+    try:
+        wan = build_wan(*parse_arguments(options.settings))
+        with EmulatedWan(wan, run_id=options.run_id, log=print) as emulated:
+            if options.verify:
+                print(verify.table(emulated.verify(options.tolerance), options.tolerance))
+            from testbed.emulated.mininet_parts import CLI
+
+            print(HELP, flush=True)
+            CLI(emulated.net)
+    except GeojaxError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def down(argv: Sequence[str]) -> int:
+    """Removes what stopped runs left; with ``--all`` or a run id, living runs too."""
+    parser = argparse.ArgumentParser(
+        prog="python -m testbed down",
+        description=(
+            "Remove what emulated WANs left behind whose own process is gone. Only what this "
+            "project made is touched, by its records."
+        ),
+    )
+    parser.add_argument("runs", nargs="*", metavar="RUN_ID", help="end these, alive or not")
+    parser.add_argument("--all", action="store_true", help="end every run, alive or not")
+    options = parser.parse_args(list(argv))
+    failed = False
+    records = _records()
+    unknown = set(options.runs) - {record.run_id for record in records}
+    for run_id in sorted(unknown):
+        print(f"no run {run_id!r}", file=sys.stderr)
+    for record in records:
+        wanted = options.all or record.run_id in options.runs
+        if options.runs and not wanted:
+            continue
+        if processes.alive(record.owner) and not wanted:
+            print(
+                f"run {record.run_id} is alive (process {record.owner.pid}); "
+                f"`python -m testbed down {record.run_id}` ends it"
+            )
+            continue
+        complaints = _end(record)
+        failed |= bool(complaints)
+        for complaint in complaints:
+            print(f"run {record.run_id}: {complaint}", file=sys.stderr)
+        if not complaints:
+            print(f"run {record.run_id}: removed")
+    if not records:
+        print("nothing to remove")
+    return 1 if failed or unknown else 0
+
+
+def _records() -> list[RunState]:
+    """All readable records; others are named and left alone."""
+    records = []
+    for path in state.all_paths():
+        try:
+            record = state.load(path)
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            continue
+        if record is not None:
+            records.append(record)
+    return records
+
+
+def _end(record: RunState) -> list[str]:
+    """Asks a living owner to end, then removes what is left."""
+    if record.owner.pid != os.getpid():
+        processes.send([record.owner], signal.SIGTERM)
+    deadline = time.monotonic() + OWNER_END_S
+    while processes.alive(record.owner) and time.monotonic() < deadline:
+        if not record.path.exists():
+            return []  # the owner has removed it all
+        time.sleep(processes.POLL_S)
+    return tear_down(record)
