@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from testbed.emulated.errors import TestbedError
 
 TIMEOUT_S = 30.0  # no command here takes more than some milliseconds
+POLL_S = 0.01
 
 
-def inside(pid: int, argv: Sequence[str]) -> list[str]:
+def inside(pid: int | None, argv: Sequence[str]) -> list[str]:
     """The command line that runs ``argv`` in the namespaces of process ``pid``.
+
+    (None, which Mininet's types allow for a node's process, is a node that has ended.)
 
     >>> inside(7, ["ip", "link"])
     ['mnexec', '-a', '7', 'ip', 'link']
     """
+    if pid is None:
+        raise TestbedError(f"cannot run {argv[0]}: its host has ended")
     return ["mnexec", "-a", str(pid), *argv]
 
 
@@ -52,3 +58,28 @@ def run(argv: Sequence[str], lines: Sequence[str] = ()) -> str:
         given = "".join(f"\n  {line}" for line in lines)
         raise TestbedError(f"{' '.join(argv)} failed ({done.returncode}): {said}{given}")
     return done.stdout
+
+
+def wires_up(pid: int | None) -> bool:
+    """Whether all interfaces in the namespaces of ``pid`` carry packets, bridge ports included.
+
+    An interface that was set up carries some milliseconds later; until then it drops.
+    """
+    links = run(inside(pid, ["ip", "-o", "link", "show"])).splitlines()
+    ports = run(inside(pid, ["bridge", "-o", "link", "show"])).splitlines()
+    return all(" state UP " in link or " lo: " in link for link in links) and all(
+        " state forwarding " in port for port in ports
+    )
+
+
+def wait_until(condition: Callable[[], bool], what: str, patience_s: float) -> None:
+    """Waits for the kernel.
+
+    Raises:
+      TestbedError: if ``what`` has not come true after ``patience_s``.
+    """
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        if time.monotonic() >= deadline:
+            raise TestbedError(f"waited {patience_s:g} s in vain for {what}")
+        time.sleep(POLL_S)

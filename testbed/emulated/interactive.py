@@ -54,10 +54,10 @@ def up(argv: Sequence[str]) -> int:
         with EmulatedWan(wan, run_id=options.run_id, log=print) as emulated:
             if options.verify:
                 print(verify.table(emulated.verify(options.tolerance), options.tolerance))
-            from testbed.emulated.mininet_parts import CLI
+            from testbed.emulated.mininet_parts import CommandLine
 
             print(HELP, flush=True)
-            CLI(emulated.net)
+            CommandLine(emulated.net)
     except GeojaxError as error:
         print(error, file=sys.stderr)
         return 2

@@ -19,7 +19,7 @@ with warnings.catch_warnings():
     from mininet.net import Mininet
     from mininet.node import Host, Node, Switch
 
-__all__ = ["CLI", "BridgeSwitch", "Host", "Net", "Node", "Switch", "WirePair", "addressed"]
+__all__ = ["BridgeSwitch", "CommandLine", "Host", "Net", "Node", "Switch", "WirePair", "addressed"]
 
 
 class Net(Mininet):
@@ -29,6 +29,12 @@ class Net(Mininet):
         Mininet.inited = True  # skips fixLimits
         super().__init__(controller=None, link=WirePair, intf=QuietIntf, build=False, **settings)
         self.built = True  # we configure hosts ourselves
+
+
+class CommandLine(CLI):
+    """Mininet's command line, which also takes names such as ``c1/w0`` and ``eu-west-1``."""
+
+    identchars = f"{CLI.identchars}/-."
 
 
 class QuietIntf(Intf):

@@ -71,7 +71,7 @@ def missing_module() -> str | None:
     """Why Mininet's Python package cannot be imported, and what to do."""
     if importlib.util.find_spec("mininet") is None:
         return "no Python package mininet: run `pip install mininet`"
-    if importlib.util.find_spec("distutils") is None:
+    if sys.version_info >= (3, 12) and importlib.util.find_spec("setuptools") is None:
         return "Mininet 2.3 needs distutils: run `pip install setuptools`"
     return None
 

@@ -25,6 +25,7 @@ SMALLEST_BURST = 2 * 1514  # two Ethernet frames
 TURN = 10 * 1514  # bytes of one class's turn when classes compete for a cap
 FIRST_MINOR = 0x10  # classid 1:10 is neighbour 0 of a center, 1:11 neighbour 1, ...
 ROOT_MINOR = 1
+FIRST_LEAF = 0x1000  # handles of leaf queues begin here
 NETEM_SLACK_PACKETS = 1000
 
 
@@ -127,7 +128,7 @@ def netem(interface: str, branches: Sequence[DelayBranch], cap: float | None) ->
         packets = NETEM_SLACK_PACKETS + round(2 * branch.rate * branch.delay / 8 / 512)
         lines += [
             _leaf_class("add", interface, branch.minor, UNLIMITED, cap, len(branches)),
-            f"qdisc add dev {interface} parent 1:{branch.minor:x} handle {branch.minor:x}:"
+            f"qdisc add dev {interface} parent 1:{branch.minor:x} handle {_leaf(branch.minor)}"
             f" netem delay {round(branch.delay * 1e6)}us limit {packets}",
             f"filter add dev {interface} parent 1: protocol all prio 1 u32"
             f" match u32 {first:#010x} 0xffffffff at -8 match u16 {last:#06x} 0xffff at -4"
@@ -169,5 +170,12 @@ def _rate(sure: float, ceiling: float | None = None) -> str:
     )
 
 
+def _leaf(minor: int) -> str:
+    """The handle of a class's queue; 1: is the interface's own."""
+    return f"{minor + FIRST_LEAF:x}:"
+
+
 def _queue(verb: str, interface: str, minor: int, size: int) -> str:
-    return f"qdisc {verb} dev {interface} parent 1:{minor:x} handle {minor:x}: bfifo limit {size}"
+    return (
+        f"qdisc {verb} dev {interface} parent 1:{minor:x} handle {_leaf(minor)} bfifo limit {size}"
+    )

@@ -8,13 +8,14 @@ import re
 import secrets
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from geojax.overlay.view import Edge
 from testbed.emulated import naming, probe, shaping, verify
-from testbed.emulated.commands import inside, run
+from testbed.emulated.commands import inside, run, wait_until, wires_up
 from testbed.emulated.errors import TestbedError
 from testbed.emulated.guard import Guard, uninterrupted
 from testbed.emulated.layout import Layout, check_rate
@@ -24,6 +25,7 @@ from testbed.emulated.teardown import tear_down
 from testbed.emulated.verify import LinkCheck
 from testbed.wan_types import Center, Wan
 
+WIRES_UP_S = 10.0
 IPV6 = Path("/proc/sys/net/ipv6")
 SYSCTLS = {  # of every namespace of the run, read back after they were written
     "net.ipv4.tcp_slow_start_after_idle": "0",  # the window survives a local step
@@ -129,6 +131,8 @@ class EmulatedWan:
             self._build()
             self._configure()
             self.net.start()
+            for host, pid in self._pids.items():
+                wait_until(partial(wires_up, pid), f"the wires of {host}", WIRES_UP_S)
             for pid in self._switch.process_ids() if self._switch else ():
                 self._state.add_other(pid)
             self._record(available)
@@ -358,8 +362,8 @@ class EmulatedWan:
         self._state.add_shell(node.pid)
 
     def _lan_ends(self, center: Center, worker: int | None) -> tuple[str, str, str]:
-        ends = (self._layout.interface(kind, center.name, worker) for kind in "lp")
-        return *ends, naming.lan_mac(self._layout.index[center.name], worker)
+        near, far = (self._layout.interface(kind, center.name, worker) for kind in "lp")
+        return near, far, naming.lan_mac(self._layout.index[center.name], worker)
 
     def _wire(self, host: str, switch: Any, near: str, far: str, mac: str) -> None:
         from testbed.emulated.mininet_parts import addressed
