@@ -1,0 +1,1 @@
+"""Benchmarks: each module is a `python -m` entry and prints a table."""

@@ -1,0 +1,145 @@
+"""How fast the TCP transport is on this machine: ``python -m experiments.bench.wire``.
+
+Two processes (spawned) talk over loopback. Bandwidth: 64 MiB messages one way. Frames: messages
+of one full 256 KiB frame, whose time is split into the checksum (twice, on both sides) and all
+else. Small messages: one way in a stream, and there and back one by one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import statistics
+import time
+import zlib
+from multiprocessing.connection import Connection
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from geojax.wire.frame import wire_bytes
+from geojax.wire.message import FRAGMENT_BYTES, Kind, Message
+from geojax.wire.tcp import TcpTransport
+from geojax.wire.transport import Lost
+
+LARGE_BYTES = 64 << 20
+CONNECT_TIMEOUT_S = 30.0
+
+
+async def _receive(transport: TcpTransport) -> Message:
+    item = await transport.receive()
+    if isinstance(item, Lost):
+        raise SystemExit(f"lost {item.peer}: {item.reason}")
+    return item.message
+
+
+async def _echo(address: tuple[str, int], pipe: Connection) -> None:
+    """The other process: takes everything, answers each message that asks for it."""
+    transport = TcpTransport(
+        "echo",
+        ("127.0.0.1", 0),
+        {"bench": address},
+        run_id="bench",
+        connect_timeout=CONNECT_TIMEOUT_S,
+    )
+    await transport.start()
+    pipe.send(transport.address)
+    answer = Message(Kind.CONTROL, body={"type": "answer"})
+    while True:
+        body = (await _receive(transport)).body or {}
+        if body.get("answer"):
+            transport.send("bench", answer)
+        if body.get("end"):
+            break
+    await transport.close()
+
+
+def _echo_process(address: tuple[str, int], pipe: Connection) -> None:
+    asyncio.run(_echo(address, pipe))
+
+
+async def _one_way(transport: TcpTransport, message: Message, count: int) -> float:
+    """Seconds per message, of ``count`` sent in a row and acknowledged after the last."""
+    start = time.perf_counter()
+    for _ in range(count):
+        transport.send("echo", message)
+    transport.send("echo", Message(Kind.CONTROL, body={"answer": True}))
+    await _receive(transport)
+    return (time.perf_counter() - start) / count
+
+
+async def _round_trip(transport: TcpTransport, count: int) -> float:
+    """Seconds there and back, median."""
+    times = []
+    for _ in range(count):
+        start = time.perf_counter()
+        transport.send("echo", Message(Kind.CONTROL, body={"answer": True}))
+        await _receive(transport)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _checksum_seconds() -> float:
+    payload = np.ones(FRAGMENT_BYTES, np.uint8)
+    times = []
+    for _ in range(200):
+        start = time.perf_counter()
+        zlib.crc32(payload.data)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+async def _bench(repeats: int) -> Table:
+    peers: dict[str, tuple[str, int]] = {"echo": ("127.0.0.1", 0)}
+    transport = TcpTransport(
+        "bench", ("127.0.0.1", 0), peers, run_id="bench", connect_timeout=CONNECT_TIMEOUT_S
+    )
+    await transport.start()
+    ours, theirs = multiprocessing.Pipe()
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_echo_process, args=(transport.address, theirs))
+    process.start()
+    try:
+        peers["echo"] = await asyncio.to_thread(ours.recv)
+        large = Message(Kind.OFFER, payload=np.ones(LARGE_BYTES, np.uint8))
+        frame = Message(Kind.OFFER, payload=np.ones(FRAGMENT_BYTES, np.uint8))
+        small = Message(Kind.CONTROL, body={"type": "beat"})
+        await _one_way(transport, large, 1)  # connections and buffers are warm after it
+        large_s = statistics.median([await _one_way(transport, large, 4) for _ in range(repeats)])
+        frame_s = statistics.median([await _one_way(transport, frame, 500) for _ in range(repeats)])
+        small_s = statistics.median(
+            [await _one_way(transport, small, 5000) for _ in range(repeats)]
+        )
+        trip_s = await _round_trip(transport, 1000)
+        transport.send("echo", Message(Kind.CONTROL, body={"end": True}))
+    finally:
+        await transport.close()
+        await asyncio.to_thread(process.join, CONNECT_TIMEOUT_S)
+    checksum_s = _checksum_seconds()
+
+    table = Table(title="TCP transport on loopback, two processes")
+    table.add_column("what")
+    table.add_column("median", justify="right")
+    for what, figure in (
+        ("64 MiB messages", f"{wire_bytes(large) * 8 / large_s / 1e9:.1f} Gbit/s"),
+        ("256 KiB frame", f"{frame_s * 1e6:.0f} µs"),
+        ("  its checksum, each side", f"{checksum_s * 1e6:.0f} µs"),
+        ("small message, in a stream", f"{small_s * 1e6:.1f} µs"),
+        ("small message, there and back", f"{trip_s * 1e6:.0f} µs"),
+    ):
+        table.add_row(what, figure)
+    return table
+
+
+def main() -> None:
+    """Measures and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m experiments.bench.wire")
+    parser.add_argument("--repeats", type=int, default=5, help="measurements of each; the median")
+    arguments = parser.parse_args()
+    Console().print(asyncio.run(_bench(arguments.repeats)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The priority queue of a neighbour."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geojax.errors import FrameError
+from geojax.wire.message import FRAGMENT_BYTES, Kind, Message, SizeOnly
+from geojax.wire.queue import SendQueue
+
+
+def message(chunk: int, frames: int = 1) -> Message:
+    return Message(Kind.OFFER, chunk=chunk, payload=np.zeros(frames * FRAGMENT_BYTES, np.uint8))
+
+
+def drain(queue: SendQueue) -> list[int]:
+    chunks = []
+    while (frame := queue.take()) is not None:
+        chunks.append(frame.message.chunk)
+    return chunks
+
+
+@given(priorities=st.lists(st.integers(-2, 2), max_size=20))
+def test_priority_then_arrival(priorities: list[int]) -> None:
+    queue = SendQueue()
+    for chunk, priority in enumerate(priorities):
+        queue.push(message(chunk), priority)
+    assert drain(queue) == sorted(range(len(priorities)), key=lambda chunk: priorities[chunk])
+
+
+def test_a_higher_priority_overtakes_between_frames() -> None:
+    queue = SendQueue()
+    queue.push(message(0, frames=3), priority=5)
+    first = queue.take()
+    assert first is not None
+    assert (first.first, first.last) == (True, False)
+    queue.push(message(1, frames=2), priority=1)
+    queue.push(message(2), priority=5)
+    assert drain(queue) == [1, 1, 0, 0, 2]
+
+
+def test_the_taker_is_woken_once() -> None:
+    woken: list[None] = []
+    queue = SendQueue(lambda: woken.append(None))
+    queue.push(message(0))
+    assert not woken  # nobody has found the queue empty
+    drain(queue)
+    queue.push(message(1))
+    queue.push(message(2))
+    assert len(woken) == 1
+    queue.finish()
+    assert len(woken) == 2
+    assert queue.finished
+
+
+def test_a_message_that_fits_no_frame_leaves_no_trace() -> None:
+    queue = SendQueue()
+    with pytest.raises(FrameError):
+        queue.push(Message(Kind.OFFER, payload=SizeOnly(1)))
+    assert queue.take() is None
+
+
+def test_pushes_from_many_threads_all_leave() -> None:
+    queue = SendQueue()
+
+    def push(start: int) -> None:
+        for chunk in range(start, start + 200):
+            queue.push(message(chunk), priority=chunk % 3)
+
+    threads = [threading.Thread(target=push, args=(1000 * i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    taken = drain(queue)
+    for thread in threads:
+        thread.join()
+    taken += drain(queue)
+    assert sorted(taken) == [1000 * i + j for i in range(4) for j in range(200)]

@@ -1,0 +1,268 @@
+"""What every transport does, whatever moves its bytes: one row of the table a transport."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pytest
+
+from geojax.errors import FrameError
+from geojax.wire.frame import wire_bytes
+from geojax.wire.message import FRAGMENT_BYTES, Kind, Message
+from geojax.wire.tcp import TcpTransport
+from geojax.wire.transport import Lost, Received, Transport
+
+PATIENCE_S = 30.0  # on the row's clock; every wait below ends long before
+
+
+class Network(Protocol):
+    """Transports that can reach each other; made on the row's loop."""
+
+    async def make(self, names: Sequence[str]) -> dict[str, Transport]:
+        """Started transports by name."""
+        ...
+
+    async def kill(self, name: str) -> None:
+        """Ends a node as a crash would."""
+        ...
+
+    async def close(self) -> None:
+        """Closes what is still open."""
+        ...
+
+
+@dataclass(frozen=True)
+class Row:
+    """One transport in the table."""
+
+    name: str
+    network: Callable[[], Network]
+    run: Callable[[Coroutine[Any, Any, None]], None]
+
+
+class TcpNetwork:
+    """TCP over loopback, all nodes in this process."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, TcpTransport] = {}
+
+    async def make(self, names: Sequence[str]) -> dict[str, Transport]:
+        addresses = dict.fromkeys(names, ("127.0.0.1", 0))
+        for name in names:
+            node = TcpTransport(
+                name, addresses[name], addresses, run_id="test", connect_timeout=5.0
+            )
+            await node.start()
+            addresses[name] = node.address
+            self._nodes[name] = node
+        return dict(self._nodes)
+
+    async def kill(self, name: str) -> None:
+        self._nodes[name].abort()
+
+    async def close(self) -> None:
+        for node in self._nodes.values():
+            await node.close()
+
+
+ROWS = [Row("tcp", TcpNetwork, asyncio.run)]
+
+
+def on_every_transport(scenario: Callable[[Network], Awaitable[None]]) -> Callable[[Row], None]:
+    """Turns a scenario into a test that is run once for each row."""
+
+    async def within(row: Row) -> None:
+        network = row.network()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await scenario(network)
+        finally:
+            await network.close()
+
+    @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+    def test(row: Row) -> None:
+        row.run(within(row))
+
+    test.__doc__ = scenario.__doc__
+    return test
+
+
+async def message_from(transport: Transport, peer: str) -> Message:
+    item = await transport.receive()
+    assert isinstance(item, Received), item
+    assert item.peer == peer
+    return item.message
+
+
+@on_every_transport
+async def test_a_message_arrives_with_all_its_fields(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    payload = np.arange(1000, dtype=np.float32)
+    body = {"type": "x", "list": [1, 2.5, None], "bytes": b"\x00"}
+    sent = Message(Kind.RESULT, 1, 2, 3, 4, 5, 6, 7, 0.125, 9, body, payload)
+    nodes["a"].send("b", sent)
+    came = await message_from(nodes["b"], "a")
+    for name in Message.__slots__:
+        if name != "payload":
+            assert getattr(came, name) == getattr(sent, name), name
+    assert came.payload.dtype == np.uint8
+    assert np.array_equal(came.payload.view(np.float32), payload)
+
+
+@on_every_transport
+async def test_the_receiver_cannot_change_what_the_sender_has(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    payload = np.zeros(100, np.uint8)
+    nodes["a"].send("b", Message(Kind.OFFER, payload=payload))
+    came = await message_from(nodes["b"], "a")
+    assert not came.payload.flags.writeable or not np.shares_memory(came.payload, payload)
+
+
+@on_every_transport
+async def test_no_payload_and_an_empty_one_arrive_as_none(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    nodes["a"].send("b", Message(Kind.CONTROL, body={}))
+    nodes["a"].send("b", Message(Kind.OFFER, payload=np.zeros(0, np.float32)))
+    first = await message_from(nodes["b"], "a")
+    second = await message_from(nodes["b"], "a")
+    assert (first.payload, first.body) == (None, {})
+    assert (second.payload, second.body) == (None, None)
+
+
+@on_every_transport
+async def test_within_a_priority_order_is_kept(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    sizes = [1, FRAGMENT_BYTES + 1, 0, 3 * FRAGMENT_BYTES, 10, 2]
+    for chunk, size in enumerate(sizes):
+        nodes["a"].send("b", Message(Kind.OFFER, chunk=chunk, payload=np.zeros(size, np.uint8)))
+    chunks = [(await message_from(nodes["b"], "a")).chunk for _ in sizes]
+    assert chunks == list(range(len(sizes)))
+
+
+@on_every_transport
+async def test_a_higher_priority_overtakes_what_waits(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    big = np.zeros(32 * FRAGMENT_BYTES, np.uint8)
+    for chunk in (1, 2):
+        nodes["a"].send("b", Message(Kind.OFFER, chunk=chunk, payload=big), priority=9)
+    nodes["a"].send("b", Message(Kind.OFFER, chunk=3), priority=0)
+    chunks = [(await message_from(nodes["b"], "a")).chunk for _ in range(3)]
+    assert chunks.index(3) < chunks.index(2)
+    assert chunks.index(1) < chunks.index(2)
+
+
+@on_every_transport
+async def test_all_pairs_talk_at_once(network: Network) -> None:
+    names = ["a", "b", "c", "d"]
+    nodes = await network.make(names)
+    for source in names:
+        for target in names:
+            if source != target:
+                for chunk in range(5):
+                    nodes[source].send(target, Message(Kind.OFFER, chunk=chunk))
+    for target in names:
+        came: dict[str, list[int]] = {name: [] for name in names if name != target}
+        for _ in range(5 * len(came)):
+            item = await nodes[target].receive()
+            assert isinstance(item, Received)
+            came[item.peer].append(item.message.chunk)
+        assert came == {name: list(range(5)) for name in came}
+
+
+@on_every_transport
+async def test_counters_hold_the_bytes_on_the_wire(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    messages = [
+        Message(Kind.OFFER, payload=np.zeros(2 * FRAGMENT_BYTES + 5, np.uint8), body={"x": 1}),
+        Message(Kind.OFFER, payload=np.zeros(10, np.uint8)),
+        Message(Kind.RESULT, payload=np.zeros(FRAGMENT_BYTES, np.uint8)),
+        Message(Kind.CONTROL, body={"type": "x"}),
+    ]
+    for message in messages:
+        nodes["a"].send("b", message)
+    for _ in messages:
+        await message_from(nodes["b"], "a")
+    for counters in (nodes["a"].sent["b"], nodes["b"].received["a"]):
+        for kind in (Kind.OFFER, Kind.RESULT, Kind.CONTROL, Kind.AGGREGATE):
+            of_kind = [message for message in messages if message.kind is kind]
+            assert counters.bytes[kind] == sum(map(wire_bytes, of_kind))
+            assert counters.messages[kind] == len(of_kind)
+
+
+@on_every_transport
+async def test_nobody_and_oneself_are_no_peers(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    for peer in ("a", "nobody"):
+        with pytest.raises(ValueError, match=peer):
+            nodes["a"].send(peer, Message(Kind.CONTROL))
+
+
+@on_every_transport
+async def test_what_fits_no_frame_is_refused_by_send(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    with pytest.raises(FrameError, match="body"):
+        nodes["a"].send("b", Message(Kind.CONTROL, body={"x": object()}))
+    nodes["a"].send("b", Message(Kind.CONTROL, round=5))
+    assert (await message_from(nodes["b"], "a")).round == 5
+
+
+@on_every_transport
+async def test_a_killed_peer_is_lost_once_and_others_live_on(network: Network) -> None:
+    nodes = await network.make(["a", "b", "c"])
+    nodes["a"].send("b", Message(Kind.CONTROL))
+    nodes["b"].send("a", Message(Kind.CONTROL))
+    await message_from(nodes["a"], "b")
+    await message_from(nodes["b"], "a")
+    await network.kill("b")
+    item = await nodes["a"].receive()
+    assert isinstance(item, Lost)
+    assert item.peer == "b"
+    assert item.reason
+    for chunk in range(20):
+        nodes["c"].send("a", Message(Kind.CONTROL, chunk=chunk))
+        assert (await message_from(nodes["a"], "c")).chunk == chunk
+        nodes["a"].send("c", Message(Kind.CONTROL, chunk=chunk))
+        assert (await message_from(nodes["c"], "a")).chunk == chunk
+
+
+@on_every_transport
+async def test_a_message_to_a_dead_peer_shows_up_as_lost(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    nodes["a"].send("b", Message(Kind.CONTROL))
+    await message_from(nodes["b"], "a")
+    await network.kill("b")
+    nodes["a"].send("b", Message(Kind.CONTROL))
+    item = await nodes["a"].receive()
+    assert isinstance(item, Lost)
+    assert item.peer == "b"
+
+
+@on_every_transport
+async def test_an_orderly_close_is_no_loss(network: Network) -> None:
+    nodes = await network.make(["a", "b", "c"])
+    for source, target in (("a", "b"), ("b", "a"), ("b", "c")):  # both ways, and each way alone
+        nodes[source].send(target, Message(Kind.CONTROL))
+        await message_from(nodes[target], source)
+    await nodes["b"].close()
+    for chunk in range(20):
+        nodes["c"].send("a", Message(Kind.CONTROL, chunk=chunk))
+        assert (await message_from(nodes["a"], "c")).chunk == chunk
+        nodes["a"].send("c", Message(Kind.CONTROL, chunk=chunk))
+        assert (await message_from(nodes["c"], "a")).chunk == chunk
+
+
+@on_every_transport
+async def test_close_sends_what_is_queued(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    payload = np.arange(2 * FRAGMENT_BYTES, dtype=np.int64)
+    for chunk in range(10):
+        nodes["a"].send("b", Message(Kind.OFFER, chunk=chunk, payload=payload))
+    await nodes["a"].close()
+    for chunk in range(10):
+        message = await message_from(nodes["b"], "a")
+        assert message.chunk == chunk
+        assert np.array_equal(message.payload.view(np.int64), payload)
