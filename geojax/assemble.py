@@ -19,6 +19,7 @@ from geojax.config import RunConfig
 from geojax.data.dataset import Dataset, load_dataset
 from geojax.data.partitions import PARTITIONS, partition
 from geojax.errors import ConfigError
+from geojax.hips.checkpoint import START, Checkpoints, ResumePoint
 from geojax.hips.exchange import TreeExchange
 from geojax.hips.local_server import LocalServer
 from geojax.hips.machine import Machine
@@ -38,6 +39,7 @@ from geojax.sync.algorithm import SyncAlgorithm
 from geojax.sync.registry import build_sync
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder
+from geojax.telemetry.report import counters, restore
 from geojax.wire.transport import Transport
 
 
@@ -51,13 +53,17 @@ class Setup:
       view: the WAN as the scheduler believes it to be.
       models: folder of the final model, and of models that wait for evaluation.
       inline: evaluate at once, while the clock stands still (simulation).
+      checkpoints: folder of the nodes' checkpoints.
+      resume: where the run goes on, if it continues a broken one.
     """
 
     config: RunConfig
     places: Places
     view: NetworkView
     models: Path
+    checkpoints: Path
     inline: bool = False
+    resume: ResumePoint = START
     _cache: dict[str, Any] = field(default_factory=dict)
 
     def dataset(self) -> Dataset:
@@ -105,25 +111,7 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
     Raises:
       ConfigError: names the key, the value and the fix.
     """
-    positive = {
-        "rounds": config.rounds,
-        "batch_size": config.batch_size,
-        "eval_every_s": config.eval_every_s,
-        "overlay.chunk_elements": config.overlay.chunk_elements,
-        "testbed.devices": config.testbed.devices,
-        "model.bytes": config.model.bytes,
-        "lr": config.lr,
-        **{f"timeouts.{key}": value for key, value in vars(config.timeouts).items()},
-    }
-    for key, value in positive.items():
-        if not value > 0:
-            raise ConfigError(key, value, "give a number greater than 0")
-    if not 0 < config.target_accuracy <= 1:
-        raise ConfigError("target_accuracy", config.target_accuracy, "give a share, e.g. 0.8")
-    if not 0 < config.testbed.goodput_factor <= 1:
-        raise ConfigError(
-            "testbed.goodput_factor", config.testbed.goodput_factor, "give a share, e.g. 0.95"
-        )
+    _check_numbers(config)
     if config.batch_size % config.testbed.devices:
         raise ConfigError(
             "batch_size", config.batch_size, f"must divide by testbed.devices = "
@@ -152,6 +140,29 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
     model_info(config.model.name)
     if config.model.name != SYNTHETIC:
         PARTITIONS[config.partition.name]
+
+
+def _check_numbers(config: RunConfig) -> None:
+    positive = {
+        "rounds": config.rounds,
+        "batch_size": config.batch_size,
+        "eval_every_s": config.eval_every_s,
+        "overlay.chunk_elements": config.overlay.chunk_elements,
+        "testbed.devices": config.testbed.devices,
+        "model.bytes": config.model.bytes,
+        "lr": config.lr,
+        **{f"timeouts.{key}": value for key, value in vars(config.timeouts).items()},
+    }
+    for key, value in positive.items():
+        if not value > 0:
+            raise ConfigError(key, value, "give a number greater than 0")
+    shares = {
+        "target_accuracy": config.target_accuracy,
+        "testbed.goodput_factor": config.testbed.goodput_factor,
+    }
+    for key, value in shares.items():
+        if not 0 < value <= 1:
+            raise ConfigError(key, value, "give a share: more than 0, at most 1")
 
 
 def _depth(policy: Policy, member: str) -> int:
@@ -204,7 +215,7 @@ def _scheduler(
 
     return Scheduler(
         setup.config, setup.places, transport=transport, machine=machine, recorder=recorder,
-        plan_wan=plan_wan, plan_lan=plan_lan, clock=clock,
+        plan_wan=plan_wan, plan_lan=plan_lan, clock=clock, resume=setup.resume,
     )  # fmt: skip
 
 
@@ -243,16 +254,22 @@ def _worker_node(
     ranges = spec.chunks(config.overlay.chunk_elements)
     codec = build_codec(config.compression)
     group = setup.places.lan_group(setup.places.place(name).center)
-    engine = _engine(name, group, ranges, transport, codec, machine, recorder)
+    engine = _engine(
+        name, group, ranges, transport, codec, machine, recorder, held=setup.resume.round
+    )
     member = Membership(
         name, transport=transport, engines={group: engine}, timeouts=config.timeouts,
         recorder=recorder,
     )  # fmt: skip
-    vector = setup.initial()
+    checkpoints, kept = _checkpoints(name, setup, transport, machine, recorder)
+    vector = kept["vector"] if kept else setup.initial()
+    if kept:
+        worker.trainer.load_state(kept["trainer"])
     worker.trainer.load(vector)
     node = WorkerNode(
         worker, vector, lan=engine, codec=codec, codec_state=codec.init(spec.layers, ranges),
-        member=member, timeouts=config.timeouts, clock=clock, recorder=recorder,
+        member=member, machine=machine, timeouts=config.timeouts, clock=clock, recorder=recorder,
+        checkpoints=checkpoints, first=setup.resume.round + 1,
     )  # fmt: skip
     return member, node.run()
 
@@ -266,34 +283,59 @@ def _server_node(
     ranges = spec.chunks(config.overlay.chunk_elements)
     codec = build_codec(config.compression)
     algorithm = build_sync(config.sync)
-    wan = _engine(name, WAN_GROUP, ranges, transport, codec, machine, recorder)
+    held = setup.resume.round
+    wan = _engine(name, WAN_GROUP, ranges, transport, codec, machine, recorder, held=held)
     engines = {WAN_GROUP: wan}
     over_lan = bool(setup.places.workers(name))
     if over_lan:
         group = setup.places.lan_group(name)
         engines[group] = _engine(
             name, group, ranges, transport, codec, machine, recorder,
-            contributes=False, at_root=lambda *merged: server.lan_merged(*merged),
+            held=held, contributes=False,
+            at_root=lambda *merged: server.lan_merged(*merged),  # noqa: PLW0108 (made below)
         )  # fmt: skip
     member = Membership(
         name, transport=transport, engines=engines, timeouts=config.timeouts, recorder=recorder
     )
-    vector = setup.initial()
+    checkpoints, kept = _checkpoints(name, setup, transport, machine, recorder)
+    vector = kept["vector"] if kept else setup.initial()
+    outer = build_outer(config, algorithm, spec)
     snapshots = Snapshots(
         config.eval_every_s, setup.evaluator(), recorder=recorder, machine=machine,
         folder=setup.models, inline=setup.inline,
     )  # fmt: skip
+    if kept:
+        outer.load_state(kept["outer"])
+        snapshots.due(setup.resume.time)
     server = LocalServer(
         config, algorithm, vector, spec.parameters,
-        outer=build_outer(config, algorithm, spec),
+        outer=outer,
         codec=codec, codec_state=codec.init(spec.layers, ranges), wan=wan, member=member,
         machine=machine, clock=clock, recorder=recorder, snapshots=snapshots,
+        checkpoints=checkpoints, first=setup.resume.round + 1,
     )  # fmt: skip
     if over_lan:
         return member, server.run_over(engines[group])
     worker, _ = _worker(name, setup, machine, clock, recorder)
+    if kept:
+        worker.trainer.load_state(kept["trainer"])
     worker.trainer.load(vector)
     return member, server.run_with(worker)
+
+
+def _checkpoints(
+    name: str, setup: Setup, transport: Transport, machine: Machine, recorder: Recorder
+) -> tuple[Checkpoints, dict[str, Any]]:
+    """A node's checkpoints, and the state to go on from (empty at the start of a run)."""
+    checkpoints = Checkpoints(
+        setup.checkpoints, name, setup.config.checkpoint_every,
+        counters=lambda: counters(recorder, transport, machine),
+    )  # fmt: skip
+    if setup.resume == START:
+        return checkpoints, {}
+    _, kept = checkpoints.read(setup.resume.round)
+    restore(kept["counters"], recorder, transport, machine)
+    return checkpoints, kept
 
 
 def _engine(

@@ -19,6 +19,7 @@ from typing import Any
 from geojax.assemble import Setup, run_node
 from geojax.config import RunConfig, from_dict, to_dict
 from geojax.errors import Expelled, GeojaxError
+from geojax.hips.checkpoint import ResumePoint
 from geojax.hips.machine import RealMachine
 from geojax.hips.places import SCHEDULER, Place, Places
 from geojax.overlay.view import NetworkView
@@ -37,6 +38,7 @@ def write_run(run_dir: Path, run_id: str, setup: Setup) -> None:
         "run_id": run_id,
         "config": to_dict(setup.config),
         "places": [vars(place) for place in setup.places.all],
+        "resume": list(setup.resume),
         "view": {
             "centers": list(view.centers),
             "rate": [[*edge, rate] for edge, rate in view.rate.items()],
@@ -63,6 +65,8 @@ def read_run(run_dir: Path) -> tuple[str, Setup]:
             ingress=view["ingress"],
         ),
         models=run_dir / "models",
+        checkpoints=run_dir / "checkpoints",
+        resume=ResumePoint(*values["resume"]),
     )
     return values["run_id"], setup
 

@@ -37,7 +37,7 @@ class RunProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
         said = f"{self._title}: {self._done} rounds in {self._time:.1f} s{self._accuracy}"
-        self._console.print(said, highlight=False)
+        self._console.print(said, highlight=False, soft_wrap=True)
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Takes any event of the run."""

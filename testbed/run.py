@@ -13,10 +13,12 @@ from geojax.assemble import Setup
 from geojax.assemble import check as check_setup
 from geojax.config import RunConfig
 from geojax.errors import ConfigError, nearest
+from geojax.hips.checkpoint import START, ResumePoint, resume_point
 from geojax.hips.places import Place, Places
 from geojax.models.registry import SYNTHETIC
 from geojax.telemetry.recorder import chrome_trace, jsonl_sink
 from geojax.telemetry.summary import summarize
+from geojax.wire.message import DATA_KINDS
 from testbed.faults import Fault, read_faults
 from testbed.progress import RunProgress
 from testbed.simulated.links import hops
@@ -38,7 +40,10 @@ def prepare(config: RunConfig, run_dir: Path) -> tuple[Setup, Wan, tuple[Fault, 
     wan = build_wan(config.wan, config.lan, config.seed)
     places = Places(tuple(Place(node.name, node.center, node.role) for node in wan.nodes()))
     inline = config.testbed.name == "simulated"
-    setup = Setup(config, places, wan.view(), run_dir / "models", inline)
+    kept = run_dir / "checkpoints"
+    names = [place.name for place in places.all if place.role != "scheduler"]
+    resume = resume_point(kept, names) if config.resume else START
+    setup = Setup(config, places, wan.view(), run_dir / "models", kept, inline, resume)
     check_setup(config, places, setup.view)
     return setup, wan, read_faults(config.testbed.faults, [place.name for place in places.all])
 
@@ -62,21 +67,25 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
     setup, wan, faults = prepare(config, run_dir)
     setup.models.mkdir(parents=True, exist_ok=True)
     title = f"{config.experiment}: {config.sync.name} on {config.wan.name}, {config.testbed.name}"
-    events: list[dict[str, Any]] = []
-    with RunProgress(title, config.rounds) as progress:
+    events = _earlier_events(run_dir, setup.resume)
+    with (
+        RunProgress(title, config.rounds) as progress,
+        (run_dir / "events.jsonl").open("w", buffering=1) as stream,
+    ):
+        write = jsonl_sink(stream)
+        for event in events:
+            write(event)
 
         def sink(event: dict[str, Any]) -> None:
             events.append(event)
+            write(event)
             progress.take(event)
 
-        try:
-            reports, spans, extra = _execute(setup, wan, faults, run_dir, sink, progress.say)
-        finally:
-            events.sort(key=lambda event: event["t"])
-            with (run_dir / "events.jsonl").open("w") as stream:
-                write = jsonl_sink(stream)
-                for event in events:
-                    write(event)
+        reports, spans, extra = _execute(setup, wan, faults, run_dir, sink, progress.say)
+        events.sort(key=lambda event: event["t"])
+        stream.seek(0)
+        for event in events:
+            write(event)
     (run_dir / "trace.json").write_text(json.dumps(chrome_trace(spans)))
     return {
         **summarize(
@@ -85,11 +94,25 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
             trainers=setup.places.trainers,
             hops=hops(wan, setup.places),
             target=config.target_accuracy,
+            data_kinds=DATA_KINDS,
             train_samples=None if config.model.name == SYNTHETIC else setup.train_samples(),
         ),
         "wall_s": time.monotonic() - started,
         **extra,
     }
+
+
+def _earlier_events(run_dir: Path, resume: ResumePoint) -> list[dict[str, Any]]:
+    """What a broken run did up to the point where this one continues it."""
+    path = run_dir / "events.jsonl"
+    if resume == START or not path.exists():
+        return []
+    events = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    return [
+        event
+        for event in events
+        if event.get("round", -1) <= resume.round and event["t"] <= resume.time
+    ]
 
 
 def _execute(

@@ -70,11 +70,13 @@ class MeshTrainer:
         """A fresh host copy of parameters and state, float32 (spec.size,)."""
         return first_to_host(self._mesh.vector(self._parameters, self._state))
 
-    def warm_up(self) -> None:
-        """Compiles everything, and leaves the trainer as it was."""
+    def warm_up(self, *, gradient: bool = True, step: bool = True) -> None:
+        """Compiles what will be called, and leaves the trainer as it was."""
         vector, state, loss = self.vector(), self.state_dict(), self.last_loss
-        self.gradient()
-        self.step()
+        if gradient:
+            self.gradient()
+        if step:
+            self.step()
         self.load(vector)
         self.load_state(state)
         self.last_loss = loss

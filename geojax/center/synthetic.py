@@ -65,8 +65,9 @@ class SyntheticTrainer:
         """A fresh copy of the vector."""
         return self._vector.copy()
 
-    def warm_up(self) -> None:
+    def warm_up(self, *, gradient: bool = True, step: bool = True) -> None:
         """Nothing to compile."""
+        del gradient, step
 
     def state_dict(self) -> dict[str, Any]:
         """The number of steps; there is nothing else."""

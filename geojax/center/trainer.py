@@ -54,8 +54,13 @@ class Trainer(Protocol):
         """A fresh float32 (spec.size,) of parameters and state."""
         ...
 
-    def warm_up(self) -> None:
-        """Compiles everything, and leaves the trainer as it was."""
+    def warm_up(self, *, gradient: bool = True, step: bool = True) -> None:
+        """Compiles what will be called, and leaves the trainer as it was.
+
+        Args:
+          gradient: :meth:`gradient` will be called.
+          step: :meth:`step` will be called.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:

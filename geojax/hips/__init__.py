@@ -1,0 +1,1 @@
+"""The roles that act: worker, local server, scheduler, and the exchange engine between them."""

@@ -63,6 +63,7 @@ class TreeExchange:
       recorder: takes the events.
       contributes: false for a root that only merges (a local server among its workers).
       at_root: called with each fully reduced chunk at its root; by default it is the result.
+      held: the last round that is done, when a run continues a broken one.
     """
 
     def __init__(
@@ -77,9 +78,10 @@ class TreeExchange:
         recorder: Recorder,
         contributes: bool = True,
         at_root: RootHandler | None = None,
+        held: int = -1,
     ):
         self.me, self.group, self.sizes = me, group, tuple(sizes)
-        self.epoch, self.held = -1, -1
+        self.epoch, self.held = -1, held
         self._transport, self._codec, self._machine = transport, codec, machine
         self._recorder = recorder
         self._contributes = contributes

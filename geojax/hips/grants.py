@@ -16,12 +16,12 @@ class Grants:
     Args:
       rounds: rounds of the run.
       max_time_s: experiment time after which no round should start; None: no limit.
+      first: number of the first round of this run; more than 0 when it continues another.
     """
 
-    def __init__(self, rounds: int, max_time_s: float | None):
+    def __init__(self, rounds: int, max_time_s: float | None, *, first: int = 0):
         self._rounds, self._max_time = rounds, max_time_s
-        self.final = False
-        self.until = min(rounds, _AHEAD if max_time_s is None else _FIRST)
+        self.until = min(rounds, first + (_AHEAD if max_time_s is None else _FIRST))
         self.final = self.until == rounds
 
     def extend(self, held: int, now: float) -> None:

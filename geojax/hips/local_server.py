@@ -18,6 +18,7 @@ import numpy as np
 from geojax.center.outer import OuterOptimizer
 from geojax.compression.codec import Codec
 from geojax.config import RunConfig
+from geojax.hips.checkpoint import Checkpoints
 from geojax.hips.exchange import Contribution, TreeExchange
 from geojax.hips.machine import Machine
 from geojax.hips.member import Membership
@@ -45,6 +46,8 @@ class LocalServer:
       clock: experiment time.
       recorder: takes the events.
       snapshots: keeps models for evaluation.
+      checkpoints: keeps states to continue from.
+      first: number of the first round; more than 0 when the run continues a broken one.
     """
 
     def __init__(
@@ -63,23 +66,29 @@ class LocalServer:
         clock: Clock,
         recorder: Recorder,
         snapshots: Snapshots,
+        checkpoints: Checkpoints,
+        first: int = 0,
     ):
         self._config, self._algorithm = config, algorithm
         self.vector, self._parameters, self._outer = vector, parameters, outer
         self._codec, self._codec_state = codec, codec_state
         self._wan, self._member, self._machine = wan, member, machine
         self._clock, self._recorder, self._snapshots = clock, recorder, snapshots
+        self._checkpoints, self._first = checkpoints, first
+        self._worker: Worker | None = None
 
     async def run_with(self, worker: Worker) -> None:
         """Runs with a worker in the same process."""
+        self._worker = worker
 
         async def round_of(number: int) -> list[Contribution]:
             offered = await worker.offer(number, self.vector)
             payloads = await self._encode(offered)
-            return await exchange(
+            merged, _ = await exchange(
                 self._wan, number, payloads, worker.weight,
                 timeouts=self._config.timeouts, clock=self._clock, recorder=self._recorder,
             )  # fmt: skip
+            return merged
 
         async def distribute(number: int) -> None:
             del number
@@ -89,7 +98,7 @@ class LocalServer:
 
     async def run_over(self, lan: TreeExchange) -> None:
         """Runs with workers behind the LAN; ``lan`` must call :meth:`lan_merged` at its root."""
-        self._lan, self._published, self._payloads = lan, -1, []
+        self._lan, self._published, self._payloads = lan, self._first - 1, []
 
         async def round_of(number: int) -> list[Contribution]:
             return await wait_for(
@@ -131,10 +140,10 @@ class LocalServer:
         round_of: Callable[[int], Any],
         distribute: Callable[[int], Any],
     ) -> None:
-        self._clock.start_at(await self._member.join(self.vector.size))
+        self._clock.start_at(*await self._member.join(self.vector.size))
         await self._clock.until_start()
-        number = -1
-        for number in itertools.count():
+        number = self._first
+        for number in itertools.count(self._first):
             if not await self._member.granted(number):
                 break
             merged = await round_of(number)
@@ -145,12 +154,22 @@ class LocalServer:
             if self._config.hash_every and number % self._config.hash_every == 0:
                 self._member.report_digest(number, digest(self.vector))
             await distribute(number)
+            if self._checkpoints.due(number):
+                await self._checkpoints.keep(number, self._clock(), self._state(), self._machine)
+        await self._checkpoints.flush()
         end = self._clock()
         await self._keep_snapshots(number - 1, end)
         await self._member.finish()
         self._recorder.event("final", at=end, round=number - 1, digest=digest(self.vector))
         if self._speaks:
             await self._snapshots.finish(end, number - 1, self.vector)
+
+    def _state(self) -> dict[str, Any]:
+        """Everything that the next round depends on."""
+        state = {"vector": self.vector, "outer": self._outer.state_dict()}
+        if self._worker is not None:
+            state["trainer"] = self._worker.trainer.state_dict()
+        return state
 
     @property
     def _speaks(self) -> bool:

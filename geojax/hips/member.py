@@ -54,15 +54,19 @@ class Membership:
         self._asked_for = -1
         self._digest: tuple[int, str] | None = None
         self._waiters: list[asyncio.Future[None]] = []
-        self._started: asyncio.Future[float] = self._loop.create_future()
+        self._started: asyncio.Future[tuple[float, float]] = self._loop.create_future()
         self._end: asyncio.Future[None] = self._loop.create_future()
         self._beating: asyncio.TimerHandle | None = None
         self.failed: asyncio.Future[None] = self._loop.create_future()
 
     # ---- for the roles
 
-    async def join(self, elements: int) -> float:
-        """Says that this node is ready; returns the instant of experiment time 0 (loop time)."""
+    async def join(self, elements: int) -> tuple[float, float]:
+        """Says that this node is ready.
+
+        Returns:
+          The loop time at which the run starts, and the experiment time then.
+        """
         self._say("join", elements=elements)
         started = await wait_for(
             self._started,
@@ -153,9 +157,10 @@ class Membership:
     def _on_start(self, body: Mapping[str, Any]) -> None:
         self._until, self._final = int(body["until"]), bool(body["final"])
         for group, policy in body["policies"].items():
-            self._engine(group).resume(int(body["epoch"]), Policy.from_dict(policy))
+            engine = self._engine(group)
+            engine.resume(int(body["epoch"]), Policy.from_dict(policy), held=engine.held)
         if not self._started.done():
-            self._started.set_result(float(body["at"]))
+            self._started.set_result((float(body["at"]), float(body["time"])))
 
     def _on_beat(self, body: Mapping[str, Any]) -> None:
         self._until = max(self._until, int(body["until"]))

@@ -29,6 +29,7 @@ from typing import Any
 
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError, ReplicaDeviation
+from geojax.hips.checkpoint import START, ResumePoint
 from geojax.hips.grants import Grants
 from geojax.hips.machine import Machine
 from geojax.hips.places import WAN_GROUP, Places
@@ -57,6 +58,7 @@ class Scheduler:
       plan_wan: plans the policy of the WAN group from (members, chunk sizes, version).
       plan_lan: the same for a center's group.
       clock: experiment time.
+      resume: where the run goes on, if it continues a broken one.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Scheduler:
         plan_wan: Planner,
         plan_lan: Planner,
         clock: Clock,
+        resume: ResumePoint = START,
     ):
         self._config, self._places, self._transport = config, places, transport
         self._machine, self._recorder = machine, recorder
@@ -85,7 +88,8 @@ class Scheduler:
         self._changing = False
         self._ended = False
         self._policies: dict[int, Policy] = {}
-        self._grants = Grants(config.rounds, config.max_time_s)
+        self._grants = Grants(config.rounds, config.max_time_s, first=resume.round + 1)
+        self._resume_time = resume.time
         self._all_joined: asyncio.Future[None] = self._loop.create_future()
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._running = False
@@ -131,7 +135,7 @@ class Scheduler:
         self._policies = self._plan()
         now = self._loop.time()
         self._running = True
-        self._clock.start_at(now + _LEAD_S)
+        self._clock.start_at(now + _LEAD_S, self._resume_time)
         for name in self._alive:
             self._heard[name] = now
             self._say(
@@ -142,9 +146,13 @@ class Scheduler:
                 until=self._grants.until,
                 final=self._grants.final,
                 at=now + _LEAD_S,
+                time=self._resume_time,
             )
         self._recorder.event(
-            "start", at=0.0, members=list(self._alive), policies=self._described_policies()
+            "start",
+            at=self._resume_time,
+            members=list(self._alive),
+            policies=self._described_policies(),
         )
 
     async def _pump(self) -> None:

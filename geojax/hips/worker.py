@@ -10,6 +10,7 @@ import numpy as np
 
 from geojax.compression.codec import Codec
 from geojax.config import TimeoutsConfig
+from geojax.hips.checkpoint import Checkpoints
 from geojax.hips.exchange import Contribution, TreeExchange
 from geojax.hips.machine import Machine
 from geojax.hips.member import Membership
@@ -71,8 +72,12 @@ async def exchange(
     timeouts: TimeoutsConfig,
     clock: Clock,
     recorder: Recorder,
-) -> list[Contribution]:
-    """Offers one vector to a group's round and waits for the merged one; records both instants."""
+) -> tuple[list[Contribution], float]:
+    """Offers one vector to a group's round and waits for the merged one; records both instants.
+
+    Returns:
+      The merged contribution of every chunk, and the experiment time at which the last was held.
+    """
     for chunk, payload in enumerate(payloads):
         engine.offer(number, chunk, Contribution(payload, weight, 1))
     offered = clock()
@@ -85,7 +90,7 @@ async def exchange(
     held = clock()
     recorder.span("wait", offered, held, round=number)
     recorder.event("round", round=number, offered=round(offered, 9), held=round(held, 9))
-    return merged
+    return merged, held
 
 
 class WorkerNode:
@@ -100,28 +105,36 @@ class WorkerNode:
         codec: Codec,
         codec_state: Any,
         member: Membership,
+        machine: Machine,
         timeouts: TimeoutsConfig,
         clock: Clock,
         recorder: Recorder,
+        checkpoints: Checkpoints,
+        first: int = 0,
     ):
         self._worker, self.vector = worker, vector
+        self._machine, self._checkpoints, self._first = machine, checkpoints, first
         self._lan, self._codec, self._codec_state = lan, codec, codec_state
         self._member, self._timeouts = member, timeouts
         self._clock, self._recorder = clock, recorder
 
     async def run(self) -> None:
         """Trains until the grants end."""
-        self._clock.start_at(await self._member.join(self.vector.size))
+        self._clock.start_at(*await self._member.join(self.vector.size))
         await self._clock.until_start()
-        for number in itertools.count():
+        for number in itertools.count(self._first):
             if not await self._member.granted(number):
                 break
             offered = await self._worker.offer(number, self.vector)
             payloads, self._codec_state = self._codec.encode(offered, self._codec_state)
-            merged = await exchange(
+            merged, held = await exchange(
                 self._lan, number, payloads, self._worker.weight,
                 timeouts=self._timeouts, clock=self._clock, recorder=self._recorder,
             )  # fmt: skip
             self.vector = np.concatenate([self._codec.decode(c.payload) for c in merged])
             self._worker.trainer.load(self.vector)
+            if self._checkpoints.due(number):
+                state = {"vector": self.vector, "trainer": self._worker.trainer.state_dict()}
+                await self._checkpoints.keep(number, held, state, self._machine)
+        await self._checkpoints.flush()
         await self._member.finish()

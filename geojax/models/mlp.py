@@ -22,4 +22,5 @@ class Mlp(nn.Module):
         """Logits (batch, classes) of images (batch, height, width, channels)."""
         del train  # the same in training and evaluation
         flat = images.reshape((images.shape[0], -1))
-        return nn.Dense(self.classes)(nn.relu(nn.Dense(self.hidden)(flat)))
+        hidden = nn.relu(nn.Dense(self.hidden)(flat))
+        return nn.Dense(self.classes)(hidden)

@@ -14,18 +14,18 @@ class Clock:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._start = self._loop.time()
+        self._start = self._begins = self._loop.time()
         self.started = asyncio.Event()
 
     def __call__(self) -> float:
         """Experiment time now, s; negative before the start."""
         return self._loop.time() - self._start
 
-    def start_at(self, start: float) -> None:
-        """Sets time 0 to the loop time ``start``."""
-        self._start = start
+    def start_at(self, start: float, time: float = 0.0) -> None:
+        """Says that at loop time ``start`` the experiment time is ``time``."""
+        self._start, self._begins = start - time, start
         self.started.set()
 
     async def until_start(self) -> None:
-        """Waits for time 0."""
-        await asyncio.sleep(max(0.0, self._start - self._loop.time()))
+        """Waits for the instant that :meth:`start_at` named."""
+        await asyncio.sleep(max(0.0, self._begins - self._loop.time()))

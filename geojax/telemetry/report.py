@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from geojax.telemetry.recorder import Recorder
-
-
-class _Counters(Protocol):
-    bytes: dict
-    messages: dict
-    seconds: float
 
 
 class _Transport(Protocol):
@@ -25,26 +20,52 @@ class _Machine(Protocol):
     steps: int
 
 
+def counters(recorder: Recorder, transport: _Transport, machine: _Machine) -> dict[str, Any]:
+    """What only ever grows: totals, bytes sent per peer and kind, steps and pace violations."""
+    return {
+        "totals": dict(recorder.totals),
+        "sent": {
+            peer: {
+                "bytes": {str(int(kind)): count for kind, count in sorted(link.bytes.items())},
+                "messages": {str(int(kind)): n for kind, n in sorted(link.messages.items())},
+                "seconds": link.seconds,
+            }
+            for peer, link in sorted(transport.sent.items())
+            if link.bytes
+        },
+        "steps": machine.steps,
+        "pace_violations": machine.violations,
+    }
+
+
+def restore(
+    kept: Mapping[str, Any], recorder: Recorder, transport: _Transport, machine: _Machine
+) -> None:
+    """Adds :func:`counters` of the part of a run that a checkpoint ended.
+
+    What was on its way when the checkpoint was written is not in there.
+    """
+    for name, amount in kept["totals"].items():
+        recorder.add(name, amount)
+    for peer, link in kept["sent"].items():
+        mine = transport.sent[peer]
+        mine.seconds += link["seconds"]
+        for attribute in ("bytes", "messages"):
+            for kind, count in link[attribute].items():
+                getattr(mine, attribute)[int(kind)] += count
+    machine.steps += kept["steps"]
+    machine.violations += kept["pace_violations"]
+
+
 def report(recorder: Recorder, transport: _Transport, machine: _Machine) -> dict[str, Any]:
-    """Totals, bytes sent per peer and kind, steps and pace violations, spans, resources used.
+    """:func:`counters`, spans, and what the process used.
 
     Times are seconds, sizes bytes. ``cpu_s`` and ``peak_memory_bytes`` are those of the process.
     """
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "node": recorder.node,
-        "totals": dict(recorder.totals),
-        "sent": {
-            peer: {
-                "bytes": {kind.name: count for kind, count in sorted(counters.bytes.items())},
-                "messages": {kind.name: count for kind, count in sorted(counters.messages.items())},
-                "seconds": counters.seconds,
-            }
-            for peer, counters in sorted(transport.sent.items())
-            if counters.bytes
-        },
-        "steps": machine.steps,
-        "pace_violations": machine.violations,
+        **counters(recorder, transport, machine),
         "spans": [[span.name, span.start, span.end, span.args] for span in recorder.spans],
         "cpu_s": time.process_time(),
         "peak_memory_bytes": usage.ru_maxrss * 1024,

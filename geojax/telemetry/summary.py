@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 Event = Mapping[str, Any]
 Report = Mapping[str, Any]
-_DATA_KINDS = ("OFFER", "RESULT", "AGGREGATE")
 _MOVING = 3  # evaluations whose mean must reach the target
 
 
@@ -45,6 +44,7 @@ def summarize(
     hops: Mapping[tuple[str, str], Sequence[Any]],
     target: float,
     train_samples: int | None,
+    data_kinds: Collection[int],
 ) -> dict[str, Any]:
     """All figures that these events and reports hold.
 
@@ -55,6 +55,7 @@ def summarize(
       hops: directed WAN links between two nodes; their number multiplies the bytes.
       target: accuracy whose first instant is looked for.
       train_samples: size of the training set, for the bytes per epoch.
+      data_kinds: message kinds that carry chunks; the others are control.
     """
     syncs = sync_times(events)
     evaluations = sorted((e for e in events if e["event"] == "evaluation"), key=lambda e: e["t"])
@@ -69,7 +70,7 @@ def summarize(
         "target_accuracy": target,
         "pace_violations": sum(r["pace_violations"] for r in living),
         "steps": sum(r["steps"] for r in living),
-        **_traffic(reports, hops),
+        **_traffic(reports, hops, data_kinds),
     }
     if syncs:
         values = np.array(list(syncs.values()))
@@ -97,7 +98,9 @@ def summarize(
 
 
 def _traffic(
-    reports: Mapping[str, Report], hops: Mapping[tuple[str, str], Sequence[Any]]
+    reports: Mapping[str, Report],
+    hops: Mapping[tuple[str, str], Sequence[Any]],
+    data_kinds: Collection[int],
 ) -> dict[str, int]:
     """Frame bytes: on the WAN every hop counts, inside a center it is LAN; control apart."""
     counted = {"wan_bytes": 0, "lan_bytes": 0, "wan_control_bytes": 0, "lan_control_bytes": 0}
@@ -106,6 +109,6 @@ def _traffic(
             crossed = len(hops[name, peer])
             tier, times = ("wan", crossed) if crossed else ("lan", 1)
             for kind, count in counters["bytes"].items():
-                key = f"{tier}_bytes" if kind in _DATA_KINDS else f"{tier}_control_bytes"
+                key = f"{tier}_bytes" if int(kind) in data_kinds else f"{tier}_control_bytes"
                 counted[key] += count * times
     return counted

@@ -180,9 +180,10 @@ class Outgoing(Connection):
             self.established = True
             self.owner.established(self, self._options)
             reason = self._pump(sock)
-        except (OSError, FrameError) as error:
-            reason = self._answer() or (describe(error) if isinstance(error, OSError) else None)
-            reason = reason or f"answered with no valid frame: {error}"
+        except OSError as error:
+            reason = self._last_word(error)
+        except FrameError as error:
+            reason = f"answered with no valid frame: {error}"
         finally:
             self._close_socket()
             self._wakeup.close()
@@ -267,15 +268,14 @@ class Outgoing(Connection):
             return f"refused the connection: {body['refused']}"
         raise FrameError(f"expected a goodbye or a refusal, came {header}")
 
-    def _answer(self) -> str | None:
-        """The receiver's refusal that may lie behind an error of sending."""
+    def _last_word(self, error: OSError) -> str | None:
+        """Why sending failed: what the receiver wrote back before, or else the error itself."""
         with self._lock:
             sock = self._socket
-        if sock is None:
-            return None
-        with suppress(OSError, FrameError):
-            return self._listen(sock)
-        return None
+        if sock is not None:
+            with suppress(OSError, FrameError):
+                return self._listen(sock)
+        return describe(error)
 
     def _say_goodbye(self, sock: socket.socket) -> None:
         """Says that all is sent, and waits until the receiver has read it and closes."""

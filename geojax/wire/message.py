@@ -23,6 +23,9 @@ class Kind(IntEnum):
     AGGREGATE = 4  # one merged chunk for a member that missed it
 
 
+DATA_KINDS = (Kind.OFFER, Kind.RESULT, Kind.AGGREGATE)  # they carry chunks
+
+
 @dataclass(frozen=True, slots=True)
 class SizeOnly:
     """A payload that has a size and no content, for large simulations."""
