@@ -71,13 +71,16 @@ class WanConfig:
     """A WAN: either ``centers`` and ``links`` written out, or a ``generator`` with its numbers."""
 
     name: str = "three_centers"
-    generator: str | None = None  # None: written out; "uniform": full mesh of equal links
+    generator: str | None = None  # None: written out; else a member of testbed.wan_generators
     centers: Any = None  # list of names or {name, workers, egress, ingress}; generators: a number
     links: list[Any] = field(default_factory=list)
     rate: float | None = None  # Mbit/s, generators
     rtt: float | None = None  # ms, default of every link
+    jitter: Any = None  # ms, default of every link; or {ms, distribution}
+    loss: float | None = None  # share of packets lost, default of every link
+    degree: int | None = None  # neighbours of a center, generators of sparse WANs
     draw: Any = None  # rates drawn at random: {low, high}
-    dynamics: Any = None  # how rates change: {kind, period_s, low, high, ...}
+    dynamics: Any = None  # how rates change: {kind, ...}, or a list of such scripts
     seed: int | None = None  # None: the run's seed
     bandwidth_scale: float = 1.0
     delay_scale: float = 1.0
@@ -89,6 +92,9 @@ class WanConfig:
 class PaceConfig:
     """Emulated durations: ``factor`` scales every step; ``centers`` scales single centers.
 
+    ``profile`` says how workers differ and how their paces change: None (they do not), ``{kind,
+    ...}`` or a list of these, whose factors multiply; see :mod:`geojax.center.paces`.
+
     The ``*_gbps`` and ``*_s`` fields are the table from which host work is charged in simulation
     (gigabytes per second, seconds); real testbeds do that work and charge nothing.
     """
@@ -96,6 +102,7 @@ class PaceConfig:
     name: str = "model"
     factor: float = 1.0
     centers: dict[str, float] = field(default_factory=dict)
+    profile: Any = None
     encode_gbps: float = 4.0
     sum_gbps: float = 4.0
     outer_gbps: float = 2.0
