@@ -1,0 +1,88 @@
+"""Optimizers by name: the published formulas, and refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import optax
+import pytest
+
+from geojax.center.optimizers import build_optimizer, check_optimizer
+from geojax.config import OptimizerConfig
+from geojax.errors import ConfigError
+
+START = np.array([1.0, -2.0, 3.0])
+GRADIENTS = [np.array([0.3, 0.1, -0.2]), np.array([-0.1, 0.4, 0.2]), np.array([2.0, -3.0, 6.0])]
+
+
+def run_optax(config: OptimizerConfig, lr: float) -> np.ndarray:
+    optimizer = build_optimizer(config, lr)
+    weights = START.astype(np.float32)
+    state = optimizer.init(weights)
+    for gradient in GRADIENTS:
+        updates, state = optimizer.update(gradient.astype(np.float32), state, weights)
+        weights = optax.apply_updates(weights, updates)
+    return np.asarray(weights)
+
+
+def run_formula(config: OptimizerConfig, lr: float) -> np.ndarray:
+    """Written from the papers, in double precision."""
+    weights = START.copy()
+    first = second = velocity = np.zeros(3)
+    for step, gradient in enumerate(GRADIENTS, start=1):
+        if config.clip_norm:
+            gradient = gradient * min(1.0, config.clip_norm / np.linalg.norm(gradient))
+        if config.name != "adamw":
+            gradient = gradient + config.weight_decay * weights
+        if config.name == "sgd":
+            velocity = config.momentum * velocity + gradient
+            nesterov = gradient + config.momentum * velocity
+            weights = weights - lr * (nesterov if config.nesterov else velocity)
+            continue
+        first = config.b1 * first + (1 - config.b1) * gradient
+        second = config.b2 * second + (1 - config.b2) * gradient**2
+        mean, square = first / (1 - config.b1**step), second / (1 - config.b2**step)
+        decay = config.weight_decay * weights if config.name == "adamw" else 0.0
+        weights = weights - lr * (mean / (np.sqrt(square) + config.eps) + decay)
+    return weights
+
+
+CASES = [
+    OptimizerConfig(),
+    OptimizerConfig(momentum=0.9),
+    OptimizerConfig(momentum=0.9, nesterov=True),
+    OptimizerConfig(weight_decay=0.1, momentum=0.5),
+    OptimizerConfig(clip_norm=1.0),
+    OptimizerConfig(name="adam"),
+    OptimizerConfig(name="adam", b1=0.5, b2=0.8, eps=1e-3, weight_decay=0.1),
+    OptimizerConfig(name="adamw", weight_decay=0.1, clip_norm=0.2),
+]
+
+
+@pytest.mark.parametrize("config", CASES, ids=lambda config: f"{config.name}-{id(config) % 97}")
+def test_updates_follow_the_formulas(config):
+    np.testing.assert_allclose(run_optax(config, 0.1), run_formula(config, 0.1), rtol=2e-6)
+
+
+REFUSED = {
+    r"optimizer\.name = 'sgdd': did you mean 'sgd'": {"name": "sgdd"},
+    r"optimizer\.lr = 0": {"lr": 0},
+    r"optimizer\.lr = nan": {"lr": float("nan")},
+    r"optimizer\.lr = inf": {"lr": float("inf")},
+    r"optimizer\.momentum = 1": {"momentum": 1},
+    r"optimizer\.b2 = 1.5": {"name": "adam", "b2": 1.5},
+    r"optimizer\.eps = 0": {"name": "adam", "eps": 0},
+    r"optimizer\.weight_decay = -0.1": {"weight_decay": -0.1},
+    r"optimizer\.clip_norm = 0": {"clip_norm": 0.0},
+    r"optimizer\.nesterov = True: set optimizer\.momentum": {"nesterov": True},
+    r"optimizer\.momentum = 0.9: adam has b1": {"name": "adam", "momentum": 0.9},
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_wrong_settings_are_refused(message):
+    settings = {"lr": 0.1, **REFUSED[message]}
+    lr = settings.pop("lr")
+    with pytest.raises(ConfigError, match=message):
+        check_optimizer(OptimizerConfig(**settings), lr)
+    with pytest.raises(ConfigError, match="outer_" + message.split(":")[0]):
+        build_optimizer(OptimizerConfig(**settings), lr, key="outer_optimizer")

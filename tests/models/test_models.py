@@ -1,0 +1,86 @@
+"""The models: their layouts, what they accept, and what is known of them without JAX."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from geojax.center.network import build_network
+from geojax.errors import ConfigError
+from geojax.models.registry import MODELS, build_model, model_info
+
+IMAGE = (28, 28, 1)
+
+
+def test_demo_cnn_has_the_published_layout():
+    spec = build_network("demo_cnn", IMAGE, 10).spec
+    sizes = [layer.size for layer in spec.layers]
+    assert sizes == [400, 16, 12_800, 32, 131_072, 256, 32_768, 128, 1_280, 10]
+    assert spec.size == spec.parameters == 178_762
+    assert [layer.shape for layer in spec.layers[:4]] == [
+        (5, 5, 1, 16),
+        (16,),
+        (5, 5, 16, 32),
+        (32,),
+    ]
+
+
+def test_demo_cnn_starts_xavier_uniform_with_zero_biases():
+    network = build_network("demo_cnn", IMAGE, 10)
+    layers = network.spec.split(network.initial(3)[0])
+    for name, values in layers.items():
+        if name.endswith("bias"):
+            assert not values.any()
+            continue
+        receptive = np.prod(values.shape[:-2], dtype=int)
+        bound = np.sqrt(6 / (receptive * (values.shape[-2] + values.shape[-1])))
+        assert np.abs(values).max() <= bound
+        assert np.isclose(values.std(), bound / np.sqrt(3), rtol=0.15)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), IMAGE, (32, 32, 3)])
+@pytest.mark.parametrize(("name", "last"), [("mlp", "Dense_1"), ("cnn_batchnorm", "Dense_0")])
+def test_small_models_take_any_image(name, last, shape):
+    layers = build_network(name, shape, 7).spec.layers
+    *_, kernel, bias = [layer for layer in layers if layer.kind == "parameter"]
+    assert (kernel.name, bias.name) == (f"{last}/kernel", f"{last}/bias")
+    assert bias.shape == (7,)
+
+
+def test_layers_are_in_order_of_execution_not_of_names():
+    import jax
+    from flax import linen as nn
+
+    from geojax.center.network import Network
+
+    class Named(nn.Module):
+        @nn.compact
+        def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+            hidden = nn.Dense(5, name="zebra")(images.reshape((len(images), -1)))
+            return nn.Dense(3, name="ant")(nn.Dense(4, name="10")(hidden))
+
+    names = [layer.name for layer in Network(Named(), (2, 2, 1)).spec.layers]
+    expected = ["zebra", "10", "ant"]
+    assert names == [f"{layer}/{leaf}" for layer in expected for leaf in ("kernel", "bias")]
+
+
+def test_too_small_images_are_refused():
+    with pytest.raises(ConfigError, match=r"model\.name = 'demo_cnn'.*16 x 16.*\(8, 8, 1\)"):
+        build_model("demo_cnn", (8, 8, 1), 10)
+    build_network("demo_cnn", (16, 16, 1), 10)  # the smallest
+
+
+def test_a_wrong_name_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'demo_cnn'"):
+        model_info("demo_cn")
+
+
+def test_the_synthetic_model_is_no_network():
+    with pytest.raises(ConfigError, match="has no network"):
+        build_model("synthetic", IMAGE, 10)
+
+
+def test_every_model_has_a_pace():
+    paces = {name: model_info(name).pace_s for name in MODELS}
+    assert paces == {"demo_cnn": 0.05, "mlp": 0.01, "cnn_batchnorm": 0.05, "synthetic": 0.0}
+    assert all(model_info(name).name == name for name in MODELS)
