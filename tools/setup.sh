@@ -58,7 +58,7 @@ find_python() {
       return
     fi
   done
-  say "geojax needs Python 3.11 or newer; found: $("${PYTHON:-python3}" --version 2>&1 || true)."
+  say "geojax needs Python 3.11 or newer; found: $("${PYTHON:-python3}" --version 2>/dev/null || echo none)."
   say "Install one (Ubuntu 22.04: apt-get install python3.11 python3.11-venv), or name it:" \
     "make setup PYTHON=/path/to/python3.11"
   return 1
