@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from geojax.center.outer import OuterOptimizer, PlainSgd, build_outer_optimizer
-from geojax.center.pace import step_seconds
+from geojax.center.pace import build_pace
 from geojax.center.spec import VectorSpec
 from geojax.center.trainer import build_spec, build_trainer, initial_vector
 from geojax.compression.registry import build_codec
@@ -135,8 +135,8 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
         )  # fmt: skip
     if algorithm.admission.exchange != "tree":
         raise ConfigError("sync.name", config.sync.name, "needs the server exchange")
-    for center in places.servers:
-        step_seconds(config, center)
+    for name in places.trainers:
+        build_pace(config, places.trainers, name)
     model_info(config.model.name)
     if config.model.name != SYNTHETIC:
         PARTITIONS[config.partition.name]
@@ -239,7 +239,7 @@ def _worker(
     trainer.warm_up()
     worker = Worker(
         trainer, algorithm, machine=machine, clock=clock, recorder=recorder,
-        pace_s=step_seconds(config, setup.places.place(name).center),
+        pace=build_pace(config, setup.places.trainers, name),
     )  # fmt: skip
     return worker, algorithm
 

@@ -154,7 +154,7 @@ def two_groups(settings: Settings, workers: Workers) -> Factor:
 
     ``h`` is ESync's computing heterogeneity h_c = c_max / c_min, the slowest worker's iteration
     time over the fastest one's; its testbed of 6 GPU and 6 CPU workers has h_c = 150, varied from
-    10 to 300 (Li et al., ESync, IEEE TSC 15(4), 2022). With an odd number the fast half is the larger.
+    10 to 300 (Li et al., IEEE TSC 15(4), 2022). With an odd number the fast half is the larger.
     """
     settings.allow("h")
     h = settings.number("h", "how many times longer a slow worker's step lasts", least=1)

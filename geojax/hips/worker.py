@@ -27,7 +27,7 @@ class Worker:
       trainer: a :class:`geojax.center.trainer.Trainer`.
       algorithm: says how many steps a round has and what is offered.
       machine: runs the steps.
-      pace_s: emulated duration of one step, s.
+      pace: emulated duration of a step by its number and the experiment time of its start, s.
       clock: experiment time.
       recorder: takes the compute spans.
     """
@@ -40,12 +40,12 @@ class Worker:
         algorithm: SyncAlgorithm,
         *,
         machine: Machine,
-        pace_s: float,
+        pace: Callable[[int, float], float],
         clock: Clock,
         recorder: Recorder,
     ):
         self.trainer, self.algorithm = trainer, algorithm
-        self._machine, self._pace = machine, pace_s
+        self._machine, self._pace = machine, pace
         self._clock, self._recorder = clock, recorder
 
     async def offer(self, number: int, base: np.ndarray) -> np.ndarray:
@@ -54,7 +54,8 @@ class Worker:
 
         async def step(work: Callable[[], Any]) -> Any:
             start = self._clock()
-            result = await self._machine.compute(work, self._pace)
+            seconds = self._pace(self.trainer.steps, start)
+            result = await self._machine.compute(work, seconds)
             self._recorder.span("compute", start, self._clock(), round=number)
             self._recorder.add("samples", self.trainer.samples_per_step)
             return result

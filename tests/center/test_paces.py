@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def test_markov_spends_its_share_of_time_in_each_state():
     states = [factor(0, instant / 2) for instant in range(40_000)]
     assert set(states) == {1.0, 8}
     assert states.count(8) / len(states) == pytest.approx(10 / 40, abs=0.03)
-    stays = sum(one != other for one, other in zip(states, states[1:], strict=False)) + 1
+    stays = sum(one != other for one, other in pairwise(states)) + 1
     assert 20_000 / stays == pytest.approx((30 + 10) / 2, rel=0.1)
     assert len({tuple(factors(MARKOV, now=at)) for at in range(0, 500, 50)}) > 5
 
