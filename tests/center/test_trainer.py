@@ -283,6 +283,29 @@ def test_initial_vector_depends_on_the_seed_alone():
     assert initial_vector(run_config()).any()
 
 
+def test_load_never_hands_its_argument_to_the_devices(monkeypatch):
+    """JAX may alias a host array until it has computed with it, which is after `load` returns."""
+    trainer = trainer_of(run_config())
+    handed = []
+    load = trainer._mesh.load
+    monkeypatch.setattr(trainer._mesh, "load", lambda each: handed.append(each) or load(each))
+    vector = trainer.vector()
+    trainer.load(vector)
+    assert [np.shares_memory(each, vector) for each in handed] == [False]
+
+
+def test_an_infinite_gradient_of_a_finite_loss_is_divergence():
+    trainer = trainer_of(run_config())
+    vector = np.zeros(trainer.spec.size, np.float32)
+    layers = trainer.spec.split(vector)
+    layers["Dense_0/bias"][:] = 1e-30
+    signs = np.random.default_rng(0).choice([-1, 1], (64, 10))
+    layers["Dense_1/kernel"][:] = 3e38 * signs
+    trainer.load(vector)
+    with pytest.raises(Diverged, match="gradient is not finite"):
+        trainer.gradient()
+
+
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_divergence_is_an_error(poison):
     trainer = trainer_of(run_config())
