@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -73,21 +73,18 @@ class Checkpoints:
     def write(self, number: int, time: float, state: Mapping[str, Any]) -> None:
         """Keeps ``state``: nested mappings of arrays and JSON values."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        arrays: dict[str, np.ndarray] = {}
-        plain = _split(state, "", arrays)
-        arrays[""] = np.frombuffer(json.dumps([time, plain]).encode(), np.uint8)
         partial = self._folder / "partial"
         with partial.open("wb") as stream:
-            np.savez(stream, **arrays)  # type: ignore[arg-type]
+            pack(stream, [time, state])
         partial.rename(self._path(number))
         for old in sorted(self._folder.glob("round_*.npz"))[:-_KEEP]:
             old.unlink()
 
     def read(self, number: int) -> tuple[float, dict[str, Any]]:
         """Experiment time and state of :meth:`write`."""
-        with np.load(self._path(number)) as archive:
-            time, plain = json.loads(archive[""].tobytes())
-            return time, _join(plain, archive)
+        with self._path(number).open("rb") as stream:
+            time, state = unpack(stream)
+        return time, state
 
     def rounds(self) -> set[int]:
         """Rounds after which there is a checkpoint."""
@@ -107,6 +104,20 @@ def resume_point(folder: Path, nodes: Sequence[str]) -> ResumePoint:
     return ResumePoint(number, max(one.read(number)[0] for one in kept))
 
 
+def pack(stream: IO[bytes], state: Any) -> None:
+    """Writes nested mappings and lists of arrays and JSON values as an ``.npz`` archive."""
+    arrays: dict[str, np.ndarray] = {}
+    plain = _split(state, "", arrays)
+    arrays[""] = np.frombuffer(json.dumps(plain).encode(), np.uint8)
+    np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+
+def unpack(stream: IO[bytes]) -> Any:
+    """The inverse of :func:`pack`."""
+    with np.load(stream) as archive:
+        return _join(json.loads(archive[""].tobytes()), archive)
+
+
 def _node_folder(folder: Path, node: str) -> Path:
     return folder / node.replace("/", "_")
 
@@ -115,6 +126,8 @@ def _split(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     """The JSON part of a state; arrays are taken out and stand under their path."""
     if isinstance(value, Mapping):
         return {key: _split(item, f"{path}/{key}", arrays) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_split(item, f"{path}/{at}", arrays) for at, item in enumerate(value)]
     if isinstance(value, np.ndarray | np.generic):
         arrays[path] = np.asarray(value)
         return {"": path}
@@ -126,4 +139,6 @@ def _join(plain: Any, archive: Mapping[str, np.ndarray]) -> Any:
         if set(plain) == {""}:
             return archive[plain[""]]
         return {key: _join(item, archive) for key, item in plain.items()}
+    if isinstance(plain, list):
+        return [_join(item, archive) for item in plain]
     return plain

@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+
 from geojax.compression.codec import Codec
 from geojax.hips.machine import Machine
 from geojax.overlay.policy import Policy, Tree, deal
@@ -111,6 +113,30 @@ class TreeExchange:
             entry.whole = asyncio.get_running_loop().create_future()
             self._check_whole(number)
         return await entry.whole
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the results of round ``held`` are still here, to be sent to others."""
+        return self.held < 0 or len(self._round(self.held).results) == len(self.sizes)
+
+    def skip_to(self, held: int) -> None:
+        """Takes part from round ``held + 1`` on; for a member that comes back."""
+        self.held = held
+
+    def adopt(self, number: int, results: Sequence[Contribution], to: Sequence[str]) -> None:
+        """Takes the results of a round as given, holds it, and sends it ``to`` other members."""
+        self._round(number).results = dict(enumerate(results))
+        self.held = number
+        for peer in to:
+            for chunk, result in enumerate(results):
+                self._send(peer, Kind.AGGREGATE, number, chunk, result)
+
+    def send_state(self, peer: str, number: int, payload: np.ndarray) -> None:
+        """Sends the whole state after round ``number`` to a member that comes back."""
+        message = Message(
+            Kind.STATE, group=self.group, epoch=self.epoch, round=number, payload=payload
+        )
+        self._transport.send(peer, message)
 
     def publish(self, number: int, chunk: int, result: Contribution) -> None:
         """Sends a chunk's result down its tree; called at the root."""

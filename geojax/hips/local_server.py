@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from geojax.center.outer import OuterOptimizer
 from geojax.compression.codec import Codec
 from geojax.config import RunConfig
-from geojax.hips.checkpoint import Checkpoints
+from geojax.hips.checkpoint import Checkpoints, pack, unpack
 from geojax.hips.exchange import Contribution, TreeExchange
 from geojax.hips.machine import Machine
 from geojax.hips.member import Membership
@@ -76,6 +77,10 @@ class LocalServer:
         self._clock, self._recorder, self._snapshots = clock, recorder, snapshots
         self._checkpoints, self._first = checkpoints, first
         self._worker: Worker | None = None
+        self._lan: TreeExchange | None = None
+        self._applied = first - 1
+        self._wanted: tuple[Sequence[str], int] | None = None
+        member.on_state_wanted = self._promise_state
 
     async def run_with(self, worker: Worker) -> None:
         """Runs with a worker in the same process."""
@@ -140,10 +145,8 @@ class LocalServer:
         round_of: Callable[[int], Any],
         distribute: Callable[[int], Any],
     ) -> None:
-        self._clock.start_at(*await self._member.join(self.vector.size))
-        await self._clock.until_start()
-        number = self._first
-        for number in itertools.count(self._first):
+        number = first = await self._begin()
+        for number in itertools.count(first):
             if not await self._member.granted(number):
                 break
             merged = await round_of(number)
@@ -151,6 +154,8 @@ class LocalServer:
             self.vector = await self._machine.host(
                 "outer", self.vector.nbytes, lambda merged=merged: self._apply(merged)
             )
+            self._applied = number
+            self._serve_state()
             if self._config.hash_every and number % self._config.hash_every == 0:
                 self._member.report_digest(number, digest(self.vector))
             await distribute(number)
@@ -170,6 +175,58 @@ class LocalServer:
         if self._worker is not None:
             state["trainer"] = self._worker.trainer.state_dict()
         return state
+
+    async def _begin(self) -> int:
+        """Joins, and returns the first round; who comes back first gets a peer's state."""
+        start = await self._member.join(self.vector.size)
+        self._clock.start_at(start.at, start.time)
+        await self._clock.until_start()
+        first = self._first
+        if start.last is not None:
+            self._snapshots.due(self._clock())
+            if start.last >= 0:
+                first = await self._catch_up()
+        self._member.has_state = True
+        return first
+
+    async def _catch_up(self) -> int:
+        message = await wait_for(
+            self._member.returned,
+            describe=lambda: "parameters and outer state from a peer",
+            timeout=self._config.timeouts.round,
+            warn=self._config.timeouts.warn,
+        )
+        state = unpack(io.BytesIO(message.payload))  # type: ignore[arg-type]
+        self.vector = state["vector"]
+        self._outer.load_state(state["outer"])
+        self._applied = message.round
+        first = message.round + 1
+        if self._worker is not None:
+            self._worker.trainer.load(self.vector)
+            self._worker.catch_up(first)
+        if self._lan is not None and self._lan.policy is not None:
+            self._payloads = await self._encode(self.vector)
+            self._published = message.round
+            parts = [Contribution(payload, 1.0, 1) for payload in self._payloads]
+            workers = [name for name in self._lan.policy.members if name != self._lan.me]
+            self._lan.adopt(message.round, parts, workers)
+        return first
+
+    def _promise_state(self, centers: Sequence[str], number: int) -> None:
+        """Will send this center's state after round ``number`` to centers that come back."""
+        self._wanted = (centers, number)
+        self._serve_state()
+
+    def _serve_state(self) -> None:
+        if self._wanted is None or self._applied < self._wanted[1]:
+            return
+        centers, _ = self._wanted
+        self._wanted = None
+        stream = io.BytesIO()
+        pack(stream, {"vector": self.vector, "outer": self._outer.state_dict()})
+        payload = np.frombuffer(stream.getvalue(), np.uint8)
+        for center in centers:
+            self._wan.send_state(center, self._applied, payload)
 
     @property
     def _speaks(self) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from geojax.config import TimeoutsConfig
 from geojax.errors import Expelled, GeojaxError, SchedulerLost
 from geojax.hips.exchange import TreeExchange
-from geojax.hips.places import SCHEDULER
+from geojax.hips.places import SCHEDULER, WAN_GROUP
 from geojax.hips.scheduler import CONTROL_PRIORITY
 from geojax.hips.waits import wait_for
 from geojax.overlay.policy import Policy
@@ -19,6 +19,24 @@ from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Lost, Received, Transport
 
 log = logging.getLogger("geojax.member")
+
+
+class Start(NamedTuple):
+    """How a member begins.
+
+    Attributes:
+      at: loop time at which it starts.
+      time: experiment time then.
+      last: for a member that comes back, the last round that is done; None: the run begins.
+    """
+
+    at: float
+    time: float
+    last: int | None
+
+
+def _nobody_serves(centers: Sequence[str], number: int) -> None:
+    raise GeojaxError(f"{', '.join(centers)} want the state after round {number} from no server")
 
 
 class Membership:
@@ -33,6 +51,9 @@ class Membership:
 
     Attributes:
       failed: gets ``SchedulerLost`` when the scheduler has been silent for too long.
+      has_state: whether this member has parameters; set by its role.
+      returned: gets the message that carries a peer's state, for a center that comes back.
+      on_state_wanted: called with the centers that want the state after a round.
     """
 
     def __init__(
@@ -54,19 +75,18 @@ class Membership:
         self._asked_for = -1
         self._digest: tuple[int, str] | None = None
         self._waiters: list[asyncio.Future[None]] = []
-        self._started: asyncio.Future[tuple[float, float]] = self._loop.create_future()
+        self._started: asyncio.Future[Start] = self._loop.create_future()
         self._end: asyncio.Future[None] = self._loop.create_future()
         self._beating: asyncio.TimerHandle | None = None
         self.failed: asyncio.Future[None] = self._loop.create_future()
+        self.has_state = False
+        self.returned: asyncio.Future[Message] = self._loop.create_future()
+        self.on_state_wanted: Callable[[Sequence[str], int], None] = _nobody_serves
 
     # ---- for the roles
 
-    async def join(self, elements: int) -> tuple[float, float]:
-        """Says that this node is ready.
-
-        Returns:
-          The loop time at which the run starts, and the experiment time then.
-        """
+    async def join(self, elements: int) -> Start:
+        """Says that this node is ready; returns when, and at which round, it starts."""
         self._say("join", elements=elements)
         started = await wait_for(
             self._started,
@@ -120,6 +140,9 @@ class Membership:
                 self._on_lost(item)
             elif item.message.kind is Kind.CONTROL:
                 self._on_control(item)
+            elif item.message.kind is Kind.STATE:
+                if not self.returned.done():
+                    self.returned.set_result(item.message)
             else:
                 engine = self._engines.get(item.message.group)
                 if engine is None:
@@ -156,11 +179,15 @@ class Membership:
 
     def _on_start(self, body: Mapping[str, Any]) -> None:
         self._until, self._final = int(body["until"]), bool(body["final"])
+        held = body.get("held")
         for group, policy in body["policies"].items():
             engine = self._engine(group)
+            if held is not None:  # a worker gets the last round from its local server
+                engine.skip_to(held[group] - (self._main_group != WAN_GROUP))
             engine.resume(int(body["epoch"]), Policy.from_dict(policy), held=engine.held)
         if not self._started.done():
-            self._started.set_result((float(body["at"]), float(body["time"])))
+            last = None if held is None else int(held[str(self._main_group)])
+            self._started.set_result(Start(float(body["at"]), float(body["time"]), last))
 
     def _on_beat(self, body: Mapping[str, Any]) -> None:
         self._until = max(self._until, int(body["until"]))
@@ -176,7 +203,8 @@ class Membership:
             engine.freeze(epoch)
         held = {str(group): engine.held for group, engine in self._engines.items()}
         log.warning("%s: epoch %d begins; dead: %s", self.me, epoch, ", ".join(body["dead"]))
-        self._say("report", epoch=epoch, held=held)
+        keeps = {str(group): engine.keeps for group, engine in self._engines.items()}
+        self._say("report", epoch=epoch, held=held, keeps=keeps, has_state=self.has_state)
 
     def _on_resume(self, body: Mapping[str, Any]) -> None:
         epoch = int(body["epoch"])
@@ -189,6 +217,8 @@ class Membership:
                     held=int(body["held"][group]),
                     lacking=body["lacking"].get(group, ()),
                 )
+        if body["state_to"]:
+            self.on_state_wanted(body["state_to"], int(body["held"][str(WAN_GROUP)]))
 
     def _on_expelled(self, body: Mapping[str, Any]) -> None:
         raise Expelled(f"{self.me} was expelled from the run: {body['reason']}")

@@ -13,6 +13,7 @@ lost           member → scheduler     my connection to a peer ended
 prepare        scheduler → members    stop: the membership changes to this epoch
 report         member → scheduler     the last round that I hold in each of my groups
 resume         scheduler → members    go on: policies, last round held by anybody, who sends it
+start          scheduler → returned   the same, for members that come back after they were dead
 done           member → scheduler     I hold the last granted round
 end            scheduler → members    everybody is done
 expelled       scheduler → member     the run goes on without you
@@ -83,8 +84,11 @@ class Scheduler:
         self._heard: dict[str, float] = {}
         self._held: dict[str, int] = {}
         self._reports: dict[str, Mapping[int, int]] = {}
+        self._keeping: dict[str, Mapping[int, bool]] = {}
         self._digests: dict[int, dict[str, str]] = {}
         self._done: set[str] = set()
+        self._returning: dict[str, None] = {}  # joined again, not admitted yet
+        self._stateless: dict[str, None] = {}  # admitted, have no parameters yet
         self._changing = False
         self._ended = False
         self._policies: dict[int, Policy] = {}
@@ -180,6 +184,9 @@ class Scheduler:
         kind, name = body.get("type"), item.peer
         if item.message.kind is not Kind.CONTROL or kind is None:
             log.warning("refused a %s message from %s", item.message.kind.name, name)
+            return
+        if kind == "join" and self._running:
+            self._on_return(name, body)
             return
         if name not in self._alive:
             self._say(name, "expelled", reason="it was declared dead")
@@ -292,10 +299,34 @@ class Scheduler:
         self._held = {name: held for name, held in self._held.items() if name in left}
         self._change(gone)
 
+    def _on_return(self, name: str, body: Mapping[str, Any]) -> None:
+        """A dead node has been started again. A center comes back whole, a worker alone."""
+        if self._ended or int(body["elements"]) != self._elements[name]:
+            self._say(name, "expelled", reason="the run is over, or its model is another one")
+            return
+        if name in self._alive:  # it was restarted before its death was noticed
+            self._bury((name,), "started again")
+        self._returning[name] = None
+        server = self._places.place(name).center
+        center = (server, *self._places.workers(server))
+        if server not in self._alive and not all(node in self._returning for node in center):
+            return
+        back = [node for node in center if node in self._returning]
+        for node in back:
+            del self._returning[node]
+            self._stateless[node] = None
+            self._heard[node] = self._loop.time()
+            self._done.discard(node)
+        self._alive = tuple(n for n in self._places.members if n in {*self._alive, *back})
+        log.warning("back: %s; members: %s", ", ".join(back), ", ".join(self._alive))
+        self._recorder.event("back", nodes=back)
+        self._change(())
+
     def _change(self, dead: Sequence[str]) -> None:
         """Begins a new membership epoch: everyone stops and reports what it holds."""
         self.epoch += 1
         self._changing, self._reports = True, {}
+        self._stateless = {name: None for name in self._stateless if name in self._alive}
         for name in self._alive:
             self._say(name, "prepare", epoch=self.epoch, dead=list(dead))
 
@@ -303,6 +334,9 @@ class Scheduler:
         if int(body["epoch"]) != self.epoch or not self._changing:
             return
         self._reports[name] = {int(group): int(held) for group, held in body["held"].items()}
+        self._keeping[name] = {int(group): bool(keeps) for group, keeps in body["keeps"].items()}
+        if body["has_state"]:
+            self._stateless.pop(name, None)
         if all(member in self._reports for member in self._alive):
             self._machine.after("plan", 0, lambda epoch=self.epoch: self._resume(epoch))
 
@@ -315,20 +349,45 @@ class Scheduler:
         source: dict[int, str] = {}
         lacking: dict[int, list[str]] = {}
         for group, policy in self._policies.items():
-            reports = {name: self._reports[name][group] for name in policy.members}
-            held[group] = max(reports.values())
-            source[group] = next(n for n in policy.members if reports[n] == held[group])
-            lacking[group] = [n for n in policy.members if reports[n] < held[group]]
+            reports = {
+                name: self._reports[name][group]
+                for name in policy.members
+                if name not in self._stateless
+            }
+            held[group] = max(reports.values(), default=held.get(WAN_GROUP, -1))
+            holders = [n for n, number in reports.items() if number == held[group]]
+            able = [n for n in holders if self._keeping[n][group]]
+            lacking[group] = [n for n in reports if reports[n] < held[group]]
+            if group != WAN_GROUP and reports:
+                lacking[group] += [n for n in policy.members if n in self._stateless]
+            if lacking[group] and not able:
+                raise GeojaxError(
+                    f"round {held[group]} is lost: {', '.join(lacking[group])} lack it, and "
+                    f"{', '.join(holders)} no longer have it whole"
+                )
+            source[group] = (able or holders or [""])[0]
         for name in self._alive:
             mine = self._policies_of(name)
-            self._say(
-                name,
-                "resume",
-                epoch=self.epoch,
-                policies={str(g): p.to_dict() for g, p in mine.items()},
-                held={str(g): held[g] for g in mine},
-                lacking={str(g): lacking[g] for g in mine if source[g] == name},
-            )
+            fields = {
+                "epoch": self.epoch,
+                "policies": {str(g): p.to_dict() for g, p in mine.items()},
+                "held": {str(g): held[g] for g in mine},
+                "lacking": {str(g): lacking[g] for g in mine if source[g] == name},
+            }
+            if name in self._stateless:
+                self._say(
+                    name,
+                    "start",
+                    **fields,
+                    until=self._grants.until,
+                    final=self._grants.final,
+                    at=self._loop.time(),
+                    time=self._clock(),
+                )
+            else:
+                servers = [n for n in self._stateless if n in self._places.servers]
+                wanted = servers if name == source[WAN_GROUP] else []
+                self._say(name, "resume", **fields, state_to=wanted)
         self._changing = False
         self._recorder.event(
             "epoch", epoch=self.epoch, members=list(self._alive), held=held[WAN_GROUP],

@@ -48,6 +48,11 @@ class Worker:
         self._machine, self._pace = machine, pace
         self._clock, self._recorder = clock, recorder
 
+    def catch_up(self, number: int) -> None:
+        """Takes the place in the data that a worker which never was away has before a round."""
+        steps = self.algorithm.local_steps.steps
+        self.trainer.steps = sum(steps(done) for done in range(number))
+
     async def offer(self, number: int, base: np.ndarray) -> np.ndarray:
         """Trains for one round from ``base`` (loaded already) and returns the offered vector."""
         steps = self.algorithm.local_steps.steps(number)
@@ -121,9 +126,8 @@ class WorkerNode:
 
     async def run(self) -> None:
         """Trains until the grants end."""
-        self._clock.start_at(*await self._member.join(self.vector.size))
-        await self._clock.until_start()
-        for number in itertools.count(self._first):
+        first = await self._begin()
+        for number in itertools.count(first):
             if not await self._member.granted(number):
                 break
             offered = await self._worker.offer(number, self.vector)
@@ -139,3 +143,23 @@ class WorkerNode:
                 await self._checkpoints.keep(number, held, state, self._machine)
         await self._checkpoints.flush()
         await self._member.finish()
+
+    async def _begin(self) -> int:
+        """Joins, and returns the first round; one who comes back first gets the parameters."""
+        start = await self._member.join(self.vector.size)
+        self._clock.start_at(start.at, start.time)
+        await self._clock.until_start()
+        first = self._first
+        if start.last is not None and start.last >= 0:
+            merged = await wait_for(
+                self._lan.whole(start.last),
+                describe=lambda: f"parameters after round {start.last} from the local server",
+                timeout=self._timeouts.round,
+                warn=self._timeouts.warn,
+            )
+            self.vector = np.concatenate([self._codec.decode(c.payload) for c in merged])
+            self._worker.trainer.load(self.vector)
+            first = start.last + 1
+            self._worker.catch_up(first)
+        self._member.has_state = True
+        return first

@@ -21,9 +21,10 @@ class Kind(IntEnum):
     OFFER = 2  # one chunk on its way to the root
     RESULT = 3  # one merged chunk on its way from the root
     AGGREGATE = 4  # one merged chunk for a member that missed it
+    STATE = 5  # parameters and outer state, for a center that comes back
 
 
-DATA_KINDS = (Kind.OFFER, Kind.RESULT, Kind.AGGREGATE)  # they carry chunks
+DATA_KINDS = (Kind.OFFER, Kind.RESULT, Kind.AGGREGATE, Kind.STATE)  # not control
 
 
 @dataclass(frozen=True, slots=True)
