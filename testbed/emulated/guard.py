@@ -71,16 +71,25 @@ class Guard:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Holds back SIGINT and SIGTERM while a run is torn down (some seconds at most)."""
+    """Puts off SIGINT, SIGTERM and SIGHUP until the block is done (some seconds at most).
+
+    Handlers are replaced, not signals blocked: another thread would still take a blocked one.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    held = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    put_off: list[int] = []
+    previous = {
+        number: signal.signal(number, lambda number, _frame: put_off.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
+        for number, handler in previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number in put_off:
+            signal.raise_signal(number)
 
 
 def _unwind(number: int, _frame: FrameType | None) -> None:

@@ -82,8 +82,3 @@ def end(processes: Collection[Process], patience_s: float) -> list[Process]:
                 break
             time.sleep(POLL_S)
     return remaining
-
-
-def namespace_of_self() -> str | None:
-    """The network namespace of this process."""
-    return namespace(os.getpid())

@@ -11,10 +11,13 @@ All three call :func:`tear_down`. Only the standard library; the watchdog runs t
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from testbed.emulated import processes
+from testbed.emulated.processes import Process
 from testbed.emulated.state import RunState
 
 PATIENCE_S = 2.0  # between SIGTERM and SIGKILL
@@ -23,31 +26,35 @@ PATIENCE_S = 2.0  # between SIGTERM and SIGKILL
 def tear_down(state: RunState, patience_s: float = PATIENCE_S) -> list[str]:
     """Ends the run's processes, with them its namespaces and interfaces, and forgets the record.
 
-    A namespace belongs to the run if one of its recorded, still living shells is in it, so every
-    process in there was started by the run or through it. Node processes go first, while their
-    network still works.
+    A namespace belongs to the run if one of its recorded, still living processes is in it, so every
+    process in there was started by the run or through it.
 
     Args:
       state: the run's record.
       patience_s: how long node processes may take to end after SIGTERM.
 
     Returns:
-      What could not be removed, in words; empty if nothing is left. Then the record stays.
+      What could not be removed, in words (the record then stays); empty if nothing is left.
     """
     shells = [shell for shell in state.shells if processes.alive(shell)]
-    outside = {processes.namespace(1), processes.namespace(state.owner.pid), None}
-    outside.add(processes.namespace_of_self())
-    owned = {processes.namespace(shell.pid) for shell in shells} - outside
-    inside = processes.members({name for name in owned if name is not None})
     recorded = [process for process in state.others if processes.alive(process)]
-    guests = sorted({*inside, *recorded} - set(shells))
+    owned = _namespaces(state, [*shells, *recorded])
+    guests = {*processes.members(owned), *recorded} - set(shells)
     left = processes.end(guests, patience_s)
+    left += processes.end(set(processes.members(owned)) - set(shells), 0.0)  # started meanwhile
     left += processes.end(shells, 0.0)  # interactive shells ignore SIGTERM
     complaints = [f"process {process.pid} does not end" for process in left]
     complaints += _remove_interfaces(state.prefix)
     if not complaints:
         state.forget()
     return complaints
+
+
+def _namespaces(state: RunState, living: Iterable[Process]) -> set[str]:
+    """The run's network namespaces: those of its processes, but never one that was there before."""
+    outside = {processes.namespace(pid) for pid in (1, os.getpid(), state.owner.pid)}
+    found = {processes.namespace(process.pid) for process in living} - outside
+    return {name for name in found if name is not None}
 
 
 def _remove_interfaces(prefix: str) -> list[str]:

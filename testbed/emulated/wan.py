@@ -7,7 +7,7 @@ import platform
 import re
 import secrets
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -128,7 +128,8 @@ class EmulatedWan:
         self._state.save()
         try:
             self._guard = Guard(self._state, self.stop)
-            self._build()
+            with uninterrupted():  # between a host's start and its record
+                self._build()
             self._configure()
             self.net.start()
             for host, pid in self._pids.items():
@@ -159,9 +160,9 @@ class EmulatedWan:
             self._processes.clear()
             self._pids.clear()
             self.net = self._switch = self._state = None
-            if self._guard is not None:
-                self._guard.release()
-                self._guard = None
+        if self._guard is not None:
+            self._guard.release()
+            self._guard = None
         if complaints:
             raise TestbedError(f"run {self.run_id} is not all gone: {'; '.join(complaints)}")
         self._log(f"WAN {self.wan.name} is down")
@@ -189,7 +190,7 @@ class EmulatedWan:
         self._state.add_other(process.pid)
         return process
 
-    def verify(self, tolerance: float) -> list[LinkCheck]:
+    def verify(self, tolerance: float, edges: Iterable[Edge] | None = None) -> list[LinkCheck]:
         """Measures rate and round-trip time of every directed link, with nothing else running.
 
         A link's rate is the goodput of one TCP flow between neighbours; expected is
@@ -199,6 +200,7 @@ class EmulatedWan:
 
         Args:
           tolerance: largest relative error, e.g. 0.15.
+          edges: only these links; None: all.
 
         Raises:
           TestbedError: with a table of the links that are off.
@@ -210,7 +212,7 @@ class EmulatedWan:
                 self._layout.rtt(edge),
                 self._addresses[edge[1]],
             )
-            for edge in self._rates
+            for edge in (self._rates if edges is None else edges)
         ]
         if not targets:
             return []
