@@ -1,0 +1,1 @@
+"""Every node of a run in one process: a clock that jumps, and a fluid network."""

@@ -1,32 +1,53 @@
 """A fluid model of shared links: every flow gets its max-min fair rate.
 
-A flow crosses an ordered set of resources (directed links, access caps, LAN ports), each with a
-capacity. Rates follow progressive filling (Bertsekas and Gallager, *Data Networks*, 1992, §6.5.2):
-all rates rise together until a resource is full; the flows that cross it are fixed; the rest rise
-on. Rates change only when a flow starts or ends or a capacity changes, and only in the component
-of flows and resources that this touches.
+A flow crosses a set of resources (directed links, access caps, LAN ports), each with a capacity.
+Rates follow progressive filling (Bertsekas and Gallager, *Data Networks*, 1992, §6.5.2): all rates
+rise together until a resource is full; the flows that cross it are fixed; the rest rise on.
+
+An allocation is max-min fair exactly if every flow has a *bottleneck*: a full resource on which no
+flow is faster (there, lemma in §6.5.2). Hence rates need not be computed anew everywhere when a
+flow starts or ends: it is enough to fill again among the flows whose bottleneck changed, with all
+others as they are, and to take in those others that lose their bottleneck by it, until nobody
+does. Whatever happens at one instant is settled at once, at its end. So a flow that ends and
+starts again at the same instant, as a connection does between two messages, keeps its rate and
+costs nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
+import heapq
+from asyncio import TimerHandle
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
-_DONE_BITS = 1e-3  # what rounding may leave of a finished flow
+from testbed.simulated.loop import VirtualLoop
+
+F = TypeVar("F", bound=Hashable)
+
+_SAME = 1e-9  # relative difference between rates, or of a load from its capacity, that is none
+_UNCHANGED = 1e-12  # relative change of a rate that is not worth a new timer
+_DONE_BITS, _DONE_S = 1e-3, 1e-9  # what rounding may leave of a finished flow
+_LOCAL_TRIES = 4  # fillings before the whole component is taken in
+_NONE = -1  # no resource
 
 
 class Flow:
-    """One transfer in progress; made by :meth:`FluidNetwork.start`."""
+    """A path through the network, and the transfer that is under way on it, if any.
 
-    __slots__ = ("done", "path", "rate", "remaining", "since", "timer")
+    Attributes:
+      rate: bit/s as of the last settling; 0 between transfers.
+    """
 
-    def __init__(self, path: tuple[int, ...], bits: float, done: Callable[[], None], now: float):
-        self.path = path
-        self.remaining = bits
+    __slots__ = ("_bottleneck", "_done", "_path", "_remaining", "_since", "_timer", "rate")
+
+    def __init__(self, path: tuple[int, ...]):
         self.rate = 0.0
-        self.since = now
-        self.done = done
-        self.timer: asyncio.TimerHandle | None = None
+        self._path = path
+        self._bottleneck = _NONE
+        self._remaining = 0.0  # bits, at time _since
+        self._since = 0.0
+        self._done: Callable[[], None] | None = None  # None: nothing is under way
+        self._timer: TimerHandle | None = None
 
 
 class FluidNetwork:
@@ -34,131 +55,250 @@ class FluidNetwork:
 
     Args:
       capacities: bit/s of every resource; 0 stops all its flows until it is raised again.
+      loop: the clock.
     """
 
-    def __init__(self, capacities: Mapping[Hashable, float]):
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, capacities: Mapping[Hashable, float], loop: VirtualLoop):
+        self._loop = loop
         self._index = {key: number for number, key in enumerate(capacities)}
         self._capacity = list(map(float, capacities.values()))
-        self._flows: list[dict[Flow, None]] = [{} for _ in self._capacity]
-        self._touched: dict[int, None] = {}
+        self._crossing: list[dict[Flow, None]] = [{} for _ in self._capacity]
+        self._fresh: dict[Flow, None] = {}  # began at this instant
+        self._ended: dict[Flow, None] = {}  # ended at this instant, not yet taken off their path
+        self._changed: dict[int, None] = {}  # capacities set at this instant
         self._settling = False
 
-    def start(self, path: Sequence[Hashable], nbytes: float, done: Callable[[], None]) -> Flow:
-        """Starts a transfer of ``nbytes`` over ``path``; ``done()`` is called when it has left."""
-        indices = tuple(self._index[key] for key in path)
-        flow = Flow(indices, nbytes * 8.0, done, self._loop.time())
-        if not indices:
-            flow.timer = self._loop.call_at(self._loop.time(), done)
-            return flow
-        for index in indices:
-            self._flows[index][flow] = None
-        self._touch(indices)
-        return flow
+    def flow(self, path: Sequence[Hashable]) -> Flow:
+        """A path over some resources, each at most once, on which transfers can be started."""
+        return Flow(tuple(self._index[key] for key in path))
+
+    def start(self, flow: Flow, nbytes: float, done: Callable[[], None]) -> None:
+        """Starts a transfer; ``done()`` is called when it has left, and may start the next one."""
+        if flow._done is not None:
+            raise ValueError("a flow has one transfer at a time")
+        flow._done = done
+        flow._remaining = nbytes * 8.0
+        flow._since = self._loop._now
+        if not flow._path:
+            flow._timer = self._loop.call_at(flow._since, self._finish, flow)
+        elif flow in self._ended:
+            del self._ended[flow]
+            self._schedule(flow)
+        else:
+            self._fresh[flow] = None
+            self._settle_later()
 
     def cancel(self, flow: Flow) -> None:
-        """Ends a transfer without calling its ``done``."""
-        if flow.timer is not None:
-            flow.timer.cancel()
-        if self._remove(flow):
-            self._touch(flow.path)
+        """Ends a transfer without calling its ``done``; does nothing if there is none."""
+        if flow._done is None:
+            return
+        flow._done = None
+        if flow._timer is not None:
+            flow._timer.cancel()
+            flow._timer = None
+        if flow in self._fresh:
+            del self._fresh[flow]
+        elif flow._path:
+            self._ended[flow] = None
+            self._settle_later()
 
     def set_capacity(self, key: Hashable, rate: float) -> None:
-        """Changes a resource's capacity (bit/s); flows in progress go on at their new rates."""
+        """Changes a resource's capacity (bit/s); transfers under way go on at their new rates."""
         index = self._index[key]
         self._capacity[index] = float(rate)
-        self._touch((index,))
+        self._changed[index] = None
+        self._settle_later()
 
-    def rates(self) -> dict[Flow, float]:
-        """The current rate of every flow, bit/s, as of the last settling."""
-        return {flow: flow.rate for flows in self._flows for flow in flows}
+    def room(self, flow: Flow) -> float:
+        """Bit/s that a flow would get if it were alone."""
+        return min((self._capacity[index] for index in flow._path), default=float("inf"))
 
-    def _remove(self, flow: Flow) -> bool:
-        present = False
-        for index in flow.path:
-            present = self._flows[index].pop(flow, 0) is None or present
-        return present
-
-    def _touch(self, indices: Iterable[int]) -> None:
-        self._touched.update(dict.fromkeys(indices))
+    def _settle_later(self) -> None:
         if not self._settling:
             self._settling = True
-            self._loop.call_soon(self._settle)
+            self._loop.call_at_instant_end(self._settle)
 
-    def _settle(self) -> None:
-        """Brings the touched components up to date and gives their flows new rates."""
-        self._settling = False
-        flows, resources = self._component(self._touched)
-        self._touched = {}
-        now = self._loop.time()
-        for flow in flows:
-            flow.remaining -= flow.rate * (now - flow.since)
-            flow.since = now
-        rates = max_min_rates(
-            {flow: flow.path for flow in flows}, {r: self._capacity[r] for r in resources}
-        )
-        for flow, rate in rates.items():
-            if rate == flow.rate and flow.timer is not None:
-                continue
-            flow.rate = rate
-            if flow.timer is not None:
-                flow.timer.cancel()
-                flow.timer = None
-            if rate > 0:
-                end = now + max(flow.remaining, 0.0) / rate
-                flow.timer = self._loop.call_at(end, self._finish, flow)
-
-    def _component(self, seeds: Iterable[int]) -> tuple[dict[Flow, None], dict[int, None]]:
-        resources = dict.fromkeys(seeds)
-        flows: dict[Flow, None] = {}
-        frontier = list(resources)
-        while frontier:
-            for flow in self._flows[frontier.pop()]:
-                if flow not in flows:
-                    flows[flow] = None
-                    for index in flow.path:
-                        if index not in resources:
-                            resources[index] = None
-                            frontier.append(index)
-        return flows, resources
+    def _schedule(self, flow: Flow) -> None:
+        if flow.rate > 0:
+            end = self._loop._now + max(flow._remaining, 0.0) / flow.rate
+            flow._timer = self._loop.call_at(end, self._finish, flow)
 
     def _finish(self, flow: Flow) -> None:
-        left = flow.remaining - flow.rate * (self._loop.time() - flow.since)
-        if left > _DONE_BITS:
+        left = flow._remaining - flow.rate * (self._loop._now - flow._since)
+        if flow._path and abs(left) > _DONE_BITS + _DONE_S * flow.rate:
             raise AssertionError(f"a flow ended with {left} bits left")
-        self._remove(flow)
-        self._touch(flow.path)
-        flow.done()
+        done, flow._done, flow._timer = flow._done, None, None
+        assert done is not None
+        if flow._path:
+            self._ended[flow] = None
+            self._settle_later()
+        done()
+
+    def _settle(self) -> None:
+        """Gives new rates to all whom this instant's changes concern."""
+        self._settling = False
+        touched, self._changed = self._changed, {}
+        concerned: dict[Flow, None] = {}
+        for index in touched:
+            concerned.update(self._crossing[index])
+        for flow in self._ended:
+            flow.rate = 0.0
+            for index in flow._path:
+                del self._crossing[index][flow]
+                touched[index] = None
+            concerned.pop(flow, None)
+        self._ended.clear()
+        for flow in self._fresh:
+            flow._bottleneck = _NONE
+            for index in flow._path:
+                self._crossing[index][flow] = None
+                touched[index] = None
+        concerned.update(self._fresh)
+        self._fresh.clear()
+        for index in touched:
+            for flow in self._crossing[index]:
+                if flow._bottleneck == index:
+                    concerned[flow] = None
+        if concerned:
+            self._apply(self._fair_rates(concerned))
+
+    def _fair_rates(self, flows: dict[Flow, None]) -> dict[Flow, tuple[float, int]]:
+        """Max-min rates and bottlenecks of ``flows`` and of all that this concerns further."""
+        for tries in range(_LOCAL_TRIES + 1):
+            if tries == _LOCAL_TRIES:
+                flows = self._component(flows)
+            paths = {flow: flow._path for flow in flows}
+            others: dict[int, list[Flow]] = {}
+            left: dict[int, float] = {}
+            for path in paths.values():
+                for index in path:
+                    if index not in left:
+                        crossing = self._crossing[index]
+                        rest = [flow for flow in crossing if flow not in flows]
+                        left[index] = self._capacity[index]
+                        if rest:
+                            others[index] = rest
+                            left[index] -= sum(flow.rate for flow in rest)
+            rates, levels = fill(paths, left)
+            joining = self._joining(rates, levels, left, others)
+            if not joining:
+                break
+            flows = {**flows, **joining}
+        return rates
+
+    def _joining(
+        self,
+        rates: dict[Flow, tuple[float, int]],
+        levels: dict[int, float],
+        left: dict[int, float],
+        others: dict[int, list[Flow]],
+    ) -> dict[Flow, None]:
+        """The flows beside ``rates`` that these would leave without a bottleneck, or too fast."""
+        joining: dict[Flow, None] = {}
+        for index, rest in others.items():
+            level = levels.get(index)
+            if level is not None:
+                for flow in rest:
+                    slow = flow._bottleneck == index and flow.rate < level * (1 - _SAME)
+                    if slow or flow.rate > level * (1 + _SAME):
+                        joining[flow] = None
+                continue
+            relying = [flow for flow in rest if flow._bottleneck == index]
+            if not relying:
+                continue
+            full = left[index] <= _SAME * self._capacity[index]
+            top = max(rates[f][0] for f in self._crossing[index] if f in rates)
+            for flow in relying:
+                if not full or top > flow.rate * (1 + _SAME):
+                    joining[flow] = None
+        return joining
+
+    def _component(self, flows: Iterable[Flow]) -> dict[Flow, None]:
+        """All flows that share resources with these, directly or through others."""
+        found = dict.fromkeys(flows)
+        seen: set[int] = set()
+        waiting = list(found)
+        while waiting:
+            for index in waiting.pop()._path:
+                if index not in seen:
+                    seen.add(index)
+                    new = [flow for flow in self._crossing[index] if flow not in found]
+                    found.update(dict.fromkeys(new))
+                    waiting += new
+        return found
+
+    def _apply(self, rates: dict[Flow, tuple[float, int]]) -> None:
+        now = self._loop._now
+        for flow, (rate, bottleneck) in rates.items():
+            flow._bottleneck = bottleneck
+            old = flow.rate
+            if flow._timer is not None:
+                if abs(rate - old) <= _UNCHANGED * old:
+                    continue
+                flow._timer.cancel()
+                flow._timer = None
+            flow._remaining -= old * (now - flow._since)
+            flow._since = now
+            flow.rate = rate
+            self._schedule(flow)
+
+
+def fill(
+    paths: Mapping[F, Sequence[int]], left: dict[int, float]
+) -> tuple[dict[F, tuple[float, int]], dict[int, float]]:
+    """Progressive filling.
+
+    Args:
+      paths: the resources that each flow crosses, at least one.
+      left: bit/s that each resource has to give; what is left afterwards is left in it.
+
+    Returns:
+      Rate and bottleneck of every flow, and the rate of the flows that each bottleneck limits.
+    """
+    rates: dict[F, tuple[float, int]] = {}
+    levels: dict[int, float] = {}
+    if len(paths) == 1:
+        [(flow, path)] = paths.items()
+        tightest = min(path, key=left.__getitem__)
+        rate = max(left[tightest], 0.0)
+        for index in path:
+            left[index] -= rate
+        return {flow: (rate, tightest)}, {tightest: rate}
+    crossing: dict[int, list[F]] = {index: [] for index in left}
+    for flow, path in paths.items():
+        for index in path:
+            crossing[index].append(flow)
+    count = {index: len(flows) for index, flows in crossing.items()}
+    # A resource's share only grows while others fill up, so an entry may be out of date, never
+    # too large.
+    heap = [(left[index] / number, index) for index, number in count.items() if number]
+    heapq.heapify(heap)
+    while heap:
+        share, tightest = heapq.heappop(heap)
+        number = count[tightest]
+        if not number:
+            continue
+        level = max(left[tightest], 0.0) / number
+        if heap and level > share and level > heap[0][0]:
+            heapq.heappush(heap, (level, tightest))
+            continue
+        levels[tightest] = level
+        for flow in crossing[tightest]:
+            if flow not in rates:
+                rates[flow] = (level, tightest)
+                for index in paths[flow]:
+                    left[index] -= level
+                    count[index] -= 1
+    return rates, levels
 
 
 def max_min_rates(
-    paths: Mapping[Flow, Sequence[int]], capacity: Mapping[int, float]
-) -> dict[Flow, float]:
-    """Max-min fair rates by progressive filling.
+    paths: Mapping[F, Sequence[int]], capacity: Mapping[int, float]
+) -> dict[F, float]:
+    """Max-min fair rates, bit/s; a flow's own upper limit is a resource that only it crosses.
 
-    Args:
-      paths: resources that each flow crosses.
-      capacity: bit/s of each resource.
-
-    Returns:
-      bit/s of each flow, in the order of ``paths``.
+    >>> max_min_rates({"a": [0], "b": [0, 1], "c": [1]}, {0: 10.0, 1: 30.0})
+    {'a': 5.0, 'b': 5.0, 'c': 25.0}
     """
-    left = dict(capacity)
-    waiting: dict[int, dict[Flow, None]] = {resource: {} for resource in capacity}
-    for flow, path in paths.items():
-        for resource in path:
-            waiting[resource][flow] = None
-    rates = dict.fromkeys(paths, 0.0)
-    open_resources = {resource: flows for resource, flows in waiting.items() if flows}
-    while open_resources:
-        tightest = min(open_resources, key=lambda r: left[r] / len(open_resources[r]))
-        share = max(left[tightest], 0.0) / len(open_resources[tightest])
-        for flow in list(open_resources[tightest]):
-            rates[flow] = share
-            for resource in paths[flow]:
-                left[resource] -= share
-                flows = open_resources[resource]
-                flows.pop(flow, None)
-                if not flows:
-                    del open_resources[resource]
-    return rates
+    rates, _ = fill(paths, dict(capacity))
+    return {flow: rates[flow][0] for flow in paths}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 from geojax.hips.places import Place, Places
 from geojax.overlay.routes import routes as center_routes
@@ -33,55 +33,71 @@ def resources(wan: Wan, places: Places) -> dict[Hashable, float]:
     return found
 
 
-def node_routes(wan: Wan, places: Places) -> dict[Edge, Route]:
-    """The route of every ordered pair of nodes.
+class NodeRoutes:
+    """The routes between a run's nodes, by (source, target); each is made when it is asked for.
 
     The scheduler runs on its center's gateway host, as the local server does, so these two talk
     without a network. A worker reaches other centers through its gateway.
     """
-    view = wan.view()
-    paths = center_routes(view)
-    lan_delay = {center.name: center.lan_delay for center in wan.centers}
-    known = resources(wan, places)
 
-    def route(source: Place, target: Place) -> Route:
+    def __init__(self, wan: Wan, places: Places):
+        view = wan.view()
+        self._delay = view.delay
+        self._lan_delay = {center.name: center.lan_delay for center in wan.centers}
+        self._paths = center_routes(view)
+        self._places = {place.name: place for place in places.all}
+        self._known = resources(wan, places)
+        self._routes: dict[Edge, Route] = {}
+
+    def __getitem__(self, pair: Edge) -> Route:
+        """The route of an ordered pair of nodes; ``KeyError`` if there are no such nodes."""
+        route = self._routes.get(pair)
+        if route is None:
+            source, target = pair
+            route = self._route(self._places[source], self._places[target])
+            self._routes[pair] = route
+        return route
+
+    def _route(self, source: Place, target: Place) -> Route:
         crossed: list[Hashable] = []
         delay = 0.0
-        leaves_host = source.role == "worker" or target.role == "worker"
-        same = source.center == target.center
-        if source.role == "worker" or (same and leaves_host):
-            crossed.append(("up", source.name if source.role == "worker" else source.center))
-            delay += lan_delay[source.center]
-            if not same:
-                crossed.append(("down", source.center))
-        if not same:
-            path = paths[source.center, target.center]
-            for here, there in itertools.pairwise(path):
+        if source.center == target.center:
+            if source.role == "worker" or target.role == "worker":
+                crossed = [("up", _host(source)), ("down", _host(target))]
+                delay = self._lan_delay[source.center]
+        else:
+            if source.role == "worker":
+                crossed += [("up", source.name), ("down", source.center)]
+                delay += self._lan_delay[source.center]
+            for here, there in itertools.pairwise(self._paths[source.center, target.center]):
                 crossed += [("egress", here), ("link", here, there), ("ingress", there)]
-                delay += view.delay[here, there]
+                delay += self._delay[here, there]
             if target.role == "worker":
-                crossed.append(("up", target.center))
-                delay += lan_delay[target.center]
-        if target.role == "worker" or (same and leaves_host):
-            crossed.append(("down", target.name if target.role == "worker" else target.center))
-        return Route(tuple(key for key in crossed if key in known), delay)
-
-    return {
-        (source.name, target.name): route(source, target)
-        for source in places.all
-        for target in places.all
-        if source.name != target.name
-    }
+                crossed += [("up", target.center), ("down", target.name)]
+                delay += self._lan_delay[target.center]
+        return Route(tuple(key for key in crossed if key in self._known), delay)
 
 
-def hops(wan: Wan, places: Places) -> dict[Edge, tuple[Edge, ...]]:
-    """The directed WAN links that a message between two nodes crosses."""
-    paths = center_routes(wan.view())
-    return {
-        (source.name, target.name): ()
-        if source.center == target.center
-        else tuple(itertools.pairwise(paths[source.center, target.center]))
-        for source in places.all
-        for target in places.all
-        if source.name != target.name
-    }
+def _host(place: Place) -> str:
+    """Whose LAN port a node uses: its own if it is a worker, else its center's gateway's."""
+    return place.name if place.role == "worker" else place.center
+
+
+def hops(wan: Wan, places: Places) -> Mapping[Edge, tuple[Edge, ...]]:
+    """The directed WAN links that a message between two nodes crosses, by (source, target)."""
+    return _Hops(wan, places)
+
+
+class _Hops(dict[Edge, tuple[Edge, ...]]):
+    """Filled as it is asked: few pairs of a large WAN ever talk."""
+
+    def __init__(self, wan: Wan, places: Places):
+        super().__init__()
+        self._paths = center_routes(wan.view())
+        self._center = {place.name: place.center for place in places.all}
+
+    def __missing__(self, pair: Edge) -> tuple[Edge, ...]:
+        here, there = (self._center[name] for name in pair)
+        crossed = () if here == there else tuple(itertools.pairwise(self._paths[here, there]))
+        self[pair] = crossed
+        return crossed

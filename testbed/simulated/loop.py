@@ -2,7 +2,8 @@
 
 When every task waits, the clock moves to the next scheduled callback; callbacks of equal time run
 in the order in which they were scheduled. Whatever could make two runs differ, or wait for the
-real world (threads, sockets, subprocesses, signals), is refused.
+real world (threads, sockets, subprocesses, signals), is refused, and an error in a callback, which
+asyncio would only log, ends the simulation.
 """
 
 from __future__ import annotations
@@ -10,73 +11,121 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any, NoReturn, TypeVar
 
 from geojax.errors import GeojaxError
 
 T = TypeVar("T")
+_FEW = 1000  # cancelled timers that are not worth clearing away
 
 
 class NothingLeft(GeojaxError):
     """Every task of a simulation waits, and nothing is scheduled that could wake one."""
 
 
-class _Timer(asyncio.TimerHandle):
-    """A timer that is ordered by time, then by when it was scheduled."""
-
-    __slots__ = ("number",)
-    number: int
-
-    def __lt__(self, other: Any) -> bool:
-        return (self._when, self.number) < (other._when, other.number)  # type: ignore[attr-defined]
-
-
 class VirtualLoop(asyncio.BaseEventLoop):
     """An event loop on virtual time, starting at 0 s."""
+
+    _ready: Any  # asyncio's queue of handles that run next
+    _stopping: bool
 
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
         self._number = 0
+        self._cancelled = 0
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._endings: list[Callable[[], None]] = []
+        self._error: BaseException | None = None
 
     def time(self) -> float:
         """Virtual seconds."""
         return self._now
 
-    def call_at(self, when: float, callback: Callable, *args: Any, context: Any = None) -> _Timer:
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
         """Schedules a callback; one whose time is past runs at once, in its turn."""
-        self._check_closed()  # type: ignore[attr-defined]
-        timer = _Timer(max(when, self._now), callback, args, self, context)
-        timer.number = self._number
+        if when < self._now:
+            when = self._now
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, self._number, timer))
         self._number += 1
-        heapq.heappush(self._scheduled, timer)  # type: ignore[attr-defined]
         timer._scheduled = True  # type: ignore[attr-defined]
         return timer
 
+    def call_at_instant_end(self, callback: Callable[[], None]) -> None:
+        """Schedules a callback for when nothing else is left to do at this instant.
+
+        What it schedules for the same instant still runs before the clock moves.
+        """
+        self._endings.append(callback)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Keeps the error of a callback, with which the loop then ends; reports others."""
+        if "handle" in context and self._error is None:
+            self._error = context.get("exception")
+        else:
+            super().call_exception_handler(context)
+
     def _run_once(self) -> None:
-        ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]
+        ready = self._ready
         if not ready:
-            while scheduled and scheduled[0]._cancelled:
-                heapq.heappop(scheduled)._scheduled = False
-            if scheduled:
-                self._now = scheduled[0]._when
-                while scheduled and scheduled[0]._when == self._now:
-                    timer = heapq.heappop(scheduled)
-                    timer._scheduled = False
-                    ready.append(timer)
-            elif not self._stopping:  # type: ignore[attr-defined]
-                raise NothingLeft(f"at {self._now:.6f} s: {self._waiting()}")
+            self._advance()
         for _ in range(len(ready)):
             handle = ready.popleft()
             if not handle._cancelled:
                 handle._run()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _advance(self) -> None:
+        """Ends this instant, moves the clock to the next one and makes its timers ready."""
+        timers, ready = self._timers, self._ready
+        while True:
+            while timers and timers[0][2]._cancelled:  # type: ignore[attr-defined]
+                heapq.heappop(timers)[2]._scheduled = False  # type: ignore[attr-defined]
+                self._cancelled -= 1
+            if not self._endings or (timers and timers[0][0] == self._now):
+                break
+            endings, self._endings = self._endings, []
+            for ending in endings:
+                ending()
+            if ready:
+                return
+        if not timers:
+            if self._stopping:
+                return
+            raise NothingLeft(f"at {self._now:.6f} s: {self._waiting()}")
+        now = self._now = timers[0][0]
+        while timers and timers[0][0] == now:
+            timer = heapq.heappop(timers)[2]
+            timer._scheduled = False  # type: ignore[attr-defined]
+            if timer._cancelled:  # type: ignore[attr-defined]
+                self._cancelled -= 1
+            else:
+                ready.append(timer)
 
     def _waiting(self) -> str:
         tasks = sorted(task.get_name() for task in asyncio.all_tasks(self))
         return "all tasks wait for each other: " + ", ".join(tasks)
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Cancelled timers are dropped when their time comes."""
+        """Cancelled timers are dropped when their time comes, or when they are the majority."""
+        if not handle._scheduled:  # type: ignore[attr-defined]
+            return
+        self._cancelled += 1
+        if self._cancelled > _FEW and 2 * self._cancelled > len(self._timers):
+            live = [entry for entry in self._timers if entry[2] is not handle]
+            self._timers = [entry for entry in live if not entry[2]._cancelled]  # type: ignore[attr-defined]
+            heapq.heapify(self._timers)
+            self._cancelled = 0
 
     def _write_to_self(self) -> None:
         """Nobody sleeps in this loop, so nobody needs waking."""
@@ -85,6 +134,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """There are no file events here."""
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        del args, kwargs
         raise RuntimeError("a simulation may not use threads, sockets, signals or subprocesses")
 
     run_in_executor = _refuse  # type: ignore[assignment]
@@ -94,9 +144,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
     create_datagram_endpoint = _refuse  # type: ignore[assignment]
     subprocess_exec = _refuse  # type: ignore[assignment]
     subprocess_shell = _refuse  # type: ignore[assignment]
-    add_reader = _refuse
-    add_writer = _refuse
-    add_signal_handler = _refuse
+    add_reader = _refuse  # type: ignore[assignment]
+    add_writer = _refuse  # type: ignore[assignment]
+    add_signal_handler = _refuse  # type: ignore[assignment]
+
+
+def virtual_loop() -> VirtualLoop:
+    """The loop that runs the caller, which must be a simulation's."""
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, VirtualLoop):
+        raise RuntimeError("this needs a simulation's event loop: see run_virtual")
+    return loop
 
 
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:

@@ -49,7 +49,12 @@ class VirtualMachine:
         """Does the work now and lets its cost pass."""
         result = work()
         done = self._loop.create_future()
-        self.after(kind, nbytes, lambda: done.cancelled() or done.set_result(None))
+
+        def finish() -> None:
+            if not done.cancelled():
+                done.set_result(None)
+
+        self.after(kind, nbytes, finish)
         await done
         return result
 

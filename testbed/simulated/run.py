@@ -15,8 +15,8 @@ from geojax.telemetry.recorder import Recorder, Span
 from geojax.telemetry.report import report
 from geojax.wire.message import Kind, Message
 from testbed.faults import Fault
-from testbed.simulated.links import node_routes, resources
-from testbed.simulated.loop import run_virtual
+from testbed.simulated.links import NodeRoutes, resources
+from testbed.simulated.loop import run_virtual, virtual_loop
 from testbed.simulated.machine import VirtualMachine
 from testbed.simulated.transport import SimulatedNetwork
 from testbed.wan import Wan
@@ -47,7 +47,7 @@ async def _simulate(
     config, places = setup.config, setup.places
     factor = config.testbed.goodput_factor
     capacities = {key: rate * factor for key, rate in resources(wan, places).items()}
-    network = SimulatedNetwork(capacities, node_routes(wan, places))
+    network = SimulatedNetwork(capacities, NodeRoutes(wan, places), virtual_loop())
     parts: dict[str, tuple[Any, ...]] = {}
     for place in places.all:
         clock = Clock()

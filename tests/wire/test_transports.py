@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ from geojax.wire.frame import wire_bytes
 from geojax.wire.message import FRAGMENT_BYTES, Kind, Message
 from geojax.wire.tcp import TcpTransport
 from geojax.wire.transport import Lost, Received, Transport
+from testbed.simulated.loop import run_virtual, virtual_loop
+from testbed.simulated.transport import Route, SimulatedNetwork
 
 PATIENCE_S = 30.0  # on the row's clock; every wait below ends long before
 
@@ -69,7 +72,37 @@ class TcpNetwork:
             await node.close()
 
 
-ROWS = [Row("tcp", TcpNetwork, asyncio.run)]
+class Between(dict[tuple[str, str], Route]):
+    """Routes of 80 Mbit/s and 10 ms between any two of a few names."""
+
+    def __missing__(self, pair: tuple[str, str]) -> Route:
+        if not set(pair) <= set("abcd"):
+            raise KeyError(pair)
+        return Route((pair,), 0.01)
+
+
+class Simulated:
+    """The simulated transport on virtual time."""
+
+    def __init__(self) -> None:
+        capacities = dict.fromkeys(itertools.permutations("abcd", 2), 80e6)
+        self._network = SimulatedNetwork(capacities, Between(), virtual_loop())
+
+    async def make(self, names: Sequence[str]) -> dict[str, Transport]:
+        nodes: dict[str, Transport] = {name: self._network.transport(name) for name in names}
+        for node in nodes.values():
+            await node.start()
+        return nodes
+
+    async def kill(self, name: str) -> None:
+        self._network.kill(name)
+
+    async def close(self) -> None:
+        for node in list(self._network.nodes.values()):
+            await node.close()
+
+
+ROWS = [Row("tcp", TcpNetwork, asyncio.run), Row("simulated", Simulated, run_virtual)]
 
 
 def on_every_transport(scenario: Callable[[Network], Awaitable[None]]) -> Callable[[Row], None]:

@@ -1,0 +1,124 @@
+"""What TCP adds to a fluid transfer: set-up, slow start, the window that stays.
+
+A connection is set up by its first message, which costs one round trip. It then sends its window,
+10 segments at first (RFC 6928), at the fair rate of its path, waits until one round trip after the
+window's first byte, when the acknowledgements are in, and doubles the window (RFC 5681, §3.1). A
+window that takes a round trip or longer to leave fills the path: from then on the acknowledgements
+of its beginning release more before its end has left, and the connection sends without pause. The
+window is the connection's, not the message's: it is kept from message to message and over idle
+times, as with ``tcp_slow_start_after_idle=0``.
+
+What it leaves out: losses, and the halving and recovery of windows after them (on average they are
+in the goodput factor); queues, whose delay would add to the round trip; the growth of the window
+when a path becomes faster later; limits of socket buffers.
+
+A control message of one segment or less leaves at the full rate of its path and takes nothing from
+others: its bytes are few, and there are many such messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+
+from testbed.simulated.fluid import FluidNetwork
+from testbed.simulated.loop import VirtualLoop
+
+SEGMENT_BYTES = 1448  # an Ethernet frame's worth, less IP and TCP headers with timestamps
+INITIAL_SEGMENTS = 10
+
+
+class Connection:
+    """One direction between two nodes.
+
+    Args:
+      fluid: the network.
+      path: the resources that it crosses.
+      round_trip: propagation delay there and back, s; with 0 no window is ever in the way.
+      loop: the clock.
+    """
+
+    def __init__(
+        self, fluid: FluidNetwork, path: Sequence[Hashable], round_trip: float, loop: VirtualLoop
+    ):
+        self._fluid, self._loop = fluid, loop
+        self._flow = fluid.flow(path)
+        self._round_trip = round_trip
+        self._ready_at = loop.time() + round_trip  # set up, or the last window acknowledged
+        self._window = INITIAL_SEGMENTS * SEGMENT_BYTES
+        self._credit = self._window  # bytes of the window that may still leave
+        self._began: float | None = None  # when the window's first byte left
+        self._filled = round_trip == 0.0  # the path is: no more pauses
+        self._left = 0  # bytes of the message that have not been given to the network
+        self._done: Callable[[], None] = _nothing
+        self._timer: asyncio.TimerHandle | None = None
+
+    def send(self, nbytes: int, done: Callable[[], None], *, urgent: bool = False) -> None:
+        """Sends one message; ``done()`` when its last byte has left, and the next may follow.
+
+        Args:
+          nbytes: its size, frames included.
+          done: may call :meth:`send` again.
+          urgent: it is a control message.
+        """
+        self._left, self._done = nbytes, done
+        if self._loop._now < self._ready_at and self._began is None:
+            self._timer = self._loop.call_at(self._ready_at, self._begin, urgent)
+        else:
+            self._begin(urgent)
+
+    def abort(self) -> None:
+        """Drops the message that is on its way."""
+        self._fluid.cancel(self._flow)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _begin(self, urgent: bool) -> None:
+        self._timer = None
+        if urgent and self._left <= SEGMENT_BYTES:
+            room = self._fluid.room(self._flow)
+            if room > 0:
+                end = self._loop._now + self._left * 8.0 / room
+                self._timer = self._loop.call_at(end, self._urgent_left)
+                return
+        if self._filled:
+            self._fluid.start(self._flow, self._left, self._done)
+        else:
+            self._next_part()
+
+    def _urgent_left(self) -> None:
+        self._timer = None
+        self._done()
+
+    def _next_part(self) -> None:
+        """Sends what the window allows of the message."""
+        now = self._loop._now
+        self._timer = None
+        if self._began is None or now >= self._ready_at:
+            if self._credit == 0:
+                self._window *= 2
+            self._credit, self._began = self._window, now
+            self._ready_at = now + self._round_trip
+        elif self._credit == 0:
+            self._timer = self._loop.call_at(self._ready_at, self._next_part)
+            return
+        part = min(self._left, self._credit)
+        self._fluid.start(self._flow, part, partial(self._part_left, part))
+
+    def _part_left(self, part: int) -> None:
+        self._left -= part
+        self._credit -= part
+        if self._credit == 0 and self._loop._now >= self._ready_at:
+            self._filled = True
+        if self._left == 0:
+            self._done()
+        elif self._filled:
+            self._fluid.start(self._flow, self._left, self._done)
+        else:
+            self._next_part()
+
+
+def _nothing() -> None:
+    """What is to be done when no message has been sent yet."""
