@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from geojax.center.optimizers import check_optimizer
 from geojax.center.outer import OuterOptimizer, PlainSgd, build_outer_optimizer
 from geojax.center.pace import build_pace
 from geojax.center.spec import VectorSpec
 from geojax.center.trainer import build_spec, build_trainer, initial_vector
 from geojax.compression.registry import build_codec
-from geojax.config import RunConfig
+from geojax.config import OptimizerConfig, RunConfig
 from geojax.data.dataset import Dataset, load_dataset
 from geojax.data.partitions import PARTITIONS, partition
 from geojax.errors import ConfigError
@@ -122,6 +123,10 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
     for center in config.pace.centers:
         if center not in places.servers:
             raise ConfigError("pace.centers", center, f"valid: {', '.join(places.servers)}")
+    check_optimizer(config.optimizer, _rate(config, config.optimizer))
+    if config.outer_optimizer.name != "auto":
+        outer = config.outer_optimizer
+        check_optimizer(outer, _rate(config, outer), key="outer_optimizer")
     algorithm = build_sync(config.sync)
     codec = build_codec(config.compression)
     build_selection(config.selection)
@@ -236,7 +241,7 @@ def _worker(
         worker_index=index,
         worker_count=len(setup.places.trainers),
     )
-    trainer.warm_up()
+    trainer.warm_up(gradient=not algorithm.offer.inner, step=algorithm.offer.inner)
     worker = Worker(
         trainer, algorithm, machine=machine, clock=clock, recorder=recorder,
         pace=build_pace(config, setup.places.trainers, name),
@@ -356,12 +361,14 @@ def build_outer(config: RunConfig, algorithm: SyncAlgorithm, spec: VectorSpec) -
     optimizer where gradients are merged, plain averaging (a step of length one) where deltas are.
     A synthetic model is always averaged.
     """
-    outer, rate = config.outer_optimizer, config.outer_optimizer.lr
+    outer = config.outer_optimizer
     synthetic = config.model.name == SYNTHETIC
     if outer.name == "auto" and (synthetic or algorithm.outer_default == "average"):
         return PlainSgd(1.0, spec)
     if outer.name == "auto":
-        outer, rate = config.optimizer, config.optimizer.lr
-    return build_outer_optimizer(
-        outer, config.lr if rate is None else rate, spec, synthetic=synthetic
-    )
+        outer = config.optimizer
+    return build_outer_optimizer(outer, _rate(config, outer), spec, synthetic=synthetic)
+
+
+def _rate(config: RunConfig, optimizer: OptimizerConfig) -> float:
+    return config.lr if optimizer.lr is None else optimizer.lr
