@@ -1,8 +1,8 @@
 """How fast the TCP transport is on this machine: ``python -m experiments.bench.wire``.
 
 Two processes (spawned) talk over loopback. Bandwidth: 64 MiB messages one way. Frames: messages
-of one full 256 KiB frame, whose time is split into the checksum (twice, on both sides) and all
-else. Small messages: one way in a stream, and there and back one by one.
+of one full 256 KiB frame. Small messages: one way in a stream, and there and back one by one. CPU
+time, of both processes together, says more than elapsed time where the machine is busy.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import statistics
 import time
 import zlib
 from multiprocessing.connection import Connection
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -46,11 +47,11 @@ async def _echo(address: tuple[str, int], pipe: Connection) -> None:
     )
     await transport.start()
     pipe.send(transport.address)
-    answer = Message(Kind.CONTROL, body={"type": "answer"})
     while True:
         body = (await _receive(transport)).body or {}
         if body.get("answer"):
-            transport.send("bench", answer)
+            answer = {"type": "answer", "cpu_s": time.process_time()}
+            transport.send("bench", Message(Kind.CONTROL, body=answer))
         if body.get("end"):
             break
     await transport.close()
@@ -60,14 +61,31 @@ def _echo_process(address: tuple[str, int], pipe: Connection) -> None:
     asyncio.run(_echo(address, pipe))
 
 
-async def _one_way(transport: TcpTransport, message: Message, count: int) -> float:
-    """Seconds per message, of ``count`` sent in a row and acknowledged after the last."""
-    start = time.perf_counter()
-    for _ in range(count):
-        transport.send("echo", message)
+class Cost(NamedTuple):
+    """What one message takes, in seconds."""
+
+    wall: float
+    cpu: float  # of both processes together
+
+
+async def _ask(transport: TcpTransport) -> float:
+    """Waits until the other process has taken everything; returns the CPU time of both, s."""
     transport.send("echo", Message(Kind.CONTROL, body={"answer": True}))
-    await _receive(transport)
-    return (time.perf_counter() - start) / count
+    answer = await _receive(transport)
+    return time.process_time() + (answer.body or {})["cpu_s"]
+
+
+async def _one_way(transport: TcpTransport, message: Message, count: int, repeats: int = 1) -> Cost:
+    """The median cost of a message among ``count`` sent in a row."""
+    costs = []
+    for _ in range(repeats):
+        cpu = await _ask(transport)
+        start = time.perf_counter()
+        for _ in range(count):
+            transport.send("echo", message)
+        cpu = await _ask(transport) - cpu
+        costs.append(Cost((time.perf_counter() - start) / count, cpu / count))
+    return Cost(*(statistics.median(column) for column in zip(*costs, strict=True)))
 
 
 async def _round_trip(transport: TcpTransport, count: int) -> float:
@@ -75,8 +93,7 @@ async def _round_trip(transport: TcpTransport, count: int) -> float:
     times = []
     for _ in range(count):
         start = time.perf_counter()
-        transport.send("echo", Message(Kind.CONTROL, body={"answer": True}))
-        await _receive(transport)
+        await _ask(transport)
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 
@@ -107,11 +124,9 @@ async def _bench(repeats: int) -> Table:
         frame = Message(Kind.OFFER, payload=np.ones(FRAGMENT_BYTES, np.uint8))
         small = Message(Kind.CONTROL, body={"type": "beat"})
         await _one_way(transport, large, 1)  # connections and buffers are warm after it
-        large_s = statistics.median([await _one_way(transport, large, 4) for _ in range(repeats)])
-        frame_s = statistics.median([await _one_way(transport, frame, 500) for _ in range(repeats)])
-        small_s = statistics.median(
-            [await _one_way(transport, small, 5000) for _ in range(repeats)]
-        )
+        of_large = await _one_way(transport, large, 4, repeats)
+        of_frame = await _one_way(transport, frame, 500, repeats)
+        of_small = await _one_way(transport, small, 5000, repeats)
         trip_s = await _round_trip(transport, 1000)
         transport.send("echo", Message(Kind.CONTROL, body={"end": True}))
     finally:
@@ -122,14 +137,25 @@ async def _bench(repeats: int) -> Table:
     table = Table(title="TCP transport on loopback, two processes")
     table.add_column("what")
     table.add_column("median", justify="right")
-    for what, figure in (
-        ("64 MiB messages", f"{wire_bytes(large) * 8 / large_s / 1e9:.1f} Gbit/s"),
-        ("256 KiB frame", f"{frame_s * 1e6:.0f} µs"),
-        ("  its checksum, each side", f"{checksum_s * 1e6:.0f} µs"),
-        ("small message, in a stream", f"{small_s * 1e6:.1f} µs"),
-        ("small message, there and back", f"{trip_s * 1e6:.0f} µs"),
-    ):
-        table.add_row(what, figure)
+    table.add_column("CPU, both sides", justify="right")
+    gigabits = wire_bytes(large) * 8 / 1e9
+    rows = (
+        (
+            "64 MiB messages",
+            f"{gigabits / of_large.wall:.1f} Gbit/s",
+            f"{of_large.cpu / gigabits:.2f} s/Gbit",
+        ),
+        ("256 KiB frame", f"{of_frame.wall * 1e6:.0f} µs", f"{of_frame.cpu * 1e6:.0f} µs"),
+        ("  its checksums", "", f"{2 * checksum_s * 1e6:.0f} µs"),
+        (
+            "small message, in a stream",
+            f"{of_small.wall * 1e6:.1f} µs",
+            f"{of_small.cpu * 1e6:.1f} µs",
+        ),
+        ("small message, there and back", f"{trip_s * 1e6:.0f} µs", ""),
+    )
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

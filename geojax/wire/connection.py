@@ -30,8 +30,6 @@ FIRST_BACKOFF_S = 0.02  # between two attempts to dial; grows by half each time
 LAST_BACKOFF_S = 0.25
 ANSWER_TIMEOUT_S = 1.0  # for the one small frame that a receiver writes back
 
-_POLLRDHUP = getattr(select, "POLLRDHUP", 0)
-
 
 class RefusalError(WireError):
     """A connection that the receiver does not want; the reason is told to the dialer."""
@@ -300,15 +298,6 @@ class Incoming(Connection):
         self.source = source
         self._adopt(sock)
         self._cut_reason: str | None = None
-
-    def ending(self) -> bool:
-        """Whether the other side has ended it, though not everything was read yet."""
-        with self._lock:
-            if self._socket is None:
-                return True
-            poller = select.poll()
-            poller.register(self._socket, _POLLRDHUP)
-            return bool(poller.poll(0))
 
     def cut(self, reason: str) -> None:
         """Ends it after what has already arrived; ``reason`` is reported as its end."""

@@ -89,6 +89,12 @@ class SendQueue:
                 heapq.heappush(self._heap, (priority, arrival, entry))
         return Outbound(entry.message, arrival, first, not entry.remaining, head, payload)
 
+    @property
+    def unsent(self) -> int:
+        """Messages that have not left, or not all of them."""
+        with self._lock:
+            return len(self._heap)
+
     def finish(self) -> None:
         """Says that nothing more will be pushed."""
         with self._lock:

@@ -148,7 +148,8 @@ class TcpTransport:
             if outgoing is None:
                 outgoing = state.outgoing = Outgoing(self, peer, self._addresses[peer])
                 self._start_thread(outgoing.thread)
-        outgoing.queue.push(message, priority)
+            # Under the lock: what is pushed before ``ended`` is missed there, if it did not leave.
+            outgoing.queue.push(message, priority)
 
     async def receive(self) -> Received | Lost:
         """The next message from any peer, or the news that a peer is gone.
@@ -175,6 +176,7 @@ class TcpTransport:
                         state.incoming.say_goodbye()
                 for stranger in self._strangers:
                     stranger.abort()
+            self._changed.notify_all()
             self._close_listener()
         try:
             if threads:
@@ -192,6 +194,7 @@ class TcpTransport:
         """Ends every connection without a goodbye, as a crash would; :meth:`close` it after."""
         with self._changed:
             self._closing = True
+            self._changed.notify_all()
             self._close_listener()
         self._abort_connections()
 
@@ -227,16 +230,15 @@ class TcpTransport:
             raise RefusalError(f"name: expected one of {names}; came {peer!r:.100}")
         with self._changed:
             state = self._peers[peer]
-            previous = state.incoming
-            if previous is not None and previous.ending():
-                # The peer came back before all of its former connection was read.
-                self._changed.wait_for(lambda: state.incoming is None, self.connect_timeout)
-            if state.incoming is not None:
-                raise RefusalError(
-                    f"name: {peer} is already connected from {state.incoming.source}"
-                )
+            # A peer that comes back may be here before all of its former connection was read.
+            self._changed.wait_for(
+                lambda: state.incoming is None or self._closing, self.connect_timeout
+            )
             if self._closing:
                 raise RefusalError(f"{self.name} is closing")
+            if state.incoming is not None:
+                source = state.incoming.source
+                raise RefusalError(f"name: {peer} is already connected from {source}")
             self._strangers.discard(incoming)
             state.incoming = incoming
             state.lost = state.departed = False
@@ -292,10 +294,9 @@ class TcpTransport:
             if connection.peer is None:
                 return
             state = self._peers[connection.peer]
-            departed = state.departed
-            if isinstance(connection, Outgoing) and connection is state.outgoing:
+            reason = self._loss(connection, state, reason)
+            if connection is state.outgoing:
                 state.outgoing = None
-                departed = departed and connection.established  # else it was called in vain
             elif connection is state.incoming:
                 state.incoming = None
                 self._changed.notify_all()
@@ -303,8 +304,24 @@ class TcpTransport:
                 return
             if reason is None:
                 state.departed = True
-            elif not (self._closing or departed):
+            elif not self._closing:
                 self._give_up(connection.peer, state, reason)
+
+    def _loss(
+        self, connection: Outgoing | Incoming, state: _Peer, reason: str | None
+    ) -> str | None:
+        """Why the end of a connection is a loss, or None when it is none.
+
+        After a goodbye no end is a loss, unless messages were left that it came too soon for.
+        """
+        if reason is not None and not state.departed:
+            return reason
+        if isinstance(connection, Incoming):
+            return None
+        if not connection.established:
+            return reason
+        unsent = connection.queue.unsent
+        return f"said goodbye before {unsent} messages to it had left" if unsent else None
 
     def _give_up(self, peer: str, state: _Peer, reason: str) -> None:
         """Ends the peer's other connection too and reports the loss; the lock is held."""

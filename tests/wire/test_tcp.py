@@ -90,6 +90,12 @@ def encoded(message: Message) -> bytes:
     return b"".join(head + bytes(payload) for head, payload in frames_of(message))
 
 
+def _read_to_end(sock: socket.socket, most: int) -> None:
+    """Reads until the other side ends it, or ``most`` bytes have come."""
+    while most > 0 and (data := sock.recv(min(most, 1 << 16))):
+        most -= len(data)
+
+
 def hello(**changes: Any) -> bytes:
     body = {"name": "b", "to": "a", "run_id": "run", "protocol": PROTOCOL_VERSION} | changes
     return encoded(Message(Kind.HELLO, body=body))
@@ -216,7 +222,7 @@ def test_the_dialer_learns_why_it_was_refused() -> None:
 
 def test_a_second_connection_of_one_name_is_refused() -> None:
     async def scenario() -> None:
-        a, b = node("a", names("a", "b")), node("b", names("a", "b"))
+        a, b = node("a", names("a", "b"), connect_timeout=0.1), node("b", names("a", "b"))
         async with started(a, b):
             b.send("a", PING)
             await message(a, "b")
@@ -393,13 +399,41 @@ def test_a_peer_that_comes_back_before_its_end_was_read_is_not_a_second_one() ->
         a = node("a", names("a", "b"))
         async with started(a):
             big = encoded(Message(Kind.OFFER, payload=np.zeros(64 * FRAGMENT_BYTES, np.uint8)))
-            await asyncio.to_thread(answer_to, a.address, hello(), big)
-            answer = await asyncio.to_thread(answer_to, a.address, hello(), encoded(PING))
+            with closing(socket.create_connection(a.address)) as former:
+                await asyncio.to_thread(former.sendall, hello() + big)
+                former.shutdown(socket.SHUT_WR)  # what the death of the process does
+                answer = await asyncio.to_thread(answer_to, a.address, hello(), encoded(PING))
             assert b"refused" not in answer
             kinds = [type(item) for item in [await a.receive() for _ in range(4)]]
             assert kinds == [Received, Lost, Received, Lost]
 
     run(scenario())
+
+
+def test_one_broken_direction_ends_the_other() -> None:
+    """Peer ``b`` by hand: its two connections with ``a`` end one at a time."""
+
+    async def scenario(breaks_outgoing: bool) -> None:
+        with closing(socket.socket()) as listener:
+            listener.bind(LOCAL)
+            listener.listen()
+            a = node("a", {"b": listener.getsockname()})
+            async with started(a):
+                to_a = socket.create_connection(a.address, timeout=PATIENCE_S)
+                a.send("b", PING)
+                from_a, _ = await asyncio.to_thread(listener.accept)
+                with closing(to_a), closing(from_a):
+                    from_a.settimeout(PATIENCE_S)
+                    to_a.sendall(hello() + encoded(PING))
+                    await message(a, "b")
+                    broken, left = (from_a, to_a) if breaks_outgoing else (to_a, from_a)
+                    broken.shutdown(socket.SHUT_RDWR)
+                    await lost(a, "b")
+                    await asyncio.to_thread(_read_to_end, left, 1 << 20)
+                    assert await rest(a) == []
+
+    run(scenario(breaks_outgoing=True))
+    run(scenario(breaks_outgoing=False))
 
 
 def test_a_peer_may_listen_later_than_it_is_called() -> None:
@@ -426,6 +460,9 @@ def test_a_peer_that_never_listens_is_lost_once() -> None:
                 a.send("b", PING)
                 assert "no connection to 127.0.0.1:" in await lost(a, "b")
                 a.send("b", PING)
+                again = a._peers["b"].outgoing
+                assert again is not None
+                await asyncio.to_thread(again.thread.join)
                 assert await rest(a) == []
 
     run(scenario())
@@ -441,6 +478,54 @@ def test_a_peer_that_said_goodbye_is_lost_only_when_it_is_called_again() -> None
             a.send("b", PING)
             async with asyncio.timeout(5.0):  # a goodbye is believed: one attempt is enough
                 assert "no connection" in await lost(a, "b")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"bye": True}, "said goodbye before 1 messages to it had left"),
+        ({"refused": "no"}, "refused the connection: no"),
+    ],
+)
+def test_the_last_word_is_heard_behind_a_broken_pipe(body: dict[str, Any], reason: str) -> None:
+    def answer_and_break(listener: socket.socket) -> None:
+        sock, _ = listener.accept()
+        with closing(sock):  # with unread data: the kernel resets the connection
+            sock.sendall(encoded(Message(Kind.HELLO, body=body)))
+
+    async def scenario() -> None:
+        with closing(socket.socket()) as listener:
+            listener.bind(LOCAL)
+            listener.listen()
+            a = node("a", {"b": listener.getsockname()})
+            async with started(a):
+                a.send("b", Message(Kind.OFFER, payload=np.zeros(64 * FRAGMENT_BYTES, np.uint8)))
+                await asyncio.to_thread(answer_and_break, listener)
+                assert await lost(a, "b") == reason
+
+    run(scenario())
+
+
+def test_a_goodbye_that_leaves_messages_behind_is_a_loss() -> None:
+    def say_goodbye(listener: socket.socket) -> None:
+        sock, _ = listener.accept()
+        with closing(sock):
+            sock.sendall(encoded(Message(Kind.HELLO, body={"bye": True})))
+            _read_to_end(sock, 1 << 30)
+
+    async def scenario() -> None:
+        with closing(socket.socket()) as listener:
+            listener.bind(LOCAL)
+            listener.listen()
+            a = node("a", {"b": listener.getsockname()})
+            async with started(a):
+                big = Message(Kind.OFFER, payload=np.zeros(64 * FRAGMENT_BYTES, np.uint8))
+                for _ in range(3):
+                    a.send("b", big)
+                await asyncio.to_thread(say_goodbye, listener)
+                assert "said goodbye before 3 messages" in await lost(a, "b")
 
     run(scenario())
 
