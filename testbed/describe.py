@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -37,7 +36,7 @@ def describe(wan: Wan) -> dict[str, Any]:
         "server_center": wan.server_center,
         "bandwidth_scale": wan.bandwidth_scale,
         "delay_scale": wan.delay_scale,
-        "dynamics": {"kind": wan.dynamics.kind, **asdict(wan.dynamics)},
+        "dynamics": wan.dynamics.summary(),
         "centers": [_center(wan, view, index) for index in range(len(wan.centers))],
         "links": [
             {

@@ -6,23 +6,20 @@ A configuration either writes the WAN out::
     links:
       - {between: [c1, c2], rate: 100, rtt: 20}      # both directions
       - {from: c1, to: c3, rate: 500}                # one direction; rtt defaults to wan.rtt
+      - {between: [c2, c3], rate: 50, jitter: 2, loss: 0.001, estimated: {loss: "assumed"}}
 
-or names a generator. Rates are in Mbit/s and round-trip times in ms there, bit/s and seconds (one
-way) in what comes out; a directed link's one-way delay is half its rtt.
+or names a generator. Rates are in Mbit/s and times in ms there, bit/s and seconds in what comes
+out; a directed link's one-way delay is half its rtt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
-
-import networkx
 
 from geojax.config import LanConfig, WanConfig
 from geojax.errors import ConfigError
-from geojax.overlay.view import Edge
-from testbed import wan_fields
-from testbed.dynamics import MBIT, Change, Dynamics, build_dynamics
+from testbed import wan_fields, wan_links
+from testbed.dynamics import MBIT, Change, build_dynamics
 from testbed.wan_generators import GENERATORS
 from testbed.wan_presets import load_preset, preset_names
 from testbed.wan_types import Center, Link, NodePlace, Wan
@@ -38,18 +35,9 @@ __all__ = [
     "preset_names",
 ]
 
-MS = 1e-3  # seconds in one ms
-CENTER_KEYS = ("name", "workers", "egress", "ingress", "lan_rate", "lan_rtt")
-LINK_KEYS = ("between", "from", "to", "rate", "rtt")
-
-
-class _Stated(NamedTuple):
-    """A directed link as the configuration states it, before draws and scales."""
-
-    edge: Edge
-    rate: float | None  # Mbit/s
-    rtt: float  # ms
-    key: str  # where it is stated
+CENTER_KEYS = (
+    "name", "workers", "egress", "ingress", "lan_rate", "lan_rtt", "position", "estimated",
+)  # fmt: skip
 
 
 def build_wan(wan: WanConfig, lan: LanConfig, seed: int) -> Wan:
@@ -73,20 +61,28 @@ def build_wan(wan: WanConfig, lan: LanConfig, seed: int) -> Wan:
     delay_scale = wan_fields.number(
         "wan.delay_scale", wan.delay_scale, "the factor of all WAN delays", zero=True
     )
-    dynamics = build_dynamics(wan.dynamics, wan.draw, drawn_from)
-
-    center_entries, link_entries = _written_out(wan)
+    center_entries, link_entries = _written_out(wan, drawn_from)
     centers = _read_centers(center_entries, lan, bandwidth_scale)
     names = tuple(center.name for center in centers)
-    stated = _read_links(link_entries, names, wan)
-    _check_used(wan, stated, link_entries)
-    _check_connected(names, [link.edge for link in stated])
-    rates = _initial_rates(stated, dynamics)
+    stated = wan_links.read_links(link_entries, names, wan)
+    wan_links.check_connected(names, [link.edge for link in stated])
+    dynamics = build_dynamics(
+        wan.dynamics, wan.draw, drawn_from, {link.edge: link.rate for link in stated}
+    )
+    rates = wan_links.initial_rates(stated, dynamics)
     return Wan(
         name=wan.name,
         centers=centers,
         links=tuple(
-            Link(*link.edge, rates[link.edge] * bandwidth_scale, link.rtt / 2 * MS * delay_scale)
+            Link(
+                *link.edge,
+                rate=rates[link.edge] * bandwidth_scale,
+                delay=link.delay * delay_scale,
+                jitter=link.jitter * delay_scale,
+                loss=link.loss,
+                jitter_distribution=link.distribution,
+                estimated=link.estimated,
+            )
             for link in stated
         ),
         server_center=(
@@ -101,14 +97,14 @@ def build_wan(wan: WanConfig, lan: LanConfig, seed: int) -> Wan:
     )
 
 
-def _written_out(wan: WanConfig) -> tuple[list, list]:
+def _written_out(wan: WanConfig, seed: int) -> tuple[list, list]:
     """``wan.centers`` and ``wan.links``, by the generator if there is one."""
     if wan.generator is not None:
         generate = GENERATORS[str(wan.generator)]
         if wan.links:
             fix = f"the generator {wan.generator!r} makes the links; leave wan.links empty"
             raise ConfigError("wan.links", wan.links, fix)
-        return generate(wan)
+        return generate(wan, seed)
     if isinstance(wan.centers, int) and not isinstance(wan.centers, bool):
         fix = "list the centers' names; only a generator (wan=uniform) takes their number"
         raise ConfigError("wan.centers", wan.centers, fix)
@@ -159,111 +155,13 @@ def _read_center(key: str, entry: object, lan: LanConfig, bandwidth_scale: float
         ),
         lan_rate=wan_fields.number(*own_or_default("lan_rate", "rate"), "the LAN's rate in Mbit/s")
         * MBIT,
-        lan_delay=lan_rtt / 2 * MS,
+        lan_delay=lan_rtt / 2 * wan_links.MS,
         egress=cap("egress"),
         ingress=cap("ingress"),
+        position=(
+            None
+            if stated.get("position") is None
+            else wan_fields.position(f"{key}.position", stated["position"])
+        ),
+        estimated=wan_fields.estimates(f"{key}.estimated", stated.get("estimated"), CENTER_KEYS),
     )
-
-
-def _read_links(entries: Sequence[object], names: Sequence[str], wan: WanConfig) -> list[_Stated]:
-    links: dict[Edge, _Stated] = {}
-    known = dict.fromkeys(names)
-    for index, entry in enumerate(entries):
-        key = f"wan.links[{index}]"
-        stated = wan_fields.mapping(key, entry, LINK_KEYS)
-        edges = _read_ends(key, stated, known)
-        rate = _own_or_wan(key, "rate", stated, wan)
-        rtt = _own_or_wan(key, "rtt", stated, wan)
-        if rtt is None:
-            fix = "state the round-trip time in ms here, or wan.rtt for all links"
-            raise ConfigError(f"{key}.rtt", None, fix)
-        for edge in edges:
-            if edge in links:
-                fix = f"{links[edge].key} states this link already; keep one"
-                raise ConfigError(key, "->".join(edge), fix)
-            links[edge] = _Stated(edge, rate, rtt, key)
-    return list(links.values())
-
-
-def _read_ends(key: str, stated: Mapping, names: Mapping[str, None]) -> list[Edge]:
-    """The one or two directed links that an entry stands for."""
-    if ("between" in stated) == ("from" in stated or "to" in stated):
-        fix = "write either {between: [a, b], ...} or {from: a, to: b, ...}"
-        raise ConfigError(key, dict(stated), fix)
-    if "between" in stated:
-        ends = wan_fields.sequence(f"{key}.between", stated["between"], "two centers")
-        if len(ends) != 2:
-            raise ConfigError(f"{key}.between", ends, "write exactly two centers")
-        keys = f"{key}.between[0]", f"{key}.between[1]"
-    else:
-        ends = [stated.get("from"), stated.get("to")]
-        keys = f"{key}.from", f"{key}.to"
-    source, target = (
-        wan_fields.known_center(k, end, names) for k, end in zip(keys, ends, strict=True)
-    )
-    if source == target:
-        raise ConfigError(key, f"{source}->{target}", "a link joins two different centers")
-    return [(source, target), (target, source)] if "between" in stated else [(source, target)]
-
-
-def _own_or_wan(key: str, name: str, stated: Mapping, wan: WanConfig) -> float | None:
-    """A link's own ``rate`` or ``rtt``, else the WAN's default, else None."""
-    what = "the rate in Mbit/s" if name == "rate" else "the round-trip time in ms"
-    if stated.get(name) is not None:
-        return wan_fields.number(f"{key}.{name}", stated[name], what, zero=name == "rtt")
-    default = getattr(wan, name)
-    if default is None:
-        return None
-    return wan_fields.number(f"wan.{name}", default, what, zero=name == "rtt")
-
-
-def _check_used(wan: WanConfig, stated: Sequence[_Stated], entries: Sequence[object]) -> None:
-    """Refuses a default that no link of a written-out WAN uses: it would be silently ignored."""
-    if wan.generator is not None or not stated:
-        return
-    for name, scale in (("rate", "wan.bandwidth_scale"), ("rtt", "wan.delay_scale")):
-        value = getattr(wan, name)
-        own = all(isinstance(e, Mapping) and e.get(name) is not None for e in entries)
-        if value is not None and own:
-            fix = f"every link of {wan.name!r} states its own {name}; use {scale} instead"
-            raise ConfigError(f"wan.{name}", value, fix)
-
-
-def _check_connected(names: Sequence[str], edges: Sequence[Edge]) -> None:
-    """Refuses a WAN in which some center cannot reach another one."""
-    graph = networkx.DiGraph()
-    graph.add_nodes_from(names)
-    graph.add_edges_from(edges)
-    if len(names) < 2 or networkx.is_strongly_connected(graph):
-        return
-    order = {name: index for index, name in enumerate(names)}
-    cut_off = networkx.number_weakly_connected_components(graph) > 1
-    components = (
-        networkx.weakly_connected_components(graph)
-        if cut_off
-        else networkx.strongly_connected_components(graph)
-    )
-    parts = sorted(
-        (sorted(part, key=order.__getitem__) for part in components), key=lambda p: order[p[0]]
-    )
-    listed = " | ".join(", ".join(part) for part in parts)
-    fix = (
-        "no link joins these parts; add links between them"
-        if cut_off
-        else "these parts reach each other in one direction only; add the links back"
-    )
-    raise ConfigError("wan.links", listed, fix)
-
-
-def _initial_rates(stated: Sequence[_Stated], dynamics: Dynamics) -> dict[Edge, float]:
-    """Unscaled rates at t = 0, bit/s: drawn ones where rates are random, else the stated ones."""
-    drawn = dynamics.initial([link.edge for link in stated])
-    if drawn is not None:
-        return drawn
-    rates: dict[Edge, float] = {}
-    for link in stated:
-        if link.rate is None:
-            fix = "state the rate in Mbit/s here, or wan.rate for all links, or wan.draw"
-            raise ConfigError(f"{link.key}.rate", None, fix)
-        rates[link.edge] = link.rate * MBIT
-    return rates

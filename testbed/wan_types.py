@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from geojax.overlay.view import Edge, NetworkView
 from testbed.dynamics import Change, Constant, Dynamics
 
+Distribution = Literal["uniform", "normal"]
 Role = Literal["scheduler", "server", "worker"]
 
 
@@ -23,6 +24,8 @@ class Center:
       lan_delay: one-way delay between two hosts of the center, s.
       egress: access cap out of the center over all its WAN links, bit/s; None: no cap.
       ingress: access cap into the center, bit/s; None: no cap.
+      position: two coordinates for pictures, e.g. longitude and latitude; None: not known.
+      estimated: rules by which values were estimated, by configuration key; others are measured.
     """
 
     name: str
@@ -31,23 +34,36 @@ class Center:
     lan_delay: float
     egress: float | None = None
     ingress: float | None = None
+    position: tuple[float, float] | None = field(default=None, compare=False)
+    estimated: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
 class Link:
     """A directed WAN link.
 
+    The delay of a packet is ``delay`` plus a random part: ``uniform``: U[-jitter, jitter];
+    ``normal``: N(0, jitter), cut so that no delay falls below 0. Packets of one flow stay in order.
+
     Attributes:
       source: the center it leaves.
       target: the center it reaches.
       rate: bit/s at t = 0, ``bandwidth_scale`` applied.
       delay: one-way propagation delay, s, ``delay_scale`` applied.
+      jitter: variation of the one-way delay, s, ``delay_scale`` applied; at most ``delay``.
+      loss: share of packets lost at random, at least 0 and below 1.
+      jitter_distribution: ``uniform`` or ``normal``.
+      estimated: rules by which values were estimated, by configuration key; others are measured.
     """
 
     source: str
     target: str
     rate: float
     delay: float
+    jitter: float = 0.0
+    loss: float = 0.0
+    jitter_distribution: Distribution = "uniform"
+    estimated: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def edge(self) -> Edge:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from geojax.errors import ConfigError
 from geojax.overlay.view import Edge, NetworkView
 
 
-def routes(view: NetworkView) -> dict[Edge, tuple[str, ...]]:
+def routes(view: NetworkView) -> Mapping[Edge, tuple[str, ...]]:
     """The path of every ordered pair of centers: fewest hops, ties by lowest index.
 
     Of several shortest paths it takes the one whose sequence of center indices (the position in
@@ -21,7 +21,8 @@ def routes(view: NetworkView) -> dict[Edge, tuple[str, ...]]:
       view: the WAN; only which links exist matters here.
 
     Returns:
-      ``{(source, target): (source, ..., target)}``.
+      ``{(source, target): (source, ..., target)}``; the paths from a center are searched when the
+      first of them is asked for, so that a few routes of a large WAN cost little.
 
     Raises:
       ConfigError: if some center cannot reach another one.
@@ -31,36 +32,70 @@ def routes(view: NetworkView) -> dict[Edge, tuple[str, ...]]:
     >>> routes(view)[("a", "c")]
     ('a', 'b', 'c')
     """
-    position = {center: index for index, center in enumerate(view.centers)}
-    neighbours: dict[str, list[str]] = {center: [] for center in view.centers}
-    for source, target in view.rate:
-        neighbours[source].append(target)
-    for targets in neighbours.values():
-        targets.sort(key=position.__getitem__)
-    found: dict[Edge, tuple[str, ...]] = {}
-    for source in view.centers:
-        paths = _paths_from(source, neighbours)
-        for target in view.centers:
-            if target not in paths:
+    return _Routes(view)
+
+
+class _Routes(Mapping[Edge, tuple[str, ...]]):
+    """Routes by predecessor: the center before each target, per source, once it was asked for."""
+
+    def __init__(self, view: NetworkView):
+        self._centers = view.centers
+        self._position = {center: index for index, center in enumerate(view.centers)}
+        self._onward: list[list[int]] = [[] for _ in view.centers]
+        back: list[list[int]] = [[] for _ in view.centers]
+        for source, target in view.rate:
+            self._onward[self._position[source]].append(self._position[target])
+            back[self._position[target]].append(self._position[source])
+        for targets in self._onward:
+            targets.sort()
+        self._before: dict[int, list[int]] = {}
+        if view.centers and -1 in (*_search(0, self._onward), *_search(0, back)):
+            self._refuse()
+
+    def __getitem__(self, edge: Edge) -> tuple[str, ...]:
+        source, target = (self._position[center] for center in edge)
+        if source == target:
+            raise KeyError(edge)
+        before = self._before.get(source)
+        if before is None:
+            before = self._before[source] = _search(source, self._onward)
+        path = [target]
+        while path[-1] != source:
+            path.append(before[path[-1]])
+        return tuple(self._centers[index] for index in reversed(path))
+
+    def __iter__(self) -> Iterator[Edge]:
+        for source in self._centers:
+            for target in self._centers:
+                if target != source:
+                    yield source, target
+
+    def __len__(self) -> int:
+        return len(self._centers) * (len(self._centers) - 1)
+
+    def _refuse(self) -> None:
+        """Names the first pair without a path."""
+        for source, name in enumerate(self._centers):
+            before = _search(source, self._onward)
+            if -1 in before:
+                target = self._centers[before.index(-1)]
                 fix = "no path of links leads there; add links"
-                raise ConfigError("wan.links", f"{source}->{target}", fix)
-            if target != source:
-                found[source, target] = paths[target]
-    return found
+                raise ConfigError("wan.links", f"{name}->{target}", fix)
 
 
-def _paths_from(source: str, neighbours: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Breadth-first search: the smallest shortest path to every center that can be reached.
+def _search(source: int, onward: Sequence[Sequence[int]]) -> list[int]:
+    """Breadth-first search: every center's predecessor on its smallest shortest path, else -1.
 
     Centers enter the queue in the lexicographic order of their paths, so the first path that
-    reaches a center is the smallest of its shortest ones.
+    reaches a center is the smallest of its shortest ones. The source is its own predecessor.
     """
-    paths: dict[str, tuple[str, ...]] = {source: (source,)}
+    before = [-1] * len(onward)
+    before[source] = source
     waiting = deque([source])
-    while waiting and len(paths) < len(neighbours):
+    while waiting:
         center = waiting.popleft()
-        for neighbour in neighbours[center]:
-            if neighbour not in paths:
-                paths[neighbour] = (*paths[center], neighbour)
+        for neighbour in onward[center]:
+            if before[neighbour] < 0:
+                before[neighbour] = center
                 waiting.append(neighbour)
-    return paths
+    return before

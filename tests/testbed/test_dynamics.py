@@ -118,10 +118,10 @@ def test_redraw_takes_the_limits_of_the_draw():
 @pytest.mark.parametrize(
     ("dynamics", "draw", "key", "words"),
     [
-        ("redraw", None, "wan.dynamics", "kinds: constant, redraw"),
+        ("redraw", None, "wan.dynamics", "kinds: constant, outage, redraw"),
         ({"period_s": 180}, None, "wan.dynamics", "with a kind"),
         ({"kind": "redrawn"}, None, "wan.dynamics.kind", "did you mean 'redraw'"),
-        ({"kind": ["redraw"]}, None, "wan.dynamics.kind", "valid: constant, redraw"),
+        ({"kind": ["redraw"]}, None, "wan.dynamics.kind", "valid: constant, outage"),
         ({"kind": "constant", "low": 2}, None, "wan.dynamics.low", "no such key"),
         ({**REDRAW, "peroid_s": 3}, None, "wan.dynamics.peroid_s", "did you mean 'period_s'"),
         ({**REDRAW, "period_s": 0}, None, "wan.dynamics.period_s", "above 0"),

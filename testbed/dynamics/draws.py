@@ -1,53 +1,18 @@
-"""How the rates of a WAN change over experiment time; seeded, and the same in every testbed.
-
-A dynamics object speaks of unscaled rates (bit/s); :class:`testbed.wan.Wan` applies
-``wan.bandwidth_scale``. Draw number k depends on the seed and k alone, so changes can be replayed
-from any instant, and reading ahead never alters them.
-"""
+"""Rates drawn at random: once for the whole run, or anew each period."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import count
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
 from geojax.errors import ConfigError
 from geojax.overlay.view import Edge
-from geojax.registry import Registry
 from testbed import wan_fields
-
-MBIT = 1e6  # bit/s in one Mbit/s
-
-
-@dataclass(frozen=True)
-class Change:
-    """At one instant, some directed links get new rates.
-
-    Attributes:
-      at: experiment time, s.
-      rates: the new rate of every link that changes, bit/s.
-    """
-
-    at: float
-    rates: Mapping[Edge, float]
-
-
-class Dynamics(Protocol):
-    """What a kind of dynamics can be asked; implementations are frozen dataclasses."""
-
-    kind: ClassVar[str]
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    def initial(self, edges: Sequence[Edge]) -> dict[Edge, float] | None:
-        """Rates at t = 0, bit/s; None: those that the description states."""
-        ...
-
-    def changes(self, edges: Sequence[Edge], after: float) -> Iterator[Change]:
-        """Changes later than ``after`` s in time order, possibly without end."""
-        ...
+from testbed.dynamics.base import MBIT, Change
 
 
 @dataclass(frozen=True)
@@ -86,6 +51,10 @@ class Constant:
         """None at all."""
         return iter(())
 
+    def summary(self) -> dict[str, Any]:
+        """See :class:`~testbed.dynamics.base.Dynamics`."""
+        return {"kind": self.kind, **asdict(self)}
+
 
 @dataclass(frozen=True)
 class Redraw:
@@ -114,8 +83,9 @@ class Redraw:
             if at > after:
                 yield Change(at, self.draw.rates(index, edges))
 
-
-DYNAMICS: Registry[Callable[[Mapping, Draw | None, int], Dynamics]] = Registry("wan.dynamics.kind")
+    def summary(self) -> dict[str, Any]:
+        """See :class:`~testbed.dynamics.base.Dynamics`."""
+        return {"kind": self.kind, **asdict(self)}
 
 
 def read_draw(key: str, value: object, seed: int) -> Draw:
@@ -130,40 +100,16 @@ def read_draw(key: str, value: object, seed: int) -> Draw:
     return Draw(low, high, seed)
 
 
-@DYNAMICS.register("constant")
-def _constant(settings: Mapping, draw: Draw | None, seed: int) -> Constant:  # noqa: ARG001
-    wan_fields.mapping("wan.dynamics", settings, ("kind",))
-    return Constant(draw)
-
-
-@DYNAMICS.register("redraw")
-def _redraw(settings: Mapping, draw: Draw | None, seed: int) -> Redraw:
-    stated = wan_fields.mapping("wan.dynamics", settings, ("kind", "period_s", "low", "high"))
-    period = wan_fields.number(
-        "wan.dynamics.period_s", stated.get("period_s"), "the seconds between two draws"
-    )
+def read_redraw(key: str, settings: Mapping, draw: Draw | None, seed: int) -> Redraw:
+    """Reads ``{kind: redraw, period_s, low, high}``; the limits may stand in ``wan.draw``."""
+    stated = wan_fields.mapping(key, settings, ("kind", "period_s", "low", "high"))
+    what = "the seconds between two draws"
+    period = wan_fields.number(f"{key}.period_s", stated.get("period_s"), what)
     limits = {name: stated[name] for name in ("low", "high") if name in stated}
     if draw is None or limits:
-        own = read_draw("wan.dynamics", limits, seed)
+        own = read_draw(key, limits, seed)
         if draw is not None and own != draw:
             fix = "the redrawn rates differ from wan.draw; state them in one place"
-            raise ConfigError("wan.dynamics", dict(settings), fix)
+            raise ConfigError(key, dict(settings), fix)
         draw = own
     return Redraw(period, draw)
-
-
-def build_dynamics(value: object, draw: object, seed: int) -> Dynamics:
-    """The dynamics that ``wan.dynamics`` and ``wan.draw`` describe.
-
-    Args:
-      value: ``wan.dynamics``: None, or a mapping with ``kind`` and that kind's settings.
-      draw: ``wan.draw``: None, or ``{low, high}``.
-      seed: of all draws.
-    """
-    drawn = None if draw is None else read_draw("wan.draw", draw, seed)
-    if value is None:
-        return Constant(drawn)
-    if not isinstance(value, Mapping) or "kind" not in value:
-        fix = f"write a mapping with a kind; kinds: {', '.join(DYNAMICS)}"
-        raise ConfigError("wan.dynamics", value, fix)
-    return DYNAMICS[str(value["kind"])](value, drawn, seed)
