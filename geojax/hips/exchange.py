@@ -177,6 +177,9 @@ class TreeExchange:
         if message.kind is Kind.OFFER:
             self._add(peer, message.round, message.chunk, contribution)
         elif message.kind is Kind.RESULT:
+            if peer != self._trees[self._placement[message.chunk]].parent.get(self.me):
+                log.warning("%s: refused a result from %s: not its parent", self.me, peer)
+                return
             self._result(message.round, message.chunk, contribution)
         elif message.kind is Kind.AGGREGATE and message.round > self.held:
             self._round(message.round).results[message.chunk] = contribution
