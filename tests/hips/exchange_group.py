@@ -1,0 +1,183 @@
+"""A group of exchange engines on virtual time, with a network and a scheduler made for tests.
+
+The network loses nothing but what a killed member had under way; it delays every message at random
+and so reorders them, more wildly than TCP would. The scheduler is the smallest one that keeps the
+rules of the membership protocol.
+"""
+
+import asyncio
+import random
+
+import numpy as np
+
+from geojax.compression.dense import dense
+from geojax.hips.exchange import Contribution, TreeExchange
+from geojax.overlay.policy import Policy, Tree
+from geojax.telemetry.recorder import Recorder
+from geojax.wire.message import Kind, Message
+from testbed.simulated.loop import run_virtual
+
+__all__ = ["Group", "policy_of", "random_tree", "run_virtual", "star_policy"]
+
+
+def random_tree(members, rng, share=1.0):
+    """Every member but the first of a random order gets a parent that comes before it."""
+    order = rng.sample(list(members), len(members))
+    parent = {name: rng.choice(order[:at]) for at, name in enumerate(order) if at}
+    return Tree(order[0], parent, share)
+
+
+def policy_of(members, *trees, version=0):
+    return Policy(version, tuple(members), tuple(trees))
+
+
+def star_policy(members, root=None, version=0):
+    root = root or members[0]
+    return policy_of(members, Tree(root, {m: root for m in members if m != root}), version=version)
+
+
+class SlowMachine:
+    """Host work takes a random while; every piece on its own, so that they overtake each other."""
+
+    def __init__(self, rng, slowest):
+        self._rng, self._slowest = rng, slowest
+
+    def after(self, kind, nbytes, then):
+        if nbytes == 0 or self._slowest == 0:
+            then()
+        else:
+            asyncio.get_running_loop().call_later(self._rng.uniform(0, self._slowest), then)
+
+
+class Network:
+    """Delivers every message after a random delay, to whom lives then."""
+
+    def __init__(self, rng, slowest):
+        self._rng, self._slowest = rng, slowest
+        self.engines = {}
+        self.dead = set()
+        self.log = []  # (sender, receiver, message), in order of sending
+
+    def deliver(self, sender, receiver, message):
+        self.log.append((sender, receiver, message))
+        delay = self._rng.uniform(0, self._slowest)
+        asyncio.get_running_loop().call_later(delay, self._arrive, sender, receiver, message)
+
+    def _arrive(self, sender, receiver, message):
+        if receiver not in self.dead:
+            self.engines[receiver].handle(sender, message)
+
+
+class Ends:
+    """One member's transport."""
+
+    def __init__(self, name, network):
+        self._name, self._network = name, network
+
+    def send(self, peer, message, priority=0):
+        assert message.kind is Kind.CONTROL or priority == message.chunk
+        if self._name not in self._network.dead:
+            self._network.deliver(self._name, peer, message)
+
+
+class Group:
+    """Members, their engines, and the scheduler's part. Make it within a running virtual loop.
+
+    Attributes:
+      results: for every member and round, the chunks that it held, in order.
+    """
+
+    def __init__(self, members, sizes, *, seed=0, slowest=1.0, work=0.0, options=None):
+        self.rng = random.Random(seed)
+        self.members, self.sizes = tuple(members), tuple(sizes)
+        self.alive = self.members
+        self.network = Network(self.rng, slowest)
+        self.epoch = 0
+        self.events = []
+        self.results = {name: {} for name in members}
+        for name in members:
+            self.network.engines[name] = TreeExchange(
+                name, 0, sizes=self.sizes, transport=Ends(name, self.network), codec=dense(),
+                machine=SlowMachine(self.rng, work), recorder=Recorder(name, self.events.append),
+                **(options or {}).get(name, {}),
+            )  # fmt: skip
+
+    def __getitem__(self, name):
+        return self.network.engines[name]
+
+    def start(self, policy):
+        for name in self.members:
+            self[name].resume(self.epoch, policy)
+
+    def offer(self, name, number, chunks, weight=1.0):
+        for chunk, values in enumerate(chunks):
+            payload = np.asarray(values, np.float32)
+            self[name].offer(number, chunk, Contribution(payload, weight, 1))
+
+    async def whole(self, name, number):
+        held = await self[name].whole(number)
+        self.results[name][number] = held
+        return held
+
+    async def take_part(self, name, rounds, offer_of, pause=0.0):
+        """Offers ``offer_of(name, round)`` and holds the result, round by round."""
+        for number in range(rounds):
+            await asyncio.sleep(self.rng.uniform(0, pause))
+            self.offer(name, number, offer_of(name, number))
+            await self.whole(name, number)
+
+    def values(self, name, number):
+        """The whole merged vector that a member holds of a round."""
+        return np.concatenate([_floats(c.payload) for c in self.results[name][number]])
+
+    # ---- the scheduler's part
+
+    def kill(self, name):
+        """The member is gone; what it has under way still arrives, or not, by its delays."""
+        self.network.dead.add(name)
+        self.alive = tuple(member for member in self.alive if member != name)
+
+    def prepare(self):
+        """Everybody stops, at an instant of its own; returns the longest delay."""
+        self.epoch += 1
+        epoch, loop = self.epoch, asyncio.get_running_loop()
+        self.reports = {}
+
+        def stop(name):
+            if name in self.alive and epoch == self.epoch:
+                self[name].freeze(epoch)
+                self.reports[name] = self[name].held
+
+        for name in self.alive:
+            loop.call_later(self.rng.uniform(0, 1), stop, name)
+        return epoch
+
+    def go_on(self, policy):
+        """Everybody goes on under a policy, at an instant of its own."""
+        held = max(self.reports.values())
+        source = next(name for name in self.alive if self.reports[name] == held)
+        lacking = [name for name in self.alive if self.reports[name] < held]
+        epoch, loop = self.epoch, asyncio.get_running_loop()
+
+        def resume(name):
+            if name in self.alive and epoch == self.epoch:
+                others = lacking if name == source else ()
+                self[name].resume(epoch, policy, held=held, lacking=others)
+
+        for name in self.alive:
+            loop.call_later(self.rng.uniform(0, 1), resume, name)
+
+    def sent(self, *kinds):
+        return [entry for entry in self.network.log if entry[2].kind in kinds]
+
+
+def forged(kind=Kind.OFFER, *, epoch=0, number=0, chunk=0, values=(1.0,), weight=1.0):
+    """A message that somebody may send to an engine of group 0."""
+    payload = np.asarray(values, np.float32)
+    return Message(
+        kind, epoch=epoch, round=number, chunk=chunk, weight=weight, contributors=1, payload=payload
+    )
+
+
+def _floats(payload):
+    return payload.view(np.float32)
