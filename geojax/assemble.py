@@ -30,6 +30,7 @@ from geojax.hips.scheduler import Scheduler
 from geojax.hips.snapshots import Snapshots
 from geojax.hips.waits import first_failure
 from geojax.hips.worker import Worker, WorkerNode
+from geojax.hollow import SIZE_ONLY, is_hollow
 from geojax.models.registry import SYNTHETIC, model_info
 from geojax.overlay.policy import Policy
 from geojax.overlay.registry import build_overlay
@@ -87,7 +88,8 @@ class Setup:
 
     def initial(self) -> np.ndarray:
         """The initial vector: the same in every process, from the run's seed."""
-        return self._once("initial", lambda: initial_vector(self.config)).copy()
+        vector = self._once("initial", lambda: initial_vector(self.config))
+        return vector if is_hollow(vector) else vector.copy()
 
     def evaluator(self) -> Callable[[np.ndarray], dict[str, float]] | None:
         """Accuracy and loss of a vector on the test set; None for a synthetic model."""
@@ -129,6 +131,13 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
         check_optimizer(outer, _rate(config, outer), key="outer_optimizer")
     algorithm = build_sync(config.sync)
     codec = build_codec(config.compression)
+    simulated = config.testbed.name == "simulated" and config.model.name == SYNTHETIC
+    if codec.name == SIZE_ONLY and not simulated:
+        raise ConfigError(
+            "compression.name", codec.name,
+            "moves no content: use it with testbed=simulated and model=synthetic, or "
+            "compression=dense",
+        )  # fmt: skip
     build_selection(config.selection)
     policy = build_overlay(config.overlay, places.servers).plan(view, places.servers, (1,), 0)
     depth = max(_depth(policy, member) for member in policy.members)

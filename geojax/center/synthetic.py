@@ -10,6 +10,7 @@ import numpy as np
 from geojax.center.spec import VectorSpec
 from geojax.config import RunConfig
 from geojax.errors import ConfigError
+from geojax.hollow import hollow
 
 # Gradients repeat a short random sequence. Its length is prime, so chunks of a gradient differ.
 _PERIOD = 65_537
@@ -68,6 +69,44 @@ class SyntheticTrainer:
     def warm_up(self, *, gradient: bool = True, step: bool = True) -> None:
         """Nothing to compile."""
         del gradient, step
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of steps; there is nothing else."""
+        return {"steps": self.steps}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restores :meth:`state_dict`."""
+        self.steps = int(state["steps"])
+
+
+class HollowTrainer:
+    """A synthetic model of which only the size is real; see :mod:`geojax.hollow`."""
+
+    def __init__(self, config: RunConfig):
+        self.spec = synthetic_spec(config)
+        self.samples_per_step = config.batch_size
+        self.steps = 0
+        self.last_loss = math.nan
+
+    def load(self, vector: np.ndarray) -> None:
+        """There is nothing to set but zeros."""
+        self.spec.check(vector, "load")
+
+    def gradient(self) -> np.ndarray:
+        """Zeros."""
+        self.steps += 1
+        return hollow(self.spec.size)
+
+    def step(self) -> None:
+        """Counts the step."""
+        self.steps += 1
+
+    def vector(self) -> np.ndarray:
+        """Zeros."""
+        return hollow(self.spec.size)
+
+    def warm_up(self, *, gradient: bool = True, step: bool = True) -> None:
+        """Nothing to compile."""
 
     def state_dict(self) -> dict[str, Any]:
         """The number of steps; there is nothing else."""

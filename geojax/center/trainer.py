@@ -9,8 +9,9 @@ import numpy as np
 
 from geojax.center.inputs import checked, inputs_of, split_size
 from geojax.center.spec import VectorSpec
-from geojax.center.synthetic import SyntheticTrainer, synthetic_spec
+from geojax.center.synthetic import HollowTrainer, SyntheticTrainer, synthetic_spec
 from geojax.config import RunConfig
+from geojax.hollow import SIZE_ONLY, hollow
 from geojax.models.registry import SYNTHETIC, model_info
 
 
@@ -96,6 +97,8 @@ def build_trainer(
     """
     if not 0 <= worker_index < worker_count:
         raise ValueError(f"worker {worker_index} of {worker_count}")
+    if config.compression.name == SIZE_ONLY:
+        return HollowTrainer(config)
     if config.model.name == SYNTHETIC:
         return SyntheticTrainer(config, worker_index)
 
@@ -117,6 +120,8 @@ def build_trainer(
 
 def initial_vector(config: RunConfig) -> np.ndarray:
     """Parameters and float state at the start, float32 (spec.size,); a function of the seed."""
+    if config.compression.name == SIZE_ONLY:
+        return hollow(synthetic_spec(config).size)
     if config.model.name == SYNTHETIC:
         return np.zeros(synthetic_spec(config).size, np.float32)
     return _initial(config)[0].copy()

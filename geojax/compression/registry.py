@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from geojax.compression.codec import Codec
 from geojax.compression.dense import dense
+from geojax.compression.size_only import size_only
 from geojax.config import CompressionConfig
+from geojax.hollow import SIZE_ONLY
 from geojax.registry import Registry
 
 CODECS: Registry[Callable[[CompressionConfig], Codec]] = Registry("compression.name")
@@ -16,6 +18,12 @@ CODECS: Registry[Callable[[CompressionConfig], Codec]] = Registry("compression.n
 def _dense(config: CompressionConfig) -> Codec:
     del config
     return dense()
+
+
+@CODECS.register(SIZE_ONLY)
+def _size_only(config: CompressionConfig) -> Codec:
+    del config
+    return size_only()
 
 
 def build_codec(config: CompressionConfig) -> Codec:

@@ -94,6 +94,7 @@ class TreeExchange:
         self.policy: Policy | None = None
         self._trees: tuple[Tree, ...] = ()
         self._placement: tuple[int, ...] = ()
+        self._children: tuple[tuple[str, ...], ...] = ()
         self._expected: tuple[tuple[str, ...], ...] = ()
 
     # ---- the member's own side
@@ -206,6 +207,7 @@ class TreeExchange:
         self.epoch, self.policy, self._frozen = epoch, policy, False
         self._trees = policy.trees
         self._placement = deal(policy.trees, self.sizes)
+        self._children = tuple(tree.children(self.me) for tree in policy.trees)
         self._expected = tuple(self._children_first(tree) for tree in policy.trees)
         if lacking:
             kept = self._rounds[held].results
@@ -285,8 +287,7 @@ class TreeExchange:
         if chunk in entry.results:
             return
         entry.results[chunk] = result
-        tree = self._trees[self._placement[chunk]]
-        for child in tree.children(self.me):
+        for child in self._children[self._placement[chunk]]:
             self._send(child, Kind.RESULT, number, chunk, result)
         self._recorder.chunk_event("result", round=number, chunk=chunk)
         self._check_whole(number)

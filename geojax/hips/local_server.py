@@ -26,6 +26,7 @@ from geojax.hips.member import Membership
 from geojax.hips.snapshots import Snapshots
 from geojax.hips.waits import wait_for
 from geojax.hips.worker import Worker, exchange
+from geojax.hollow import SizeOnly, hollow, is_hollow
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder
@@ -247,6 +248,8 @@ class LocalServer:
 
     def _apply(self, merged: list[Contribution]) -> np.ndarray:
         """The outer step: merged offers in, new vector out."""
+        if isinstance(merged[0].payload, SizeOnly):
+            return hollow(self.vector.size)
         means = [
             self._algorithm.merge.merge(self._codec.decode(part.payload), part.weight)  # type: ignore[arg-type]
             for part in merged
@@ -259,4 +262,5 @@ class LocalServer:
 
 def digest(vector: np.ndarray) -> str:
     """A short digest of a vector's bytes."""
-    return hashlib.blake2b(vector.tobytes(), digest_size=8).hexdigest()
+    content = vector[:1].tobytes() if is_hollow(vector) else vector.tobytes()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from geojax.hips.machine import Machine
+from geojax.hollow import is_hollow
 from geojax.telemetry.recorder import Recorder
 
 Evaluator = Callable[[np.ndarray], dict[str, float]]
@@ -67,7 +68,12 @@ class Snapshots:
             await self._machine.aside(lambda: self._write(points, number, vector))
 
     async def finish(self, end: float, number: int, vector: np.ndarray) -> None:
-        """Writes the final model to ``final.npy``; evaluates it, and all that wait on disk."""
+        """Writes the final model to ``final.npy``; evaluates it, and all that wait on disk.
+
+        A model that only has a size leaves nothing.
+        """
+        if is_hollow(vector):
+            return
         await self._machine.aside(lambda: np.save(self._folder / "final.npy", vector))
         if self._evaluator is None:
             return

@@ -15,6 +15,7 @@ from geojax.hips.exchange import Contribution, TreeExchange
 from geojax.hips.machine import Machine
 from geojax.hips.member import Membership
 from geojax.hips.waits import wait_for
+from geojax.hollow import join
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder
@@ -136,7 +137,7 @@ class WorkerNode:
                 self._lan, number, payloads, self._worker.weight,
                 timeouts=self._timeouts, clock=self._clock, recorder=self._recorder,
             )  # fmt: skip
-            self.vector = np.concatenate([self._codec.decode(c.payload) for c in merged])
+            self.vector = join([self._codec.decode(c.payload) for c in merged])  # type: ignore[arg-type]
             self._worker.trainer.load(self.vector)
             if self._checkpoints.due(number):
                 state = {"vector": self.vector, "trainer": self._worker.trainer.state_dict()}
@@ -157,7 +158,7 @@ class WorkerNode:
                 timeout=self._timeouts.round,
                 warn=self._timeouts.warn,
             )
-            self.vector = np.concatenate([self._codec.decode(c.payload) for c in merged])
+            self.vector = join([self._codec.decode(c.payload) for c in merged])  # type: ignore[arg-type]
             self._worker.trainer.load(self.vector)
             first = start.last + 1
             self._worker.catch_up(first)

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from geojax.hollow import SizeOnly
+
 FRAGMENT_BYTES = 256 * 1024  # payload bytes of one frame at most
 HEADER_BYTES = 80  # size of the fixed header, see geojax.wire.frame
 
@@ -25,13 +27,6 @@ class Kind(IntEnum):
 
 
 DATA_KINDS = (Kind.OFFER, Kind.RESULT, Kind.AGGREGATE, Kind.STATE)  # not control
-
-
-@dataclass(frozen=True, slots=True)
-class SizeOnly:
-    """A payload that has a size and no content, for large simulations."""
-
-    nbytes: int
 
 
 Payload = np.ndarray | SizeOnly | None
