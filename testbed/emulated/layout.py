@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from itertools import pairwise
 
 from geojax.overlay.routes import routes
@@ -59,6 +60,7 @@ class Layout:
         """Centers that it has a link to, in WAN order."""
         return [other for other in self.index if (center, other) in self.links]
 
+    @cached_property
     def addresses(self) -> dict[str, str]:
         """The address of every node of a run."""
         found = {"scheduler": naming.wan_address(self.index[self.wan.server_center])}

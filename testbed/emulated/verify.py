@@ -177,12 +177,12 @@ def table(checks: Iterable[LinkCheck], tolerance: float) -> str:
 
     >>> print(table([LinkCheck(("a", "b"), 1e8, 5e7, 0.02, 0.021)], 0.15))
     link    Mbit/s expected  measured  rtt ms expected  measured
-    a -> b            95.00     50.00*           20.00     21.00
+    a -> b            95.00    50.00*            20.00     21.00
     """
     rows = [("link", "Mbit/s expected", "measured", "rtt ms expected", "measured")]
     for check in checks:
-        rate_mark = " " if check.rate_good(tolerance) else "*"
-        rtt_mark = " " if check.rtt_good(tolerance) else "*"
+        rate_mark = "" if check.rate_good(tolerance) else "*"
+        rtt_mark = "" if check.rtt_good(tolerance) else "*"
         rows.append(
             (
                 " -> ".join(check.edge),

@@ -8,14 +8,12 @@ import re
 import secrets
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geojax.overlay.view import Edge
 from testbed.emulated import naming, probe, shaping, verify
-from testbed.emulated.commands import inside, run, wait_until, wires_up
+from testbed.emulated.commands import inside, run
 from testbed.emulated.errors import TestbedError
 from testbed.emulated.guard import Guard, uninterrupted
 from testbed.emulated.layout import Layout, check_rate
@@ -23,23 +21,11 @@ from testbed.emulated.processes import identify
 from testbed.emulated.state import RunState
 from testbed.emulated.teardown import tear_down
 from testbed.emulated.verify import LinkCheck
-from testbed.wan_types import Center, Wan
+from testbed.wan_types import Wan
 
-WIRES_UP_S = 10.0
-IPV6 = Path("/proc/sys/net/ipv6")
-SYSCTLS = {  # of every namespace of the run, read back after they were written
-    "net.ipv4.tcp_slow_start_after_idle": "0",  # the window survives a local step
-    "net.ipv4.tcp_no_metrics_save": "1",  # no connection inherits another one's estimates
-}
-PER_INTERFACE = {  # of gateways: all, and each of their interfaces (the kernel heeds both)
-    "rp_filter": "0",  # routes there and back may differ
-    "send_redirects": "0",  # that a path goes in and out by one interface is no mistake here
-    "accept_redirects": "0",
-}
-NO_IPV6 = {
-    "net.ipv6.conf.all.disable_ipv6": "1",
-    "net.ipv6.conf.default.disable_ipv6": "1",
-}
+if TYPE_CHECKING:  # it imports Mininet, which is asked for only when a WAN is started
+    from testbed.emulated.fabric import Fabric
+    from testbed.emulated.mininet_parts import Net
 
 
 class EmulatedWan:
@@ -58,7 +44,6 @@ class EmulatedWan:
     Attributes:
       facts: JSON-ready record of the choices: how delays are made, sysctls as read back,
         congestion control, kernel.
-      net: Mininet's own view, for its command line; None before :meth:`start`.
     """
 
     def __init__(
@@ -75,15 +60,12 @@ class EmulatedWan:
             raise TestbedError(f"run id {run_id!r}: use up to 64 letters, digits, '_', '.', '-'")
         self.congestion_control = congestion_control
         self.facts: dict[str, Any] = {}
-        self.net: Any = None
         self._log = log
         self._layout = Layout(wan, naming.tag(self.run_id))
-        self._addresses = self._layout.addresses()
         self._rates = {link.edge: link.rate for link in wan.links}
         self._homes = {place.name: self._home(place.name, place.center) for place in wan.nodes()}
-        self._pids: dict[str, int] = {}  # host name -> shell that holds its namespace
         self._processes: list[subprocess.Popen] = []
-        self._switch: Any = None
+        self._fabric: Fabric | None = None
         self._state: RunState | None = None
         self._guard: Guard | None = None
 
@@ -116,6 +98,8 @@ class EmulatedWan:
                 f"congestion control {self.congestion_control!r} is not in this kernel; "
                 f"available: {', '.join(available)} (try `modprobe tcp_{self.congestion_control}`)"
             )
+        from testbed.emulated.fabric import Fabric
+
         owner = identify(os.getpid())
         assert owner is not None
         self._state = RunState(self.run_id, self._layout.prefix, owner)
@@ -128,15 +112,15 @@ class EmulatedWan:
         self._state.save()
         try:
             self._guard = Guard(self._state, self.stop)
+            self._fabric = Fabric(self._layout, self._state.add_shell)
             with uninterrupted():  # between a host's start and its record
-                self._build()
-            self._configure()
-            self.net.start()
-            for host, pid in self._pids.items():
-                wait_until(partial(wires_up, pid), f"the wires of {host}", WIRES_UP_S)
-            for pid in self._switch.process_ids() if self._switch else ():
+                self._fabric.make()
+            self._fabric.configure(self._rates)
+            self._fabric.start()
+            switch = self._fabric.wan_switch
+            for pid in switch.process_ids() if switch else ():
                 self._state.add_other(pid)
-            self._record(available)
+            self._record(self._fabric, available)
         except BaseException:
             self.stop()
             raise
@@ -155,11 +139,10 @@ class EmulatedWan:
             complaints = tear_down(self._state)
             for process in self._processes:
                 process.poll()  # reaps what tear_down has ended
-            for node in [*self.net.hosts, *self.net.switches] if self.net else ():
-                node.terminate()
+            if self._fabric is not None:
+                self._fabric.dismiss()
             self._processes.clear()
-            self._pids.clear()
-            self.net = self._switch = self._state = None
+            self._fabric = self._state = None
         if self._guard is not None:
             self._guard.release()
             self._guard = None
@@ -167,9 +150,14 @@ class EmulatedWan:
             raise TestbedError(f"run {self.run_id} is not all gone: {'; '.join(complaints)}")
         self._log(f"WAN {self.wan.name} is down")
 
+    @property
+    def net(self) -> Net:
+        """Mininet's own view of the running WAN, for its command line."""
+        return self._up().net
+
     def address(self, node: str) -> str:
         """The IPv4 address under which all other nodes reach a node (``scheduler``, ``c1/w0``)."""
-        return self._addresses[self._known(node)]
+        return self._layout.addresses[self._known(node)]
 
     def popen(self, node: str, argv: Sequence[str], **settings: Any) -> subprocess.Popen:
         """Starts a process on a node's host.
@@ -184,7 +172,7 @@ class EmulatedWan:
         """
         host = self._homes[self._known(node)]
         settings.setdefault("start_new_session", True)
-        process = subprocess.Popen(inside(self._pid(host), argv), **settings)
+        process = subprocess.Popen(inside(self._up().pid(host), argv), **settings)
         self._processes.append(process)
         assert self._state is not None
         self._state.add_other(process.pid)
@@ -210,7 +198,7 @@ class EmulatedWan:
                 edge,
                 self._layout.single_flow_rate(edge, self._rates),
                 self._layout.rtt(edge),
-                self._addresses[edge[1]],
+                self._layout.addresses[edge[1]],
             )
             for edge in (self._rates if edges is None else edges)
         ]
@@ -239,7 +227,7 @@ class EmulatedWan:
             if changed:
                 device = self._layout.interface("w", center.name)
                 lines = shaping.change(device, changed, center.egress, len(branches))
-                self._tc(center.name, lines)
+                self._up().batch(center.name, "tc", lines)
 
     def link_bytes(self) -> dict[Edge, int]:
         """Bytes that each directed link has carried, Ethernet headers included (14 a packet)."""
@@ -250,7 +238,7 @@ class EmulatedWan:
                 continue
             device = self._layout.interface("w", center.name)
             shown = run(
-                inside(self._pid(center.name), ["tc", "-s", "class", "show", "dev", device])
+                inside(self._up().pid(center.name), ["tc", "-s", "class", "show", "dev", device])
             )
             sent = shaping.sent_bytes(shown)
             for other, branch in branches.items():
@@ -259,134 +247,28 @@ class EmulatedWan:
 
     def switch_counters(self) -> dict[str, int]:
         """What the delaying switch has counted; empty when netem makes the delays."""
-        return dict(self._switch.counters()) if self._switch else {}
+        switch = self._up().wan_switch
+        return dict(switch.counters()) if switch else {}
 
-    def _build(self) -> None:
-        """Hosts, switches and wires, as Mininet objects."""
-        from testbed.emulated.mininet_parts import BridgeSwitch, Host, Net
-        from testbed.emulated.switches import DelaySwitch, NetemSwitch
-
-        layout = self._layout
-        self.net = Net(host=Host)
-        for center in self.wan.centers:
-            self._hold(center.name, self.net.addHost(center.name))
-            if not layout.has_lan(center):
-                continue
-            lan = self.net.addSwitch(
-                f"{layout.prefix}-lan-{center.name}",
-                cls=BridgeSwitch,
-                bridge=layout.interface("b", center.name),
-            )
-            self._hold(lan.name, lan)
-            self._wire(center.name, lan, *self._lan_ends(center, None))
-            for worker in range(center.workers):
-                name = f"{center.name}/w{worker}"
-                self._hold(name, self.net.addHost(name))
-                self._wire(name, lan, *self._lan_ends(center, worker))
-        if not self.wan.links:
-            return
-        self._switch = self.net.addSwitch(
-            f"{layout.prefix}-wan",
-            cls=NetemSwitch if probe.has_netem() else DelaySwitch,
-            bridge=f"{layout.prefix}-bw",
-            ports=layout.ports(),
-            crossings=layout.crossings(),
-        )
-        self._hold(self._switch.name, self._switch)
-        for index, center in enumerate(self.wan.centers):
-            ends = (layout.interface("w", center.name), layout.interface("s", center.name))
-            self._wire(center.name, self._switch, *ends, naming.wan_mac(index))
-
-    def _configure(self) -> None:
-        """Sysctls, addresses, routes and rates of every namespace."""
-        layout = self._layout
-        for name, pid in self._pids.items():
-            self._sysctl(name, pid)
-        for center in self.wan.centers:
-            run(
-                inside(self._pids[center.name], ["ip", "-batch", "-"]), layout.gateway_lines(center)
-            )
-            lines = []
-            branches = layout.branches(center.name, self._rates)
-            if branches:
-                device = layout.interface("w", center.name)
-                lines = shaping.egress(device, list(branches.values()), center.egress)
-            if layout.has_lan(center):
-                self._configure_lan(center)
-                lines += layout.lan_limit(center, layout.interface("l", center.name))
-            self._tc(center.name, lines)
-
-    def _configure_lan(self, center: Center) -> None:
-        layout = self._layout
-        ports = layout.lan_limit(center, layout.interface("p", center.name))
-        for worker in range(center.workers):
-            name = f"{center.name}/w{worker}"
-            run(
-                inside(self._pids[name], ["ip", "-batch", "-"]), layout.worker_lines(center, worker)
-            )
-            device = layout.interface("l", center.name, worker)
-            self._tc(name, layout.lan_limit(center, device))
-            ports += layout.lan_limit(center, layout.interface("p", center.name, worker))
-        self._tc(f"{layout.prefix}-lan-{center.name}", ports)
-
-    def _sysctl(self, name: str, pid: int) -> None:
-        """Writes the settings of a namespace, reads them back and records them."""
-        wanted = {**SYSCTLS, **self._layout.tcp_buffers(), **(NO_IPV6 if IPV6.is_dir() else {})}
-        if name in self._layout.index:
-            wanted["net.ipv4.ip_forward"] = "1"
-            for interface in ("all", *self.net[name].intfNames()):
-                for key, value in PER_INTERFACE.items():
-                    wanted[f"net.ipv4.conf.{interface}.{key}"] = value
-        written = [f"{key}={value}" for key, value in wanted.items()]
-        run(inside(pid, ["sysctl", "-q", "-w", *written]))
-        read = run(inside(pid, ["sysctl", "-n", *wanted])).splitlines()
-        found = {key: " ".join(line.split()) for key, line in zip(wanted, read, strict=True)}
-        if found != wanted:
-            wrong = {key: found[key] for key in wanted if found[key] != wanted[key]}
-            raise TestbedError(f"host {name}: sysctls keep other values than written: {wrong}")
-        general = {key: value for key, value in found.items() if self._layout.prefix not in key}
-        self.facts.setdefault("sysctl", {}).update(general)
-
-    def _record(self, available: Sequence[str]) -> None:
+    def _record(self, fabric: Fabric, available: Sequence[str]) -> None:
         self.facts |= {
             "run_id": self.run_id,
-            "delay": self._switch.facts() if self._switch else {"kind": "none"},
+            "delay": fabric.wan_switch.facts() if fabric.wan_switch else {"kind": "none"},
+            "sysctl": fabric.sysctls,
             "congestion_control": self.congestion_control,
             "congestion_controls_available": list(available),
             "goodput_factor": verify.GOODPUT_FACTOR,
             "kernel": platform.release(),
         }
 
-    def _hold(self, name: str, node: Any) -> None:
-        """Notes a new namespace at once, so that it cannot be lost."""
-        assert self._state is not None
-        self._pids[name] = node.pid
-        self._state.add_shell(node.pid)
-
-    def _lan_ends(self, center: Center, worker: int | None) -> tuple[str, str, str]:
-        near, far = (self._layout.interface(kind, center.name, worker) for kind in "lp")
-        return near, far, naming.lan_mac(self._layout.index[center.name], worker)
-
-    def _wire(self, host: str, switch: Any, near: str, far: str, mac: str) -> None:
-        from testbed.emulated.mininet_parts import addressed
-
-        link = self.net.addLink(
-            self.net[host], switch, intfName1=near, intfName2=far, addr1=mac, fast=True
-        )
-        addressed(link.intf1, self._addresses[host])
-
-    def _tc(self, host: str, lines: Sequence[str]) -> None:
-        if lines:
-            run(inside(self._pid(host), ["tc", "-batch", "-"]), lines)
-
-    def _pid(self, host: str) -> int:
-        if host not in self._pids:
+    def _up(self) -> Fabric:
+        if self._fabric is None:
             raise TestbedError(f"WAN {self.wan.name} is not up")
-        return self._pids[host]
+        return self._fabric
 
     def _home(self, node: str, center: str) -> str:
         """The host that a node runs on: its own for workers, else the center's gateway."""
-        return node if node in self._addresses and "/" in node else center
+        return node if node in self._layout.addresses and "/" in node else center
 
     def _known(self, node: str) -> str:
         if node not in self._homes:

@@ -170,11 +170,11 @@ def test_sparse_routes_go_by_the_neighbour_workers_included():
 
 def test_every_node_has_an_address_of_its_own_and_the_scheduler_its_centers():
     parts = line_of_three(workers=3)
-    addresses = parts.addresses()
+    addresses = dict(parts.addresses)
     assert set(addresses) == {place.name for place in parts.wan.nodes()}
     assert addresses.pop("scheduler") == addresses["a"]
     assert len(set(addresses.values())) == len(addresses)
-    alone = line_of_three().addresses()
+    alone = line_of_three().addresses
     assert set(alone) == {"scheduler", "a", "b", "c"}
 
 

@@ -137,7 +137,7 @@ def test_netems_filters_tell_sources_apart_in_this_kernel(three):
     into = ports[1].interface  # towards c2
     lines = [line for line in netem_lines(ports, crossings) if f"dev {into} " in line]
     lines = [line.split(" netem ")[0] + " bfifo" if " netem " in line else line for line in lines]
-    switch = three._switch.pid
+    switch = three._fabric.wan_switch.pid
     run(inside(switch, ["tc", "-batch", "-"]), lines)
     for source, count in (("c1", "3"), ("c3", "5")):
         ping = ["ping", "-q", "-c", count, "-i", "0.01", "-s", "1000", three.address("c2")]
@@ -215,8 +215,9 @@ def test_a_failing_start_leaves_nothing(monkeypatch):
     monkeypatch.setattr(shaping, "queue_bytes", lambda _rate, _rtt: "nonsense")
     with pytest.raises(TestbedError, match=r"tc -batch - failed .*nonsense|(?s:.*)nonsense"):
         emulated.start()
-    assert emulated.net is None
     assert emulated._state is None
+    with pytest.raises(TestbedError, match="is not up"):
+        emulated.link_bytes()
 
 
 def test_the_command_line_gives_a_wan_to_try(tmp_path):
