@@ -109,6 +109,26 @@ def test_a_frozen_engine_sends_nothing_and_says_nothing():
     run_virtual(main())
 
 
+def test_a_sum_that_was_under_way_when_the_epoch_changed_is_not_sent():
+    """Else its summands, which are offered again under the new tree, would count twice."""
+
+    async def main():
+        group = Group(THREE, (1,), slowest=0.01, work=1.0)
+        group.start(policy_of(THREE, Tree("c1", {"c2": "c1", "c3": "c2"})))
+        for name in THREE:
+            group.offer(name, 0, [[1.0]])
+        while not any(sender == "c3" for sender, _, _ in group.network.log):
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.02)  # c2 sums its own offer and that of c3
+        change(group, THREE)  # a star: both offer to c1 themselves
+        await asyncio.gather(*(group.whole(name, 0) for name in THREE))
+        assert group.values("c1", 0).tolist() == [3.0]
+        offers = [(sender, m.contributors) for sender, _, m in group.sent(Kind.OFFER)]
+        assert offers == [("c3", 1), ("c2", 1), ("c3", 1)]
+
+    run_virtual(main())
+
+
 # ---- a round in progress when the epoch changes
 
 
