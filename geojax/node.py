@@ -83,7 +83,7 @@ async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
     addresses = places.addresses()
     clock = Clock()
     machine = RealMachine()
-    with (folder / "events.jsonl").open("w", buffering=1) as stream:
+    with (folder / "events.jsonl").open("a", buffering=1) as stream:
         recorder = Recorder(name, jsonl_sink(stream), config.events, clock)
         transport = TcpTransport(
             name,

@@ -22,7 +22,7 @@ from geojax.errors import GeojaxError
 from geojax.hips.places import SCHEDULER, Places
 from geojax.telemetry.recorder import Span
 from testbed.cpu import CpuShare
-from testbed.faults import Fault
+from testbed.faults import PROCESS_KINDS, Fault, restarted
 from testbed.simulated.run import change_event
 from testbed.wan import Change, Wan
 
@@ -159,6 +159,7 @@ class Processes:
         self._tails: dict[str, _Tail] = {}
         self._cpu = CpuShare()
         self._started: float | None = None
+        self._thaws: list[tuple[float, subprocess.Popen]] = []
 
     def run(
         self, say: Callable[[str], None]
@@ -185,7 +186,10 @@ class Processes:
     def _start(self, name: str) -> None:
         folder = node.node_folder(self._run_dir, name)
         folder.mkdir(parents=True, exist_ok=True)
-        log = (folder / "log.txt").open("wb")
+        previous = self._running.get(name)
+        if previous is not None and previous.stdin is not None:
+            previous.stdin.close()
+        log = (folder / "log.txt").open("ab")
         with log:
             self._running[name] = self._hosts.popen(
                 name,
@@ -195,7 +199,7 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 env=node_environment(),
             )
-        self._tails[name] = _Tail(folder / "events.jsonl")
+        self._tails.setdefault(name, _Tail(folder / "events.jsonl"))
 
     def _follow(self) -> None:
         """Applies faults and changes in time, and watches the nodes until all have ended."""
@@ -205,10 +209,12 @@ class Processes:
             self._check_exits()
             now = self._experiment_time()
             while now is not None and self._faults and self._faults[0].at <= now:
-                self._break(self._faults.pop(0))
+                self._apply(self._faults.pop(0))
             while now is not None and upcoming is not None and upcoming.at <= now:
                 self._change(upcoming)
                 upcoming = next(changes, None)
+            if now is not None:
+                self._thaw(now)
             for tail in self._tails.values():
                 tail.read(self._sink)
             time.sleep(_POLL_S)
@@ -229,9 +235,29 @@ class Processes:
         self._hosts.change(change.rates)
         self._sink(change_event(change))
 
-    def _break(self, fault: Fault) -> None:
-        self._running[fault.node].kill()
-        self._sink({"t": fault.at, "node": fault.node, "event": "fault", "kind": fault.kind})
+    def _apply(self, fault: Fault) -> None:
+        """Makes a fault happen now; one that hits a dead node does nothing."""
+        self._sink(fault.event())
+        if fault.kind == "restart":
+            for name in restarted(
+                fault, self._places, lambda n: self._running[n].poll() is not None
+            ):
+                self._start(name)
+            return
+        if fault.kind not in PROCESS_KINDS:
+            return
+        process = self._running[fault.node]
+        if fault.kind == "kill":
+            process.kill()
+        else:
+            process.send_signal(signal.SIGSTOP)
+            self._thaws.append((fault.at + fault.duration, process))
+
+    def _thaw(self, now: float) -> None:
+        for at, process in list(self._thaws):
+            if at <= now:
+                process.send_signal(signal.SIGCONT)
+                self._thaws.remove((at, process))
 
     def _check_exits(self) -> None:
         """A node that was killed is the protocol's business; one that failed ends the run."""
@@ -252,6 +278,7 @@ class Processes:
         left = [process for process in self._running.values() if process.poll() is None]
         for process in left:
             process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGCONT)
         end = time.monotonic() + _TERM_S
         for process in left:
             with contextlib.suppress(subprocess.TimeoutExpired):

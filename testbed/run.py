@@ -19,7 +19,7 @@ from geojax.models.registry import SYNTHETIC
 from geojax.telemetry.recorder import chrome_trace, jsonl_sink
 from geojax.telemetry.summary import summarize
 from geojax.wire.message import DATA_KINDS
-from testbed.faults import Fault, read_faults
+from testbed.faults import Fault, apply_faults
 from testbed.progress import RunProgress
 from testbed.simulated.links import hops
 from testbed.wan import Wan, build_wan
@@ -38,6 +38,8 @@ def prepare(config: RunConfig, run_dir: Path) -> tuple[Setup, Wan, tuple[Fault, 
             "testbed.name", config.testbed.name, nearest(config.testbed.name, TESTBEDS)
         )
     wan = build_wan(config.wan, config.lan, config.seed)
+    config, faults = apply_faults(config, wan.edges, [node.name for node in wan.nodes()])
+    wan = build_wan(config.wan, config.lan, config.seed)
     places = Places(tuple(Place(node.name, node.center, node.role) for node in wan.nodes()))
     inline = config.testbed.name == "simulated"
     kept = run_dir / "checkpoints"
@@ -45,7 +47,7 @@ def prepare(config: RunConfig, run_dir: Path) -> tuple[Setup, Wan, tuple[Fault, 
     resume = resume_point(kept, names) if config.resume else START
     setup = Setup(config, places, wan.view(), run_dir / "models", kept, inline, resume)
     check_setup(config, places, setup.view)
-    return setup, wan, read_faults(config.testbed.faults, [place.name for place in places.all])
+    return setup, wan, faults
 
 
 def check(config: RunConfig) -> None:

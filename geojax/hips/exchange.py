@@ -100,8 +100,12 @@ class TreeExchange:
     # ---- the member's own side
 
     def offer(self, number: int, chunk: int, contribution: Contribution) -> None:
-        """Contributes one chunk to a round. The payload must not change until the round ends."""
-        if number <= self.held:
+        """Contributes one chunk to a round. The payload must not change until the round ends.
+
+        A second offer of the same chunk changes nothing: it comes from workers who repeat theirs
+        after a change of the membership, while the first one is kept and sent again anyway.
+        """
+        if number <= self.held or chunk in self._round(number).own:
             return
         self._round(number).own[chunk] = contribution
         if not self._frozen:

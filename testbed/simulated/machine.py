@@ -27,13 +27,24 @@ class VirtualMachine:
         self._pace = pace
         self._loop = asyncio.get_running_loop()
         self._free_at = 0.0
+        self._frozen_s = 0.0
 
     async def compute(self, work: Callable[[], T], seconds: float) -> T:
         """Runs the step now and lets its pace pass."""
         result = work()
         self.steps += 1
-        await asyncio.sleep(seconds)
+        done = self._frozen_s + seconds
+        end = self._loop.time() + seconds
+        while self._loop.time() < end:
+            await asyncio.sleep(end - self._loop.time())
+            end += self._frozen_s + seconds - done
+            done = self._frozen_s + seconds
         return result
+
+    def freeze(self, seconds: float) -> None:
+        """Does nothing from now on for so long: what is under way lasts longer by that."""
+        self._frozen_s += seconds
+        self._free_at = max(self._free_at, self._loop.time()) + seconds
 
     def after(self, kind: str, nbytes: int, then: Callable[[], None]) -> None:
         """Calls ``then`` when the host core has done all work before and this."""

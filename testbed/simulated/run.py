@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from geojax.assemble import Setup, run_node
-from geojax.errors import GeojaxError
+from geojax.errors import Expelled, GeojaxError
 from geojax.hips.places import SCHEDULER
-from geojax.hips.waits import first_failure
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder, Span
 from geojax.telemetry.report import report
 from geojax.wire.message import Kind, Message
-from testbed.faults import Fault
+from testbed.faults import PROCESS_KINDS, Fault, restarted
 from testbed.simulated.links import NodeRoutes, resources
 from testbed.simulated.loop import run_virtual, virtual_loop
 from testbed.simulated.machine import VirtualMachine
-from testbed.simulated.transport import SimulatedNetwork
+from testbed.simulated.transport import SimulatedNetwork, SimulatedTransport
 from testbed.wan import Wan
 
 Outcome = tuple[dict[str, dict[str, Any]], dict[str, list[Span]]]
@@ -44,51 +44,107 @@ def simulate(
 async def _simulate(
     setup: Setup, wan: Wan, faults: tuple[Fault, ...], sink: Callable[[dict[str, Any]], None]
 ) -> Outcome:
-    config, places = setup.config, setup.places
-    factor = config.testbed.goodput_factor
-    capacities = {key: rate * factor for key, rate in resources(wan, places).items()}
-    network = SimulatedNetwork(capacities, NodeRoutes(wan, places), virtual_loop())
-    parts: dict[str, tuple[Any, ...]] = {}
-    for place in places.all:
-        clock = Clock()
-        recorder = Recorder(place.name, sink, config.events, clock)
-        transport = network.transport(place.name)
-        transport.observer = _send_spans(recorder, clock)
-        parts[place.name] = (transport, VirtualMachine(config.pace), clock, recorder)
-    tasks = {
-        name: asyncio.create_task(
-            run_node(
-                name, setup, transport=transport, machine=machine, clock=clock, recorder=recorder
-            ),
-            name=name,
-        )
-        for name, (transport, machine, clock, recorder) in parts.items()
-    }
-
-    def kill(node: str) -> None:
-        tasks[node].cancel()
-        network.kill(node)
-        sink({"t": round(parts[SCHEDULER][2](), 9), "node": node, "event": "fault", "kind": "kill"})
-
+    factor = setup.config.testbed.goodput_factor
+    capacities = {key: rate * factor for key, rate in resources(wan, setup.places).items()}
+    network = SimulatedNetwork(capacities, NodeRoutes(wan, setup.places), virtual_loop())
+    nodes = _Nodes(setup, network, sink)
+    clock = nodes.living[SCHEDULER].clock
     scripts = [
-        asyncio.create_task(_faults(parts[SCHEDULER][2], faults, kill), name="faults"),
-        asyncio.create_task(
-            _changes(parts[SCHEDULER][2], wan, network, factor, sink), name="changes"
-        ),
+        asyncio.create_task(_faults(clock, faults, nodes), name="faults"),
+        asyncio.create_task(_changes(clock, wan, network, factor, sink), name="changes"),
     ]
     try:
-        await first_failure(tuple(tasks.values()))
+        await nodes.over
     finally:
         for script in scripts:
             script.cancel()
-    if tasks[SCHEDULER].cancelled():
-        raise GeojaxError("the scheduler was killed")
-    reports, spans = {}, {}
-    for name, (transport, machine, _, recorder) in parts.items():
-        if not tasks[name].cancelled():
-            reports[name] = report(recorder, transport, machine)
-        spans[name] = recorder.spans
-    return reports, spans
+        nodes.end()
+    living = nodes.living.items()
+    reports = {name: report(node.recorder, node.transport, node.machine) for name, node in living}
+    return reports, {name: recorder.spans for name, recorder in nodes.recorders.items()}
+
+
+@dataclass
+class _Node:
+    """One life of a node."""
+
+    task: asyncio.Task[None]
+    transport: SimulatedTransport
+    machine: VirtualMachine
+    clock: Clock
+    recorder: Recorder
+
+
+class _Nodes:
+    """All nodes of a simulation; started on construction.
+
+    Attributes:
+      living: by name; a node that was killed is not among them.
+      recorders: of all nodes, in their last life.
+      over: done when every living node has ended, or when one has failed.
+    """
+
+    def __init__(
+        self, setup: Setup, network: SimulatedNetwork, sink: Callable[[dict[str, Any]], None]
+    ):
+        self._setup, self._network, self._sink = setup, network, sink
+        self.living: dict[str, _Node] = {}
+        self.recorders: dict[str, Recorder] = {}
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for place in setup.places.all:
+            self._start(place.name)
+
+    def apply(self, fault: Fault) -> None:
+        """Makes a fault happen now; one that hits a dead node does nothing."""
+        self._sink(fault.event())
+        if fault.kind == "restart":
+            for name in restarted(fault, self._setup.places, lambda n: n not in self.living):
+                self._start(name)
+            return
+        node = self.living.get(fault.node)
+        if node is None or node.task.done() or fault.kind not in PROCESS_KINDS:
+            return
+        if fault.kind == "freeze":
+            node.transport.freeze(fault.duration)
+            node.machine.freeze(fault.duration)
+            return
+        del self.living[fault.node]
+        node.task.cancel()
+        self._network.kill(fault.node)
+        if fault.node == SCHEDULER and not self.over.done():
+            self.over.set_exception(GeojaxError("the scheduler was killed"))
+
+    def end(self) -> None:
+        """Cancels what still runs, in order."""
+        for node in self.living.values():
+            node.task.cancel()
+
+    def _start(self, name: str) -> None:
+        config = self._setup.config
+        clock = Clock()
+        recorder = Recorder(name, self._sink, config.events, clock)
+        transport = self._network.transport(name)
+        transport.observer = _send_spans(recorder, clock)
+        machine = VirtualMachine(config.pace)
+        running = run_node(
+            name, self._setup, transport=transport, machine=machine, clock=clock, recorder=recorder
+        )
+        task = asyncio.create_task(running, name=name)
+        self.living[name] = _Node(task, transport, machine, clock, recorder)
+        self.recorders[name] = recorder
+        task.add_done_callback(lambda task: self._ended(name, task))
+
+    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or self.over.done():
+            return
+        error = task.exception()
+        if isinstance(error, Expelled):  # the run goes on without it, as without a killed node
+            self.living.pop(name, None)
+            self._network.kill(name)
+        elif error is not None:
+            self.over.set_exception(error)
+        if not self.over.done() and all(node.task.done() for node in self.living.values()):
+            self.over.set_result(None)
 
 
 def _send_spans(recorder: Recorder, clock: Clock) -> Callable[[str, Message, float, float], None]:
@@ -102,11 +158,11 @@ def _send_spans(recorder: Recorder, clock: Clock) -> Callable[[str, Message, flo
     return observe
 
 
-async def _faults(clock: Clock, faults: tuple[Fault, ...], kill: Callable[[str], None]) -> None:
+async def _faults(clock: Clock, faults: tuple[Fault, ...], nodes: _Nodes) -> None:
     await clock.started.wait()
     for fault in faults:
         await asyncio.sleep(max(0.0, fault.at - clock()))
-        kill(fault.node)
+        nodes.apply(fault)
 
 
 async def _changes(

@@ -104,6 +104,7 @@ class SimulatedTransport:
         self._wake: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._number = 0
+        self._frozen = False
 
     async def start(self) -> None:
         """There is nothing to open."""
@@ -125,13 +126,27 @@ class SimulatedTransport:
                 return
         heapq.heappush(way.waiting, (priority, self._number, wire_bytes(message), message))
         self._number += 1
-        if not way.busy:
+        if not way.busy and not self._frozen:
             way.busy = True
             self._next(way)
 
+    def freeze(self, seconds: float) -> None:
+        """Sends and delivers nothing for a while; what is in the network goes on."""
+        self._frozen = True
+        self._loop.call_later(seconds, self._thaw)
+
+    def _thaw(self) -> None:
+        self._frozen = False
+        for way in list(self._outgoing.values()):
+            if way.waiting and not way.busy:
+                way.busy = True
+                self._next(way)
+        if self._inbox:
+            self._rouse()
+
     async def receive(self) -> Received | Lost:
         """The next message or loss, in order of arrival."""
-        while not self._inbox:
+        while not self._inbox or self._frozen:
             self._wake = self._loop.create_future()
             await self._wake
         return self._inbox.popleft()
@@ -194,7 +209,7 @@ class SimulatedTransport:
             receiver = self._network.nodes.get(way.peer)
             if receiver is not None:
                 self._loop.call_at(end + way.delay, receiver._arrive, self.name, message, nbytes)
-            if way.waiting:
+            if way.waiting and not self._frozen:
                 self._next(way)
             else:
                 way.busy = False
@@ -219,6 +234,10 @@ class SimulatedTransport:
 
     def _put(self, item: Received | Lost) -> None:
         self._inbox.append(item)
+        if not self._frozen:
+            self._rouse()
+
+    def _rouse(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
