@@ -123,6 +123,7 @@ def test_a_sum_that_was_under_way_when_the_epoch_changed_is_not_sent():
         change(group, THREE)  # a star: both offer to c1 themselves
         await asyncio.gather(*(group.whole(name, 0) for name in THREE))
         assert group.values("c1", 0).tolist() == [3.0]
+        await asyncio.sleep(5)
         offers = [(sender, m.contributors) for sender, _, m in group.sent(Kind.OFFER)]
         assert offers == [("c3", 1), ("c2", 1), ("c3", 1)]
 
