@@ -1,0 +1,1 @@
+"""What a researcher runs: train, table, demo; each is a ``python -m experiments.<name>``."""

@@ -15,7 +15,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments import children, records, schema
@@ -32,7 +32,7 @@ def job(composed: DictConfig) -> bool:
     chosen = HydraConfig.get()
     config = schema.build(composed)
     if config.experiment == "default":
-        config.experiment = chosen.runtime.choices.experiment
+        config.experiment = chosen.runtime.choices["experiment"]
     run_dir = pathlib.Path(chosen.runtime.output_dir)
     if chosen.mode != RunMode.MULTIRUN:
         try:
