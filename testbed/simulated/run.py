@@ -135,9 +135,9 @@ class _Nodes:
         task.add_done_callback(lambda task: self._ended(name, task))
 
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or self.over.done():
+        if self.over.done():
             return
-        error = task.exception()
+        error = None if task.cancelled() else task.exception()
         if isinstance(error, Expelled):  # the run goes on without it, as without a killed node
             self.living.pop(name, None)
             self._network.kill(name)
