@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError, nearest
 from geojax.overlay.base import Overlay
+from geojax.overlay.sharded_star import sharded_star
 from geojax.overlay.star import star
 from geojax.registry import Registry
 
@@ -16,6 +17,14 @@ OVERLAYS: Registry[Callable[[OverlayConfig], Overlay]] = Registry("overlay.name"
 @OVERLAYS.register("star")
 def _star(config: OverlayConfig) -> Overlay:
     return star(root=config.root)
+
+
+@OVERLAYS.register("sharded_star")
+def _sharded_star(config: OverlayConfig) -> Overlay:
+    if config.root is not None:
+        fix = "every center is a root of sharded_star; leave it out, or take overlay=star"
+        raise ConfigError("overlay.root", config.root, fix)
+    return sharded_star()
 
 
 def build_overlay(config: OverlayConfig, centers: Sequence[str]) -> Overlay:

@@ -5,8 +5,9 @@ import pytest
 
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError
-from geojax.overlay.policy import Policy
+from geojax.overlay.policy import Policy, deal
 from geojax.overlay.registry import OVERLAYS, build_overlay
+from geojax.overlay.sharded_star import sharded_star
 from geojax.overlay.star import star
 from geojax.overlay.view import NetworkView
 
@@ -17,6 +18,7 @@ SIZES = [65_536] * 7 + [1_000]
 OVERLAY_ROWS = {
     "star": OverlayConfig(name="star"),
     "star, root c4": OverlayConfig(name="star", root="c4"),
+    "sharded star": OverlayConfig(name="sharded_star"),
 }
 
 
@@ -134,11 +136,21 @@ def test_star_root(root, members, expected):
     assert set(tree.parent.values()) <= {expected}
 
 
+@each_members
+def test_sharded_star_has_every_member_as_the_root_of_an_equal_share(members):
+    policy = sharded_star().plan(network(), members, SIZES, 0)
+    assert [tree.root for tree in policy.trees] == list(members)
+    assert all(set(tree.parent.values()) <= {tree.root} for tree in policy.trees)
+    placed = deal(policy.trees, [1000] * 6 * len(members))
+    assert [placed.count(tree) for tree in range(len(members))] == [6] * len(members)
+
+
 @pytest.mark.parametrize(
     ("config", "key", "words"),
     [
         (OverlayConfig(name="stat"), "overlay.name", "did you mean 'star'"),
         (OverlayConfig(root="c9"), "overlay.root", "valid: c1"),
+        (OverlayConfig(name="sharded_star", root="c1"), "overlay.root", "leave it out"),
         (OverlayConfig(chunk_elements=0), "overlay.chunk_elements", "at least 1"),
     ],
 )
