@@ -243,7 +243,10 @@ class TreeExchange:
         return self._expected[self._placement[chunk]]
 
     def _round(self, number: int) -> _Round:
-        return self._rounds.setdefault(number, _Round())
+        entry = self._rounds.get(number)
+        if entry is None:
+            entry = self._rounds[number] = _Round()
+        return entry
 
     def _add(self, member: str, number: int, chunk: int, contribution: Contribution) -> None:
         if number <= self.held:

@@ -16,11 +16,10 @@ costs nothing.
 from __future__ import annotations
 
 import heapq
-from asyncio import TimerHandle
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from testbed.simulated.loop import VirtualLoop
+from testbed.simulated.loop import Event, VirtualLoop
 
 F = TypeVar("F", bound=Hashable)
 
@@ -47,7 +46,7 @@ class Flow:
         self._remaining = 0.0  # bits, at time _since
         self._since = 0.0
         self._done: Callable[[], None] | None = None  # None: nothing is under way
-        self._timer: TimerHandle | None = None
+        self._timer: Event | None = None
 
 
 class FluidNetwork:
@@ -80,7 +79,7 @@ class FluidNetwork:
         flow._remaining = nbytes * 8.0
         flow._since = self._loop._now
         if not flow._path:
-            flow._timer = self._loop.call_at(flow._since, self._finish, flow)
+            flow._timer = self._loop.schedule(flow._since, self._finish, flow)
         elif flow in self._ended:
             del self._ended[flow]
             self._schedule(flow)
@@ -121,7 +120,7 @@ class FluidNetwork:
     def _schedule(self, flow: Flow) -> None:
         if flow.rate > 0:
             end = self._loop._now + max(flow._remaining, 0.0) / flow.rate
-            flow._timer = self._loop.call_at(end, self._finish, flow)
+            flow._timer = self._loop.schedule(end, self._finish, flow)
 
     def _finish(self, flow: Flow) -> None:
         left = flow._remaining - flow.rate * (self._loop._now - flow._since)

@@ -13,11 +13,11 @@ from geojax.hips.places import SCHEDULER
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder, Span
 from geojax.telemetry.report import report
-from geojax.wire.message import Kind, Message
 from testbed.faults import PROCESS_KINDS, Fault, restarted
 from testbed.simulated.links import NodeRoutes, resources
 from testbed.simulated.loop import run_virtual, virtual_loop
 from testbed.simulated.machine import VirtualMachine
+from testbed.simulated.spans import SendSpans
 from testbed.simulated.transport import SimulatedNetwork, SimulatedTransport
 from testbed.wan import Wan
 
@@ -90,6 +90,7 @@ class _Nodes:
         self._setup, self._network, self._sink = setup, network, sink
         self.living: dict[str, _Node] = {}
         self.recorders: dict[str, Recorder] = {}
+        self._senders: dict[str, SendSpans] = {}
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for place in setup.places.all:
             self._start(place.name)
@@ -115,16 +116,18 @@ class _Nodes:
             self.over.set_exception(GeojaxError("the scheduler was killed"))
 
     def end(self) -> None:
-        """Cancels what still runs, in order."""
+        """Cancels what still runs, in order, and ends the records."""
         for node in self.living.values():
             node.task.cancel()
+        for sender in self._senders.values():
+            sender.flush()
 
     def _start(self, name: str) -> None:
         config = self._setup.config
         clock = Clock()
         recorder = Recorder(name, self._sink, config.events, clock)
         transport = self._network.transport(name)
-        transport.observer = _send_spans(recorder, clock)
+        transport.observer = self._senders[name] = SendSpans(recorder, clock)
         machine = VirtualMachine(config.pace)
         running = run_node(
             name, self._setup, transport=transport, machine=machine, clock=clock, recorder=recorder
@@ -145,17 +148,6 @@ class _Nodes:
             self.over.set_exception(error)
         if not self.over.done() and all(node.task.done() for node in self.living.values()):
             self.over.set_result(None)
-
-
-def _send_spans(recorder: Recorder, clock: Clock) -> Callable[[str, Message, float, float], None]:
-    def observe(peer: str, message: Message, start: float, end: float) -> None:
-        if message.kind is not Kind.CONTROL:
-            offset = clock() - end
-            recorder.span(
-                "send", start + offset, clock(), peer=peer, round=message.round, chunk=message.chunk
-            )
-
-    return observe
 
 
 async def _faults(clock: Clock, faults: tuple[Fault, ...], nodes: _Nodes) -> None:

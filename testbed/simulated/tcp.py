@@ -18,12 +18,10 @@ others: its bytes are few, and there are many such messages.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
 
 from testbed.simulated.fluid import FluidNetwork
-from testbed.simulated.loop import VirtualLoop
+from testbed.simulated.loop import Event, VirtualLoop
 
 SEGMENT_BYTES = 1448  # an Ethernet frame's worth, less IP and TCP headers with timestamps
 INITIAL_SEGMENTS = 10
@@ -51,8 +49,9 @@ class Connection:
         self._began: float | None = None  # when the window's first byte left
         self._filled = round_trip == 0.0  # the path is: no more pauses
         self._left = 0  # bytes of the message that have not been given to the network
+        self._part = 0  # bytes that the network has been given last
         self._done: Callable[[], None] = _nothing
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Event | None = None
 
     def send(self, nbytes: int, done: Callable[[], None], *, urgent: bool = False) -> None:
         """Sends one message; ``done()`` when its last byte has left, and the next may follow.
@@ -64,7 +63,7 @@ class Connection:
         """
         self._left, self._done = nbytes, done
         if self._loop._now < self._ready_at and self._began is None:
-            self._timer = self._loop.call_at(self._ready_at, self._begin, urgent)
+            self._timer = self._loop.schedule(self._ready_at, self._begin, urgent)
         else:
             self._begin(urgent)
 
@@ -81,7 +80,7 @@ class Connection:
             room = self._fluid.room(self._flow)
             if room > 0:
                 end = self._loop._now + self._left * 8.0 / room
-                self._timer = self._loop.call_at(end, self._urgent_left)
+                self._timer = self._loop.schedule(end, self._urgent_left)
                 return
         if self._filled:
             self._fluid.start(self._flow, self._left, self._done)
@@ -102,12 +101,13 @@ class Connection:
             self._credit, self._began = self._window, now
             self._ready_at = now + self._round_trip
         elif self._credit == 0:
-            self._timer = self._loop.call_at(self._ready_at, self._next_part)
+            self._timer = self._loop.schedule(self._ready_at, self._next_part)
             return
-        part = min(self._left, self._credit)
-        self._fluid.start(self._flow, part, partial(self._part_left, part))
+        self._part = min(self._left, self._credit)
+        self._fluid.start(self._flow, self._part, self._part_left)
 
-    def _part_left(self, part: int) -> None:
+    def _part_left(self) -> None:
+        part = self._part
         self._left -= part
         self._credit -= part
         if self._credit == 0 and self._loop._now >= self._ready_at:

@@ -63,21 +63,59 @@ class SimulatedNetwork:
             return
         dead.drop_all()
         for peer in self.nodes.values():
-            if name in peer.known:
-                delay = self.routes[name, peer.name].delay
-                self.loop.call_later(delay, peer.lose, name, "connection reset")
+            if peer.known.get(name) is dead:
+                at = self.loop.time() + self.routes[name, peer.name].delay
+                self.loop.schedule(at, peer.lose, name, dead, "connection reset")
 
 
-@dataclass(slots=True)
-class _Outgoing:
-    """The way to one peer: its connection, and the messages that wait for it."""
+class _Way:
+    """The way to one peer in its present life: a connection, and what waits for it."""
 
-    peer: str
-    delay: float
-    connection: Connection
-    counters: LinkCounters
-    waiting: list[tuple[int, int, int, Message]]  # priority, number, bytes, message
-    busy: bool = False
+    __slots__ = (
+        "_connection", "_counters", "_delay", "_now", "_owner", "_since", "_waiting", "busy",
+        "peer", "receiver",
+    )  # fmt: skip
+
+    def __init__(self, owner: SimulatedTransport, peer: str, delay: float, connection: Connection):
+        self.peer, self.receiver = peer, owner.network.nodes[peer]
+        self.busy = False
+        self._owner, self._delay, self._connection = owner, delay, connection
+        self._counters = owner.sent.setdefault(peer, LinkCounters())
+        self._waiting: list[tuple[int, int, int, Message]] = []  # priority, number, bytes, message
+        self._now: tuple[int, Message] | None = None  # what is on its way into the network
+        self._since = 0.0
+
+    def push(self, priority: int, number: int, message: Message) -> None:
+        """Queues a message."""
+        heapq.heappush(self._waiting, (priority, number, wire_bytes(message), message))
+
+    def go_on(self) -> None:
+        """Sends the message that comes first, if any may be sent now."""
+        self.busy = bool(self._waiting) and not self._owner.frozen
+        if self.busy:
+            _, _, nbytes, message = heapq.heappop(self._waiting)
+            self._now = nbytes, message
+            self._since = self._owner.loop._now
+            self._connection.send(nbytes, self._left, urgent=message.kind is Kind.CONTROL)
+
+    def drop(self) -> None:
+        """Forgets all messages."""
+        self._connection.abort()
+        self._waiting.clear()
+        self.busy = False
+
+    def _left(self) -> None:
+        assert self._now is not None
+        nbytes, message = self._now
+        owner = self._owner
+        now = owner.loop._now
+        self._counters.add(message.kind, nbytes, now - self._since)
+        if owner.observer is not None:
+            owner.observer(self.peer, message, self._since, now)
+        owner.loop.schedule(now + self._delay, self.receiver.arrive, owner.name, message, nbytes)
+        self.go_on()
+        if not self.busy:
+            owner.check_drained()
 
 
 class SimulatedTransport:
@@ -88,72 +126,68 @@ class SimulatedTransport:
     two frames.) A message arrives one propagation delay after its last bit left.
 
     Attributes:
-      known: peers that a connection exists with, in either direction.
+      known: peers that a connection exists with, in either direction, in their present lives.
+      frozen: nothing is sent or delivered for now.
     """
 
     def __init__(self, name: str, network: SimulatedNetwork):
-        self.name = name
+        self.name, self.network, self.loop = name, network, network.loop
         self.sent: dict[str, LinkCounters] = {}
         self.received: dict[str, LinkCounters] = {}
         self.observer: Callable[[str, Message, float, float], None] | None = None
-        self.known: dict[str, None] = {}
-        self._network, self._loop = network, network.loop
-        self._outgoing: dict[str, _Outgoing] = {}
+        self.known: dict[str, SimulatedTransport] = {}
+        self.frozen = False
+        self._ways: dict[str, _Way] = {}
         self._lost: dict[str, None] = {}  # reported, and not come back since
         self._inbox: deque[Received | Lost] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._number = 0
-        self._frozen = False
 
     async def start(self) -> None:
         """There is nothing to open."""
 
     async def close(self) -> None:
         """Waits until what is queued has left, then leaves without being missed."""
-        while any(way.busy for way in self._outgoing.values()):
-            self._drained = self._loop.create_future()
+        while any(way.busy for way in self._ways.values()):
+            self._drained = self.loop.create_future()
             await self._drained
-        if self._network.nodes.get(self.name) is self:
-            del self._network.nodes[self.name]
+        if self.network.nodes.get(self.name) is self:
+            del self.network.nodes[self.name]
 
     def send(self, peer: str, message: Message, priority: int = 0) -> None:
         """Queues a message; a peer that does not exist (any more) is reported as lost."""
-        way = self._outgoing.get(peer)
-        if way is None or peer not in self._network.nodes:
-            way = self._way_to(peer)
+        way = self._ways.get(peer)
+        if way is None or self.network.nodes.get(peer) is not way.receiver:
+            way = self._connect(peer)
             if way is None:
                 return
-        heapq.heappush(way.waiting, (priority, self._number, wire_bytes(message), message))
+        way.push(priority, self._number, message)
         self._number += 1
-        if not way.busy and not self._frozen:
-            way.busy = True
-            self._next(way)
-
-    def freeze(self, seconds: float) -> None:
-        """Sends and delivers nothing for a while; what is in the network goes on."""
-        self._frozen = True
-        self._loop.call_later(seconds, self._thaw)
-
-    def _thaw(self) -> None:
-        self._frozen = False
-        for way in list(self._outgoing.values()):
-            if way.waiting and not way.busy:
-                way.busy = True
-                self._next(way)
-        if self._inbox:
-            self._rouse()
+        if not way.busy:
+            way.go_on()
 
     async def receive(self) -> Received | Lost:
         """The next message or loss, in order of arrival."""
-        while not self._inbox or self._frozen:
-            self._wake = self._loop.create_future()
+        while not self._inbox or self.frozen:
+            self._wake = self.loop.create_future()
             await self._wake
         return self._inbox.popleft()
 
-    def lose(self, peer: str, reason: str) -> None:
-        """Reports a peer as lost, once, and drops what was queued for it."""
-        if peer in self._lost or peer in self._network.nodes:
+    def freeze(self, seconds: float) -> None:
+        """Sends and delivers nothing for a while; what is in the network goes on."""
+        self.frozen = True
+        self.loop.call_later(seconds, self._thaw)
+
+    def lose(self, peer: str, life: SimulatedTransport | None, reason: str) -> None:
+        """Reports a peer as lost, once, and drops what was queued for it.
+
+        Args:
+          peer: who.
+          life: what the connection led to; None: it came to none.
+          reason: why.
+        """
+        if peer in self._lost or self.known.get(peer) is not life:
             return
         self._lost[peer] = None
         self._forget(peer)
@@ -161,68 +195,12 @@ class SimulatedTransport:
 
     def drop_all(self) -> None:
         """Ends everything at once, as the death of the process would."""
-        for peer in list(self._outgoing):
+        for peer in list(self._ways):
             self._forget(peer)
 
-    def _forget(self, peer: str) -> None:
-        self.known.pop(peer, None)
-        way = self._outgoing.pop(peer, None)
-        if way is not None:
-            way.connection.abort()
-            way.waiting.clear()
-            way.busy = False
-            self._check_drained()
-
-    def _way_to(self, peer: str) -> _Outgoing | None:
-        """Connects to a peer that is there; what is not there refuses, after a round trip."""
-        if peer == self.name:
-            raise ValueError(f"{self.name} sends to itself")
-        routes = self._network.routes
-        try:
-            there, back = routes[self.name, peer], routes[peer, self.name]
-        except KeyError:
-            raise ValueError(f"{self.name} knows no peer {peer!r}") from None
-        other = self._network.nodes.get(peer)
-        if other is None:
-            self._loop.call_later(there.delay + back.delay, self.lose, peer, "connection refused")
-            return None
-        self.known[peer] = other.known[self.name] = None
-        self._lost.pop(peer, None)
-        other._lost.pop(self.name, None)
-        round_trip = there.delay + back.delay
-        connection = Connection(self._network.fluid, there.resources, round_trip, self._loop)
-        counters = self.sent.setdefault(peer, LinkCounters())
-        way = _Outgoing(peer, there.delay, connection, counters, [])
-        self._outgoing[peer] = way
-        return way
-
-    def _next(self, way: _Outgoing) -> None:
-        """Sends the message that comes first."""
-        _, _, nbytes, message = heapq.heappop(way.waiting)
-        start = self._loop._now
-
-        def left() -> None:
-            end = self._loop._now
-            way.counters.add(message.kind, nbytes, end - start)
-            if self.observer is not None:
-                self.observer(way.peer, message, start, end)
-            receiver = self._network.nodes.get(way.peer)
-            if receiver is not None:
-                self._loop.call_at(end + way.delay, receiver._arrive, self.name, message, nbytes)
-            if way.waiting and not self._frozen:
-                self._next(way)
-            else:
-                way.busy = False
-                self._check_drained()
-
-        way.connection.send(nbytes, left, urgent=message.kind is Kind.CONTROL)
-
-    def _check_drained(self) -> None:
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
-
-    def _arrive(self, peer: str, message: Message, nbytes: int) -> None:
-        if self._network.nodes.get(self.name) is not self:
+    def arrive(self, peer: str, message: Message, nbytes: int) -> None:
+        """Takes a message whose last bit is in, unless this life of the node is over."""
+        if self.network.nodes.get(self.name) is not self:
             return
         counters = self.received.get(peer)
         if counters is None:
@@ -232,9 +210,52 @@ class SimulatedTransport:
             message = replace(message, payload=_as_received(message.payload))
         self._put(Received(peer, message))
 
+    def check_drained(self) -> None:
+        """Goes on closing when a way has nothing left to send."""
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def _connect(self, peer: str) -> _Way | None:
+        """The way to a peer that is there; what is not there refuses, after a round trip."""
+        if peer == self.name:
+            raise ValueError(f"{self.name} sends to itself")
+        routes = self.network.routes
+        try:
+            there, back = routes[self.name, peer], routes[peer, self.name]
+        except KeyError:
+            raise ValueError(f"{self.name} knows no peer {peer!r}") from None
+        self._forget(peer)
+        round_trip = there.delay + back.delay
+        other = self.network.nodes.get(peer)
+        if other is None:
+            at = self.loop.time() + round_trip
+            self.loop.schedule(at, self.lose, peer, None, "connection refused")
+            return None
+        self.known[peer], other.known[self.name] = other, self
+        self._lost.pop(peer, None)
+        other._lost.pop(self.name, None)
+        connection = Connection(self.network.fluid, there.resources, round_trip, self.loop)
+        way = self._ways[peer] = _Way(self, peer, there.delay, connection)
+        return way
+
+    def _forget(self, peer: str) -> None:
+        self.known.pop(peer, None)
+        way = self._ways.pop(peer, None)
+        if way is not None:
+            way.drop()
+            self.check_drained()
+
+    def _thaw(self) -> None:
+        self.frozen = False
+        for way in list(self._ways.values()):
+            if not way.busy:
+                way.go_on()
+        if self._inbox:
+            self._rouse()
+
     def _put(self, item: Received | Lost) -> None:
         self._inbox.append(item)
-        if not self._frozen:
+        if not self.frozen:
             self._rouse()
 
     def _rouse(self) -> None:

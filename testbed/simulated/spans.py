@@ -1,0 +1,56 @@
+"""When a simulated node was sending, for the trace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from geojax.telemetry.clock import Clock
+from geojax.telemetry.recorder import Recorder, Span
+from geojax.wire.message import Kind, Message
+
+
+@dataclass(slots=True)
+class _Open:
+    """What was sent to one peer in one round so far; experiment times, s."""
+
+    round: int
+    start: float
+    end: float
+
+
+class SendSpans:
+    """A transport's observer: one span per peer and round, from its first bit to its last.
+
+    Where the run records events of chunks, every chunk has a span of its own.
+    """
+
+    def __init__(self, recorder: Recorder, clock: Clock):
+        self._recorder, self._clock = recorder, clock
+        self._chunks = recorder.level == "chunk"
+        self._open: dict[str, _Open] = {}
+
+    def __call__(self, peer: str, message: Message, start: float, end: float) -> None:
+        """Takes one message that left between two loop times; ``end`` is now."""
+        if message.kind is Kind.CONTROL:
+            return
+        seconds, now = end - start, self._clock()
+        self._recorder.totals["send_s"] += seconds
+        if self._chunks:
+            self._add(now - seconds, now, peer=peer, round=message.round, chunk=message.chunk)
+            return
+        span = self._open.get(peer)
+        if span is not None and span.round == message.round:
+            span.end = now
+            return
+        if span is not None:
+            self._add(span.start, span.end, peer=peer, round=span.round)
+        self._open[peer] = _Open(message.round, now - seconds, now)
+
+    def flush(self) -> None:
+        """Records what was sent last to every peer."""
+        for peer, span in self._open.items():
+            self._add(span.start, span.end, peer=peer, round=span.round)
+        self._open.clear()
+
+    def _add(self, start: float, end: float, **args: object) -> None:
+        self._recorder.spans.append(Span("send", start, end, args))
