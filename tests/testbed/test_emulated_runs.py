@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,12 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from geojax.config import RunConfig
+from testbed.emulated import state
 from testbed.run import run
 from testbed.wan import load_preset
 
@@ -108,7 +111,7 @@ def test_a_killed_center_does_not_stop_the_others(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_when_the_run_is_ended(tmp_path: Path, number: signal.Signals) -> None:
-    before = interfaces()
+    namespaces_before, wans_before = namespaces(), set(wans())
     process = subprocess.Popen(
         [
             sys.executable, "-m", "experiments.train", "model=synthetic", "model.bytes=1000000",
@@ -116,38 +119,54 @@ def test_nothing_is_left_when_the_run_is_ended(tmp_path: Path, number: signal.Si
         ],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    wait_until(lambda: (tmp_path / "run/nodes/scheduler/started").exists(), 90, process)
-    assert interfaces() > before
-    assert processes_of(tmp_path)
-    process.send_signal(number)
-    wait_until(lambda: interfaces() == before and not processes_of(tmp_path), 10)
-    process.communicate(timeout=20)
-    assert process.returncode != 0
+    try:
+        wait_until((tmp_path / "run/nodes/scheduler/started").exists, 90, process)
+        assert processes_of(tmp_path)
+        assert set(wans()) > wans_before
+        assert namespaces() > namespaces_before
+        process.send_signal(number)
+        wait_until(lambda: not processes_of(tmp_path) and set(wans()) <= wans_before, 10)
+        wait_until(lambda: namespaces() <= namespaces_before, 1)
+        process.communicate(timeout=20)
+        assert process.returncode != 0
+    finally:
+        process.kill()
+        process.wait()
 
 
-def interfaces() -> set[str]:
-    return set(os.listdir("/sys/class/net"))
+def wans() -> list[Path]:
+    """The records of emulated WANs that exist."""
+    return state.all_paths()
 
 
-def processes_of(run_dir: Path) -> list[int]:
-    """Processes whose command line names the run directory, except the one that was signalled."""
-    found = []
+def namespaces() -> set[str]:
+    """Network namespaces that some process lives in."""
+    found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if str(run_dir).encode() in command and b"geojax.node" in command:
-                found.append(int(entry.name))
+            with contextlib.suppress(OSError):
+                found.add(os.readlink(entry / "ns/net"))
     return found
 
 
-def wait_until(condition: Any, seconds: float, process: subprocess.Popen | None = None) -> None:
+def processes_of(run_dir: Path) -> list[int]:
+    """Nodes of a run that are alive, by their command lines."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                command = (entry / "cmdline").read_bytes()
+                if str(run_dir).encode() in command and b"geojax.node" in command:
+                    found.append(int(entry.name))
+    return found
+
+
+def wait_until(
+    condition: Callable[[], bool], seconds: float, process: subprocess.Popen | None = None
+) -> None:
     end = time.monotonic() + seconds
     while not condition():
         if process is not None and process.poll() is not None:
             pytest.fail(f"ended early: {process.communicate()[0]}")
         assert time.monotonic() < end, f"not within {seconds} s"
-        os.sched_yield()
         signal.sigtimedwait([], 0.05)
