@@ -7,7 +7,7 @@ barrier per round. The same mechanism ends a run: a grant that is final is never
 from __future__ import annotations
 
 _AHEAD = 64  # rounds granted ahead when time does not limit the run
-_FIRST = 4  # rounds granted before the first one was timed
+_FIRST = 2  # rounds granted before the first one was timed; they may outlast the time limit
 
 
 class Grants:
@@ -38,7 +38,7 @@ class Grants:
         elif now >= self._max_time:
             self.final = True
             return
-        elif done == 0:
+        elif done == 0 or now <= 0:
             return
         else:
             left = (self._max_time - now) / (now / done)

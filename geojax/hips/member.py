@@ -72,8 +72,8 @@ class Membership:
         self._main_group = min(engines)
         self._until, self._final = 0, False
         self._answered = float("inf")
-        self._asked_for = -1
-        self._digest: tuple[int, str] | None = None
+        self._asked_with = (-1, -1)
+        self._digests: dict[int, str] = {}
         self._waiters: list[asyncio.Future[None]] = []
         self._started: asyncio.Future[Start] = self._loop.create_future()
         self._end: asyncio.Future[None] = self._loop.create_future()
@@ -115,10 +115,12 @@ class Membership:
 
     def report_digest(self, number: int, digest: str) -> None:
         """Sends a digest of the parameters after round ``number`` with the next heartbeat."""
-        self._digest = (number, digest)
+        self._digests[number] = digest
 
     async def finish(self) -> None:
         """Says that this member is done, and stays to help others until everybody is."""
+        if self._digests:
+            self._heartbeat()
         self._say("done", held=self._engines[self._main_group].held)
         await wait_for(
             self._end,
@@ -242,16 +244,17 @@ class Membership:
 
     def _heartbeat(self) -> None:
         fields: dict[str, Any] = {"held": self._engines[self._main_group].held}
-        if self._digest is not None:
-            fields["digest_round"], fields["digest"] = self._digest
-            self._digest = None
+        if self._digests:
+            fields["digests"] = list(self._digests.items())
+            self._digests = {}
         self._say("heartbeat", **fields)
 
     def _ask(self) -> None:
-        """Asks for a longer grant at once, if that was not done for this one."""
-        if self._final or self._asked_for >= self._until:
+        """Asks for a longer grant at once, if nothing has changed since it was asked for last."""
+        asked_with = (self._until, self._engines[self._main_group].held)
+        if self._final or self._asked_with == asked_with:
             return
-        self._asked_for = self._until
+        self._asked_with = asked_with
         self._heartbeat()
 
     def close(self) -> None:

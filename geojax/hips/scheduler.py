@@ -217,8 +217,8 @@ class Scheduler:
     def _on_heartbeat(self, name: str, body: Mapping[str, Any]) -> None:
         self._held[name] = max(self._held.get(name, -1), int(body["held"]))
         self._grants.extend(max(self._held.values()), self._clock())
-        if "digest" in body:
-            self._compare(name, int(body["digest_round"]), str(body["digest"]))
+        for number, digest in body.get("digests", ()):
+            self._compare(name, int(number), str(digest))
         self._say(name, "beat", until=self._grants.until, final=self._grants.final)
 
     def _on_complaint(self, name: str, body: Mapping[str, Any]) -> None:
@@ -249,19 +249,28 @@ class Scheduler:
             self._finished.set_result(None)
 
     def _compare(self, name: str, number: int, digest: str) -> None:
-        """Names the center whose parameters deviate from the others' after the same round."""
-        seen = self._digests.setdefault(number, {})
-        seen[name] = digest
-        counts = Counter(seen.values())
-        if len(counts) > 1:
-            common = counts.most_common(1)[0][0]
-            odd = sorted(n for n, d in seen.items() if d != common)
-            raise ReplicaDeviation(
-                f"after round {number} the parameters of {', '.join(odd)} differ from those of "
-                f"{', '.join(sorted(set(seen) - set(odd)))}"
-            )
-        for old in [n for n in self._digests if n < number - 4 * self._config.hash_every]:
+        """Names the centers whose parameters after a round are not those of the majority."""
+        told = self._digests.setdefault(number, {})
+        told[name] = digest
+        centers = [center for center in self._places.servers if center in self._alive]
+        if not all(center in told for center in centers):
+            return
+        for old in [n for n in self._digests if n <= number]:
             del self._digests[old]
+        common, votes = Counter(told[center] for center in centers).most_common(1)[0]
+        if votes == len(centers):
+            return
+        odd = [center for center in centers if told[center] != common]
+        rest = [center for center in centers if center not in odd]
+        if votes <= len(odd):
+            raise ReplicaDeviation(
+                f"after round {number} the parameters of {', '.join(centers)} differ, and no "
+                "majority of them agrees"
+            )
+        raise ReplicaDeviation(
+            f"after round {number} the parameters of {', '.join(odd)} differ from those of "
+            f"{', '.join(rest)}"
+        )
 
     # ---- membership
 
