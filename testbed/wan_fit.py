@@ -186,7 +186,8 @@ provenance:
       pairs (least squares); Mumbai is not in the table of rtts
   limits: >-
     medians mix runs with 2 to 8 active regions; with all 8 active, the three pairs above had
-    medians of 95, 80 and 52
+    medians of 95, 80 and 52. Fixed caps bind late: with 4 to 6 active regions the model gives
+    mumbai-singapore up to 1.8 times the measured rate
 """
     centers = "".join(
         f"  - {{name: {site['name']}, egress: {egress:.1f}, ingress: {ingress:.1f}, "

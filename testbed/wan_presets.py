@@ -83,9 +83,13 @@ def _read(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _merge(values: Mapping[Any, Any], over: Mapping[Any, Any]) -> dict[str, Any]:
-    merged = OmegaConf.to_container(OmegaConf.merge(dict(values), dict(over)))
-    assert isinstance(merged, dict)
-    return {str(key): value for key, value in merged.items()}
+    """``values`` with ``over`` laid on top: mappings are merged, everything else is replaced."""
+    merged = {str(key): value for key, value in values.items()}
+    for key, value in over.items():
+        below = merged.get(str(key))
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[str(key)] = _merge(below, value) if both else value
+    return merged
 
 
 def _check_keys(values: Mapping[Any, Any], group: str = "wan", schema: type = WanConfig) -> None:

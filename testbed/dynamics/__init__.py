@@ -29,6 +29,7 @@ from testbed.dynamics.trace_files import (
     Series,
     read_csv,
     read_mahimahi,
+    record,
     write_csv,
     write_mahimahi,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "build_dynamics",
     "read_csv",
     "read_mahimahi",
+    "record",
     "write_csv",
     "write_mahimahi",
 ]

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TextIO
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from geojax.errors import ConfigError
 from geojax.overlay.view import Edge
-from testbed.dynamics.base import MBIT
+from testbed.dynamics.base import MBIT, Change
 
 COLUMNS = ("time_s", "from", "to", "mbit")
 PACKET_BITS = 1500 * 8  # one line of a mahimahi trace
@@ -103,6 +103,26 @@ def write_csv(path: Path, series: Mapping[Edge, Series]) -> None:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(sorted(rows, key=lambda row: row[0]))
+
+
+def record(
+    rates: Mapping[Edge, float], changes: Iterable[Change], until: float
+) -> dict[Edge, Series]:
+    """What a WAN's rates do up to ``until`` s, for :func:`write_csv` and :func:`write_mahimahi`.
+
+    Args:
+      rates: at t = 0, bit/s.
+      changes: in time order, possibly without end.
+      until: experiment time, s; changes at this instant are left out.
+    """
+    found = {edge: [(0.0, rate)] for edge, rate in rates.items()}
+    for change in takewhile(lambda change: change.at < until, changes):
+        for edge, rate in change.rates.items():
+            found[edge].append((change.at, rate))
+    return {
+        edge: Series(tuple(at for at, _ in samples), tuple(rate for _, rate in samples))
+        for edge, samples in found.items()
+    }
 
 
 def read_mahimahi(path: Path, bin_s: float, key: str = "file") -> Series:

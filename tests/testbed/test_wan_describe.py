@@ -12,6 +12,7 @@ from rich.console import Console
 from geojax.config import LanConfig, WanConfig
 from testbed.describe import describe, main, render
 from testbed.wan import build_wan, load_preset
+from testbed.wan_cut import min_cut
 
 
 def wan_of(name="three_centers", **overrides):
@@ -41,6 +42,13 @@ def brute_force_cut(centers, rate, egress, ingress):
         cost += sum(r for (a, b), r in rate.items() if near["out", a] and not near["in", b])
         best = min(best, cost)
     return best
+
+
+def test_min_cut_of_a_large_mesh_is_the_slowest_center():
+    wan = build_wan(WanConfig("mesh", "full_mesh", 40, rate=100, rtt=1), LanConfig(), 0)
+    cut = min_cut(wan.view())
+    assert cut.rate == 39 * 100e6
+    assert sorted(cut.near + cut.far) == sorted(wan.center_names)
 
 
 @settings(max_examples=25)
@@ -74,7 +82,16 @@ def test_min_cut_equals_the_brute_force(rates, caps):
 def test_description_of_three_centers():
     found = describe(wan_of())
     assert found["min_cut_mbit"] == 100
-    assert {"from": "c1", "to": "c3", "rate_mbit": 60.0, "delay_ms": 20.0} in found["links"]
+    assert found["links"][2] == {
+        "from": "c1",
+        "to": "c3",
+        "rate_mbit": 60.0,
+        "delay_ms": 20.0,
+        "jitter_ms": 0.0,
+        "jitter_distribution": "uniform",
+        "loss": 0.0,
+        "estimated": {},
+    }
     assert {"from": "c3", "to": "c2", "path": ["c3", "c2"], "rtt_ms": 60.0} in found["routes"]
     assert [c["out_mbit"] for c in found["centers"]] == [160, 140, 100]
     assert found["dynamics"] == {"kind": "constant", "draw": None}
@@ -137,6 +154,74 @@ def test_json_on_the_command_line(capsys):
 def test_table_on_the_command_line(capsys):
     assert main(["wan=three_centers"]) == 0
     assert "c1 - c2" in capsys.readouterr().out
+
+
+def test_estimates_jitter_and_loss_are_shown():
+    assert "~120.8" in text_of(wan_of("aws8_2025"))  # Mumbai's rtt
+    assert " 73.8 " in text_of(wan_of("aws8_2025"))  # measured
+    assert "~428.1/476.3" in text_of(wan_of("aws8_2025"))
+    text = text_of(wan_of("three_centers", jitter=2, loss=0.01))
+    assert "2; 0.01 | 2; 0.01" in text
+    assert "~" not in text
+
+
+def test_scripts_are_named():
+    outage = {"kind": "outage", "between": ["c1", "c2"], "at": 30, "duration": 10}
+    steps = {"kind": "steps", "steps": [{"at": 5, "all": True, "factor": 0.5}]}
+    text = text_of(wan_of(dynamics=[outage, steps]))
+    assert "outage from 30 to 40 s of c1->c2, c2->c1" in text
+    assert "1 step until 5 s" in text
+
+
+def test_a_large_wan_is_summed_up():
+    wan = wan_of("random_sparse", centers=120)
+    found = describe(wan)
+    assert found["routes"] is None
+    assert found["min_cut_mbit"] > 0
+    text = text_of(wan)
+    assert "out-degree 4 to 4, mean 4" in text
+    assert "routes left out: 120 centers" in text
+    assert len(text.splitlines()) < 40
+
+
+def test_a_min_cut_that_would_take_minutes_is_left_out(monkeypatch):
+    monkeypatch.setattr("testbed.describe.CUT_WORK", 20)
+    found = describe(wan_of())
+    assert found["min_cut_mbit"] is None
+    assert "4 maximum flows" in found["left_out"]["min_cut"]
+
+
+@pytest.mark.parametrize("end", ["png", "svg"])
+def test_a_picture_on_the_command_line(tmp_path, capsys, end):
+    path = tmp_path / f"wan.{end}"
+    assert main(["wan=three_centers", "--picture", str(path)]) == 0
+    assert path.read_bytes()[:5] in (b"\x89PNG\r", b"<?xml")
+    assert str(path) in capsys.readouterr().err
+
+
+def test_a_trace_on_the_command_line_is_read_again(tmp_path):
+    path = tmp_path / "rates.csv"
+    assert main(["wan=netstorm9_dynamic", "--trace", str(path), "--until", "400"]) == 0
+    original = wan_of("netstorm9_dynamic")
+    replayed = wan_of("netstorm9_dynamic", dynamics=[{"kind": "trace", "file": str(path)}])
+    assert original.links == replayed.links
+    changes = list(itertools.takewhile(lambda change: change.at < 400, original.changes()))
+    assert list(replayed.changes()) == changes
+    assert len(changes) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--picture", "wan.gif"], "end the name with .png or .svg"),
+        (["--picture", "nowhere/wan.png"], "there is no folder nowhere"),
+        (["--trace", "nowhere/rates.csv"], "there is no folder nowhere"),
+        (["--trace", "rates.csv", "--until", "0"], "above 0"),
+    ],
+)
+def test_files_that_cannot_be_written(capsys, more, words):
+    assert main(["wan=three_centers", *more]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_a_mistake_on_the_command_line(capsys):
