@@ -91,8 +91,12 @@ async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
             {peer: address for peer, address in addresses.items() if peer != name},
             run_id=run_id,
             connect_timeout=config.timeouts.connect,
-            congestion_control=config.testbed.congestion_control,
+            # On plain loopback TCP is no part of the experiment, and users may not choose it.
+            congestion_control=(
+                config.testbed.congestion_control if config.testbed.name == "emulated" else None
+            ),
         )
+        transport.observer = send_spans(recorder, clock)
         await transport.start()
         if name == SCHEDULER:
             announce = asyncio.create_task(_announce(clock, folder))
