@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass
 class ModelConfig:
-    """What is trained. ``bytes`` sizes the synthetic model; ``pace_s`` overrides the model's own."""
+    """What is trained. ``bytes`` sizes the synthetic model; ``pace_s`` replaces the model's own."""
 
     name: str = "demo_cnn"
     bytes: int = 10_000_000
@@ -44,7 +44,7 @@ class PartitionConfig:
 
 @dataclass
 class OptimizerConfig:
-    """An optax optimizer. ``lr`` None: the run's ``lr``. ``auto`` (outer only): see ``geojax.sync``."""
+    """An optax optimizer. ``lr`` None: the run's. ``auto`` (outer only): see ``geojax.assemble``."""
 
     name: str = "sgd"
     lr: float | None = None

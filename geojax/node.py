@@ -22,6 +22,7 @@ from geojax.errors import Expelled, GeojaxError
 from geojax.hips.checkpoint import ResumePoint
 from geojax.hips.machine import RealMachine
 from geojax.hips.places import SCHEDULER, Place, Places
+from geojax.hips.send_spans import SendSpans
 from geojax.overlay.view import NetworkView
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder, jsonl_sink
@@ -96,7 +97,7 @@ async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
                 config.testbed.congestion_control if config.testbed.name == "emulated" else None
             ),
         )
-        transport.observer = send_spans(recorder, clock)
+        transport.observer = senders = SendSpans(recorder, clock)
         await transport.start()
         if name == SCHEDULER:
             announce = asyncio.create_task(_announce(clock, folder))
@@ -104,6 +105,7 @@ async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
             await run_node(
                 name, setup, transport=transport, machine=machine, clock=clock, recorder=recorder
             )
+            senders.flush()
             measured = {
                 **report(recorder, transport, machine),
                 "socket_options": transport.socket_options,

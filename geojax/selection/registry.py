@@ -16,7 +16,7 @@ SELECTIONS: Registry[Callable[[SelectionConfig], Selection]] = Registry("selecti
 @SELECTIONS.register("everyone")
 def _everyone(config: SelectionConfig) -> Selection:
     del config
-    return lambda number, members: tuple(members)
+    return lambda _number, members: tuple(members)
 
 
 def build_selection(config: SelectionConfig) -> Selection:

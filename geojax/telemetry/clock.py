@@ -21,6 +21,10 @@ class Clock:
         """Experiment time now, s; negative before the start."""
         return self._loop.time() - self._start
 
+    def at(self, loop_time: float) -> float:
+        """Experiment time at an instant of the loop's clock, s."""
+        return loop_time - self._start
+
     def start_at(self, start: float, time: float = 0.0) -> None:
         """Says that at loop time ``start`` the experiment time is ``time``."""
         self._start, self._begins = start - time, start

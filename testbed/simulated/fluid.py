@@ -119,8 +119,10 @@ class FluidNetwork:
 
     def _schedule(self, flow: Flow) -> None:
         if flow.rate > 0:
-            end = self._loop._now + max(flow._remaining, 0.0) / flow.rate
-            flow._timer = self._loop.schedule(end, self._finish, flow)
+            left = flow._remaining if flow._remaining > 0 else 0.0
+            flow._timer = self._loop.schedule(
+                self._loop._now + left / flow.rate, self._finish, flow
+            )
 
     def _finish(self, flow: Flow) -> None:
         left = flow._remaining - flow.rate * (self._loop._now - flow._since)
@@ -128,38 +130,56 @@ class FluidNetwork:
             raise AssertionError(f"a flow ended with {left} bits left")
         done, flow._done, flow._timer = flow._done, None, None
         assert done is not None
-        if flow._path:
-            self._ended[flow] = None
-            self._settle_later()
+        if not flow._path:
+            done()
+            return
+        self._ended[flow] = None
         done()
+        if flow in self._ended:
+            self._settle_later()
 
     def _settle(self) -> None:
         """Gives new rates to all whom this instant's changes concern."""
         self._settling = False
+        crossing = self._crossing
         touched, self._changed = self._changed, {}
         concerned: dict[Flow, None] = {}
         for index in touched:
-            concerned.update(self._crossing[index])
+            concerned.update(crossing[index])
         for flow in self._ended:
             flow.rate = 0.0
-            for index in flow._path:
-                del self._crossing[index][flow]
-                touched[index] = None
             concerned.pop(flow, None)
+            for index in flow._path:
+                others = crossing[index]
+                del others[flow]
+                if others:
+                    touched[index] = None
         self._ended.clear()
         for flow in self._fresh:
             flow._bottleneck = _NONE
             for index in flow._path:
-                self._crossing[index][flow] = None
-                touched[index] = None
-        concerned.update(self._fresh)
+                others = crossing[index]
+                if others:
+                    touched[index] = None
+                others[flow] = None
+        for flow in self._fresh:
+            if any(len(crossing[index]) > 1 for index in flow._path):
+                concerned[flow] = None
+            else:
+                self._alone(flow)
         self._fresh.clear()
         for index in touched:
-            for flow in self._crossing[index]:
+            for flow in crossing[index]:
                 if flow._bottleneck == index:
                     concerned[flow] = None
         if concerned:
             self._apply(self._fair_rates(concerned))
+
+    def _alone(self, flow: Flow) -> None:
+        """Starts a flow that shares nothing."""
+        flow._bottleneck = min(flow._path, key=self._capacity.__getitem__)
+        flow.rate = self._capacity[flow._bottleneck]
+        self._schedule(flow)
 
     def _fair_rates(self, flows: dict[Flow, None]) -> dict[Flow, tuple[float, int]]:
         """Max-min rates and bottlenecks of ``flows`` and of all that this concerns further."""

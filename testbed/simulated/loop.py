@@ -74,16 +74,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if when < self._now:
             when = self._now
         timer = asyncio.TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._timers, (when, self._number, timer))
         self._number += 1
+        heapq.heappush(self._timers, (when, self._number, timer))
         timer._scheduled = True  # type: ignore[attr-defined]
         return timer
 
     def schedule(self, when: float, callback: Callable[..., object], *args: Any) -> Event:
         """As :meth:`call_at`, for the simulation itself, which schedules millions of calls."""
         event = Event(self, callback, args)
-        heapq.heappush(self._timers, (max(when, self._now), self._number, event))
+        if when < self._now:
+            when = self._now
         self._number += 1
+        heapq.heappush(self._timers, (when, self._number, event))
         return event
 
     def call_at_instant_end(self, callback: Callable[[], None]) -> None:
@@ -101,43 +103,41 @@ class VirtualLoop(asyncio.BaseEventLoop):
             super().call_exception_handler(context)
 
     def _run_once(self) -> None:
-        ready = self._ready
-        if not ready:
-            self._advance()
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if not handle._cancelled:
-                handle._run()
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-
-    def _advance(self) -> None:
-        """Ends this instant, moves the clock to the next one and makes its timers ready."""
-        timers, ready = self._timers, self._ready
-        while True:
-            while timers and not timers[0][2]._scheduled:
-                heapq.heappop(timers)
-                self._cancelled -= 1
-            if not self._endings or (timers and timers[0][0] == self._now):
-                break
-            endings, self._endings = self._endings, []
-            for ending in endings:
-                ending()
+        """Runs until the loop is told to stop; asyncio would have it do one step."""
+        ready, timers, pop = self._ready, self._timers, heapq.heappop
+        while not self._stopping:
+            for _ in range(len(ready)):
+                handle = ready.popleft()
+                if not handle._cancelled:
+                    handle._run()
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
             if ready:
-                return
-        if not timers:
-            if self._stopping:
-                return
-            raise NothingLeft(f"at {self._now:.6f} s: {self._waiting()}")
-        now = self._now = timers[0][0]
-        while timers and timers[0][0] == now:
-            timer = heapq.heappop(timers)[2]
-            if timer._scheduled:
-                timer._scheduled = False
-                ready.append(timer)
-            else:
+                continue
+            if self._endings and not (timers and timers[0][0] == self._now):
+                endings, self._endings = self._endings, []
+                for ending in endings:
+                    ending()
+                continue
+            if not timers:
+                if self._stopping:
+                    return
+                raise NothingLeft(f"at {self._now:.6f} s: {self._waiting()}")
+            when, _, timer = pop(timers)
+            if not timer._scheduled:
                 self._cancelled -= 1
+                continue
+            self._now = when
+            timer._scheduled = False
+            ready.append(timer)
+            while timers and timers[0][0] == when:
+                timer = pop(timers)[2]
+                if timer._scheduled:
+                    timer._scheduled = False
+                    ready.append(timer)
+                else:
+                    self._cancelled -= 1
 
     def _waiting(self) -> str:
         tasks = sorted(task.get_name() for task in asyncio.all_tasks(self))

@@ -10,6 +10,7 @@ from typing import Any
 from geojax.assemble import Setup, run_node
 from geojax.errors import Expelled, GeojaxError
 from geojax.hips.places import SCHEDULER
+from geojax.hips.send_spans import SendSpans
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder, Span
 from geojax.telemetry.report import report
@@ -17,7 +18,6 @@ from testbed.faults import PROCESS_KINDS, Fault, restarted
 from testbed.simulated.links import NodeRoutes, resources
 from testbed.simulated.loop import run_virtual, virtual_loop
 from testbed.simulated.machine import VirtualMachine
-from testbed.simulated.spans import SendSpans
 from testbed.simulated.transport import SimulatedNetwork, SimulatedTransport
 from testbed.wan import Wan
 

@@ -1,4 +1,4 @@
-"""When a simulated node was sending, for the trace."""
+"""When a node was sending, for the trace."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ class SendSpans:
         self._open: dict[str, _Open] = {}
 
     def __call__(self, peer: str, message: Message, start: float, end: float) -> None:
-        """Takes one message that left between two loop times; ``end`` is now."""
+        """Takes one message that left between two loop times."""
         if message.kind is Kind.CONTROL:
             return
-        seconds, now = end - start, self._clock()
-        self._recorder.totals["send_s"] += seconds
+        begin, left = self._clock.at(start), self._clock.at(end)
+        self._recorder.totals["send_s"] += left - begin
         if self._chunks:
-            self._add(now - seconds, now, peer=peer, round=message.round, chunk=message.chunk)
+            self._add(begin, left, peer=peer, round=message.round, chunk=message.chunk)
             return
         span = self._open.get(peer)
         if span is not None and span.round == message.round:
-            span.end = now
+            span.end = left
             return
         if span is not None:
             self._add(span.start, span.end, peer=peer, round=span.round)
-        self._open[peer] = _Open(message.round, now - seconds, now)
+        self._open[peer] = _Open(message.round, begin, left)
 
     def flush(self) -> None:
         """Records what was sent last to every peer."""
