@@ -54,6 +54,37 @@ def test_centers_take_lan_defaults_or_their_own():
     )
 
 
+def test_jitter_and_loss_of_links_and_by_default():
+    good = config().links
+    wan = build(
+        jitter={"ms": 1, "distribution": "normal"},
+        loss=0.01,
+        links=[{**good[0], "jitter": 2, "loss": 0}, *good[1:]],
+        delay_scale=2,
+    )
+    assert [(link.jitter, link.jitter_distribution, link.loss) for link in wan.links[1:3]] == [
+        (0.004, "uniform", 0.0),
+        (0.002, "normal", 0.01),
+    ]
+    assert (build().links[0].jitter, build().links[0].loss) == (0.0, 0.0)
+
+
+def test_positions_and_estimates_are_kept_but_change_nothing():
+    good = config().links
+    marked = build(
+        centers=[
+            "c1",
+            {"name": "c2", "position": [2.3, 48], "estimated": {"lan_rtt": "guess"}},
+            "c3",
+        ],
+        links=[{**good[0], "estimated": {"rtt": "distance"}}, *good[1:]],
+    )
+    assert marked.centers[1].position == (2.3, 48.0)
+    assert marked.centers[1].estimated == {"lan_rtt": "guess"}
+    assert [link.estimated for link in marked.links[1:3]] == [{"rtt": "distance"}, {}]
+    assert marked == build()
+
+
 def test_scales_touch_the_wan_and_leave_the_lan():
     wan = build(
         centers=["c1", "c2", {"name": "c3", "egress": 80, "ingress": 60}],
@@ -188,6 +219,38 @@ MISTAKES = {
     "bad default rate": (first_link(rate=None) | {"rate": 0}, "wan.rate", "in Mbit/s"),
     "unused rate": ({"rate": 5}, "wan.rate", "use wan.bandwidth_scale"),
     "unused rtt": ({"rtt": 5}, "wan.rtt", "use wan.delay_scale"),
+    "negative jitter": (first_link(jitter=-1), "wan.links[0].jitter", "at least 0"),
+    "jitter above delay": (
+        first_link(jitter=11),
+        "wan.links[0].jitter",
+        "one-way delay of c1->c2, 10",
+    ),
+    "jitter no number": (first_link(jitter="x"), "wan.links[0].jitter", "plain number"),
+    "jitter, no ms": (first_link(jitter={}), "wan.links[0].jitter.ms", "in ms"),
+    "jitter, unknown": (
+        first_link(jitter={"ms": 1, "distribution": "norml"}),
+        "wan.links[0].jitter.distribution",
+        "did you mean 'normal'",
+    ),
+    "default jitter above a delay": ({"jitter": 5}, "wan.jitter", "one-way delay of c1->c3, 4 ms"),
+    "all is lost": (first_link(loss=1), "wan.links[0].loss", "below 1"),
+    "negative loss": (first_link(loss=-0.1), "wan.links[0].loss", "at least 0"),
+    "loss in percent": (first_link(loss="1%"), "wan.links[0].loss", "share of packets"),
+    "bad default loss": ({"loss": 2}, "wan.loss", "below 1"),
+    "estimated what": (
+        first_link(estimated={"speed": "guess"}),
+        "wan.links[0].estimated.speed",
+        "valid: jitter",
+    ),
+    "estimated how": (first_link(estimated={"rtt": 3}), "wan.links[0].estimated.rtt", "the rule"),
+    "no rule": (first_link(estimated="yes"), "wan.links[0].estimated", "mapping with the keys"),
+    "one coordinate": (center({"name": "d", "position": [1]}), "wan.centers[3].position", "two"),
+    "position as text": (center({"name": "d", "position": "x"}), "wan.centers[3].position", "list"),
+    "position off the map": (
+        center({"name": "d", "position": [0, math.inf]}),
+        "wan.centers[3].position",
+        "finite",
+    ),
     "self link": (link(between=["c1", "c1"], rate=1, rtt=1), LAST, "two different centers"),
     "duplicate link": (
         link(from_="c2", to="c1", rate=1, rtt=1),

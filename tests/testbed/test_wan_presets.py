@@ -38,6 +38,13 @@ def test_the_presets_are_all_there():
         "netstorm9_static",
         "netstorm9_draw",
         "netstorm9_dynamic",
+        "aws8_2025",
+        "aws10_2022",
+        "halos4_2025",
+        "gc4_2024",
+        "random_geometric",
+        "random_sparse",
+        "full_mesh",
     }
 
 
@@ -46,6 +53,15 @@ def test_every_preset_builds_and_says_where_it_comes_from(name):
     wan = build(name)
     assert wan.name == name
     assert {"source", "unit", "method"} <= set(wan.provenance)
+    if name not in ("single_center", "three_centers", "uniform") and load_preset(name).links:
+        assert {"date", "direction"} <= set(wan.provenance)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_estimate_of_a_preset_names_a_rule_that_is_spelled_out(name):
+    wan = build(name)
+    rules = {rule for entry in (*wan.centers, *wan.links) for rule in entry.estimated.values()}
+    assert rules <= set((wan.provenance.get("estimated")) or {})
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -89,12 +105,40 @@ def test_netstorm_draws_lie_between_20_and_155():
     assert sum(rates) / len(rates) == pytest.approx(87.5e6, rel=0.06)
 
 
+def test_aws10_is_directed():
+    wan = build("aws10_2022")
+    rate, delay = wan.view().rate, wan.view().delay
+    assert len(rate) == 90
+    assert (rate["ohio", "ireland"], rate["ireland", "ohio"]) == (447e6, 1140e6)
+    assert (rate["virginia", "frankfurt"], rate["frankfurt", "virginia"]) == (521e6, 1020e6)
+    assert delay["tokyo", "sydney"] == pytest.approx(0.057)
+    assert delay["sydney", "tokyo"] == pytest.approx(0.050)
+    sent = {name: sum(r for (a, _), r in rate.items() if a == name) for name in wan.center_names}
+    assert (sent["oregon"], sent["ireland"]) == (6610e6, 6478e6)
+
+
+def test_halos_has_the_published_rates_and_a_fast_lan():
+    wan = build("halos4_2025")
+    rates = {(a, b): r / 1e6 for (a, b), r in wan.view().rate.items() if a < b}
+    assert list(rates.values()) == [537, 935, 202, 386, 117, 127]
+    assert {center.lan_rate for center in wan.centers} == {100e9}
+
+
+def test_gc4_streams_are_bound_by_one_window():
+    wan = build("gc4_2024")
+    windows = [link.rate * 2 * link.delay for link in wan.links]
+    assert windows == pytest.approx([80e6 * 0.270] * 12, rel=0.002)
+    assert wan.view().rate["us", "eu"] == 210e6
+
+
 def test_overrides():
     config = load_preset("uniform", centers=5, rate=50, server_center="c3")
     assert (config.centers, config.rate, config.rtt, config.server_center) == (5, 50, 40, "c3")
     merged = load_preset("netstorm9_dynamic", dynamics={"period_s": 60})
     assert merged.dynamics == {"kind": "redraw", "period_s": 60, "low": 20, "high": 155}
     assert load_preset("netstorm9_dynamic", dynamics=None).dynamics is None
+    script = [{"kind": "outage", "center": "c1", "at": 5, "duration": 5}]
+    assert load_preset("netstorm9_dynamic", dynamics=script).dynamics == script
     shorter = [{"between": ["c1", "c2"], "rate": 5, "rtt": 1}]
     assert load_preset("three_centers", links=shorter).links == shorter
 
