@@ -18,7 +18,7 @@ from typing import Any
 
 from geojax.assemble import Setup, run_node
 from geojax.config import RunConfig, from_dict, to_dict
-from geojax.errors import Expelled, GeojaxError
+from geojax.errors import GeojaxError, MembershipError
 from geojax.hips.checkpoint import ResumePoint
 from geojax.hips.machine import RealMachine
 from geojax.hips.places import SCHEDULER, Place, Places
@@ -151,7 +151,7 @@ def main(argv: list[str] | None = None) -> int:
     except GeojaxError as error:
         (folder / "error.txt").write_text(f"{name}: {error}")
         logging.getLogger("geojax.node").error("%s", error)
-        return EXPELLED if isinstance(error, Expelled) else FAILED
+        return EXPELLED if isinstance(error, MembershipError) else FAILED
     return 0
 
 

@@ -72,6 +72,7 @@ class Membership:
         self._main_group = min(engines)
         self._until, self._final = 0, False
         self._answered = float("inf")
+        self._beaten = 0.0
         self._asked_with = (-1, -1)
         self._digests: dict[int, str] = {}
         self._waiters: list[asyncio.Future[None]] = []
@@ -94,6 +95,7 @@ class Membership:
             timeout=self._timeouts.start + self._timeouts.dead,
             warn=self._timeouts.warn,
         )
+        self._beaten = self._loop.time()
         self._beat_again()
         return started
 
@@ -234,7 +236,11 @@ class Membership:
     # ---- what goes out
 
     def _beat_again(self) -> None:
-        silence = self._loop.time() - self._answered
+        now = self._loop.time()
+        if now - self._beaten > 2 * self._timeouts.heartbeat:  # this process stood still itself
+            self._answered = now
+        self._beaten = now
+        silence = now - self._answered
         if silence > 2 * self._timeouts.dead and not self._end.done():
             error = SchedulerLost(f"{self.me}: no answer from the scheduler in {silence:.1f} s")
             self.failed.set_exception(error)

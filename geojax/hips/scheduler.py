@@ -82,6 +82,7 @@ class Scheduler:
         self._alive: tuple[str, ...] = places.members
         self._elements: dict[str, int] = {}
         self._heard: dict[str, float] = {}
+        self._looked = 0.0  # when silence was looked for last
         self._held: dict[str, int] = {}
         self._reports: dict[str, Mapping[int, int]] = {}
         self._keeping: dict[str, Mapping[int, bool]] = {}
@@ -109,9 +110,11 @@ class Scheduler:
           GeojaxError: no member is left, or the members' vectors or parameters differ.
         """
         pump = asyncio.ensure_future(self._pump())
+        pump.add_done_callback(self._pump_ended)
         try:
             await self._gather_members()
             self._start()
+            self._looked = self._loop.time()
             self._look_for_silence()
             await self._finished
         finally:
@@ -160,17 +163,19 @@ class Scheduler:
         )
 
     async def _pump(self) -> None:
-        try:
-            while True:
-                item = await self._transport.receive()
-                if isinstance(item, Lost):
-                    self._on_lost(item)
-                else:
-                    self._on_message(item)
-        except GeojaxError as error:
+        while True:
+            item = await self._transport.receive()
+            if isinstance(item, Lost):
+                self._on_lost(item)
+            else:
+                self._on_message(item)
+
+    def _pump_ended(self, pump: asyncio.Task[None]) -> None:
+        error = None if pump.cancelled() else pump.exception()
+        if error is not None:
             self._fail(error)
 
-    def _fail(self, error: GeojaxError) -> None:
+    def _fail(self, error: BaseException) -> None:
         """Ends :meth:`run` with an error, in whichever phase it is."""
         self._ended = True
         waiting = self._finished if self._all_joined.done() else self._all_joined
@@ -282,15 +287,19 @@ class Scheduler:
         """Declares members dead that have not been heard for too long; looks again and again."""
         if self._ended:
             return
-        limit = self._loop.time() - self._config.timeouts.dead
+        now, timeouts = self._loop.time(), self._config.timeouts
+        if now - self._looked > 2 * timeouts.heartbeat:  # this process stood still itself:
+            self._heard = dict.fromkeys(self._heard, now)  # what was said is yet to be read
+        self._looked = now
+        limit = now - timeouts.dead
         silent = tuple(n for n in self._alive if self._heard[n] < limit)
         try:
             if silent:
-                self._bury(silent, f"silent for {self._config.timeouts.dead:g} s")
+                self._bury(silent, f"silent for {timeouts.dead:g} s")
         except GeojaxError as error:
             self._fail(error)
             return
-        self._loop.call_later(self._config.timeouts.heartbeat, self._look_for_silence)
+        self._loop.call_later(timeouts.heartbeat, self._look_for_silence)
 
     def _bury(self, names: Sequence[str], reason: str) -> None:
         left = self._places.survivors(self._alive, names)

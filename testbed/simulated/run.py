@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from geojax.assemble import Setup, run_node
-from geojax.errors import Expelled, GeojaxError
+from geojax.errors import GeojaxError, MembershipError
 from geojax.hips.places import SCHEDULER
 from geojax.hips.send_spans import SendSpans
 from geojax.telemetry.clock import Clock
@@ -141,7 +141,7 @@ class _Nodes:
         if self.over.done():
             return
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, Expelled):  # the run goes on without it, as without a killed node
+        if isinstance(error, MembershipError):  # the run goes on without it, as if it were killed
             self.living.pop(name, None)
             self._network.kill(name)
         elif error is not None:
