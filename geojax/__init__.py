@@ -1,3 +1,1 @@
 """Trains one model across data centers that are far apart."""
-
-__version__ = "0.1.0"

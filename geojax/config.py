@@ -44,7 +44,7 @@ class PartitionConfig:
 
 @dataclass
 class OptimizerConfig:
-    """An optax optimizer. ``lr`` None: the run's. ``auto`` (outer only): see ``geojax.assemble``."""
+    """An optax optimizer. ``lr`` None: the run's. ``auto`` (outer): see ``geojax.assemble``."""
 
     name: str = "sgd"
     lr: float | None = None
