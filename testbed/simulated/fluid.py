@@ -141,45 +141,46 @@ class FluidNetwork:
     def _settle(self) -> None:
         """Gives new rates to all whom this instant's changes concern."""
         self._settling = False
-        crossing = self._crossing
         touched, self._changed = self._changed, {}
-        concerned: dict[Flow, None] = {}
+        concerned = {flow: None for index in touched for flow in self._crossing[index]}
+        self._let_go(touched, concerned)
+        self._take_in(touched, concerned)
         for index in touched:
-            concerned.update(crossing[index])
-        for flow in self._ended:
-            flow.rate = 0.0
-            concerned.pop(flow, None)
-            for index in flow._path:
-                others = crossing[index]
-                del others[flow]
-                if others:
-                    touched[index] = None
-        self._ended.clear()
-        for flow in self._fresh:
-            flow._bottleneck = _NONE
-            for index in flow._path:
-                others = crossing[index]
-                if others:
-                    touched[index] = None
-                others[flow] = None
-        for flow in self._fresh:
-            if any(len(crossing[index]) > 1 for index in flow._path):
-                concerned[flow] = None
-            else:
-                self._alone(flow)
-        self._fresh.clear()
-        for index in touched:
-            for flow in crossing[index]:
+            for flow in self._crossing[index]:
                 if flow._bottleneck == index:
                     concerned[flow] = None
         if concerned:
             self._apply(self._fair_rates(concerned))
 
-    def _alone(self, flow: Flow) -> None:
-        """Starts a flow that shares nothing."""
-        flow._bottleneck = min(flow._path, key=self._capacity.__getitem__)
-        flow.rate = self._capacity[flow._bottleneck]
-        self._schedule(flow)
+    def _let_go(self, touched: dict[int, None], concerned: dict[Flow, None]) -> None:
+        """Takes ended flows off their paths; touches the resources that others still cross."""
+        for flow in self._ended:
+            flow.rate = 0.0
+            concerned.pop(flow, None)
+            for index in flow._path:
+                crossing = self._crossing[index]
+                del crossing[flow]
+                if crossing:
+                    touched[index] = None
+        self._ended.clear()
+
+    def _take_in(self, touched: dict[int, None], concerned: dict[Flow, None]) -> None:
+        """Puts new flows on their paths; those that share nothing have their rate at once."""
+        for flow in self._fresh:
+            for index in flow._path:
+                crossing = self._crossing[index]
+                if crossing:
+                    touched[index] = None
+                crossing[flow] = None
+        for flow in self._fresh:
+            if touched and not touched.keys().isdisjoint(flow._path):
+                flow._bottleneck = _NONE
+                concerned[flow] = None
+            else:
+                flow._bottleneck = min(flow._path, key=self._capacity.__getitem__)
+                flow.rate = self._capacity[flow._bottleneck]
+                self._schedule(flow)
+        self._fresh.clear()
 
     def _fair_rates(self, flows: dict[Flow, None]) -> dict[Flow, tuple[float, int]]:
         """Max-min rates and bottlenecks of ``flows`` and of all that this concerns further."""

@@ -103,8 +103,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             super().call_exception_handler(context)
 
     def _run_once(self) -> None:
-        """Runs until the loop is told to stop; asyncio would have it do one step."""
-        ready, timers, pop = self._ready, self._timers, heapq.heappop
+        """Runs until the loop is told to stop, where asyncio's loops take one step."""
+        ready = self._ready
         while not self._stopping:
             for _ in range(len(ready)):
                 handle = ready.popleft()
@@ -113,31 +113,33 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
-            if ready:
-                continue
-            if self._endings and not (timers and timers[0][0] == self._now):
-                endings, self._endings = self._endings, []
-                for ending in endings:
-                    ending()
-                continue
-            if not timers:
-                if self._stopping:
-                    return
-                raise NothingLeft(f"at {self._now:.6f} s: {self._waiting()}")
-            when, _, timer = pop(timers)
-            if not timer._scheduled:
-                self._cancelled -= 1
-                continue
-            self._now = when
+            if not ready and not self._stopping:
+                self._advance()
+
+    def _advance(self) -> None:
+        """Ends this instant or, when it has ended, makes the next timers ready."""
+        timers = self._timers
+        if self._endings and not (timers and timers[0][0] == self._now):
+            endings, self._endings = self._endings, []
+            for ending in endings:
+                ending()
+            return
+        if not timers:
+            raise NothingLeft(f"at {self._now:.6f} s: {self._waiting()}")
+        when, _, timer = heapq.heappop(timers)
+        if not timer._scheduled:
+            self._cancelled -= 1
+            return
+        self._now = when
+        while True:
             timer._scheduled = False
-            ready.append(timer)
-            while timers and timers[0][0] == when:
-                timer = pop(timers)[2]
-                if timer._scheduled:
-                    timer._scheduled = False
-                    ready.append(timer)
-                else:
-                    self._cancelled -= 1
+            self._ready.append(timer)
+            while timers and not timers[0][2]._scheduled:
+                heapq.heappop(timers)
+                self._cancelled -= 1
+            if not timers or timers[0][0] != when:
+                return
+            timer = heapq.heappop(timers)[2]
 
     def _waiting(self) -> str:
         tasks = sorted(task.get_name() for task in asyncio.all_tasks(self))
