@@ -1,0 +1,90 @@
+"""Whole runs on virtual time with a model that costs nothing, for tests of the protocol."""
+
+import json
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from geojax.config import RunConfig
+from geojax.errors import GeojaxError
+from testbed.run import prepare
+from testbed.simulated.run import simulate
+from testbed.wan import load_preset
+
+__all__ = ["Outcome", "kill", "simulated", "small_config"]
+
+
+def small_config(*, rounds=6, workers=1, elements=1000, chunk_elements=300, wan="three_centers",
+                 **settings):  # fmt: skip
+    """Three centers, four small chunks; ``settings`` are dotted keys with ``__`` for the dot."""
+    config = RunConfig()
+    config.wan = load_preset(wan)
+    config.testbed.name = "simulated"
+    config.model.name, config.model.bytes, config.model.pace_s = "synthetic", 4 * elements, 0.01
+    config.rounds, config.lan.workers = rounds, workers
+    config.overlay.chunk_elements = chunk_elements
+    config.hash_every = 1
+    for key, value in settings.items():
+        *path, last = key.split("__")
+        target = config
+        for part in path:
+            target = getattr(target, part)
+        assert hasattr(target, last), key
+        setattr(target, last, value)
+    return config
+
+
+@dataclass
+class Outcome:
+    """What a run left; ``final`` is the model of the last round."""
+
+    events: list = field(default_factory=list)
+    reports: dict = field(default_factory=dict)
+    spans: dict = field(default_factory=dict)
+    final: np.ndarray | None = None
+    error: GeojaxError | None = None
+
+    def of(self, name):
+        """The events of a name, in order."""
+        return [event for event in self.events if event["event"] == name]
+
+    @property
+    def finals(self):
+        """Last round and digest of every center that reached the end."""
+        return {event["node"]: (event["round"], event["digest"]) for event in self.of("final")}
+
+    @property
+    def end(self):
+        """Time of the last event, experiment s."""
+        return max(event["t"] for event in self.events)
+
+    def rounds_of(self, node):
+        return [event["round"] for event in self.of("round") if event["node"] == node]
+
+    def lines(self):
+        """What ``events.jsonl`` would hold."""
+        return "".join(json.dumps(event) + "\n" for event in self.events)
+
+
+def simulated(config, *, fails=False):
+    """Runs; an error is raised unless it is expected (``fails``), and then it is in the outcome."""
+    outcome = Outcome()
+    with tempfile.TemporaryDirectory() as folder:
+        setup, wan, faults = prepare(config, Path(folder))
+        setup.models.mkdir()
+        try:
+            outcome.reports, outcome.spans = simulate(setup, wan, faults, outcome.events.append)
+        except GeojaxError as error:
+            if not fails:
+                raise
+            outcome.error = error
+        final = setup.models / "final.npy"
+        outcome.final = np.load(final) if final.exists() else None
+    assert fails == (outcome.error is not None)
+    return outcome
+
+
+def kill(node, at):
+    return {"at": at, "kind": "kill", "node": node}
