@@ -102,7 +102,7 @@ def mapping(key: str, value: object, valid: Iterable[str]) -> dict[str, object]:
 
 def share(key: str, value: object, what: str) -> float:
     """A number of at least 0 and below 1."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < 1:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
         raise ConfigError(key, value, f"write {what}, a number of at least 0 and below 1")
     return float(value)
 

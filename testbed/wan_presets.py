@@ -87,8 +87,9 @@ def _merge(values: Mapping[Any, Any], over: Mapping[Any, Any]) -> dict[str, Any]
     merged = {str(key): value for key, value in values.items()}
     for key, value in over.items():
         below = merged.get(str(key))
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[str(key)] = _merge(below, value) if both else value
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            value = _merge(below, value)
+        merged[str(key)] = value
     return merged
 
 

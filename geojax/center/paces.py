@@ -129,11 +129,12 @@ def build_profile(value: object, seed: int, trainers: Sequence[str], name: str) 
     """
     if value is None:
         return lambda _step, _now: 1.0
-    several = isinstance(value, Sequence) and not isinstance(value, str)
     workers = Workers(trainers, name, seed)
     factors: list[Factor] = []
-    for index, entry in enumerate(value if several else [value]):
-        key = f"pace.profile[{index}]" if several else "pace.profile"
+    keyed: list[tuple[str, object]] = [("pace.profile", value)]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        keyed = [(f"pace.profile[{index}]", entry) for index, entry in enumerate(value)]
+    for key, entry in keyed:
         if not isinstance(entry, Mapping) or "kind" not in entry:
             fix = f"write a mapping with a kind; kinds: {', '.join(PROFILES)}"
             raise ConfigError(key, entry, fix)

@@ -141,12 +141,12 @@ def build_dynamics(
     links = stated or {}
     drawn = None if draw is None else read_draw("wan.draw", draw, seed)
     given = _Given(drawn, seed, links)
-    several = isinstance(value, Sequence) and not isinstance(value, str)
-    entries = value if several else [] if value is None else [value]
+    keyed: list[tuple[str, object]] = [] if value is None else [("wan.dynamics", value)]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        keyed = [(f"wan.dynamics[{index}]", entry) for index, entry in enumerate(value)]
     bases: list[Constant | Redraw] = []
     parts: list[Part] = []
-    for index, entry in enumerate(entries):
-        key = f"wan.dynamics[{index}]" if several else "wan.dynamics"
+    for key, entry in keyed:
         read = _read(key, entry, given)
         if not isinstance(read, Constant | Redraw):
             parts.append(read)
@@ -154,7 +154,7 @@ def build_dynamics(
         bases.append(read)
         if len(bases) > 1:
             fix = "a WAN has one of constant and redraw; the others may be combined with it"
-            raise ConfigError(key, dict(entry), fix)
+            raise ConfigError(key, entry, fix)
     base = bases[0] if bases else Constant(drawn)
     if not parts:
         return base

@@ -76,10 +76,11 @@ def read_csv(path: Path, key: str = "file", repeat_s: float | None = None) -> di
                 raise ConfigError(key, line, f"lies after the end of a turn of {repeat_s:g} s")
     if not rows:
         raise ConfigError(key, str(path), "the file holds no rates")
-    return {
-        edge: Series(tuple(sorted(times)), tuple(times[t] for t in sorted(times)), repeat_s)
-        for edge, times in rows.items()
-    }
+    found: dict[Edge, Series] = {}
+    for edge, rates in rows.items():
+        times = sorted(rates)
+        found[edge] = Series(tuple(times), tuple(rates[time] for time in times), repeat_s)
+    return found
 
 
 def _csv_number(key: str, line: str, row: Mapping[str, str | None], name: str) -> float:
@@ -95,8 +96,8 @@ def _csv_number(key: str, line: str, row: Mapping[str, str | None], name: str) -
 def write_csv(path: Path, series: Mapping[Edge, Series]) -> None:
     """Writes rates (one turn of periodic ones) so that :func:`read_csv` reads the same again."""
     rows = [
-        (time, *edge, rate / MBIT)
-        for edge, rates in series.items()
+        (time, source, target, rate / MBIT)
+        for (source, target), rates in series.items()
         for time, rate in zip(rates.times, rates.rates, strict=True)
     ]
     with path.open("w", newline="") as stream:
