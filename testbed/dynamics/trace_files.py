@@ -100,10 +100,11 @@ def write_csv(path: Path, series: Mapping[Edge, Series]) -> None:
         for (source, target), rates in series.items()
         for time, rate in zip(rates.times, rates.rates, strict=True)
     ]
+    rows.sort(key=lambda row: row[0])
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows(sorted(rows, key=lambda row: row[0]))
+        writer.writerows(rows)
 
 
 def record(
