@@ -249,6 +249,8 @@ class Scheduler:
         self._ended = True
         for name in self._alive:
             self._say(name, "end")
+        for name in self._returning:
+            self._say(name, "expelled", reason="the run is over")
         self._recorder.event("end", rounds=max(self._held.values()) + 1)
         if not self._finished.done():
             self._finished.set_result(None)
@@ -376,7 +378,7 @@ class Scheduler:
             holders = [n for n, number in reports.items() if number == held[group]]
             able = [n for n in holders if self._keeping[n][group]]
             lacking[group] = [n for n in reports if reports[n] < held[group]]
-            if group != WAN_GROUP and reports:
+            if group != WAN_GROUP and held[group] >= 0 and reports:
                 lacking[group] += [n for n in policy.members if n in self._stateless]
             if lacking[group] and not able:
                 raise GeojaxError(

@@ -99,6 +99,8 @@ class _Nodes:
         """Makes a fault happen now; one that hits a dead node does nothing."""
         self._sink(fault.event())
         if fault.kind == "restart":
+            if self.living[SCHEDULER].task.done():
+                return
             for name in restarted(fault, self._setup.places, lambda n: n not in self.living):
                 self._start(name)
             return
