@@ -180,17 +180,19 @@ class SimulatedTransport:
         self.loop.call_later(seconds, self._thaw)
 
     def lose(self, peer: str, life: SimulatedTransport | None, reason: str) -> None:
-        """Reports a peer as lost, once, and drops what was queued for it.
+        """Reports a peer as lost, once for each life, and drops what was queued for it.
 
         Args:
           peer: who.
           life: what the connection led to; None: it came to none.
           reason: why.
         """
-        if peer in self._lost or self.known.get(peer) is not life:
+        if life is None and (peer in self.known or peer in self._lost):
             return
-        self._lost[peer] = None
-        self._forget(peer)
+        if self.known.get(peer) is life:
+            self._forget(peer)
+        if peer not in self.known:
+            self._lost[peer] = None
         self._put(Lost(peer, reason))
 
     def drop_all(self) -> None:

@@ -1,0 +1,233 @@
+"""The simulated transport beyond what every transport does: times, lives, frozen nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import numpy as np
+import pytest
+
+from geojax.hollow import SizeOnly
+from geojax.wire.frame import wire_bytes
+from geojax.wire.message import Kind, Message
+from geojax.wire.transport import Lost, Received
+from testbed.simulated.loop import run_virtual, virtual_loop
+from testbed.simulated.transport import Route, SimulatedNetwork, SimulatedTransport
+
+DELAY = 0.05
+RATE = 8e6  # bit/s; 1 MB/s
+PAIRS = [(a, b) for a in "abc" for b in "abc" if a != b]
+
+
+class Net:
+    """Three nodes; all that a sends shares one port."""
+
+    def __init__(self) -> None:
+        self.loop = virtual_loop()
+        routes = {pair: Route((pair[0],), DELAY) for pair in PAIRS}
+        self.network = SimulatedNetwork(dict.fromkeys("abc", RATE), routes, self.loop)
+        self.a, self.b, self.c = (self.network.transport(name) for name in "abc")
+
+
+def simulated(scenario: Callable[[Net], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """Turns a scenario into a test on virtual time."""
+
+    async def main() -> None:
+        await scenario(Net())
+
+    def test() -> None:
+        run_virtual(main())
+
+    test.__doc__ = scenario.__doc__
+    return test
+
+
+def sized(nbytes: int, **fields: Any) -> Message:
+    """A message of so many bytes on the wire."""
+    heads = wire_bytes(Message(Kind.OFFER, payload=SizeOnly(nbytes))) - nbytes
+    return Message(Kind.OFFER, payload=SizeOnly(nbytes - heads), **fields)
+
+
+async def received(node: SimulatedTransport) -> Message:
+    item = await node.receive()
+    assert isinstance(item, Received), item
+    return item.message
+
+
+async def warm(net: Net) -> None:
+    """Sends so much that all windows of slow start are behind."""
+    for source, target in PAIRS:
+        net.network.nodes[source].send(target, sized(2_000_000))
+    for node in (net.a, net.b, net.c):
+        await received(node)
+        await received(node)
+
+
+@simulated
+async def test_a_message_arrives_a_delay_after_its_last_bit(net: Net) -> None:
+    await warm(net)
+    start = net.loop.time()
+    net.a.send("b", sized(100_000))
+    net.a.send("b", sized(50_000))
+    await received(net.b)
+    assert net.loop.time() - start == pytest.approx(0.1 + DELAY)
+    await received(net.b)
+    assert net.loop.time() - start == pytest.approx(0.15 + DELAY)
+
+
+@simulated
+async def test_two_peers_share_the_port(net: Net) -> None:
+    await warm(net)
+    start = net.loop.time()
+    net.a.send("b", sized(100_000))
+    net.a.send("c", sized(300_000))
+    await received(net.b)
+    assert net.loop.time() - start == pytest.approx(0.2 + DELAY)
+    await received(net.c)
+    assert net.loop.time() - start == pytest.approx(0.4 + DELAY)
+
+
+@simulated
+async def test_the_observer_sees_every_message_leave(net: Net) -> None:
+    await warm(net)
+    seen: list[tuple[str, int, float, float]] = []
+    net.a.observer = lambda peer, message, start, end: seen.append(
+        (peer, message.chunk, start, end)
+    )
+    start = net.loop.time()
+    net.a.send("b", sized(100_000, chunk=1))
+    net.a.send("b", sized(200_000, chunk=2))
+    before = net.a.sent["b"].seconds
+    await received(net.b)
+    await received(net.b)
+    assert [(peer, chunk) for peer, chunk, _, _ in seen] == [("b", 1), ("b", 2)]
+    assert [t - start for entry in seen for t in entry[2:]] == pytest.approx([0, 0.1, 0.1, 0.3])
+    assert net.a.sent["b"].seconds - before == pytest.approx(0.3)
+
+
+@simulated
+async def test_sizes_travel_as_they_are_and_arrays_as_bytes(net: Net) -> None:
+    net.a.send("b", Message(Kind.OFFER, payload=SizeOnly(123)))
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    net.a.send("b", Message(Kind.OFFER, payload=array))
+    assert (await received(net.b)).payload == SizeOnly(123)
+    payload = (await received(net.b)).payload
+    assert isinstance(payload, np.ndarray)
+    assert not payload.flags.writeable
+    assert array.flags.writeable
+    assert np.array_equal(payload.view(np.float32), array.ravel())
+
+
+@simulated
+async def test_what_is_on_its_way_when_its_sender_dies_still_arrives(net: Net) -> None:
+    await warm(net)
+    net.a.send("b", sized(100_000, chunk=1))
+    net.a.send("b", sized(100_000, chunk=2))
+    await asyncio.sleep(0.1 + DELAY / 2)
+    net.network.kill("a")
+    start = net.loop.time()
+    assert (await received(net.b)).chunk == 1
+    assert net.loop.time() - start == pytest.approx(DELAY / 2)
+    item = await net.b.receive()
+    assert isinstance(item, Lost)
+    assert net.loop.time() - start == pytest.approx(DELAY)
+    assert isinstance(await net.c.receive(), Lost)
+
+
+@simulated
+async def test_a_dead_nodes_transfers_make_room(net: Net) -> None:
+    await warm(net)
+    net.a.send("b", sized(1_000_000))
+    net.a.send("c", sized(100_000))
+    await asyncio.sleep(0.1)
+    net.network.kill("b")
+    start = net.loop.time()
+    item = await net.a.receive()
+    assert isinstance(item, Lost)
+    assert item.peer == "b"
+    assert net.loop.time() - start == pytest.approx(DELAY)
+    # 50 kB left when b died; half of the port until a knows of it, then all of it.
+    assert isinstance(await net.c.receive(), Lost)
+    await received(net.c)
+    assert net.loop.time() - start == pytest.approx(0.05 + 0.025 + DELAY)
+
+
+@simulated
+async def test_a_peer_that_never_was_here_refuses_after_a_round_trip(net: Net) -> None:
+    net.network.kill("b")
+    start = net.loop.time()
+    net.a.send("b", sized(1000))
+    net.a.send("b", sized(1000))
+    item = await net.a.receive()
+    assert isinstance(item, Lost)
+    assert "refused" in item.reason
+    assert net.loop.time() - start == pytest.approx(2 * DELAY)
+    await asyncio.sleep(1.0)
+    net.c.send("a", sized(1000))
+    assert isinstance(await net.a.receive(), Received)  # it is lost once
+
+
+@simulated
+async def test_a_restarted_node_is_a_new_peer(net: Net) -> None:
+    await warm(net)
+    net.a.send("b", sized(1_000_000, chunk=1))
+    await asyncio.sleep(0.5)
+    net.network.kill("b")
+    assert isinstance(await net.a.receive(), Lost)
+    again = net.network.transport("b")
+    start = net.loop.time()
+    net.a.send("b", sized(1000, chunk=2))
+    assert (await received(again)).chunk == 2
+    # A new connection: set-up, the message, the delay.
+    assert net.loop.time() - start == pytest.approx(2 * DELAY + 0.001 + DELAY)
+    net.network.kill("b")
+    assert isinstance(await net.a.receive(), Lost)  # lost again, since it had come back
+
+
+@simulated
+async def test_a_quick_restart_is_a_loss_too(net: Net) -> None:
+    await warm(net)
+    net.a.send("b", sized(1_000_000, chunk=1))
+    await asyncio.sleep(0.5)
+    net.network.kill("b")
+    again = net.network.transport("b")
+    net.a.send("b", sized(1000, chunk=2))
+    again.send("c", sized(1000, chunk=3))
+    lost = await net.a.receive()
+    assert isinstance(lost, Lost)
+    assert lost.reason == "connection reset"
+    assert isinstance(await net.c.receive(), Lost)
+    assert (await received(again)).chunk == 2
+    assert (await received(net.c)).chunk == 3
+
+
+@simulated
+async def test_a_frozen_node_neither_sends_nor_receives(net: Net) -> None:
+    await warm(net)
+    start = net.loop.time()
+    net.a.send("b", sized(100_000, chunk=1))
+    net.a.freeze(1.0)
+    net.a.send("b", sized(100_000, chunk=2))
+    net.c.send("a", sized(1000, chunk=3))
+    assert (await received(net.b)).chunk == 1
+    assert net.loop.time() - start == pytest.approx(0.1 + DELAY)
+    assert (await received(net.a)).chunk == 3
+    assert net.loop.time() - start == pytest.approx(1.0)
+    assert (await received(net.b)).chunk == 2
+    assert net.loop.time() - start == pytest.approx(1.1 + DELAY)
+
+
+@simulated
+async def test_close_waits_for_what_is_queued_and_is_no_loss(net: Net) -> None:
+    await warm(net)
+    start = net.loop.time()
+    net.a.send("b", sized(100_000))
+    net.a.send("c", sized(200_000))
+    await net.a.close()
+    assert net.loop.time() - start == pytest.approx(0.3)
+    await asyncio.sleep(1.0)
+    assert isinstance(await net.b.receive(), Received)
+    net.c.send("b", sized(10))
+    assert isinstance(await net.b.receive(), Received)
