@@ -24,7 +24,7 @@ class UsageError(GeojaxError):
 
 
 _ASSIGNMENT = re.compile(r"^(?P<prefix>\+{0,2}|~)(?P<key>[^\s=+~-][^\s=]*)=")
-_KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+_KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
 
 
 def prepare(arguments: Sequence[str]) -> list[str]:
@@ -81,7 +81,7 @@ def suggest(key: str) -> str:
     """
     if key.startswith("hydra."):
         return "no such key of Hydra; --cfg hydra shows its keys"
-    valid = schema.keys()
+    valid = schema.every_key()
     names = [*schema.groups(), "experiment", *valid]
     endings = [name for name in valid if name.rpartition(".")[2] == key.rpartition(".")[2]]
     close = difflib.get_close_matches(key, names, n=1, cutoff=0.75) or endings[:1]
@@ -119,7 +119,7 @@ def _explain_omegaconf(
     where = f"in conf file {file}.yaml: " if file else ""
     if isinstance(cause, AttributeError | KeyError) or "not in" in _first_line(cause):
         return f"{where}{key}: {suggest(key)}"
-    wrong = re.search(r"[Vv]alue '(.*?)'.* converted to (\w+)", _first_line(cause))
+    wrong = re.search(r"Value '(.*?)'.* (?:converted to|is not a valid) (\w+)", _first_line(cause))
     if wrong:
         return f"{where}{key} = {wrong[1]!r}: must be {_KINDS.get(wrong[2], wrong[2])}"
     return f"{where}{key}: {_first_line(cause)}"

@@ -239,7 +239,9 @@ def _reference(
 
 
 def _speed(reference: Row, row: Row) -> float | None:
-    """By time to target; by mean sync time when neither row measured accuracy."""
+    """By time to target, if all seeds reached it; by mean sync time when nothing was trained."""
+    if reference.missed or row.missed:
+        return None
     trained = any(each.stat("final_accuracy") for each in (reference, row))
     key = "time_to_target_s" if trained else "sync_s.mean"
     before, after = reference.stat(key), row.stat(key)

@@ -46,8 +46,8 @@ def to_rich(table: Table) -> str:
         console = Console(width=max(widest, 80), color_system=None)
     with console.capture() as capture:
         console.print(shown)
-    lines = [line.rstrip() for line in capture.get().strip("\n").splitlines()]
-    return "\n".join([*lines, *table.notes]) + "\n"
+    lines = [line.rstrip() for line in capture.get().splitlines()]
+    return "\n".join([*filter(None, lines), *table.notes]) + "\n"
 
 
 def to_markdown(table: Table) -> str:

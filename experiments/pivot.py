@@ -48,7 +48,7 @@ def pivot(rows: Sequence[Row], axis: str, *, columns: Sequence[str] | None = Non
         line = lines.setdefault(identity(row.settings, without=key), {})
         line[setting_text(row.settings.get(key))] = row
     firsts = [next(iter(line.values())) for line in lines.values()]
-    settings = shown_settings(firsts, without=key)
+    settings = _settings(firsts, key)
     notes = [_note(line, values) for line in lines.values()]
     heads = [Column(label(name), label(name)) for name in settings]
     for metric in metrics:
@@ -65,6 +65,13 @@ def pivot(rows: Sequence[Row], axis: str, *, columns: Sequence[str] | None = Non
         texts.append(cells + ([remark] if any(notes) else []))
         records.append(record | {"note": remark})
     return Table(heads, texts, records)
+
+
+def _settings(rows: Sequence[Row], key: str) -> list[str]:
+    """The settings to show: just the experiment where its name tells every row apart."""
+    settings = shown_settings(rows, without=key)
+    names = {row.settings.get("experiment") for row in rows}
+    return ["experiment"] if "experiment" in settings and len(names) == len(rows) else settings
 
 
 def _values(rows: Sequence[Row], key: str) -> list[str]:

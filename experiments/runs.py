@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 from experiments import records
-from experiments.schema import NOISE, flatten, groups
+from experiments.schema import flatten, groups, is_noise
 from geojax.config import RunConfig, to_dict
 
 Settings = dict[str, Any]
@@ -29,11 +29,19 @@ class Stat(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """One run directory: its flattened settings and its summary."""
+    """One run directory.
+
+    Attributes:
+      path: the directory.
+      settings: its configuration, flattened.
+      summary: its ``summary.json``.
+      complete: whether ``settings`` is all of it; else what the summary says, the rest unknown.
+    """
 
     path: pathlib.Path
     settings: Settings
     summary: dict[str, Any]
+    complete: bool = True
 
     @property
     def finished(self) -> bool:
@@ -120,7 +128,7 @@ def _read(run_dir: pathlib.Path) -> Run:
     config = run_dir / records.CONFIG
     stored = OmegaConf.to_container(OmegaConf.load(config)) if config.exists() else None
     if not isinstance(stored, dict) or not stored:
-        return Run(run_dir, _settings_of(summary), summary)
+        return Run(run_dir, _settings_of(summary), summary, complete=False)
     # A setting that is younger than the run had its default value then.
     settings = flatten(to_dict(RunConfig())) | flatten({str(k): v for k, v in stored.items()})
     return Run(run_dir, settings, summary)
@@ -160,7 +168,7 @@ def belongs(key: str, axis: str) -> bool:
 
 
 def _comparable(settings: Settings) -> Settings:
-    return {key: value for key, value in settings.items() if key not in NOISE | {"seed"}}
+    return {k: value for k, value in settings.items() if k != "seed" and not is_noise(k)}
 
 
 def differing(rows: Sequence[Row]) -> list[str]:
@@ -180,6 +188,8 @@ def _varies(key: str, rows: Sequence[Row]) -> bool:
     chooser = f"{prefix}.name"
     seen: dict[str, set[str]] = {}
     for row in rows:
+        if key not in row.settings and not row.runs[0].complete:
+            continue
         member = row.settings.get(chooser, "") if dot and leaf != "name" else ""
         seen.setdefault(str(member), set()).add(json.dumps(row.settings.get(key)))
     return any(len(values) > 1 for values in seen.values())

@@ -21,8 +21,7 @@ from geojax.config import RunConfig, to_dict
 
 CONF = pathlib.Path(__file__).resolve().parent.parent / "conf"
 
-# Keys that do not change what a run computes: they stay out of its hash and of comparisons.
-NOISE = frozenset({"resume", "data.path", "data.download", "trackers.name"})
+_NOISE = frozenset({"resume", "data.path", "data.download", "trackers.name"})
 
 
 def groups() -> dict[str, Any]:
@@ -85,9 +84,14 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def is_noise(key: str) -> bool:
+    """Whether a setting leaves alone what a run computes: out of its hash and of comparisons."""
+    return key in _NOISE or "provenance" in key.split(".")
+
+
 def config_hash(config: RunConfig) -> str:
     """SHA-256 of the settings that decide what a run computes, as canonical JSON."""
-    flat = {key: value for key, value in flatten(to_dict(config)).items() if key not in NOISE}
+    flat = {key: value for key, value in flatten(to_dict(config)).items() if not is_noise(key)}
     canonical = json.dumps(flat, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -103,7 +107,7 @@ def known(path: str) -> bool:
     return _hint(path) is not None
 
 
-def keys() -> list[str]:
+def every_key() -> list[str]:
     """Every key of the schema, dotted, in the order of :class:`RunConfig`."""
     return list(flatten(to_dict(RunConfig())))
 

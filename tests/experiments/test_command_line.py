@@ -1,0 +1,94 @@
+"""Overrides are checked, and every error is one line that names what is valid."""
+
+from __future__ import annotations
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments import schema
+from experiments.command_line import UsageError, explain, prepare
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("optimzer.lr=0.1", "optimzer.lr: did you mean 'optimizer.lr'?"),
+        ("optimizer.lrr=0.1", "optimizer.lrr: did you mean 'optimizer.lr'?"),
+        ("alpha=0.3", "alpha: did you mean 'partition.alpha'?"),
+        ("ovelay=star", "ovelay: did you mean 'overlay'?"),
+        ("+roundss=3", "roundss: did you mean 'rounds'?"),
+        ("lr.x=1", "lr.x: did you mean 'lr'?"),
+        ("zzz=1", "zzz: no such key or group; --help lists them, --cfg job shows every key"),
+        ("hydra.run.dirr=x", None),
+        ("lr=1,2", "lr=1,2 is a sweep: add -m, or quote the value: 'lr=\"1,2\"'"),
+        ("a=b=c", "a=b=c: the value cannot be read; quote it: 'a=\"b=c\"'"),
+    ],
+)
+def test_a_mistyped_override_is_refused_with_the_nearest_key(typed, meant):
+    if meant is None:
+        assert prepare([typed]) == [typed]  # Hydra's own keys are Hydra's to check
+        return
+    with pytest.raises(UsageError) as refused:
+        prepare([typed])
+    assert str(refused.value) == meant
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["rounds=3", "overlay=star", "overlay.root=c1", "hydra.run.dir=x", "demo=star_fsa"],
+        ["-m", "lr=1,2", "seed=range(3)"],
+        ["--multirun", "overlay=star", "--config-dir", "more"],
+        ["++pace.centers.c1=2", "wan.centers=[a,b]", "+wan.dynamics.kind=redraw", "--cfg", "job"],
+    ],
+)
+def test_valid_arguments_pass_unchanged(arguments):
+    assert prepare(arguments) == arguments
+
+
+def test_keys_of_free_form_settings_need_no_plus():
+    assert prepare(["pace.centers.c1=2"]) == ["++pace.centers.c1=2"]
+
+
+def explained(overrides, search_path=None):
+    more = [f"hydra.searchpath=[file://{search_path}]"] if search_path else []
+    schema.register()
+    with initialize_config_dir(str(schema.CONF), version_base="1.3"):
+        with pytest.raises((HydraException, OmegaConfBaseException)) as raised:
+            schema.build(compose("config", [*overrides, *more]))
+        return explain(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("overlay=stra", "overlay = 'stra': did you mean 'star'? valid: "),
+        ("sync=fssa", "sync = 'fssa': did you mean 'fsa'? valid: "),
+        ("experiment=dmo", "experiment = 'dmo': did you mean 'demo'? valid: "),
+        ("rounds=many", "rounds = 'many': must be a whole number"),
+        ("optimizer.lr=fast", "optimizer.lr = 'fast': must be a number"),
+        ("resume=maybe", "resume = 'maybe': must be true or false"),
+        ("optimzer.lr=1", "optimzer: did you mean 'optimizer'?"),
+        ("rounds", "rounds: not of the form key=value"),
+    ],
+)
+def test_errors_of_hydra_become_one_line(override, told):
+    text = explained([override])
+    assert text.startswith(told)
+    assert "\n" not in text
+    assert "base_" not in text
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("optimzer: {lr: 1}", "in conf file experiment/mine.yaml: optimzer: did you mean"),
+        ("rounds: many", "in conf file experiment/mine.yaml: rounds = 'many': must be a whole"),
+    ],
+)
+def test_a_wrong_line_of_a_file_is_named_with_its_file(tmp_path, line, told):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{line}\n")
+    assert explained(["experiment=mine"], tmp_path).startswith(told)

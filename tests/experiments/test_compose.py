@@ -1,0 +1,120 @@
+"""Every YAML file composes, fits the schema, and passes the runner's own validation."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from experiments import schema
+from geojax.config import RunConfig, to_dict
+from testbed.run import check
+
+GROUPS = [*schema.groups(), "experiment"]
+MEMBERS = [(group, name) for group in schema.groups() for name in schema.choices(group)]
+NEEDS = {
+    ("data", "digits"): ("model", "mlp"),  # 8 x 8 images; the demo CNN is made for 28 x 28
+    ("compression", "size_only"): ("model", "synthetic"),
+}
+DEMOS = [("demo", name) for name in schema.choices("demo")]
+
+
+@pytest.fixture(scope="module")
+def composed():
+    schema.register()
+    with initialize_config_dir(str(schema.CONF), version_base="1.3"):
+        yield functools.cache(lambda *words: schema.build(compose("config", list(words))))
+
+
+def test_every_group_has_files_and_every_folder_is_a_group():
+    folders = {path.name for path in schema.CONF.iterdir() if path.is_dir()}
+    assert folders == {*GROUPS, "demo"}
+    assert all(schema.choices(group) for group in GROUPS)
+
+
+@pytest.fixture(scope="module")
+def members(composed):
+    """Every member of every group, as composed; a composition takes one of each group."""
+    names = {group: schema.choices(group) for group in schema.groups()}
+    found = {}
+    for turn in range(max(map(len, names.values()))):
+        chosen = {group: files[turn % len(files)] for group, files in names.items()}
+        config = composed(*(f"{group}={name}" for group, name in chosen.items()))
+        found |= {(group, name): getattr(config, group) for group, name in chosen.items()}
+    return found
+
+
+@pytest.mark.parametrize(("group", "name"), MEMBERS, ids=lambda word: word)
+def test_every_member_composes_and_is_valid(composed, members, group, name):
+    chosen = [NEEDS[group, name]] if (group, name) in NEEDS else []
+    changes = {key: members[key, other] for key, other in [(group, name), *chosen]}
+    check(dataclasses.replace(composed(), **changes))
+
+
+@pytest.mark.parametrize("name", schema.choices("experiment"))
+def test_every_experiment_composes_and_is_valid(composed, name):
+    check(composed(f"experiment={name}"))
+
+
+@pytest.mark.parametrize(("group", "name"), DEMOS, ids=lambda word: word)
+def test_demo_variants_are_valid_and_set_their_own_keys(composed, group, name):
+    config = composed("experiment=demo", f"{group}={name}")
+    check(config)
+    assert config.experiment == name
+    assert config.lan.workers == (3 if name == "one_center" else 1)
+    assert (config.sync.local_steps > 1) == (name == "star_local_steps")
+
+
+def test_every_member_file_starts_from_its_schema():
+    for group, name in MEMBERS:
+        assert f"base_{group}, _self_" in (schema.CONF / group / f"{name}.yaml").read_text(), name
+    for name in schema.choices("experiment"):
+        text = (schema.CONF / "experiment" / f"{name}.yaml").read_text()
+        assert text.startswith("# @package _global_\n"), name
+
+
+def test_defaults_are_those_of_the_dataclasses_but_for_the_wan(composed):
+    config, plain = to_dict(composed()), to_dict(RunConfig())
+    config.pop("wan")
+    plain.pop("wan")
+    assert config == plain
+
+
+def test_every_key_is_known():
+    assert len(schema.every_key()) > 60
+    assert [key for key in schema.every_key() if not schema.known(key)] == []
+    assert [key for key in schema.every_key() if schema.known(f"{key}x")] == []
+
+
+def test_a_stored_configuration_is_read_back_equal(composed, tmp_path):
+    config = composed("wan=netstorm9_draw", "++pace.centers.c2=3", "seed=7", "optimizer.eps=1e-7")
+    schema.save(config, tmp_path / "config.yaml")
+    assert schema.load(tmp_path / "config.yaml") == config
+
+
+def test_the_hash_ignores_noise_and_nothing_else(composed):
+    base = composed()
+    wanted = schema.config_hash(base)
+    noise = {"resume": True, "data": dataclasses.replace(base.data, path="elsewhere")}
+    assert schema.config_hash(dataclasses.replace(base, **noise)) == wanted
+    links = [{**base.wan.links[0], "rate": 99}, *base.wan.links[1:]]
+    for change in ({"seed": 1}, {"wan": dataclasses.replace(base.wan, links=links)}):
+        assert schema.config_hash(dataclasses.replace(base, **change)) != wanted
+
+
+def test_free_form_settings_take_any_key():
+    assert schema.free_form("pace.centers.c9")
+    assert schema.free_form("wan.dynamics.period_s")
+    assert not schema.free_form("lr.x")
+    assert not schema.free_form("optimizer.x")
+
+
+def test_choices_are_listed_for_help():
+    schema.register()
+    text = OmegaConf.create({"text": "${geojax.choices:}"}).text
+    assert "testbed" in text
+    assert "emulated, local, simulated" in text
+    assert "base_" not in text

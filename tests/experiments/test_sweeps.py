@@ -1,0 +1,60 @@
+"""Sweeps: failed jobs are recorded, the others run; a table at the end; resumed by hash."""
+
+from __future__ import annotations
+
+import pytest
+from omegaconf import OmegaConf
+
+from experiments import records
+from experiments.sweep import SweepReport
+
+JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+
+
+def test_a_failed_job_does_not_end_the_sweep(commands):
+    done = commands.run("-m", "rounds=2,13,0,3", "hydra.sweep.dir=sweep")
+    summaries = [commands.summary(f"sweep/{number}") for number in range(4)]
+    assert [each["status"] for each in summaries] == ["finished", "failed", "failed", "finished"]
+    assert summaries[1]["error"] == "center c2 was lost"
+    assert summaries[2]["error"] == "rounds = 0: must be 1 or more"
+    assert done.returncode == 1
+    assert done.stderr.endswith("2 of 4 jobs failed\n")
+    table = done.stdout.partition("round limit")[2]
+    assert "failed: center c2 was lost" in table
+    assert [table.count(seconds) for seconds in (" 20.0 ", " 30.0 ")] == [1, 1]
+
+
+def test_a_parallel_sweep_does_the_same(commands):
+    done = commands.run("-m", "rounds=13,3", "hydra.sweep.dir=sweep", *JOBLIB)
+    assert [commands.summary(f"sweep/{n}")["status"] for n in "01"] == ["failed", "finished"]
+    assert done.returncode == 1
+    assert done.stderr.endswith("1 of 2 jobs failed\n")
+
+
+def test_a_wrong_choice_in_a_sweep_starts_no_job(commands):
+    done = commands.run("-m", "overlay=star,stra", "rounds=2", "hydra.sweep.dir=sweep")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: overlay = 'stra': did you mean 'star'? valid: ")
+    assert not list((commands.folder / "sweep").glob("*/config.yaml"))
+
+
+def test_a_used_sweep_directory_is_refused_without_resume(tmp_path, capsys):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "summary.json").write_text("{}")
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}, "resume": False})
+    with pytest.raises(SystemExit) as refused:
+        SweepReport().on_multirun_start(config)
+    assert refused.value.code == 2
+    assert f"{str(tmp_path)!r}: holds another sweep" in capsys.readouterr().err
+    config.resume = True
+    SweepReport().on_multirun_start(config)
+
+
+def test_a_resumed_sweep_runs_only_what_is_not_finished(commands):
+    commands.run("-m", "rounds=2,13", "hydra.sweep.dir=sweep")
+    done = commands.run("-m", "rounds=4,2,13", "resume=true", "hydra.sweep.dir=sweep")
+    assert done.returncode == 1
+    # Job 0 is another one now, and gets a directory of its own; job 1 was job 0.
+    assert [commands.starts(f"sweep/{name}") for name in ("0", "1", "0_2")] == [1, 2, 1]
+    assert records.follow(commands.folder / "sweep/1_2") == commands.folder / "sweep/0"
+    assert [done.stdout.count(seconds) for seconds in (" 20.0 ", " 40.0 ")] == [1, 1]
