@@ -148,6 +148,10 @@ class _Nodes:
             self._network.kill(name)
         elif error is not None:
             self.over.set_exception(error)
+        elif name == SCHEDULER and not task.cancelled():
+            for late in [n for n, node in self.living.items() if not node.clock.started.is_set()]:
+                self.living.pop(late).task.cancel()  # came back when the run was just over
+                self._network.kill(late)
         if not self.over.done() and all(node.task.done() for node in self.living.values()):
             self.over.set_result(None)
 
