@@ -4,12 +4,17 @@ Only the standard library. It serves a UDP echo and a TCP receiver on ports of i
 prints them as one JSON line, and then answers each JSON line on standard input with one on
 standard output::
 
-    {"do": "echo", "host": H, "port": P, "count": 5}            -> {"rtts": [s, ...]}
+    {"do": "echo", "host": H, "port": P, "count": 5}            -> {"rtts": [s, ...],
+                                                                    "delays": [s, ...]}
     {"do": "send", "host": H, "port": P, "congestion_control": C,
      "skip_s": 0.2, "measure_s": 0.3}                           -> {"rate": bit/s}
 
-The receiver, not the sender, keeps the time: it lets ``skip_s`` pass, in which TCP finds the
-link's rate, counts payload for ``measure_s``, and reports back over the same connection.
+``delays`` are those one way, up to the instant at which the kernel took the packet: what a busy
+machine adds until a process runs is left out. Echoes that are not back 2 s after the last datagram
+are lost.
+
+Of a transfer the receiver, not the sender, keeps the time: it lets ``skip_s`` pass, in which TCP
+finds the link's rate, counts payload for ``measure_s``, and reports back over the same connection.
 """
 
 from __future__ import annotations
@@ -23,17 +28,21 @@ import threading
 import time
 from typing import Any
 
+SO_TIMESTAMPNS = 35  # linux/asm-generic/socket.h
 BLOCK = 1 << 16
-PROBE_TIMEOUT_S = 2.0
+PROBE_TIMEOUT_S = 2.0  # after the last datagram
 PROBE_SPACING_S = 0.003
 TRANSFER_TIMEOUT_S = 10.0  # beyond the time that the transfer itself may take
 
 
 def serve_echo(server: socket.socket) -> None:
-    """Sends every datagram back."""
+    """Sends every datagram back, with the time at which it came in."""
+    server.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     while True:
-        data, sender = server.recvfrom(2048)
-        server.sendto(data, sender)
+        data, extra, _, sender = server.recvmsg(2048, 64)
+        [stamp] = [value for _, kind, value in extra if kind == SO_TIMESTAMPNS]
+        seconds, ns = struct.unpack("qq", stamp)
+        server.sendto(data + struct.pack("!d", seconds + ns / 1e9), sender)
 
 
 def serve_transfers(server: socket.socket) -> None:
@@ -82,24 +91,24 @@ def exactly(connection: socket.socket, size: int) -> bytes:
 
 
 def echo(order: dict[str, Any]) -> dict[str, Any]:
-    """Round-trip times of small datagrams, sent some ms apart."""
-    sent: list[float] = []
+    """Round-trip times and one-way delays of small datagrams, sent some ms apart."""
+    sent: list[tuple[float, float]] = []  # on the monotonic clock, and on the wall clock
     rtts: list[float] = []
+    delays: list[float] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((order["host"], order["port"]))
-        deadline = time.monotonic() + PROBE_TIMEOUT_S
+        due = time.monotonic()
+        deadline = due + PROBE_SPACING_S * order["count"] + PROBE_TIMEOUT_S
         while len(rtts) < order["count"] and (now := time.monotonic()) < deadline:
-            due = sent[-1] + PROBE_SPACING_S if sent else now
-            if len(sent) == order["count"]:
-                due = deadline
-            elif now >= due:
-                probe.send(bytes([len(sent)]))
-                sent.append(now)
-                continue
-            if select.select([probe], (), (), due - now)[0]:
-                number = probe.recv(16)[0]
-                rtts.append(time.monotonic() - sent[number])
-    return {"rtts": rtts}
+            if len(sent) < order["count"] and now >= due:
+                sent.append((now, time.time()))
+                probe.send(struct.pack("!I", len(sent) - 1))
+                due = now + PROBE_SPACING_S if len(sent) < order["count"] else deadline
+            elif select.select([probe], (), (), due - now)[0]:
+                number, arrived = struct.unpack("!Id", probe.recv(16))
+                rtts.append(time.monotonic() - sent[number][0])
+                delays.append(arrived - sent[number][1])
+    return {"rtts": rtts, "delays": delays}
 
 
 def transfer(order: dict[str, Any]) -> dict[str, Any]:

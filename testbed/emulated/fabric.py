@@ -39,6 +39,7 @@ class Fabric:
     Args:
       layout: what to make.
       hold: is told the process that holds a new namespace, at once, so that it cannot be lost.
+      seed: of all random losses and delays.
 
     Attributes:
       net: Mininet's own view, for its command line.
@@ -46,8 +47,9 @@ class Fabric:
       sysctls: kernel settings of the namespaces, as read back.
     """
 
-    def __init__(self, layout: Layout, hold: Callable[[int], None]):
+    def __init__(self, layout: Layout, hold: Callable[[int], None], seed: int):
         self.layout = layout
+        self._seed = seed
         self.net: Any = Net(host=Host)  # Mininet has no useful types
         self.wan_switch: NetemSwitch | DelaySwitch | None = None
         self.sysctls: dict[str, str] = {}
@@ -72,7 +74,8 @@ class Fabric:
             cls=NetemSwitch if probe.has_netem() else DelaySwitch,
             bridge=f"{layout.prefix}-bw",
             ports=layout.ports(),
-            crossings=layout.crossings(),
+            crossings=layout.crossings(self._seed),
+            seeded=probe.has_netem_seed(),
         )
         self._keep(self.wan_switch)
         for index, center in enumerate(layout.wan.centers):

@@ -3,11 +3,16 @@
 Run by :mod:`testbed.emulated.switches` inside the switch's namespace, with nothing but the
 standard library. It reads one JSON line from standard input::
 
-    {"ports": ["g12ab-s0", ...], "paths": [["g12ab-s0", "02:67:00:00:00:02", "g12ab-s1", 0.01]]}
+    {"ports": ["g12ab-s0", ...], "paths": [{"from": "g12ab-s0", "mac": "02:67:00:00:00:02",
+     "to": "g12ab-s1", "delay": 0.01, "jitter": 0, "normal": false, "loss": 0, "seed": ""}]}
 
-(source port, destination MAC, target port, delay in s), answers with one line about itself when it
-forwards, and ends when standard input ends, i.e. when its parent dies. Each later line that it
-reads is answered with one JSON line of counters.
+(times in s), answers with one line about itself when it forwards, and ends when standard input
+ends, i.e. when its parent dies. Each later line is an order, answered with one JSON line::
+
+    {"do": "count"}                                      -> counters
+    {"do": "hold", "paths": [["g12ab-s0", MAC, LIMIT]]}  -> {}   an outage; LIMIT bytes may wait
+    {"do": "release", "paths": [["g12ab-s0", MAC]]}      -> {}   its end
+    {"do": "impair", "on": false}                        -> {}   no jitter and loss for now
 
 Frames are taken from and given to AF_PACKET sockets with a virtio-net header, so a TCP
 super-packet (GSO, up to 64 KiB) stays one frame all the way and the checksum offload survives:
@@ -25,8 +30,10 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from testbed.emulated.paths import Impairment, Path, Send
 
 SOL_PACKET = 263
 PACKET_STATISTICS = 6
@@ -44,13 +51,7 @@ SOCKET_BUFFER = 32 << 20
 TURN = 64  # frames taken from one port before the next is served
 ORPHAN_CHECK_S = 1.0
 LATE_NS = 1_000_000  # a frame released more than 1 ms late is counted
-
-
-class Path(NamedTuple):
-    """What happens to frames of one port for one MAC address."""
-
-    delay: int  # ns
-    send: Callable[[bytes], object]
+NS = 1e9  # ns in one s
 
 
 class Flight:
@@ -66,18 +67,18 @@ class Flight:
     __slots__ = ("_count", "_heap")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, int, Callable[[bytes], object], bytes]] = []
+        self._heap: list[tuple[int, int, Send, bytes]] = []
         self._count = 0
 
     def __len__(self) -> int:
         return len(self._heap)
 
-    def depart(self, release: int, send: Callable[[bytes], object], frame: bytes) -> None:
+    def depart(self, release: int, send: Send, frame: bytes) -> None:
         """Takes a frame that is to be sent at ``release`` (ns)."""
         self._count += 1
         heapq.heappush(self._heap, (release, self._count, send, frame))
 
-    def land(self, now: int) -> Iterator[tuple[int, Callable[[bytes], object], bytes]]:
+    def land(self, now: int) -> Iterator[tuple[int, Send, bytes]]:
         """Gives out, in order, every frame whose time has come: (release, send, frame)."""
         while self._heap and self._heap[0][0] <= now:
             release, _, send, frame = heapq.heappop(self._heap)
@@ -98,7 +99,7 @@ class Forwarder:
 
     def __init__(
         self,
-        paths: dict[socket.socket, dict[bytes, Path]],
+        paths: Mapping[socket.socket, Mapping[bytes, Path]],
         clock: Callable[[], int] = time.monotonic_ns,
     ):
         self.paths = paths
@@ -118,8 +119,10 @@ class Forwarder:
             path = paths.get(bytes(view[TARGET_MAC]))
             if path is None:  # no such link: broadcast, multicast, a center that is no neighbour
                 self.unknown += 1
-                continue
-            depart(clock() + path.delay, path.send, bytes(view[:size]))
+            elif path.plain:
+                depart(clock() + path.delay, path.send, bytes(view[:size]))
+            else:
+                path.admit(clock(), bytes(view[:size]), depart)
 
     def give(self) -> None:
         """Sends every frame whose time has come."""
@@ -139,22 +142,68 @@ class Forwarder:
         landing = self.flight.next_landing()
         if landing is None:
             return ORPHAN_CHECK_S
-        return min(ORPHAN_CHECK_S, max(0, landing - self.clock()) / 1e9)
+        return min(ORPHAN_CHECK_S, max(0, landing - self.clock()) / NS)
 
     def counters(self) -> dict[str, int]:
-        """What happened so far. ``overrun``: frames that the kernel dropped before we read them."""
+        """What happened so far, in frames but for ``bytes``.
+
+        ``unknown``: no such link; ``dropped``: by an ingress cap; ``lost``: by a link's loss;
+        ``overflowed``: beyond what may wait in an outage; ``late``: released more than 1 ms late;
+        ``overrun``: dropped by the kernel before we read them.
+        """
         for port in self.paths:
             statistics = port.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
             self.overrun += struct.unpack("II", statistics)[1]  # reading resets it
+        paths = [path for found in self.paths.values() for path in found.values()]
         return {
             "forwarded": self.forwarded,
             "bytes": self.bytes,
             "unknown": self.unknown,
             "dropped": self.dropped,
+            "lost": sum(path.lost for path in paths),
+            "overflowed": sum(path.overflowed for path in paths),
             "late": self.late,
             "overrun": self.overrun,
             "in_flight": len(self.flight),
+            "held": sum(map(len, paths)),
         }
+
+
+class Control:
+    """Obeys orders that come in on a pipe.
+
+    Args:
+      forwarder: who is ordered.
+      links: its paths by source port and MAC address.
+    """
+
+    def __init__(self, forwarder: Forwarder, links: Mapping[tuple[str, str], Path]):
+        self._forwarder, self._links = forwarder, links
+        self._text = b""
+
+    def read(self, text: bytes) -> list[dict[str, Any]]:
+        """Obeys every order that ``text`` completes; the answers, one each."""
+        *orders, self._text = (self._text + text).split(b"\n")
+        return [self.obey(json.loads(order)) for order in orders]
+
+    def obey(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        """Does what an order says, and answers."""
+        flight, clock = self._forwarder.flight, self._forwarder.clock
+        match order["do"]:
+            case "count":
+                return dict(self._forwarder.counters())
+            case "hold":
+                for port, mac, limit in order["paths"]:
+                    self._links[port, mac].hold(limit)
+            case "release":
+                for port, mac in order["paths"]:
+                    self._links[port, mac].release(clock(), flight.depart)
+            case "impair":
+                for path in self._links.values():
+                    path.impair(order["on"])
+            case other:
+                raise ValueError(f"no such order: {other!r}")
+        return {}
 
 
 def open_port(interface: str) -> socket.socket:
@@ -183,24 +232,33 @@ def be_prompt() -> str:
     return "fifo"
 
 
-def run(forwarder: Forwarder) -> None:
+def run(forwarder: Forwarder, control: Control) -> None:
     """Forwards until standard input ends or the parent is gone."""
     parent = os.getppid()
-    control = sys.stdin.fileno()
-    waiting_on = [*forwarder.paths, control]
+    orders = sys.stdin.fileno()
+    waiting_on = [*forwarder.paths, orders]
     while True:
         # select: its timeout has microseconds, epoll's only milliseconds
         ready, _, _ = select.select(waiting_on, (), (), forwarder.wait_s())
         for port in ready:
-            if port is control:
-                if not os.read(control, 1):
-                    return
-                print(json.dumps(forwarder.counters()), flush=True)
-            else:
+            if port is not orders:
                 forwarder.take(port)
+                continue
+            text = os.read(orders, 1 << 16)
+            if not text:
+                return
+            for answer in control.read(text):
+                print(json.dumps(answer), flush=True)
         forwarder.give()
         if not ready and os.getppid() != parent:
             return
+
+
+def read_path(entry: Mapping[str, Any], send: Send) -> Path:
+    """A path from its part of the configuration."""
+    impairment = Impairment(round(entry["jitter"] * NS), entry["normal"], entry["loss"])
+    plain = impairment == Impairment()
+    return Path(round(entry["delay"] * NS), send, None if plain else impairment, entry["seed"])
 
 
 def main() -> None:
@@ -214,11 +272,14 @@ def main() -> None:
     config = json.loads(line)
     ports = {name: open_port(name) for name in config["ports"]}
     paths: dict[socket.socket, dict[bytes, Path]] = {port: {} for port in ports.values()}
-    for source, mac, target, delay in config["paths"]:
-        address = bytes.fromhex(mac.replace(":", ""))
-        paths[ports[source]][address] = Path(round(delay * 1e9), ports[target].send)
+    links: dict[tuple[str, str], Path] = {}
+    for entry in config["paths"]:
+        path = read_path(entry, ports[entry["to"]].send)
+        paths[ports[entry["from"]]][bytes.fromhex(entry["mac"].replace(":", ""))] = path
+        links[entry["from"], entry["mac"]] = path
     print(json.dumps({"scheduling": be_prompt()}), flush=True)
-    run(Forwarder(paths))
+    forwarder = Forwarder(paths)
+    run(forwarder, Control(forwarder, links))
 
 
 if __name__ == "__main__":

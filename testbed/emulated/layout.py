@@ -10,12 +10,13 @@ from geojax.overlay.routes import routes
 from geojax.overlay.view import Edge
 from testbed.emulated import naming, shaping
 from testbed.emulated.errors import TestbedError
-from testbed.emulated.switches_plan import Crossing, Port
+from testbed.emulated.switches_plan import Crossing, Ends, Port
 from testbed.wan_types import Center, Wan
 
 LAN_QUEUE_S = 5e-3  # a LAN port buffers so much, in time at its rate
 SMALLEST_RECEIVE_BUFFER = 6 << 20  # the kernel's own bounds of TCP's automatic buffers
 SMALLEST_SEND_BUFFER = 4 << 20
+ONE_PACKET_A_FRAME = "gso_max_segs 1"  # no super-packets: each packet is lost on its own
 NEIGHBOUR = "lladdr {mac} dev {device} nud permanent"
 
 
@@ -81,7 +82,8 @@ class Layout:
             lines += self._lan_lines(center, None)
         if not self.wan.links:
             return lines
-        lines.append(f"link set {device} up")
+        lossy = any(self.links[center.name, o].loss for o in self.neighbours(center.name))
+        lines.append(f"link set {device} up" + (f" {ONE_PACKET_A_FRAME}" if lossy else ""))
         for other in self.neighbours(center.name):
             there = self.index[other]
             address, mac = naming.wan_address(there), naming.wan_mac(there)
@@ -135,12 +137,28 @@ class Layout:
             for center in self.wan.centers
         ]
 
-    def crossings(self) -> list[Crossing]:
-        """The directed links as the switch sees them."""
+    def crossings(self, seed: int) -> list[Crossing]:
+        """The directed links as the switch sees them; each draws from a stream of its own."""
         return [
-            Crossing(self.index[link.source], self.index[link.target], link.delay, link.rate)
+            Crossing(
+                *self.ends(link.edge),
+                link.delay,
+                link.rate,
+                link.jitter,
+                link.jitter_distribution,
+                link.loss,
+                f"{seed}/{link.source}>{link.target}",
+            )
             for link in self.wan.links
         ]
+
+    def ends(self, edge: Edge) -> Ends:
+        """The switch's ports at both ends of a link."""
+        return self.index[edge[0]], self.index[edge[1]]
+
+    def waiting_room(self, edge: Edge, rate: float) -> int:
+        """Bytes that may wait for a link: at its rate (bit/s), and in an outage."""
+        return shaping.queue_bytes(rate, self.rtt(edge))
 
     def delay(self, edge: Edge) -> float:
         """One-way delay between two centers on their route, s."""
@@ -191,14 +209,14 @@ class Layout:
         return max((self.rtt(edge) for edge in self.links if edge[1] == center), default=0.0)
 
 
-def check_rate(what: str, rate: float) -> None:
+def check_rate(what: str, rate: float, smallest: float = shaping.SMALLEST_RATE) -> None:
     """Refuses rates that HTB cannot make.
 
     Raises:
       TestbedError: with the smallest possible rate.
     """
-    if not shaping.SMALLEST_RATE <= rate <= shaping.UNLIMITED:
+    if not smallest <= rate <= shaping.UNLIMITED:
         raise TestbedError(
             f"{what}: {rate:g} bit/s cannot be emulated; "
-            f"give {shaping.SMALLEST_RATE:g} to {shaping.UNLIMITED:g} bit/s"
+            f"give {smallest:g} to {shaping.UNLIMITED:g} bit/s"
         )

@@ -35,6 +35,7 @@ WIRES = (
     "link set probe1 master probe0",
 )
 NETEM = ("qdisc add dev lo root netem delay 1000us limit 1000",)
+NETEM_SEED = ("qdisc add dev lo root netem loss random 1% seed 1 limit 1000",)
 
 
 def attempt(tool: str, lines: Sequence[str]) -> str | None:
@@ -79,6 +80,11 @@ def missing_module() -> str | None:
 def has_netem() -> bool:
     """Whether the kernel can delay packets itself."""
     return attempt("tc", NETEM) is None
+
+
+def has_netem_seed() -> bool:
+    """Whether netem's losses and jitters can be drawn from a seed (Linux and iproute2 6.6)."""
+    return attempt("tc", NETEM_SEED) is None
 
 
 def packet_sockets() -> str | None:

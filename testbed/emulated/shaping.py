@@ -12,10 +12,12 @@ the root class; HTB hands out what is left in equal turns, which is the max-min 
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from testbed.emulated.naming import mac_words
+from testbed.wan_types import Distribution
 
 UNLIMITED = 100e9  # rate of a root class without a cap, beyond what a virtual wire can carry
 SMALLEST_RATE = 8e3  # below it one packet takes seconds, and HTB's arithmetic gives out
@@ -27,6 +29,7 @@ FIRST_MINOR = 0x10  # classid 1:10 is neighbour 0 of a center, 1:11 neighbour 1,
 ROOT_MINOR = 1
 FIRST_LEAF = 0x1000  # handles of leaf queues begin here
 NETEM_SLACK_PACKETS = 1000
+LONGEST_JITTER = 4  # times its scale; a normal one exceeds that once in 30,000 packets
 
 
 class Branch(NamedTuple):
@@ -45,6 +48,10 @@ class DelayBranch(NamedTuple):
     source_mac: str
     delay: float  # s
     rate: float  # bit/s of the link, sizes the queue
+    jitter: float = 0.0  # s
+    distribution: Distribution = "uniform"  # of the jitter
+    loss: float = 0.0  # share of packets
+    seed: str | None = None  # of the draws; None: the kernel's own source
 
 
 def queue_bytes(rate: float, rtt: float) -> int:
@@ -125,16 +132,38 @@ def netem(interface: str, branches: Sequence[DelayBranch], cap: float | None) ->
     for branch in branches:
         high, low = branch.source_mac[:11], branch.source_mac[12:]
         first, last = int(high.replace(":", ""), 16), int(low.replace(":", ""), 16)
-        packets = NETEM_SLACK_PACKETS + round(2 * branch.rate * branch.delay / 8 / 512)
         lines += [
             _leaf_class("add", interface, branch.minor, UNLIMITED, cap, len(branches)),
-            f"qdisc add dev {interface} parent 1:{branch.minor:x} handle {_leaf(branch.minor)}"
-            f" netem delay {round(branch.delay * 1e6)}us limit {packets}",
+            netem_queue("add", interface, branch),
             f"filter add dev {interface} parent 1: protocol all prio 1 u32"
             f" match u32 {first:#010x} 0xffffffff at -8 match u16 {last:#06x} 0xffff at -4"
             f" flowid 1:{branch.minor:x}",
         ]
     return lines
+
+
+def netem_queue(verb: str, interface: str, branch: DelayBranch) -> str:
+    """Adds or changes the netem of one link, with all of its settings.
+
+    A jitter comes with a ``rate``: netem then lets no packet leave before the one that came before
+    it, and so keeps every flow in order (``netem_enqueue`` in the kernel's net/sched/sch_netem.c).
+    """
+    line = (
+        f"qdisc {verb} dev {interface} parent 1:{branch.minor:x} handle {_leaf(branch.minor)}"
+        f" netem delay {round(branch.delay * 1e6)}us"
+    )
+    if branch.jitter:
+        line += f" {round(branch.jitter * 1e6)}us"
+        if branch.distribution == "normal":
+            line += " distribution normal"
+    if branch.loss:
+        line += f" loss random {branch.loss * 100:.6g}%"
+    if branch.seed is not None:
+        line += f" seed {zlib.crc32(branch.seed.encode())}"
+    longest = branch.delay + LONGEST_JITTER * branch.jitter
+    packets = NETEM_SLACK_PACKETS + round(2 * branch.rate * longest / 8 / 512)
+    line += f" limit {packets}"
+    return line + f" rate {UNLIMITED:.0f}bit" if branch.jitter else line
 
 
 def sent_bytes(class_show: str) -> dict[int, int]:

@@ -7,7 +7,8 @@ import platform
 import re
 import secrets
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from testbed.wan_types import Wan
 if TYPE_CHECKING:  # it imports Mininet, which is asked for only when a WAN is started
     from testbed.emulated.fabric import Fabric
     from testbed.emulated.mininet_parts import Net
+    from testbed.emulated.switches import DelaySwitch, NetemSwitch
 
 
 class EmulatedWan:
@@ -39,6 +41,7 @@ class EmulatedWan:
       congestion_control: TCP congestion control of the measuring connections; the run's own
         processes set theirs per socket.
       run_id: names the run's record and, shortened, its interfaces; None: a random one.
+      seed: of all random losses and delays.
       log: is told, in one line each, what happens.
 
     Attributes:
@@ -52,6 +55,7 @@ class EmulatedWan:
         *,
         congestion_control: str = "cubic",
         run_id: str | None = None,
+        seed: int = 0,
         log: Callable[[str], None] = lambda _line: None,
     ):
         self.wan = wan
@@ -61,8 +65,10 @@ class EmulatedWan:
         self.congestion_control = congestion_control
         self.facts: dict[str, Any] = {}
         self._log = log
+        self._seed = seed
         self._layout = Layout(wan, naming.tag(self.run_id))
-        self._rates = {link.edge: link.rate for link in wan.links}
+        self._rates = {link.edge: link.rate for link in wan.links}  # the latest that HTB was given
+        self._stopped: dict[Edge, None] = {}  # links in an outage
         self._homes = {place.name: self._home(place.name, place.center) for place in wan.nodes()}
         self._processes: list[subprocess.Popen] = []
         self._fabric: Fabric | None = None
@@ -112,7 +118,7 @@ class EmulatedWan:
         self._state.save()
         try:
             self._guard = Guard(self._state, self.stop)
-            self._fabric = Fabric(self._layout, self._state.add_shell)
+            self._fabric = Fabric(self._layout, self._state.add_shell, self._seed)
             with uninterrupted():  # between a host's start and its record
                 self._fabric.make()
             self._fabric.configure(self._rates)
@@ -178,20 +184,17 @@ class EmulatedWan:
         self._state.add_other(process.pid)
         return process
 
-    def verify(self, tolerance: float, edges: Iterable[Edge] | None = None) -> list[LinkCheck]:
+    def measure(self, tolerance: float, edges: Iterable[Edge] | None = None) -> list[LinkCheck]:
         """Measures rate and round-trip time of every directed link, with nothing else running.
 
         A link's rate is the goodput of one TCP flow between neighbours; expected is
-        ``verify.GOODPUT_FACTOR`` (0.95) times its rate, or the smaller access cap of its ends. A
-        round trip may be off by the tolerance or by 3 ms. Links that share no center are measured
-        together; one that is off is measured once more, alone.
+        ``verify.GOODPUT_FACTOR`` (0.95) times its rate, or the smaller access cap of its ends.
+        Links that share no center are measured together; one that is off is measured once more,
+        alone. Jitter and loss are switched off meanwhile. Links in an outage are left out.
 
         Args:
-          tolerance: largest relative error, e.g. 0.15.
+          tolerance: relative error of a rate from which on it is measured again, e.g. 0.15.
           edges: only these links; None: all.
-
-        Raises:
-          TestbedError: with a table of the links that are off.
         """
         targets = [
             verify.Target(
@@ -201,33 +204,60 @@ class EmulatedWan:
                 self._layout.addresses[edge[1]],
             )
             for edge in (self._rates if edges is None else edges)
+            if edge not in self._stopped
         ]
         if not targets:
             return []
-        checks = verify.measure(targets, self.popen, self.congestion_control, tolerance)
+        with self._unimpaired():
+            return verify.measure(targets, self.popen, self.congestion_control, tolerance)
+
+    def verify(self, tolerance: float, edges: Iterable[Edge] | None = None) -> list[LinkCheck]:
+        """Measures links as :meth:`measure` does, and makes sure that they are as configured.
+
+        Args:
+          tolerance: largest relative error of a rate; a round trip may be off by as much, or by
+            3 ms.
+          edges: only these links; None: all.
+
+        Raises:
+          TestbedError: with a table of the links that are off.
+        """
+        checks = self.measure(tolerance, edges)
         verify.refuse(checks, tolerance)
-        worst = max(abs(check.rate_error()) for check in checks)
-        self._log(f"{len(checks)} links verified; largest deviation of a rate {worst:.1%}")
+        if checks:
+            worst = max(abs(check.rate_error()) for check in checks)
+            self._log(f"{len(checks)} links verified; largest deviation of a rate {worst:.1%}")
         return checks
 
     def change(self, rates: Mapping[Edge, float]) -> None:
         """Gives links new rates (bit/s) in place: what is queued or under way is kept.
 
+        A rate below ``shaping.SMALLEST_RATE`` (8 kbit/s), 0 above all, is an outage: no packet sets
+        out on the link until it has a higher rate again, and then has that rate at once. The
+        delaying switch keeps what comes meanwhile, up to the link's queue; netem drops it.
+
         Raises:
           TestbedError: for a pair that has no link, or a rate that cannot be made.
         """
         for edge, rate in rates.items():
+            name = f"link {' -> '.join(edge)}"
             if edge not in self._rates:
-                raise TestbedError(f"no link {' -> '.join(edge)} in WAN {self.wan.name}")
-            check_rate(f"link {' -> '.join(edge)}", rate)
-        self._rates.update(rates)
-        for center in self.wan.centers:
-            branches = self._layout.branches(center.name, self._rates)
-            changed = [branches[other] for source, other in rates if source == center.name]
-            if changed:
-                device = self._layout.interface("w", center.name)
-                lines = shaping.change(device, changed, center.egress, len(branches))
-                self._up().batch(center.name, "tc", lines)
+                raise TestbedError(f"no {name} in WAN {self.wan.name}")
+            check_rate(name, rate, smallest=0.0)
+        flowing = {edge: rate for edge, rate in rates.items() if rate >= shaping.SMALLEST_RATE}
+        self._stop_links([edge for edge in rates if edge not in flowing])
+        self._shape(flowing)
+        self._start_links([edge for edge in flowing if edge in self._stopped])
+
+    def check_alive(self) -> None:
+        """Makes sure that what carries the packets is still there; costs next to nothing.
+
+        Raises:
+          TestbedError: if it has ended; says what that was and what to do.
+        """
+        switch = self._up().wan_switch
+        if switch is not None:
+            switch.check_alive()
 
     def link_bytes(self) -> dict[Edge, int]:
         """Bytes that each directed link has carried, Ethernet headers included (14 a packet)."""
@@ -249,6 +279,48 @@ class EmulatedWan:
         """What the delaying switch has counted; empty when netem makes the delays."""
         switch = self._up().wan_switch
         return dict(switch.counters()) if switch else {}
+
+    def _shape(self, rates: Mapping[Edge, float]) -> None:
+        self._rates.update(rates)
+        for center in self.wan.centers:
+            branches = self._layout.branches(center.name, self._rates)
+            changed = [branches[other] for source, other in rates if source == center.name]
+            if changed:
+                device = self._layout.interface("w", center.name)
+                lines = shaping.change(device, changed, center.egress, len(branches))
+                self._up().batch(center.name, "tc", lines)
+
+    def _stop_links(self, edges: Sequence[Edge]) -> None:
+        """Holds links by the switch: a rate near 0 would leave HTB in debt for a minute."""
+        fresh = [edge for edge in edges if edge not in self._stopped]
+        if fresh:
+            room = self._layout.waiting_room
+            limits = {self._layout.ends(edge): room(edge, self._rates[edge]) for edge in fresh}
+            self._wan_switch().hold(limits)
+            self._stopped.update(dict.fromkeys(fresh))
+
+    def _start_links(self, edges: Sequence[Edge]) -> None:
+        if edges:
+            self._wan_switch().release([self._layout.ends(edge) for edge in edges])
+            for edge in edges:
+                del self._stopped[edge]
+
+    @contextmanager
+    def _unimpaired(self) -> Iterator[None]:
+        """Without jitter and loss, if any link has them."""
+        if not any(link.jitter or link.loss for link in self.wan.links):
+            yield
+            return
+        self._wan_switch().impair(False)
+        try:
+            yield
+        finally:
+            self._wan_switch().impair(True)
+
+    def _wan_switch(self) -> NetemSwitch | DelaySwitch:
+        switch = self._up().wan_switch
+        assert switch is not None  # there is one in every WAN with links
+        return switch
 
     def _record(self, fabric: Fabric, available: Sequence[str]) -> None:
         self.facts |= {

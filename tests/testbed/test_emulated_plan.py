@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from geojax.config import LanConfig, WanConfig
 from testbed.emulated import naming, probe, shaping, verify
 from testbed.emulated.errors import TestbedError
+from testbed.emulated.forwarder import read_path
 from testbed.emulated.interactive import down
 from testbed.emulated.layout import Layout
 from testbed.emulated.processes import Process, alive, identify
 from testbed.emulated.state import RunState, load
-from testbed.emulated.switches_plan import forwarder_config, netem_lines
+from testbed.emulated.switches_plan import forwarder_config, netem_change_lines, netem_lines
 from testbed.emulated.teardown import tear_down
 from testbed.emulated.verify import LinkCheck, Target
 from testbed.wan import build_wan
@@ -30,6 +31,17 @@ def layout(centers, links, rtt=20.0, **lan):
 
 def line_of_three(**lan):
     return layout(["a", "b", "c"], [("a", "b", 10), ("b", "c", 20)], **lan)
+
+
+def impaired(**there):
+    """a -> b with jitter and loss, b -> a with neither."""
+    there = {"jitter": {"ms": 2, "distribution": "normal"}, "loss": 0.01, **there}
+    links = [
+        {"from": "a", "to": "b", "rate": 10, "rtt": 20, **there},
+        {"from": "b", "to": "a", "rate": 10, "rtt": 20},
+    ]
+    wan = WanConfig(name="test", centers=["a", "b"], links=links)
+    return Layout(build_wan(wan, LanConfig(), 0), "gtest")
 
 
 def filters(lines):
@@ -114,7 +126,7 @@ def test_a_change_only_changes():
 
 def test_netem_delays_by_source_under_the_targets_cap():
     parts = layout(["a", {"name": "b", "ingress": 30}, "c"], [("a", "b", 10), ("b", "c", 20)])
-    ports, crossings = parts.ports(), parts.crossings()
+    ports, crossings = parts.ports(), parts.crossings(0)
     lines = netem_lines(ports, crossings)
     at_b = [line for line in lines if f"dev {ports[1].interface} " in line]
     from_a = classify(at_b, ports[1].mac, ports[0].mac)
@@ -129,16 +141,79 @@ def test_netem_delays_by_source_under_the_targets_cap():
     assert all(" limit " in line for line in lines if "netem" in line)
 
 
+def netem_of(lines):
+    """What netem is told, by interface."""
+    found = {}
+    for line in lines:
+        if " netem " in line:
+            interface = re.search(r" dev (\S+) ", line)[1]
+            found[interface] = (line.split()[1], line.split(" netem ")[1])
+    return found
+
+
+def test_netem_is_told_jitter_loss_and_seed_and_keeps_the_order():
+    parts = impaired()
+    ports, crossings = parts.ports(), parts.crossings(7)
+    plain = ("add", "delay 10000us limit 1049")
+    random = "delay 10000us 2000us distribution normal loss random 1%"
+    ordered = "limit 1088 rate 100000000000bit"  # a rate keeps netem from reordering
+    assert netem_of(netem_lines(ports, crossings)) == {
+        "gtest-s0": plain,
+        "gtest-s1": ("add", f"{random} {ordered}"),
+    }
+    seeded = netem_of(netem_lines(ports, crossings, seeded=True))
+    assert seeded["gtest-s0"] == plain
+    assert re.fullmatch(rf"{random} seed \d+ {ordered}", seeded["gtest-s1"][1])
+    uniform = impaired(jitter=2, loss=0)
+    told = netem_of(netem_lines(uniform.ports(), uniform.crossings(7)))
+    assert told["gtest-s1"] == ("add", f"delay 10000us 2000us {ordered}")
+
+
+def test_netem_drops_all_in_an_outage_and_is_calm_while_it_is_measured():
+    parts = impaired()
+    ports, crossings = parts.ports(), parts.crossings(7)
+    stopped = netem_of(netem_change_lines(ports, crossings, stopped={(1, 0)}))
+    assert stopped["gtest-s0"] == ("change", "delay 10000us loss random 100% limit 1049")
+    assert "loss random 1% " in stopped["gtest-s1"][1]
+    calm = netem_of(netem_change_lines(ports, crossings[:1], impaired=False))
+    assert calm == {"gtest-s1": ("change", "delay 10000us limit 1049")}
+    before = [line.split(" netem ")[0] for line in netem_lines(ports, crossings) if "netem" in line]
+    after = [line.split(" netem ")[0] for line in netem_change_lines(ports, crossings)]
+    assert sorted(line.replace("change", "add") for line in after) == sorted(before)
+
+
 def test_forwarder_is_told_every_link_and_no_other():
     parts = line_of_three()
-    config = json.loads(json.dumps(forwarder_config(parts.ports(), parts.crossings())))
+    config = json.loads(json.dumps(forwarder_config(parts.ports(), parts.crossings(7))))
     assert config["ports"] == ["gtest-s0", "gtest-s1", "gtest-s2"]
-    assert sorted(config["paths"]) == [
-        ["gtest-s0", "02:67:00:00:00:02", "gtest-s1", 0.01],
-        ["gtest-s1", "02:67:00:00:00:01", "gtest-s0", 0.01],
-        ["gtest-s1", "02:67:00:00:00:03", "gtest-s2", 0.01],
-        ["gtest-s2", "02:67:00:00:00:02", "gtest-s1", 0.01],
+    told = [(entry["from"], entry["mac"], entry["to"]) for entry in config["paths"]]
+    assert sorted(told) == [
+        ("gtest-s0", "02:67:00:00:00:02", "gtest-s1"),
+        ("gtest-s1", "02:67:00:00:00:01", "gtest-s0"),
+        ("gtest-s1", "02:67:00:00:00:03", "gtest-s2"),
+        ("gtest-s2", "02:67:00:00:00:02", "gtest-s1"),
     ]
+    assert {entry["delay"] for entry in config["paths"]} == {0.01}
+    paths = [read_path(entry, print) for entry in config["paths"]]
+    assert all(path.plain and path.delay == 10_000_000 for path in paths)
+
+
+def test_forwarder_is_told_jitter_and_loss_with_a_stream_of_draws_for_each_link():
+    config = forwarder_config(impaired().ports(), impaired().crossings(7))
+    there, back = config["paths"]
+    assert (there["jitter"], there["normal"], there["loss"]) == (0.002, True, 0.01)
+    assert (there["seed"], back["seed"]) == ("7/a>b", "7/b>a")
+    assert not read_path(there, print).plain
+    assert read_path(back, print).plain
+
+
+def test_only_senders_over_lossy_links_send_packets_one_by_one():
+    parts = impaired()
+    ups = [
+        [line for line in parts.gateway_lines(center) if line.startswith("link set gtest-w")]
+        for center in parts.wan.centers
+    ]
+    assert ups == [["link set gtest-w0 up gso_max_segs 1"], ["link set gtest-w1 up"]]
 
 
 def test_class_bytes_are_read_from_tcs_own_output():
