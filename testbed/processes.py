@@ -47,6 +47,10 @@ class Hosts(Protocol):
         """Changes the rates of directed WAN links, bit/s."""
         ...
 
+    def check_alive(self) -> None:
+        """Raises ``GeojaxError`` if what carries the packets has ended."""
+        ...
+
 
 class Loopback:
     """Every node on 127.0.0.1, unshaped; needs no root."""
@@ -63,6 +67,9 @@ class Loopback:
 
     def change(self, rates: Mapping[tuple[str, str], float]) -> None:
         """Loopback has no links to change."""
+
+    def check_alive(self) -> None:
+        """Loopback does not end."""
 
 
 def run_processes(
@@ -87,21 +94,27 @@ def run_processes(
         processes = Processes(setup, wan, faults, run_dir, Loopback(), sink, _free_ports())
         reports, spans = processes.run(say)
         return reports, spans, processes.figures()
-    from testbed.emulated import EmulatedWan
+    from testbed.emulated import EmulatedWan, verify
 
     say("setting up the WAN")
-    with EmulatedWan(wan, congestion_control=config.testbed.congestion_control) as emulated:
+    testbed = config.testbed
+    seed = config.seed if config.wan.seed is None else config.wan.seed
+    with EmulatedWan(wan, congestion_control=testbed.congestion_control, seed=seed) as emulated:
         say("measuring every link")
-        checks = emulated.verify(config.testbed.verify_tolerance)
+        checks = emulated.measure(testbed.verify_tolerance)
+        measured = {
+            "tolerance": testbed.verify_tolerance,
+            "links": [check._asdict() for check in checks],
+            "testbed": emulated.facts,
+        }
+        (run_dir / "wan.json").write_text(json.dumps(measured, indent=2))
+        verify.refuse(checks, testbed.verify_tolerance)
         processes = Processes(setup, wan, faults, run_dir, emulated, sink, _fixed_ports())
         before = emulated.link_bytes()
         reports, spans = processes.run(say)
         after = emulated.link_bytes()
-    kernel = {f"{a}>{b}": after[a, b] - before[a, b] for a, b in after}
-    measured = {
-        "links": [check._asdict() for check in checks],
-        "kernel_link_bytes": kernel,
-    }
+        measured["switch"] = emulated.switch_counters()
+    measured["kernel_link_bytes"] = {f"{a}>{b}": after[a, b] - before[a, b] for a, b in after}
     (run_dir / "wan.json").write_text(json.dumps(measured, indent=2))
     rates = [check.rate_measured / check.rate_configured for check in checks]
     goodput = {"goodput_factor": sum(rates) / len(rates)} if rates else {}
@@ -207,6 +220,7 @@ class Processes:
         upcoming = next(changes, None)
         while any(process.poll() is None for process in self._running.values()):
             self._check_exits()
+            self._hosts.check_alive()
             now = self._experiment_time()
             while now is not None and self._faults and self._faults[0].at <= now:
                 self._apply(self._faults.pop(0))

@@ -87,7 +87,12 @@ class Agent:
         ready, _, _ = select.select([self.process.stdout], (), (), ANSWER_S)
         line = self.process.stdout.readline() if ready else b""
         if not line:
-            raise TestbedError(f"the measuring process in center {self.center} does not answer")
+            code = self.process.poll()
+            fate = "has not answered" if code is None else f"ended with status {code}"
+            raise TestbedError(
+                f"the measuring process in center {self.center} {fate} (waited {ANSWER_S:g} s at "
+                "most); the machine may be out of memory or far too busy"
+            )
         return json.loads(line)
 
     def end(self) -> None:
@@ -176,10 +181,10 @@ def table(checks: Iterable[LinkCheck], tolerance: float) -> str:
     """The checks as text, deviations marked.
 
     >>> print(table([LinkCheck(("a", "b"), 1e8, 5e7, 0.02, 0.021)], 0.15))
-    link    Mbit/s expected  measured  rtt ms expected  measured
-    a -> b            95.00    50.00*            20.00     21.00
+    link    Mbit/s expected  measured    off  rtt ms expected  measured       off
+    a -> b            95.00     50.00  -47%*            20.00     21.00  +1.00 ms
     """
-    rows = [("link", "Mbit/s expected", "measured", "rtt ms expected", "measured")]
+    rows = [("link", "Mbit/s expected", "measured", "off", "rtt ms expected", "measured", "off")]
     for check in checks:
         rate_mark = "" if check.rate_good(tolerance) else "*"
         rtt_mark = "" if check.rtt_good(tolerance) else "*"
@@ -187,9 +192,11 @@ def table(checks: Iterable[LinkCheck], tolerance: float) -> str:
             (
                 " -> ".join(check.edge),
                 f"{GOODPUT_FACTOR * check.rate_configured / 1e6:.2f}",
-                f"{check.rate_measured / 1e6:.2f}{rate_mark}",
+                f"{check.rate_measured / 1e6:.2f}",
+                f"{check.rate_error():+.0%}{rate_mark}",
                 f"{check.rtt_configured * 1e3:.2f}",
-                f"{check.rtt_measured * 1e3:.2f}{rtt_mark}",
+                f"{check.rtt_measured * 1e3:.2f}",
+                f"{(check.rtt_measured - check.rtt_configured) * 1e3:+.2f} ms{rtt_mark}",
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -206,17 +213,44 @@ def refuse(checks: Sequence[LinkCheck], tolerance: float) -> None:
     """Raises if any link is off.
 
     Raises:
-      TestbedError: with a table of the links that are.
+      TestbedError: with a table of the links that are, the tolerance, and what to do.
     """
     off = [c for c in checks if not (c.rate_good(tolerance) and c.rtt_good(tolerance))]
     if off:
         raise TestbedError(
             f"{len(off)} of {len(checks)} links are not what was configured (tolerance "
-            f"{tolerance:.0%}; expected is {GOODPUT_FACTOR:g} x rate; * = off):\n"
+            f"{tolerance:.0%}, for round trips at least {RTT_SLACK_S * 1e3:g} ms; expected is "
+            f"{GOODPUT_FACTOR:g} x rate; * = off):\n"
             f"{table(off, tolerance)}\n"
-            "The machine may be too busy or too small for these rates: stop other work, or lower "
-            "wan.bandwidth_scale, or raise testbed.verify_tolerance."
+            f"{remedy(off, tolerance)}"
         )
+
+
+def remedy(off: Sequence[LinkCheck], tolerance: float) -> str:
+    """What may be the matter with links that are off, and what to do.
+
+    >>> remedy([LinkCheck(("a", "b"), 1e8, 5e7, 0.02, 0.02)], 0.15).partition(":")[0]
+    'Too slow'
+    """
+    bad_rates = [check for check in off if not check.rate_good(tolerance)]
+    bad_rtts = [check for check in off if not check.rtt_good(tolerance)]
+    words = []
+    if any(check.rate_error() < 0 for check in bad_rates):
+        words.append(
+            "Too slow: the machine may be too busy or too small for these rates; stop other work, "
+            "or lower wan.bandwidth_scale."
+        )
+    if any(check.rtt_measured > check.rtt_configured for check in bad_rtts):
+        words.append("Round trips too long: the machine may be too busy; stop other work.")
+    if any(check.rate_error() > 0 for check in bad_rates) or any(
+        check.rtt_measured < check.rtt_configured for check in bad_rtts
+    ):
+        words.append(
+            "Too fast, or round trips too short: this kernel does not do what tc told it; see "
+            "`python -m testbed check`."
+        )
+    words.append("If such an error does no harm, raise testbed.verify_tolerance.")
+    return "\n".join(words)
 
 
 def _echo_all(targets: Sequence[Target], agents: Mapping[str, Agent]) -> dict[Edge, float]:
@@ -230,7 +264,10 @@ def _echo_all(targets: Sequence[Target], agents: Mapping[str, Agent]) -> dict[Ed
         answer = agents[target.edge[0]].answer()
         if not answer.get("rtts"):
             fate = answer.get("error", "no echo came back")
-            raise TestbedError(f"link {' -> '.join(target.edge)} does not work: {fate}")
+            raise TestbedError(
+                f"link {' -> '.join(target.edge)} does not work: {fate} (from {target.host}); "
+                "`python -m testbed up` with the same WAN shows with ping what passes"
+            )
         found[target.edge] = min(answer["rtts"])
     return found
 
@@ -253,6 +290,8 @@ def _transfer(
     for target in group:
         answer = agents[target.edge[0]].answer()
         if "error" in answer:
-            raise TestbedError(f"link {' -> '.join(target.edge)}: {answer['error']}")
+            raise TestbedError(
+                f"link {' -> '.join(target.edge)}: no transfer to {target.host}: {answer['error']}"
+            )
         rates.append(answer["rate"])
     return rates

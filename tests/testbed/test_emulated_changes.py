@@ -1,5 +1,6 @@
 """What happens to the packets of emulated links: outages, jitter, loss, a dead forwarder."""
 
+import json
 import os
 import select
 import signal
@@ -11,10 +12,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from geojax.config import LanConfig, WanConfig
+from geojax.config import LanConfig, RunConfig, WanConfig
 from testbed.emulated import EmulatedWan, TestbedError
 from testbed.emulated.verify import Agent
-from testbed.wan import build_wan
+from testbed.run import run as start_run
+from testbed.wan import build_wan, load_preset
 
 pytestmark = pytest.mark.emulated
 
@@ -163,6 +165,40 @@ def test_a_dead_forwarder_is_noticed_and_named(delaying):
     ):
         with pytest.raises(TestbedError, match=r"was killed by signal 9, so nothing passes"):
             touch()
+
+
+def test_a_run_ends_at_once_when_the_forwarder_dies(tmp_path, monkeypatch):
+    monkeypatch.setattr("testbed.emulated.probe.has_netem", lambda: False)
+    start = EmulatedWan.popen
+
+    def popen(self, node, argv, **settings):
+        if "geojax.node" in argv and node == "c3":
+            os.kill(self._fabric.wan_switch.forwarder.pid, signal.SIGKILL)
+        return start(self, node, argv, **settings)
+
+    monkeypatch.setattr(EmulatedWan, "popen", popen)
+    config = RunConfig(wan=load_preset("three_centers"), rounds=1000)
+    config.testbed.name, config.model.name, config.model.bytes = "emulated", "synthetic", 1000
+    with pytest.raises(TestbedError, match="was killed by signal 9, so nothing passes"):
+        start_run(config, tmp_path)
+    measured = json.loads((tmp_path / "wan.json").read_text())  # written before the nodes start
+    assert measured["tolerance"] == config.testbed.verify_tolerance
+    assert len(measured["links"]) == 6
+    assert measured["testbed"]["delay"]["kind"] == "delay switch"
+
+
+def test_a_run_whose_links_are_off_keeps_what_was_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr("testbed.emulated.verify.GOODPUT_FACTOR", 1.9)
+    config = RunConfig(wan=load_preset("three_centers", centers=["c1", "c2"]), rounds=1)
+    config.wan.links = [{"between": ["c1", "c2"], "rate": 50, "rtt": 10}]
+    config.testbed.name, config.model.name, config.model.bytes = "emulated", "synthetic", 1000
+    with pytest.raises(TestbedError, match=r"2 of 2 links .*tolerance 15%") as caught:
+        start_run(config, tmp_path)
+    assert "c2 -> c1" in str(caught.value)
+    assert "raise testbed.verify_tolerance" in str(caught.value)
+    links = json.loads((tmp_path / "wan.json").read_text())["links"]
+    assert [link["rate_configured"] for link in links] == [50e6, 50e6]
+    assert links[0]["rate_measured"] == pytest.approx(0.95 * 50e6, rel=0.2)
 
 
 def test_what_ended_the_forwarder_is_told(delaying):

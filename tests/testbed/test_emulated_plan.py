@@ -308,6 +308,22 @@ def test_a_link_that_is_off_is_refused_with_a_table(goodput, rtt, good):
         verify.refuse([fine, check], 0.1)
     assert "a -> b" in str(caught.value)
     assert "b -> a" not in str(caught.value)
+    assert "testbed.verify_tolerance" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("goodput", "rtt", "cause"),
+    [
+        (50e6, 0.02, "Too slow: .* wan.bandwidth_scale"),
+        (95e6, 0.05, "Round trips too long: .* stop other work"),
+        (200e6, 0.02, "Too fast, .* testbed check"),
+        (95e6, 0.0, "Too fast, or round trips too short: .* testbed check"),
+    ],
+)
+def test_the_remedy_fits_the_cause(goodput, rtt, cause):
+    said = verify.remedy([LinkCheck(("a", "b"), 100e6, goodput, 0.02, rtt)], 0.1).splitlines()
+    assert len(said) == 2
+    assert re.match(cause, said[0])
 
 
 def test_a_record_survives_and_damaged_ones_are_named(tmp_path):
