@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -132,7 +132,7 @@ class SimulatedTransport:
 
     def __init__(self, name: str, network: SimulatedNetwork):
         self.name, self.network, self.loop = name, network, network.loop
-        self.sent: dict[str, LinkCounters] = {}
+        self.sent: dict[str, LinkCounters] = defaultdict(LinkCounters)
         self.received: dict[str, LinkCounters] = {}
         self.observer: Callable[[str, Message, float, float], None] | None = None
         self.known: dict[str, SimulatedTransport] = {}
