@@ -70,19 +70,27 @@ def jsonl_sink(stream: TextIO) -> Callable[[dict[str, Any]], None]:
 
 
 def chrome_trace(spans: dict[str, list[Span]]) -> dict[str, Any]:
-    """The spans of all nodes in Chrome's trace format (opens in Perfetto); microseconds."""
+    """The spans of all nodes in Chrome's trace format (opens in Perfetto); microseconds.
+
+    A node is a process there; each kind of work has a lane of its own, and so has each peer that
+    is sent to.
+    """
     events: list[dict[str, Any]] = []
     for number, node in enumerate(spans):
         meta = {"ph": "M", "pid": number, "name": "process_name", "args": {"name": node}}
         events.append(meta)
         lanes: dict[str, int] = {}
         for span in spans[node]:
-            lane = str(span.args.get("peer", "")) if span.name == "send" else span.name
+            lane = f"send to {span.args['peer']}" if span.name == "send" else span.name
+            if lane not in lanes:
+                lanes[lane] = len(lanes)
+                ids = {"pid": number, "tid": lanes[lane]}
+                events.append({"ph": "M", **ids, "name": "thread_name", "args": {"name": lane}})
             events.append(
                 {
                     "ph": "X",
                     "pid": number,
-                    "tid": lanes.setdefault(lane, len(lanes)),
+                    "tid": lanes[lane],
                     "name": span.name,
                     "ts": span.start * 1e6,
                     "dur": (span.end - span.start) * 1e6,
