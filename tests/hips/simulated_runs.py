@@ -68,12 +68,15 @@ class Outcome:
         return "".join(json.dumps(event) + "\n" for event in self.events)
 
 
-def simulated(config, *, fails=False):
-    """Runs; an error is raised unless it is expected (``fails``), and then it is in the outcome."""
+def simulated(config, *, fails=False, folder=None):
+    """Runs; an error is raised unless it is expected (``fails``), and then it is in the outcome.
+
+    ``folder``: the run's directory, where checkpoints are; by default one that is not kept.
+    """
     outcome = Outcome()
-    with tempfile.TemporaryDirectory() as folder:
-        setup, wan, faults = prepare(config, Path(folder))
-        setup.models.mkdir()
+    with tempfile.TemporaryDirectory() as passing:
+        setup, wan, faults = prepare(config, Path(folder or passing))
+        setup.models.mkdir(exist_ok=True)
         try:
             outcome.reports, outcome.spans = simulate(setup, wan, faults, outcome.events.append)
         except GeojaxError as error:

@@ -1,0 +1,186 @@
+"""The figures of a run, on events made by hand, against numbers worked out by hand."""
+
+import pytest
+
+from geojax.telemetry.summary import summarize, sync_times, time_to_target
+
+OFFER, CONTROL = 2, 1
+
+
+def round_event(node, number, offered, held):
+    return {"t": held, "node": node, "event": "round", "round": number, "offered": offered,
+            "held": held}  # fmt: skip
+
+
+def evaluation(t, accuracy, number=0):
+    return {"t": t, "node": "c1", "event": "evaluation", "round": number, "accuracy": accuracy}
+
+
+# Two rounds of three centers. Round 0: last offer at 1.5, last held at 3.0, so 1.5 s; round 1:
+# last offer at 4.5, last held at 5.0, so 0.5 s.
+ROUNDS = [
+    round_event("c1", 0, 1.0, 2.0), round_event("c2", 0, 1.5, 2.5), round_event("c3", 0, 1.2, 3.0),
+    round_event("c1", 1, 4.0, 4.8), round_event("c2", 1, 4.5, 5.0), round_event("c3", 1, 4.1, 4.9),
+]  # fmt: skip
+
+
+def node_report(*, compute=0.0, wait=0.0, samples=0, sent=None, steps=0, violations=0):
+    return {
+        "totals": {"compute_s": compute, "wait_s": wait, "samples": samples},
+        "sent": {peer: {"bytes": kinds} for peer, kinds in (sent or {}).items()},
+        "steps": steps,
+        "pace_violations": violations,
+    }
+
+
+HOPS = {
+    ("c1", "c2"): [("c1", "c2")],
+    ("c2", "c1"): [("c2", "c1")],
+    ("c1", "c3"): [("c1", "c2"), ("c2", "c3")],  # c2 lies in between
+    ("c3", "c1"): [("c3", "c2"), ("c2", "c1")],
+    ("c1", "scheduler"): [],  # the scheduler sits in c1
+    ("scheduler", "c1"): [],
+    ("scheduler", "c3"): [("c1", "c2"), ("c2", "c3")],
+    ("c1", "c1/w0"): [],
+}
+
+
+def summary(events=ROUNDS, reports=None, **options):
+    settings = {"trainers": ("c1", "c2", "c3"), "hops": HOPS, "target": 0.8, "train_samples": 600}
+    return summarize(events, reports or {}, data_kinds={OFFER}, **{**settings, **options})
+
+
+def test_sync_time_is_from_the_last_offer_to_the_last_whole_result():
+    assert sync_times(ROUNDS) == {0: 1.5, 1: 0.5}
+    assert sync_times(list(reversed(ROUNDS))) == {0: 1.5, 1: 0.5}
+
+
+def test_sync_times_are_summed_up():
+    found = summary()["sync_s"]
+    assert found["mean"] == found["p50"] == 1.0
+    assert found["p95"] == pytest.approx(0.5 + 0.95)
+
+
+def test_rounds_and_time():
+    found = summary()
+    assert (found["rounds"], found["time_s"]) == (2, 5.0)
+
+
+def test_what_was_not_measured_is_absent():
+    found = summary(events=[], train_samples=None)
+    absent = {
+        "sync_s", "samples_per_s", "balance", "blocking_share", "wan_bytes_per_epoch",
+        "final_accuracy", "best_accuracy", "time_to_target_s", "rounds_to_target",
+    }  # fmt: skip
+    assert not absent & set(found)
+    assert (found["rounds"], found["time_s"]) == (0, 0.0)
+
+
+# ---- time to target
+
+
+def test_the_target_is_reached_by_the_mean_of_three():
+    seen = [evaluation(5.0 * k, accuracy, 10 * k) for k, accuracy in
+            enumerate([0.1, 0.9, 0.7, 0.79, 0.92, 0.5])]  # fmt: skip
+    # means of three: 0.567 at 10 s, 0.797 at 15 s, 0.803 at 20 s
+    assert time_to_target(seen, 0.8) == (20.0, 41)
+    assert time_to_target(seen, 0.79) == (15.0, 31)
+    assert time_to_target(seen, 0.81) == (None, None)
+
+
+def test_one_lucky_evaluation_or_two_are_not_enough():
+    assert time_to_target([evaluation(0, 1.0), evaluation(5, 1.0)], 0.5) == (None, None)
+
+
+def test_a_target_is_reached_exactly():
+    three = [evaluation(5.0 * k, 0.75, k) for k in range(3)]
+    assert time_to_target(three, 0.75) == (10.0, 3)
+
+
+def test_accuracies_in_the_summary_go_by_time_not_by_order_of_writing():
+    seen = [evaluation(10.0, 0.7, 2), evaluation(0.0, 0.1, -1), evaluation(5.0, 0.9, 1),
+            evaluation(15.0, 0.85, 3)]  # fmt: skip
+    found = summary([*ROUNDS, *seen])
+    assert (found["final_accuracy"], found["best_accuracy"]) == (0.85, 0.9)
+    assert (found["time_to_target_s"], found["rounds_to_target"]) == (15.0, 4)
+    assert found["target_accuracy"] == 0.8
+
+
+def test_a_missed_target_is_absent():
+    assert "time_to_target_s" not in summary([*ROUNDS, evaluation(1.0, 0.5)])
+
+
+# ---- shares
+
+
+def test_balance_is_the_mean_busy_share_over_the_largest():
+    busy = {"c1": 1.0, "c2": 2.0, "c3": 4.0}
+    reports = {name: node_report(compute=seconds) for name, seconds in busy.items()}
+    assert summary(reports=reports)["balance"] == pytest.approx((1 + 2 + 4) / 3 / 4)
+
+
+def test_equal_work_is_perfectly_balanced():
+    reports = {name: node_report(compute=3.0) for name in ("c1", "c2", "c3")}
+    assert summary(reports=reports)["balance"] == 1.0
+
+
+def test_blocking_share_is_the_mean_share_of_time_spent_waiting():
+    waits = {"c1": 1.0, "c2": 2.0, "c3": 3.0}  # of 5 s
+    reports = {name: node_report(wait=wait) for name, wait in waits.items()}
+    assert summary(reports=reports)["blocking_share"] == pytest.approx(0.4)
+
+
+def test_samples_steps_and_violations_are_those_of_the_workers_that_lived():
+    reports = {
+        "c1": node_report(samples=300, steps=10, violations=1),
+        "c2": node_report(samples=200, steps=7),
+        "scheduler": node_report(samples=10_000, steps=10_000),
+    }
+    found = summary(reports=reports)
+    assert found["samples_per_s"] == 100.0
+    assert (found["steps"], found["pace_violations"]) == (17, 1)
+    assert (found["workers"], found["centers"]) == (3, 3)
+
+
+def test_workers_are_counted_apart_from_their_centers():
+    found = summary(trainers=("c1/w0", "c1/w1", "c2/w0"))
+    assert (found["workers"], found["centers"]) == (3, 2)
+
+
+# ---- bytes
+
+
+def traffic(**sent_by):
+    names = {name.replace("_", "/"): sent for name, sent in sent_by.items()}
+    return summary(reports={name: node_report(sent=sent) for name, sent in names.items()})
+
+
+def test_wan_bytes_count_every_hop():
+    found = traffic(c1={"c2": {OFFER: 100}, "c3": {OFFER: 10}}, c3={"c1": {OFFER: 1}})
+    assert found["wan_bytes"] == 100 + 2 * 10 + 2 * 1
+    assert found["lan_bytes"] == 0
+
+
+def test_traffic_inside_a_center_is_lan_traffic():
+    found = traffic(c1={"c1/w0": {OFFER: 70, CONTROL: 3}})
+    assert (found["lan_bytes"], found["lan_control_bytes"]) == (70, 3)
+    assert found["wan_bytes"] == found["wan_control_bytes"] == 0
+
+
+def test_control_bytes_are_kept_apart():
+    found = traffic(c1={"c2": {OFFER: 100, CONTROL: 5}, "scheduler": {CONTROL: 7}},
+                    scheduler={"c3": {CONTROL: 4}})  # fmt: skip
+    assert found["wan_bytes"] == 100
+    assert found["wan_control_bytes"] == 5 + 2 * 4
+    assert found["lan_control_bytes"] == 7
+
+
+def test_kinds_may_be_numbers_in_text_as_in_json():
+    assert traffic(c1={"c2": {str(OFFER): 100, str(CONTROL): 5}})["wan_bytes"] == 100
+
+
+def test_bytes_per_epoch_are_scaled_from_the_samples_seen():
+    reports = {
+        "c1": node_report(samples=100, sent={"c2": {OFFER: 1000}}), "c2": node_report(samples=50)
+    }  # fmt: skip
+    assert summary(reports=reports)["wan_bytes_per_epoch"] == 1000 * 600 / 150
