@@ -54,7 +54,7 @@ def limits(found: dict[str, Any]) -> list[str]:
     if found["delay_by"] == "delay switch":
         words.append(
             "no netem: a userspace switch delays the packets; count on about 2 Gbit/s in total "
-            "over all links, and on half a core of work at 9 x 90 Mbit/s"
+            "over all links, and on a third of a core of work at 9 x 95 Mbit/s"
         )
     if "cubic" not in found["congestion_controls"]:
         words.append("congestion control cubic is missing")

@@ -322,6 +322,11 @@ class EmulatedWan:
         assert switch is not None  # there is one in every WAN with links
         return switch
 
+    def switch_process(self) -> int | None:
+        """The process that delays the packets; None when the kernel does it by netem."""
+        switch = self._up().wan_switch
+        return next(iter(switch.process_ids()), None) if switch else None
+
     def _record(self, fabric: Fabric, available: Sequence[str]) -> None:
         self.facts |= {
             "run_id": self.run_id,

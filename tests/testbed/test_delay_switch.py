@@ -5,7 +5,16 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.emulated.forwarder import LATE_NS, ORPHAN_CHECK_S, TURN, Flight, Forwarder, Path
+from testbed.emulated.forwarder import (
+    BUSY_FRAMES,
+    LATE_NS,
+    ORPHAN_CHECK_S,
+    REST_NS,
+    TURN,
+    Flight,
+    Forwarder,
+)
+from testbed.emulated.paths import Path
 
 MS = 1_000_000  # ns
 
@@ -136,6 +145,22 @@ def test_a_full_queue_drops_the_frame_and_goes_on():
     forwarder.take(port)
     forwarder.give()
     assert (forwarder.dropped, forwarder.forwarded) == (2, 0)
+
+
+def test_a_busy_forwarder_gives_frames_that_are_due_within_its_lead():
+    forwarder, ports, clock, got = switch({(1, 2): 10 * MS})
+    for number in range(BUSY_FRAMES):
+        assert not forwarder.busy()
+        ports[1].waiting = [frame(2, number.to_bytes(2))]
+        forwarder.take(ports[1])
+        clock.now += MS // 10
+    assert forwarder.busy()
+    clock.now = 10 * MS - REST_NS
+    assert forwarder.give() == 0
+    assert forwarder.give(REST_NS) == 1
+    clock.now = 11 * MS
+    assert forwarder.give(REST_NS) == 12
+    assert [data for _, data in got[2]] == [frame(2, n.to_bytes(2)) for n in range(13)]
 
 
 def test_late_frames_are_counted():
