@@ -106,5 +106,6 @@ def stand_in(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture
 def commands(stand_in, tmp_path) -> Commands:
-    environment = {**os.environ, "PYTHONPATH": f"{stand_in}{os.pathsep}{ROOT}"}
+    path = f"{stand_in}{os.pathsep}{ROOT}"
+    environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(tmp_path)}
     return Commands(tmp_path, environment)
