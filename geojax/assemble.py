@@ -78,13 +78,16 @@ class Setup:
 
     def part(self, name: str) -> np.ndarray:
         """Indices of the training samples that trainer ``name`` holds."""
+        return self.parts()[name]
+
+    def parts(self) -> dict[str, np.ndarray]:
+        """The same for all trainers."""
         config = self.config
         labels = self.dataset().train_y
         seed = config.seed if config.partition.seed is None else config.partition.seed
-        parts = self._once(
+        return self._once(
             "parts", lambda: partition(config.partition, labels, self.places.trainers, seed)
         )
-        return parts[name]
 
     def initial(self) -> np.ndarray:
         """The initial vector: the same in every process, from the run's seed."""

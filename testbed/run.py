@@ -67,6 +67,8 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
     os.environ.setdefault("NPROC", "1")  # one XLA thread: replicas must agree bit for bit
     started = time.monotonic()
     setup, wan, faults = prepare(config, run_dir)
+    if config.model.name != SYNTHETIC:
+        setup.parts()  # missing data, or too little of it, is found before any node starts
     setup.models.mkdir(parents=True, exist_ok=True)
     title = f"{config.experiment}: {config.sync.name} on {config.wan.name}, {config.testbed.name}"
     events = _earlier_events(run_dir, setup.resume)
