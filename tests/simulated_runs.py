@@ -18,7 +18,10 @@ __all__ = ["Outcome", "kill", "simulated", "small_config"]
 
 def small_config(*, rounds=6, workers=1, elements=1000, chunk_elements=300, wan="three_centers",
                  **settings):  # fmt: skip
-    """Three centers, four small chunks; ``settings`` are dotted keys with ``__`` for the dot."""
+    """Three centers that exchange a synthetic model in four small chunks.
+
+    ``settings``: any other key of the configuration, with ``__`` for the dot.
+    """
     config = RunConfig()
     config.wan = load_preset(wan)
     config.testbed.name = "simulated"

@@ -1,0 +1,115 @@
+"""The conformance table of synchronization algorithms: one row each; all meet every check."""
+
+import functools
+import logging
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from simulated_runs import kill, simulated, small_config
+
+from geojax.sync.registry import SYNCS, build_sync
+
+
+class Row(NamedTuple):
+    """One algorithm with settings under which it learns the digits in a few rounds.
+
+    Attributes:
+      settings: configuration keys, ``__`` for the dot.
+      rounds: rounds of the training run.
+      exact: all centers hold the same model after every round.
+    """
+
+    settings: dict[str, Any]
+    rounds: int
+    exact: bool = True
+
+
+SYNC_ROWS = {
+    "fsa": Row({"sync__name": "fsa", "lr": 0.5}, rounds=24),
+    "fsa, Adam": Row({"sync__name": "fsa", "optimizer__name": "adam", "lr": 0.02}, rounds=24),
+    "local_steps": Row(
+        {"sync__name": "local_steps", "sync__local_steps": 4, "lr": 0.3}, rounds=8
+    ),
+    "local_steps, momentum inside, Nesterov outside": Row(
+        {
+            "sync__name": "local_steps", "sync__local_steps": 4, "lr": 0.05,
+            "optimizer__momentum": 0.9, "outer_optimizer__name": "sgd",
+            "outer_optimizer__lr": 0.7, "outer_optimizer__momentum": 0.9,
+            "outer_optimizer__nesterov": True,
+        },
+        rounds=8,
+    ),
+}  # fmt: skip
+
+each_row = pytest.mark.parametrize("row", SYNC_ROWS.values(), ids=SYNC_ROWS.keys())
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog):
+    caplog.set_level(logging.CRITICAL, logger="geojax")
+
+
+def config(row, **settings):
+    training = {
+        "model__name": "mlp", "data__name": "digits", "rounds": row.rounds, "eval_every_s": 0.5,
+        "overlay__chunk_elements": 1000, "batch_size": 16,
+    }  # fmt: skip
+    return small_config(**{**training, **row.settings, **settings})
+
+
+@functools.cache
+def trained(name):
+    return simulated(config(SYNC_ROWS[name]))
+
+
+def test_every_registered_algorithm_has_a_row():
+    assert {row.settings["sync__name"] for row in SYNC_ROWS.values()} == set(SYNCS)
+
+
+@each_row
+def test_it_bears_its_configured_name(row):
+    assert build_sync(config(row).sync).name == row.settings["sync__name"]
+
+
+@pytest.mark.parametrize("name", SYNC_ROWS)
+def test_it_learns(name):
+    evaluations = trained(name).of("evaluation")
+    losses = [event["loss"] for event in evaluations]
+    assert all(np.isfinite(losses))
+    assert losses[0] > 2.0, "the first model guesses: ln 10 = 2.3"
+    assert losses[-1] < 0.6 * losses[0]
+    assert evaluations[-1]["accuracy"] > 0.7
+
+
+@pytest.mark.parametrize("name", SYNC_ROWS)
+def test_all_centers_hold_the_same_model_at_the_end(name):
+    finals = trained(name).finals
+    assert set(finals) == {"c1", "c2", "c3"}
+    assert len(set(finals.values())) == 1
+    assert {last for last, _ in finals.values()} == {SYNC_ROWS[name].rounds - 1}
+
+
+@each_row
+def test_runs_with_one_seed_write_the_same_events_and_with_another_others(row):
+    one, two, other = (simulated(config(row, rounds=3, seed=seed)) for seed in (0, 0, 1))
+    assert one.lines() == two.lines()
+    assert one.final.tobytes() == two.final.tobytes() != other.final.tobytes()
+
+
+@pytest.mark.parametrize("name", SYNC_ROWS)
+def test_it_survives_the_death_of_the_root(name):
+    row = SYNC_ROWS[name]
+    outcome = simulated(config(row, rounds=6, testbed__faults=[kill("c1", 0.25)]))
+    assert set(outcome.finals) == {"c2", "c3"}
+    assert len(set(outcome.finals.values())) == 1
+    losses = [event["loss"] for event in outcome.of("evaluation")]
+    assert losses[-1] < losses[0]
+
+
+@each_row
+def test_it_runs_with_several_workers_in_a_center(row):
+    outcome = simulated(config(row, rounds=4, workers=2))
+    assert len(set(outcome.finals.values())) == 1
+    losses = [event["loss"] for event in outcome.of("evaluation")]
+    assert losses[-1] < losses[0]
