@@ -206,7 +206,8 @@ class Membership:
         for engine in self._engines.values():
             engine.freeze(epoch)
         held = {str(group): engine.held for group, engine in self._engines.items()}
-        log.warning("%s: epoch %d begins; dead: %s", self.me, epoch, ", ".join(body["dead"]))
+        dead = ", ".join(body["dead"])
+        log.warning("%s: membership epoch %d begins%s", self.me, epoch, dead and f"; dead: {dead}")
         keeps = {str(group): engine.keeps for group, engine in self._engines.items()}
         self._say("report", epoch=epoch, held=held, keeps=keeps, has_state=self.has_state)
 
