@@ -58,10 +58,11 @@ def test_whenever_a_node_is_killed_the_others_go_on_and_agree(workers, node):
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_whenever_any_node_is_killed_the_others_go_on_and_agree(workers):
     for node in all_nodes(workers):
-        for at in np.arange(0.0, WHOLE_RUN_S, 0.002):
+        for at in np.arange(0.0, WHOLE_RUN_S, 0.005):
             check(workers, kill(node, float(at)))
 
 
@@ -82,8 +83,9 @@ def test_two_may_die_one_during_the_change_that_the_other_caused(block):
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1200)
 def test_two_may_die_often():
-    for seed in range(1000, 2000):
+    for seed in range(1000, 1300):
         check(*two_deaths(seed))
 
 
@@ -102,8 +104,9 @@ def test_who_comes_back_agrees_with_the_others_at_the_end(block):
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1200)
 def test_many_come_back():
-    for seed in range(1000, 2000):
+    for seed in range(1000, 1300):
         check(*death_and_return(seed), rounds=12, back=True)
 
 
