@@ -162,6 +162,7 @@ class TestbedConfig:
     devices: int = 1  # local devices per worker process (CPU); accelerators are taken as found
     congestion_control: str = "cubic"
     verify_tolerance: float = 0.15  # emulated: largest relative error of a measured link rate
+    cpu_limit: Any = None  # share of a core that a node may use, or {center: share}; not simulated
     faults: list[Any] = field(default_factory=list)  # [{at, kind, node}], on experiment time
 
 

@@ -22,6 +22,7 @@ from geojax.errors import GeojaxError
 from geojax.hips.places import SCHEDULER, Places
 from geojax.telemetry.recorder import Span
 from testbed.cpu import CpuShare
+from testbed.cpu_limits import CpuLimits, read_limits
 from testbed.faults import PROCESS_KINDS, Fault, restarted
 from testbed.simulated.run import change_event
 from testbed.wan import Change, Wan
@@ -87,7 +88,7 @@ def run_processes(
       testbed alone.
 
     Raises:
-      GeojaxError: the WAN is not as configured, or a node failed.
+      GeojaxError: the WAN or a CPU limit is not as configured, or a node failed.
     """
     config = setup.config
     if config.testbed.name == "local":
@@ -171,6 +172,7 @@ class Processes:
         self._running: dict[str, subprocess.Popen] = {}
         self._tails: dict[str, _Tail] = {}
         self._cpu = CpuShare()
+        self._limits = _limits(setup, wan)
         self._started: float | None = None
         self._thaws: list[tuple[float, subprocess.Popen]] = []
 
@@ -182,11 +184,14 @@ class Processes:
         node.write_run(self._run_dir, uuid.uuid4().hex[:12], self._setup)
         say("starting the nodes")
         try:
-            for place in self._places.all:
-                self._start(place.name)
-            self._follow()
+            with self._limits:
+                try:
+                    for place in self._places.all:
+                        self._start(place.name)
+                    self._follow()
+                finally:
+                    self._stop()
         finally:
-            self._stop()
             for tail in self._tails.values():
                 tail.read(self._sink)
         return self._collect()
@@ -212,6 +217,7 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 env=node_environment(),
             )
+        self._limits.add(name, self._running[name].pid)
         self._tails.setdefault(name, _Tail(folder / "events.jsonl"))
 
     def _follow(self) -> None:
@@ -315,6 +321,14 @@ class Processes:
             for name, found in reports.items()
         }
         return reports, spans
+
+
+def _limits(setup: Setup, wan: Wan) -> CpuLimits:
+    """The CPU limits of all nodes but the scheduler."""
+    testbed = setup.config.testbed
+    shares = read_limits(testbed.cpu_limit, testbed.name, wan.center_names)
+    nodes = [place for place in setup.places.all if place.name != SCHEDULER]
+    return CpuLimits({node.name: shares[node.center] for node in nodes if node.center in shares})
 
 
 class _Tail:

@@ -19,6 +19,7 @@ from geojax.models.registry import SYNTHETIC
 from geojax.telemetry.recorder import chrome_trace, jsonl_sink
 from geojax.telemetry.summary import summarize
 from geojax.wire.message import DATA_KINDS
+from testbed.cpu_limits import read_limits
 from testbed.faults import Fault, apply_faults
 from testbed.progress import RunProgress
 from testbed.simulated.links import hops
@@ -40,6 +41,7 @@ def prepare(config: RunConfig, run_dir: Path) -> tuple[Setup, Wan, tuple[Fault, 
     wan = build_wan(config.wan, config.lan, config.seed)
     config, faults = apply_faults(config, wan.edges, [node.name for node in wan.nodes()])
     wan = build_wan(config.wan, config.lan, config.seed)
+    read_limits(config.testbed.cpu_limit, config.testbed.name, wan.center_names)
     places = Places(tuple(Place(node.name, node.center, node.role) for node in wan.nodes()))
     inline = config.testbed.name == "simulated"
     kept = run_dir / "checkpoints"

@@ -8,15 +8,13 @@ import os
 import platform
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from testbed import cpu_limits
 from testbed.emulated import probe
-
-CGROUPS = Path("/sys/fs/cgroup")
 
 
 def findings() -> dict[str, Any]:
@@ -25,6 +23,8 @@ def findings() -> dict[str, Any]:
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     linux = platform.system() == "Linux"
     netem = probe.has_netem() if linux and root and shutil.which("unshare") else None
+    groups = cpu_limits.find_hierarchy()
+    no_limits = cpu_limits.why_not(groups)
     found = {
         "emulation": reason is None,
         "why_not": reason,
@@ -36,7 +36,8 @@ def findings() -> dict[str, Any]:
         "delay_by": None if netem is None else "netem" if netem else "delay switch",
         "open_vswitch": shutil.which("ovs-vsctl") is not None,  # not used
         "congestion_controls": probe.available_congestion_controls(),
-        "cgroups": _cgroups(),
+        "cpu_limits": f"cgroup v{groups.version}" if groups and not no_limits else None,
+        "why_no_cpu_limits": no_limits,
         "cores": os.cpu_count(),
     }
     return {**found, "limits": limits(found)}
@@ -45,7 +46,8 @@ def findings() -> dict[str, Any]:
 def limits(found: dict[str, Any]) -> list[str]:
     """What follows from the findings for the user, in words.
 
-    >>> limits({"emulation": False, "delay_by": None, "congestion_controls": ["reno"], "cores": 2})
+    >>> found = {"emulation": False, "delay_by": None, "congestion_controls": ["reno"], "cores": 2}
+    >>> limits({**found, "cpu_limits": "cgroup v2"})
     ['only testbed=simulated and testbed=local work here', 'congestion control cubic is missing']
     """
     words = []
@@ -54,8 +56,11 @@ def limits(found: dict[str, Any]) -> list[str]:
     if found["delay_by"] == "delay switch":
         words.append(
             "no netem: a userspace switch delays the packets; count on about 2 Gbit/s in total "
-            "over all links, and on a third of a core of work at 9 x 95 Mbit/s"
+            "over all links, and on a third of a core of work at 9 x 95 Mbit/s; centers with a "
+            "lossy link send packet by packet, of which it can forward about 0.4 Gbit/s"
         )
+    if found["cpu_limits"] is None:
+        words.append("testbed.cpu_limit does not work here; pace profiles do")
     if "cubic" not in found["congestion_controls"]:
         words.append("congestion control cubic is missing")
     if found["emulation"] and (found["cores"] or 1) < 2:
@@ -98,9 +103,3 @@ def _words(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(value)
     return "-" if value is None else str(value)
-
-
-def _cgroups() -> str | None:
-    if (CGROUPS / "cgroup.controllers").exists():
-        return "v2"
-    return "v1" if (CGROUPS / "cpu").exists() else None

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 
 from geojax.errors import GeojaxError
+from testbed import cpu_limits
 from testbed.emulated import processes, state
 from testbed.emulated.state import RunState
 from testbed.emulated.teardown import tear_down
@@ -99,6 +100,7 @@ def down(argv: Sequence[str]) -> int:
             print(f"run {record.run_id}: {complaint}", file=sys.stderr)
         if not complaints:
             print(f"run {record.run_id}: removed")
+    cpu_limits.remove_stale()
     if not records:
         print("nothing to remove")
     return 1 if failed or unknown else 0

@@ -14,6 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
+from testbed import cpu_limits
 from testbed.emulated import processes, state
 from testbed.emulated.teardown import tear_down
 
@@ -37,6 +38,7 @@ def main(argv: list[str]) -> int:
     if record is None:
         return 0
     complaints = tear_down(record)
+    cpu_limits.remove_stale()
     for complaint in complaints:
         print(complaint, file=sys.stderr)
     return 1 if complaints else 0
