@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 SCHEDULER = "scheduler"
 WAN_GROUP = 0
@@ -29,17 +30,17 @@ class Places:
 
     all: tuple[Place, ...]
 
-    @property
+    @cached_property
     def servers(self) -> tuple[str, ...]:
         """Local servers in WAN order; a local server has its center's name."""
         return tuple(place.name for place in self.all if place.role == "server")
 
-    @property
+    @cached_property
     def members(self) -> tuple[str, ...]:
         """Everyone but the scheduler."""
         return tuple(place.name for place in self.all if place.name != SCHEDULER)
 
-    @property
+    @cached_property
     def trainers(self) -> tuple[str, ...]:
         """Nodes that train: the workers, or the server of a center that has no worker nodes."""
         return tuple(
@@ -48,7 +49,7 @@ class Places:
 
     def workers(self, center: str) -> tuple[str, ...]:
         """Worker nodes of a center; empty when its local server's process also trains."""
-        return tuple(p.name for p in self.all if p.role == "worker" and p.center == center)
+        return self._workers.get(center, ())
 
     def lan_group(self, center: str) -> int:
         """Index of the group that a center's local server and workers form."""
@@ -75,8 +76,20 @@ class Places:
 
     def place(self, name: str) -> Place:
         """The node of that name."""
-        return next(place for place in self.all if place.name == name)
+        return self._by_name[name]
 
     def addresses(self) -> Mapping[str, tuple[str, int]]:
         """Host and port of every node."""
         return {place.name: (place.host, place.port) for place in self.all}
+
+    @cached_property
+    def _by_name(self) -> dict[str, Place]:
+        return {place.name: place for place in self.all}
+
+    @cached_property
+    def _workers(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, tuple[str, ...]] = {}
+        for place in self.all:
+            if place.role == "worker":
+                found[place.center] = (*found.get(place.center, ()), place.name)
+        return found

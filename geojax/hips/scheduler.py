@@ -259,7 +259,8 @@ class Scheduler:
         """Names the centers whose parameters after a round are not those of the majority."""
         told = self._digests.setdefault(number, {})
         told[name] = digest
-        centers = [center for center in self._places.servers if center in self._alive]
+        living = set(self._alive)
+        centers = [center for center in self._places.servers if center in living]
         if not all(center in told for center in centers):
             return
         for old in [n for n in self._digests if n <= number]:
