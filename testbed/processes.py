@@ -238,6 +238,7 @@ class Processes:
             for tail in self._tails.values():
                 tail.read(self._sink)
             time.sleep(_POLL_S)
+        self._cpu.end()  # unless a poll saw the scheduler's end before
         self._check_exits()
 
     def _experiment_time(self) -> float | None:
