@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from geojax.errors import ConfigError, nearest
 from geojax.hips.checkpoint import START, ResumePoint, resume_point
 from geojax.hips.places import Place, Places
 from geojax.models.registry import SYNTHETIC
-from geojax.telemetry.recorder import chrome_trace, jsonl_sink
+from geojax.telemetry.recorder import Span, chrome_trace, jsonl_sink
 from geojax.telemetry.summary import summarize
 from geojax.wire.message import DATA_KINDS
 from testbed.cpu_limits import read_limits
@@ -128,7 +128,7 @@ def _execute(
     run_dir: Path,
     sink: Callable[[dict[str, Any]], None],
     say: Callable[[str], None],
-) -> tuple[Mapping[str, Any], Mapping[str, Any], dict[str, Any]]:
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[Span]], dict[str, Any]]:
     """Runs on the configured testbed: reports, spans, and figures of that testbed alone."""
     testbed = setup.config.testbed
     if testbed.name == "simulated":

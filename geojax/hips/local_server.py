@@ -136,6 +136,7 @@ class LocalServer:
         After a change of the membership workers may repeat offers whose round is merged already:
         they get its parameters again.
         """
+        assert self._lan is not None
         if number <= self._published:
             self._lan.publish(number, chunk, Contribution(self._payloads[chunk], 1.0, 1))
         else:
