@@ -16,6 +16,7 @@ costs nothing.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -67,9 +68,19 @@ class FluidNetwork:
         self._changed: dict[int, None] = {}  # capacities set at this instant
         self._settling = False
 
-    def flow(self, path: Sequence[Hashable]) -> Flow:
-        """A path over some resources, each at most once, on which transfers can be started."""
-        return Flow(tuple(self._index[key] for key in path))
+    def flow(self, path: Sequence[Hashable], limit: float = math.inf) -> Flow:
+        """A path over some resources, each at most once, on which transfers can be started.
+
+        Args:
+          path: the resources.
+          limit: bit/s beyond which the flow does not go, whatever it is offered.
+        """
+        indices = tuple(self._index[key] for key in path)
+        if limit < math.inf:
+            indices = (*indices, len(self._capacity))  # a resource that only this flow crosses
+            self._capacity.append(limit)
+            self._crossing.append({})
+        return Flow(indices)
 
     def start(self, flow: Flow, nbytes: float, done: Callable[[], None]) -> None:
         """Starts a transfer; ``done()`` is called when it has left, and may start the next one."""

@@ -8,8 +8,9 @@ from collections.abc import Hashable, Mapping
 from geojax.hips.places import Place, Places
 from geojax.overlay.routes import routes as center_routes
 from geojax.overlay.view import Edge
+from testbed.simulated.impairments import along
 from testbed.simulated.transport import Route
-from testbed.wan import Wan
+from testbed.wan import Link, Wan
 
 
 def resources(wan: Wan, places: Places) -> dict[Hashable, float]:
@@ -42,7 +43,7 @@ class NodeRoutes:
 
     def __init__(self, wan: Wan, places: Places):
         view = wan.view()
-        self._delay = view.delay
+        self._links = {link.edge: link for link in wan.links}
         self._lan_delay = {center.name: center.lan_delay for center in wan.centers}
         self._paths = center_routes(view)
         self._places = {place.name: place for place in places.all}
@@ -60,6 +61,7 @@ class NodeRoutes:
 
     def _route(self, source: Place, target: Place) -> Route:
         crossed: list[Hashable] = []
+        links: list[Link] = []
         delay = 0.0
         if source.center == target.center:
             if source.role == "worker" or target.role == "worker":
@@ -71,11 +73,12 @@ class NodeRoutes:
                 delay += self._lan_delay[source.center]
             for here, there in itertools.pairwise(self._paths[source.center, target.center]):
                 crossed += [("egress", here), ("link", here, there), ("ingress", there)]
-                delay += self._delay[here, there]
+                links.append(self._links[here, there])
+                delay += links[-1].delay
             if target.role == "worker":
                 crossed += [("up", target.center), ("down", target.name)]
                 delay += self._lan_delay[target.center]
-        return Route(tuple(key for key in crossed if key in self._known), delay)
+        return Route(tuple(key for key in crossed if key in self._known), delay, along(links))
 
 
 def _host(place: Place) -> str:

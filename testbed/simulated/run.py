@@ -44,9 +44,16 @@ def simulate(
 async def _simulate(
     setup: Setup, wan: Wan, faults: tuple[Fault, ...], sink: Callable[[dict[str, Any]], None]
 ) -> Outcome:
-    factor = setup.config.testbed.goodput_factor
+    config = setup.config
+    factor = config.testbed.goodput_factor
     capacities = {key: rate * factor for key, rate in resources(wan, setup.places).items()}
-    network = SimulatedNetwork(capacities, NodeRoutes(wan, setup.places), virtual_loop())
+    network = SimulatedNetwork(
+        capacities,
+        NodeRoutes(wan, setup.places),
+        virtual_loop(),
+        congestion_control=config.testbed.congestion_control,
+        seed=config.seed if config.wan.seed is None else config.wan.seed,
+    )
     nodes = _Nodes(setup, network, sink)
     clock = nodes.living[SCHEDULER].clock
     scripts = [

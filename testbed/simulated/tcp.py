@@ -8,9 +8,10 @@ of its beginning release more before its end has left, and the connection sends 
 window is the connection's, not the message's: it is kept from message to message and over idle
 times, as with ``tcp_slow_start_after_idle=0``.
 
-What it leaves out: losses, and the halving and recovery of windows after them (on average they are
-in the goodput factor); queues, whose delay would add to the round trip; the growth of the window
-when a path becomes faster later; limits of socket buffers.
+What it leaves out: losses by full queues, and the halving and recovery of windows after them (on
+average they are in the goodput factor; random losses of links are a limit of the rate, see
+:mod:`testbed.simulated.impairments`); queues, whose delay would add to the round trip; the growth
+of the window when a path becomes faster later; limits of socket buffers.
 
 A control message of one segment or less leaves at the full rate of its path and takes nothing from
 others: its bytes are few, and there are many such messages.
@@ -18,12 +19,13 @@ others: its bytes are few, and there are many such messages.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 
 from testbed.simulated.fluid import FluidNetwork
+from testbed.simulated.impairments import SEGMENT_BYTES
 from testbed.simulated.loop import Event, VirtualLoop
 
-SEGMENT_BYTES = 1448  # an Ethernet frame's worth, less IP and TCP headers with timestamps
 INITIAL_SEGMENTS = 10
 
 
@@ -35,13 +37,19 @@ class Connection:
       path: the resources that it crosses.
       round_trip: propagation delay there and back, s; with 0 no window is ever in the way.
       loop: the clock.
+      limit: bit/s beyond which it does not go, because of losses.
     """
 
     def __init__(
-        self, fluid: FluidNetwork, path: Sequence[Hashable], round_trip: float, loop: VirtualLoop
+        self,
+        fluid: FluidNetwork,
+        path: Sequence[Hashable],
+        round_trip: float,
+        loop: VirtualLoop,
+        limit: float = math.inf,
     ):
         self._fluid, self._loop = fluid, loop
-        self._flow = fluid.flow(path)
+        self._flow = fluid.flow(path, limit)
         self._round_trip = round_trip
         self._ready_at = loop.time() + round_trip  # set up, or the last window acknowledged
         self._window = INITIAL_SEGMENTS * SEGMENT_BYTES

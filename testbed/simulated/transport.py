@@ -15,16 +15,24 @@ from geojax.wire.frame import wire_bytes
 from geojax.wire.message import Kind, Message
 from geojax.wire.transport import LinkCounters, Lost, Received
 from testbed.simulated.fluid import FluidNetwork
+from testbed.simulated.impairments import UNIMPAIRED, Arrivals, Impairments, loss_limit
 from testbed.simulated.loop import VirtualLoop
 from testbed.simulated.tcp import Connection
 
 
 @dataclass(frozen=True)
 class Route:
-    """How messages go from one node to another: the resources they share, and the delay in s."""
+    """How messages go from one node to another.
+
+    Attributes:
+      resources: those that they share with others.
+      delay: s.
+      impairments: jitter and loss.
+    """
 
     resources: tuple[Hashable, ...]
     delay: float
+    impairments: Impairments = UNIMPAIRED
 
 
 class Routes(Protocol):
@@ -42,10 +50,21 @@ class SimulatedNetwork:
       capacities: goodput of every resource, bit/s (link rate × TCP goodput factor).
       routes: the route of every ordered pair of nodes that may talk.
       loop: the clock.
+      congestion_control: TCP's, which decides what losses do to it.
+      seed: of jitter.
     """
 
-    def __init__(self, capacities: Mapping[Hashable, float], routes: Routes, loop: VirtualLoop):
+    def __init__(
+        self,
+        capacities: Mapping[Hashable, float],
+        routes: Routes,
+        loop: VirtualLoop,
+        *,
+        congestion_control: str = "cubic",
+        seed: int = 0,
+    ):
         self.loop = loop
+        self.congestion_control, self.seed = congestion_control, seed
         self.fluid = FluidNetwork(capacities, loop)
         self.routes = routes
         self.nodes: dict[str, SimulatedTransport] = {}
@@ -72,14 +91,16 @@ class _Way:
     """The way to one peer in its present life: a connection, and what waits for it."""
 
     __slots__ = (
-        "_connection", "_counters", "_delay", "_now", "_owner", "_since", "_waiting", "busy",
-        "peer", "receiver",
+        "_arrivals", "_connection", "_counters", "_delay", "_now", "_owner", "_since", "_waiting",
+        "busy", "peer", "receiver",
     )  # fmt: skip
 
-    def __init__(self, owner: SimulatedTransport, peer: str, delay: float, connection: Connection):
+    def __init__(self, owner: SimulatedTransport, peer: str, route: Route, connection: Connection):
         self.peer, self.receiver = peer, owner.network.nodes[peer]
         self.busy = False
-        self._owner, self._delay, self._connection = owner, delay, connection
+        self._owner, self._delay, self._connection = owner, route.delay, connection
+        jitters, seed = route.impairments.jitters, f"{owner.network.seed}/{owner.name}>{peer}"
+        self._arrivals = Arrivals(route.delay, jitters, seed) if jitters else None
         self._counters = owner.sent.setdefault(peer, LinkCounters())
         self._waiting: list[tuple[int, int, int, Message]] = []  # priority, number, bytes, message
         self._now: tuple[int, Message] | None = None  # what is on its way into the network
@@ -112,7 +133,10 @@ class _Way:
         self._counters.add(message.kind, nbytes, now - self._since)
         if owner.observer is not None:
             owner.observer(self.peer, message, self._since, now)
-        owner.loop.schedule(now + self._delay, self.receiver.arrive, owner.name, message, nbytes)
+        arrival = now + self._delay
+        if self._arrivals is not None:
+            arrival = self._arrivals.arrival(nbytes, self._since, now)
+        owner.loop.schedule(arrival, self.receiver.arrive, owner.name, message, nbytes)
         self.go_on()
         if not self.busy:
             owner.check_drained()
@@ -236,8 +260,10 @@ class SimulatedTransport:
         self.known[peer], other.known[self.name] = other, self
         self._lost.pop(peer, None)
         other._lost.pop(self.name, None)
-        connection = Connection(self.network.fluid, there.resources, round_trip, self.loop)
-        way = self._ways[peer] = _Way(self, peer, there.delay, connection)
+        network = self.network
+        limit = loss_limit(network.congestion_control, round_trip, there.impairments.loss)
+        connection = Connection(network.fluid, there.resources, round_trip, self.loop, limit)
+        way = self._ways[peer] = _Way(self, peer, there, connection)
         return way
 
     def _forget(self, peer: str) -> None:
