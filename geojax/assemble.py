@@ -105,6 +105,10 @@ class Setup:
             "evaluator", lambda: build_evaluator(self.config, data.test_x, data.test_y)
         )
 
+    def evaluated(self) -> set[float] | None:
+        """Grid points whose model has been evaluated; None where models wait for the end."""
+        return self._once("evaluated", set) if self.inline else None
+
     def _once(self, key: str, make: Callable[[], Any]) -> Any:
         if key not in self._cache:
             self._cache[key] = make()
@@ -319,7 +323,7 @@ def _server_node(
     outer = build_outer(config, algorithm, spec)
     snapshots = Snapshots(
         config.eval_every_s, setup.evaluator(), recorder=recorder, machine=machine,
-        folder=setup.models, inline=setup.inline,
+        folder=setup.models, evaluated=setup.evaluated(),
     )  # fmt: skip
     if kept:
         outer.load_state(kept["outer"])

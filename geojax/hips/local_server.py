@@ -184,10 +184,8 @@ class LocalServer:
         self._clock.start_at(start.at, start.time)
         await self._clock.until_start()
         first = self._first
-        if start.last is not None:
-            self._snapshots.due(self._clock())
-            if start.last >= 0:
-                first = await self._catch_up()
+        if start.last is not None and start.last >= 0:
+            first = await self._catch_up()
         self._member.has_state = True
         return first
 
@@ -237,9 +235,7 @@ class LocalServer:
         return self._wan.policy.members[0] == self._wan.me
 
     async def _keep_snapshots(self, number: int, now: float) -> None:
-        due = self._snapshots.due(now)
-        if due and self._speaks:
-            await self._snapshots.keep(due, number, self.vector)
+        await self._snapshots.merged(now, number, self.vector, speaks=self._speaks)
 
     async def _encode(self, vector: np.ndarray) -> list:
         payloads, self._codec_state = await self._machine.host(

@@ -28,8 +28,9 @@ class Snapshots:
       evaluator: gives the figures of a model; None: there is nothing to evaluate.
       recorder: takes the ``evaluation`` events.
       machine: does the work aside, at no cost in experiment time.
-      folder: where the final model goes, and models wait for their evaluation.
-      inline: models are evaluated at once instead.
+      folder: shared by all centers; the final model goes there, and models wait there.
+      evaluated: grid points that any node of this process has evaluated, if models are evaluated at
+        once; None: they wait in ``folder``.
     """
 
     def __init__(
@@ -40,12 +41,13 @@ class Snapshots:
         recorder: Recorder,
         machine: Machine,
         folder: Path,
-        inline: bool,
+        evaluated: set[float] | None,
     ):
         self._every, self._evaluator = every_s, evaluator
         self._recorder, self._machine = recorder, machine
-        self._folder, self._inline = folder, inline
+        self._folder, self._evaluated = folder, evaluated
         self._next = 0
+        self._noted: tuple[Sequence[float], int, np.ndarray] | None = None
         self._known: tuple[int, dict[str, float]] = (-2, {})
 
     def due(self, now: float) -> tuple[float, ...]:
@@ -56,16 +58,32 @@ class Snapshots:
             self._next += 1
         return tuple(points)
 
+    async def merged(self, now: float, number: int, vector: np.ndarray, *, speaks: bool) -> None:
+        """Takes note that ``vector``, of round ``number``, was the last merged model until ``now``.
+
+        One center speaks for all and keeps it for the grid points since then. When that center
+        dies, the next one keeps what itself noted last, too: the dead one was a round behind at
+        most, and what it has kept is not kept again.
+        """
+        due = self.due(now)
+        noted, self._noted = self._noted, (due, number, vector) if due else None
+        if speaks:
+            if noted is not None:
+                await self.keep(*noted)
+            await self.keep(due, number, vector)
+
     async def keep(self, points: Sequence[float], number: int, vector: np.ndarray) -> None:
         """Evaluates the model of round ``number`` (−1: the initial one) for some grid points."""
         if self._evaluator is None:
             return
-        if self._inline:
-            figures = await self._figures(number, vector)
-            for point in points:
-                self._recorder.event("evaluation", at=point, round=number, **figures)
-        else:
+        if self._evaluated is None:
             await self._machine.aside(lambda: self._write(points, number, vector))
+            return
+        for point in points:
+            if point not in self._evaluated:
+                self._evaluated.add(point)
+                figures = await self._figures(number, vector)
+                self._recorder.event("evaluation", at=point, round=number, **figures)
 
     async def finish(self, end: float, number: int, vector: np.ndarray) -> None:
         """Writes the final model to ``final.npy``; evaluates it, and all that wait on disk.
@@ -78,14 +96,13 @@ class Snapshots:
         if self._evaluator is None:
             return
         await self.keep((end,), number, vector)
-        if self._inline:
+        if self._evaluated is not None:
             return
         for line in sorted(self._folder.glob("*.json")):
             kept = json.loads(line.read_text())
             model = np.load(self._folder / f"round_{kept['round']}.npy")
             figures = await self._figures(kept["round"], model)
-            for point in kept["points"]:
-                self._recorder.event("evaluation", at=point, round=kept["round"], **figures)
+            self._recorder.event("evaluation", at=kept["at"], round=kept["round"], **figures)
 
     async def _figures(self, number: int, vector: np.ndarray) -> dict[str, float]:
         if self._known[0] != number:
@@ -96,7 +113,14 @@ class Snapshots:
 
     def _write(self, points: Sequence[float], number: int, vector: np.ndarray) -> None:
         model = self._folder / f"round_{number}.npy"
-        if not model.exists():
-            np.save(model, vector)
-        label = {"points": list(points), "round": number}
-        (self._folder / f"{points[0]:015.6f}.json").write_text(json.dumps(label))
+        partial = self._folder / f"{self._recorder.node}.partial"
+        for point in points:
+            label = self._folder / f"{point:015.6f}.json"
+            if label.exists():
+                continue
+            if not model.exists():
+                with partial.open("wb") as stream:
+                    np.save(stream, vector)
+                partial.rename(model)
+            partial.write_text(json.dumps({"at": point, "round": number}))
+            partial.rename(label)
