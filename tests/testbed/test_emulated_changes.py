@@ -187,6 +187,27 @@ def test_a_run_ends_at_once_when_the_forwarder_dies(tmp_path, monkeypatch):
     assert measured["testbed"]["delay"]["kind"] == "delay switch"
 
 
+def test_a_cut_stops_the_rounds_for_as_long_as_the_simulator_says(tmp_path):
+    ends = {}
+    for testbed in ("simulated", "emulated"):
+        config = RunConfig(wan=load_preset("three_centers"), rounds=6)
+        config.testbed.name, config.model.name, config.model.bytes = testbed, "synthetic", 2_000_000
+        config.model.pace_s = 0.1
+        config.testbed.faults = [{"at": 0.9, "kind": "cut", "between": ["c1", "c2"], "duration": 2}]
+        start_run(config, tmp_path / testbed)
+        lines = (tmp_path / testbed / "events.jsonl").read_text().splitlines()
+        events = [json.loads(line) for line in lines]
+        rates = [event["rates"] for event in events if event["event"] == "rates"]
+        assert [{rate for _, _, rate in change} for change in rates] == [{0.0}, {100e6}]
+        held = {}  # by all
+        for event in events:
+            if event["event"] == "round":
+                held[event["round"]] = max(held.get(event["round"], 0.0), event["held"])
+        assert not [at for at in held.values() if 1.0 < at < 2.9]
+        ends[testbed] = held[5]
+    assert ends["emulated"] == pytest.approx(ends["simulated"], rel=0.15)
+
+
 def test_a_run_whose_links_are_off_keeps_what_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr("testbed.emulated.verify.GOODPUT_FACTOR", 1.9)
     config = RunConfig(wan=load_preset("three_centers", centers=["c1", "c2"]), rounds=1)
