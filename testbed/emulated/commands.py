@@ -21,7 +21,7 @@ def inside(pid: int | None, argv: Sequence[str]) -> list[str]:
     ['mnexec', '-a', '7', 'ip', 'link']
     """
     if pid is None:
-        raise TestbedError(f"cannot run {argv[0]}: its host has ended")
+        raise TestbedError(f"cannot run {argv[0]}: its host has ended; was the WAN taken down?")
     return ["mnexec", "-a", str(pid), *argv]
 
 
@@ -52,7 +52,9 @@ def run(argv: Sequence[str], lines: Sequence[str] = ()) -> str:
             f"{argv[0]}: command not found; see `python -m testbed check`"
         ) from error
     except subprocess.TimeoutExpired as error:
-        raise TestbedError(f"{' '.join(argv)}: no end within {TIMEOUT_S:g} s") from error
+        raise TestbedError(
+            f"{' '.join(argv)}: no end within {TIMEOUT_S:g} s; is the machine too busy?"
+        ) from error
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").replace("\n", "; ")
         given = "".join(f"\n  {line}" for line in lines)
@@ -81,5 +83,7 @@ def wait_until(condition: Callable[[], bool], what: str, patience_s: float) -> N
     deadline = time.monotonic() + patience_s
     while not condition():
         if time.monotonic() >= deadline:
-            raise TestbedError(f"waited {patience_s:g} s in vain for {what}")
+            raise TestbedError(
+                f"waited {patience_s:g} s in vain for {what}; the machine may be too busy"
+            )
         time.sleep(POLL_S)

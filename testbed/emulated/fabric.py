@@ -154,7 +154,10 @@ class Fabric:
         found = {key: " ".join(line.split()) for key, line in zip(wanted, read, strict=True)}
         if found != wanted:
             wrong = {key: found[key] for key in wanted if found[key] != wanted[key]}
-            raise TestbedError(f"host {name}: sysctls keep other values than written: {wrong}")
+            raise TestbedError(
+                f"host {name}: sysctls keep other values than written: {wrong}; a container may "
+                "forbid them: run with the right to set net.* in network namespaces"
+            )
         self.sysctls |= {key: found[key] for key in found if self.layout.prefix not in key}
 
     def _keep(self, node: Any) -> None:

@@ -33,7 +33,10 @@ class Layout:
 
     def __init__(self, wan: Wan, prefix: str):
         if len(wan.centers) > naming.MAX_CENTERS:
-            raise TestbedError(f"{len(wan.centers)} centers: at most {naming.MAX_CENTERS} here")
+            raise TestbedError(
+                f"{len(wan.centers)} centers: at most {naming.MAX_CENTERS} can be emulated; "
+                "testbed=simulated takes more"
+            )
         self.wan, self.prefix = wan, prefix
         self.index = {name: index for index, name in enumerate(wan.center_names)}
         self.links = {link.edge: link for link in wan.links}
@@ -41,7 +44,8 @@ class Layout:
         for center in wan.centers:
             if center.workers > naming.MAX_WORKERS:
                 raise TestbedError(
-                    f"center {center.name}: {center.workers} workers; at most {naming.MAX_WORKERS}"
+                    f"center {center.name}: {center.workers} workers; at most "
+                    f"{naming.MAX_WORKERS} can be emulated"
                 )
             for name, cap in (("egress", center.egress), ("ingress", center.ingress)):
                 if cap is not None:
@@ -218,5 +222,5 @@ def check_rate(what: str, rate: float, smallest: float = shaping.SMALLEST_RATE) 
     if not smallest <= rate <= shaping.UNLIMITED:
         raise TestbedError(
             f"{what}: {rate:g} bit/s cannot be emulated; "
-            f"give {smallest:g} to {shaping.UNLIMITED:g} bit/s"
+            f"give {smallest:g} to {shaping.UNLIMITED:g} bit/s (mind wan.bandwidth_scale)"
         )

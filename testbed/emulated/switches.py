@@ -235,7 +235,7 @@ class DelaySwitch(Switch):
 
     def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
         if self.forwarder is None:
-            raise TestbedError("the WAN's delaying switch does not run")
+            raise TestbedError("the WAN's delaying switch does not run; the WAN was taken down")
         assert self.forwarder.stdin
         assert self.forwarder.stdout
         with contextlib.suppress(BrokenPipeError):  # it has ended; the answer below is then empty

@@ -94,7 +94,7 @@ class EmulatedWan:
           TestbedError: if this machine cannot do it, or a command fails; nothing is left then.
         """
         if self._state is not None:
-            raise TestbedError("this WAN is already up")
+            raise TestbedError("this WAN is already up; stop() it first")
         reason = probe.why_not()
         if reason is not None:
             raise TestbedError(f"no emulated WAN: {reason}")
@@ -153,7 +153,10 @@ class EmulatedWan:
             self._guard.release()
             self._guard = None
         if complaints:
-            raise TestbedError(f"run {self.run_id} is not all gone: {'; '.join(complaints)}")
+            raise TestbedError(
+                f"run {self.run_id} is not all gone: {'; '.join(complaints)}; "
+                f"`python -m testbed down {self.run_id}` tries again"
+            )
         self._log(f"WAN {self.wan.name} is down")
 
     @property
@@ -242,7 +245,8 @@ class EmulatedWan:
         for edge, rate in rates.items():
             name = f"link {' -> '.join(edge)}"
             if edge not in self._rates:
-                raise TestbedError(f"no {name} in WAN {self.wan.name}")
+                known = ", ".join(" -> ".join(known) for known in self._rates) or "none"
+                raise TestbedError(f"no {name} in WAN {self.wan.name}; its links: {known}")
             check_rate(name, rate, smallest=0.0)
         flowing = {edge: rate for edge, rate in rates.items() if rate >= shaping.SMALLEST_RATE}
         self._stop_links([edge for edge in rates if edge not in flowing])
@@ -340,7 +344,7 @@ class EmulatedWan:
 
     def _up(self) -> Fabric:
         if self._fabric is None:
-            raise TestbedError(f"WAN {self.wan.name} is not up")
+            raise TestbedError(f"WAN {self.wan.name} is not up; start() it first")
         return self._fabric
 
     def _home(self, node: str, center: str) -> str:
