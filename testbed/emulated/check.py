@@ -56,7 +56,7 @@ def limits(found: dict[str, Any]) -> list[str]:
     if found["delay_by"] == "delay switch":
         words.append(
             "no netem: a userspace switch delays the packets; count on about 2 Gbit/s in total "
-            "over all links, and on a third of a core of work at 9 x 95 Mbit/s; centers with a "
+            "over all links, and on 0.3 to 0.45 of a core of work at 9 x 95 Mbit/s; centers with a "
             "lossy link send packet by packet, of which it can forward about 0.4 Gbit/s"
         )
     if found["cpu_limits"] is None:
