@@ -46,6 +46,12 @@ CONSTANTS = (
         "TCP payload ÷ link rate",
     ),
     Constant(
+        "testbed.rtt_bias",
+        "",
+        (0.0, 0.5, 1.0, 1.5, 2.0),
+        "TCP shares go as round trip ** -rtt_bias",
+    ),
+    Constant(
         "pace.sum_gbps",
         "GB/s",
         (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0),

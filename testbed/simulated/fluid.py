@@ -1,8 +1,9 @@
-"""A fluid model of shared links: every flow gets its max-min fair rate.
+"""A fluid model of shared links: every flow gets its (weighted) max-min fair rate.
 
 A flow crosses a set of resources (directed links, access caps, LAN ports), each with a capacity.
 Rates follow progressive filling (Bertsekas and Gallager, *Data Networks*, 1992, §6.5.2): all rates
-rise together until a resource is full; the flows that cross it are fixed; the rest rise on.
+rise together, in proportion to the flows' weights, until a resource is full; the flows that cross
+it are fixed; the rest rise on.
 
 An allocation is max-min fair exactly if every flow has a *bottleneck*: a full resource on which no
 flow is faster (there, lemma in §6.5.2). Hence rates need not be computed anew everywhere when a
@@ -36,12 +37,23 @@ class Flow:
 
     Attributes:
       rate: bit/s as of the last settling; 0 between transfers.
+      weight: its share of a bottleneck, relative to the other flows' there.
     """
 
-    __slots__ = ("_bottleneck", "_done", "_path", "_remaining", "_since", "_timer", "rate")
+    __slots__ = (
+        "_bottleneck",
+        "_done",
+        "_path",
+        "_remaining",
+        "_since",
+        "_timer",
+        "rate",
+        "weight",
+    )
 
-    def __init__(self, path: tuple[int, ...]):
+    def __init__(self, path: tuple[int, ...], weight: float):
         self.rate = 0.0
+        self.weight = weight
         self._path = path
         self._bottleneck = _NONE
         self._remaining = 0.0  # bits, at time _since
@@ -68,19 +80,20 @@ class FluidNetwork:
         self._changed: dict[int, None] = {}  # capacities set at this instant
         self._settling = False
 
-    def flow(self, path: Sequence[Hashable], limit: float = math.inf) -> Flow:
+    def flow(self, path: Sequence[Hashable], limit: float = math.inf, weight: float = 1.0) -> Flow:
         """A path over some resources, each at most once, on which transfers can be started.
 
         Args:
           path: the resources.
           limit: bit/s beyond which the flow does not go, whatever it is offered.
+          weight: its share of a bottleneck, relative to the other flows' there.
         """
         indices = tuple(self._index[key] for key in path)
         if limit < math.inf:
             indices = (*indices, len(self._capacity))  # a resource that only this flow crosses
             self._capacity.append(limit)
             self._crossing.append({})
-        return Flow(indices)
+        return Flow(indices, weight)
 
     def start(self, flow: Flow, nbytes: float, done: Callable[[], None]) -> None:
         """Starts a transfer; ``done()`` is called when it has left, and may start the next one."""
@@ -210,7 +223,7 @@ class FluidNetwork:
                         if rest:
                             others[index] = rest
                             left[index] -= sum(flow.rate for flow in rest)
-            rates, levels = fill(paths, left)
+            rates, levels = fill(paths, left, {flow: flow.weight for flow in flows})
             joining = self._joining(rates, levels, left, others)
             if not joining:
                 break
@@ -230,17 +243,18 @@ class FluidNetwork:
             level = levels.get(index)
             if level is not None:
                 for flow in rest:
-                    slow = flow._bottleneck == index and flow.rate < level * (1 - _SAME)
-                    if slow or flow.rate > level * (1 + _SAME):
+                    own = flow.rate / flow.weight
+                    slow = flow._bottleneck == index and own < level * (1 - _SAME)
+                    if slow or own > level * (1 + _SAME):
                         joining[flow] = None
                 continue
             relying = [flow for flow in rest if flow._bottleneck == index]
             if not relying:
                 continue
             full = left[index] <= _SAME * self._capacity[index]
-            top = max(rates[f][0] for f in self._crossing[index] if f in rates)
+            top = max(rates[f][0] / f.weight for f in self._crossing[index] if f in rates)
             for flow in relying:
-                if not full or top > flow.rate * (1 + _SAME):
+                if not full or top > flow.rate / flow.weight * (1 + _SAME):
                     joining[flow] = None
         return joining
 
@@ -275,16 +289,18 @@ class FluidNetwork:
 
 
 def fill(
-    paths: Mapping[F, Sequence[int]], left: dict[int, float]
+    paths: Mapping[F, Sequence[int]], left: dict[int, float], weights: Mapping[F, float]
 ) -> tuple[dict[F, tuple[float, int]], dict[int, float]]:
     """Progressive filling.
 
     Args:
       paths: the resources that each flow crosses, at least one.
       left: bit/s that each resource has to give; what is left afterwards is left in it.
+      weights: of the flows; rates rise in proportion to them.
 
     Returns:
-      Rate and bottleneck of every flow, and the rate of the flows that each bottleneck limits.
+      Rate and bottleneck of every flow, and for each bottleneck the rate ÷ weight of the flows
+      that it limits.
     """
     rates: dict[F, tuple[float, int]] = {}
     levels: dict[int, float] = {}
@@ -294,42 +310,48 @@ def fill(
         rate = max(left[tightest], 0.0)
         for index in path:
             left[index] -= rate
-        return {flow: (rate, tightest)}, {tightest: rate}
+        return {flow: (rate, tightest)}, {tightest: rate / weights[flow]}
     crossing: dict[int, list[F]] = {index: [] for index in left}
     for flow, path in paths.items():
         for index in path:
             crossing[index].append(flow)
     count = {index: len(flows) for index, flows in crossing.items()}
+    weight = {index: sum(weights[flow] for flow in flows) for index, flows in crossing.items()}
     # A resource's share only grows while others fill up, so an entry may be out of date, never
     # too large.
-    heap = [(left[index] / number, index) for index, number in count.items() if number]
+    heap = [(left[index] / weight[index], index) for index, number in count.items() if number]
     heapq.heapify(heap)
     while heap:
         share, tightest = heapq.heappop(heap)
-        number = count[tightest]
-        if not number:
+        if not count[tightest]:
             continue
-        level = max(left[tightest], 0.0) / number
+        level = max(left[tightest], 0.0) / weight[tightest]
         if heap and level > share and level > heap[0][0]:
             heapq.heappush(heap, (level, tightest))
             continue
         levels[tightest] = level
         for flow in crossing[tightest]:
             if flow not in rates:
-                rates[flow] = (level, tightest)
+                rate = level * weights[flow]
+                rates[flow] = (rate, tightest)
                 for index in paths[flow]:
-                    left[index] -= level
+                    left[index] -= rate
                     count[index] -= 1
+                    weight[index] -= weights[flow]
     return rates, levels
 
 
 def max_min_rates(
-    paths: Mapping[F, Sequence[int]], capacity: Mapping[int, float]
+    paths: Mapping[F, Sequence[int]],
+    capacity: Mapping[int, float],
+    weights: Mapping[F, float] | None = None,
 ) -> dict[F, float]:
     """Max-min fair rates, bit/s; a flow's own upper limit is a resource that only it crosses.
+
+    With ``weights`` it is the rates ÷ weights that are fair.
 
     >>> max_min_rates({"a": [0], "b": [0, 1], "c": [1]}, {0: 10.0, 1: 30.0})
     {'a': 5.0, 'b': 5.0, 'c': 25.0}
     """
-    rates, _ = fill(paths, dict(capacity))
+    rates, _ = fill(paths, dict(capacity), weights or dict.fromkeys(paths, 1.0))
     return {flow: rates[flow][0] for flow in paths}

@@ -61,6 +61,7 @@ async def _simulate(
         NodeRoutes(wan, setup.places),
         virtual_loop(),
         congestion_control=config.testbed.congestion_control,
+        rtt_bias=config.testbed.rtt_bias,
         seed=config.seed if config.wan.seed is None else config.wan.seed,
     )
     nodes = _Nodes(setup, network, sink)

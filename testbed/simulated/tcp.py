@@ -8,6 +8,12 @@ of its beginning release more before its end has left, and the connection sends 
 window is the connection's, not the message's: it is kept from message to message and over idle
 times, as with ``tcp_slow_start_after_idle=0``.
 
+Connections that share a bottleneck get shares in proportion to a power of their round trips (the
+``rtt_bias`` of the configuration): Reno's windows grow by a segment per round trip and are halved
+together, so its rates go as the round trip to the power −1 to −2 (Lakshman and Madhow, IEEE/ACM
+ToN 5(3), 1997); CUBIC is not fair either where its windows are small. 0 is max-min fairness; the
+default is what the calibration against real TCP found.
+
 What it leaves out: losses by full queues, and the halving and recovery of windows after them (on
 average they are in the goodput factor; random losses of links are a limit of the rate, see
 :mod:`testbed.simulated.impairments`); queues, whose delay would add to the round trip; the growth
@@ -38,6 +44,7 @@ class Connection:
       round_trip: propagation delay there and back, s; with 0 no window is ever in the way.
       loop: the clock.
       limit: bit/s beyond which it does not go, because of losses.
+      weight: its share of a bottleneck, relative to the other connections' there.
     """
 
     def __init__(
@@ -47,9 +54,10 @@ class Connection:
         round_trip: float,
         loop: VirtualLoop,
         limit: float = math.inf,
+        weight: float = 1.0,
     ):
         self._fluid, self._loop = fluid, loop
-        self._flow = fluid.flow(path, limit)
+        self._flow = fluid.flow(path, limit, weight)
         self._round_trip = round_trip
         self._ready_at = loop.time() + round_trip  # set up, or the last window acknowledged
         self._window = INITIAL_SEGMENTS * SEGMENT_BYTES

@@ -19,6 +19,8 @@ from testbed.simulated.impairments import UNIMPAIRED, Arrivals, Impairments, los
 from testbed.simulated.loop import VirtualLoop
 from testbed.simulated.tcp import Connection
 
+SHORTEST_S = 1e-3  # round trips below this share alike
+
 
 @dataclass(frozen=True)
 class Route:
@@ -51,6 +53,7 @@ class SimulatedNetwork:
       routes: the route of every ordered pair of nodes that may talk.
       loop: the clock.
       congestion_control: TCP's, which decides what losses do to it.
+      rtt_bias: connections share a bottleneck in proportion to round trip ** -rtt_bias; 0: evenly.
       seed: of jitter.
     """
 
@@ -61,10 +64,11 @@ class SimulatedNetwork:
         loop: VirtualLoop,
         *,
         congestion_control: str = "cubic",
+        rtt_bias: float = 0.0,
         seed: int = 0,
     ):
         self.loop = loop
-        self.congestion_control, self.seed = congestion_control, seed
+        self.congestion_control, self.rtt_bias, self.seed = congestion_control, rtt_bias, seed
         self.fluid = FluidNetwork(capacities, loop)
         self.routes = routes
         self.nodes: dict[str, SimulatedTransport] = {}
@@ -262,7 +266,10 @@ class SimulatedTransport:
         other._lost.pop(self.name, None)
         network = self.network
         limit = loss_limit(network.congestion_control, round_trip, there.impairments.loss)
-        connection = Connection(network.fluid, there.resources, round_trip, self.loop, limit)
+        weight = max(round_trip, SHORTEST_S) ** -network.rtt_bias
+        connection = Connection(
+            network.fluid, there.resources, round_trip, self.loop, limit, weight
+        )
         way = self._ways[peer] = _Way(self, peer, there, connection)
         return way
 

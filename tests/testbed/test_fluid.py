@@ -29,17 +29,20 @@ def networks(draw: Any) -> tuple[dict[int, float], dict[int, tuple[int, ...]]]:
 
 
 def water_filling(
-    paths: Mapping[int, Sequence[int]], capacity: Mapping[int, float]
+    paths: Mapping[int, Sequence[int]],
+    capacity: Mapping[int, float],
+    weights: Mapping[int, float] | None = None,
 ) -> dict[int, float]:
     """All rates rise together, in steps that end where a resource is full; nothing is clever."""
+    weight = weights or dict.fromkeys(paths, 1.0)
     rates = dict.fromkeys(paths, 0.0)
     rising = set(paths)
     while rising:
         load = {r: sum(rates[f] for f in paths if r in paths[f]) for r in capacity}
-        crossing = {r: sum(1 for f in rising if r in paths[f]) for r in capacity}
-        step = min((capacity[r] - load[r]) / n for r, n in crossing.items() if n)
+        crossing = {r: sum(weight[f] for f in rising if r in paths[f]) for r in capacity}
+        step = min((capacity[r] - load[r]) / w for r, w in crossing.items() if w)
         for flow in rising:
-            rates[flow] += step
+            rates[flow] += step * weight[flow]
         load = {r: sum(rates[f] for f in paths if r in paths[f]) for r in capacity}
         full = {r for r in capacity if load[r] >= capacity[r] * (1 - 1e-9)}
         rising = {f for f in rising if not full & set(paths[f])}
@@ -68,6 +71,14 @@ def test_rates_are_those_of_water_filling(network: Any) -> None:
     assert list(rates) == list(paths)
     assert rates == pytest.approx(water_filling(paths, capacity), rel=CLOSE)
     assert_fair(rates, paths, capacity)
+
+
+@given(networks(), st.data())
+def test_weighted_rates_are_those_of_weighted_water_filling(network: Any, data: Any) -> None:
+    capacity, paths = network
+    weights = {flow: data.draw(st.sampled_from([0.5, 1.0, 3.0])) for flow in paths}
+    rates = max_min_rates(paths, capacity, weights)
+    assert rates == pytest.approx(water_filling(paths, capacity, weights), rel=CLOSE)
 
 
 @given(networks(), st.data())
