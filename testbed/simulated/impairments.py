@@ -7,7 +7,7 @@ The fluid model knows no packets, so both are modelled by their effect on a TCP 
   Congestion Avoidance Algorithm*, 1997, eq. 3). CUBIC gets that or, where it is more,
   MSS / RTT · (C (3 + β) / (4 (1 - β)))^¼ · (RTT / p)^¾ with C = 0.4, β = 0.7 (RFC 9438, §5.1). BBR
   does not take a lost packet for congestion, and is not limited. On the emulated testbed CUBIC and
-  Reno came within a third of this from p = 0.001 to 0.03 at 20 and 80 ms, and BBR to 89 % of the
+  Reno came within some 40 % of this from p = 0.001 to 0.03 at 20 and 80 ms, and BBR to 85 % of the
   link's rate; below that a transfer of some seconds is still above its steady state. Short
   transfers are not slowed down by single losses here, and timeouts, which rule where p is above
   some per cent, are left out.
