@@ -187,7 +187,7 @@ class Membership:
         for group, policy in body["policies"].items():
             engine = self._engine(group)
             if held is not None:  # a worker gets the last round from its local server
-                engine.skip_to(held[group] - (self._main_group != WAN_GROUP))
+                engine.skip_to(max(-1, held[group] - (self._main_group != WAN_GROUP)))
             engine.resume(int(body["epoch"]), Policy.from_dict(policy), held=engine.held)
         if not self._started.done():
             last = None if held is None else int(held[str(self._main_group)])
