@@ -10,6 +10,7 @@ from simulated_runs import kill, simulated, small_config
 from geojax.hips.places import Place, Places
 
 WHOLE_RUN_S = 0.42  # experiment time of the six rounds, when nobody dies
+SLOW = {f"pace__{kind}_gbps": 1e-4 for kind in ("encode", "sum", "outer")}  # tens of ms each
 # one center per role: c1's server is the root, the others are leaves
 NODES = {1: ("c1", "c3"), 2: ("c1", "c2", "c1/w0", "c2/w1")}
 
@@ -36,8 +37,8 @@ def survivors(workers, dead):
     return [name for name in places.survivors(all_nodes(workers), dead) if "/" not in name]
 
 
-def check(workers, *faults, rounds=6, back=False):
-    config = small_config(workers=workers, rounds=rounds, testbed__faults=list(faults))
+def check(workers, *faults, rounds=6, back=False, **settings):
+    config = small_config(workers=workers, rounds=rounds, testbed__faults=list(faults), **settings)
     outcome = simulated(config)
     left = survivors(workers, [fault["node"] for fault in faults])
     # Who was killed after its own end had reached it may be among the finals too.
@@ -55,6 +56,14 @@ def check(workers, *faults, rounds=6, back=False):
 def test_whenever_a_node_is_killed_the_others_go_on_and_agree(workers, node):
     for at in np.arange(0.0, WHOLE_RUN_S, 0.03) + 0.0007:
         check(workers, kill(node, float(at)))
+
+
+@pytest.mark.parametrize("node", ["c1", "c3", "c2/w1", "c1/w0"])
+def test_a_change_may_fall_into_any_piece_of_host_work(node):
+    """Encoding, sums and outer steps take tens of milliseconds each: a round takes half a second,
+    and most of it is work that is under way when the others stop."""
+    for at in np.arange(0.0, 1.2, 0.06) + 0.0007:
+        check(2, kill(node, float(at)), rounds=3, back=True, **SLOW)
 
 
 @pytest.mark.nightly
@@ -108,6 +117,42 @@ def test_who_comes_back_agrees_with_the_others_at_the_end(block):
 def test_many_come_back():
     for seed in range(1000, 1300):
         check(*death_and_return(seed), rounds=12, back=True)
+
+
+def trouble(seed):
+    """A death, a return and another death, in any order, while host work takes long."""
+    rng = random.Random(seed)
+    workers = rng.choice([1, 2, 3])
+    first, second = rng.sample(all_nodes(workers), 2)
+    at = rng.uniform(0, 1.2)
+    again = {"at": at + rng.choice([0.0, rng.uniform(0, 0.5)]), "kind": "restart", "node": first}
+    return workers, [kill(first, at), again, kill(second, at + rng.uniform(0, 0.3))]
+
+
+def check_trouble(workers, faults):
+    outcome = simulated(small_config(rounds=5, workers=workers, testbed__faults=faults, **SLOW))
+    assert outcome.finals, (workers, faults)
+    assert len(set(outcome.finals.values())) == 1, (workers, faults)
+    assert {last for last, _ in outcome.finals.values()} == {4}
+    assert outcome.end < 6.0, (workers, faults)
+
+
+@pytest.mark.parametrize("block", range(3))
+def test_a_death_a_return_and_another_death(block):
+    for seed in range(10 * block, 10 * (block + 1)):
+        check_trouble(*trouble(seed))
+
+
+def test_a_worker_that_came_back_before_the_first_round_is_left_alone():
+    faults = [kill("c3/w1", 0.02), {"at": 0.02, "kind": "restart", "node": "c3/w1"}]
+    check_trouble(2, [*faults, kill("c3/w0", 0.28)])
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1200)
+def test_much_trouble():
+    for seed in range(1000, 1500):
+        check_trouble(*trouble(seed))
 
 
 def test_no_update_of_a_survivor_is_lost_or_counted_twice():
