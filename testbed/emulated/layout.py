@@ -124,7 +124,7 @@ class Layout:
                 shaping.FIRST_MINOR + number,
                 naming.wan_mac(self.index[other]),
                 rates[center, other],
-                self.rtt((center, other)),
+                self.longest_rtt[center, other],
             )
             for number, other in enumerate(self.neighbours(center))
         }
@@ -162,12 +162,22 @@ class Layout:
 
     def waiting_room(self, edge: Edge, rate: float) -> int:
         """Bytes that may wait for a link: at its rate (bit/s), and in an outage."""
-        return shaping.queue_bytes(rate, self.rtt(edge))
+        return shaping.queue_bytes(rate, self.longest_rtt[edge])
 
     def delay(self, edge: Edge) -> float:
         """One-way delay between two centers on their route, s."""
         path = self.routes[edge]
         return sum(self.links[hop].delay for hop in pairwise(path))
+
+    @cached_property
+    def longest_rtt(self) -> dict[Edge, float]:
+        """For every link the longest round trip of a route that crosses it, s; sizes its queue."""
+        longest = dict.fromkeys(self.links, 0.0)
+        for pair, path in self.routes.items():
+            round_trip = self.rtt(pair)
+            for hop in pairwise(path):
+                longest[hop] = max(longest[hop], round_trip)
+        return longest
 
     def rtt(self, edge: Edge) -> float:
         """There and back on the routes, s."""
