@@ -29,7 +29,7 @@ from experiments.calibration_runs import Runs, quick
 from experiments.formats import to_rich
 from geojax.errors import ConfigError, GeojaxError
 
-DOCUMENT = pathlib.Path("docs/calibration.md")
+DOCUMENT = pathlib.Path(__file__).resolve().parents[1] / "docs" / "calibration.md"
 
 
 def measure(

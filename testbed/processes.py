@@ -30,6 +30,7 @@ from testbed.wan import Change, Wan
 _POLL_S = 0.02
 _TERM_S = 5.0  # from SIGTERM to SIGKILL
 _BASE_PORT = 7100
+LEFT_BEHIND = ("events.jsonl", "started", "report.json", "error.txt")
 Sink = Callable[[dict[str, Any]], None]
 
 
@@ -181,6 +182,9 @@ class Processes:
     ) -> tuple[dict[str, dict[str, Any]], dict[str, list[Span]]]:
         """Starts all nodes, follows them to the end and collects their reports."""
         self._run_dir.mkdir(parents=True, exist_ok=True)
+        for place in self._places.all:  # a broken run that this one continues left its own
+            for name in LEFT_BEHIND:
+                (node.node_folder(self._run_dir, place.name) / name).unlink(missing_ok=True)
         node.write_run(self._run_dir, uuid.uuid4().hex[:12], self._setup)
         say("starting the nodes")
         try:
@@ -270,6 +274,7 @@ class Processes:
         process = self._running[fault.node]
         if fault.kind == "kill":
             process.kill()
+            process.wait()
         else:
             process.send_signal(signal.SIGSTOP)
             self._thaws.append((fault.at + fault.duration, process))

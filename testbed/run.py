@@ -71,6 +71,10 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
     setup, wan, faults = prepare(config, run_dir)
     if config.model.name != SYNTHETIC:
         setup.parts()  # missing data, or too little of it, is found before any node starts
+    faults = tuple(fault for fault in faults if fault.at >= setup.resume.time)
+    for label in setup.models.glob("*.json"):  # a broken run's, to be kept up to this one's start
+        if float(label.stem) > setup.resume.time or setup.resume == START:
+            label.unlink()
     setup.models.mkdir(parents=True, exist_ok=True)
     title = f"{config.experiment}: {config.sync.name} on {config.wan.name}, {config.testbed.name}"
     events = _earlier_events(run_dir, setup.resume)

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # mininet: mnexec and its tools; bridge-utils, iproute2: LANs and shaped links; iputils-ping: checks.
-SYSTEM_PACKAGES="mininet bridge-utils iproute2 iputils-ping dataset-fashion-mnist"
+SYSTEM_PACKAGES="mininet bridge-utils iproute2 iputils-ping net-tools procps iperf3 dataset-fashion-mnist"
 VENV=.venv
 STAMP=$VENV/.installed
 

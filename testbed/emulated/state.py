@@ -20,10 +20,10 @@ def default_folder() -> Path:
     """``/run/geojax``, or a folder in the temporary directory where /run cannot be written."""
     for folder in FOLDERS:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError:
             continue
-        if os.access(folder, os.W_OK):
+        if os.access(folder, os.W_OK) and _is_ours(folder):
             return folder
     raise OSError(f"cannot write to any of {', '.join(map(str, FOLDERS))}")
 
@@ -110,5 +110,18 @@ def load(path: Path) -> RunState | None:
 
 
 def all_paths() -> list[Path]:
-    """The records of all runs on this machine, living or stale."""
-    return sorted(path for folder in FOLDERS for path in folder.glob("*.json"))
+    """The records of this user's runs on this machine, living or stale.
+
+    Records tell which processes to end, so what another user wrote is not looked at.
+    """
+    return sorted(
+        path
+        for folder in FOLDERS
+        if folder.is_dir() and _is_ours(folder)
+        for path in folder.glob("*.json")
+        if _is_ours(path)
+    )
+
+
+def _is_ours(path: Path) -> bool:
+    return path.lstat().st_uid == os.geteuid()
