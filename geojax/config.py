@@ -159,7 +159,7 @@ class TestbedConfig:
     __test__ = False  # not a test, whatever pytest thinks of the name
     name: str = "simulated"
     goodput_factor: float = 0.95
-    rtt_bias: float = 1.0  # simulated: TCP's shares of a bottleneck ∝ round trip ** -rtt_bias
+    rtt_bias: float = 0.5  # simulated: TCP's shares of a bottleneck ∝ round trip ** -rtt_bias
     devices: int = 1  # local devices per worker process (CPU); accelerators are taken as found
     congestion_control: str = "cubic"
     verify_tolerance: float = 0.15  # emulated: largest relative error of a measured link rate
