@@ -84,7 +84,8 @@ class WanConfig:
     seed: int | None = None  # None: the run's seed
     bandwidth_scale: float = 1.0
     delay_scale: float = 1.0
-    server_center: str | None = None  # where the scheduler runs; None: the first center
+    server_center: str | None = None  # where scheduler and global server are; None: first center
+    external: Any = None  # server_center=external: {rate, rtt} of its links (Mbit/s, ms)
     provenance: Any = None  # where the numbers come from
 
 
@@ -114,23 +115,44 @@ class SyncConfig:
     """When centers exchange, and how an exchange is merged."""
 
     name: str = "fsa"
-    local_steps: int = 1
+    local_steps: int = 1  # before an exchange over the LAN (GeoMX's K1)
+    lan_rounds: int = 1  # hfa, hierfavg: exchanges over the LAN in one over the WAN (GeoMX's K2)
+    compensation: str = "none"  # mixed_sync: none, constant or adaptive (DC-ASGD)
+    lam: float | None = None  # mixed_sync: λ of the compensation; None: the published one
+    staleness: int | None = None  # mixed_sync: rounds that a center may be ahead; None: no bound
+    p3: bool = False  # layer by layer: a layer's gradient leaves when its own backward is done
 
 
 @dataclass
 class OverlayConfig:
-    """Along which routes. ``root`` None: the first center."""
+    """Along which routes. ``root`` None: the first center, or the external global server."""
 
     name: str = "star"
     root: str | None = None
     chunk_elements: int = 65_536
+    servers: Any = None  # multigps: how many global servers, or the names of their centers
+    placement: str = "bytes"  # multigps: chunks to servers by "bytes", or by "geomx" key hash
 
 
 @dataclass
 class CompressionConfig:
-    """What travels."""
+    """What travels over the WAN; each codec names the keys that it reads."""
 
     name: str = "dense"
+    ratio: float = 0.01  # bisparse, mpq: share of elements kept
+    bound: int = 1000  # bisparse, mpq: layers of fewer elements travel whole
+    momentum: float | None = None  # bisparse, mpq; None: 0.9 for gradients, 0 for deltas
+    exact: bool = False  # bisparse, mpq: the exact top-k instead of a sampled threshold
+    overflow: str = "saturate"  # fp16, mpq: what becomes of too large values, or "stop"
+    threshold: float = 0.5  # twobit
+    k: float = 0.8  # dgt: share of blocks that are important
+    adaptive: bool = False  # dgt: k falls with the loss, not below k_min
+    k_min: float = 0.2
+    alpha: float = 0.3  # dgt: weight of the past in a block's contribution
+    block_bytes: int = 4096  # dgt
+    channel: str = "tcp"  # dgt: how the unimportant blocks travel, "tcp" or "udp"
+    lost: str = "zero"  # dgt over udp: a lost block counts as "zero", or as its "last" value
+    tail: str = "float32"  # dgt: the unimportant blocks as "float32" or "4bit"
 
 
 @dataclass
@@ -201,6 +223,7 @@ class RunConfig:
     lr: float = 0.01
     eval_every_s: float = 5.0  # experiment time
     target_accuracy: float = 0.8
+    nonfinite: str = "stop"  # or "skip": what becomes of an offer that holds NaN or infinity
     hash_every: int = 10  # rounds between two comparisons of the centers' parameters
     events: str = "round"  # "round" or "chunk": how fine events.jsonl is
     checkpoint_every: int = 0  # rounds; 0: no checkpoint

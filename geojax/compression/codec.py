@@ -10,19 +10,40 @@ import numpy as np
 Ranges = Sequence[tuple[int, int]]
 
 
+class Parted(NamedTuple):
+    """A chunk's payload in two parts, each of which decodes to a whole chunk; their sum is meant.
+
+    Attributes:
+      now: travels first and reliably; a merge waits for it.
+      late: follows when nothing important waits; a merge takes it if it is there, else a later one.
+      datagrams: ``late`` cut into pieces that are payloads of their own and may get lost on their
+        way; empty: it travels as reliably as ``now``.
+    """
+
+    now: np.ndarray
+    late: np.ndarray
+    datagrams: tuple[np.ndarray, ...] = ()
+
+
 class Codec(NamedTuple):
     """A codec as a record of pure functions; its state is a pytree of arrays that checkpoints.
 
     Attributes:
       name: configured name.
       wire: number in the frame header.
-      exact_combine: ``combine`` loses nothing, so the codec may be used on trees of any depth.
+      exact_combine: ``combine`` loses nothing but the rounding of a float32 sum, or re-encodes into
+        the format that it came in: the codec may be used on trees of any depth.
       init: ``(layers, ranges) -> state``. ``layers`` are the vector's layers in order, ``ranges``
         the ``(start, stop)`` of each chunk.
-      encode: ``(vector, state) -> (payloads, state)``, one self-contained payload per chunk.
+      encode: ``(vector, state) -> (payloads, state)``, one self-contained payload per chunk; a
+        codec of prioritized parts gives a :class:`Parted` instead of an array.
       decode: ``(payload) -> float32 array`` of the chunk's elements.
       combine: ``(payloads of one chunk, in member order) -> payload`` of their sum, accumulated in
         float32.
+      lan: what travels over the LAN instead; None: the codec itself, and then a center's sums go
+        on to the WAN chunk by chunk as they are.
+      observe: ``(state, loss) -> state``: tells the codec the training loss before it encodes;
+        None: it does not care.
     """
 
     name: str
@@ -32,3 +53,5 @@ class Codec(NamedTuple):
     encode: Callable[[np.ndarray, Any], tuple[list[np.ndarray], Any]]
     decode: Callable[[np.ndarray], np.ndarray]
     combine: Callable[[Sequence[np.ndarray]], np.ndarray]
+    lan: Codec | None = None
+    observe: Callable[[Any, float], Any] | None = None

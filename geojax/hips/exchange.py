@@ -32,11 +32,23 @@ log = logging.getLogger("geojax.hips")
 
 
 class Contribution(NamedTuple):
-    """A payload with the weight and the number of the contributions that are summed in it."""
+    """A payload with the weight and the number of the contributions that are summed in it.
+
+    Attributes:
+      payload: what a merge waits for.
+      weight: sum of the weights of the contributions.
+      contributors: their number.
+      late: see :class:`geojax.compression.codec.Parted`; part of an offer on its first hop only.
+      datagrams: the same.
+      loss: mean training loss of the contributions, by weight; None: nobody told.
+    """
 
     payload: Payload
     weight: float
     contributors: int
+    late: Payload = None
+    datagrams: tuple[Payload, ...] = ()
+    loss: float | None = None
 
 
 @dataclass

@@ -21,11 +21,21 @@ class Tree:
 
 @dataclass(frozen=True)
 class Policy:
-    """Immutable; a new plan is a new version. Members are listed in their fixed order."""
+    """Immutable; a new plan is a new version. Members are listed in their fixed order.
+
+    ``members`` contribute. A tree may be rooted at a node that is none of them: a global server on
+    a site of its own, which only merges.
+    """
 
     version: int
     members: tuple[str, ...]
     trees: tuple[Tree, ...]
+
+    @property
+    def passive(self) -> tuple[str, ...]:
+        """Roots that do not contribute, in the order of their trees."""
+        roots = dict.fromkeys(tree.root for tree in self.trees)
+        return tuple(root for root in roots if root not in self.members)
 
     def to_dict(self) -> dict[str, object]:
         """JSON/msgpack-ready form."""

@@ -24,9 +24,10 @@ class Kind(IntEnum):
     RESULT = 3  # one merged chunk on its way from the root
     AGGREGATE = 4  # one merged chunk for a member that missed it
     STATE = 5  # parameters and outer state, for a center that comes back
+    LATE = 6  # the less important part of an offered chunk; a merge does not wait for it
 
 
-DATA_KINDS = (Kind.OFFER, Kind.RESULT, Kind.AGGREGATE, Kind.STATE)  # not control
+DATA_KINDS = (Kind.OFFER, Kind.RESULT, Kind.AGGREGATE, Kind.STATE, Kind.LATE)  # not control
 
 
 Payload = np.ndarray | SizeOnly | None
