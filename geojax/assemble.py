@@ -15,6 +15,7 @@ from geojax.center.outer import OuterOptimizer, PlainSgd, build_outer_optimizer
 from geojax.center.pace import build_pace
 from geojax.center.spec import VectorSpec
 from geojax.center.trainer import build_spec, build_trainer, initial_vector
+from geojax.compression.codec import Codec
 from geojax.compression.registry import build_codec
 from geojax.config import OptimizerConfig, RunConfig
 from geojax.data.dataset import Dataset, load_dataset
@@ -22,9 +23,11 @@ from geojax.data.partitions import PARTITIONS, partition
 from geojax.errors import ConfigError
 from geojax.hips.checkpoint import START, Checkpoints, ResumePoint
 from geojax.hips.exchange import TreeExchange
+from geojax.hips.links import DirectLink, LanDownlink, LanUplink
 from geojax.hips.local_server import LocalServer
 from geojax.hips.machine import Machine
 from geojax.hips.member import Membership
+from geojax.hips.parts import Part, parts_of
 from geojax.hips.places import SCHEDULER, WAN_GROUP, Places
 from geojax.hips.scheduler import Scheduler
 from geojax.hips.snapshots import Snapshots
@@ -237,14 +240,45 @@ def _scheduler(
     return Scheduler(
         setup.config, setup.places, transport=transport, machine=machine, recorder=recorder,
         plan_wan=plan_wan, plan_lan=plan_lan, clock=clock, resume=setup.resume,
+        lan_rounds=build_sync(setup.config.sync).lan_rounds,
     )  # fmt: skip
 
 
+@dataclass
+class _Plan:
+    """What every training node of a run agrees on: parts, chunks, algorithm and codecs."""
+
+    spec: VectorSpec
+    stages: tuple[Any, ...]
+    ranges: tuple[tuple[int, int], ...]
+    parts: tuple[Part, ...]
+    priorities: tuple[int, ...]
+    algorithm: SyncAlgorithm
+    codec: Codec
+    lan_codec: Codec
+
+    @classmethod
+    def of(cls, config: RunConfig) -> _Plan:
+        spec = build_spec(config)
+        algorithm = build_sync(config.sync)
+        codec = build_codec(config.compression)
+        stages = ()
+        stops = [spec.size]
+        ranges = spec.chunks(config.overlay.chunk_elements)
+        parts = parts_of(spec, stops, ranges)
+        # Model state has no stage of its own to compute and is small: it goes first.
+        idle = [part for part, stage in zip(parts, stages, strict=False) if not stage.forward]
+        first = [chunk for part in idle for chunk in part.chunks]
+        order = [*first, *(chunk for chunk in range(len(ranges)) if chunk not in set(first))]
+        priorities = tuple(int(place) for place in np.argsort(order))
+        lan_codec = codec.lan or codec
+        return cls(spec, stages, ranges, parts, priorities, algorithm, codec, lan_codec)
+
+
 def _worker(
-    name: str, setup: Setup, machine: Machine, clock: Clock, recorder: Recorder
-) -> tuple[Worker, SyncAlgorithm]:
+    name: str, setup: Setup, plan: _Plan, machine: Machine, clock: Clock, recorder: Recorder
+) -> Worker:
     config = setup.config
-    algorithm = build_sync(config.sync)
     index = setup.places.trainers.index(name)
     features = labels = np.zeros(0, np.float32)
     if config.model.name != SYNTHETIC:
@@ -257,12 +291,22 @@ def _worker(
         worker_index=index,
         worker_count=len(setup.places.trainers),
     )
-    trainer.warm_up(gradient=not algorithm.offer.inner, step=algorithm.offer.inner)
-    worker = Worker(
-        trainer, algorithm, machine=machine, clock=clock, recorder=recorder,
+    inner = plan.algorithm.offer.inner
+    trainer.warm_up(gradient=not inner, step=inner)
+    return Worker(
+        trainer, plan.algorithm, plan.parts, plan.stages,
+        weight=_weight(name, setup, plan.algorithm), skip=config.nonfinite == "skip",
+        machine=machine, clock=clock, recorder=recorder,
         pace=build_pace(config, setup.places.trainers, name),
     )  # fmt: skip
-    return worker, algorithm
+
+
+def _weight(name: str, setup: Setup, algorithm: SyncAlgorithm) -> float:
+    """What a worker's offers count: relative to its fellows', so that sums stay of one size."""
+    if algorithm.weights != "samples" or setup.config.model.name == SYNTHETIC:
+        return 1.0
+    sizes = {trainer: len(part) for trainer, part in setup.parts().items()}
+    return sizes[name] * len(sizes) / sum(sizes.values())
 
 
 def _worker_node(
@@ -270,27 +314,29 @@ def _worker_node(
     recorder: Recorder,
 ) -> tuple[Membership, Any]:  # fmt: skip
     config = setup.config
-    worker, _ = _worker(name, setup, machine, clock, recorder)
-    spec = worker.trainer.spec
-    ranges = spec.chunks(config.overlay.chunk_elements)
-    codec = build_codec(config.compression)
+    plan = _Plan.of(config)
+    worker = _worker(name, setup, plan, machine, clock, recorder)
     group = setup.places.lan_group(setup.places.place(name).center)
+    per = plan.algorithm.lan_rounds
+    first = (setup.resume.round + 1) * per
     engine = _engine(
-        name, group, ranges, transport, codec, machine, recorder, held=setup.resume.round
+        name, group, plan, transport, machine, recorder, codec=plan.lan_codec, held=first - 1
     )
     member = Membership(
         name, transport=transport, engines={group: engine}, timeouts=config.timeouts,
-        recorder=recorder,
+        recorder=recorder, lan_rounds=per,
     )  # fmt: skip
     checkpoints, kept = _checkpoints(name, setup, transport, machine, recorder)
     vector = kept["vector"] if kept else setup.initial()
     if kept:
         worker.trainer.load_state(kept["trainer"])
-    worker.trainer.load(vector)
+    link = LanUplink(
+        engine, plan.lan_codec, plan.parts, timeouts=config.timeouts, clock=clock,
+        recorder=recorder, lan_rounds=per,
+    )  # fmt: skip
     node = WorkerNode(
-        worker, vector, lan=engine, codec=codec, codec_state=codec.init(spec.layers, ranges),
-        member=member, machine=machine, timeouts=config.timeouts, clock=clock, recorder=recorder,
-        checkpoints=checkpoints, first=setup.resume.round + 1,
+        worker, vector, link=link, member=member, machine=machine, clock=clock,
+        checkpoints=checkpoints, first=first,
     )  # fmt: skip
     return member, node.run()
 
@@ -300,48 +346,47 @@ def _server_node(
     recorder: Recorder,
 ) -> tuple[Membership, Any]:  # fmt: skip
     config = setup.config
-    spec = build_spec(config)
-    ranges = spec.chunks(config.overlay.chunk_elements)
-    codec = build_codec(config.compression)
-    algorithm = build_sync(config.sync)
-    held = setup.resume.round
-    wan = _engine(name, WAN_GROUP, ranges, transport, codec, machine, recorder, held=held)
+    plan = _Plan.of(config)
+    per, held = plan.algorithm.lan_rounds, setup.resume.round
+    wan = _engine(name, WAN_GROUP, plan, transport, machine, recorder, codec=plan.codec, held=held)
     engines = {WAN_GROUP: wan}
-    over_lan = bool(setup.places.workers(name))
-    if over_lan:
+    link: DirectLink | LanDownlink = DirectLink()
+    worker = None
+    if setup.places.workers(name):
         group = setup.places.lan_group(name)
+        first = (held + 1) * per
         engines[group] = _engine(
-            name, group, ranges, transport, codec, machine, recorder,
-            held=held, contributes=False,
-            at_root=lambda *merged: server.lan_merged(*merged),  # noqa: PLW0108 (made below)
+            name, group, plan, transport, machine, recorder, codec=plan.lan_codec,
+            held=first - 1, contributes=False,
+            at_root=lambda *merged: link.merged(*merged),  # noqa: PLW0108 (made below)
         )  # fmt: skip
+        streams = plan.codec.lan is None and per == 1 and plan.algorithm.weights != "centers"
+        link = LanDownlink(
+            engines[group], plan.lan_codec, plan.parts, machine=machine,
+            timeouts=config.timeouts, pass_on=wan.offer if streams else None, first=first,
+        )  # fmt: skip
+    else:
+        worker = _worker(name, setup, plan, machine, clock, recorder)
     member = Membership(
-        name, transport=transport, engines=engines, timeouts=config.timeouts, recorder=recorder
-    )
+        name, transport=transport, engines=engines, timeouts=config.timeouts, recorder=recorder,
+        lan_rounds=per,
+    )  # fmt: skip
     checkpoints, kept = _checkpoints(name, setup, transport, machine, recorder)
-    vector = kept["vector"] if kept else setup.initial()
-    outer = build_outer(config, algorithm, spec)
     snapshots = Snapshots(
         config.eval_every_s, setup.evaluator(), recorder=recorder, machine=machine,
         folder=setup.models, evaluated=setup.evaluated(),
     )  # fmt: skip
-    if kept:
-        outer.load_state(kept["outer"])
-        snapshots.due(setup.resume.time)
     server = LocalServer(
-        config, algorithm, vector, spec.parameters,
-        outer=outer,
-        codec=codec, codec_state=codec.init(spec.layers, ranges), wan=wan, member=member,
-        machine=machine, clock=clock, recorder=recorder, snapshots=snapshots,
-        checkpoints=checkpoints, first=setup.resume.round + 1,
+        config, plan.algorithm, kept["vector"] if kept else setup.initial(), plan.parts,
+        outers=[build_outer(config, plan.algorithm, part.spec) for part in plan.parts],
+        codec=plan.codec, wan=wan, link=link, worker=worker, member=member, machine=machine,
+        clock=clock, recorder=recorder, snapshots=snapshots, checkpoints=checkpoints,
+        first=held + 1,
     )  # fmt: skip
-    if over_lan:
-        return member, server.run_over(engines[group])
-    worker, _ = _worker(name, setup, machine, clock, recorder)
     if kept:
-        worker.trainer.load_state(kept["trainer"])
-    worker.trainer.load(vector)
-    return member, server.run_with(worker)
+        server.load(kept)
+        snapshots.due(setup.resume.time)
+    return member, server.run()
 
 
 def _checkpoints(
@@ -360,13 +405,13 @@ def _checkpoints(
 
 
 def _engine(
-    name: str, group: int, ranges: Sequence[tuple[int, int]], transport: Transport, codec: Any,
-    machine: Machine, recorder: Recorder, **options: Any,
+    name: str, group: int, plan: _Plan, transport: Transport, machine: Machine,
+    recorder: Recorder, **options: Any,
 ) -> TreeExchange:  # fmt: skip
-    sizes = [stop - start for start, stop in ranges]
+    sizes = [stop - start for start, stop in plan.ranges]
     return TreeExchange(
-        name, group, sizes=sizes, transport=transport, codec=codec, machine=machine,
-        recorder=recorder, **options,
+        name, group, sizes=sizes, transport=transport, machine=machine, recorder=recorder,
+        priorities=plan.priorities, **options,
     )  # fmt: skip
 
 

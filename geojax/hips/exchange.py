@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from geojax.compression.codec import Codec
+from geojax.compression.codec import Codec, Parted
+from geojax.errors import GeojaxError
 from geojax.hips.machine import Machine
 from geojax.overlay.policy import Policy, Tree, deal
 from geojax.telemetry.recorder import Recorder
@@ -51,6 +52,24 @@ class Contribution(NamedTuple):
     loss: float | None = None
 
 
+def contribution_of(
+    payload: Payload | Parted, weight: float, *, contributors: int = 1, loss: float | None = None
+) -> Contribution:
+    """What a codec gave for a chunk, as a contribution."""
+    if isinstance(payload, Parted):
+        now, late, datagrams = payload
+        return Contribution(now, weight, contributors, late, datagrams, loss)
+    return Contribution(payload, weight, contributors, loss=loss)
+
+
+@dataclass
+class _Asked:
+    """Some chunks' results that somebody waits for."""
+
+    results: asyncio.Future[list[Contribution]]
+    missing: set[int]
+
+
 @dataclass
 class _Round:
     """One round at one member."""
@@ -58,7 +77,32 @@ class _Round:
     own: dict[int, Contribution] = field(default_factory=dict)  # kept for a re-run
     arrived: dict[int, dict[str, Contribution]] = field(default_factory=dict)
     results: dict[int, Contribution] = field(default_factory=dict)
-    whole: asyncio.Future[list[Contribution]] | None = None
+    asked: dict[range, _Asked] = field(default_factory=dict)
+
+    def take(self, chunk: int, result: Contribution) -> None:
+        """Takes a result, and gives out every part that is whole with it."""
+        self.results[chunk] = result
+        for chunks, part in self.asked.items():
+            if chunk in chunks:
+                part.missing.discard(chunk)
+                self.give_out(chunks, part)
+
+    def give_out(self, chunks: range, part: _Asked) -> None:
+        """Gives out a part if all of it is there."""
+        if not part.missing and not part.results.done():
+            part.results.set_result([self.results[chunk] for chunk in chunks])
+
+    def begin_again(self) -> None:
+        """Forgets what came from others."""
+        self.arrived.clear()
+        self.results.clear()
+        for chunks, part in self.asked.items():
+            part.missing = set(chunks)
+
+    @property
+    def given(self) -> int:
+        """Number of chunks whose results have been given out."""
+        return sum(len(chunks) for chunks, part in self.asked.items() if part.results.done())
 
 
 RootHandler = Callable[[int, int, Contribution], None]
@@ -78,6 +122,10 @@ class TreeExchange:
       contributes: false for a root that only merges (a local server among its workers).
       at_root: called with each fully reduced chunk at its root; by default it is the result.
       held: the last round that is done, when a run continues a broken one.
+      priorities: of each chunk, smaller first; by default its index.
+
+    Attributes:
+      on_held: called with the number of a round when its last result is here.
     """
 
     def __init__(
@@ -93,6 +141,7 @@ class TreeExchange:
         contributes: bool = True,
         at_root: RootHandler | None = None,
         held: int = -1,
+        priorities: Sequence[int] = (),
     ):
         self.me, self.group, self.sizes = me, group, tuple(sizes)
         self.epoch, self.held = -1, held
@@ -100,9 +149,11 @@ class TreeExchange:
         self._recorder = recorder
         self._contributes = contributes
         self._at_root = at_root or self.publish
+        self._priorities = tuple(priorities) or range(len(self.sizes))
         self._rounds: dict[int, _Round] = {}
         self._early: list[tuple[str, Message]] = []
         self._frozen = True
+        self.on_held: Callable[[int], None] = lambda _: None
         self.policy: Policy | None = None
         self._trees: tuple[Tree, ...] = ()
         self._placement: tuple[int, ...] = ()
@@ -125,11 +176,22 @@ class TreeExchange:
 
     async def whole(self, number: int) -> list[Contribution]:
         """Waits for a round's result: the merged contribution of every chunk."""
+        return await self.ask(number, range(len(self.sizes)))
+
+    def ask(self, number: int, chunks: range) -> asyncio.Future[list[Contribution]]:
+        """The merged contributions of some chunks of a round, once they are here.
+
+        The round is held when all its results are here and somebody has asked for each of them.
+        """
         entry = self._round(number)
-        if entry.whole is None:
-            entry.whole = asyncio.get_running_loop().create_future()
+        part = entry.asked.get(chunks)
+        if part is None:
+            loop = asyncio.get_running_loop()
+            missing = {chunk for chunk in chunks if chunk not in entry.results}
+            part = entry.asked[chunks] = _Asked(loop.create_future(), missing)
+            entry.give_out(chunks, part)
             self._check_whole(number)
-        return await entry.whole
+        return part.results
 
     @property
     def keeps(self) -> bool:
@@ -199,7 +261,7 @@ class TreeExchange:
                 return
             self._result(message.round, message.chunk, contribution)
         elif message.kind is Kind.AGGREGATE and message.round > self.held:
-            self._round(message.round).results[message.chunk] = contribution
+            self._round(message.round).take(message.chunk, contribution)
             self._check_whole(message.round)
 
     # ---- membership
@@ -233,8 +295,12 @@ class TreeExchange:
         for number in sorted(self._rounds):
             if number > held:
                 entry = self._rounds[number]
-                entry.arrived.clear()
-                entry.results.clear()
+                if entry.given and number > self.held:
+                    raise GeojaxError(
+                        f"{self.me}: the membership changed when round {number} was applied in "
+                        "part, layer by layer; run it without sync.p3 to survive that"
+                    )
+                entry.begin_again()
                 for chunk, contribution in sorted(entry.own.items()):
                     self._add(self.me, number, chunk, contribution)
         early, self._early = self._early, []
@@ -305,7 +371,7 @@ class TreeExchange:
         entry = self._round(number)
         if chunk in entry.results:
             return
-        entry.results[chunk] = result
+        entry.take(chunk, result)
         for child in self._children[self._placement[chunk]]:
             self._send(child, Kind.RESULT, number, chunk, result)
         self._recorder.chunk_event("result", round=number, chunk=chunk)
@@ -313,13 +379,12 @@ class TreeExchange:
 
     def _check_whole(self, number: int) -> None:
         entry = self._round(number)
-        if len(entry.results) < len(self.sizes) or entry.whole is None or entry.whole.done():
-            return
-        self.held = number
-        entry.arrived.clear()
-        for old in [n for n in self._rounds if n < number]:
-            del self._rounds[old]
-        entry.whole.set_result([entry.results[chunk] for chunk in range(len(self.sizes))])
+        if number > self.held and entry.given == len(self.sizes):
+            self.held = number
+            self.on_held(number)
+            entry.arrived.clear()
+            for old in [n for n in self._rounds if n < number]:
+                del self._rounds[old]
 
     def _send(
         self, peer: str, kind: Kind, number: int, chunk: int, contribution: Contribution
@@ -338,4 +403,4 @@ class TreeExchange:
             contributors=contribution.contributors,
             payload=contribution.payload,
         )
-        self._transport.send(peer, message, priority=chunk)
+        self._transport.send(peer, message, priority=self._priorities[chunk])

@@ -1,8 +1,10 @@
 """The local server: holds its center's parameters and speaks for the center on the WAN.
 
 Its center's offers come from its own worker (one worker per center: one process) or, over the LAN,
-from several; LAN sums go on to the WAN chunk by chunk, without waiting for the rest. The merged
-vector takes the outer step once, here, and the new parameters go to the workers.
+from several. Where nothing has to be done to them, LAN sums go on to the WAN chunk by chunk, without
+waiting for the rest. The merged vector takes the outer step once, here, and the new parameters go to
+the workers. In an asynchronous algorithm the outer step is the global server's, and parameters come
+back.
 """
 
 from __future__ import annotations
@@ -11,25 +13,30 @@ import asyncio
 import hashlib
 import io
 import itertools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from geojax.center.outer import OuterOptimizer
 from geojax.compression.codec import Codec
 from geojax.config import RunConfig
-from geojax.hips.checkpoint import Checkpoints, pack, unpack
-from geojax.hips.exchange import Contribution, TreeExchange
+from geojax.hips.checkpoint import Checkpoints, like, pack, unpack
+from geojax.hips.exchange import Contribution, TreeExchange, contribution_of
+from geojax.hips.links import DirectLink, LanDownlink, Total, record_round
 from geojax.hips.machine import Machine
 from geojax.hips.member import Membership
+from geojax.hips.parts import Part
 from geojax.hips.snapshots import Snapshots
-from geojax.hips.waits import wait_for
-from geojax.hips.worker import Worker, exchange
-from geojax.hollow import SizeOnly, hollow, is_hollow
+from geojax.hips.waits import first_failure, wait_for
+from geojax.hips.worker import Worker
+from geojax.hollow import SizeOnly, hollow, is_hollow, join
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder
+
+
+T = TypeVar("T")
 
 
 class LocalServer:
@@ -39,10 +46,12 @@ class LocalServer:
       config: the run.
       algorithm: how offers are merged and applied.
       vector: initial parameters and model state.
-      parameters: how many leading elements of the vector are parameters.
-      outer: the outer optimizer.
-      codec: what travels; ``codec_state`` is its state for this vector.
+      parts: of the vector.
+      outers: the outer optimizer of each part.
+      codec: what travels over the WAN.
       wan: this center's part in the WAN exchange.
+      link: to the workers.
+      worker: the worker in this process, if there is one.
       member: the membership.
       machine: charges host work.
       clock: experiment time.
@@ -57,12 +66,13 @@ class LocalServer:
         config: RunConfig,
         algorithm: SyncAlgorithm,
         vector: np.ndarray,
-        parameters: int,
+        parts: Sequence[Part],
         *,
-        outer: OuterOptimizer,
+        outers: Sequence[OuterOptimizer],
         codec: Codec,
-        codec_state: Any,
         wan: TreeExchange,
+        link: DirectLink | LanDownlink,
+        worker: Worker | None,
         member: Membership,
         machine: Machine,
         clock: Clock,
@@ -72,111 +82,198 @@ class LocalServer:
         first: int = 0,
     ):
         self._config, self._algorithm = config, algorithm
-        self.vector, self._parameters, self._outer = vector, parameters, outer
-        self._codec, self._codec_state = codec, codec_state
-        self._wan, self._member, self._machine = wan, member, machine
-        self._clock, self._recorder, self._snapshots = clock, recorder, snapshots
-        self._checkpoints, self._first = checkpoints, first
-        self._worker: Worker | None = None
-        self._lan: TreeExchange | None = None
+        self._parts, self._outers, self._codec = tuple(parts), tuple(outers), codec
+        self._codec_states = [codec.init(part.spec.layers, part.ranges) for part in parts]
+        self._wan, self._link, self._worker = wan, link, worker
+        self._member, self._machine, self._clock, self._recorder = member, machine, clock, recorder
+        self._snapshots, self._checkpoints, self._first = snapshots, checkpoints, first
         self._applied = first - 1
         self._wanted: tuple[Sequence[str], int] | None = None
+        self._offered, self._held_at = 0.0, 0.0
+        self._trainer_states: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._kept: dict[int, asyncio.Future[None]] = {}
+        self.vector = self._center = vector  # globally agreed; what the center's workers have
         member.on_state_wanted = self._promise_state
+        wan.on_held = self._held
 
-    async def run_with(self, worker: Worker) -> None:
-        """Runs with a worker in the same process."""
-        self._worker = worker
+    async def run(self) -> None:
+        """Runs from joining to the end of the run."""
+        first = await self._begin()
+        roles: list[Coroutine[Any, Any, None]] = [self._rounds(first)]
+        if self._worker is not None:
+            roles.append(self._train(self._worker, first))
+        await first_failure([asyncio.create_task(role) for role in roles])
 
-        async def round_of(number: int) -> list[Contribution]:
-            offered = await worker.offer(number, self.vector)
-            payloads = await self._encode(offered)
-            merged, _ = await exchange(
-                self._wan, number, payloads, worker.weight,
-                timeouts=self._config.timeouts, clock=self._clock, recorder=self._recorder,
-            )  # fmt: skip
-            return merged
+    def load(self, kept: dict[str, Any]) -> None:
+        """Takes the state of a checkpoint; :meth:`_state` is its inverse."""
+        for outer, state in zip(self._outers, kept["outer"], strict=True):
+            outer.load_state(state)
+        self._codec_states = like(self._codec_states, kept["codec"])
+        if self._worker is not None:
+            self._worker.trainer.load_state(kept["trainer"])
 
-        async def distribute(number: int) -> None:
-            del number
-            worker.trainer.load(self.vector)
+    # ---- rounds
 
-        await self._run(round_of, distribute)
-
-    async def run_over(self, lan: TreeExchange) -> None:
-        """Runs with workers behind the LAN; ``lan`` must call :meth:`lan_merged` at its root."""
-        self._lan, self._published, self._payloads = lan, self._first - 1, []
-
-        async def round_of(number: int) -> list[Contribution]:
-            return await wait_for(
-                self._wan.whole(number),
-                describe=lambda: f"{lan.missing(number)} or {self._wan.missing(number)}",
-                timeout=self._config.timeouts.round,
-                warn=self._config.timeouts.warn,
-            )
-
-        async def distribute(number: int) -> None:
-            issued = asyncio.ensure_future(lan.whole(number))
-            await asyncio.sleep(0)
-            self._payloads = await self._encode(self.vector)
-            self._published = number
-            for chunk, payload in enumerate(self._payloads):
-                lan.publish(number, chunk, Contribution(payload, 1.0, 1))
-            await wait_for(
-                issued,
-                describe=lambda: f"workers' part in {lan.missing(number)}",
-                timeout=self._config.timeouts.round,
-                warn=self._config.timeouts.warn,
-            )
-
-        await self._run(round_of, distribute)
-
-    def lan_merged(self, number: int, chunk: int, total: Contribution) -> None:
-        """Takes a chunk that all workers of the center have contributed to.
-
-        After a change of the membership workers may repeat offers whose round is merged already:
-        they get its parameters again.
-        """
-        assert self._lan is not None
-        if number <= self._published:
-            self._lan.publish(number, chunk, Contribution(self._payloads[chunk], 1.0, 1))
-        else:
-            self._wan.offer(number, chunk, total)
-
-    async def _run(
-        self,
-        round_of: Callable[[int], Any],
-        distribute: Callable[[int], Any],
-    ) -> None:
-        number = first = await self._begin()
+    async def _rounds(self, first: int) -> None:
+        number = first
         for number in itertools.count(first):
             if not await self._member.granted(number):
                 break
-            merged = await round_of(number)
-            await self._keep_snapshots(number - 1, self._clock())
-            self.vector = await self._machine.host(
-                "outer", self.vector.nbytes, lambda merged=merged: self._apply(merged)
-            )
+            for alone in range(self._algorithm.lan_rounds - 1):
+                await self._average_alone(number * self._algorithm.lan_rounds + alone)
+            before = self.vector
+            self.vector = self._center = await self._exchange(number)
+            await self._keep_snapshots(number - 1, self._held_at, before)
             self._applied = number
             self._serve_state()
             if self._config.hash_every and number % self._config.hash_every == 0:
                 self._member.report_digest(number, digest(self.vector))
-            await distribute(number)
             if self._checkpoints.due(number):
-                await self._checkpoints.keep(number, self._clock(), self._state(), self._machine)
+                await self._keep_checkpoint(number)
         await self._checkpoints.flush()
         end = self._clock()
-        await self._keep_snapshots(number - 1, end)
+        await self._keep_snapshots(number - 1, end, self.vector)
         await self._member.finish()
         self._recorder.event("final", at=end, round=number - 1, digest=digest(self.vector))
         if self._speaks:
             await self._snapshots.finish(end, number - 1, self.vector)
 
-    def _state(self) -> dict[str, Any]:
-        """Everything that the next round depends on."""
-        state = {"vector": self.vector, "outer": self._outer.state_dict()}
+    async def _average_alone(self, lan_number: int) -> None:
+        """An exchange within the center: its workers go on from their mean."""
+        (part,) = self._parts
+        total = await self._link.total(lan_number, part)
+        self._center = self._moved(total)
+        await self._link.publish(lan_number, part, self._center)
+
+    async def _exchange(self, number: int) -> np.ndarray:
+        """A round over the WAN, all parts at once; returns the new vector."""
+        merged: list[np.ndarray] = [self.vector] * len(self._parts)
+
+        async def exchange(part: Part) -> None:
+            merged[part.index] = await self._merge(number, part)
+            last = (number + 1) * self._algorithm.lan_rounds - 1
+            await self._link.publish(last, part, merged[part.index])
+
+        if len(self._parts) == 1:
+            await exchange(self._parts[0])
+        else:
+            await first_failure([asyncio.create_task(exchange(part)) for part in self._parts])
+        return join(merged)
+
+    async def _merge(self, number: int, part: Part) -> np.ndarray:
+        """One part's way: the center's offer up, the merged one down, and the outer step."""
+        results = self._wan.ask(number, part.chunks)
+        if not self._link.passes_on:
+            last = (number + 1) * self._algorithm.lan_rounds - 1
+            await self._offer(number, part, await self._link.total(last, part))
+        merged = await wait_for(
+            results,
+            describe=lambda: self._missing(number),
+            timeout=self._config.timeouts.round,
+            warn=self._config.timeouts.warn,
+        )
+        return await self._machine.host("outer", part.nbytes, lambda: self._apply(part, merged))
+
+    async def _offer(self, number: int, part: Part, total: Total) -> None:
+        total = self._counted(total)
+        state = self._codec_states[part.index]
+        if self._codec.observe is not None and total.loss is not None:
+            state = self._codec.observe(state, total.loss)
+        payloads, self._codec_states[part.index] = await self._machine.host(
+            "encode", total.vector.nbytes, lambda: self._codec.encode(total.vector, state)
+        )
+        for at, (chunk, payload) in enumerate(zip(part.chunks, payloads, strict=True)):
+            contribution = contribution_of(
+                payload, total.weights[at], contributors=total.contributors[at],
+                loss=None if at else total.loss,
+            )  # fmt: skip
+            self._wan.offer(number, chunk, contribution)
+        self._offered = self._clock()
+
+    def _counted(self, total: Total) -> Total:
+        """A center's sum as it counts in the merge over the WAN."""
+        if self._algorithm.lan_rounds > 1:  # from the last global parameters, not the center's own
+            vector, split = self._moved(total), self._parts[0].spec.parameters
+            vector[:split] -= self.vector[:split]
+            total = total._replace(vector=self._scaled(vector, total.weights))
+        if self._algorithm.weights == "centers":
+            inverse = tuple(1.0 / weight if weight else 0.0 for weight in total.weights)
+            vector = self._scaled(total.vector, inverse)
+            weights = tuple(float(weight > 0) for weight in total.weights)
+            total = total._replace(vector=vector, weights=weights)
+        return total
+
+    def _moved(self, total: Total) -> np.ndarray:
+        """The center's parameters after its workers' mean delta; model state is their mean."""
+        inverse = tuple(1.0 / weight if weight else 0.0 for weight in total.weights)
+        moved, split = self._scaled(total.vector, inverse), self._parts[0].spec.parameters
+        moved[:split] += self._center[:split]
+        return moved
+
+    def _scaled(self, vector: np.ndarray, factors: Sequence[float]) -> np.ndarray:
+        """A fresh vector, every chunk times its factor."""
+        if is_hollow(vector):
+            return vector
+        pieces = zip(self._parts[0].ranges, factors, strict=True)
+        return join([vector[start:stop] * np.float32(factor) for (start, stop), factor in pieces])
+
+    def _apply(self, part: Part, merged: list[Contribution]) -> np.ndarray:
+        """The outer step: merged offers in, new values out."""
+        if isinstance(merged[0].payload, SizeOnly):
+            return hollow(part.stop - part.start)
+        decoded = [self._codec.decode(chunk.payload) for chunk in merged]  # type: ignore[arg-type]
+        if self._algorithm.admission.exchange == "server":
+            return join(decoded)
+        if not all(chunk.weight for chunk in merged):  # nobody had anything finite to offer
+            return part.of(self.vector)
+        pairs = zip(decoded, merged, strict=True)
+        mean = join([self._algorithm.merge.merge(sums, chunk.weight) for sums, chunk in pairs])
+        split = part.spec.parameters
+        mean[:split] = self._algorithm.offer.pseudo_gradient(mean[:split])
+        return self._outers[part.index].apply(part.of(self.vector), mean)
+
+    def _missing(self, number: int) -> str:
+        lan = f"{self._link.missing(number)} or " if isinstance(self._link, LanDownlink) else ""
+        return lan + self._wan.missing(number)
+
+    def _held(self, number: int) -> None:
+        self._held_at = self._clock()
         if self._worker is not None:
-            state["trainer"] = self._worker.trainer.state_dict()
-        return state
+            record_round(self._recorder, number, self._offered, self._held_at)
+
+    # ---- the worker in this process
+
+    async def _train(self, worker: Worker, first: int) -> None:
+        assert isinstance(self._link, DirectLink)
+
+        async def keep(number: int) -> None:
+            state = _slot(self._trainer_states, number)
+            state.set_result(worker.trainer.state_dict())
+            await _slot(self._kept, number)
+            del self._kept[number]
+
+        await worker.train(
+            self._link, first * self._algorithm.lan_rounds,
+            granted=self._member.granted, keeps=self._checkpoints.due, keep=keep,
+        )  # fmt: skip
+
+    # ---- states
+
+    async def _keep_checkpoint(self, number: int) -> None:
+        state = {"vector": self.vector, **self._state()}
+        if self._worker is not None:
+            state["trainer"] = await _slot(self._trainer_states, number)
+            del self._trainer_states[number]
+        await self._checkpoints.keep(number, self._clock(), state, self._machine)
+        if self._worker is not None:  # it stands still, so that what it counts is of this round
+            _slot(self._kept, number).set_result(None)
+
+    def _state(self) -> dict[str, Any]:
+        """Everything but vector and trainer that the next round depends on."""
+        return {
+            "outer": [outer.state_dict() for outer in self._outers],
+            "codec": self._codec_states,
+        }
 
     async def _begin(self) -> int:
         """Joins, and returns the first round; who comes back first gets a peer's state."""
@@ -186,6 +283,8 @@ class LocalServer:
         first = self._first
         if start.last is not None and start.last >= 0:
             first = await self._catch_up()
+        if self._worker is not None:
+            self._worker.start(self.vector, first * self._algorithm.lan_rounds)
         self._member.has_state = True
         return first
 
@@ -197,19 +296,15 @@ class LocalServer:
             warn=self._config.timeouts.warn,
         )
         state = unpack(io.BytesIO(message.payload))  # type: ignore[arg-type]
-        self.vector = state["vector"]
-        self._outer.load_state(state["outer"])
+        self.vector = self._center = state["vector"]
+        for outer, kept in zip(self._outers, state["outer"], strict=True):
+            outer.load_state(kept)
         self._applied = message.round
         first = message.round + 1
         if self._worker is not None:
-            self._worker.trainer.load(self.vector)
-            self._worker.catch_up(first)
-        if self._lan is not None and self._lan.policy is not None:
-            self._payloads = await self._encode(self.vector)
-            self._published = message.round
-            parts = [Contribution(payload, 1.0, 1) for payload in self._payloads]
-            workers = [name for name in self._lan.policy.members if name != self._lan.me]
-            self._lan.adopt(message.round, parts, workers)
+            self._worker.catch_up(first * self._algorithm.lan_rounds)
+        if isinstance(self._link, LanDownlink):
+            await self._link.adopt(first * self._algorithm.lan_rounds - 1, self.vector)
         return first
 
     def _promise_state(self, centers: Sequence[str], number: int) -> None:
@@ -223,7 +318,7 @@ class LocalServer:
         centers, _ = self._wanted
         self._wanted = None
         stream = io.BytesIO()
-        pack(stream, {"vector": self.vector, "outer": self._outer.state_dict()})
+        pack(stream, {"vector": self.vector, "outer": self._state()["outer"]})
         payload = np.frombuffer(stream.getvalue(), np.uint8)
         for center in centers:
             self._wan.send_state(center, self._applied, payload)
@@ -234,27 +329,15 @@ class LocalServer:
         assert self._wan.policy is not None
         return self._wan.policy.members[0] == self._wan.me
 
-    async def _keep_snapshots(self, number: int, now: float) -> None:
-        await self._snapshots.merged(now, number, self.vector, speaks=self._speaks)
+    async def _keep_snapshots(self, number: int, now: float, vector: np.ndarray) -> None:
+        await self._snapshots.merged(now, number, vector, speaks=self._speaks)
 
-    async def _encode(self, vector: np.ndarray) -> list:
-        payloads, self._codec_state = await self._machine.host(
-            "encode", vector.nbytes, lambda: self._codec.encode(vector, self._codec_state)
-        )
-        return payloads
 
-    def _apply(self, merged: list[Contribution]) -> np.ndarray:
-        """The outer step: merged offers in, new vector out."""
-        if isinstance(merged[0].payload, SizeOnly):
-            return hollow(self.vector.size)
-        means = [
-            self._algorithm.merge.merge(self._codec.decode(part.payload), part.weight)  # type: ignore[arg-type]
-            for part in merged
-        ]
-        mean = np.concatenate(means)
-        split = self._parameters
-        mean[:split] = self._algorithm.offer.pseudo_gradient(mean[:split])
-        return self._outer.apply(self.vector, mean)
+def _slot(slots: dict[int, asyncio.Future[T]], number: int) -> asyncio.Future[T]:
+    """The future of a round, made by who comes first."""
+    if number not in slots:
+        slots[number] = asyncio.get_running_loop().create_future()
+    return slots[number]
 
 
 def digest(vector: np.ndarray) -> str:

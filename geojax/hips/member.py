@@ -48,6 +48,7 @@ class Membership:
       engines: the exchanges it takes part in, by group.
       timeouts: bounds on all waits.
       recorder: takes the events.
+      lan_rounds: exchanges within a center in one round.
 
     Attributes:
       failed: gets ``SchedulerLost`` when the scheduler has been silent for too long.
@@ -64,8 +65,9 @@ class Membership:
         engines: Mapping[int, TreeExchange],
         timeouts: TimeoutsConfig,
         recorder: Recorder,
+        lan_rounds: int = 1,
     ):
-        self.me = me
+        self.me, self._lan_rounds = me, lan_rounds
         self._transport, self._engines = transport, engines
         self._timeouts, self._recorder = timeouts, recorder
         self._loop = asyncio.get_running_loop()
@@ -123,7 +125,7 @@ class Membership:
         """Says that this member is done, and stays to help others until everybody is."""
         if self._digests:
             self._heartbeat()
-        self._say("done", held=self._engines[self._main_group].held)
+        self._say("done", held=self._held)
         await wait_for(
             self._end,
             describe=lambda: "end of the run from the scheduler",
@@ -250,11 +252,17 @@ class Membership:
         self._beating = self._loop.call_later(self._timeouts.heartbeat, self._beat_again)
 
     def _heartbeat(self) -> None:
-        fields: dict[str, Any] = {"held": self._engines[self._main_group].held}
+        fields: dict[str, Any] = {"held": self._held}
         if self._digests:
             fields["digests"] = list(self._digests.items())
             self._digests = {}
         self._say("heartbeat", **fields)
+
+    @property
+    def _held(self) -> int:
+        """The last whole round that it holds; a worker knows of it by the center's exchanges."""
+        held = self._engines[self._main_group].held
+        return held if self._main_group == WAN_GROUP else (held + 1) // self._lan_rounds - 1
 
     def _ask(self) -> None:
         """Asks for a longer grant at once, if nothing has changed since it was asked for last."""

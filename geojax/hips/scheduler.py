@@ -60,6 +60,7 @@ class Scheduler:
       plan_lan: the same for a center's group.
       clock: experiment time.
       resume: where the run goes on, if it continues a broken one.
+      lan_rounds: exchanges within a center in one round.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Scheduler:
         plan_lan: Planner,
         clock: Clock,
         resume: ResumePoint = START,
+        lan_rounds: int = 1,
     ):
         self._config, self._places, self._transport = config, places, transport
         self._machine, self._recorder = machine, recorder
@@ -94,7 +96,7 @@ class Scheduler:
         self._ended = False
         self._policies: dict[int, Policy] = {}
         self._grants = Grants(config.rounds, config.max_time_s, first=resume.round + 1)
-        self._resume_time = resume.time
+        self._resume_time, self._lan_rounds = resume.time, lan_rounds
         self._all_joined: asyncio.Future[None] = self._loop.create_future()
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._running = False
@@ -375,7 +377,8 @@ class Scheduler:
                 for name in policy.members
                 if name not in self._stateless
             }
-            held[group] = max(reports.values(), default=held.get(WAN_GROUP, -1))
+            whole = (held.get(WAN_GROUP, -1) + 1) * self._lan_rounds - 1
+            held[group] = max(reports.values(), default=whole)
             holders = [n for n, number in reports.items() if number == held[group]]
             able = [n for n in holders if self._keeping[n][group]]
             lacking[group] = [n for n in reports if reports[n] < held[group]]

@@ -1,21 +1,22 @@
-"""The worker: trains on its center's data and makes one offer per round."""
+"""The worker: trains on its center's data and makes one offer per LAN round."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import math
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from geojax.compression.codec import Codec
-from geojax.config import TimeoutsConfig
+from geojax.center.finite import nonfinite_layers
+from geojax.errors import Diverged
 from geojax.hips.checkpoint import Checkpoints
-from geojax.hips.exchange import Contribution, TreeExchange
+from geojax.hips.links import LanUplink, Uplink
 from geojax.hips.machine import Machine
 from geojax.hips.member import Membership
-from geojax.hips.waits import wait_for
-from geojax.hollow import join
+from geojax.hips.parts import Part
+from geojax.hollow import is_hollow
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder
@@ -24,80 +25,174 @@ from geojax.telemetry.recorder import Recorder
 class Worker:
     """Local steps on one worker's devices, at its pace.
 
+    With one part, a round is: train, offer, wait for the new parameters. With several (P3) it goes
+    stage by stage: the forward pass of a stage begins as soon as its parameters are there, and its
+    gradient leaves as soon as its own backward pass is done.
+
     Args:
       trainer: a :class:`geojax.center.trainer.Trainer`.
       algorithm: says how many steps a round has and what is offered.
+      parts: of the vector; the stages of the model in P3.
+      stages: of the model, one a part, with their shares of a step; unused with one part.
+      weight: of one offer, relative to the other workers'.
+      skip: an offer that is not finite counts nothing instead of ending the run.
       machine: runs the steps.
       pace: emulated duration of a step by its number and the experiment time of its start, s.
       clock: experiment time.
-      recorder: takes the compute spans.
+      recorder: takes the compute and wait spans.
     """
-
-    weight = 1.0  # of one offer: all workers' offers stand for equally many samples
 
     def __init__(
         self,
         trainer: Any,
         algorithm: SyncAlgorithm,
+        parts: Sequence[Part],
+        stages: Sequence[Any] = (),
         *,
+        weight: float = 1.0,
+        skip: bool = False,
         machine: Machine,
         pace: Callable[[int, float], float],
         clock: Clock,
         recorder: Recorder,
     ):
-        self.trainer, self.algorithm = trainer, algorithm
+        self.trainer, self.algorithm, self._parts = trainer, algorithm, tuple(parts)
+        self._stages = tuple(stages) if len(parts) > 1 else ()
+        self.weight, self._skip = weight, skip
         self._machine, self._pace = machine, pace
         self._clock, self._recorder = clock, recorder
+        self.vector = np.zeros(0, np.float32)
+        self._collected = -1  # the last LAN round whose parameters are loaded, all of them
+
+    def start(self, vector: np.ndarray, number: int) -> None:
+        """Begins LAN round ``number`` from ``vector``, as if it had never been away."""
+        self.vector = vector
+        self.trainer.load(vector)
+        self._collected = number - 1
 
     def catch_up(self, number: int) -> None:
         """Takes the place in the data that a worker which never was away has before a round."""
-        steps = self.algorithm.local_steps.steps
-        self.trainer.steps = sum(steps(done) for done in range(number))
+        steps, per = self.algorithm.local_steps.steps, self.algorithm.lan_rounds
+        self.trainer.steps = sum(steps(done // per) for done in range(number))
 
-    async def offer(self, number: int, base: np.ndarray) -> np.ndarray:
-        """Trains for one round from ``base`` (loaded already) and returns the offered vector."""
-        steps = self.algorithm.local_steps.steps(number)
+    async def train(
+        self,
+        link: Uplink,
+        first: int,
+        *,
+        granted: Callable[[int], Awaitable[bool]],
+        keeps: Callable[[int], bool],
+        keep: Callable[[int], Awaitable[None]],
+    ) -> None:
+        """Trains from LAN round ``first`` until the grants end.
+
+        Args:
+          link: to the local server.
+          first: number of the first LAN round.
+          granted: waits for the grant of a round of the WAN; false when the run ends before it.
+          keeps: whether the state after a round of the WAN is wanted.
+          keep: called with such a round when all its parameters are loaded.
+        """
+        per = self.algorithm.lan_rounds
+        number = first
+        for number in itertools.count(first):
+            if number % per == 0 and not await granted(number // per):
+                break
+            await (self._staged_round if self._stages else self._round)(link, number)
+            done = number // per
+            if (number + 1) % per == 0 and keeps(done):
+                await self._collect(link, number)
+                await keep(done)
+        await self._collect(link, number - 1)
+
+    # ---- a round in one piece
+
+    async def _round(self, link: Uplink, number: int) -> None:
+        steps = self.algorithm.local_steps.steps(number // self.algorithm.lan_rounds)
+        spec = self.trainer.spec
 
         async def step(work: Callable[[], Any]) -> Any:
-            start = self._clock()
-            seconds = self._pace(self.trainer.steps, start)
-            result = await self._machine.compute(work, seconds)
-            self._recorder.span("compute", start, self._clock(), round=number)
+            result = await self._step(work, 1.0, number)
             self._recorder.add("samples", self.trainer.samples_per_step)
             return result
 
-        parameters = self.trainer.spec.parameters
-        return await self.algorithm.offer.collect(self.trainer, base, parameters, steps, step)
+        offered = await self.algorithm.offer.collect(
+            self.trainer, self.vector, spec.parameters, steps, step
+        )
+        await self._offer(link, number, self._parts[0], offered)
+        await self._collect(link, number)
 
+    # ---- a round stage by stage
 
-async def exchange(
-    engine: TreeExchange,
-    number: int,
-    payloads: list,
-    weight: float,
-    *,
-    timeouts: TimeoutsConfig,
-    clock: Clock,
-    recorder: Recorder,
-) -> tuple[list[Contribution], float]:
-    """Offers one vector to a group's round and waits for the merged one; records both instants.
+    async def _staged_round(self, link: Uplink, number: int) -> None:
+        compute = [each for each in self._pairs if each[1].forward or each[1].backward]
+        rest = [each for each in self._pairs if each not in compute]
+        behind = self._collected < number - 1
+        if behind:
+            for part, _ in rest:
+                await self._load(link, number - 1, part)
+        for part, stage in compute:
+            if behind:
+                await self._load(link, number - 1, part)
+            await self._step(lambda i=part.index: self.trainer.forward(i), stage.forward, number)
+        self._collected = number - 1
+        for part, _ in rest:
+            await self._offer(link, number, part, self.trainer.backward(part.index))
+        for part, stage in reversed(compute):
+            gradient = await self._step(
+                lambda i=part.index: self.trainer.backward(i), stage.backward, number
+            )
+            await self._offer(link, number, part, gradient)
+        self._recorder.add("samples", self.trainer.samples_per_step)
 
-    Returns:
-      The merged contribution of every chunk, and the experiment time at which the last was held.
-    """
-    for chunk, payload in enumerate(payloads):
-        engine.offer(number, chunk, Contribution(payload, weight, 1))
-    offered = clock()
-    merged = await wait_for(
-        engine.whole(number),
-        describe=lambda: engine.missing(number),
-        timeout=timeouts.round,
-        warn=timeouts.warn,
-    )
-    held = clock()
-    recorder.span("wait", offered, held, round=number)
-    recorder.event("round", round=number, offered=round(offered, 9), held=round(held, 9))
-    return merged, held
+    @property
+    def _pairs(self) -> list[tuple[Part, Any]]:
+        return list(zip(self._parts, self._stages, strict=True))
+
+    # ---- what both do
+
+    async def _step(self, work: Callable[[], Any], share: float, number: int) -> Any:
+        """Runs a share of a step at its pace."""
+        start = self._clock()
+        seconds = self._pace(self.trainer.steps, start) * share
+        result = await self._machine.compute(work, seconds)
+        round_of = number // self.algorithm.lan_rounds
+        self._recorder.span("compute", start, self._clock(), round=round_of)
+        return result
+
+    async def _offer(self, link: Uplink, number: int, part: Part, values: np.ndarray) -> None:
+        weight = self.weight
+        bad = [] if is_hollow(values) else nonfinite_layers(values, part.spec.layers)
+        if bad:
+            self._recorder.event("nonfinite", round=number, layers=bad)
+            if not self._skip:
+                raise Diverged(
+                    f"{self._recorder.node}, round {number}: not finite: {', '.join(bad)}; lower "
+                    "lr, set optimizer.clip_norm, or nonfinite=skip to go on without such offers"
+                )
+            values, weight = np.zeros_like(values), 0.0
+        loss = float(self.trainer.last_loss)
+        await link.offer(number, part, values, weight, loss if math.isfinite(loss) else None)
+
+    async def _load(self, link: Uplink, number: int, part: Part) -> None:
+        start = self._clock()
+        values = await link.parameters(number, part)
+        if self._clock() > start:
+            self._recorder.span(
+                "wait", start, self._clock(), round=number // self.algorithm.lan_rounds
+            )
+        if len(self._parts) == 1:
+            self.vector = values
+            self.trainer.load(values)
+        else:
+            self.trainer.load_part(part.start, part.stop, values)
+
+    async def _collect(self, link: Uplink, number: int) -> None:
+        """Loads what a round ended with, if that is not done yet."""
+        if self._collected < number:
+            for part in self._parts:
+                await self._load(link, number, part)
+            self._collected = number
 
 
 class WorkerNode:
@@ -108,59 +203,44 @@ class WorkerNode:
         worker: Worker,
         vector: np.ndarray,
         *,
-        lan: TreeExchange,
-        codec: Codec,
-        codec_state: Any,
+        link: LanUplink,
         member: Membership,
         machine: Machine,
-        timeouts: TimeoutsConfig,
         clock: Clock,
-        recorder: Recorder,
         checkpoints: Checkpoints,
         first: int = 0,
     ):
-        self._worker, self.vector = worker, vector
-        self._machine, self._checkpoints, self._first = machine, checkpoints, first
-        self._lan, self._codec, self._codec_state = lan, codec, codec_state
-        self._member, self._timeouts = member, timeouts
-        self._clock, self._recorder = clock, recorder
+        self._worker, self._vector, self._link = worker, vector, link
+        self._member, self._machine, self._clock = member, machine, clock
+        self._checkpoints, self._first = checkpoints, first
 
     async def run(self) -> None:
         """Trains until the grants end."""
         first = await self._begin()
-        for number in itertools.count(first):
-            if not await self._member.granted(number):
-                break
-            offered = await self._worker.offer(number, self.vector)
-            payloads, self._codec_state = self._codec.encode(offered, self._codec_state)
-            merged, held = await exchange(
-                self._lan, number, payloads, self._worker.weight,
-                timeouts=self._timeouts, clock=self._clock, recorder=self._recorder,
-            )  # fmt: skip
-            self.vector = join([self._codec.decode(c.payload) for c in merged])  # type: ignore[arg-type]
-            self._worker.trainer.load(self.vector)
-            if self._checkpoints.due(number):
-                state = {"vector": self.vector, "trainer": self._worker.trainer.state_dict()}
-                await self._checkpoints.keep(number, held, state, self._machine)
+
+        async def keep(number: int) -> None:
+            state = {
+                "vector": self._worker.trainer.vector(),
+                "trainer": self._worker.trainer.state_dict(),
+            }
+            await self._checkpoints.keep(number, self._clock(), state, self._machine)
+
+        await self._worker.train(
+            self._link, first, granted=self._member.granted, keeps=self._checkpoints.due, keep=keep
+        )
         await self._checkpoints.flush()
         await self._member.finish()
 
     async def _begin(self) -> int:
-        """Joins, and returns the first round; one who comes back first gets the parameters."""
-        start = await self._member.join(self.vector.size)
+        """Joins, and returns the first LAN round; one who comes back first gets the parameters."""
+        start = await self._member.join(self._vector.size)
         self._clock.start_at(start.at, start.time)
         await self._clock.until_start()
         first = self._first
         if start.last is not None and start.last >= 0:
-            merged = await wait_for(
-                self._lan.whole(start.last),
-                describe=lambda: f"parameters after round {start.last} from the local server",
-                timeout=self._timeouts.round,
-                warn=self._timeouts.warn,
-            )
-            self.vector = join([self._codec.decode(c.payload) for c in merged])  # type: ignore[arg-type]
-            self._worker.trainer.load(self.vector)
+            self._vector = await self._link.whole(start.last)
             first = start.last + 1
             self._worker.catch_up(first)
+        self._worker.start(self._vector, first)
         self._member.has_state = True
         return first

@@ -9,6 +9,7 @@ from geojax.errors import ConfigError
 from geojax.registry import Registry
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.sync.fsa import fsa
+from geojax.sync.hfa import hfa, hierfavg
 from geojax.sync.local_steps import local_steps
 
 SYNCS: Registry[Callable[[SyncConfig], SyncAlgorithm]] = Registry("sync.name")
@@ -26,6 +27,16 @@ def _fsa(config: SyncConfig) -> SyncAlgorithm:
 @SYNCS.register("local_steps")
 def _local_steps(config: SyncConfig) -> SyncAlgorithm:
     return local_steps(steps=config.local_steps)
+
+
+@SYNCS.register("hfa")
+def _hfa(config: SyncConfig) -> SyncAlgorithm:
+    return hfa(steps=config.local_steps, lan_rounds=config.lan_rounds)
+
+
+@SYNCS.register("hierfavg")
+def _hierfavg(config: SyncConfig) -> SyncAlgorithm:
+    return hierfavg(steps=config.local_steps, lan_rounds=config.lan_rounds)
 
 
 def build_sync(config: SyncConfig) -> SyncAlgorithm:

@@ -237,8 +237,8 @@ def deviating(monkeypatch, *centers, after=2):
     """The outer step of these centers goes wrong once."""
     apply = LocalServer._apply
 
-    def wrong(self, merged):
-        moved = apply(self, merged)
+    def wrong(self, part, merged):
+        moved = apply(self, part, merged)
         if self._wan.me in centers and self._wan.held == after:
             moved[centers.index(self._wan.me)] += 1e-3
         return moved
@@ -303,7 +303,7 @@ def test_a_time_limit_costs_no_waiting_for_grants():
 
 
 def test_an_error_of_a_member_ends_the_run_with_its_text(monkeypatch):
-    def broken(self, merged):
+    def broken(self, part, merged):
         raise GeojaxError("the outer step broke")
 
     monkeypatch.setattr(LocalServer, "_apply", broken)

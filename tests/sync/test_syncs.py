@@ -40,6 +40,16 @@ SYNC_ROWS = {
         },
         rounds=8,
     ),
+    "hfa": Row(
+        {"sync__name": "hfa", "sync__local_steps": 2, "sync__lan_rounds": 2, "lr": 0.3}, rounds=8
+    ),
+    "hierfavg": Row(
+        {
+            "sync__name": "hierfavg", "sync__local_steps": 2, "sync__lan_rounds": 2, "lr": 0.3,
+            "partition__name": "size_skew",
+        },
+        rounds=8,
+    ),
 }  # fmt: skip
 
 each_row = pytest.mark.parametrize("row", SYNC_ROWS.values(), ids=SYNC_ROWS.keys())
