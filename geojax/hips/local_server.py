@@ -1,10 +1,10 @@
 """The local server: holds its center's parameters and speaks for the center on the WAN.
 
-Its center's offers come from its own worker (one worker per center: one process) or, over the LAN,
-from several. Where nothing has to be done to them, LAN sums go on to the WAN chunk by chunk, without
-waiting for the rest. The merged vector takes the outer step once, here, and the new parameters go to
-the workers. In an asynchronous algorithm the outer step is the global server's, and parameters come
-back.
+Its center's offers come from its own worker (one worker per center: one process) or, over the
+LAN, from several. Where nothing has to be done to them, LAN sums go on to the WAN chunk by chunk,
+without waiting for the rest. The merged vector takes the outer step once, here, and the new
+parameters go to the workers. In an asynchronous algorithm the outer step is the global server's,
+and parameters come back.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from geojax.hollow import SizeOnly, hollow, is_hollow, join
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder
-
 
 T = TypeVar("T")
 

@@ -1,8 +1,8 @@
 """The pieces of the vector that are merged and applied on their own.
 
-Usually there is one: all of it. With P3 (Jayarajan et al., *Priority-based Parameter Propagation for
-Distributed DNN Training*, MLSys 2019) every stage of the model is one, so that the exchange of one
-stage overlaps with the computation of others.
+Usually there is one: all of it. With P3 (Jayarajan et al., *Priority-based Parameter Propagation
+for Distributed DNN Training*, MLSys 2019) every stage of the model is one, so that the exchange of
+one stage overlaps with the computation of others.
 """
 
 from __future__ import annotations

@@ -86,10 +86,10 @@ class SyncAlgorithm(NamedTuple):
     ``outer_default`` is ``optimizer`` (the run's optimizer at its learning rate, applied to the
     merged gradient) or ``average`` (step of length one: plain averaging).
 
-    ``lan_rounds`` is the number of exchanges within a center that make one round: in all but the last
-    of them a center averages alone. ``weights`` says what an offer counts in a merge: ``steps``
-    (every worker the same, since all take equally many samples), ``samples`` (a worker by the size
-    of its data) or ``centers`` (workers of a center the same, and then centers the same).
+    ``lan_rounds`` is the number of exchanges within a center that make one round: in all but the
+    last of them a center averages alone. ``weights`` says what an offer counts in a merge:
+    ``steps`` (every worker the same, since all take equally many samples), ``samples`` (a worker by
+    the size of its data) or ``centers`` (workers of a center the same, and then centers the same).
     """
 
     name: str
