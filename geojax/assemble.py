@@ -22,6 +22,7 @@ from geojax.data.partitions import PARTITIONS, partition
 from geojax.errors import ConfigError
 from geojax.hips.checkpoint import START, Checkpoints, ResumePoint
 from geojax.hips.exchange import TreeExchange
+from geojax.hips.global_server import GlobalServer
 from geojax.hips.local_server import LocalServer
 from geojax.hips.machine import Machine
 from geojax.hips.member import Membership
@@ -32,6 +33,7 @@ from geojax.hips.waits import first_failure
 from geojax.hips.worker import Worker, WorkerNode
 from geojax.hollow import SIZE_ONLY, is_hollow
 from geojax.models.registry import SYNTHETIC, model_info
+from geojax.overlay.cutting import Ranges, chunk_ranges
 from geojax.overlay.policy import Policy
 from geojax.overlay.registry import build_overlay
 from geojax.overlay.star import star
@@ -146,7 +148,8 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
             "compression=dense",
         )  # fmt: skip
     build_selection(config.selection)
-    policy = build_overlay(config.overlay, places.servers).plan(view, places.servers, (1,), 0)
+    overlay = build_overlay(config.overlay, places.servers, places.global_servers)
+    policy = overlay.plan(view, places.groups(places.members)[WAN_GROUP], (1,), 0)
     depth = max(_depth(policy, member) for member in policy.members)
     if depth > 1 and not codec.exact_combine:
         raise ConfigError(
@@ -207,8 +210,8 @@ async def run_node(
     if name == SCHEDULER:
         await _scheduler(setup, transport, machine, clock, recorder).run()
         return
-    build = _worker_node if place.role == "worker" else _server_node
-    member, role = build(name, setup, transport, machine, clock, recorder)
+    build = {"worker": _worker_node, "server": _server_node, "global": _global_node}
+    member, role = build[place.role](name, setup, transport, machine, clock, recorder)
     main = create_task(role, name=f"{name} main")
     pump = create_task(member.pump(), name=f"{name} pump")
     watch = create_task(_watch(member), name=f"{name} watch")
@@ -226,7 +229,8 @@ async def _watch(member: Membership) -> None:
 def _scheduler(
     setup: Setup, transport: Transport, machine: Machine, clock: Clock, recorder: Recorder
 ) -> Scheduler:
-    overlay = build_overlay(setup.config.overlay, setup.places.servers)
+    places = setup.places
+    overlay = build_overlay(setup.config.overlay, places.servers, places.global_servers)
 
     def plan_lan(members: Sequence[str], sizes: Sequence[int], version: int) -> Policy:
         return star(root=members[0]).plan(setup.view, members, sizes, version)
@@ -235,7 +239,7 @@ def _scheduler(
         return overlay.plan(setup.view, members, sizes, version)
 
     return Scheduler(
-        setup.config, setup.places, transport=transport, machine=machine, recorder=recorder,
+        setup.config, places, transport=transport, machine=machine, recorder=recorder,
         plan_wan=plan_wan, plan_lan=plan_lan, clock=clock, resume=setup.resume,
     )  # fmt: skip
 
@@ -272,12 +276,13 @@ def _worker_node(
     config = setup.config
     worker, _ = _worker(name, setup, machine, clock, recorder)
     spec = worker.trainer.spec
-    ranges = spec.chunks(config.overlay.chunk_elements)
+    ranges, layers = _cut(config, spec)
     codec = build_codec(config.compression)
     group = setup.places.lan_group(setup.places.place(name).center)
     engine = _engine(
-        name, group, ranges, transport, codec, machine, recorder, held=setup.resume.round
-    )
+        name, group, ranges, transport, codec, machine, recorder, layers=layers,
+        held=setup.resume.round,
+    )  # fmt: skip
     member = Membership(
         name, transport=transport, engines={group: engine}, timeouts=config.timeouts,
         recorder=recorder,
@@ -301,18 +306,19 @@ def _server_node(
 ) -> tuple[Membership, Any]:  # fmt: skip
     config = setup.config
     spec = build_spec(config)
-    ranges = spec.chunks(config.overlay.chunk_elements)
+    ranges, layers = _cut(config, spec)
     codec = build_codec(config.compression)
     algorithm = build_sync(config.sync)
     held = setup.resume.round
-    wan = _engine(name, WAN_GROUP, ranges, transport, codec, machine, recorder, held=held)
+    options: dict[str, Any] = {"layers": layers, "held": held}
+    wan = _engine(name, WAN_GROUP, ranges, transport, codec, machine, recorder, **options)
     engines = {WAN_GROUP: wan}
     over_lan = bool(setup.places.workers(name))
     if over_lan:
         group = setup.places.lan_group(name)
         engines[group] = _engine(
             name, group, ranges, transport, codec, machine, recorder,
-            held=held, contributes=False,
+            contributes=False, **options,
             at_root=lambda *merged: server.lan_merged(*merged),  # noqa: PLW0108 (made below)
         )  # fmt: skip
     member = Membership(
@@ -342,6 +348,30 @@ def _server_node(
         worker.trainer.load_state(kept["trainer"])
     worker.trainer.load(vector)
     return member, server.run_with(worker)
+
+
+def _global_node(
+    name: str, setup: Setup, transport: Transport, machine: Machine, clock: Clock,
+    recorder: Recorder,
+) -> tuple[Membership, Any]:  # fmt: skip
+    """A global server on a site of its own; it loads no model, and so no JAX."""
+    config = setup.config
+    codec = build_codec(config.compression)
+    engine = _engine(
+        name, WAN_GROUP, (), transport, codec, machine, recorder,
+        contributes=False, held=setup.resume.round,
+    )  # fmt: skip
+    member = Membership(
+        name, transport=transport, engines={WAN_GROUP: engine}, timeouts=config.timeouts,
+        recorder=recorder,
+    )  # fmt: skip
+    return member, GlobalServer(member=member, clock=clock).run()
+
+
+def _cut(config: RunConfig, spec: VectorSpec) -> tuple[Ranges, tuple[int, ...]]:
+    """The ranges of the chunks, and the sizes of the layers, of every node of a run."""
+    layers = tuple(layer.size for layer in spec.layers)
+    return chunk_ranges(config.overlay, layers), layers
 
 
 def _checkpoints(
