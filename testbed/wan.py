@@ -188,7 +188,7 @@ def _read_center(key: str, entry: object, lan: LanConfig, bandwidth_scale: float
     key_of_workers, workers = own_or_default("workers", "workers")
     if name == wan_fields.EXTERNAL and workers != 0:
         fix = "global servers are alone on the site of this name: write workers: 0, or rename it"
-        raise ConfigError(key_of_workers, workers, fix)
+        raise ConfigError(f"{key}.workers", workers, fix)
     least = 0 if name == wan_fields.EXTERNAL else 1
     lan_rtt = wan_fields.number(*own_or_default("lan_rtt", "rtt"), "the LAN's rtt in ms", zero=True)
     return Center(

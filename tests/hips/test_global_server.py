@@ -1,6 +1,7 @@
 """Global servers on a site of their own: the same models, as many bytes, and their deaths."""
 
 import logging
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,34 @@ def test_of_two_global_servers_the_other_one_takes_over():
     outcome = simulated(external(rounds=10, testbed__faults=faults, **multigps()))
     agree(outcome, "c1", "c2", "c3", rounds=10)
     assert roots(outcome.of("epoch")[-1]) == ["c1"]
+
+
+def trouble(seed):
+    """Two deaths and a return, in any order, of centers, workers and global servers."""
+    rng = random.Random(seed)
+    workers = rng.choice([1, 2])
+    nodes = ["external/g0", "external/g1", "c1", "c2", "c3"]
+    nodes += [f"c{c}/w{w}" for c in (1, 2, 3) for w in range(workers) if workers > 1]
+    first, second = rng.sample(nodes[:2], 1) + rng.sample(nodes[2:], 1)
+    if rng.random() < 0.5:
+        first, second = second, first
+    at = rng.uniform(0, 0.6)
+    back = restart(first, at + rng.choice([0.0, rng.uniform(0, 0.5)]))
+    return workers, [kill(first, at), back, kill(second, at + rng.uniform(0, 0.3))]
+
+
+@pytest.mark.parametrize("block", range(3))
+def test_global_servers_and_centers_may_die_together(block):
+    """Every piece of host work takes tens of milliseconds: much is under way at every change."""
+    slow = {f"pace__{kind}_gbps": 1e-4 for kind in ("encode", "sum", "outer")}
+    for seed in range(10 * block, 10 * (block + 1)):
+        workers, faults = trouble(seed)
+        made = external(rounds=5, workers=workers, testbed__faults=faults, **multigps(), **slow)
+        outcome = simulated(made)
+        assert outcome.finals, seed
+        assert len(set(outcome.finals.values())) == 1, seed
+        assert {last for last, _ in outcome.finals.values()} == {4}, seed
+        assert outcome.end < 6.0, seed
 
 
 def test_a_center_that_serves_dies_and_the_next_one_serves():
