@@ -63,7 +63,7 @@ def by_key(count: int, sizes: Sequence[int], layers: Sequence[int]) -> tuple[int
     A layer of fewer than a million elements goes whole to tree (key · 9973) mod n, key being its
     number; a larger one is cut evenly over all trees (:func:`ends_of_parts`). Nothing balances the
     bytes: for n = 2 all weights, whose numbers are even, come to one tree and all biases to the
-    other one.
+    other one. GeoMX numbers parameters only; here model state, which travels too, is numbered on.
 
     Args:
       count: number of trees, n.

@@ -69,9 +69,12 @@ class EmulatedWan:
         self._layout = Layout(wan, naming.tag(self.run_id))
         self._rates = {link.edge: link.rate for link in wan.links}  # the latest that HTB was given
         self._stopped: dict[Edge, None] = {}  # links in an outage
-        self._homes = {name: name for name in wan.center_names}  # the gateways
-        for place in wan.nodes():  # a worker has a host of its own, all others live on the gateway
-            self._homes[place.name] = place.name if place.role == "worker" else place.center
+        self._homes = {  # a worker has a host of its own, all others live on the gateway
+            place.name: place.name if place.role == "worker" else place.center
+            for place in wan.nodes()
+        }
+        for gateway in wan.center_names:
+            self._homes.setdefault(gateway, gateway)
         self._processes: list[subprocess.Popen] = []
         self._fabric: Fabric | None = None
         self._state: RunState | None = None
