@@ -23,6 +23,7 @@ from geojax.data.partitions import PARTITIONS, partition
 from geojax.errors import ConfigError
 from geojax.hips.checkpoint import START, Checkpoints, ResumePoint
 from geojax.hips.exchange import TreeExchange
+from geojax.hips.global_server import GlobalServer
 from geojax.hips.links import DirectLink, LanDownlink, LanUplink
 from geojax.hips.local_server import LocalServer
 from geojax.hips.machine import Machine
@@ -35,6 +36,7 @@ from geojax.hips.waits import first_failure
 from geojax.hips.worker import Worker, WorkerNode
 from geojax.hollow import SIZE_ONLY, is_hollow
 from geojax.models.registry import SYNTHETIC, model_info
+from geojax.overlay.cutting import Ranges, chunk_ranges
 from geojax.overlay.policy import Policy
 from geojax.overlay.registry import build_overlay
 from geojax.overlay.star import star
@@ -149,7 +151,8 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
             "compression=dense",
         )  # fmt: skip
     build_selection(config.selection)
-    policy = build_overlay(config.overlay, places.servers).plan(view, places.servers, (1,), 0)
+    overlay = build_overlay(config.overlay, places.servers, places.global_servers)
+    policy = overlay.plan(view, places.groups(places.members)[WAN_GROUP], (1,), 0)
     depth = max(_depth(policy, member) for member in policy.members)
     if depth > 1 and not codec.exact_combine:
         raise ConfigError(
@@ -210,8 +213,8 @@ async def run_node(
     if name == SCHEDULER:
         await _scheduler(setup, transport, machine, clock, recorder).run()
         return
-    build = _worker_node if place.role == "worker" else _server_node
-    member, role = build(name, setup, transport, machine, clock, recorder)
+    build = {"worker": _worker_node, "server": _server_node, "global": _global_node}
+    member, role = build[place.role](name, setup, transport, machine, clock, recorder)
     main = create_task(role, name=f"{name} main")
     pump = create_task(member.pump(), name=f"{name} pump")
     watch = create_task(_watch(member), name=f"{name} watch")
@@ -229,7 +232,8 @@ async def _watch(member: Membership) -> None:
 def _scheduler(
     setup: Setup, transport: Transport, machine: Machine, clock: Clock, recorder: Recorder
 ) -> Scheduler:
-    overlay = build_overlay(setup.config.overlay, setup.places.servers)
+    places = setup.places
+    overlay = build_overlay(setup.config.overlay, places.servers, places.global_servers)
 
     def plan_lan(members: Sequence[str], sizes: Sequence[int], version: int) -> Policy:
         return star(root=members[0]).plan(setup.view, members, sizes, version)
@@ -238,7 +242,7 @@ def _scheduler(
         return overlay.plan(setup.view, members, sizes, version)
 
     return Scheduler(
-        setup.config, setup.places, transport=transport, machine=machine, recorder=recorder,
+        setup.config, places, transport=transport, machine=machine, recorder=recorder,
         plan_wan=plan_wan, plan_lan=plan_lan, clock=clock, resume=setup.resume,
         lan_rounds=build_sync(setup.config.sync).lan_rounds,
     )  # fmt: skip
@@ -250,7 +254,8 @@ class _Plan:
 
     spec: VectorSpec
     stages: tuple[Any, ...]
-    ranges: tuple[tuple[int, int], ...]
+    layers: tuple[int, ...]  # their sizes
+    ranges: Ranges
     parts: tuple[Part, ...]
     priorities: tuple[int, ...]
     algorithm: SyncAlgorithm
@@ -264,7 +269,8 @@ class _Plan:
         codec = build_codec(config.compression)
         stages = ()
         stops = [spec.size]
-        ranges = spec.chunks(config.overlay.chunk_elements)
+        layers = tuple(layer.size for layer in spec.layers)
+        ranges = chunk_ranges(config.overlay, layers, stops)
         parts = parts_of(spec, stops, ranges)
         # Model state has no stage of its own to compute and is small: it goes first.
         idle = [part for part, stage in zip(parts, stages, strict=False) if not stage.forward]
@@ -272,7 +278,7 @@ class _Plan:
         order = [*first, *(chunk for chunk in range(len(ranges)) if chunk not in set(first))]
         priorities = tuple(int(place) for place in np.argsort(order))
         lan_codec = codec.lan or codec
-        return cls(spec, stages, ranges, parts, priorities, algorithm, codec, lan_codec)
+        return cls(spec, stages, layers, ranges, parts, priorities, algorithm, codec, lan_codec)
 
 
 def _worker(
@@ -389,6 +395,24 @@ def _server_node(
     return member, server.run()
 
 
+def _global_node(
+    name: str, setup: Setup, transport: Transport, machine: Machine, clock: Clock,
+    recorder: Recorder,
+) -> tuple[Membership, Any]:  # fmt: skip
+    """A global server on a site of its own; it loads no model, and so no JAX."""
+    config = setup.config
+    codec = build_codec(config.compression)
+    engine = TreeExchange(
+        name, WAN_GROUP, sizes=(), transport=transport, codec=codec, machine=machine,
+        recorder=recorder, contributes=False, held=setup.resume.round,
+    )  # fmt: skip
+    member = Membership(
+        name, transport=transport, engines={WAN_GROUP: engine}, timeouts=config.timeouts,
+        recorder=recorder,
+    )  # fmt: skip
+    return member, GlobalServer(member=member, clock=clock).run()
+
+
 def _checkpoints(
     name: str, setup: Setup, transport: Transport, machine: Machine, recorder: Recorder
 ) -> tuple[Checkpoints, dict[str, Any]]:
@@ -411,7 +435,7 @@ def _engine(
     sizes = [stop - start for start, stop in plan.ranges]
     return TreeExchange(
         name, group, sizes=sizes, transport=transport, machine=machine, recorder=recorder,
-        priorities=plan.priorities, **options,
+        priorities=plan.priorities, layers=plan.layers, **options,
     )  # fmt: skip
 
 

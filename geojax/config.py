@@ -84,7 +84,8 @@ class WanConfig:
     seed: int | None = None  # None: the run's seed
     bandwidth_scale: float = 1.0
     delay_scale: float = 1.0
-    server_center: str | None = None  # where scheduler and global server are; None: first center
+    server_center: str | None = None  # of the scheduler; None: first center; or "external": a
+    # site without data, for the scheduler and the global servers
     external: Any = None  # server_center=external: {rate, rtt} of its links (Mbit/s, ms)
     provenance: Any = None  # where the numbers come from
 

@@ -2,7 +2,8 @@
 
 ``testbed.faults`` is a list of these:
 
-* ``{at, kind: kill, node}``: the node's process ends at once (SIGKILL);
+* ``{at, kind: kill, node}``: the node's process ends at once (SIGKILL); also a global server's
+  (``external``);
 * ``{at, kind: restart, node}``: a node that was killed is started again; a center's local server
   comes back with its workers;
 * ``{at, kind: freeze, node, duration}``: the node does nothing for a while (SIGSTOP, SIGCONT);

@@ -59,7 +59,8 @@ def check_path(path: Path) -> Path:
 def draw(wan: Wan, path: Path, note: str = "") -> None:
     """Draws the WAN as it is at t = 0.
 
-    Sites lie at their positions if all have one, else on a circle. A link bends to the right of
+    Sites lie at their positions if all have one, else on a circle; the global servers' site is a
+    square, below the map if it has no position. A link bends to the right of
     its direction; its width is in proportion to its rate. Up to 30 directed links carry rate and
     one-way delay; a WAN with more links and few centers gets a table beside the drawing instead.
 
@@ -98,15 +99,22 @@ def _title(wan: Wan) -> str:
         )
         if value != 1
     ]
-    parts = [f"{len(wan.centers)} centers", f"{len(wan.links)} directed links", *scales]
+    site = [f"servers in {wan.server_center}"] if wan.has_external else []
+    count = len(wan.centers) - len(site)
+    parts = [f"{count} centers", *site, f"{len(wan.links)} directed links", *scales]
     return f"{wan.name}: {', '.join(parts)}"
 
 
 def _places(wan: Wan) -> dict[str, Point]:
     """Where each site is drawn, in a square of side 2 around the origin."""
     size = len(wan.centers)
-    if size > 1 and all(center.position is not None for center in wan.centers):
-        points = np.array([center.position for center in wan.centers])
+    positions = [center.position for center in wan.centers]
+    if wan.has_external and positions[-1] is None and None not in positions[:-1]:
+        xs, ys = zip(*(position for position in positions if position), strict=True)
+        below = max(max(xs) - min(xs), max(ys) - min(ys), 1.0) / 4
+        positions[-1] = (sum(xs) / len(xs), min(ys) - below)  # nobody knows where it is
+    if size > 1 and None not in positions:
+        points = np.array(positions)
         points = points - (points.min(axis=0) + points.max(axis=0)) / 2
         reach = np.maximum(np.abs(points).max(axis=0), 1e-9)
         # a schematic map: the shorter axis is stretched, but not beyond recognition
@@ -157,7 +165,8 @@ def _draw_few(axes: Axes, wan: Wan, places: dict[str, Point], style: _Style) -> 
             _label(axes, link, start, end)
     for center in wan.centers:
         x, y = places[center.name]
-        axes.scatter([x], [y], s=850, color="white", edgecolor="black", zorder=4)
+        marker = "o" if center.workers else "s"  # a site of servers only is a square
+        axes.scatter([x], [y], s=850, marker=marker, color="white", edgecolor="black", zorder=4)
         axes.text(x, y, center.name, ha="center", va="center", fontsize=9, zorder=6, bbox=BOX)
         caps = [
             f"{way} {cap / MBIT:.4g}"

@@ -16,6 +16,7 @@ from geojax.errors import ConfigError, nearest
 from geojax.hips.checkpoint import START, ResumePoint, resume_point
 from geojax.hips.places import Place, Places
 from geojax.models.registry import SYNTHETIC
+from geojax.overlay.multigps import server_count
 from geojax.telemetry.recorder import Span, chrome_trace, jsonl_sink
 from geojax.telemetry.summary import summarize
 from geojax.wire.message import DATA_KINDS
@@ -38,15 +39,16 @@ def prepare(config: RunConfig, run_dir: Path) -> tuple[Setup, Wan, tuple[Fault, 
         raise ConfigError(
             "testbed.name", config.testbed.name, nearest(config.testbed.name, TESTBEDS)
         )
-    wan = build_wan(config.wan, config.lan, config.seed)
+    servers = server_count(config.overlay)
+    wan = build_wan(config.wan, config.lan, config.seed, servers)
     config, faults = apply_faults(config, wan.edges, [node.name for node in wan.nodes()])
-    wan = build_wan(config.wan, config.lan, config.seed)
+    wan = build_wan(config.wan, config.lan, config.seed, servers)
     read_limits(config.testbed.cpu_limit, config.testbed.name, wan.center_names)
     places = Places(tuple(Place(node.name, node.center, node.role) for node in wan.nodes()))
     inline = config.testbed.name == "simulated"
     kept = run_dir / "checkpoints"
-    names = [place.name for place in places.all if place.role != "scheduler"]
-    resume = resume_point(kept, names) if config.resume else START
+    keepers = [place.name for place in places.all if place.role in ("server", "worker")]
+    resume = resume_point(kept, keepers) if config.resume else START
     setup = Setup(config, places, wan.view(), run_dir / "models", kept, inline, resume)
     check_setup(config, places, setup.view)
     return setup, wan, faults

@@ -10,6 +10,13 @@ A configuration either writes the WAN out::
 
 or names a generator. Rates are in Mbit/s and times in ms there, bit/s and seconds in what comes
 out; a directed link's one-way delay is half its rtt.
+
+With ``server_center: external`` scheduler and global servers have a site of their own, which has no
+workers and no data, and links from and to every center. What these are like is said by
+``external: {rate: 100, rtt: 40}``; where that says nothing, by the WAN's ``rate`` and ``rtt``, and
+drawn rates are drawn for them too. Or the site has links of its own among the others, if it is
+listed as ``{name: external, workers: 0}`` among the centers. It relays between centers as any of
+them does, where that makes a shorter path.
 """
 
 from __future__ import annotations
@@ -40,13 +47,14 @@ CENTER_KEYS = (
 )  # fmt: skip
 
 
-def build_wan(wan: WanConfig, lan: LanConfig, seed: int) -> Wan:
+def build_wan(wan: WanConfig, lan: LanConfig, seed: int, global_servers: int = 1) -> Wan:
     """Validates a configuration and turns it into a :class:`Wan`.
 
     Args:
       wan: the WAN group of the run's configuration.
       lan: defaults for the centers' LANs.
       seed: the run's seed, used where ``wan.seed`` is None.
+      global_servers: how many there are if they have a site of their own.
 
     Raises:
       ConfigError: for every mistake, under its full key, e.g. ``wan.links[2].rate``.
@@ -62,9 +70,13 @@ def build_wan(wan: WanConfig, lan: LanConfig, seed: int) -> Wan:
         "wan.delay_scale", wan.delay_scale, "the factor of all WAN delays", zero=True
     )
     center_entries, link_entries = _written_out(wan, drawn_from)
-    centers = _read_centers(center_entries, lan, bandwidth_scale)
+    listed = _read_centers(center_entries, lan, bandwidth_scale)
+    centers = _with_external(wan, lan, listed, bandwidth_scale)
     names = tuple(center.name for center in centers)
-    stated = wan_links.read_links(link_entries, names, wan)
+    keyed = [(f"wan.links[{index}]", entry) for index, entry in enumerate(link_entries)]
+    if len(centers) > len(listed):
+        keyed += wan_links.external_links(wan, names)
+    stated = wan_links.read_links(keyed, names, wan)
     wan_links.check_connected(names, [link.edge for link in stated])
     dynamics = build_dynamics(
         wan.dynamics, wan.draw, drawn_from, {link.edge: link.rate for link in stated}
@@ -94,6 +106,7 @@ def build_wan(wan: WanConfig, lan: LanConfig, seed: int) -> Wan:
         delay_scale=delay_scale,
         dynamics=dynamics,
         provenance=wan.provenance,
+        global_servers=global_servers,
     )
 
 
@@ -129,6 +142,30 @@ def _read_centers(
     return tuple(centers.values())
 
 
+def _with_external(
+    wan: WanConfig, lan: LanConfig, centers: tuple[Center, ...], bandwidth_scale: float
+) -> tuple[Center, ...]:
+    """The centers and, last, the site of the global servers if they have one of their own."""
+    name = wan_fields.EXTERNAL
+    site = [center for center in centers if center.name == name]
+    if wan.server_center != name:
+        if site:
+            fix = f"the WAN has a site {name!r} for the global servers; write {name}"
+            raise ConfigError("wan.server_center", wan.server_center, fix)
+        if wan.external is not None:
+            fix = f"these links are used with wan.server_center={name} only; write that too"
+            raise ConfigError("wan.external", wan.external, fix)
+        return centers
+    others = [center for center in centers if center.name != name]
+    if not others:
+        raise ConfigError("wan.centers", wan.centers, "state at least one center with workers")
+    if site and wan.external is not None:
+        fix = f"wan.links states the links of {name!r}, which is among the centers; leave this out"
+        raise ConfigError("wan.external", wan.external, fix)
+    made = _read_center("wan.external", {"name": name, "workers": 0}, lan, bandwidth_scale)
+    return (*others, *(site or [made]))
+
+
 def _read_center(key: str, entry: object, lan: LanConfig, bandwidth_scale: float) -> Center:
     if not isinstance(entry, Mapping):
         entry, name_key = {"name": entry}, key
@@ -147,12 +184,16 @@ def _read_center(key: str, entry: object, lan: LanConfig, bandwidth_scale: float
         rate = wan_fields.number(f"{key}.{name}", stated[name], f"the {name} cap in Mbit/s")
         return rate * MBIT * bandwidth_scale
 
+    name = wan_fields.center_name(name_key, stated.get("name"))
+    key_of_workers, workers = own_or_default("workers", "workers")
+    if name == wan_fields.EXTERNAL and workers != 0:
+        fix = "global servers are alone on the site of this name: write workers: 0, or rename it"
+        raise ConfigError(f"{key}.workers", workers, fix)
+    least = 0 if name == wan_fields.EXTERNAL else 1
     lan_rtt = wan_fields.number(*own_or_default("lan_rtt", "rtt"), "the LAN's rtt in ms", zero=True)
     return Center(
-        name=wan_fields.center_name(name_key, stated.get("name")),
-        workers=wan_fields.integer(
-            *own_or_default("workers", "workers"), "the workers per center", least=1
-        ),
+        name=name,
+        workers=wan_fields.integer(key_of_workers, workers, "the workers per center", least=least),
         lan_rate=wan_fields.number(*own_or_default("lan_rate", "rate"), "the LAN's rate in Mbit/s")
         * MBIT,
         lan_delay=lan_rtt / 2 * wan_links.MS,

@@ -33,24 +33,50 @@ class Stated(NamedTuple):
     key: str  # where it is stated
 
 
-def read_links(entries: Sequence[object], names: Sequence[str], wan: WanConfig) -> list[Stated]:
+Keyed = tuple[str, object]  # the key that an entry stands under, and the entry
+
+
+def read_links(keyed: Sequence[Keyed], names: Sequence[str], wan: WanConfig) -> list[Stated]:
     """All directed links, in the order of the description.
+
+    Args:
+      keyed: the entries of the links, each with its key.
+      names: of all centers.
+      wan: for the defaults.
 
     Raises:
       ConfigError: names the key, the value and the fix.
     """
     links: dict[Edge, Stated] = {}
     known = dict.fromkeys(names)
-    for index, entry in enumerate(entries):
-        key = f"wan.links[{index}]"
+    for key, entry in keyed:
         stated = wan_fields.mapping(key, entry, LINK_KEYS)
         for edge in wan_fields.read_ends(key, stated, known):
             if edge in links:
                 fix = f"{links[edge].key} states this link already; keep one"
                 raise ConfigError(key, "->".join(edge), fix)
             links[edge] = _read_link(key, edge, stated, wan)
-    _check_used(wan, entries)
+    _check_used(wan, [entry for _, entry in keyed])
     return list(links.values())
+
+
+def external_links(wan: WanConfig, names: Sequence[str]) -> list[Keyed]:
+    """Entries of the links between the site ``external``, last of ``names``, and every center.
+
+    Raises:
+      ConfigError: nothing says what they are like.
+    """
+    key, *values = "wan.external", "rate", "rtt"
+    own = {} if wan.external is None else wan_fields.mapping(key, wan.external, values)
+    drawn = wan.draw is not None or wan.dynamics is not None
+    known = {"rate": drawn or wan.rate is not None, "rtt": wan.rtt is not None}
+    if any(own.get(name) is None and not known[name] for name in values):
+        fix = (
+            "state the links to the global servers' site in Mbit/s and ms, e.g. "
+            "wan.external={rate: 100, rtt: 40}, or wan.rate and wan.rtt for all links"
+        )
+        raise ConfigError(key, wan.external, fix)
+    return [(key, {"between": [center, names[-1]], **own}) for center in names[:-1]]
 
 
 def _read_link(key: str, edge: Edge, stated: Mapping, wan: WanConfig) -> Stated:

@@ -18,9 +18,11 @@ _MARK = "~"  # before a value that was estimated
 def render(description: Mapping[str, Any], console: Console) -> None:
     """Prints what :func:`testbed.describe.describe` found."""
     centers, links = description["centers"], description["links"]
+    data_centers = [center for center in centers if center["workers"]]
+    homes = "scheduler" if data_centers == centers else "scheduler and global server"
     console.print(
-        f"[bold]{description['name']}[/bold]: {_counted(centers, 'center')}, "
-        f"{_counted(links, 'directed link')}, scheduler in {description['server_center']}"
+        f"[bold]{description['name']}[/bold]: {_counted(data_centers, 'center')}, "
+        f"{_counted(links, 'directed link')}, {homes} in {description['server_center']}"
     )
     console.print(
         f"bandwidth_scale {description['bandwidth_scale']:g}, "

@@ -7,19 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from geojax.overlay.view import Edge, NetworkView
+from testbed import wan_fields
 from testbed.dynamics import Change, Constant, Dynamics
 
 Distribution = Literal["uniform", "normal"]
-Role = Literal["scheduler", "server", "worker"]
+Role = Literal["scheduler", "server", "worker", "global"]
 
 
 @dataclass(frozen=True)
 class Center:
-    """A data center and its LAN.
+    """A data center and its LAN; or the site ``external``, which has global servers only.
 
     Attributes:
       name: a short identifier, also the name of the center's local server.
-      workers: worker count.
+      workers: worker count; 0: the site of the global servers.
       lan_rate: bit/s of every host's LAN access, each way.
       lan_delay: one-way delay between two hosts of the center, s.
       egress: access cap out of the center over all its WAN links, bit/s; None: no cap.
@@ -74,7 +75,7 @@ class Link:
 class NodePlace(NamedTuple):
     """A node (one process of a run) and where it lives."""
 
-    name: str  # "scheduler", "c1", "c1/w0"
+    name: str  # "scheduler", "c1", "c1/w0", "external", "external/g0"
     center: str
     role: Role  # "server": the local server, and the worker too if the center has only one
 
@@ -85,13 +86,16 @@ class Wan:
 
     Attributes:
       name: for tables.
-      centers: in the order of the description, which is the order of members everywhere.
+      centers: in the order of the description, which is the order of members everywhere; the site
+        ``external``, if there is one, comes last.
       links: directed, in the order of the description, which is the order of random draws.
-      server_center: where the scheduler lives.
+      server_center: where the scheduler lives, and with it the global servers if that is
+        ``external``; otherwise the centers' local servers play their part.
       bandwidth_scale: factor already in all WAN rates and caps.
       delay_scale: factor already in all WAN delays.
       dynamics: how rates change over experiment time.
       provenance: where the numbers come from.
+      global_servers: processes on the site ``external``; of no account without one.
     """
 
     name: str
@@ -102,10 +106,16 @@ class Wan:
     delay_scale: float = 1.0
     dynamics: Dynamics = field(default_factory=Constant)
     provenance: Any = field(default=None, compare=False)
+    global_servers: int = 1
+
+    @property
+    def has_external(self) -> bool:
+        """Whether the global servers have a site of their own."""
+        return self.server_center == wan_fields.EXTERNAL
 
     @property
     def center_names(self) -> tuple[str, ...]:
-        """Names of the centers, in order."""
+        """Names of the centers, in order, and of the site ``external``."""
         return tuple(center.name for center in self.centers)
 
     @property
@@ -135,9 +145,18 @@ class Wan:
             yield Change(change.at, rates)
 
     def nodes(self) -> tuple[NodePlace, ...]:
-        """All nodes: the scheduler, then per center its local server and, if several, workers."""
+        """All nodes: the scheduler, then per center its local server and, if several, workers.
+
+        The global servers of a site of their own come last: ``external``, or ``external/g0``,
+        ``external/g1``, … if they are several.
+        """
         places = [NodePlace("scheduler", self.server_center, "scheduler")]
         for center in self.centers:
+            if not center.workers:
+                several = [f"{center.name}/g{index}" for index in range(self.global_servers)]
+                names = several if self.global_servers > 1 else [center.name]
+                places += [NodePlace(name, center.name, "global") for name in names]
+                continue
             places.append(NodePlace(center.name, center.name, "server"))
             if center.workers > 1:
                 places += [

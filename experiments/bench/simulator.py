@@ -80,8 +80,8 @@ def register(trees: Callable[[NetworkView, Sequence[str]], tuple[Tree, ...]]) ->
         del sizes
         return Policy(version, tuple(members), trees(view, members))
 
-    def build(config: OverlayConfig) -> Overlay:
-        del config
+    def build(config: OverlayConfig, centers: Sequence[str], sites: Sequence[str]) -> Overlay:
+        del config, centers, sites
         return Overlay(OVERLAY, plan)
 
     OVERLAYS.register(OVERLAY)(build)

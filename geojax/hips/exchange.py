@@ -5,6 +5,10 @@ A node sends a chunk up when it has its own contribution and those of all its ch
 member order, never in order of arrival, so that replicas are bit-identical. Nothing else couples
 the chunks: each moves on as soon as it can.
 
+A root that contributes nothing and is no member of the policy (a global server on a site of its
+own) is *passive*: it keeps no results, and a round of which it has published all its chunks is over
+for it.
+
 When the membership changes (see :mod:`geojax.hips.scheduler`), a round that nobody holds whole is
 run again from the kept offers; one that somebody holds is fetched from there. The last whole round
 is kept until the next one is whole: then every member has contributed to that one, so every member
@@ -24,7 +28,8 @@ import numpy as np
 from geojax.compression.codec import Codec, Parted
 from geojax.errors import GeojaxError
 from geojax.hips.machine import Machine
-from geojax.overlay.policy import Policy, Tree, deal
+from geojax.overlay.placement import place
+from geojax.overlay.policy import Policy, Tree
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message, Payload
 from geojax.wire.transport import Transport
@@ -122,6 +127,7 @@ class TreeExchange:
       contributes: false for a root that only merges (a local server among its workers).
       at_root: called with each fully reduced chunk at its root; by default it is the result.
       held: the last round that is done, when a run continues a broken one.
+      layers: elements of each layer, for placements that go by layers.
       priorities: of each chunk, smaller first; by default its index.
 
     Attributes:
@@ -141,24 +147,31 @@ class TreeExchange:
         contributes: bool = True,
         at_root: RootHandler | None = None,
         held: int = -1,
+        layers: Sequence[int] = (),
         priorities: Sequence[int] = (),
     ):
-        self.me, self.group, self.sizes = me, group, tuple(sizes)
+        self.me, self.group = me, group
+        self.learn(sizes, layers)
         self.epoch, self.held = -1, held
         self._transport, self._codec, self._machine = transport, codec, machine
         self._recorder = recorder
         self._contributes = contributes
         self._at_root = at_root or self.publish
-        self._priorities = tuple(priorities) or range(len(self.sizes))
+        self._priorities = tuple(priorities)
         self._rounds: dict[int, _Round] = {}
         self._early: list[tuple[str, Message]] = []
         self._frozen = True
         self.on_held: Callable[[int], None] = lambda _: None
+        self._passive, self._own = False, 0  # a passive root's chunks
         self.policy: Policy | None = None
         self._trees: tuple[Tree, ...] = ()
         self._placement: tuple[int, ...] = ()
         self._children: tuple[tuple[str, ...], ...] = ()
         self._expected: tuple[tuple[str, ...], ...] = ()
+
+    def learn(self, sizes: Sequence[int], layers: Sequence[int]) -> None:
+        """Takes note of how vectors are cut; a global server is told when the run starts."""
+        self.sizes, self.layers = tuple(sizes), tuple(layers)
 
     # ---- the member's own side
 
@@ -284,7 +297,12 @@ class TreeExchange:
         """
         self.epoch, self.policy, self._frozen = epoch, policy, False
         self._trees = policy.trees
-        self._placement = deal(policy.trees, self.sizes)
+        self._placement = place(policy, self.sizes, self.layers)
+        self._passive = self.me not in policy.members
+        self._own = sum(policy.trees[tree].root == self.me for tree in self._placement)
+        if self._passive:  # what it published may be held by nobody, and then runs again
+            self.held = held
+            self._rounds.clear()
         self._children = tuple(tree.children(self.me) for tree in policy.trees)
         self._expected = tuple(self._children_first(tree) for tree in policy.trees)
         if lacking:
@@ -375,7 +393,16 @@ class TreeExchange:
         for child in self._children[self._placement[chunk]]:
             self._send(child, Kind.RESULT, number, chunk, result)
         self._recorder.chunk_event("result", round=number, chunk=chunk)
-        self._check_whole(number)
+        if self._passive:
+            self._check_published(number)
+        else:
+            self._check_whole(number)
+
+    def _check_published(self, number: int) -> None:
+        """Forgets a round of which this passive root has published all chunks of its trees."""
+        if len(self._round(number).results) == self._own:
+            self.held = number
+            del self._rounds[number]
 
     def _check_whole(self, number: int) -> None:
         entry = self._round(number)
@@ -403,4 +430,6 @@ class TreeExchange:
             contributors=contribution.contributors,
             payload=contribution.payload,
         )
-        self._transport.send(peer, message, priority=self._priorities[chunk])
+        self._transport.send(
+            peer, message, priority=self._priorities[chunk] if self._priorities else chunk
+        )

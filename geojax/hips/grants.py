@@ -42,6 +42,6 @@ class Grants:
             return
         else:
             left = (self._max_time - now) / (now / done)
-            until = done + max(1, min(_AHEAD, int(left / 2)))
+            until = done + max(1, int(min(left / 2, _AHEAD)))
         self.until = max(self.until, min(until, self._rounds))
         self.final = self.until == self._rounds

@@ -13,6 +13,7 @@ from geojax.hips.exchange import TreeExchange
 from geojax.hips.places import SCHEDULER, WAN_GROUP
 from geojax.hips.scheduler import CONTROL_PRIORITY
 from geojax.hips.waits import wait_for
+from geojax.overlay.cutting import packed, unpacked
 from geojax.overlay.policy import Policy
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
@@ -89,8 +90,15 @@ class Membership:
     # ---- for the roles
 
     async def join(self, elements: int) -> Start:
-        """Says that this node is ready; returns when, and at which round, it starts."""
-        self._say("join", elements=elements)
+        """Says that this node is ready; returns when, and at which round, it starts.
+
+        Args:
+          elements: of its vector; 0 for a global server, which has none and learns from the
+            scheduler how those of the others are cut.
+        """
+        engine = self._engines[self._main_group]
+        sizes, layers = packed(engine.sizes), packed(engine.layers)
+        self._say("join", elements=elements, sizes=sizes, layers=layers)
         started = await wait_for(
             self._started,
             describe=lambda: "start of the run from the scheduler",
@@ -132,6 +140,13 @@ class Membership:
             timeout=self._timeouts.round,
             warn=self._timeouts.warn,
         )
+
+    async def ended(self) -> None:
+        """Waits until the run is over, or this task is cancelled as the scheduler is gone.
+
+        For a global server, which no round tells that it is the last one.
+        """
+        await self._end
 
     async def pump(self) -> None:
         """Reads the transport for ever and hands every message to whom it is for.
@@ -186,13 +201,16 @@ class Membership:
     def _on_start(self, body: Mapping[str, Any]) -> None:
         self._until, self._final = int(body["until"]), bool(body["final"])
         held = body.get("held")
+        if "sizes" in body:
+            engine = self._engines[self._main_group]
+            engine.learn(unpacked(body["sizes"]), unpacked(body["layers"]))
         for group, policy in body["policies"].items():
             engine = self._engine(group)
             if held is not None:  # a worker gets the last round from its local server
                 engine.skip_to(max(-1, held[group] - (self._main_group != WAN_GROUP)))
             engine.resume(int(body["epoch"]), Policy.from_dict(policy), held=engine.held)
         if not self._started.done():
-            last = None if held is None else int(held[str(self._main_group)])
+            last = None if held is None else int(held.get(str(self._main_group), -1))
             self._started.set_result(Start(float(body["at"]), float(body["time"]), last))
 
     def _on_beat(self, body: Mapping[str, Any]) -> None:

@@ -12,9 +12,10 @@ WAN_GROUP = 0
 
 @dataclass(frozen=True)
 class Place:
-    """One node: ``role`` is ``scheduler``, ``server`` (local server) or ``worker``.
+    """One node: ``role`` is ``scheduler``, ``server`` (local server), ``worker`` or ``global``.
 
-    A center with one worker runs both roles in one process, under the center's name.
+    A center with one worker runs both roles in one process, under the center's name. ``global`` is
+    a global server on a site of its own, which has no data; otherwise centers play its part.
     """
 
     name: str
@@ -26,7 +27,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Places:
-    """All nodes of a run, in fixed order: the scheduler, then center by center."""
+    """All nodes of a run, in fixed order: scheduler, center by center, then global servers."""
 
     all: tuple[Place, ...]
 
@@ -34,6 +35,11 @@ class Places:
     def servers(self) -> tuple[str, ...]:
         """Local servers in WAN order; a local server has its center's name."""
         return tuple(place.name for place in self.all if place.role == "server")
+
+    @cached_property
+    def global_servers(self) -> tuple[str, ...]:
+        """Global servers on a site of their own."""
+        return tuple(place.name for place in self.all if place.role == "global")
 
     @cached_property
     def members(self) -> tuple[str, ...]:
@@ -56,17 +62,25 @@ class Places:
         return 1 + self.servers.index(center)
 
     def groups(self, alive: Sequence[str]) -> dict[int, tuple[str, ...]]:
-        """Members of every group among the living; a LAN group's first member is its server."""
+        """Members of every group among the living; a LAN group's first member is its server.
+
+        Global servers come last in the WAN group. They take part in it without contributing.
+        """
         living = set(alive)
-        found = {WAN_GROUP: tuple(name for name in self.servers if name in living)}
-        for center in found[WAN_GROUP]:
+        centers = tuple(name for name in self.servers if name in living)
+        merging = tuple(name for name in self.global_servers if name in living)
+        found = {WAN_GROUP: (*centers, *merging)}
+        for center in centers:
             workers = tuple(name for name in self.workers(center) if name in living)
             if workers:
                 found[self.lan_group(center)] = (center, *workers)
         return found
 
     def survivors(self, alive: Sequence[str], dead: Sequence[str]) -> tuple[str, ...]:
-        """Who is left: workers go with their server, a server goes with its last worker."""
+        """Who is left: workers go with their server, a server goes with its last worker.
+
+        A global server goes alone.
+        """
         left = [name for name in alive if name not in set(dead)]
         for center in self.servers:
             workers = self.workers(center)

@@ -5,8 +5,9 @@ Messages are CONTROL bodies with a ``type``:
 =============  =====================  ============================================================
 type           direction              says
 =============  =====================  ============================================================
-join           member → scheduler     I am compiled and ready; elements of my vector
-start          scheduler → members    epoch, policies, first grant, the instant of time 0
+join           member → scheduler     I am compiled and ready; elements of my vector, how it is cut
+start          scheduler → members    epoch, policies, first grant, the instant of time 0; to global
+                                      servers also how vectors are cut
 heartbeat      member → scheduler     the last round that I hold; now and then my parameters' digest
 beat           scheduler → member     the grant so far, and whether it is final
 lost           member → scheduler     my connection to a peer ended
@@ -14,10 +15,13 @@ prepare        scheduler → members    stop: the membership changes to this epo
 report         member → scheduler     the last round that I hold in each of my groups
 resume         scheduler → members    go on: policies, last round held by anybody, who sends it
 start          scheduler → returned   the same, for members that come back after they were dead
-done           member → scheduler     I hold the last granted round
+done           member → scheduler     I hold the last granted round (never of a global server)
 end            scheduler → members    everybody is done
 expelled       scheduler → member     the run goes on without you
 =============  =====================  ============================================================
+
+Global servers on a site of their own only merge. No change waits for what they hold, since only
+centers keep rounds, and the end waits for nothing of theirs.
 """
 
 from __future__ import annotations
@@ -35,6 +39,8 @@ from geojax.hips.grants import Grants
 from geojax.hips.machine import Machine
 from geojax.hips.places import WAN_GROUP, Places
 from geojax.hips.waits import wait_for
+from geojax.overlay.cutting import packed, unpacked
+from geojax.overlay.placement import loads
 from geojax.overlay.policy import Policy
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder
@@ -83,6 +89,7 @@ class Scheduler:
         self._loop = asyncio.get_running_loop()
         self._alive: tuple[str, ...] = places.members
         self._elements: dict[str, int] = {}
+        self._cut: tuple[tuple[int, ...], tuple[int, ...]] = (), ()  # sizes of chunks, of layers
         self._heard: dict[str, float] = {}
         self._looked = 0.0  # when silence was looked for last
         self._held: dict[str, int] = {}
@@ -133,11 +140,11 @@ class Scheduler:
         await wait_for(
             self._all_joined, describe=missing, timeout=timeouts.start, warn=timeouts.warn
         )
-        sizes = Counter(self._elements.values())
-        if len(sizes) > 1:
+        counts = {n: c for n, c in self._elements.items() if n not in self._places.global_servers}
+        if len(set(counts.values())) > 1:
             raise GeojaxError(
                 "the nodes' models differ in size (elements of the vector): "
-                + ", ".join(f"{name} {count}" for name, count in self._elements.items())
+                + ", ".join(f"{name} {count}" for name, count in counts.items())
             )
 
     def _start(self) -> None:
@@ -156,6 +163,7 @@ class Scheduler:
                 final=self._grants.final,
                 at=now + _LEAD_S,
                 time=self._resume_time,
+                **self._told_cut(name),
             )
         self._recorder.event(
             "start",
@@ -163,6 +171,7 @@ class Scheduler:
             members=list(self._alive),
             policies=self._described_policies(),
         )
+        self._record_loads(self._resume_time)
 
     async def _pump(self) -> None:
         while True:
@@ -214,6 +223,8 @@ class Scheduler:
 
     def _on_join(self, name: str, body: Mapping[str, Any]) -> None:
         self._elements[name] = int(body["elements"])
+        if name in self._places.servers:
+            self._cut = unpacked(body["sizes"]), unpacked(body["layers"])
         log.info("%s joined (%d of %d)", name, len(self._elements), len(self._alive))
         self._check_joined()
 
@@ -222,8 +233,9 @@ class Scheduler:
             self._all_joined.set_result(None)
 
     def _on_heartbeat(self, name: str, body: Mapping[str, Any]) -> None:
-        self._held[name] = max(self._held.get(name, -1), int(body["held"]))
-        self._grants.extend(max(self._held.values()), self._clock())
+        if name not in self._places.global_servers:
+            self._held[name] = max(self._held.get(name, -1), int(body["held"]))
+        self._grants.extend(max(self._held.values(), default=-1), self._clock())
         for number, digest in body.get("digests", ()):
             self._compare(name, int(number), str(digest))
         self._say(name, "beat", until=self._grants.until, final=self._grants.final)
@@ -246,7 +258,8 @@ class Scheduler:
         self._check_end()
 
     def _check_end(self) -> None:
-        if self._changing or self._ended or not set(self._alive) <= self._done:
+        awaited = set(self._alive) - set(self._places.global_servers)
+        if self._changing or self._ended or not awaited <= self._done:
             return
         self._ended = True
         for name in self._alive:
@@ -316,21 +329,22 @@ class Scheduler:
                 self._say(name, "expelled", reason=f"{', '.join(names)}: {reason}")
         if not self._running:
             raise GeojaxError(f"{', '.join(gone)} died before the run started: {reason}")
-        if not left:
+        if not set(left) & set(self._places.servers):
             raise GeojaxError(f"no member is left: {', '.join(gone)} died ({reason})")
         self._alive = left
         self._held = {name: held for name, held in self._held.items() if name in left}
         self._change(gone)
 
     def _on_return(self, name: str, body: Mapping[str, Any]) -> None:
-        """A dead node has been started again. A center comes back whole, a worker alone."""
+        """A dead node has been started again. A center comes back whole, any other node alone."""
         if self._ended or int(body["elements"]) != self._elements[name]:
             self._say(name, "expelled", reason="the run is over, or its model is another one")
             return
         if name in self._alive:  # it was restarted before its death was noticed
             self._bury((name,), "started again")
         self._returning[name] = None
-        server = self._places.place(name).center
+        place = self._places.place(name)
+        server = name if place.role == "global" else place.center
         center = (server, *self._places.workers(server))
         if server not in self._alive and not all(node in self._returning for node in center):
             return
@@ -407,6 +421,7 @@ class Scheduler:
                     final=self._grants.final,
                     at=self._loop.time(),
                     time=self._clock(),
+                    **self._told_cut(name),
                 )
             else:
                 servers = [n for n in self._stateless if n in self._places.servers]
@@ -417,14 +432,13 @@ class Scheduler:
             "epoch", epoch=self.epoch, members=list(self._alive), held=held[WAN_GROUP],
             policies=self._described_policies(),
         )  # fmt: skip
+        self._record_loads()
         self._check_end()
 
     # ---- helpers
 
     def _plan(self) -> dict[int, Policy]:
-        elements = next(iter(self._elements.values()))
-        step = self._config.overlay.chunk_elements
-        sizes = [min(step, elements - at) for at in range(0, elements, step)]
+        sizes, _ = self._cut
         version = self.epoch
         return {
             group: (self._plan_wan if group == WAN_GROUP else self._plan_lan)(
@@ -434,10 +448,29 @@ class Scheduler:
         }
 
     def _policies_of(self, name: str) -> dict[int, Policy]:
-        return {g: policy for g, policy in self._policies.items() if name in policy.members}
+        return {
+            group: policy
+            for group, policy in self._policies.items()
+            if name in policy.members or name in policy.passive
+        }
 
     def _described_policies(self) -> dict[str, Any]:
         return {str(group): policy.to_dict() for group, policy in self._policies.items()}
+
+    def _told_cut(self, name: str) -> dict[str, Any]:
+        """How vectors are cut, for nodes that have none."""
+        if name not in self._places.global_servers:
+            return {}
+        sizes, layers = self._cut
+        return {"sizes": packed(sizes), "layers": packed(layers)}
+
+    def _record_loads(self, at: float | None = None) -> None:
+        """Records what share of the model the roots merge, where they are several."""
+        policy = self._policies[WAN_GROUP]
+        if len(policy.trees) > 1:
+            carried = zip(policy.trees, loads(policy, *self._cut), strict=True)
+            elements = {tree.root: count for tree, count in carried}
+            self._recorder.event("loads", at=at, elements=elements)
 
     def _say(self, name: str, kind: str, **fields: Any) -> None:
         message = Message(Kind.CONTROL, epoch=self.epoch, body={"type": kind, **fields})

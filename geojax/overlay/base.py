@@ -18,7 +18,9 @@ class Overlay(NamedTuple):
       name: as configured.
       plan: ``plan(view, members, sizes, version) -> Policy``: trees over ``members`` (centers of
         the view, in their fixed order) for chunks of ``sizes`` elements. A pure function: equal
-        arguments give equal policies, on every machine.
+        arguments give equal policies, on every machine. An overlay that was made for global servers
+        on a site of their own finds those that live last among ``members``; they are no members of
+        its policy, as they do not contribute.
     """
 
     name: str

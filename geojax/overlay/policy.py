@@ -24,12 +24,14 @@ class Policy:
     """Immutable; a new plan is a new version. Members are listed in their fixed order.
 
     ``members`` contribute. A tree may be rooted at a node that is none of them: a global server on
-    a site of its own, which only merges.
+    a site of its own, which only merges. ``placement`` says how chunks are divided among the trees,
+    see :mod:`geojax.overlay.placement`; ``share``: by the trees' shares.
     """
 
     version: int
     members: tuple[str, ...]
     trees: tuple[Tree, ...]
+    placement: str = "share"
 
     @property
     def passive(self) -> tuple[str, ...]:
@@ -46,6 +48,7 @@ class Policy:
                 {"root": tree.root, "parent": list(tree.parent.items()), "share": tree.share}
                 for tree in self.trees
             ],
+            "placement": self.placement,
         }
 
     @staticmethod
@@ -55,7 +58,7 @@ class Policy:
             Tree(tree["root"], dict(map(tuple, tree["parent"])), tree["share"])
             for tree in values["trees"]
         )
-        return Policy(values["version"], tuple(values["members"]), trees)
+        return Policy(values["version"], tuple(values["members"]), trees, values["placement"])
 
 
 def deal(trees: Sequence[Tree], sizes: Sequence[int]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from geojax.overlay.policy import Policy, Tree
 from geojax.overlay.view import NetworkView
 
 
-def star(*, root: str | None = None) -> Overlay:
+def star(*, root: str | None = None, sites: Sequence[str] = ()) -> Overlay:
     """One tree of depth one: a single global server, as in GeoMX's HiPS and in MXNet's KVStore.
 
     On a sparse WAN its edges are logical: they follow the fewest hops (:mod:`.routes`), and a
@@ -17,21 +17,25 @@ def star(*, root: str | None = None) -> Overlay:
 
     Args:
       root: the center that merges; None, or once it is no member any more (it died, say): the
-        first member in WAN order.
+        first living one of ``sites``, then the first member in WAN order.
+      sites: global servers on a site of their own, which merge without contributing.
 
     >>> view = NetworkView(("a", "b", "c"), rate={}, delay={})
     >>> star(root="b").plan(view, ["a", "b", "c"], [10], 1).trees[0].parent
     {'a': 'b', 'c': 'b'}
+    >>> star(sites=["s"]).plan(view, ["a", "b", "c", "s"], [10], 1).trees[0].parent
+    {'a': 's', 'b': 's', 'c': 's'}
     """
 
     def plan(
         view: NetworkView, members: Sequence[str], sizes: Sequence[int], version: int
     ) -> Policy:
         del sizes  # one tree carries all chunks, whatever their sizes
-        center = root
-        if center is None or center not in members:
-            center = next(name for name in view.centers if name in members)
-        return Policy(version, tuple(members), (star_tree(center, members),))
+        centers = tuple(member for member in members if member not in sites)
+        in_order = (name for name in view.centers if name in centers)
+        preferred = (name for name in (root, *sites) if name in members)
+        merges = next(preferred, None) or next(in_order)
+        return Policy(version, centers, (star_tree(merges, centers),))
 
     return Overlay("star", plan)
 

@@ -67,7 +67,7 @@ class Layout:
 
     @cached_property
     def addresses(self) -> dict[str, str]:
-        """The address of every node of a run."""
+        """The address of every node of a run, and of every gateway."""
         found = {"scheduler": naming.wan_address(self.index[self.wan.server_center])}
         for center in self.wan.centers:
             index = self.index[center.name]
@@ -75,6 +75,9 @@ class Layout:
             if self.has_lan(center):
                 for worker in range(center.workers):
                     found[f"{center.name}/w{worker}"] = naming.lan_address(index, worker)
+        for node in self.wan.nodes():
+            if node.role == "global":  # all of them on the gateway of their site
+                found[node.name] = found[node.center]
         return found
 
     def gateway_lines(self, center: Center) -> list[str]:

@@ -69,7 +69,12 @@ class EmulatedWan:
         self._layout = Layout(wan, naming.tag(self.run_id))
         self._rates = {link.edge: link.rate for link in wan.links}  # the latest that HTB was given
         self._stopped: dict[Edge, None] = {}  # links in an outage
-        self._homes = {place.name: self._home(place.name, place.center) for place in wan.nodes()}
+        self._homes = {  # a worker has a host of its own, all others live on the gateway
+            place.name: place.name if place.role == "worker" else place.center
+            for place in wan.nodes()
+        }
+        for gateway in wan.center_names:
+            self._homes.setdefault(gateway, gateway)
         self._processes: list[subprocess.Popen] = []
         self._fabric: Fabric | None = None
         self._state: RunState | None = None
@@ -346,10 +351,6 @@ class EmulatedWan:
         if self._fabric is None:
             raise TestbedError(f"WAN {self.wan.name} is not up; start() it first")
         return self._fabric
-
-    def _home(self, node: str, center: str) -> str:
-        """The host that a node runs on: its own for workers, else the center's gateway."""
-        return node if node in self._layout.addresses and "/" in node else center
 
     def _known(self, node: str) -> str:
         if node not in self._homes:

@@ -38,7 +38,8 @@ class NodeRoutes:
     """The routes between a run's nodes, by (source, target); each is made when it is asked for.
 
     The scheduler runs on its center's gateway host, as the local server does, so these two talk
-    without a network. A worker reaches other centers through its gateway.
+    without a network; and so do the scheduler and the global servers on a site of their own. A
+    worker reaches other centers through its gateway.
     """
 
     def __init__(self, wan: Wan, places: Places):

@@ -5,6 +5,7 @@ import pytest
 
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError
+from geojax.overlay.multigps import multigps
 from geojax.overlay.policy import Policy, deal
 from geojax.overlay.registry import OVERLAYS, build_overlay
 from geojax.overlay.sharded_star import sharded_star
@@ -19,6 +20,9 @@ OVERLAY_ROWS = {
     "star": OverlayConfig(name="star"),
     "star, root c4": OverlayConfig(name="star", root="c4"),
     "sharded star": OverlayConfig(name="sharded_star"),
+    "multigps": OverlayConfig(name="multigps", servers=2),
+    "multigps, named": OverlayConfig(name="multigps", servers=["c4", "c1", "c5"]),
+    "multigps, by key": OverlayConfig(name="multigps", servers=3, placement="geomx"),
 }
 
 
@@ -47,6 +51,47 @@ each_members = pytest.mark.parametrize("members", MEMBER_LISTS.values(), ids=MEM
 
 def plan(row, members, version=3) -> Policy:
     return build_overlay(row, CENTERS).plan(network(), members, SIZES, version)
+
+
+SITES = ("site/g0", "site/g1")
+ON_SITES = {
+    "star": OverlayConfig(name="star"),
+    "multigps": OverlayConfig(name="multigps", servers=2),
+}
+each_on_sites = pytest.mark.parametrize("row", ON_SITES.values(), ids=ON_SITES.keys())
+
+
+@each_on_sites
+@each_members
+def test_roots_on_a_site_of_their_own_do_not_contribute(row, members):
+    overlay = build_overlay(row, CENTERS, SITES)
+    for living in (SITES, SITES[1:]):
+        policy = overlay.plan(network(), (*members, *living), SIZES, 3)
+        assert policy.members == tuple(members)
+        assert policy.passive == (living if row.name == "multigps" else living[:1])
+        for tree in policy.trees:
+            assert tree.parent == dict.fromkeys(members, tree.root)
+        assert Policy.from_dict(policy.to_dict()) == policy
+    alone = overlay.plan(network(), members, SIZES, 3)
+    assert alone.passive == ()
+    assert [tree.root for tree in alone.trees] == [members[0]]
+
+
+@pytest.mark.parametrize(
+    ("servers", "members", "expected"),
+    [
+        (2, CENTERS, ["c1", "c2"]),
+        (2, CENTERS[1:], ["c2", "c3"]),  # c1 died: the next one serves
+        (9, ("c2", "c5"), ["c2", "c5"]),
+        (["c4", "c2"], CENTERS, ["c4", "c2"]),
+        (["c4", "c2"], ("c1", "c2"), ["c2"]),
+        (["c4"], ("c6", "c3"), ["c3"]),  # none is left: the first in WAN order
+    ],
+)
+def test_roots_of_multigps(servers, members, expected):
+    policy = multigps(servers=servers).plan(network(), members, SIZES, 0)
+    assert [tree.root for tree in policy.trees] == expected
+    assert policy.placement == "bytes"
 
 
 def test_every_registered_overlay_has_a_row():
@@ -152,6 +197,20 @@ def test_sharded_star_has_every_member_as_the_root_of_an_equal_share(members):
         (OverlayConfig(root="c9"), "overlay.root", "valid: c1"),
         (OverlayConfig(name="sharded_star", root="c1"), "overlay.root", "leave it out"),
         (OverlayConfig(chunk_elements=0), "overlay.chunk_elements", "at least 1"),
+        (OverlayConfig(servers=2), "overlay.servers", "take overlay=multigps"),
+        (OverlayConfig(name="multigps"), "overlay.servers", "how many"),
+        (OverlayConfig(name="multigps", servers=0), "overlay.servers", "how many"),
+        (OverlayConfig(name="multigps", servers="c1"), "overlay.servers", "list the centers"),
+        (OverlayConfig(name="multigps", servers=True), "overlay.servers", "list the centers"),
+        (OverlayConfig(name="multigps", servers=7), "overlay.servers", "6 centers"),
+        (OverlayConfig(name="multigps", servers=["c9"]), "overlay.servers", "valid: c1"),
+        (OverlayConfig(name="multigps", servers=["c1", "c1"]), "overlay.servers", "once"),
+        (OverlayConfig(name="multigps", servers=2, root="c1"), "overlay.root", "leave this out"),
+        (
+            OverlayConfig(name="multigps", servers=2, placement="byte"),
+            "overlay.placement",
+            "did you mean 'bytes'",
+        ),
     ],
 )
 def test_wrong_settings_are_refused(config, key, words):

@@ -114,3 +114,25 @@ def test_a_model_is_the_same_on_every_testbed(tmp_path: Path, testbed: str) -> N
         run(made, tmp_path / name)
         models.append((tmp_path / name / "models" / "final.npy").read_bytes())
     assert models[0] == models[1]
+
+
+@pytest.mark.parametrize("testbed", TESTBEDS)
+def test_global_servers_have_a_site_of_their_own(tmp_path: Path, testbed: str) -> None:
+    """One of two dies; whoever merges, the model is that of a star in the first center."""
+    models = []
+    for name in ("star", testbed):
+        made = config("simulated" if name == "star" else testbed)
+        made.wan = load_preset("uniform", centers=2)
+        made.testbed.faults, made.rounds, made.lan.workers = [], 15, 1
+        if name != "star":
+            made.wan.server_center, made.wan.external = "external", {"rate": 50, "rtt": 20}
+            made.overlay.name, made.overlay.servers = "multigps", 2
+            made.testbed.faults = [{"at": 0.8, "kind": "kill", "node": "external/g0"}]
+        run(made, tmp_path / name)
+        models.append((tmp_path / name / "models" / "final.npy").read_bytes())
+    assert models[0] == models[1]
+    (start,), (change,) = events(tmp_path / testbed, "start"), events(tmp_path / testbed, "epoch")
+    roots = [[tree["root"] for tree in e["policies"]["0"]["trees"]] for e in (start, change)]
+    assert roots == [["external/g0", "external/g1"], ["external/g1"]]
+    finals = events(tmp_path / testbed, "final")
+    assert sorted(event["node"] for event in finals) == ["c1", "c2"]
