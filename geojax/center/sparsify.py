@@ -2,7 +2,7 @@
 
 Same signature and same results, bit for bit, as :func:`geojax.compression.sparsify.numpy_kernel`,
 which is the one to read first. Products and sums are apart there, so no fused multiply-add can
-round differently here. One exception: XLA's CPU code may take subnormal numbers for zero.
+round differently here. One exception: XLA's CPU code takes subnormal numbers for zero.
 """
 
 from __future__ import annotations
@@ -14,9 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from geojax.center.transfer import to_host
-from geojax.compression.sparsify import Draw, Picked, pick
+from geojax.compression.sparsify import Draw, Kernel, Picked, numpy_kernel, pick
 
 _MAGNITUDE = 0x7FFFFFFF  # all bits of a float32 but its sign
+
+
+def center_kernel() -> Kernel:
+    """The kernel for this process: the compiled one on accelerators, the plain one on CPUs.
+
+    On a CPU there is nothing to move the work to, and numpy is faster at it: XLA writes into fresh
+    memory and copies most of its input (``python -m experiments.bench.codecs`` shows both).
+    """
+    return numpy_kernel if jax.default_backend() == "cpu" else jax_kernel
 
 
 def jax_kernel(
@@ -58,5 +67,5 @@ def _accumulate(
     keys = jax.lax.bitcast_convert_type(total, jnp.int32) & _MAGNITUDE
     least = jnp.int32(1)
     if sample is not None:
-        least = jnp.maximum(jax.lax.top_k(keys[sample], rank)[0][-1], 1)
+        least = jnp.maximum(jnp.sort(keys[sample])[-rank], 1)
     return decayed, total, keys >= least

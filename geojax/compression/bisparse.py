@@ -62,9 +62,9 @@ def bisparse(
     gradient clipping and the warm-up of the ratio are left out, as in GeoMX.
 
     Momentum correction is for gradients: u takes the place of the momentum of the optimizer that
-    receives them. An offered *delta* is a whole displacement already: with m it would come again
-    in the later rounds, m, m², ... of it, until 1/(1 - m) times the delta (ten times, at m = 0.9)
-    had been applied. Deltas take m = 0, which leaves plain error feedback.
+    receives them. An offered *delta* is a whole displacement already: with m, one that waits for
+    w rounds is sent as 1 + m + ... + mʷ times itself, up to 1/(1 - m), ten times at m = 0.9, and
+    overshoots. Deltas take m = 0, which leaves plain error feedback.
 
     Args:
       ratio: r, share of a large layer's elements that are sent, in (0, 1].

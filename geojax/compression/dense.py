@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from geojax.compression.codec import Codec, Ranges
+from geojax.compression.layout import check_update
 from geojax.compression.payload import as_floats, same_sizes
 
 
@@ -36,6 +37,7 @@ def _init(layers: Sequence[Any], ranges: Ranges) -> DenseState:
 
 
 def _encode(vector: np.ndarray, state: DenseState) -> tuple[list[np.ndarray], DenseState]:
+    check_update(vector, state.ranges[-1][1] if state.ranges else 0)
     return [vector[start:stop] for start, stop in state.ranges], state
 
 

@@ -41,19 +41,24 @@ class Layout(NamedTuple):
         return self.ranges[-1][1] if self.ranges else 0
 
     def check(self, vector: np.ndarray) -> None:
-        """Refuses what is no update of this layout.
+        """Refuses what is no update of this layout; see :func:`check_update`."""
+        check_update(vector, self.size)
 
-        Raises:
-          ValueError: it is not a contiguous float32 vector of the layout's size; integer leaves of
-            a model, for one, have no place in a codec.
-        """
-        if vector.dtype != np.float32 or vector.shape != (self.size,):
-            raise ValueError(
-                f"update: expected float32 of shape ({self.size},), got {vector.dtype} of shape "
-                f"{vector.shape}"
-            )
-        if not vector.flags.c_contiguous:
-            raise ValueError("update: expected contiguous elements, got a strided view")
+
+def check_update(vector: np.ndarray, size: int) -> None:
+    """Refuses what no codec can encode.
+
+    Raises:
+      ValueError: it is not a contiguous float32 vector of ``size`` elements; integer leaves of a
+        model, for one, have no place in a codec.
+    """
+    if vector.dtype != np.float32 or vector.shape != (size,):
+        raise ValueError(
+            f"update: expected float32 of shape ({size},), got {vector.dtype} of shape "
+            f"{vector.shape}"
+        )
+    if not vector.flags.c_contiguous:
+        raise ValueError("update: expected contiguous elements, got a strided view")
 
 
 def layout_of(layers: Sequence[Any], ranges: Ranges) -> Layout:

@@ -95,8 +95,9 @@ def build_codec(
     Args:
       config: which, and its settings.
       gradients: whether the offers are gradients: ``compression.momentum`` unset then means 0.9.
-        For deltas it means 0, since momentum correction would apply a delta again in every later
-        round, 1/(1 - m) times in all; see :func:`geojax.compression.bisparse.bisparse`.
+        For deltas it means 0, since momentum correction amplifies what waits, up to 1/(1 - m)
+        times, and a delta is a whole displacement; see
+        :func:`geojax.compression.bisparse.bisparse`.
       kernel: what picks elements; training processes give ``geojax.center.sparsify.jax_kernel``.
 
     Raises:
