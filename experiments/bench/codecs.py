@@ -69,7 +69,7 @@ def _codecs() -> dict[str, Codec]:
     sparse = CompressionConfig(name="bisparse")
     variants = {
         "bisparse": build_codec(sparse),
-        "  without momentum": build_codec(sparse, gradients=False),
+        "  no momentum": build_codec(sparse, gradients=False),
         "  exact": build_codec(CompressionConfig(name="bisparse", exact=True)),
         "  jitted kernel": build_codec(sparse, kernel=jax_kernel),
     }
