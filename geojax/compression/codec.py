@@ -55,3 +55,37 @@ class Codec(NamedTuple):
     combine: Callable[[Sequence[np.ndarray]], np.ndarray]
     lan: Codec | None = None
     observe: Callable[[Any, float], Any] | None = None
+
+
+def restore_state(fresh: Any, kept: Any) -> Any:
+    """A codec's state out of a checkpoint, which keeps arrays and plain values but no types.
+
+    Args:
+      fresh: the state that ``init`` gives for the same layers and chunks.
+      kept: what a checkpoint returned for a state.
+
+    Raises:
+      ValueError: the two have different structures, shapes, types or layouts.
+
+    Example:
+      >>> class Sum(NamedTuple):
+      ...     layers: tuple[str, ...]
+      ...     total: np.ndarray
+      >>> restore_state(Sum(("w",), np.zeros(2)), [["w"], np.ones(2)])
+      Sum(layers=('w',), total=array([1., 1.]))
+    """
+    if isinstance(fresh, np.ndarray):
+        if not isinstance(kept, np.ndarray) or (kept.shape, kept.dtype) != (
+            fresh.shape,
+            fresh.dtype,
+        ):
+            raise ValueError(f"codec state: expected {fresh.dtype} of shape {fresh.shape}")
+        return kept
+    if isinstance(fresh, tuple):
+        if not isinstance(kept, list | tuple) or len(kept) != len(fresh):
+            raise ValueError(f"codec state: expected {len(fresh)} parts of {type(fresh).__name__}")
+        parts = [restore_state(one, other) for one, other in zip(fresh, kept, strict=True)]
+        return type(fresh)(*parts) if hasattr(fresh, "_fields") else tuple(parts)
+    if fresh != kept:
+        raise ValueError(f"codec state: kept for {kept!r}, expected {fresh!r}")
+    return fresh

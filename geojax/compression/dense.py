@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from geojax.compression.codec import Codec, Ranges
+from geojax.compression.layout import check_update
+from geojax.compression.payload import as_floats, same_sizes
 
 
 class DenseState(NamedTuple):
@@ -35,16 +37,18 @@ def _init(layers: Sequence[Any], ranges: Ranges) -> DenseState:
 
 
 def _encode(vector: np.ndarray, state: DenseState) -> tuple[list[np.ndarray], DenseState]:
+    check_update(vector, state.ranges[-1][1] if state.ranges else 0)
     return [vector[start:stop] for start, stop in state.ranges], state
 
 
 def _decode(payload: np.ndarray) -> np.ndarray:
-    return payload.view(np.float32)
+    return as_floats(payload, np.float32, "dense")
 
 
 def _combine(payloads: Sequence[np.ndarray]) -> np.ndarray:
     if len(payloads) == 1:
         return payloads[0]
+    same_sizes([payload.nbytes for payload in payloads], "dense")
     total = np.add(_decode(payloads[0]), _decode(payloads[1]))
     for payload in payloads[2:]:
         np.add(total, _decode(payload), out=total)

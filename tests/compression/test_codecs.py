@@ -1,5 +1,7 @@
 """The conformance table of codecs: one row each, and every row meets every check."""
 
+import io
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -8,17 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geojax.center.spec import VectorSpec
+from geojax.compression.codec import restore_state
 from geojax.compression.registry import CODECS, build_codec
 from geojax.config import CompressionConfig
-from geojax.errors import ConfigError
+from geojax.errors import ConfigError, Diverged, FrameError
+from geojax.hips.checkpoint import pack, unpack
 
 LAYERS = [
     ("dense/kernel", (40, 25)),
     ("dense/bias", (25,)),
     ("out/kernel", (25, 10)),
     ("out/b", (3,)),
+    ("scale", (1,)),
+    ("empty", (0,)),
 ]
-SPEC = VectorSpec.of(LAYERS)
+SPEC = VectorSpec.of(LAYERS, [("batch_stats/mean", (25,)), ("batch_stats/count", (1,))])
 CHUNK = 300
 
 
@@ -29,15 +35,29 @@ class Row(NamedTuple):
       config: chooses it.
       lossless: decode(encode(x)) is x, bit for bit.
       error: else the largest relative error of one round trip, ‖decoded − x‖ / ‖x‖.
+      rounding: largest relative error of a sum; not 0 where sums are encoded again.
     """
 
     config: CompressionConfig
     lossless: bool
     error: float = 0.0
+    rounding: float = 0.0
 
 
+def sparse(name, **settings):
+    return CompressionConfig(name=name, ratio=0.1, bound=100, **settings)
+
+
+HALF = 2.0**-11
 CODEC_ROWS = {
     "dense": Row(CompressionConfig(name="dense"), lossless=True),
+    "fp16": Row(CompressionConfig(name="fp16"), False, HALF, HALF),
+    "bf16": Row(CompressionConfig(name="bf16"), False, 2.0**-8, 2.0**-8),
+    "bisparse": Row(sparse("bisparse"), False, 0.9),
+    "bisparse exact": Row(sparse("bisparse", exact=True, momentum=0.0), False, 0.9),
+    "bisparse of no layer": Row(CompressionConfig(name="bisparse", bound=10**6), lossless=True),
+    "mpq": Row(sparse("mpq"), False, 0.9, HALF),
+    "twobit": Row(CompressionConfig(name="twobit"), False, 0.9),
 }
 
 each_row = pytest.mark.parametrize("row", CODEC_ROWS.values(), ids=CODEC_ROWS.keys())
@@ -96,10 +116,11 @@ def test_a_wrong_name_is_refused_with_the_nearest_one():
 
 
 def test_every_codec_has_a_number_of_its_own_on_the_wire():
-    numbers = [build_codec(row.config).wire for row in CODEC_ROWS.values()]
-    names = [row.config.name for row in CODEC_ROWS.values()]
-    assert len(set(zip(numbers, names, strict=True))) == len(set(numbers)) == len(set(names))
-    assert all(0 <= number < 256 for number in numbers)
+    numbers = {
+        name: build_codec(CompressionConfig(name=name)).wire for name in set(CODECS) - HOLLOW
+    }
+    assert len(set(numbers.values())) == len(numbers)
+    assert all(0 <= number < 256 for number in numbers.values())
 
 
 @each_row
@@ -180,14 +201,16 @@ def test_decode_and_combine_leave_their_payloads_alone(row):
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_combine_is_the_float32_sum_of_the_decoded_in_the_given_order(row, count):
     codec, _ = fresh(row)
-    vectors = [vector(seed) * np.float32(10.0**seed) for seed in range(count)]
+    vectors = [vector(seed) * np.float32(2.0**seed) for seed in range(count)]
     for chunk in range(len(ranges())):
         payloads = [encoded(row, values)[chunk] for values in vectors]
         expected = codec.decode(payloads[0]).copy()
         for payload in payloads[1:]:
             expected = expected + codec.decode(payload)
         combined = codec.decode(codec.combine(payloads))
-        if codec.exact_combine:
+        if row.rounding and count > 1:
+            np.testing.assert_allclose(combined, expected, rtol=row.rounding, atol=2.0**-25)
+        elif codec.exact_combine:
             assert combined.tobytes() == expected.tobytes()
         else:
             np.testing.assert_allclose(combined, expected, rtol=max(row.error, 1e-6))
@@ -225,9 +248,150 @@ def test_sums_of_sums_equal_the_sum_where_combine_is_exact(row):
     payloads = [encoded(row, values.astype(np.float32))[1] for values in whole]
     deep = codec.combine([codec.combine(payloads[:2]), codec.combine(payloads[2:])])
     flat = codec.combine(payloads)
-    assert codec.decode(deep).tobytes() == codec.decode(flat).tobytes()
+    if row.rounding:
+        magnitude = sum(np.abs(codec.decode(payload)) for payload in payloads)
+        error = np.abs(codec.decode(deep) - codec.decode(flat))
+        assert np.all(error <= 3 * row.rounding * magnitude)
+    else:
+        assert codec.decode(deep).tobytes() == codec.decode(flat).tobytes()
 
 
 @each_row
 def test_the_same_input_gives_the_same_bytes_in_a_fresh_codec(row):
     assert as_bytes(encoded(row, vector())) == as_bytes(encoded(row, vector()))
+
+
+@each_row
+def test_any_order_and_nesting_of_additions_gives_nearly_the_same(row):
+    codec, _ = fresh(row)
+    payloads = [encoded(row, vector(seed))[0] for seed in range(3)]
+    magnitude = sum(np.abs(codec.decode(payload)) for payload in payloads)
+    wanted = codec.decode(codec.combine(payloads))
+    for one, two, three in itertools.permutations(payloads):
+        for total in (
+            codec.combine([one, two, three]),
+            codec.combine([one, codec.combine([two, three])]),
+        ):
+            error = np.abs(codec.decode(total) - wanted)
+            assert np.all(error <= (1e-6 + 3 * row.rounding) * magnitude)
+
+
+@each_row
+def test_a_single_payload_passes_through_untouched(row):
+    codec, _ = fresh(row)
+    payload = received(encoded(row, vector())[0])
+    assert codec.combine([payload]) is payload
+
+
+@each_row
+def test_the_state_is_not_modified_and_survives_a_checkpoint(row):
+    codec, state = fresh(row)
+    _, state = codec.encode(vector(0), state)
+    stream = io.BytesIO()
+    pack(stream, {"codec": state})
+    stream.seek(0)
+    restored = restore_state(fresh(row)[1], unpack(stream)["codec"])
+    ours, ours_after = codec.encode(vector(1), state)
+    theirs, theirs_after = codec.encode(vector(1), restored)
+    assert as_bytes(ours) == as_bytes(theirs)
+    assert repr(ours_after) == repr(theirs_after)
+    again, _ = codec.encode(vector(1), state)
+    assert as_bytes(again) == as_bytes(ours)
+
+
+@each_row
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", [layer.name for layer in SPEC.layers if layer.size])
+def test_what_is_not_finite_is_sent_or_refused_but_not_hidden(row, name, bad):
+    codec, state = fresh(row)
+    values = vector()
+    layer = next(one for one in SPEC.layers if one.name == name)
+    at = layer.stop - 1
+    values[at] = bad
+    error = None
+    try:
+        payloads, _ = codec.encode(values, state)
+    except Diverged as refused:
+        error = refused
+    if error is not None:
+        assert name in str(error)
+        return
+    decoded = np.concatenate([codec.decode(payload) for payload in payloads])
+    np.testing.assert_equal(decoded[at], np.float32(bad))
+    total = codec.decode(codec.combine([payloads[at // CHUNK]] * 2))
+    np.testing.assert_equal(total[at % CHUNK], np.float32(bad))
+
+
+@each_row
+@pytest.mark.parametrize(
+    ("update", "found"),
+    [
+        (np.zeros(SPEC.size - 1, np.float32), rf"got float32 of shape \({SPEC.size - 1},\)"),
+        (np.zeros(SPEC.size, np.float64), "got float64"),
+        (np.zeros(SPEC.size, np.int32), "got int32"),
+        (np.zeros((SPEC.size, 1), np.float32), "of shape"),
+        (np.zeros(2 * SPEC.size, np.float32)[::2], "strided"),
+    ],
+)
+def test_what_is_no_update_is_refused(row, update, found):
+    codec, state = fresh(row)
+    with pytest.raises(ValueError, match=f"update: expected .*{found}"):
+        codec.encode(update, state)
+
+
+@each_row
+def test_half_a_number_at_the_end_is_refused(row):
+    codec, _ = fresh(row)
+    payload = received(encoded(row, vector())[0])
+    with pytest.raises(FrameError, match=rf"{codec.name} payload"):
+        codec.decode(payload[:-1])
+
+
+@each_row
+def test_chunks_of_different_sizes_are_not_summed(row):
+    codec, _ = fresh(row)
+    payloads = encoded(row, vector())
+    with pytest.raises(FrameError, match="expected one size"):
+        codec.combine([payloads[0], payloads[-1]])
+
+
+@each_row
+@given(data=st.data())
+def test_damaged_payloads_are_refused_or_decode_to_something_small(row, data):
+    codec, _ = fresh(row)
+    payload = np.array(received(encoded(row, vector())[0]))
+    for _ in range(data.draw(st.integers(1, 3))):
+        # Most of what matters is in the first bytes.
+        last = data.draw(st.sampled_from([40, payload.size])) - 1
+        payload[data.draw(st.integers(0, last))] = data.draw(st.integers(0, 255))
+    payload = payload[: data.draw(st.integers(payload.size - 8, payload.size))]
+    try:
+        decoded = codec.decode(payload)
+    except FrameError:
+        return
+    assert decoded.dtype == np.float32
+    assert decoded.size <= 1 << 28
+
+
+@each_row
+def test_a_vector_of_nothing_has_no_payloads(row):
+    codec, _ = fresh(row)
+    payloads, _ = codec.encode(np.zeros(0, np.float32), codec.init((), ()))
+    assert payloads == []
+
+
+@each_row
+def test_a_part_of_a_model_is_a_model(row):
+    """As when every layer travels by itself: one layer, from offset 0 on."""
+    codec, _ = fresh(row)
+    spec = VectorSpec.of([("one", (1,))])
+    state = codec.init(spec.layers, spec.chunks(CHUNK))
+    (payload,), _ = codec.encode(np.array([0.5], np.float32), state)
+    assert codec.decode(payload).tolist() == [0.5]
+
+
+@each_row
+def test_a_state_of_another_layout_is_not_restored(row):
+    codec, state = fresh(row)
+    with pytest.raises(ValueError, match="codec state"):
+        restore_state(codec.init((), ()), state)

@@ -1,0 +1,120 @@
+"""Where a vector's layers and chunks lie, as codecs keep it in their state; checks of updates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from geojax.compression.codec import Ranges
+
+
+class Span(NamedTuple):
+    """A layer's place: its elements are ``vector[start:stop]``."""
+
+    name: str
+    start: int
+    stop: int
+    kind: str
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self.stop - self.start
+
+
+class Layout(NamedTuple):
+    """Layers and chunks of one vector; plain values only, so that a state holding it checkpoints.
+
+    Attributes:
+      spans: the layers in order; they tile the vector.
+      ranges: ``(start, stop)`` of each chunk; they tile it too.
+    """
+
+    spans: tuple[Span, ...]
+    ranges: tuple[tuple[int, int], ...]
+
+    @property
+    def size(self) -> int:
+        """Number of elements of the vector."""
+        return self.ranges[-1][1] if self.ranges else 0
+
+    def check(self, vector: np.ndarray) -> None:
+        """Refuses what is no update of this layout; see :func:`check_update`."""
+        check_update(vector, self.size)
+
+
+def check_update(vector: np.ndarray, size: int) -> None:
+    """Refuses what no codec can encode.
+
+    Raises:
+      ValueError: it is not a contiguous float32 vector of ``size`` elements; integer leaves of a
+        model, for one, have no place in a codec.
+    """
+    if vector.dtype != np.float32 or vector.shape != (size,):
+        raise ValueError(
+            f"update: expected float32 of shape ({size},), got {vector.dtype} of shape "
+            f"{vector.shape}"
+        )
+    if not vector.flags.c_contiguous:
+        raise ValueError("update: expected contiguous elements, got a strided view")
+
+
+def layout_of(layers: Sequence[Any], ranges: Ranges) -> Layout:
+    """The layout of a vector of ``layers`` that travels in chunks of ``ranges``.
+
+    Raises:
+      ValueError: the layers or the chunks leave a gap, overlap, or end at different elements.
+    """
+    spans = tuple(Span(one.name, one.offset, one.stop, one.kind) for one in layers)
+    layout = Layout(spans, tuple((start, stop) for start, stop in ranges))
+    _check_tiles("layers", [(span.start, span.stop) for span in spans], layout.size)
+    _check_tiles("chunks", layout.ranges, layout.size)
+    return layout
+
+
+def _check_tiles(what: str, pieces: Ranges, size: int) -> None:
+    end = 0
+    for start, stop in pieces:
+        if start != end or stop < start:
+            raise ValueError(
+                f"{what}: one lies at [{start}, {stop}), expected it to begin at {end}"
+            )
+        end = stop
+    if end != size:
+        raise ValueError(f"{what}: they end at element {end}, the vector at {size}")
+
+
+def within(spans: Sequence[tuple[int, int]], ranges: Ranges) -> Iterator[list[tuple[int, int]]]:
+    """For each chunk, the parts of ascending ``spans`` in it, counted from its start.
+
+    Neighbours are joined; both sequences are walked once.
+
+    >>> list(within([(2, 3), (3, 6), (9, 9)], [(0, 4), (4, 8), (8, 10)]))
+    [[(2, 4)], [(0, 2)], []]
+    """
+    at = 0
+    for start, stop in ranges:
+        found: list[tuple[int, int]] = []
+        while at < len(spans) and spans[at][0] < stop:
+            first, last = max(spans[at][0], start), min(spans[at][1], stop)
+            if first < last and found and found[-1][1] == first - start:
+                found[-1] = (found[-1][0], last - start)
+            elif first < last:
+                found.append((first - start, last - start))
+            if spans[at][1] > stop:
+                break  # the next chunk holds the rest
+            at += 1
+        yield found
+
+
+def gaps(runs: Sequence[tuple[int, int]], elements: int) -> list[tuple[int, int]]:
+    """What ascending, disjoint ``runs`` leave of ``elements``.
+
+    >>> gaps([(0, 2), (5, 6)], 8)
+    [(2, 5), (6, 8)]
+    """
+    edges = [0, *(edge for run in runs for edge in run), elements]
+    pairs = zip(edges[::2], edges[1::2], strict=True)
+    return [(start, stop) for start, stop in pairs if start < stop]

@@ -1,0 +1,100 @@
+"""Reading payloads: they come from the network, so every claim in them is checked before use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from geojax.errors import FrameError
+
+MOST_ELEMENTS = 1 << 28  # of one chunk: 1 GiB of float32, the wire's largest payload
+_RUN_FIELDS = 3  # start, length, bytes per element
+RUN_BYTES = 4 * _RUN_FIELDS
+
+
+def as_bytes(payload: np.ndarray) -> np.ndarray:
+    """A payload as it travels."""
+    return np.ascontiguousarray(payload).reshape(-1).view(np.uint8)
+
+
+def as_floats(payload: np.ndarray, dtype: Any, what: str) -> np.ndarray:
+    """A payload that is nothing but numbers of ``dtype``, as a view.
+
+    Raises:
+      FrameError: its length is no multiple of the number's size; names ``what``.
+    """
+    size = np.dtype(dtype).itemsize
+    if payload.nbytes % size:
+        raise FrameError(
+            f"{what} payload: expected a multiple of {size} bytes, came {payload.nbytes}"
+        )
+    return payload.view(dtype)
+
+
+def same_sizes(decoded: Sequence[int], what: str) -> None:
+    """Refuses to sum chunks of different sizes.
+
+    Raises:
+      FrameError: they differ.
+    """
+    if len(set(decoded)) > 1:
+        raise FrameError(f"{what} payloads: expected one size, came chunks of {sorted(decoded)}")
+
+
+class Reader:
+    """Takes a payload apart from its front.
+
+    Raises:
+      FrameError: from every method, if the payload is too short or claims what cannot be.
+    """
+
+    def __init__(self, payload: np.ndarray, what: str):
+        self._bytes, self._at, self._what = as_bytes(payload), 0, what
+
+    @property
+    def left(self) -> int:
+        """Bytes not taken yet."""
+        return self._bytes.size - self._at
+
+    def take(self, dtype: Any, count: int) -> np.ndarray:
+        """The next ``count`` numbers, as a view."""
+        length = np.dtype(dtype).itemsize * count
+        if length > self.left:
+            raise self.error(f"expected {length} more bytes, came {self.left}")
+        self._at += length
+        return self._bytes[self._at - length : self._at].view(dtype)
+
+    def header(self, count: int) -> list[int]:
+        """The leading numbers, of which the first is the chunk's elements."""
+        fields = self.take(np.uint32, count).tolist()
+        if fields[0] > MOST_ELEMENTS:
+            raise self.error(f"expected at most {MOST_ELEMENTS} elements, came {fields[0]}")
+        return fields
+
+    def runs(self, count: int, elements: int, widths: Sequence[int]) -> list[tuple[int, int, int]]:
+        """A table of runs as ``(start, stop, bytes per element)``, ascending and disjoint."""
+        table = self.take(np.uint32, _RUN_FIELDS * count).reshape(-1, _RUN_FIELDS).tolist()
+        end, found = 0, []
+        for start, length, width in table:
+            if start < end or not length or start + length > elements or width not in widths:
+                raise self.error(f"a run of {length} elements at {start}, {width} bytes each")
+            end = start + length
+            found.append((start, end, width))
+        return found
+
+    def end(self) -> None:
+        """Refuses what is left over."""
+        if self.left:
+            raise self.error(f"{self.left} bytes too many")
+
+    def error(self, reason: str) -> FrameError:
+        """The error of this payload."""
+        return FrameError(f"{self._what} payload: {reason}")
+
+
+def run_table(runs: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    """The bytes that :meth:`Reader.runs` reads."""
+    table = [(start, stop - start, width) for start, stop, width in runs]
+    return np.array(table, np.uint32).reshape(-1).view(np.uint8)

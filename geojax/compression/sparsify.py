@@ -1,0 +1,150 @@
+"""Which elements of a layer travel: accumulation with momentum, a sampled threshold, a budget.
+
+This is the plain kernel. ``geojax.center.sparsify`` has the same as a compiled one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+_SAMPLE_SHARE = 0.005  # of a layer's elements
+_FEWEST_ABOVE = 10  # sampled elements that are expected above the threshold, at least
+_ROUNDING = 1e-9  # 0.29 * 100 is meant to be 29
+_MAGNITUDE = np.int32(0x7FFFFFFF)  # all bits of a float32 but its sign
+
+
+class Picked(NamedTuple):
+    """What a kernel returns for a layer of N elements; fresh arrays.
+
+    Attributes:
+      decayed: m·u, what the next round's momentum starts from; float32 (N,), or (0,) if m is 0.
+      residual: v, what has not been sent yet; float32 (N,).
+      positions: of the elements that are sent, ascending int64.
+      values: these elements, float32.
+    """
+
+    decayed: np.ndarray
+    residual: np.ndarray
+    positions: np.ndarray
+    values: np.ndarray
+
+
+class Draw(NamedTuple):
+    """How a layer's threshold is found.
+
+    Attributes:
+      sample: positions whose magnitudes are looked at (int32); None: all.
+      rank: the threshold is the ``rank``-th largest of these magnitudes.
+      budget: most elements that are sent.
+    """
+
+    sample: np.ndarray | None
+    rank: int
+    budget: int
+
+
+Kernel = Callable[[np.ndarray, np.ndarray, np.ndarray, Draw, float], Picked]
+"""``(gradient, decayed, residual, draw, momentum) -> Picked``; see :func:`numpy_kernel`."""
+
+
+def budget_of(elements: int, ratio: float) -> int:
+    """K = ⌊N·r⌋, but at least 1."""
+    return max(1, math.floor(elements * ratio + _ROUNDING))
+
+
+def sample_size(elements: int, ratio: float) -> int:
+    """How many of N elements are looked at for the threshold.
+
+    ⌊0.005·N⌋ if some ten of them are among the largest r·N, else ⌊10/r⌋; at most N.
+
+    >>> sample_size(1_000_000, 0.01), sample_size(10_000, 0.01), sample_size(1280, 0.001)
+    (5000, 1000, 1280)
+    """
+    if _SAMPLE_SHARE * elements * ratio >= _FEWEST_ABOVE:
+        return math.floor(_SAMPLE_SHARE * elements)
+    return min(elements, math.floor(_FEWEST_ABOVE / ratio + _ROUNDING))
+
+
+def draw(elements: int, ratio: float, exact: bool, random: np.random.Generator) -> Draw:
+    """Draws a layer's sample, without replacement; a sample of everything is no sample."""
+    budget, size = budget_of(elements, ratio), sample_size(elements, ratio)
+    if exact or size >= elements or budget >= elements:
+        return Draw(None, budget, budget)
+    sample = random.choice(elements, size, replace=False, shuffle=False).astype(np.int32)
+    return Draw(sample, budget_of(size, ratio), budget)
+
+
+def numpy_kernel(
+    gradient: np.ndarray,
+    decayed: np.ndarray,
+    residual: np.ndarray,
+    draw: Draw,
+    momentum: float,
+) -> Picked:
+    """Accumulates one layer's gradient and picks what is sent.
+
+    u ← m·u + g,  v ← v + u,  b = the rank-th largest abs(v) of the sample; sent are the non-zero
+    elements with abs(v) ≥ b, the ``budget`` largest of them if they are more (of equal ones, those
+    of lower positions); where an element is sent, u = v = 0.
+
+    The state holds m·u rather than u: no product is then followed by a sum, which a compiler may
+    round once where numpy rounds twice. Magnitudes are compared as the integers of their bits,
+    which have the same order and put infinities, then NaN, above all numbers: these travel first
+    and stay in no residual unseen.
+
+    Args:
+      gradient: g, float32 (N,).
+      decayed: m·u of the round before, float32 (N,); (0,) if m is 0.
+      residual: v of the round before, float32 (N,).
+      draw: sample, rank and budget.
+      momentum: m.
+
+    Example:
+      >>> nothing = np.zeros(4, np.float32)
+      >>> picked = numpy_kernel(
+      ...     np.array([3.0, -4.0, 0.0, 1.0], np.float32), nothing, nothing, Draw(None, 2, 2), 0.5
+      ... )
+      >>> picked.positions, picked.values
+      (array([0, 1]), array([ 3., -4.], dtype=float32))
+      >>> picked.residual, picked.decayed
+      (array([0., 0., 0., 1.], dtype=float32), array([0. , 0. , 0. , 0.5], dtype=float32))
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is sent, not hidden
+        moved = decayed + gradient if decayed.size else gradient
+        total = residual + moved
+        decayed = moved * np.float32(momentum) if decayed.size else decayed
+    keys = magnitudes(total)
+    looked_at = keys if draw.sample is None else keys[draw.sample]
+    least = max(_largest_but(looked_at, draw.rank), 1)
+    passed = np.flatnonzero(keys >= least)
+    return pick(decayed, total, passed, draw.budget)
+
+
+def pick(decayed: np.ndarray, total: np.ndarray, passed: np.ndarray, budget: int) -> Picked:
+    """Cuts what passed the threshold to the budget, and resets what is sent, in place."""
+    if passed.size > budget:
+        keys = magnitudes(total[passed])
+        cut = _largest_but(keys, budget)
+        sent = keys > cut
+        equal = np.flatnonzero(keys == cut)
+        sent[equal[: budget - np.count_nonzero(sent)]] = True
+        passed = passed[sent]
+    values = total[passed]
+    total[passed] = 0.0
+    if decayed.size:
+        decayed[passed] = 0.0
+    return Picked(decayed, total, passed, values)
+
+
+def magnitudes(values: np.ndarray) -> np.ndarray:
+    """Integers in the order of abs(values)."""
+    return np.bitwise_and(values.view(np.int32), _MAGNITUDE)
+
+
+def _largest_but(keys: np.ndarray, rank: int) -> int:
+    """The ``rank``-th largest."""
+    return int(np.partition(keys, keys.size - rank)[keys.size - rank])
