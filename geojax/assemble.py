@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import create_task
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -266,7 +266,7 @@ class _Plan:
     def of(cls, config: RunConfig) -> _Plan:
         spec = build_spec(config)
         algorithm = build_sync(config.sync)
-        codec = build_codec(config.compression)
+        codec = _codec(config)
         stages = ()
         stops = [spec.size]
         layers = tuple(layer.size for layer in spec.layers)
@@ -277,8 +277,25 @@ class _Plan:
         first = [chunk for part in idle for chunk in part.chunks]
         order = [*first, *(chunk for chunk in range(len(ranges)) if chunk not in set(first))]
         priorities = tuple(int(place) for place in np.argsort(order))
-        lan_codec = codec.lan or codec
+        lan_codec = _lan_codec(config, codec)
         return cls(spec, stages, layers, ranges, parts, priorities, algorithm, codec, lan_codec)
+
+
+def _codec(config: RunConfig) -> Codec:
+    """What travels over the WAN."""
+    gradients = build_sync(config.sync).offer.name == "gradient"
+    if config.model.name == SYNTHETIC:
+        return build_codec(config.compression, gradients=gradients)
+    from geojax.center.sparsify import center_kernel
+
+    return build_codec(config.compression, gradients=gradients, kernel=center_kernel())
+
+
+def _lan_codec(config: RunConfig, codec: Codec) -> Codec:
+    """What travels over the LANs: what the WAN's codec says, unless the configuration does."""
+    if config.compression.lan is None:
+        return codec.lan or codec
+    return build_codec(replace(config.compression, name=config.compression.lan))
 
 
 def _worker(
@@ -366,7 +383,7 @@ def _server_node(
             held=first - 1, contributes=False,
             at_root=lambda *merged: link.merged(*merged),  # noqa: PLW0108 (made below)
         )  # fmt: skip
-        streams = plan.codec.lan is None and per == 1 and plan.algorithm.weights != "centers"
+        streams = plan.lan_codec is plan.codec and per == 1 and plan.algorithm.weights != "centers"
         link = LanDownlink(
             engines[group], plan.lan_codec, plan.parts, machine=machine,
             timeouts=config.timeouts, pass_on=wan.offer if streams else None, first=first,

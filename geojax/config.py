@@ -140,6 +140,7 @@ class CompressionConfig:
     """What travels over the WAN; each codec names the keys that it reads."""
 
     name: str = "dense"
+    lan: str | None = None  # what travels over the LANs: dense, fp16 or bf16; None: as name says
     ratio: float = 0.01  # bisparse, mpq: share of elements kept
     bound: int = 1000  # bisparse, mpq: layers of fewer elements travel whole
     momentum: float | None = None  # bisparse, mpq; None: 0.9 for gradients, 0 for deltas
@@ -224,6 +225,7 @@ class RunConfig:
     lr: float = 0.01
     eval_every_s: float = 5.0  # experiment time
     target_accuracy: float = 0.8
+    stop_at_target: bool = False  # simulated: the run ends when the target accuracy is reached
     nonfinite: str = "stop"  # or "skip": what becomes of an offer that holds NaN or infinity
     hash_every: int = 10  # rounds between two comparisons of the centers' parameters
     events: str = "round"  # "round" or "chunk": how fine events.jsonl is

@@ -118,22 +118,6 @@ def unpack(stream: IO[bytes]) -> Any:
         return _join(json.loads(archive[""].tobytes()), archive)
 
 
-def like(template: Any, kept: Any) -> Any:
-    """What :func:`unpack` gave, in the types of ``template``: records, tuples and lists.
-
-    >>> like([ResumePoint(0, 0.0)], [[3, 1.5]])
-    [ResumePoint(round=3, time=1.5)]
-    """
-    if isinstance(template, Mapping):
-        return {key: like(item, kept[key]) for key, item in template.items()}
-    if isinstance(template, list | tuple):
-        items = [like(item, value) for item, value in zip(template, kept, strict=True)]
-        if isinstance(template, list):
-            return items
-        return type(template)(*items) if hasattr(template, "_fields") else tuple(items)
-    return kept
-
-
 def _node_folder(folder: Path, node: str) -> Path:
     return folder / node.replace("/", "_")
 

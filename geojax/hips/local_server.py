@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from geojax.center.outer import OuterOptimizer
-from geojax.compression.codec import Codec
+from geojax.compression.codec import Codec, restore_state
 from geojax.config import RunConfig
-from geojax.hips.checkpoint import Checkpoints, like, pack, unpack
+from geojax.hips.checkpoint import Checkpoints, pack, unpack
 from geojax.hips.exchange import Contribution, TreeExchange, contribution_of
 from geojax.hips.links import DirectLink, LanDownlink, Total, record_round
 from geojax.hips.machine import Machine
@@ -107,7 +107,8 @@ class LocalServer:
         """Takes the state of a checkpoint; :meth:`_state` is its inverse."""
         for outer, state in zip(self._outers, kept["outer"], strict=True):
             outer.load_state(state)
-        self._codec_states = like(self._codec_states, kept["codec"])
+        pairs = zip(self._codec_states, kept["codec"], strict=True)
+        self._codec_states = [restore_state(fresh, state) for fresh, state in pairs]
         if self._worker is not None:
             self._worker.trainer.load_state(kept["trainer"])
 
