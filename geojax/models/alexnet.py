@@ -15,7 +15,6 @@ _CONVOLUTIONS = (  # features, kernel side, stride, followed by a pool
     (256, 3, 1, False),
     (256, 3, 1, True),
 )
-_HIDDEN = (4096, 4096)
 
 
 class AlexNet(StagedModule):
@@ -29,16 +28,21 @@ class AlexNet(StagedModule):
     batch and its parameters alone here.
 
     Parameters: 20,321,994 on 28 × 28 × 1 images of ten classes, 23,468,874 on 32 × 32 × 3. Weights
-    start normal after He et al. (2015), biases at zero. A stage per layer: eight, with nine tenths
-    of the bytes in the late ones and most of the work in the early ones, as P3 likes it.
+    start normal after He et al. (2015), biases at zero. A stage per layer: eight. The three
+    dense ones hold 88 % of the bytes, the convolutions do 66 % of the work.
+
+    Attributes:
+      classes: number of classes.
+      hidden: widths of the hidden dense layers.
     """
 
     classes: int = 10
+    hidden: tuple[int, ...] = (4096, 4096)
 
     @property
     def stages(self) -> int:
         """Five convolutions and three dense layers."""
-        return len(_CONVOLUTIONS) + len(_HIDDEN) + 1
+        return len(_CONVOLUTIONS) + len(self.hidden) + 1
 
     @nn.compact
     def stage(self, index: int, hidden: jax.Array, *, train: bool = False) -> jax.Array:
@@ -52,7 +56,7 @@ class AlexNet(StagedModule):
             out = nn.relu(convolution(hidden))
             return nn.max_pool(out, (2, 2), strides=(2, 2)) if pooled else out
         number = index - len(_CONVOLUTIONS)
-        features = (*_HIDDEN, self.classes)[number]
+        features = (*self.hidden, self.classes)[number]
         flat = hidden.reshape((hidden.shape[0], -1))
         out = nn.Dense(features, kernel_init=_HE, name=f"Dense_{number}")(flat)
-        return nn.relu(out) if number < len(_HIDDEN) else out
+        return nn.relu(out) if number < len(self.hidden) else out

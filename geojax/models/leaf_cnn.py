@@ -9,7 +9,6 @@ from geojax.models.staged import StagedModule
 
 _XAVIER = nn.initializers.xavier_uniform()
 _CONVOLUTIONS = (32, 64)
-_HIDDEN = 2048
 
 
 class LeafCnn(StagedModule):
@@ -20,9 +19,14 @@ class LeafCnn(StagedModule):
     the first dense layer; of ten classes (Fashion-MNIST) 6,497,162. Weights start uniform after
     Glorot and Bengio (2010), TensorFlow's default, biases at zero. A stage per convolution (with
     its pool) and per dense layer: four.
+
+    Attributes:
+      classes: number of classes.
+      hidden: width of the hidden dense layer.
     """
 
     classes: int = 62
+    hidden: int = 2048
 
     @property
     def stages(self) -> int:
@@ -39,5 +43,5 @@ class LeafCnn(StagedModule):
             return nn.max_pool(nn.relu(convolution(hidden)), (2, 2), strides=(2, 2))
         if index == len(_CONVOLUTIONS):
             flat = hidden.reshape((hidden.shape[0], -1))
-            return nn.relu(nn.Dense(_HIDDEN, kernel_init=_XAVIER, name="Dense_0")(flat))
+            return nn.relu(nn.Dense(self.hidden, kernel_init=_XAVIER, name="Dense_0")(flat))
         return nn.Dense(self.classes, kernel_init=_XAVIER, name="Dense_1")(hidden)

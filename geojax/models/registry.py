@@ -74,7 +74,7 @@ def leaf_cnn() -> ModelInfo:
 
         return LeafCnn(classes=classes)
 
-    return ModelInfo("leaf_cnn", 0.5, None, None, smallest_side=4, build=build, staged=True)
+    return ModelInfo("leaf_cnn", 0.3, None, None, smallest_side=4, build=build, staged=True)
 
 
 @MODELS.register("alexnet")
@@ -86,7 +86,7 @@ def alexnet() -> ModelInfo:
 
         return AlexNet(classes=classes)
 
-    return ModelInfo("alexnet", 1.0, None, None, smallest_side=15, build=build, staged=True)
+    return ModelInfo("alexnet", 1.5, None, None, smallest_side=15, build=build, staged=True)
 
 
 @MODELS.register("resnet18")
