@@ -60,13 +60,14 @@ class MeshTrainer:
     def load_part(self, start: int, stop: int, values: np.ndarray) -> None:
         """Sets the whole layers in [start, stop) and leaves the other buffers alone.
 
-        ``values`` is copied and may be reused at once.
+        ``values`` is copied and may be reused at once. Safe beside a :meth:`forward` or
+        :meth:`backward` of other stages in another thread: each changes only what is its own.
         """
         copied = np.array(self.spec.part(start, stop).check(values, "load_part"))
         load = self._mesh.load_part(start, stop)
         parameters, state = load(self._mesh.replicate(copied))
-        self._parameters = {**self._parameters, **parameters}
-        self._state = {**self._state, **state}
+        self._parameters.update(parameters)
+        self._state.update(state)
 
     def gradient(self) -> np.ndarray:
         """The next batch's mean gradient, then the new state; parameters stay as they are."""
@@ -89,7 +90,8 @@ class MeshTrainer:
         state, integers = self._steps().forward(
             index, self._parameters, self._state, self._integers, *batch
         )
-        self._state, self._integers = {**self._state, **state}, {**self._integers, **integers}
+        self._state.update(state)
+        self._integers.update(integers)
 
     def backward(self, index: int) -> np.ndarray:
         """The backward part of a stage; see :meth:`geojax.center.trainer.Trainer.backward`."""

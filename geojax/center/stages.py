@@ -113,11 +113,10 @@ def check_stages(config: RunConfig) -> None:
     unused = {"stages": 1, "stage_paces": None, "stage_bytes": None}
     for key, default in unused.items():
         if getattr(model, key) != default:
-            fix = f"only a synthetic model has stages as configured; leave it out, or use {_SWITCH}"
+            fix = (
+                f"only a model={SYNTHETIC} has stages as configured; leave it out for {model.name}"
+            )
             raise ConfigError(f"model.{key}", getattr(model, key), fix)
-
-
-_SWITCH = f"model={SYNTHETIC}"
 
 
 def check_p3(config: RunConfig) -> None:

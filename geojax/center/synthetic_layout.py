@@ -84,8 +84,9 @@ def stage_paces(model: ModelConfig) -> tuple[tuple[float, float], ...]:
 
 
 def _is_duration(value: object) -> bool:
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value >= 0
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    return math.isfinite(value) and float(value) >= 0
 
 
 def _list(key: str, value: object, stages: int) -> Sequence:
