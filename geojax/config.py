@@ -18,6 +18,9 @@ class ModelConfig:
     name: str = "demo_cnn"
     bytes: int = 10_000_000
     pace_s: float | None = None  # emulated duration of one step of one batch; None: model's own
+    stages: int = 1  # synthetic: parts in which it is trained under sync.p3
+    stage_paces: Any = None  # synthetic: [forward_s, backward_s] of each stage; None: equal, 1:2
+    stage_bytes: Any = None  # synthetic: bytes of each stage; None: equal
 
 
 @dataclass

@@ -33,6 +33,7 @@ class Mesh:
 
     Attributes:
       load: (vector) -> parameters, state.
+      load_part: makes such a program for a part of whole layers of the vector, [start, stop).
       vector: (parameters, state) -> vector.
       start: (parameters) -> optimizer state.
       copy: (arrays) -> the same values in new buffers.
@@ -53,6 +54,14 @@ class Mesh:
         self._optimizer = optimizer
         parallel = functools.partial(jax.pmap, axis_name=_AXIS, devices=devices)
         self.load = parallel(network.unflatten)
+
+        @functools.lru_cache
+        def load_part(start: int, stop: int) -> Any:
+            return parallel(
+                functools.partial(network.unflatten, part=network.spec.part(start, stop))
+            )
+
+        self.load_part = load_part
         self.vector = parallel(lambda parameters, state: network.flatten({**parameters, **state}))
         self.start = parallel(optimizer.init)
         self.copy = parallel(lambda arrays: jax.tree.map(jnp.copy, arrays))

@@ -10,6 +10,8 @@ import numpy as np
 
 from geojax.center.mesh import Mesh
 from geojax.center.spec import VectorSpec
+from geojax.center.staged_mesh import StagedMesh
+from geojax.center.staged_steps import StagedSteps
 from geojax.center.transfer import first_to_host, named_leaves, with_leaves
 from geojax.data.batches import BatchOrder
 from geojax.errors import Diverged
@@ -25,6 +27,7 @@ class MeshTrainer:
       order: which samples the k-th batch holds.
       vector: parameters and state to start from, float32 (spec.size,).
       integers: integer leaves to start from.
+      staged: the programs of the stages, if it will be trained stage by stage.
     """
 
     def __init__(
@@ -35,6 +38,8 @@ class MeshTrainer:
         order: BatchOrder,
         vector: np.ndarray,
         integers: dict[str, np.ndarray],
+        *,
+        staged: StagedMesh | None = None,
     ):
         self.spec: VectorSpec = mesh.network.spec
         self.samples_per_step = order.batch_size
@@ -45,18 +50,31 @@ class MeshTrainer:
         self.load(vector)
         self._integers = self._placed(integers)
         self._optimizer = mesh.start(self._parameters)
+        self._staged = None if staged is None else StagedSteps(staged)
 
     def load(self, vector: np.ndarray) -> None:
         """Sets parameters and state; ``vector`` is copied and may be reused at once."""
         copied = np.array(self.spec.check(vector, "load"))
         self._parameters, self._state = self._mesh.load(self._mesh.replicate(copied))
 
+    def load_part(self, start: int, stop: int, values: np.ndarray) -> None:
+        """Sets the whole layers in [start, stop) and leaves the other buffers alone.
+
+        ``values`` is copied and may be reused at once. Safe beside a :meth:`forward` or
+        :meth:`backward` of other stages in another thread: each changes only what is its own.
+        """
+        copied = np.array(self.spec.part(start, stop).check(values, "load_part"))
+        load = self._mesh.load_part(start, stop)
+        parameters, state = load(self._mesh.replicate(copied))
+        self._parameters.update(parameters)
+        self._state.update(state)
+
     def gradient(self) -> np.ndarray:
         """The next batch's mean gradient, then the new state; parameters stay as they are."""
         vector, self._state, self._integers, loss = self._mesh.gradient(
             self._parameters, self._state, self._integers, *self._batch()
         )
-        self._count(loss)
+        self._count(float(first_to_host(loss)))
         return first_to_host(vector)
 
     def step(self) -> None:
@@ -64,7 +82,26 @@ class MeshTrainer:
         self._parameters, self._optimizer, self._state, self._integers, loss = self._mesh.step(
             self._parameters, self._optimizer, self._state, self._integers, *self._batch()
         )
-        self._count(loss)
+        self._count(float(first_to_host(loss)))
+
+    def forward(self, index: int) -> None:
+        """The forward part of a stage; see :meth:`geojax.center.trainer.Trainer.forward`."""
+        batch = self._batch() if index == 0 else ()
+        state, integers = self._steps().forward(
+            index, self._parameters, self._state, self._integers, *batch
+        )
+        self._state.update(state)
+        self._integers.update(integers)
+
+    def backward(self, index: int) -> np.ndarray:
+        """The backward part of a stage; see :meth:`geojax.center.trainer.Trainer.backward`."""
+        steps = self._steps()
+        if index == steps.count:
+            return steps.read_state(self._state)
+        gradient = steps.backward(index, self._parameters)
+        if index == 0:
+            self._count(steps.loss)
+        return gradient
 
     def vector(self) -> np.ndarray:
         """A fresh host copy of parameters and state, float32 (spec.size,)."""
@@ -73,8 +110,10 @@ class MeshTrainer:
     def warm_up(self, *, gradient: bool = True, step: bool = True) -> None:
         """Compiles what will be called, and leaves the trainer as it was."""
         vector, state, loss = self.vector(), self.state_dict(), self.last_loss
-        if gradient:
+        if gradient and self._staged is None:
             self.gradient()
+        elif gradient:
+            self._warm_up_stages(self._steps(), vector)
         if step:
             self.step()
         self.load(vector)
@@ -100,6 +139,19 @@ class MeshTrainer:
         self._optimizer, self._integers = self._placed(optimizer), self._placed(integers)
         self.steps = int(state["steps"])
 
+    def _warm_up_stages(self, steps: StagedSteps, vector: np.ndarray) -> None:
+        for start, stop in steps.ranges:
+            self.load_part(start, stop, vector[start:stop])
+        for index in range(steps.count):
+            self.forward(index)
+        for index in reversed(range(len(steps.ranges))):
+            self.backward(index)
+
+    def _steps(self) -> StagedSteps:
+        if self._staged is None:
+            raise RuntimeError("built to train unstaged; set sync.p3 before building the trainer")
+        return self._staged
+
     def _batch(self) -> tuple[np.ndarray, np.ndarray]:
         positions = self._order(self.steps)
         return (
@@ -107,8 +159,8 @@ class MeshTrainer:
             self._mesh.split(self._labels[positions]),
         )
 
-    def _count(self, loss: jax.Array) -> None:
-        self.last_loss = float(first_to_host(loss))
+    def _count(self, loss: float) -> None:
+        self.last_loss = loss
         self.steps += 1
         if not math.isfinite(self.last_loss):
             raise Diverged(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import jax
@@ -19,7 +19,7 @@ from geojax.models.registry import build_model
 
 Arrays = dict[str, jax.Array]
 
-_PARAMETERS = "params/"  # Flax's collection of trained arrays
+PARAMETERS = "params/"  # Flax's collection of trained arrays
 
 # Random numbers for a dozen arrays are much code that runs once: optimizing it takes five times as
 # long as not to. The bits are the same.
@@ -34,6 +34,7 @@ class Network:
 
     Attributes:
       module: the Flax module; called with images and ``train``, it returns logits.
+      input_shape: (height, width, channels) of one sample.
       spec: layout of the flat vector. Arrays are laid out in the order in which the module
         creates them on its first call, which is the order of execution.
       integers: values at the start of the integer leaves.
@@ -41,7 +42,7 @@ class Network:
 
     def __init__(self, module: nn.Module, input_shape: tuple[int, ...]):
         self.module = module
-        self._input_shape = input_shape
+        self.input_shape = input_shape
         created: list[str] = []
 
         def trace(key: jax.Array) -> Arrays:
@@ -53,12 +54,12 @@ class Network:
         floats = [
             name for name in created if jnp.issubdtype(self._leaves[name].dtype, jnp.floating)
         ]
-        trained = [name for name in created if name.startswith(_PARAMETERS)]
+        trained = [name for name in created if name.startswith(PARAMETERS)]
         wrong = sorted(set(trained) - set(floats))
         if wrong:
             raise TypeError(f"parameters must be real numbers: {', '.join(wrong)}")
         self.spec = VectorSpec.of(
-            [(name.removeprefix(_PARAMETERS), self._leaves[name].shape) for name in trained],
+            [(name.removeprefix(PARAMETERS), self._leaves[name].shape) for name in trained],
             [(name, self._leaves[name].shape) for name in floats if name not in trained],
         )
         self._integer_names = [name for name in created if name not in floats]
@@ -70,7 +71,7 @@ class Network:
         def start(key: jax.Array) -> tuple[jax.Array, Arrays]:
             arrays = self._start(key)
             integers = {name: arrays.pop(name) for name in self._integer_names}
-            named = {name.removeprefix(_PARAMETERS): array for name, array in arrays.items()}
+            named = {name.removeprefix(PARAMETERS): array for name, array in arrays.items()}
             return self.flatten(named), integers
 
         with jax.default_device(host_device()):
@@ -78,18 +79,20 @@ class Network:
             vector, integers = run(jax.random.key(seed))
         return np.array(vector), {name: np.array(value) for name, value in integers.items()}
 
-    def flatten(self, arrays: Arrays) -> jax.Array:
-        """The float32 vector of parameters and state, by name."""
-        flat = [arrays[layer.name].astype(jnp.float32).reshape(-1) for layer in self.spec.layers]
-        return jnp.concatenate(flat)
+    def flatten(self, arrays: Arrays, part: VectorSpec | None = None) -> jax.Array:
+        """The float32 vector of parameters and state by name, or of a part of them."""
+        layers = (part or self.spec).layers
+        return jnp.concatenate(
+            [arrays[each.name].astype(jnp.float32).reshape(-1) for each in layers]
+        )
 
-    def unflatten(self, vector: jax.Array) -> tuple[Arrays, Arrays]:
+    def unflatten(self, vector: jax.Array, part: VectorSpec | None = None) -> tuple[Arrays, Arrays]:
         """Parameters and state of a vector; the inverse of :meth:`flatten`."""
         parameters: Arrays = {}
         state: Arrays = {}
-        for layer in self.spec.layers:
+        for layer in (part or self.spec).layers:
             trained = layer.kind == "parameter"
-            dtype = self._leaves[_PARAMETERS + layer.name if trained else layer.name].dtype
+            dtype = self._leaves[PARAMETERS + layer.name if trained else layer.name].dtype
             array = vector[layer.offset : layer.stop].reshape(layer.shape).astype(dtype)
             (parameters if trained else state)[layer.name] = array
         return parameters, state
@@ -103,15 +106,35 @@ class Network:
         labels: jax.Array,
     ) -> tuple[jax.Array, tuple[Arrays, Arrays]]:
         """Mean softmax cross entropy of a batch, and the state and integers after it."""
+        logits, changed = self.trained(parameters, state, integers, self._call, images)
+        return self.mean_loss(logits, labels), changed
+
+    def trained(
+        self,
+        parameters: Arrays,
+        state: Arrays,
+        integers: Arrays,
+        method: Callable[[Any, jax.Array], jax.Array],
+        given: jax.Array,
+    ) -> tuple[jax.Array, tuple[Arrays, Arrays]]:
+        """What a method of the module makes of ``given``, and the state and integers after it.
+
+        The arrays may be only those that the method uses.
+        """
         variables = self._variables(parameters, state, integers)
-        logits, changed = self.module.apply(
-            variables, images, train=True, mutable=self._collections
+        made, changed = self.module.apply(
+            variables, given, method=method, mutable=self._collections
         )
-        after = _flat(changed)
-        return _cross_entropy(logits, labels).mean(), (
+        after = flat_names(changed)
+        return cast(jax.Array, made), (
             {name: after[name] for name in state},
             {name: after[name] for name in integers},
         )
+
+    @staticmethod
+    def mean_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """Mean softmax cross entropy of a batch."""
+        return _cross_entropy(logits, labels).mean()
 
     def judge(
         self,
@@ -128,16 +151,21 @@ class Network:
         return right.sum(), (_cross_entropy(logits, labels) * weights).sum()
 
     def _start(self, key: jax.Array) -> Arrays:
-        images = jnp.zeros((1, *self._input_shape), jnp.float32)
-        return _flat(self.module.init(key, images, train=False))
+        images = jnp.zeros((1, *self.input_shape), jnp.float32)
+        return flat_names(self.module.init(key, images, train=False))
+
+    @staticmethod
+    def _call(module: Any, images: jax.Array) -> jax.Array:
+        return module(images, train=True)
 
     @staticmethod
     def _variables(parameters: Arrays, state: Arrays, integers: Arrays) -> dict:
-        trained = {_PARAMETERS + name: array for name, array in parameters.items()}
+        trained = {PARAMETERS + name: array for name, array in parameters.items()}
         return unflatten_dict({**trained, **state, **integers}, sep="/")
 
 
-def _flat(tree: Mapping[str, Any]) -> Arrays:
+def flat_names(tree: Mapping[str, Any]) -> Arrays:
+    """Flax's nested variables as one dictionary, in the order in which they were made."""
     return cast(Arrays, flatten_dict(tree, sep="/"))
 
 

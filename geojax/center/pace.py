@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from geojax.center.paces import build_profile
+from geojax.center.synthetic_layout import stage_paces
 from geojax.config import RunConfig
 from geojax.errors import ConfigError
 from geojax.models.registry import model_info
@@ -18,16 +19,19 @@ Pace = Callable[[int, float], float]
 def step_seconds(config: RunConfig, center: str) -> float:
     """Emulated duration of one local step of one worker of ``center``, before profiles, s.
 
-    The pace of the model (``model.pace_s``, or the model's own) times ``pace.factor`` times the
-    center's own factor (``pace.centers``, 1 if absent). It belongs to one step of the configured
-    batch, whatever its size.
+    The pace of the model (``model.pace_s``, or the sum of ``model.stage_paces``, or the model's
+    own) times ``pace.factor`` times the center's own factor (``pace.centers``, 1 if absent). It
+    belongs to one step of the configured batch, whatever its size.
 
     Raises:
-      ConfigError: one of the numbers is negative or not finite.
+      ConfigError: one of the numbers is negative or not finite, or they do not agree.
     """
     base = config.model.pace_s
+    if base is None:
+        paces = stage_paces(config.model)
+        base = math.fsum(map(math.fsum, paces)) or model_info(config.model.name).pace_s
     values = {
-        "model.pace_s": model_info(config.model.name).pace_s if base is None else base,
+        "model.pace_s": base,
         "pace.factor": config.pace.factor,
         f"pace.centers.{center}": config.pace.centers.get(center, 1.0),
     }

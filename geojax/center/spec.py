@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -84,16 +85,55 @@ class VectorSpec:
         """Number of elements of the vector."""
         return sum(layer.size for layer in self.layers)
 
-    def chunks(self, elements: int) -> tuple[tuple[int, int], ...]:
-        """Contiguous (start, stop) ranges of ``elements`` each, the last one shorter.
+    def chunks(self, elements: int, boundaries: Iterable[int] = ()) -> tuple[tuple[int, int], ...]:
+        """Contiguous (start, stop) ranges of at most ``elements`` each.
 
-        >>> VectorSpec.of([("w", (10,))]).chunks(4)
+        Args:
+          elements: size of a chunk.
+          boundaries: positions that no chunk crosses (the starts of a model's stages, say): the
+            chunks begin anew there. Only the last chunk before a boundary, or before the end, is
+            shorter than ``elements``.
+
+        >>> spec = VectorSpec.of([("w", (10,))])
+        >>> spec.chunks(4)
         ((0, 4), (4, 8), (8, 10))
+        >>> spec.chunks(4, boundaries=(5,))
+        ((0, 4), (4, 5), (5, 9), (9, 10))
+
+        Raises:
+          ValueError: a chunk would be empty, or a boundary lies outside the vector.
         """
         if elements < 1:
             raise ValueError(f"a chunk has at least one element, not {elements}")
-        starts = range(0, self.size, elements)
-        return tuple((start, min(start + elements, self.size)) for start in starts)
+        edges = sorted({0, *boundaries, self.size})
+        if edges[0] < 0 or edges[-1] > self.size:
+            raise ValueError(f"boundaries lie within 0 and {self.size}, not {edges}")
+        return tuple(
+            (start, min(start + elements, edge))
+            for begin, edge in pairwise(edges)
+            for start in range(begin, edge, elements)
+        )
+
+    def part(self, start: int, stop: int) -> VectorSpec:
+        """The layout of the whole layers in [start, stop), as a vector of its own.
+
+        >>> spec = VectorSpec.of([("w", (2, 3)), ("b", (3,))], [("mean", (3,))])
+        >>> part = spec.part(6, 12)
+        >>> [(layer.name, layer.offset) for layer in part.layers], part.parameters
+        ([('b', 0), ('mean', 3)], 3)
+
+        Raises:
+          ValueError: the range is empty, leaves the vector or cuts a layer.
+        """
+        if not 0 <= start < stop <= self.size:
+            raise ValueError(f"[{start}, {stop}) is no part of a vector of {self.size} elements")
+        inside = [layer for layer in self.layers if start < layer.stop and layer.offset < stop]
+        for layer in inside:
+            if layer.offset < start or layer.stop > stop:
+                where = f"{layer.name} at [{layer.offset}, {layer.stop})"
+                raise ValueError(f"[{start}, {stop}) cuts the layer {where}")
+        moved = tuple(replace(layer, offset=layer.offset - start) for layer in inside)
+        return VectorSpec(moved, max(0, min(stop, self.parameters) - start))
 
     def check(self, vector: np.ndarray, what: str = "vector") -> np.ndarray:
         """Returns ``vector`` if it is float32 of shape (size,).

@@ -7,27 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from geojax.center.spec import VectorSpec
+from geojax.center.stages import Turns, build_stages
+from geojax.center.synthetic_layout import synthetic_spec
 from geojax.config import RunConfig
-from geojax.errors import ConfigError
 from geojax.hollow import hollow
 
 # Gradients repeat a short random sequence. Its length is prime, so chunks of a gradient differ.
 _PERIOD = 65_537
 _LARGEST = 8  # gradients are integers in [-8, 8]: float32 sums of 2^20 of them are exact
-
-
-def synthetic_spec(config: RunConfig) -> VectorSpec:
-    """One layer of ``model.bytes`` / 4 parameters.
-
-    Raises:
-      ConfigError: ``model.bytes`` is not a positive multiple of 4.
-    """
-    size = config.model.bytes
-    if size < 4 or size % 4:
-        fix = f"use a positive multiple of 4, e.g. {max(4, -(-size // 4) * 4)}"
-        raise ConfigError("model.bytes", size, fix)
-    return VectorSpec.of([("synthetic", (size // 4,))])
 
 
 class SyntheticTrainer:
@@ -47,16 +34,38 @@ class SyntheticTrainer:
         numbers = generator.integers(-_LARGEST, _LARGEST, _PERIOD, endpoint=True)
         self._numbers = numbers.astype(np.float32)
         self._vector = np.zeros(self.spec.size, np.float32)
+        self._stages = build_stages(config)
+        self._turns = Turns(len(self._stages))
 
     def load(self, vector: np.ndarray) -> None:
         """Sets the vector; it is copied and may be reused at once."""
         self._vector = np.array(self.spec.check(vector, "load"))
 
+    def load_part(self, start: int, stop: int, values: np.ndarray) -> None:
+        """Sets the whole layers in [start, stop); ``values`` is copied."""
+        self._vector[start:stop] = self.spec.part(start, stop).check(values, "load_part")
+
     def gradient(self) -> np.ndarray:
         """The next gradient, float32 (spec.size,)."""
-        rotated = np.roll(self._numbers, -(self.steps % _PERIOD))
+        made = self._part(0, self.spec.size)
         self.steps += 1
-        return np.resize(rotated, self.spec.size)
+        return made
+
+    def forward(self, index: int) -> None:
+        """Nothing but its turn."""
+        self._turns.forward(index)
+
+    def backward(self, index: int) -> np.ndarray:
+        """The stage's part of the next gradient, the same as in :meth:`gradient`."""
+        self._turns.backward(index)
+        stage = self._stages[index]
+        made = self._part(stage.start, stage.stop)
+        self.steps += index == 0
+        return made
+
+    def _part(self, start: int, stop: int) -> np.ndarray:
+        rotated = np.roll(self._numbers, -((self.steps + start) % _PERIOD))
+        return np.resize(rotated, stop - start)
 
     def step(self) -> None:
         """Subtracts the next gradient from the vector."""
@@ -87,15 +96,32 @@ class HollowTrainer:
         self.samples_per_step = config.batch_size
         self.steps = 0
         self.last_loss = math.nan
+        self._stages = build_stages(config)
+        self._turns = Turns(len(self._stages))
 
     def load(self, vector: np.ndarray) -> None:
         """There is nothing to set but zeros."""
         self.spec.check(vector, "load")
 
+    def load_part(self, start: int, stop: int, values: np.ndarray) -> None:
+        """There is nothing to set but zeros."""
+        self.spec.part(start, stop).check(values, "load_part")
+
     def gradient(self) -> np.ndarray:
         """Zeros."""
         self.steps += 1
         return hollow(self.spec.size)
+
+    def forward(self, index: int) -> None:
+        """Nothing but its turn."""
+        self._turns.forward(index)
+
+    def backward(self, index: int) -> np.ndarray:
+        """Zeros."""
+        self._turns.backward(index)
+        stage = self._stages[index]
+        self.steps += index == 0
+        return hollow(stage.stop - stage.start)
 
     def step(self) -> None:
         """Counts the step."""

@@ -9,7 +9,9 @@ import numpy as np
 
 from geojax.center.inputs import checked, inputs_of, split_size
 from geojax.center.spec import VectorSpec
-from geojax.center.synthetic import HollowTrainer, SyntheticTrainer, synthetic_spec
+from geojax.center.stages import check_p3
+from geojax.center.synthetic import HollowTrainer, SyntheticTrainer
+from geojax.center.synthetic_layout import synthetic_spec
 from geojax.config import RunConfig
 from geojax.hollow import SIZE_ONLY, hollow
 from geojax.models.registry import SYNTHETIC, model_info
@@ -25,8 +27,15 @@ class Trainer(Protocol):
         first batch, and for a model without a loss.
       steps: batches consumed so far; batch k is a function of (seed, worker index, k) alone.
 
-    All methods return when the devices are done, so that they can be timed. ``gradient`` and
-    ``step`` raise :class:`geojax.errors.Diverged` when the loss or a gradient is not finite.
+    All methods return when the devices are done, so that they can be timed. ``gradient``, ``step``
+    and ``backward(0)`` raise :class:`geojax.errors.Diverged` when the loss or a gradient is not
+    finite.
+
+    A step can also go stage by stage (of :func:`geojax.center.stages.build_stages`, n of them
+    without ``state``): ``forward(0)`` to ``forward(n - 1)``, then ``backward(n - 1)`` to
+    ``backward(0)``, which end in the same gradient as ``gradient``. A stage's parameters may be
+    loaded from its backward part on until its next forward part. A mesh trainer does so only if it
+    was built with ``sync.p3``.
     """
 
     spec: VectorSpec
@@ -36,6 +45,38 @@ class Trainer(Protocol):
 
     def load(self, vector: np.ndarray) -> None:
         """Sets parameters and state from float32 (spec.size,), which is copied, never kept."""
+        ...
+
+    def load_part(self, start: int, stop: int, values: np.ndarray) -> None:
+        """Sets parameters and state of the whole layers in [start, stop), and nothing else.
+
+        Args:
+          start: first element in the vector.
+          stop: one past the last one.
+          values: float32 (stop - start,), which is copied, never kept.
+        """
+        ...
+
+    def forward(self, index: int) -> None:
+        """Forward part of a stage; stage 0 takes the next batch, the last one computes the loss.
+
+        ``forward(0)`` may come at any time and gives up an unfinished step, of which only the float
+        state and integer leaves of its forward parts remain.
+        """
+        ...
+
+    def backward(self, index: int) -> np.ndarray:
+        """Backward part of a stage; stage 0 ends the step (``steps``, ``last_loss``).
+
+        Returns:
+          A fresh float32 (stop - start,) of the stage: its part of the mean gradient. For stage
+          ``state``, which computes nothing and may be asked for at any time after the last forward
+          part: the value of the float state after the batch, which the trainer also keeps. What
+          others make of it must be loaded before the next ``forward(0)``.
+
+        Raises:
+          RuntimeError: it is not this part's turn.
+        """
         ...
 
     def gradient(self) -> np.ndarray:
@@ -59,7 +100,7 @@ class Trainer(Protocol):
         """Compiles what will be called, and leaves the trainer as it was.
 
         Args:
-          gradient: :meth:`gradient` will be called.
+          gradient: :meth:`gradient` will be called, or with ``sync.p3`` the staged parts.
           step: :meth:`step` will be called.
         """
         ...
@@ -97,6 +138,7 @@ def build_trainer(
     """
     if not 0 <= worker_index < worker_count:
         raise ValueError(f"worker {worker_index} of {worker_count}")
+    check_p3(config)
     if config.compression.name == SIZE_ONLY:
         return HollowTrainer(config)
     if config.model.name == SYNTHETIC:
@@ -114,8 +156,13 @@ def build_trainer(
     lr = config.lr if config.optimizer.lr is None else config.optimizer.lr
     inputs = inputs_of(config.data)
     mesh = build_mesh(config.model.name, *inputs, config.optimizer, lr, local)
+    staged = None
+    if config.sync.p3:
+        from geojax.center.staged_mesh import build_staged_mesh
+
+        staged = build_staged_mesh(config.model.name, *inputs, local)
     order = BatchOrder(len(features), config.batch_size, config.seed, worker_index)
-    return MeshTrainer(mesh, features, labels, order, *_initial(config))
+    return MeshTrainer(mesh, features, labels, order, *_initial(config), staged=staged)
 
 
 def initial_vector(config: RunConfig) -> np.ndarray:

@@ -25,6 +25,8 @@ class ModelInfo(NamedTuple):
       classes: number of classes; None: as many as the data has.
       smallest_side: fewest pixels of height and width that the layers can take.
       build: makes the Flax module for a number of classes; None: the model is no network.
+      staged: the model can be trained stage by stage, which ``sync.p3`` needs: its module is a
+        :class:`geojax.models.staged.StagedModule`, or it is no network.
     """
 
     name: str
@@ -33,6 +35,7 @@ class ModelInfo(NamedTuple):
     classes: int | None
     smallest_side: int = 1
     build: Callable[[int], nn.Module] | None = None
+    staged: bool = False
 
 
 MODELS: Registry[Callable[[], ModelInfo]] = Registry("model.name")
@@ -47,7 +50,7 @@ def demo_cnn() -> ModelInfo:
 
         return DemoCnn(classes=classes)
 
-    return ModelInfo("demo_cnn", 0.05, None, None, smallest_side=16, build=build)
+    return ModelInfo("demo_cnn", 0.05, None, None, smallest_side=16, build=build, staged=True)
 
 
 @MODELS.register("mlp")
@@ -59,7 +62,52 @@ def mlp() -> ModelInfo:
 
         return Mlp(classes=classes)
 
-    return ModelInfo("mlp", 0.01, None, None, build=build)
+    return ModelInfo("mlp", 0.01, None, None, build=build, staged=True)
+
+
+@MODELS.register("leaf_cnn")
+def leaf_cnn() -> ModelInfo:
+    """LEAF's CNN for FEMNIST; 6,603,710 parameters on 28 × 28 × 1 images of 62 classes."""
+
+    def build(classes: int) -> nn.Module:
+        from geojax.models.leaf_cnn import LeafCnn
+
+        return LeafCnn(classes=classes)
+
+    return ModelInfo("leaf_cnn", 0.3, None, None, smallest_side=4, build=build, staged=True)
+
+
+@MODELS.register("alexnet")
+def alexnet() -> ModelInfo:
+    """AlexNet for small images; 20,321,994 parameters on 28 × 28 × 1 images of ten classes."""
+
+    def build(classes: int) -> nn.Module:
+        from geojax.models.alexnet import AlexNet
+
+        return AlexNet(classes=classes)
+
+    return ModelInfo("alexnet", 1.5, None, None, smallest_side=15, build=build, staged=True)
+
+
+@MODELS.register("resnet18")
+def resnet18() -> ModelInfo:
+    """ResNet-18 with GroupNorm; 11,173,962 parameters on 32 × 32 × 3 images of ten classes."""
+    return _resnet18("resnet18", "group")
+
+
+@MODELS.register("resnet18_batchnorm")
+def resnet18_batchnorm() -> ModelInfo:
+    """ResNet-18 with BatchNorm: as many parameters, and 9,600 elements of float state."""
+    return _resnet18("resnet18_batchnorm", "batch")
+
+
+def _resnet18(name: str, norm: str) -> ModelInfo:
+    def build(classes: int) -> nn.Module:
+        from geojax.models.resnet import ResNet
+
+        return ResNet(classes=classes, norm=norm)
+
+    return ModelInfo(name, 5.0, None, None, smallest_side=8, build=build, staged=True)
 
 
 @MODELS.register("cnn_batchnorm")
@@ -71,13 +119,13 @@ def cnn_batchnorm() -> ModelInfo:
 
         return CnnBatchNorm(classes=classes)
 
-    return ModelInfo("cnn_batchnorm", 0.05, None, None, smallest_side=2, build=build)
+    return ModelInfo("cnn_batchnorm", 0.05, None, None, smallest_side=2, build=build, staged=True)
 
 
 @MODELS.register(SYNTHETIC)
 def synthetic() -> ModelInfo:
     """No network: a vector of ``model.bytes`` whose gradients are small integers."""
-    return ModelInfo(SYNTHETIC, 0.0, (), 0)
+    return ModelInfo(SYNTHETIC, 0.0, (), 0, staged=True)
 
 
 def model_info(name: str) -> ModelInfo:

@@ -128,6 +128,25 @@ def test_two_devices_train_as_one(tmp_path):
     assert not np.allclose(one["var"], two["var"], rtol=1e-4)
 
 
+STAGED_ON_TWO_DEVICES = """
+trainer = build("cnn_batchnorm", 2, sync=SyncConfig(p3=True))
+trainer.warm_up(step=False)
+start, state = trainer.vector(), trainer.state_dict()
+for index in range(3):
+    trainer.forward(index)
+staged = np.concatenate([trainer.backward(index) for index in (3, 2, 1, 0)][::-1])
+assert trainer.state_dict()["integers"] == {"['counters/batches']": 1}
+trainer.load(start)
+trainer.load_state(state)
+whole = trainer.gradient()
+np.testing.assert_allclose(staged, whole, rtol=1e-5, atol=1e-6)
+"""
+
+
+def test_stages_on_two_devices_make_the_unstaged_gradient():
+    run(TRAIN.replace("RunConfig, T", "RunConfig, SyncConfig, T") + STAGED_ON_TWO_DEVICES)
+
+
 SAME_BITS = """
 import hashlib, json
 import numpy as np
@@ -173,6 +192,7 @@ from geojax.center.evaluate import build_evaluator
 from geojax.center.optimizers import check_optimizer
 from geojax.center.outer import build_outer_optimizer
 from geojax.center.pace import step_seconds
+from geojax.center.stages import build_stages
 from geojax.center.trainer import build_spec, build_trainer, initial_vector
 from geojax.config import ModelConfig, OptimizerConfig, RunConfig
 from geojax.models.registry import MODELS, model_info
@@ -188,6 +208,15 @@ outer = build_outer_optimizer(OptimizerConfig(), 0.1, build_spec(config), synthe
 trainer.load(outer.apply(trainer.vector(), trainer.gradient()))
 trainer.warm_up()
 assert build_evaluator(config, nothing, nothing)(trainer.vector()) == {}
+config.sync.p3, config.model.stages = True, 3
+staged = build_trainer(
+    config, features=nothing, labels=nothing, worker_index=0, worker_count=1
+)
+stages = build_stages(config)
+for index in range(3):
+    staged.forward(index)
+for index in reversed(range(3)):
+    staged.load_part(stages[index].start, stages[index].stop, staged.backward(index))
 for name in MODELS:
     step_seconds(RunConfig(model=ModelConfig(name=name)), "c1")
 loaded = sorted({"jax", "jaxlib", "flax", "optax"} & set(sys.modules))

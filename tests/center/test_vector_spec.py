@@ -29,9 +29,57 @@ def test_chunks_cover_the_vector_once(size, elements):
     assert {stop - start for start, stop in chunks[:-1]} <= {elements}
 
 
-def test_chunks_have_elements():
+@given(
+    size=st.integers(1, 300),
+    elements=st.integers(1, 100),
+    boundaries=st.sets(st.integers(0, 300), max_size=5),
+)
+def test_chunks_never_cross_a_boundary(size, elements, boundaries):
+    boundaries = {each for each in boundaries if each <= size}
+    chunks = VectorSpec.of([("w", (size,))]).chunks(elements, boundaries)
+    assert [i for start, stop in chunks for i in range(start, stop)] == list(range(size))
+    for start, stop in chunks:
+        assert not any(start < boundary < stop for boundary in boundaries)
+        assert stop - start == elements or stop in boundaries | {size}
+
+
+def test_wrong_chunks_are_refused():
     with pytest.raises(ValueError, match="at least one element"):
         SPEC.chunks(0)
+    with pytest.raises(ValueError, match="within 0 and 13"):
+        SPEC.chunks(4, boundaries=(14,))
+
+
+def test_a_part_is_a_layout_of_its_own():
+    for start, stop, names, parameters in [
+        (0, 13, ["w", "b", "mean", "scale"], 9),
+        (6, 9, ["b"], 3),
+        (6, 12, ["b", "mean"], 3),
+        (9, 13, ["mean", "scale"], 0),
+    ]:
+        part = SPEC.part(start, stop)
+        assert [layer.name for layer in part.layers] == names
+        assert (part.size, part.parameters) == (stop - start, parameters)
+        vector = np.arange(13, dtype=np.float32)
+        for name, values in part.split(vector[start:stop]).items():
+            assert np.array_equal(values, SPEC.split(vector)[name])
+    assert SPEC.part(0, 13) == SPEC
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "message"),
+    [
+        (0, 7, r"\[0, 7\) cuts the layer b at \[6, 9\)"),
+        (1, 6, "cuts the layer w"),
+        (7, 8, "cuts the layer b"),
+        (6, 6, "no part of a vector of 13"),
+        (6, 14, "no part"),
+        (-1, 6, "no part"),
+    ],
+)
+def test_a_part_has_whole_layers(start, stop, message):
+    with pytest.raises(ValueError, match=message):
+        SPEC.part(start, stop)
 
 
 def test_split_and_join_are_inverse():

@@ -47,6 +47,82 @@ def test_small_models_take_any_image(name, last, shape):
     assert bias.shape == (7,)
 
 
+COLOUR = (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "parameters", "state"),
+    [
+        ("leaf_cnn", IMAGE, 62, 6_603_710, 0),  # LEAF's FEMNIST
+        ("leaf_cnn", IMAGE, 10, 6_497_162, 0),  # Fashion-MNIST
+        ("alexnet", IMAGE, 10, 20_321_994, 0),
+        ("alexnet", COLOUR, 10, 23_468_874, 0),
+        ("resnet18", IMAGE, 10, 11_172_810, 0),
+        ("resnet18", COLOUR, 10, 11_173_962, 0),
+        ("resnet18_batchnorm", COLOUR, 10, 11_173_962, 9_600),
+    ],
+)
+def test_large_models_have_the_stated_sizes(name, shape, classes, parameters, state):
+    spec = build_network(name, shape, classes).spec
+    assert (spec.parameters, spec.size) == (parameters, parameters + state)
+
+
+def test_leaf_cnn_has_the_published_layers():
+    sizes = [layer.size for layer in build_network("leaf_cnn", IMAGE, 62).spec.layers]
+    pairs = [kernel + bias for kernel, bias in zip(sizes[::2], sizes[1::2], strict=True)]
+    assert pairs == [832, 51_264, 6_424_576, 127_038]
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("leaf_cnn", IMAGE),
+        ("leaf_cnn", (4, 4, 1)),
+        ("alexnet", (15, 15, 1)),
+        ("resnet18", (8, 8, 3)),
+        ("resnet18_batchnorm", (8, 8, 3)),
+    ],
+)
+def test_large_models_map_images_to_logits(name, image):
+    import jax
+
+    network = build_network(name, image, 7)
+    shapes = jax.eval_shape(network.module.init, jax.random.key(0), np.zeros((1, *image)))
+    for train in (False, True):
+        made = jax.eval_shape(
+            lambda arrays, images, train=train: network.module.apply(
+                arrays, images, train=train, mutable=["batch_stats"] if train else False
+            ),
+            shapes,
+            np.zeros((3, *image), np.float32),
+        )
+        assert (made[0] if train else made).shape == (3, 7)
+
+
+def test_leaf_cnn_computes():
+    import jax
+
+    network = build_network("leaf_cnn", (4, 4, 1), 62)
+    parameters, _ = network.unflatten(network.initial(0)[0])
+    images = np.random.default_rng(0).random((2, 4, 4, 1), np.float32)
+    labels = np.array([0, 61])
+    loss, _ = jax.jit(network.loss)(parameters, {}, {}, images, labels)
+    assert 3 < float(loss) < 6  # log 62 = 4.1 before any training
+
+
+def test_residual_blocks_halve_the_image_between_groups():
+    shapes = {
+        layer.name: layer.shape
+        for layer in build_network("resnet18", IMAGE, 10).spec.layers
+        if "Conv_2" in layer.name
+    }
+    assert shapes == {
+        "Block_2/Conv_2/kernel": (1, 1, 64, 128),
+        "Block_4/Conv_2/kernel": (1, 1, 128, 256),
+        "Block_6/Conv_2/kernel": (1, 1, 256, 512),
+    }
+
+
 def test_layers_are_in_order_of_execution_not_of_names():
     import jax
     from flax import linen as nn
@@ -68,6 +144,8 @@ def test_too_small_images_are_refused():
     with pytest.raises(ConfigError, match=r"model\.name = 'demo_cnn'.*16 x 16.*\(8, 8, 1\)"):
         build_model("demo_cnn", (8, 8, 1), 10)
     build_network("demo_cnn", (16, 16, 1), 10)  # the smallest
+    with pytest.raises(ConfigError, match=r"15 x 15"):
+        build_model("alexnet", (14, 14, 1), 10)
 
 
 def test_a_wrong_name_names_the_nearest():
@@ -82,5 +160,8 @@ def test_the_synthetic_model_is_no_network():
 
 def test_every_model_has_a_pace():
     paces = {name: model_info(name).pace_s for name in MODELS}
-    assert paces == {"demo_cnn": 0.05, "mlp": 0.01, "cnn_batchnorm": 0.05, "synthetic": 0.0}
+    assert paces == {
+        "demo_cnn": 0.05, "mlp": 0.01, "cnn_batchnorm": 0.05, "synthetic": 0.0,
+        "leaf_cnn": 0.3, "alexnet": 1.5, "resnet18": 5.0, "resnet18_batchnorm": 5.0,
+    }  # fmt: skip
     assert all(model_info(name).name == name for name in MODELS)
