@@ -235,6 +235,10 @@ class RunConfig:
     checkpoint_every: int = 0  # rounds; 0: no checkpoint
     resume: bool = False
 
+    def rate_of(self, optimizer: OptimizerConfig) -> float:
+        """An optimizer's learning rate: its own, or the run's."""
+        return self.lr if optimizer.lr is None else optimizer.lr
+
 
 def to_dict(config: object) -> dict[str, Any]:
     """The configuration as plain JSON-ready values."""

@@ -19,7 +19,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class GeojaxError(Exception):
@@ -77,7 +77,16 @@ class ReplicaDeviation(GeojaxError):
 
 
 class Diverged(GeojaxError):
-    """A loss or a gradient is no longer finite, so training cannot go on."""
+    """A loss or a gradient is no longer finite, so training cannot go on.
+
+    Args:
+      text: what happened, and what to do.
+      layers: names of the layers that are not finite, where they are known.
+    """
+
+    def __init__(self, text: str, layers: Sequence[str] = ()):
+        super().__init__(text)
+        self.layers = tuple(layers)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from geojax.center.finite import nonfinite_layers
 from geojax.center.mesh import Mesh
 from geojax.center.spec import VectorSpec
 from geojax.center.staged_mesh import StagedMesh
@@ -74,8 +75,9 @@ class MeshTrainer:
         vector, self._state, self._integers, loss = self._mesh.gradient(
             self._parameters, self._state, self._integers, *self._batch()
         )
-        self._count(float(first_to_host(loss)))
-        return first_to_host(vector)
+        gradient = first_to_host(vector)
+        self._count(float(first_to_host(loss)), gradient)
+        return gradient
 
     def step(self) -> None:
         """One step of the inner optimizer on the next batch; returns when it is done."""
@@ -159,13 +161,16 @@ class MeshTrainer:
             self._mesh.split(self._labels[positions]),
         )
 
-    def _count(self, loss: float) -> None:
+    def _count(self, loss: float, gradient: np.ndarray | None = None) -> None:
         self.last_loss = loss
         self.steps += 1
         if not math.isfinite(self.last_loss):
+            layers = [] if gradient is None else nonfinite_layers(gradient, self.spec.layers)
+            where = f" in {', '.join(layers)}" if layers else ""
             raise Diverged(
                 f"worker {self._order.worker_index}, step {self.steps}: the loss or its gradient "
-                "is not finite; lower lr, or set optimizer.clip_norm"
+                f"is not finite{where}; lower lr, or set optimizer.clip_norm",
+                layers,
             )
 
     def _read(self, tree: Any) -> dict[str, np.ndarray]:

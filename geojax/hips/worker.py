@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from geojax.center.finite import nonfinite_layers
+from geojax.center.stages import Stage
 from geojax.errors import Diverged
 from geojax.hips.checkpoint import Checkpoints
 from geojax.hips.links import LanUplink, Uplink
@@ -35,7 +36,7 @@ class Worker:
       parts: of the vector; the stages of the model in P3.
       stages: of the model, one a part, with their shares of a step; unused with one part.
       weight: of one offer, relative to the other workers'.
-      skip: an offer that is not finite counts nothing instead of ending the run.
+      skip: a gradient that is not finite counts nothing instead of ending the run.
       machine: runs the steps.
       pace: emulated duration of a step by its number and the experiment time of its start, s.
       clock: experiment time.
@@ -47,7 +48,7 @@ class Worker:
         trainer: Any,
         algorithm: SyncAlgorithm,
         parts: Sequence[Part],
-        stages: Sequence[Any] = (),
+        stages: Sequence[Stage] = (),
         *,
         weight: float = 1.0,
         skip: bool = False,
@@ -116,10 +117,17 @@ class Worker:
             self._recorder.add("samples", self.trainer.samples_per_step)
             return result
 
-        offered = await self.algorithm.offer.collect(
-            self.trainer, self.vector, spec.parameters, steps, step
-        )
-        await self._offer(link, number, self._parts[0], offered)
+        try:
+            offered = await self.algorithm.offer.collect(
+                self.trainer, self.vector, spec.parameters, steps, step
+            )
+        except Diverged as error:
+            self._recorder.event("nonfinite", round=number, layers=list(error.layers))
+            if not self._skip:
+                raise
+            await link.offer(number, self._parts[0], np.zeros_like(self.vector), 0.0, None)
+        else:
+            await self._offer(link, number, self._parts[0], offered)
         await self._collect(link, number)
 
     # ---- a round stage by stage
@@ -146,7 +154,7 @@ class Worker:
         self._recorder.add("samples", self.trainer.samples_per_step)
 
     @property
-    def _pairs(self) -> list[tuple[Part, Any]]:
+    def _pairs(self) -> list[tuple[Part, Stage]]:
         return list(zip(self._parts, self._stages, strict=True))
 
     # ---- what both do
@@ -161,18 +169,17 @@ class Worker:
         return result
 
     async def _offer(self, link: Uplink, number: int, part: Part, values: np.ndarray) -> None:
-        weight = self.weight
         bad = [] if is_hollow(values) else nonfinite_layers(values, part.spec.layers)
         if bad:
             self._recorder.event("nonfinite", round=number, layers=bad)
-            if not self._skip:
-                raise Diverged(
-                    f"{self._recorder.node}, round {number}: not finite: {', '.join(bad)}; lower "
-                    "lr, set optimizer.clip_norm, or nonfinite=skip to go on without such offers"
-                )
-            values, weight = np.zeros_like(values), 0.0
+            raise Diverged(
+                f"{self._recorder.node}, round {number}: not finite: {', '.join(bad)}; lower lr, "
+                "or set optimizer.clip_norm",
+                bad,
+            )
         loss = float(self.trainer.last_loss)
-        await link.offer(number, part, values, weight, loss if math.isfinite(loss) else None)
+        told = loss if math.isfinite(loss) else None
+        await link.offer(number, part, values, self.weight, told)
 
     async def _load(self, link: Uplink, number: int, part: Part) -> None:
         start = self._clock()

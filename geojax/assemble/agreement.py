@@ -1,0 +1,99 @@
+"""What every training node of a run agrees on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from geojax.center.outer import OuterOptimizer, PlainSgd, build_outer_optimizer
+from geojax.center.spec import VectorSpec
+from geojax.center.stages import Stage, build_stages
+from geojax.center.trainer import build_spec
+from geojax.compression.codec import Codec
+from geojax.compression.registry import build_codec
+from geojax.config import RunConfig
+from geojax.hips.parts import Part, parts_of
+from geojax.models.registry import SYNTHETIC
+from geojax.overlay.cutting import Ranges, chunk_ranges
+from geojax.sync.algorithm import SyncAlgorithm
+from geojax.sync.registry import build_sync
+
+
+@dataclass
+class Agreement:
+    """What every training node of a run agrees on.
+
+    Attributes:
+      spec: layout of the vector.
+      stages: of the model, if it is trained layer by layer (P3); else none.
+      layers: elements of each layer.
+      ranges: the chunks.
+      parts: the pieces of the vector that are exchanged on their own.
+      priorities: of each chunk, smaller first.
+      algorithm: the synchronization algorithm.
+      codec: what travels over the WAN.
+      lan_codec: what travels over the LANs.
+    """
+
+    spec: VectorSpec
+    stages: tuple[Stage, ...]
+    layers: tuple[int, ...]
+    ranges: Ranges
+    parts: tuple[Part, ...]
+    priorities: tuple[int, ...]
+    algorithm: SyncAlgorithm
+    codec: Codec
+    lan_codec: Codec
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Agreement:
+        """What the configuration says; every node comes to the same."""
+        spec = build_spec(config)
+        algorithm = build_sync(config.sync)
+        codec = wan_codec(config)
+        stages = build_stages(config) if config.sync.p3 else ()
+        stops = [stage.stop for stage in stages] or [spec.size]
+        layers = tuple(layer.size for layer in spec.layers)
+        ranges = chunk_ranges(config.overlay, layers, stops)
+        parts = parts_of(spec, stops, ranges)
+        # Model state has no stage of its own to compute and is small: it goes first.
+        idle = [part for part, stage in zip(parts, stages, strict=False) if not stage.forward]
+        first = [chunk for part in idle for chunk in part.chunks]
+        order = [*first, *(chunk for chunk in range(len(ranges)) if chunk not in set(first))]
+        priorities = tuple(int(place) for place in np.argsort(order))
+        lan = lan_codec(config, codec)
+        return cls(spec, stages, layers, ranges, parts, priorities, algorithm, codec, lan)
+
+
+def wan_codec(config: RunConfig) -> Codec:
+    """What travels over the WAN."""
+    gradients = build_sync(config.sync).offer.name == "gradient"
+    if config.model.name == SYNTHETIC:
+        return build_codec(config.compression, gradients=gradients)
+    from geojax.center.sparsify import center_kernel
+
+    return build_codec(config.compression, gradients=gradients, kernel=center_kernel())
+
+
+def lan_codec(config: RunConfig, codec: Codec) -> Codec:
+    """What travels over the LANs: what the WAN's codec says, unless the configuration does."""
+    if config.compression.lan is None:
+        return codec.lan or codec
+    return build_codec(replace(config.compression, name=config.compression.lan))
+
+
+def build_outer(config: RunConfig, algorithm: SyncAlgorithm, spec: VectorSpec) -> OuterOptimizer:
+    """The outer optimizer.
+
+    ``outer_optimizer=auto`` stands for what the algorithm's definition has: the run's own
+    optimizer where gradients are merged, plain averaging (a step of length one) where deltas are.
+    A synthetic model is always averaged.
+    """
+    outer = config.outer_optimizer
+    synthetic = config.model.name == SYNTHETIC
+    if outer.name == "auto" and (synthetic or algorithm.outer_default == "average"):
+        return PlainSgd(1.0, spec)
+    if outer.name == "auto":
+        outer = config.optimizer
+    return build_outer_optimizer(outer, config.rate_of(outer), spec, synthetic=synthetic)

@@ -1,0 +1,123 @@
+"""What is wrong with a configuration, before any process starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from geojax.center.optimizers import check_optimizer
+from geojax.center.pace import build_pace
+from geojax.center.stages import check_p3
+from geojax.compression.registry import build_codec
+from geojax.config import RunConfig
+from geojax.data.partitions import PARTITIONS
+from geojax.errors import ConfigError, nearest
+from geojax.hips.places import WAN_GROUP, Places
+from geojax.hollow import SIZE_ONLY
+from geojax.models.registry import SYNTHETIC, model_info
+from geojax.overlay.policy import Policy
+from geojax.overlay.registry import build_overlay
+from geojax.overlay.view import NetworkView
+from geojax.selection.registry import build_selection
+from geojax.sync.algorithm import SyncAlgorithm
+from geojax.sync.registry import build_sync
+
+LAN_CODECS = ("bf16", "dense", "fp16")  # without residuals: a worker may come and go
+
+
+def check(config: RunConfig, places: Places, view: NetworkView) -> None:
+    """Finds what is wrong with a configuration before any process starts.
+
+    Raises:
+      ConfigError: names the key, the value and the fix.
+    """
+    _check_numbers(config)
+    if config.batch_size % config.testbed.devices:
+        raise ConfigError(
+            "batch_size", config.batch_size, f"must divide by testbed.devices = "
+            f"{config.testbed.devices}",
+        )  # fmt: skip
+    if config.events not in ("round", "chunk"):
+        raise ConfigError("events", config.events, "valid: round, chunk")
+    for center in config.pace.centers:
+        if center not in places.servers:
+            raise ConfigError("pace.centers", center, f"valid: {', '.join(places.servers)}")
+    check_optimizer(config.optimizer, config.rate_of(config.optimizer))
+    if config.outer_optimizer.name != "auto":
+        outer = config.outer_optimizer
+        check_optimizer(outer, config.rate_of(outer), key="outer_optimizer")
+    check_p3(config)
+    algorithm = build_sync(config.sync)
+    codec = build_codec(config.compression)
+    _check_offers(config, algorithm)
+    simulated = config.testbed.name == "simulated" and config.model.name == SYNTHETIC
+    if codec.name == SIZE_ONLY and not simulated:
+        raise ConfigError(
+            "compression.name", codec.name,
+            "moves no content: use it with testbed=simulated and model=synthetic, or "
+            "compression=dense",
+        )  # fmt: skip
+    build_selection(config.selection)
+    overlay = build_overlay(config.overlay, places.servers, places.global_servers)
+    policy = overlay.plan(view, places.groups(places.members)[WAN_GROUP], (1,), 0)
+    depth = max(_depth(policy, member) for member in policy.members)
+    if depth > 1 and not codec.exact_combine:
+        raise ConfigError(
+            "compression.name", config.compression.name,
+            f"cannot be summed exactly on the deep trees of overlay={config.overlay.name}; "
+            "use overlay=star or compression=dense",
+        )  # fmt: skip
+    if algorithm.admission.exchange != "tree":
+        raise ConfigError("sync.name", config.sync.name, "needs the server exchange")
+    for name in places.trainers:
+        build_pace(config, places.trainers, name)
+    model_info(config.model.name)
+    if config.model.name != SYNTHETIC:
+        PARTITIONS[config.partition.name]
+
+
+def _check_offers(config: RunConfig, algorithm: SyncAlgorithm) -> None:
+    """What the algorithm's offers and the codecs leave possible."""
+    if config.sync.lan_rounds != 1 and algorithm.lan_rounds == 1:
+        fix = f"sync={config.sync.name} has one; use sync=hfa or sync=hierfavg"
+        raise ConfigError("sync.lan_rounds", config.sync.lan_rounds, fix)
+    lan = config.compression.lan
+    if lan not in (None, *LAN_CODECS):
+        raise ConfigError("compression.lan", lan, nearest(str(lan), LAN_CODECS))
+    if config.nonfinite not in ("stop", "skip"):
+        raise ConfigError("nonfinite", config.nonfinite, "valid: skip, stop")
+    if config.nonfinite == "skip" and algorithm.offer.inner:
+        fix = f"sync={config.sync.name} steps locally, and such a step cannot be undone; use stop"
+        raise ConfigError("nonfinite", "skip", fix)
+    if config.nonfinite == "skip" and config.sync.p3:
+        fix = "with sync.p3 half of the gradient has left when the rest is found; use stop"
+        raise ConfigError("nonfinite", "skip", fix)
+
+
+def _check_numbers(config: RunConfig) -> None:
+    positive = {
+        "rounds": config.rounds,
+        "batch_size": config.batch_size,
+        "eval_every_s": config.eval_every_s,
+        "overlay.chunk_elements": config.overlay.chunk_elements,
+        "testbed.devices": config.testbed.devices,
+        "model.bytes": config.model.bytes,
+        "lr": config.lr,
+        **{f"timeouts.{key}": value for key, value in vars(config.timeouts).items()},
+    }
+    for key, value in positive.items():
+        if not value > 0:
+            raise ConfigError(key, value, "give a number greater than 0")
+    shares = {
+        "target_accuracy": config.target_accuracy,
+        "testbed.goodput_factor": config.testbed.goodput_factor,
+    }
+    for key, value in shares.items():
+        if not 0 < value <= 1:
+            raise ConfigError(key, value, "give a share: more than 0, at most 1")
+
+
+def _depth(policy: Policy, member: str) -> int:
+    def steps(parent: Any, node: str) -> int:
+        return 0 if node not in parent else 1 + steps(parent, parent[node])
+
+    return max(steps(tree.parent, member) for tree in policy.trees)

@@ -1,0 +1,244 @@
+"""The roles of one node, put together from the configuration."""
+
+from __future__ import annotations
+
+from asyncio import create_task
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from geojax.assemble.agreement import Agreement, build_outer
+from geojax.assemble.setup import Setup
+from geojax.center.pace import build_pace
+from geojax.center.trainer import build_trainer
+from geojax.compression.registry import build_codec
+from geojax.hips.checkpoint import START, Checkpoints
+from geojax.hips.exchange import TreeExchange
+from geojax.hips.global_server import GlobalServer
+from geojax.hips.links import DirectLink, LanDownlink, LanUplink
+from geojax.hips.local_server import LocalServer
+from geojax.hips.machine import Machine
+from geojax.hips.member import Membership
+from geojax.hips.places import SCHEDULER, WAN_GROUP
+from geojax.hips.scheduler import Scheduler
+from geojax.hips.snapshots import Snapshots
+from geojax.hips.waits import first_failure
+from geojax.hips.worker import Worker, WorkerNode
+from geojax.models.registry import SYNTHETIC
+from geojax.overlay.policy import Policy
+from geojax.overlay.registry import build_overlay
+from geojax.overlay.star import star
+from geojax.sync.algorithm import SyncAlgorithm
+from geojax.sync.registry import build_sync
+from geojax.telemetry.clock import Clock
+from geojax.telemetry.recorder import Recorder
+from geojax.telemetry.report import counters, restore
+from geojax.wire.transport import Transport
+
+
+async def run_node(
+    name: str,
+    setup: Setup,
+    *,
+    transport: Transport,
+    machine: Machine,
+    clock: Clock,
+    recorder: Recorder,
+) -> None:
+    """Runs one node from joining to the end of the run."""
+    place = setup.places.place(name)
+    if name == SCHEDULER:
+        await _scheduler(setup, transport, machine, clock, recorder).run()
+        return
+    build = {"worker": _worker_node, "server": _server_node, "global": _global_node}
+    member, role = build[place.role](name, setup, transport, machine, clock, recorder)
+    main = create_task(role, name=f"{name} main")
+    pump = create_task(member.pump(), name=f"{name} pump")
+    watch = create_task(_watch(member), name=f"{name} watch")
+    main.add_done_callback(lambda _: (pump.cancel(), watch.cancel()))
+    try:
+        await first_failure((main, pump, watch))
+    finally:
+        member.close()
+
+
+async def _watch(member: Membership) -> None:
+    await member.failed
+
+
+def _scheduler(
+    setup: Setup, transport: Transport, machine: Machine, clock: Clock, recorder: Recorder
+) -> Scheduler:
+    places = setup.places
+    overlay = build_overlay(setup.config.overlay, places.servers, places.global_servers)
+
+    def plan_lan(members: Sequence[str], sizes: Sequence[int], version: int) -> Policy:
+        return star(root=members[0]).plan(setup.view, members, sizes, version)
+
+    def plan_wan(members: Sequence[str], sizes: Sequence[int], version: int) -> Policy:
+        return overlay.plan(setup.view, members, sizes, version)
+
+    return Scheduler(
+        setup.config, places, transport=transport, machine=machine, recorder=recorder,
+        plan_wan=plan_wan, plan_lan=plan_lan, clock=clock, resume=setup.resume,
+        lan_rounds=build_sync(setup.config.sync).lan_rounds,
+    )  # fmt: skip
+
+
+def _worker(
+    name: str, setup: Setup, plan: Agreement, machine: Machine, clock: Clock, recorder: Recorder
+) -> Worker:
+    config = setup.config
+    index = setup.places.trainers.index(name)
+    features = labels = np.zeros(0, np.float32)
+    if config.model.name != SYNTHETIC:
+        mine = setup.part(name)
+        features, labels = setup.dataset().train_x[mine], setup.dataset().train_y[mine]
+    trainer = build_trainer(
+        config,
+        features=features,
+        labels=labels,
+        worker_index=index,
+        worker_count=len(setup.places.trainers),
+    )
+    inner = plan.algorithm.offer.inner
+    trainer.warm_up(gradient=not inner, step=inner)
+    return Worker(
+        trainer, plan.algorithm, plan.parts, plan.stages,
+        weight=_weight(name, setup, plan.algorithm), skip=config.nonfinite == "skip",
+        machine=machine, clock=clock, recorder=recorder,
+        pace=build_pace(config, setup.places.trainers, name),
+    )  # fmt: skip
+
+
+def _weight(name: str, setup: Setup, algorithm: SyncAlgorithm) -> float:
+    """What a worker's offers count: relative to its fellows', so that sums stay of one size."""
+    if algorithm.weights != "samples" or setup.config.model.name == SYNTHETIC:
+        return 1.0
+    sizes = {trainer: len(part) for trainer, part in setup.parts().items()}
+    return sizes[name] * len(sizes) / sum(sizes.values())
+
+
+def _worker_node(
+    name: str, setup: Setup, transport: Transport, machine: Machine, clock: Clock,
+    recorder: Recorder,
+) -> tuple[Membership, Any]:  # fmt: skip
+    config = setup.config
+    plan = Agreement.of(config)
+    worker = _worker(name, setup, plan, machine, clock, recorder)
+    group = setup.places.lan_group(setup.places.place(name).center)
+    per = plan.algorithm.lan_rounds
+    first = (setup.resume.round + 1) * per
+    engine = _engine(
+        name, group, plan, transport, machine, recorder, codec=plan.lan_codec, held=first - 1
+    )
+    member = Membership(
+        name, transport=transport, engines={group: engine}, timeouts=config.timeouts,
+        recorder=recorder, lan_rounds=per,
+    )  # fmt: skip
+    checkpoints, kept = _checkpoints(name, setup, transport, machine, recorder)
+    vector = kept["vector"] if kept else setup.initial()
+    if kept:
+        worker.trainer.load_state(kept["trainer"])
+    link = LanUplink(
+        engine, plan.lan_codec, plan.parts, timeouts=config.timeouts, clock=clock,
+        recorder=recorder, lan_rounds=per,
+    )  # fmt: skip
+    node = WorkerNode(
+        worker, vector, link=link, member=member, machine=machine, clock=clock,
+        checkpoints=checkpoints, first=first,
+    )  # fmt: skip
+    return member, node.run()
+
+
+def _server_node(
+    name: str, setup: Setup, transport: Transport, machine: Machine, clock: Clock,
+    recorder: Recorder,
+) -> tuple[Membership, Any]:  # fmt: skip
+    config = setup.config
+    plan = Agreement.of(config)
+    per, held = plan.algorithm.lan_rounds, setup.resume.round
+    wan = _engine(name, WAN_GROUP, plan, transport, machine, recorder, codec=plan.codec, held=held)
+    engines = {WAN_GROUP: wan}
+    link: DirectLink | LanDownlink = DirectLink()
+    worker = None
+    if setup.places.workers(name):
+        group = setup.places.lan_group(name)
+        first = (held + 1) * per
+        engines[group] = _engine(
+            name, group, plan, transport, machine, recorder, codec=plan.lan_codec,
+            held=first - 1, contributes=False,
+            at_root=lambda *merged: link.merged(*merged),  # noqa: PLW0108 (made below)
+        )  # fmt: skip
+        streams = plan.lan_codec is plan.codec and per == 1 and plan.algorithm.weights != "centers"
+        link = LanDownlink(
+            engines[group], plan.lan_codec, plan.parts, machine=machine,
+            timeouts=config.timeouts, pass_on=wan.offer if streams else None, first=first,
+        )  # fmt: skip
+    else:
+        worker = _worker(name, setup, plan, machine, clock, recorder)
+    member = Membership(
+        name, transport=transport, engines=engines, timeouts=config.timeouts, recorder=recorder,
+        lan_rounds=per,
+    )  # fmt: skip
+    checkpoints, kept = _checkpoints(name, setup, transport, machine, recorder)
+    snapshots = Snapshots(
+        config.eval_every_s, setup.evaluator(), recorder=recorder, machine=machine,
+        folder=setup.models, evaluated=setup.evaluated(),
+    )  # fmt: skip
+    server = LocalServer(
+        config, plan.algorithm, kept["vector"] if kept else setup.initial(), plan.parts,
+        outers=[build_outer(config, plan.algorithm, part.spec) for part in plan.parts],
+        codec=plan.codec, wan=wan, link=link, worker=worker, member=member, machine=machine,
+        clock=clock, recorder=recorder, snapshots=snapshots, checkpoints=checkpoints,
+        first=held + 1,
+    )  # fmt: skip
+    if kept:
+        server.load(kept)
+        snapshots.due(setup.resume.time)
+    return member, server.run()
+
+
+def _global_node(
+    name: str, setup: Setup, transport: Transport, machine: Machine, clock: Clock,
+    recorder: Recorder,
+) -> tuple[Membership, Any]:  # fmt: skip
+    """A global server on a site of its own; it loads no model, and so no JAX."""
+    config = setup.config
+    codec = build_codec(config.compression)  # to sum with it, nothing else
+    engine = TreeExchange(
+        name, WAN_GROUP, sizes=(), transport=transport, codec=codec, machine=machine,
+        recorder=recorder, contributes=False, held=setup.resume.round,
+    )  # fmt: skip
+    member = Membership(
+        name, transport=transport, engines={WAN_GROUP: engine}, timeouts=config.timeouts,
+        recorder=recorder,
+    )  # fmt: skip
+    return member, GlobalServer(member=member, clock=clock).run()
+
+
+def _checkpoints(
+    name: str, setup: Setup, transport: Transport, machine: Machine, recorder: Recorder
+) -> tuple[Checkpoints, dict[str, Any]]:
+    """A node's checkpoints, and the state to go on from (empty at the start of a run)."""
+    checkpoints = Checkpoints(
+        setup.checkpoints, name, setup.config.checkpoint_every,
+        counters=lambda: counters(recorder, transport, machine),
+    )  # fmt: skip
+    if setup.resume == START:
+        return checkpoints, {}
+    _, kept = checkpoints.read(setup.resume.round)
+    restore(kept["counters"], recorder, transport, machine)
+    return checkpoints, kept
+
+
+def _engine(
+    name: str, group: int, plan: Agreement, transport: Transport, machine: Machine,
+    recorder: Recorder, **options: Any,
+) -> TreeExchange:  # fmt: skip
+    sizes = [stop - start for start, stop in plan.ranges]
+    return TreeExchange(
+        name, group, sizes=sizes, transport=transport, machine=machine, recorder=recorder,
+        priorities=plan.priorities, layers=plan.layers, **options,
+    )  # fmt: skip

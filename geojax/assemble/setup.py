@@ -1,0 +1,90 @@
+"""What all nodes of a run know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geojax.center.trainer import initial_vector
+from geojax.config import RunConfig
+from geojax.data.dataset import Dataset, load_dataset
+from geojax.data.partitions import partition
+from geojax.hips.checkpoint import START, ResumePoint
+from geojax.hips.places import Places
+from geojax.hollow import is_hollow
+from geojax.models.registry import SYNTHETIC
+from geojax.overlay.view import NetworkView
+
+
+@dataclass
+class Setup:
+    """What all nodes of a run know, and what nodes of one process share (data, evaluator).
+
+    Attributes:
+      config: the run.
+      places: all nodes.
+      view: the WAN as the scheduler believes it to be.
+      models: folder of the final model, and of models that wait for evaluation.
+      inline: evaluate at once, while the clock stands still (simulation).
+      checkpoints: folder of the nodes' checkpoints.
+      resume: where the run goes on, if it continues a broken one.
+    """
+
+    config: RunConfig
+    places: Places
+    view: NetworkView
+    models: Path
+    checkpoints: Path
+    inline: bool = False
+    resume: ResumePoint = START
+    _cache: dict[str, Any] = field(default_factory=dict)
+
+    def dataset(self) -> Dataset:
+        """The data set, loaded once per process."""
+        return self._once("dataset", lambda: load_dataset(self.config.data))
+
+    def train_samples(self) -> int:
+        """Size of the training set."""
+        return len(self.dataset().train_y)
+
+    def part(self, name: str) -> np.ndarray:
+        """Indices of the training samples that trainer ``name`` holds."""
+        return self.parts()[name]
+
+    def parts(self) -> dict[str, np.ndarray]:
+        """The same for all trainers."""
+        config = self.config
+        labels = self.dataset().train_y
+        seed = config.seed if config.partition.seed is None else config.partition.seed
+        return self._once(
+            "parts", lambda: partition(config.partition, labels, self.places.trainers, seed)
+        )
+
+    def initial(self) -> np.ndarray:
+        """The initial vector: the same in every process, from the run's seed."""
+        vector = self._once("initial", lambda: initial_vector(self.config))
+        return vector if is_hollow(vector) else vector.copy()
+
+    def evaluator(self) -> Callable[[np.ndarray], dict[str, float]] | None:
+        """Accuracy and loss of a vector on the test set; None for a synthetic model."""
+        if self.config.model.name == SYNTHETIC:
+            return None
+        from geojax.center.evaluate import build_evaluator
+
+        data = self.dataset()
+        return self._once(
+            "evaluator", lambda: build_evaluator(self.config, data.test_x, data.test_y)
+        )
+
+    def evaluated(self) -> set[float] | None:
+        """Grid points whose model has been evaluated; None where models wait for the end."""
+        return self._once("evaluated", set) if self.inline else None
+
+    def _once(self, key: str, make: Callable[[], Any]) -> Any:
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
