@@ -17,15 +17,27 @@ class Grants:
       rounds: rounds of the run.
       max_time_s: experiment time after which no round should start; None: no limit.
       first: number of the first round of this run; more than 0 when it continues another.
+      since: round, and experiment time of its start, from which on the pace is counted; for a
+        member that comes back and has not made the rounds before.
     """
 
-    def __init__(self, rounds: int, max_time_s: float | None, *, first: int = 0):
-        self._rounds, self._max_time = rounds, max_time_s
+    def __init__(
+        self,
+        rounds: int,
+        max_time_s: float | None,
+        *,
+        first: int = 0,
+        since: tuple[int, float] = (0, 0.0),
+    ):
+        self._rounds, self._max_time, self._since = rounds, max_time_s, since
         self.until = min(rounds, first + (_AHEAD if max_time_s is None else _FIRST))
         self.final = self.until == rounds
 
     def extend(self, held: int, now: float) -> None:
         """Extends the grant, knowing that round ``held`` is the highest that anyone holds.
+
+        (Of those for whom the grant is: all members, or where they go at paces of their own, the
+        nodes of one center.)
 
         With a time limit the grant reaches half of the rounds that, at the pace so far, are left
         before it, and at least one; after the limit it becomes final.
@@ -33,15 +45,16 @@ class Grants:
         if self.final:
             return
         done = held + 1
+        begun, at = self._since
         if self._max_time is None:
             until = done + _AHEAD
         elif now >= self._max_time:
             self.final = True
             return
-        elif done == 0 or now <= 0:
+        elif done <= begun or now <= at:
             return
         else:
-            left = (self._max_time - now) / (now / done)
+            left = (self._max_time - now) / ((now - at) / (done - begun))
             until = done + max(1, min(_AHEAD, int(left / 2)))
         self.until = max(self.until, min(until, self._rounds))
         self.final = self.until == self._rounds

@@ -18,6 +18,11 @@ done           member → scheduler     I hold the last granted round
 end            scheduler → members    everybody is done
 expelled       scheduler → member     the run goes on without you
 =============  =====================  ============================================================
+
+Where centers exchange with global servers at paces of their own (*independent*), every center has
+rounds and a grant of its own: then no round is run again when the membership changes, nobody's
+parameters are compared, and the global servers stay where they are (see
+:func:`geojax.overlay.keep_roots.keep_roots`).
 """
 
 from __future__ import annotations
@@ -35,6 +40,7 @@ from geojax.hips.grants import Grants
 from geojax.hips.machine import Machine
 from geojax.hips.places import WAN_GROUP, Places
 from geojax.hips.waits import wait_for
+from geojax.overlay.keep_roots import keep_roots
 from geojax.overlay.policy import Policy
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder
@@ -44,6 +50,7 @@ from geojax.wire.transport import Lost, Received, Transport
 log = logging.getLogger("geojax.scheduler")
 Planner = Callable[[Sequence[str], Sequence[int], int], Policy]
 CONTROL_PRIORITY = -1  # before every chunk
+_AT_A_PACE = ("server", "worker")  # roles that make rounds
 _LEAD_S = 0.5  # from the start message to experiment time 0
 
 
@@ -60,6 +67,7 @@ class Scheduler:
       plan_lan: the same for a center's group.
       clock: experiment time.
       resume: where the run goes on, if it continues a broken one.
+      independent: centers go at paces of their own, see the module's docstring.
     """
 
     def __init__(
@@ -74,6 +82,7 @@ class Scheduler:
         plan_lan: Planner,
         clock: Clock,
         resume: ResumePoint = START,
+        independent: bool = False,
     ):
         self._config, self._places, self._transport = config, places, transport
         self._machine, self._recorder = machine, recorder
@@ -93,7 +102,11 @@ class Scheduler:
         self._changing = False
         self._ended = False
         self._policies: dict[int, Policy] = {}
-        self._grants = Grants(config.rounds, config.max_time_s, first=resume.round + 1)
+        self._independent = independent
+        self._first = resume.round + 1
+        self._grants = self._new_grants(self._first)
+        self._grants_of: dict[str, Grants] = {}  # by center, where they are independent
+        self._highest = resume.round  # round that anyone ever held
         self._resume_time = resume.time
         self._all_joined: asyncio.Future[None] = self._loop.create_future()
         self._finished: asyncio.Future[None] = self._loop.create_future()
@@ -150,8 +163,7 @@ class Scheduler:
                 "start",
                 epoch=self.epoch,
                 policies={str(g): p.to_dict() for g, p in self._policies_of(name).items()},
-                until=self._grants.until,
-                final=self._grants.final,
+                **self._granted(name),
                 at=now + _LEAD_S,
                 time=self._resume_time,
             )
@@ -220,11 +232,16 @@ class Scheduler:
             self._all_joined.set_result(None)
 
     def _on_heartbeat(self, name: str, body: Mapping[str, Any]) -> None:
-        self._held[name] = max(self._held.get(name, -1), int(body["held"]))
+        self._note_held(name, max(self._held.get(name, -1), int(body["held"])))
+        if self._independent:
+            if self._places.place(name).role in _AT_A_PACE:
+                self._grants_for(name).extend(self._held[name], self._clock())
+            self._say(name, "beat", **self._granted(name), progress=sum(self._held.values()))
+            return
         self._grants.extend(max(self._held.values()), self._clock())
         for number, digest in body.get("digests", ()):
             self._compare(name, int(number), str(digest))
-        self._say(name, "beat", until=self._grants.until, final=self._grants.final)
+        self._say(name, "beat", **self._granted(name))
 
     def _on_complaint(self, name: str, body: Mapping[str, Any]) -> None:
         """A connection ended. If its peer lives on, what was on its way is sent again."""
@@ -239,7 +256,7 @@ class Scheduler:
         self._loop.call_later(self._config.timeouts.dead, again)
 
     def _on_done(self, name: str, body: Mapping[str, Any]) -> None:
-        self._held[name] = int(body["held"])
+        self._note_held(name, int(body["held"]))
         self._done.add(name)
         self._check_end()
 
@@ -365,11 +382,16 @@ class Scheduler:
         """Ends the change: who holds the last round sends it, everything later runs again."""
         if epoch != self.epoch:
             return
-        self._policies = self._plan()
+        before, self._policies = self._policies, self._plan()
+        if self._independent:
+            self._keep_servers(before[WAN_GROUP])
         held: dict[int, int] = {}
         source: dict[int, str] = {}
         lacking: dict[int, list[str]] = {}
         for group, policy in self._policies.items():
+            if self._independent and group == WAN_GROUP:
+                held[group], source[group], lacking[group] = self._highest, "", []
+                continue
             reports = {
                 name: self._reports[name][group]
                 for name in policy.members
@@ -400,8 +422,7 @@ class Scheduler:
                     name,
                     "start",
                     **fields,
-                    until=self._grants.until,
-                    final=self._grants.final,
+                    **self._granted(name),
                     at=self._loop.time(),
                     time=self._clock(),
                 )
@@ -416,13 +437,52 @@ class Scheduler:
         )  # fmt: skip
         self._check_end()
 
+    def _keep_servers(self, before: Policy) -> None:
+        """Leaves shards where they are, and has who comes back go on behind everyone."""
+        policy = self._policies[WAN_GROUP]
+        rounds = {name: self._reports[name][WAN_GROUP] for name in before.members
+                  if name in policy.members and name not in self._stateless}  # fmt: skip
+        self._highest = max(self._highest, *rounds.values(), -1)
+        self._policies[WAN_GROUP] = keep_roots(
+            before, policy, self._sizes(),
+            holding=[name for name in self._alive if name not in self._stateless], fresh=rounds,
+        )  # fmt: skip
+        for name in self._stateless:
+            if self._places.place(name).role == "server":
+                self._grants_of[name] = self._new_grants(self._highest + 1, self._clock())
+
     # ---- helpers
 
-    def _plan(self) -> dict[int, Policy]:
+    def _new_grants(self, first: int, now: float | None = None) -> Grants:
+        """Grants from round ``first`` on; with ``now``, of a center that begins with it then."""
+        since = (0, 0.0) if now is None else (first, now)
+        return Grants(self._config.rounds, self._config.max_time_s, first=first, since=since)
+
+    def _grants_for(self, name: str) -> Grants:
+        """A member's grants: those of all, or where they are independent those of its center."""
+        if not self._independent:
+            return self._grants
+        center = self._places.place(name).center
+        if center not in self._grants_of:
+            self._grants_of[center] = self._new_grants(self._first)
+        return self._grants_of[center]
+
+    def _granted(self, name: str) -> dict[str, Any]:
+        grants = self._grants_for(name)
+        return {"until": grants.until, "final": grants.final}
+
+    def _note_held(self, name: str, held: int) -> None:
+        self._held[name] = held
+        self._highest = max(self._highest, held)
+
+    def _sizes(self) -> list[int]:
+        """Elements of each chunk."""
         elements = next(iter(self._elements.values()))
         step = self._config.overlay.chunk_elements
-        sizes = [min(step, elements - at) for at in range(0, elements, step)]
-        version = self.epoch
+        return [min(step, elements - at) for at in range(0, elements, step)]
+
+    def _plan(self) -> dict[int, Policy]:
+        sizes, version = self._sizes(), self.epoch
         return {
             group: (self._plan_wan if group == WAN_GROUP else self._plan_lan)(
                 members, sizes, version

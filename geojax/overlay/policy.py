@@ -24,12 +24,14 @@ class Policy:
     """Immutable; a new plan is a new version. Members are listed in their fixed order.
 
     ``members`` contribute. A tree may be rooted at a node that is none of them: a global server on
-    a site of its own, which only merges.
+    a site of its own, which only merges. ``placement`` says which tree each chunk takes; empty:
+    they are dealt by the trees' shares, see :func:`placed`.
     """
 
     version: int
     members: tuple[str, ...]
     trees: tuple[Tree, ...]
+    placement: tuple[int, ...] = ()
 
     @property
     def passive(self) -> tuple[str, ...]:
@@ -39,7 +41,7 @@ class Policy:
 
     def to_dict(self) -> dict[str, object]:
         """JSON/msgpack-ready form."""
-        return {
+        values: dict[str, object] = {
             "version": self.version,
             "members": list(self.members),
             "trees": [
@@ -47,6 +49,9 @@ class Policy:
                 for tree in self.trees
             ],
         }
+        if self.placement:
+            values["placement"] = list(self.placement)
+        return values
 
     @staticmethod
     def from_dict(values: Mapping) -> Policy:
@@ -55,7 +60,8 @@ class Policy:
             Tree(tree["root"], dict(map(tuple, tree["parent"])), tree["share"])
             for tree in values["trees"]
         )
-        return Policy(values["version"], tuple(values["members"]), trees)
+        placement = tuple(values.get("placement", ()))
+        return Policy(values["version"], tuple(values["members"]), trees, placement)
 
 
 def deal(trees: Sequence[Tree], sizes: Sequence[int]) -> tuple[int, ...]:
@@ -81,3 +87,12 @@ def deal(trees: Sequence[Tree], sizes: Sequence[int]) -> tuple[int, ...]:
         dealt[best] += size
         placed.append(best)
     return tuple(placed)
+
+
+def placed(policy: Policy, sizes: Sequence[int]) -> tuple[int, ...]:
+    """The index of its tree for every chunk: where the policy places it, else as it is dealt.
+
+    >>> placed(Policy(0, ("a",), (Tree("a", {}), Tree("b", {})), (1, 1)), [10, 10])
+    (1, 1)
+    """
+    return policy.placement or deal(policy.trees, sizes)
