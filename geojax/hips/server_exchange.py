@@ -382,7 +382,7 @@ class ServerExchange:
             groups.setdefault((origin, pulled.version, history), []).append(chunk)
         for (origin, version, history), chunks in groups.items():
             values = [self._floats(chunk) for chunk in chunks]
-            self._host.add(chunks, values, version, dict(history))
+            self._host.add(chunks, values, version, dict(history), everyone=not before)
             if origin is not None:
                 log.warning(
                     "%s: goes on for %s with chunks %s from version %d; later updates of them are "

@@ -100,7 +100,7 @@ class Shard:
     def answered(self, center: str) -> None:
         """Notes that ``center`` goes on from the present parameters: its backup, if one is needed.
 
-        A center without one (it has pulled from a server that died since) is not compensated.
+        A center without one (it has pulled from a server that died since) is not compensated for.
         """
         if self._compensation is not None and self._compensation.needs_backup:
             self._backups[center] = self.vector

@@ -121,15 +121,26 @@ class ShardHost:
         self,
         chunks: Sequence[int],
         values: Sequence[np.ndarray],
-        version: int = 0,
-        applied: Mapping[str, int] | None = None,
-    ) -> HostedShard:
-        """Hosts some more chunks, as a shard of their own."""
-        known = {name: n for name, n in (applied or {}).items() if name in self._members}
+        version: int,
+        applied: Mapping[str, int],
+        *,
+        everyone: bool = False,
+    ) -> None:
+        """Hosts some more chunks, as a shard of their own.
+
+        Args:
+          chunks: their indices.
+          values: their elements.
+          version: how many pushes these contain.
+          applied: for each center the last of its rounds that they contain.
+          everyone: all centers go on from just these values: it is the start of the run.
+        """
+        known = {name: n for name, n in applied.items() if name in self._members}
         shard = HostedShard(self._make_shard(chunks, values, version), known, self._bound)
         self._hosted.update(dict.fromkeys(chunks, shard))
+        for name in self._members if everyone else ():
+            shard.shard.answered(name)
         self.tell(shard)
-        return shard
 
     def tell(self, shard: HostedShard) -> None:
         """Tells the watcher that ``shard`` is hosted here."""
