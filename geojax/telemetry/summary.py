@@ -86,6 +86,13 @@ def summarize(
         summary["blocking_share"] = sum(waiting) / len(waiting)
         if max(busy) > 0:
             summary["balance"] = sum(busy) / len(busy) / max(busy)
+    stale = [event["staleness"] for event in events if event["event"] == "applied"]
+    if stale:
+        summary["staleness"] = {
+            "mean": float(np.mean(stale)),
+            "p95": float(np.percentile(stale, 95)),
+            "max": max(stale),
+        }
     if train_samples and samples:
         summary["wan_bytes_per_epoch"] = summary["wan_bytes"] * train_samples / samples
     if evaluations:

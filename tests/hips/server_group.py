@@ -1,4 +1,4 @@
-"""A group of server exchanges on virtual time, and MixedSync as a plain loop to compare them with."""
+"""A group of server exchanges on virtual time, and MixedSync as a plain loop beside it."""
 
 import asyncio
 import random

@@ -42,6 +42,10 @@ def launched(policy, *, rounds=ROUNDS, pause=2.0, gradient=count_both, **options
     return group
 
 
+def launched_with(roots, **options):
+    return launched(policy_of(roots), servers=servers_of(roots), work=0.5, **options)
+
+
 def lineage(group, chunk, server):
     """The pushes that a shard contains at the end, by its server and those before it."""
     moves = [e for e in group.of("shard_moved") if chunk in e["chunks"]]
@@ -79,7 +83,7 @@ def servers_of(roots):
 )  # fmt: skip
 def test_a_new_epoch_loses_nothing_and_counts_nothing_twice(roots, bound, seed, changes):
     async def main():
-        group = launched(policy_of(roots), servers=servers_of(roots), bound=bound, seed=seed, work=0.5)  # fmt: skip
+        group = launched_with(roots, bound=bound, seed=seed)
         for at in changes:
             await asyncio.sleep(at)
             group.change()
@@ -172,7 +176,7 @@ def test_when_a_server_dies_its_shard_goes_on_from_what_its_successor_pulled(
     bound, seed, at, roots
 ):
     async def main():
-        group = launched(policy_of(roots), servers=servers_of(roots), bound=bound, seed=seed, work=0.5)  # fmt: skip
+        group = launched_with(roots, bound=bound, seed=seed)
         await asyncio.sleep(at)
         group.kill(roots[0])
         await asyncio.sleep(5)
