@@ -41,7 +41,7 @@ from geojax.hips.machine import Machine
 from geojax.hips.places import WAN_GROUP, Places
 from geojax.hips.waits import wait_for
 from geojax.overlay.keep_roots import keep_roots
-from geojax.overlay.policy import Policy
+from geojax.overlay.policy import Policy, placed
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
@@ -444,7 +444,7 @@ class Scheduler:
                   if name in policy.members and name not in self._stateless}  # fmt: skip
         self._highest = max(self._highest, *rounds.values(), -1)
         self._policies[WAN_GROUP] = keep_roots(
-            before, policy, self._sizes(),
+            before, policy, self._sizes(), placed,
             holding=[name for name in self._alive if name not in self._stateless], fresh=rounds,
         )  # fmt: skip
         for name in self._stateless:

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,7 +57,18 @@ class _Round:
 
     own: dict[int, Contribution] = field(default_factory=dict)  # kept until all is answered
     results: dict[int, Contribution] = field(default_factory=dict)
-    whole: asyncio.Future[list[Contribution]] | None = None
+    asked: dict[range, asyncio.Future[list[Contribution]]] = field(default_factory=dict)
+
+    def give_out(self) -> None:
+        """Gives out everything that was asked for and is here."""
+        for chunks, wanted in self.asked.items():
+            if not wanted.done() and all(chunk in self.results for chunk in chunks):
+                wanted.set_result([self.results[chunk] for chunk in chunks])
+
+    @property
+    def given(self) -> int:
+        """Number of chunks whose results have been given out."""
+        return sum(len(chunks) for chunks, wanted in self.asked.items() if wanted.done())
 
 
 class ServerExchange:
@@ -79,8 +90,10 @@ class ServerExchange:
       bound: the staleness bound in rounds; None: none.
       contributes: false for a global server that is no center.
       held: the last round that is done, when a run continues a broken one.
+      priorities: of each chunk, smaller first; by default its index.
 
     Attributes:
+      on_held: called with the number of a round when the last of its parameters are here.
       held: a center's last whole round; of a server that is no center the highest one applied.
     """
 
@@ -101,6 +114,7 @@ class ServerExchange:
         bound: int | None = None,
         contributes: bool = True,
         held: int = -1,
+        priorities: Sequence[int] = (),
     ):
         self.me, self.group, self.sizes = me, group, tuple(part.size for part in values)
         self.epoch, self._held = -1, held
@@ -110,6 +124,8 @@ class ServerExchange:
             codec=codec, answers=answers, make_shard=make_shard, machine=machine,
             recorder=recorder, bound=bound, answer=self._answer,
         )  # fmt: skip
+        self._priorities = tuple(priorities) or range(len(self.sizes))
+        self.on_held: Callable[[int], None] = lambda _: None
         self.policy: Policy | None = None
         self._frozen = True
         self._early: list[tuple[str, Message]] = []
@@ -154,11 +170,18 @@ class ServerExchange:
 
         A center that comes back waits for the round that it was told to skip to.
         """
+        return await self.ask(number, range(len(self.sizes)))
+
+    def ask(self, number: int, chunks: range) -> asyncio.Future[list[Contribution]]:
+        """The parameters of some chunks after a round, once they are here.
+
+        The round is held when all of them are here and somebody has asked for each.
+        """
         entry = self._round(number)
-        if entry.whole is None:
-            entry.whole = asyncio.get_running_loop().create_future()
+        if chunks not in entry.asked:
+            entry.asked[chunks] = asyncio.get_running_loop().create_future()
             self._check_whole(number)
-        return await entry.whole
+        return entry.asked[chunks]
 
     def missing(self, number: int) -> str:
         """Says what a round still waits for, and from whom."""
@@ -297,7 +320,7 @@ class ServerExchange:
             contributors=contribution.contributors, payload=contribution.payload,
             body={"base": base},
         )  # fmt: skip
-        self._transport.send(home, message, priority=chunk)
+        self._transport.send(home, message, priority=self._priorities[chunk])
 
     def _send_again(self) -> None:
         """What was not answered before the epoch changed, whole for every server that owes some."""
@@ -310,6 +333,11 @@ class ServerExchange:
                     self._note(home, self.held, "begin")
         for number in sorted(n for n in self._rounds if n > self.held):
             entry = self._rounds[number]
+            if entry.given:
+                raise GeojaxError(
+                    f"{self.me}: the membership changed when round {number} was applied in part, "
+                    "layer by layer; run it without sync.p3 to survive that"
+                )
             owing = {
                 home
                 for chunk, home in enumerate(self._homes)
@@ -353,12 +381,12 @@ class ServerExchange:
 
     def _check_whole(self, number: int) -> None:
         entry = self._round(number)
-        if len(entry.results) < len(self.sizes) or entry.whole is None or entry.whole.done():
-            return
-        self._held, self._returning = number, False
-        for old in [n for n in self._rounds if n <= number]:
-            del self._rounds[old]
-        entry.whole.set_result([entry.results[chunk] for chunk in range(len(self.sizes))])
+        entry.give_out()
+        if entry.given == len(self.sizes):
+            self._held, self._returning = number, False
+            self.on_held(number)
+            for old in [n for n in self._rounds if n <= number]:
+                del self._rounds[old]
 
     # ---- a global server's work
 
@@ -415,7 +443,7 @@ class ServerExchange:
             Kind.RESULT, number, chunk, codec=self._answers.wire, weight=1.0, contributors=1,
             payload=pulled.payload, body={"version": pulled.version, "applied": pulled.applied},
         )  # fmt: skip
-        self._transport.send(center, message, priority=chunk)
+        self._transport.send(center, message, priority=self._priorities[chunk])
 
     def _floats(self, chunk: int) -> np.ndarray:
         """What this member has of a chunk: the initial elements, or what it pulled last."""

@@ -72,7 +72,8 @@ class Shard:
 
         Args:
           center: whose it is.
-          offers: for every chunk the decoded sum of weight·offer and the sum of the weights.
+          offers: for every chunk the decoded sum of weight·offer and the sum of the weights. Where
+            that is 0, nobody had anything finite to offer, and the push changes nothing.
           living: number of centers that take part.
 
         Returns:
@@ -81,7 +82,7 @@ class Shard:
         self.version += 1
         total = join([values for values, _ in offers])
         self.spec.check(total, f"push of {center}")
-        if is_hollow(total):
+        if is_hollow(total) or not all(weight for _, weight in offers):
             return self.vector
         merge, split = self._algorithm.merge.merge, self.spec.parameters
         mean = np.concatenate([merge(values, weight) for values, weight in offers])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from geojax.errors import GeojaxError
-from geojax.overlay.policy import Policy, Tree, placed
+from geojax.overlay.policy import Policy, Tree
 from geojax.overlay.star import star_tree
 
 
@@ -13,6 +13,7 @@ def keep_roots(
     before: Policy,
     planned: Policy,
     sizes: Sequence[int],
+    place: Callable[[Policy, Sequence[int]], Sequence[int]],
     *,
     holding: Collection[str],
     fresh: Mapping[str, int],
@@ -28,21 +29,24 @@ def keep_roots(
       before: the policy so far; its trees and those of ``planned`` are stars.
       planned: the new one.
       sizes: elements of each chunk.
+      place: which tree of a policy each chunk takes.
       holding: the living nodes that have what they held under ``before``.
       fresh: the centers that have parameters, in member order, with their last whole rounds.
 
     Raises:
       GeojaxError: chunks are left without a root, and no center has parameters.
 
-    >>> both = Policy(0, ("a", "b"), (Tree("a", {"b": "a"}), Tree("b", {"a": "b"})), (0, 1))
+    >>> from geojax.overlay.policy import placed
+    >>> both = Policy(0, ("a", "b"), (Tree("a", {"b": "a"}), Tree("b", {"a": "b"})))
     >>> alone = Policy(1, ("a", "b"), (Tree("b", {"a": "b"}),))
-    >>> policy = keep_roots(both, alone, [9, 9], holding=("a", "b"), fresh={"a": 3, "b": 3})
-    >>> [tree.root for tree in policy.trees], policy.placement
+    >>> fresh = {"a": 3, "b": 3}
+    >>> policy = keep_roots(both, alone, [9, 9], placed, holding=("a", "b"), fresh=fresh)
+    >>> [tree.root for tree in policy.trees], policy.fixed
     (['a', 'b'], (0, 1))
     """
     freshest = max(fresh, key=fresh.__getitem__, default=None)
     homes: list[str] = []
-    for was, will in zip(placed(before, sizes), placed(planned, sizes), strict=True):
+    for was, will in zip(place(before, sizes), place(planned, sizes), strict=True):
         home, next_home = before.trees[was].root, planned.trees[will].root
         if home not in holding:
             home = next_home if next_home in fresh else freshest
@@ -60,5 +64,5 @@ def keep_roots(
         Tree(root, star_tree(root, planned.members).parent, elements[root] / sum(sizes))
         for root in roots
     )
-    placement = tuple(roots.index(home) for home in homes)
-    return Policy(planned.version, planned.members, trees, placement)
+    fixed = tuple(roots.index(home) for home in homes)
+    return Policy(planned.version, planned.members, trees, fixed=fixed)

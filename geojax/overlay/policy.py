@@ -24,14 +24,14 @@ class Policy:
     """Immutable; a new plan is a new version. Members are listed in their fixed order.
 
     ``members`` contribute. A tree may be rooted at a node that is none of them: a global server on
-    a site of its own, which only merges. ``placement`` says which tree each chunk takes; empty:
-    they are dealt by the trees' shares, see :func:`placed`.
+    a site of its own, which only merges. ``fixed`` says which tree each chunk takes; empty: it is
+    dealt by the trees' shares, see :func:`placed`.
     """
 
     version: int
     members: tuple[str, ...]
     trees: tuple[Tree, ...]
-    placement: tuple[int, ...] = ()
+    fixed: tuple[int, ...] = ()
 
     @property
     def passive(self) -> tuple[str, ...]:
@@ -49,8 +49,8 @@ class Policy:
                 for tree in self.trees
             ],
         }
-        if self.placement:
-            values["placement"] = list(self.placement)
+        if self.fixed:
+            values["fixed"] = list(self.fixed)
         return values
 
     @staticmethod
@@ -60,8 +60,8 @@ class Policy:
             Tree(tree["root"], dict(map(tuple, tree["parent"])), tree["share"])
             for tree in values["trees"]
         )
-        placement = tuple(values.get("placement", ()))
-        return Policy(values["version"], tuple(values["members"]), trees, placement)
+        fixed = tuple(values.get("fixed", ()))
+        return Policy(values["version"], tuple(values["members"]), trees, fixed=fixed)
 
 
 def deal(trees: Sequence[Tree], sizes: Sequence[int]) -> tuple[int, ...]:
@@ -90,9 +90,9 @@ def deal(trees: Sequence[Tree], sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def placed(policy: Policy, sizes: Sequence[int]) -> tuple[int, ...]:
-    """The index of its tree for every chunk: where the policy places it, else as it is dealt.
+    """The index of its tree for every chunk: where the policy fixes it, else as it is dealt.
 
-    >>> placed(Policy(0, ("a",), (Tree("a", {}), Tree("b", {})), (1, 1)), [10, 10])
+    >>> placed(Policy(0, ("a",), (Tree("a", {}), Tree("b", {})), fixed=(1, 1)), [10, 10])
     (1, 1)
     """
-    return policy.placement or deal(policy.trees, sizes)
+    return policy.fixed or deal(policy.trees, sizes)

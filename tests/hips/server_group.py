@@ -12,7 +12,7 @@ from geojax.hips.exchange import Contribution
 from geojax.hips.server_exchange import ServerExchange
 from geojax.hips.shard import shard_maker
 from geojax.overlay.keep_roots import keep_roots
-from geojax.overlay.policy import Policy, Tree
+from geojax.overlay.policy import Policy, Tree, placed
 from geojax.overlay.star import star_tree
 from geojax.sync.mixed_sync import mixed_sync
 from geojax.telemetry.recorder import Recorder
@@ -23,7 +23,7 @@ __all__ = ["ServerGroup", "plain_loop", "pull_to", "run_virtual", "stars"]
 def stars(members, *roots, version=0, placement=()):
     """One star around each root."""
     trees = tuple(Tree(r, star_tree(r, members).parent, 1 / len(roots)) for r in roots)
-    return Policy(version, tuple(members), trees, tuple(placement))
+    return Policy(version, tuple(members), trees, fixed=tuple(placement))
 
 
 def pull_to(center, number, parameters):
@@ -147,7 +147,9 @@ class ServerGroup:
             members = [name for name in self.centers if name in living]
             fresh = {name: self[name].held for name in members if name in old}
             planned = stars(members, members[0], version=epoch)
-            self.policy = keep_roots(self.policy, planned, self.sizes, holding=old, fresh=fresh)
+            self.policy = keep_roots(
+                self.policy, planned, self.sizes, placed, holding=old, fresh=fresh
+            )
             highest = max(self[name].held for name in old)
             for name in living:
                 loop.call_later(self.rng.uniform(0, spread), go_on, name, self.policy, highest)

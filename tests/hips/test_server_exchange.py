@@ -186,6 +186,25 @@ def test_pushes_queue_and_are_applied_in_the_order_of_arrival():
     run_virtual(main())
 
 
+def test_parts_are_given_out_as_they_come_and_held_is_told_once():
+    async def main():
+        group = ServerGroup(("c1", "c2"), SIZES, slowest=0.01)
+        group.begin(stars(group.centers, "c1", "c2", placement=(0, 0, 1)))
+        told = []
+        group["c2"].on_held = told.append
+        first, rest = group["c2"].ask(0, range(2)), group["c2"].ask(0, range(2, 3))
+        group["c2"].offer(0, 2, Contribution(np.ones(2, np.float32), 1.0, 1))
+        assert rest.done()
+        for chunk in (0, 1):
+            group["c2"].offer(0, chunk, Contribution(np.ones(SIZES[chunk], np.float32), 1.0, 1))
+        assert not first.done()
+        assert told == []
+        assert [part.payload.size for part in await first] == [2, 3]
+        assert (told, group["c2"].held) == ([0], 0)
+
+    run_virtual(main())
+
+
 # ---- the staleness bound
 
 

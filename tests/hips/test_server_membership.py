@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from server_group import ServerGroup, count, pull_to, run_virtual, stars
 
 from geojax.errors import GeojaxError
+from geojax.hips.exchange import Contribution
 from geojax.sync.mixed_sync import mixed_sync
 from geojax.wire.message import Kind
 
@@ -189,7 +190,7 @@ def test_when_a_server_dies_its_shard_goes_on_from_what_its_successor_pulled(
             assert event["origin"] == roots[0]
         living = [name for name in THREE if name not in group.dead]
         for chunk in (0, 1):
-            home = group.policy.trees[group.policy.placement[chunk]].root
+            home = group.policy.trees[group.policy.fixed[chunk]].root
             pushes = lineage(group, chunk, home)
             assert len(pushes) == len(set(pushes)), "nothing counts twice"
             found = counted(group.model(), chunk)
@@ -368,6 +369,20 @@ def test_a_server_without_parameters_is_refused(name):
             group["c3"].skip_to(4)
         with pytest.raises(GeojaxError, match=f"{name} is to hold chunk 0, but has no parameters"):
             group[name].resume(1, stars(THREE, name, version=1))
+
+    run_virtual(main())
+
+
+def test_a_round_that_was_given_out_in_part_cannot_be_answered_again():
+    async def main():
+        group = ServerGroup(("c1", "c2"), SIZES, slowest=0.01)
+        group.begin(stars(group.centers, "c1", "c2", placement=(0, 1)))
+        for chunk in (0, 1):
+            group["c1"].ask(0, range(chunk, chunk + 1))
+            payload = np.ones(4, np.float32)
+            group["c1"].offer(0, chunk, Contribution(payload, 1.0, 1))
+        with pytest.raises(GeojaxError, match=r"c1: the membership changed .* without sync\.p3"):
+            group["c1"].resume(1, stars(group.centers, "c1", "c2", placement=(0, 1), version=1))
 
     run_virtual(main())
 

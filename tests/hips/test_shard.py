@@ -180,6 +180,14 @@ def test_a_push_of_the_wrong_length_is_refused_and_its_center_named():
         shard_of().apply("c2", [(np.zeros(9, np.float32), 1.0)], 1)
 
 
+def test_a_push_of_no_weight_changes_nothing_but_the_version():
+    shard = shard_of(compensation="adaptive")
+    push(shard, "c1", np.full(10, np.nan, np.float32), weight=0.0)
+    assert shard.vector.tolist() == start().tolist()
+    assert shard.version == 1
+    assert not shard.state_dict()["compensation"]["mean_square"].any()
+
+
 def test_a_shard_of_sizes_only_counts_versions():
     make = shard_maker(mixed_sync(), RANGES, PARAMETERS, sgd())
     shard = make((0, 1), [hollow(4), hollow(4)], 0)
