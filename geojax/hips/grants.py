@@ -6,7 +6,7 @@ barrier per round. The same mechanism ends a run: a grant that is final is never
 
 from __future__ import annotations
 
-_AHEAD = 64  # rounds granted ahead when time does not limit the run
+AHEAD = 64  # rounds granted ahead when time does not limit the run
 _FIRST = 2  # rounds granted before the first one was timed; they may outlast the time limit
 
 
@@ -19,6 +19,7 @@ class Grants:
       first: number of the first round of this run; more than 0 when it continues another.
       since: round, and experiment time of its start, from which on the pace is counted; for a
         member that comes back and has not made the rounds before.
+      ahead: most rounds granted ahead. They may outlast the time limit when the pace changes.
     """
 
     def __init__(
@@ -28,9 +29,11 @@ class Grants:
         *,
         first: int = 0,
         since: tuple[int, float] = (0, 0.0),
+        ahead: int = AHEAD,
     ):
-        self._rounds, self._max_time, self._since = rounds, max_time_s, since
-        self.until = min(rounds, first + (_AHEAD if max_time_s is None else _FIRST))
+        self._rounds, self._max_time = rounds, max_time_s
+        self._since, self._ahead = since, ahead
+        self.until = min(rounds, first + (ahead if max_time_s is None else _FIRST))
         self.final = self.until == rounds
 
     def extend(self, held: int, now: float) -> None:
@@ -47,7 +50,7 @@ class Grants:
         done = held + 1
         begun, at = self._since
         if self._max_time is None:
-            until = done + _AHEAD
+            until = done + self._ahead
         elif now >= self._max_time:
             self.final = True
             return
@@ -55,6 +58,6 @@ class Grants:
             return
         else:
             left = (self._max_time - now) / ((now - at) / (done - begun))
-            until = done + max(1, min(_AHEAD, int(left / 2)))
+            until = done + max(1, min(self._ahead, int(left / 2)))
         self.until = max(self.until, min(until, self._rounds))
         self.final = self.until == self._rounds

@@ -36,7 +36,7 @@ from typing import Any
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError, ReplicaDeviation
 from geojax.hips.checkpoint import START, ResumePoint
-from geojax.hips.grants import Grants
+from geojax.hips.grants import AHEAD, Grants
 from geojax.hips.machine import Machine
 from geojax.hips.places import WAN_GROUP, Places
 from geojax.hips.waits import wait_for
@@ -50,6 +50,7 @@ from geojax.wire.transport import Lost, Received, Transport
 log = logging.getLogger("geojax.scheduler")
 Planner = Callable[[Sequence[str], Sequence[int], int], Policy]
 CONTROL_PRIORITY = -1  # before every chunk
+_AHEAD_ALONE = 8  # rounds granted ahead to one center while time limits the run
 _AT_A_PACE = ("server", "worker")  # roles that make rounds
 _LEAD_S = 0.5  # from the start message to experiment time 0
 
@@ -456,7 +457,10 @@ class Scheduler:
     def _new_grants(self, first: int, now: float | None = None) -> Grants:
         """Grants from round ``first`` on; with ``now``, of a center that begins with it then."""
         since = (0, 0.0) if now is None else (first, now)
-        return Grants(self._config.rounds, self._config.max_time_s, first=first, since=since)
+        rounds, limit = self._config.rounds, self._config.max_time_s
+        # A bound on staleness makes a fast center wait, until slow ones have ended and it rushes.
+        ahead = _AHEAD_ALONE if self._independent and limit is not None else AHEAD
+        return Grants(rounds, limit, first=first, since=since, ahead=ahead)
 
     def _grants_for(self, name: str) -> Grants:
         """A member's grants: those of all, or where they are independent those of its center."""

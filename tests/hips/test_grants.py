@@ -61,6 +61,13 @@ def test_who_comes_back_is_granted_rounds_by_its_own_pace_only():
     assert grants.until == 502 + 9
 
 
+def test_no_more_rounds_are_granted_ahead_than_are_wanted():
+    grants = Grants(1000, 100.0, ahead=8)
+    grants.extend(9, 1.0)
+    assert grants.until == 10 + 8
+    assert Grants(1000, None, ahead=8).until == 8
+
+
 moments = st.lists(
     st.tuples(st.integers(-1, 400), st.floats(-1, 300, allow_nan=False)), max_size=30
 )
