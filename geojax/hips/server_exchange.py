@@ -93,6 +93,7 @@ class ServerExchange:
       priorities: of each chunk, smaller first; by default its index.
 
     Attributes:
+      answers: decodes the results of rounds.
       on_held: called with the number of a round when the last of its parameters are here.
       held: a center's last whole round; of a server that is no center the highest one applied.
     """
@@ -118,7 +119,7 @@ class ServerExchange:
     ):
         self.me, self.group, self.sizes = me, group, tuple(part.size for part in values)
         self.epoch, self._held = -1, held
-        self._transport, self._codec, self._answers = transport, codec, answers
+        self._transport, self._codec, self.answers = transport, codec, answers
         self._recorder, self._contributes = recorder, contributes
         self._host = ShardHost(
             codec=codec, answers=answers, make_shard=make_shard, machine=machine,
@@ -440,7 +441,7 @@ class ServerExchange:
             self._on_answer(number, chunk, pulled)
             return
         message = self._message(
-            Kind.RESULT, number, chunk, codec=self._answers.wire, weight=1.0, contributors=1,
+            Kind.RESULT, number, chunk, codec=self.answers.wire, weight=1.0, contributors=1,
             payload=pulled.payload, body={"version": pulled.version, "applied": pulled.applied},
         )  # fmt: skip
         self._transport.send(center, message, priority=self._priorities[chunk])
@@ -449,7 +450,7 @@ class ServerExchange:
         """What this member has of a chunk: the initial elements, or what it pulled last."""
         if chunk in self._initial:
             return self._initial[chunk]
-        return self._answers.decode(self._pulled[chunk].payload)  # type: ignore[arg-type]
+        return self.answers.decode(self._pulled[chunk].payload)  # type: ignore[arg-type]
 
 
 def _span(chunks: Sequence[int]) -> str:
