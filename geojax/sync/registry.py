@@ -10,6 +10,7 @@ from geojax.registry import Registry
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.sync.fsa import fsa
 from geojax.sync.local_steps import local_steps
+from geojax.sync.mixed_sync import mixed_sync
 
 SYNCS: Registry[Callable[[SyncConfig], SyncAlgorithm]] = Registry("sync.name")
 
@@ -26,6 +27,14 @@ def _fsa(config: SyncConfig) -> SyncAlgorithm:
 @SYNCS.register("local_steps")
 def _local_steps(config: SyncConfig) -> SyncAlgorithm:
     return local_steps(steps=config.local_steps)
+
+
+@SYNCS.register("mixed_sync")
+def _mixed_sync(config: SyncConfig) -> SyncAlgorithm:
+    if config.local_steps != 1:
+        fix = "mixed_sync pushes the gradient of one step; leave it at 1"
+        raise ConfigError("sync.local_steps", config.local_steps, fix)
+    return mixed_sync(compensation=config.compensation, lam=config.lam, staleness=config.staleness)
 
 
 def build_sync(config: SyncConfig) -> SyncAlgorithm:
