@@ -77,6 +77,8 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
     for label in setup.models.glob("*.json"):  # a broken run's, to be kept up to this one's start
         if float(label.stem) > setup.resume.time or setup.resume == START:
             label.unlink()
+    for part in setup.models.glob("*.part"):  # of models in shards, which cannot be continued
+        part.unlink()
     setup.models.mkdir(parents=True, exist_ok=True)
     title = f"{config.experiment}: {config.sync.name} on {config.wan.name}, {config.testbed.name}"
     events = _earlier_events(run_dir, setup.resume)

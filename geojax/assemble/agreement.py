@@ -11,9 +11,11 @@ from geojax.center.spec import VectorSpec
 from geojax.center.stages import Stage, build_stages
 from geojax.center.trainer import build_spec
 from geojax.compression.codec import Codec
+from geojax.compression.dense import dense
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
 from geojax.hips.parts import Part, parts_of
+from geojax.hollow import SIZE_ONLY
 from geojax.models.registry import SYNTHETIC
 from geojax.overlay.cutting import Ranges, chunk_ranges
 from geojax.sync.algorithm import SyncAlgorithm
@@ -81,6 +83,14 @@ def lan_codec(config: RunConfig, codec: Codec) -> Codec:
     if config.compression.lan is None:
         return codec.lan or codec
     return build_codec(replace(config.compression, name=config.compression.lan))
+
+
+def answer_codec(codec: Codec) -> Codec:
+    """How global servers send parameters back, where centers exchange one by one.
+
+    Half precision in both directions; parameters are not sparse, so all others send them dense.
+    """
+    return codec if codec.name in ("fp16", "bf16", SIZE_ONLY) else dense()
 
 
 def build_outer(config: RunConfig, algorithm: SyncAlgorithm, spec: VectorSpec) -> OuterOptimizer:

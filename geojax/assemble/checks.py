@@ -12,6 +12,7 @@ from geojax.config import RunConfig
 from geojax.data.partitions import PARTITIONS
 from geojax.errors import ConfigError, nearest
 from geojax.hips.places import WAN_GROUP, Places
+from geojax.hips.shard import check_shards
 from geojax.hollow import SIZE_ONLY
 from geojax.models.registry import SYNTHETIC, model_info
 from geojax.overlay.policy import Policy
@@ -66,13 +67,26 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
             f"cannot be summed exactly on the deep trees of overlay={config.overlay.name}; "
             "use overlay=star or compression=dense",
         )  # fmt: skip
-    if algorithm.admission.exchange != "tree":
-        raise ConfigError("sync.name", config.sync.name, "needs the server exchange")
+    if algorithm.admission.exchange == "server":
+        _check_servers(config, depth, len(policy.trees))
     for name in places.trainers:
         build_pace(config, places.trainers, name)
     model_info(config.model.name)
     if config.model.name != SYNTHETIC:
         PARTITIONS[config.partition.name]
+
+
+def _check_servers(config: RunConfig, depth: int, servers: int) -> None:
+    """What centers that exchange one by one with global servers leave possible."""
+    if depth > 1:
+        fix = f"sync={config.sync.name} has global servers; use overlay=star or overlay=multigps"
+        raise ConfigError("overlay.name", config.overlay.name, fix)
+    outer = config.outer_optimizer
+    key = "optimizer" if outer.name == "auto" else "outer_optimizer"
+    check_shards(getattr(config, key), servers, key=key)
+    if config.checkpoint_every:
+        fix = f"sync={config.sync.name} has no common round to continue from; use 0"
+        raise ConfigError("checkpoint_every", config.checkpoint_every, fix)
 
 
 def _check_offers(config: RunConfig, algorithm: SyncAlgorithm) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from geojax.assemble.agreement import Agreement, build_outer
+from geojax.assemble.agreement import Agreement, answer_codec, build_outer
 from geojax.assemble.setup import Setup
 from geojax.center.pace import build_pace
 from geojax.center.trainer import build_trainer
 from geojax.compression.registry import build_codec
+from geojax.config import RunConfig
 from geojax.hips.checkpoint import START, Checkpoints
 from geojax.hips.exchange import TreeExchange
 from geojax.hips.global_server import GlobalServer
@@ -22,6 +23,9 @@ from geojax.hips.machine import Machine
 from geojax.hips.member import Membership
 from geojax.hips.places import SCHEDULER, WAN_GROUP
 from geojax.hips.scheduler import Scheduler
+from geojax.hips.server_exchange import ServerExchange
+from geojax.hips.shard import shard_maker
+from geojax.hips.shard_snapshots import ShardSnapshots
 from geojax.hips.snapshots import Snapshots
 from geojax.hips.waits import first_failure
 from geojax.hips.worker import Worker, WorkerNode
@@ -83,6 +87,7 @@ def _scheduler(
         setup.config, places, transport=transport, machine=machine, recorder=recorder,
         plan_wan=plan_wan, plan_lan=plan_lan, clock=clock, resume=setup.resume,
         lan_rounds=build_sync(setup.config.sync).lan_rounds,
+        independent=_holds_parameters(setup.config),
     )  # fmt: skip
 
 
@@ -159,8 +164,8 @@ def _server_node(
     config = setup.config
     plan = Agreement.of(config)
     per, held = plan.algorithm.lan_rounds, setup.resume.round
-    wan = _engine(name, WAN_GROUP, plan, transport, machine, recorder, codec=plan.codec, held=held)
-    engines = {WAN_GROUP: wan}
+    wan = _wan_engine(name, setup, plan, transport, machine, recorder)
+    engines: dict[int, Any] = {WAN_GROUP: wan}
     link: DirectLink | LanDownlink = DirectLink()
     worker = None
     if setup.places.workers(name):
@@ -183,10 +188,7 @@ def _server_node(
         lan_rounds=per,
     )  # fmt: skip
     checkpoints, kept = _checkpoints(name, setup, transport, machine, recorder)
-    snapshots = Snapshots(
-        config.eval_every_s, setup.evaluator(), recorder=recorder, machine=machine,
-        folder=setup.models, evaluated=setup.evaluated(),
-    )  # fmt: skip
+    snapshots = _snapshots(name, setup, wan, machine, clock, recorder)
     server = LocalServer(
         config, plan.algorithm, kept["vector"] if kept else setup.initial(), plan.parts,
         outers=[build_outer(config, plan.algorithm, part.spec) for part in plan.parts],
@@ -196,7 +198,8 @@ def _server_node(
     )  # fmt: skip
     if kept:
         server.load(kept)
-        snapshots.due(setup.resume.time)
+        if isinstance(snapshots, Snapshots):
+            snapshots.due(setup.resume.time)
     return member, server.run()
 
 
@@ -204,18 +207,74 @@ def _global_node(
     name: str, setup: Setup, transport: Transport, machine: Machine, clock: Clock,
     recorder: Recorder,
 ) -> tuple[Membership, Any]:  # fmt: skip
-    """A global server on a site of its own; it loads no model, and so no JAX."""
+    """A global server on a site of its own; one that only sums loads no model, and so no JAX."""
     config = setup.config
-    codec = build_codec(config.compression)  # to sum with it, nothing else
-    engine = TreeExchange(
-        name, WAN_GROUP, sizes=(), transport=transport, codec=codec, machine=machine,
-        recorder=recorder, contributes=False, held=setup.resume.round,
-    )  # fmt: skip
+    snapshots = None
+    if _holds_parameters(config):
+        plan = Agreement.of(config)
+        engine = _wan_engine(name, setup, plan, transport, machine, recorder, contributes=False)
+        snapshots = _snapshots(name, setup, engine, machine, clock, recorder)
+    else:
+        engine = TreeExchange(
+            name, WAN_GROUP, sizes=(), transport=transport, machine=machine, recorder=recorder,
+            codec=build_codec(config.compression),  # to sum with it, nothing else
+            contributes=False, held=setup.resume.round,
+        )  # fmt: skip
     member = Membership(
         name, transport=transport, engines={WAN_GROUP: engine}, timeouts=config.timeouts,
         recorder=recorder,
     )  # fmt: skip
-    return member, GlobalServer(member=member, clock=clock).run()
+    return member, GlobalServer(member=member, clock=clock, snapshots=snapshots).run()
+
+
+def _holds_parameters(config: RunConfig) -> bool:
+    """Whether global servers hold the parameters, because centers exchange one by one."""
+    return build_sync(config.sync).admission.exchange == "server"
+
+
+def _wan_engine(
+    name: str, setup: Setup, plan: Agreement, transport: Transport, machine: Machine,
+    recorder: Recorder, **options: Any,
+) -> TreeExchange | ServerExchange:  # fmt: skip
+    """A node's part in the exchange over the WAN, of the kind that the algorithm needs."""
+    config, algorithm = setup.config, plan.algorithm
+    if not _holds_parameters(config):
+        return _engine(
+            name, WAN_GROUP, plan, transport, machine, recorder, codec=plan.codec,
+            held=setup.resume.round, **options,
+        )  # fmt: skip
+    start = setup.initial()
+    make_shard = shard_maker(
+        algorithm, plan.ranges, plan.spec.parameters,
+        lambda spec: build_outer(config, algorithm, spec),
+    )  # fmt: skip
+    return ServerExchange(
+        name, WAN_GROUP, values=[start[first:stop] for first, stop in plan.ranges],
+        transport=transport, codec=plan.codec, answers=answer_codec(plan.codec),
+        make_shard=make_shard, machine=machine, recorder=recorder,
+        bound=algorithm.admission.bound, held=setup.resume.round, layers=plan.layers,
+        priorities=plan.priorities, **options,
+    )  # fmt: skip
+
+
+def _snapshots(
+    name: str, setup: Setup, wan: TreeExchange | ServerExchange, machine: Machine, clock: Clock,
+    recorder: Recorder,
+) -> Snapshots | ShardSnapshots:  # fmt: skip
+    """Keeps models for evaluation: whole ones, or the parts that global servers hold."""
+    config = setup.config
+    if isinstance(wan, TreeExchange):
+        return Snapshots(
+            config.eval_every_s, setup.evaluator(), recorder=recorder, machine=machine,
+            folder=setup.models, evaluated=setup.evaluated(),
+        )  # fmt: skip
+    snapshots = ShardSnapshots(
+        config.eval_every_s, setup.evaluator(), chunks=len(wan.sizes), parts=setup.parts_of(name),
+        recorder=recorder, machine=machine, clock=clock, folder=setup.models,
+        timeouts=config.timeouts, since=setup.resume.time,
+    )  # fmt: skip
+    wan.watch(snapshots)
+    return snapshots
 
 
 def _checkpoints(

@@ -15,6 +15,7 @@ from geojax.data.dataset import Dataset, load_dataset
 from geojax.data.partitions import partition
 from geojax.hips.checkpoint import START, ResumePoint
 from geojax.hips.places import Places
+from geojax.hips.shard_snapshots import Parts, SharedParts, StoredParts
 from geojax.hollow import is_hollow
 from geojax.models.registry import SYNTHETIC
 from geojax.overlay.view import NetworkView
@@ -83,6 +84,12 @@ class Setup:
     def evaluated(self) -> set[float] | None:
         """Grid points whose model has been evaluated; None where models wait for the end."""
         return self._once("evaluated", set) if self.inline else None
+
+    def parts_of(self, name: str) -> Parts:
+        """Where node ``name`` leaves parts of models that are in shards."""
+        if self.inline:
+            return self._once("parts of models", SharedParts)
+        return StoredParts(self.models, name)
 
     def _once(self, key: str, make: Callable[[], Any]) -> Any:
         if key not in self._cache:

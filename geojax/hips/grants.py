@@ -6,7 +6,7 @@ barrier per round. The same mechanism ends a run: a grant that is final is never
 
 from __future__ import annotations
 
-_AHEAD = 64  # rounds granted ahead when time does not limit the run
+AHEAD = 64  # rounds granted ahead when time does not limit the run
 _FIRST = 2  # rounds granted before the first one was timed; they may outlast the time limit
 
 
@@ -17,15 +17,30 @@ class Grants:
       rounds: rounds of the run.
       max_time_s: experiment time after which no round should start; None: no limit.
       first: number of the first round of this run; more than 0 when it continues another.
+      since: round, and experiment time of its start, from which on the pace is counted; for a
+        member that comes back and has not made the rounds before.
+      ahead: most rounds granted ahead. They may outlast the time limit when the pace changes.
     """
 
-    def __init__(self, rounds: int, max_time_s: float | None, *, first: int = 0):
+    def __init__(
+        self,
+        rounds: int,
+        max_time_s: float | None,
+        *,
+        first: int = 0,
+        since: tuple[int, float] = (0, 0.0),
+        ahead: int = AHEAD,
+    ):
         self._rounds, self._max_time = rounds, max_time_s
-        self.until = min(rounds, first + (_AHEAD if max_time_s is None else _FIRST))
+        self._since, self._ahead = since, ahead
+        self.until = min(rounds, first + (ahead if max_time_s is None else _FIRST))
         self.final = self.until == rounds
 
     def extend(self, held: int, now: float) -> None:
         """Extends the grant, knowing that round ``held`` is the highest that anyone holds.
+
+        (Of those for whom the grant is: all members, or where they go at paces of their own, the
+        nodes of one center.)
 
         With a time limit the grant reaches half of the rounds that, at the pace so far, are left
         before it, and at least one; after the limit it becomes final.
@@ -33,15 +48,16 @@ class Grants:
         if self.final:
             return
         done = held + 1
+        begun, at = self._since
         if self._max_time is None:
-            until = done + _AHEAD
+            until = done + self._ahead
         elif now >= self._max_time:
             self.final = True
             return
-        elif done == 0 or now <= 0:
+        elif done <= begun or now <= at:
             return
         else:
-            left = (self._max_time - now) / (now / done)
-            until = done + max(1, int(min(left / 2, _AHEAD)))
+            left = (self._max_time - now) / ((now - at) / (done - begun))
+            until = done + max(1, int(min(left / 2, self._ahead)))
         self.until = max(self.until, min(until, self._rounds))
         self.final = self.until == self._rounds

@@ -27,6 +27,8 @@ from geojax.hips.links import DirectLink, LanDownlink, Total, record_round
 from geojax.hips.machine import Machine
 from geojax.hips.member import Membership
 from geojax.hips.parts import Part
+from geojax.hips.server_exchange import ServerExchange
+from geojax.hips.shard_snapshots import ShardSnapshots
 from geojax.hips.snapshots import Snapshots
 from geojax.hips.waits import first_failure, wait_for
 from geojax.hips.worker import Worker
@@ -48,7 +50,7 @@ class LocalServer:
       parts: of the vector.
       outers: the outer optimizer of each part.
       codec: what travels over the WAN.
-      wan: this center's part in the WAN exchange.
+      wan: this center's part in the WAN exchange, of the kind that the algorithm needs.
       link: to the workers.
       worker: the worker in this process, if there is one.
       member: the membership.
@@ -69,14 +71,14 @@ class LocalServer:
         *,
         outers: Sequence[OuterOptimizer],
         codec: Codec,
-        wan: TreeExchange,
+        wan: TreeExchange | ServerExchange,
         link: DirectLink | LanDownlink,
         worker: Worker | None,
         member: Membership,
         machine: Machine,
         clock: Clock,
         recorder: Recorder,
-        snapshots: Snapshots,
+        snapshots: Snapshots | ShardSnapshots,
         checkpoints: Checkpoints,
         first: int = 0,
     ):
@@ -126,17 +128,30 @@ class LocalServer:
             await self._keep_snapshots(number - 1, self._held_at, before)
             self._applied = number
             self._serve_state()
-            if self._config.hash_every and number % self._config.hash_every == 0:
+            if self._compares and number % self._config.hash_every == 0:
                 self._member.report_digest(number, digest(self.vector))
             if self._checkpoints.due(number):
                 await self._keep_checkpoint(number)
         await self._checkpoints.flush()
+        await self._end(number - 1)
+
+    async def _end(self, last: int) -> None:
         end = self._clock()
-        await self._keep_snapshots(number - 1, end, self.vector)
+        if isinstance(self._wan, ServerExchange):
+            self._wan.retire()
+        else:
+            await self._keep_snapshots(last, end, self.vector)
         await self._member.finish()
-        self._recorder.event("final", at=end, round=number - 1, digest=digest(self.vector))
-        if self._speaks:
-            await self._snapshots.finish(end, number - 1, self.vector)
+        self._recorder.event("final", at=end, round=last, digest=digest(self.vector))
+        if isinstance(self._snapshots, ShardSnapshots):
+            await self._snapshots.finish(speaks=self._speaks)
+        elif self._speaks:
+            await self._snapshots.finish(end, last, self.vector)
+
+    @property
+    def _compares(self) -> bool:
+        """Whether centers compare their parameters; asynchronous ones differ by design."""
+        return self._config.hash_every > 0 and isinstance(self._wan, TreeExchange)
 
     async def _average_alone(self, lan_number: int) -> None:
         """An exchange within the center: its workers go on from their mean."""
@@ -221,9 +236,9 @@ class LocalServer:
         """The outer step: merged offers in, new values out."""
         if isinstance(merged[0].payload, SizeOnly):
             return hollow(part.stop - part.start)
+        if isinstance(self._wan, ServerExchange):  # it has taken the step: these are parameters
+            return join([self._wan.answers.decode(chunk.payload) for chunk in merged])  # type: ignore[arg-type]
         decoded = [self._codec.decode(chunk.payload) for chunk in merged]  # type: ignore[arg-type]
-        if self._algorithm.admission.exchange == "server":
-            return join(decoded)
         if not all(chunk.weight for chunk in merged):  # nobody had anything finite to offer
             return part.of(self.vector)
         pairs = zip(decoded, merged, strict=True)
@@ -282,11 +297,27 @@ class LocalServer:
         await self._clock.until_start()
         first = self._first
         if start.last is not None and start.last >= 0:
-            first = await self._catch_up()
+            first = await (self._pull(start.last) if self._pulls else self._catch_up())
         if self._worker is not None:
             self._worker.start(self.vector, first * self._algorithm.lan_rounds)
         self._member.has_state = True
         return first
+
+    @property
+    def _pulls(self) -> bool:
+        """Whether a center that comes back gets its parameters from the global servers."""
+        return isinstance(self._wan, ServerExchange)
+
+    async def _pull(self, last: int) -> int:
+        merged = await wait_for(
+            self._wan.whole(last),
+            describe=lambda: self._wan.missing(last),
+            timeout=self._config.timeouts.round,
+            warn=self._config.timeouts.warn,
+        )
+        (part,) = self._parts
+        self.vector = self._center = self._apply(part, merged)
+        return await self._go_on_after(last)
 
     async def _catch_up(self) -> int:
         message = await wait_for(
@@ -299,8 +330,11 @@ class LocalServer:
         self.vector = self._center = state["vector"]
         for outer, kept in zip(self._outers, state["outer"], strict=True):
             outer.load_state(kept)
-        self._applied = message.round
-        first = message.round + 1
+        return await self._go_on_after(message.round)
+
+    async def _go_on_after(self, last: int) -> int:
+        """Takes the place of one who has done round ``last`` with these parameters."""
+        self._applied, first = last, last + 1
         if self._worker is not None:
             self._worker.catch_up(first * self._algorithm.lan_rounds)
         if isinstance(self._link, LanDownlink):
@@ -317,6 +351,7 @@ class LocalServer:
             return
         centers, _ = self._wanted
         self._wanted = None
+        assert isinstance(self._wan, TreeExchange)
         stream = io.BytesIO()
         pack(stream, {"vector": self.vector, "outer": self._state()["outer"]})
         payload = np.frombuffer(stream.getvalue(), np.uint8)
@@ -330,7 +365,10 @@ class LocalServer:
         return self._wan.policy.members[0] == self._wan.me
 
     async def _keep_snapshots(self, number: int, now: float, vector: np.ndarray) -> None:
-        await self._snapshots.merged(now, number, vector, speaks=self._speaks)
+        if isinstance(self._snapshots, ShardSnapshots):
+            await self._snapshots.keep()
+        else:
+            await self._snapshots.merged(now, number, vector, speaks=self._speaks)
 
 
 def _slot(slots: dict[int, asyncio.Future[T]], number: int) -> asyncio.Future[T]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from geojax.config import TimeoutsConfig
-from geojax.errors import Expelled, GeojaxError, SchedulerLost
+from geojax.errors import Expelled, GeojaxError, SchedulerLost, WaitTimeout
 from geojax.hips.exchange import TreeExchange
 from geojax.hips.places import SCHEDULER, WAN_GROUP
 from geojax.hips.scheduler import CONTROL_PRIORITY
@@ -75,6 +75,7 @@ class Membership:
         self._main_group = min(engines)
         self._until, self._final = 0, False
         self._answered = float("inf")
+        self._progress = 0  # of all members, where they make rounds of their own
         self._beaten = 0.0
         self._asked_with = (-1, -1)
         self._digests: dict[int, str] = {}
@@ -134,12 +135,18 @@ class Membership:
         if self._digests:
             self._heartbeat()
         self._say("done", held=self._held)
-        await wait_for(
-            self._end,
-            describe=lambda: "end of the run from the scheduler",
-            timeout=self._timeouts.round,
-            warn=self._timeouts.warn,
-        )
+        while not self._end.done():
+            progress = self._progress
+            try:
+                await wait_for(
+                    asyncio.shield(self._end),
+                    describe=lambda: "end of the run from the scheduler",
+                    timeout=self._timeouts.round,
+                    warn=self._timeouts.warn,
+                )
+            except WaitTimeout:
+                if progress == self._progress:  # else slower members are still at work
+                    raise
 
     async def ended(self) -> None:
         """Waits until the run is over, or this task is cancelled as the scheduler is gone.
@@ -215,6 +222,7 @@ class Membership:
 
     def _on_beat(self, body: Mapping[str, Any]) -> None:
         self._until = max(self._until, int(body["until"]))
+        self._progress = int(body.get("progress", 0))
         self._final = bool(body["final"])
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:

@@ -22,6 +22,10 @@ expelled       scheduler → member     the run goes on without you
 
 Global servers on a site of their own only merge. No change waits for what they hold, since only
 centers keep rounds, and the end waits for nothing of theirs.
+Where centers exchange with global servers at paces of their own (*independent*), every center has
+rounds and a grant of its own: then no round is run again when the membership changes, nobody's
+parameters are compared, and the global servers stay where they are (see
+:func:`geojax.overlay.keep_roots.keep_roots`).
 """
 
 from __future__ import annotations
@@ -35,12 +39,13 @@ from typing import Any
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError, ReplicaDeviation
 from geojax.hips.checkpoint import START, ResumePoint
-from geojax.hips.grants import Grants
+from geojax.hips.grants import AHEAD, Grants
 from geojax.hips.machine import Machine
 from geojax.hips.places import WAN_GROUP, Places
 from geojax.hips.waits import wait_for
 from geojax.overlay.cutting import packed, unpacked
-from geojax.overlay.placement import loads
+from geojax.overlay.keep_roots import keep_roots
+from geojax.overlay.placement import loads, place
 from geojax.overlay.policy import Policy
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder
@@ -50,6 +55,8 @@ from geojax.wire.transport import Lost, Received, Transport
 log = logging.getLogger("geojax.scheduler")
 Planner = Callable[[Sequence[str], Sequence[int], int], Policy]
 CONTROL_PRIORITY = -1  # before every chunk
+_AHEAD_ALONE = 8  # rounds granted ahead to one center while time limits the run
+_AT_A_PACE = ("server", "worker")  # roles that make rounds
 _LEAD_S = 0.5  # from the start message to experiment time 0
 
 
@@ -67,6 +74,7 @@ class Scheduler:
       clock: experiment time.
       resume: where the run goes on, if it continues a broken one.
       lan_rounds: exchanges within a center in one round.
+      independent: centers go at paces of their own, see the module's docstring.
     """
 
     def __init__(
@@ -82,6 +90,7 @@ class Scheduler:
         clock: Clock,
         resume: ResumePoint = START,
         lan_rounds: int = 1,
+        independent: bool = False,
     ):
         self._config, self._places, self._transport = config, places, transport
         self._machine, self._recorder = machine, recorder
@@ -102,7 +111,11 @@ class Scheduler:
         self._changing = False
         self._ended = False
         self._policies: dict[int, Policy] = {}
-        self._grants = Grants(config.rounds, config.max_time_s, first=resume.round + 1)
+        self._independent = independent
+        self._first = resume.round + 1
+        self._grants = self._new_grants(self._first)
+        self._grants_of: dict[str, Grants] = {}  # by center, where they are independent
+        self._highest = resume.round  # round that anyone ever held
         self._resume_time, self._lan_rounds = resume.time, lan_rounds
         self._all_joined: asyncio.Future[None] = self._loop.create_future()
         self._finished: asyncio.Future[None] = self._loop.create_future()
@@ -159,8 +172,7 @@ class Scheduler:
                 "start",
                 epoch=self.epoch,
                 policies={str(g): p.to_dict() for g, p in self._policies_of(name).items()},
-                until=self._grants.until,
-                final=self._grants.final,
+                **self._granted(name),
                 at=now + _LEAD_S,
                 time=self._resume_time,
                 **self._told_cut(name),
@@ -234,11 +246,16 @@ class Scheduler:
 
     def _on_heartbeat(self, name: str, body: Mapping[str, Any]) -> None:
         if name not in self._places.global_servers:
-            self._held[name] = max(self._held.get(name, -1), int(body["held"]))
+            self._note_held(name, max(self._held.get(name, -1), int(body["held"])))
+        if self._independent:
+            if self._places.place(name).role in _AT_A_PACE:
+                self._grants_for(name).extend(self._held[name], self._clock())
+            self._say(name, "beat", **self._granted(name), progress=sum(self._held.values()))
+            return
         self._grants.extend(max(self._held.values(), default=-1), self._clock())
         for number, digest in body.get("digests", ()):
             self._compare(name, int(number), str(digest))
-        self._say(name, "beat", until=self._grants.until, final=self._grants.final)
+        self._say(name, "beat", **self._granted(name))
 
     def _on_complaint(self, name: str, body: Mapping[str, Any]) -> None:
         """A connection ended. If its peer lives on, what was on its way is sent again."""
@@ -253,7 +270,7 @@ class Scheduler:
         self._loop.call_later(self._config.timeouts.dead, again)
 
     def _on_done(self, name: str, body: Mapping[str, Any]) -> None:
-        self._held[name] = int(body["held"])
+        self._note_held(name, int(body["held"]))
         self._done.add(name)
         self._check_end()
 
@@ -381,11 +398,16 @@ class Scheduler:
         """Ends the change: who holds the last round sends it, everything later runs again."""
         if epoch != self.epoch:
             return
-        self._policies = self._plan()
+        before, self._policies = self._policies, self._plan()
+        if self._independent:
+            self._keep_servers(before[WAN_GROUP])
         held: dict[int, int] = {}
         source: dict[int, str] = {}
         lacking: dict[int, list[str]] = {}
         for group, policy in self._policies.items():
+            if self._independent and group == WAN_GROUP:
+                held[group], source[group], lacking[group] = self._highest, "", []
+                continue
             reports = {
                 name: self._reports[name][group]
                 for name in policy.members
@@ -417,8 +439,7 @@ class Scheduler:
                     name,
                     "start",
                     **fields,
-                    until=self._grants.until,
-                    final=self._grants.final,
+                    **self._granted(name),
                     at=self._loop.time(),
                     time=self._clock(),
                     **self._told_cut(name),
@@ -435,7 +456,47 @@ class Scheduler:
         self._record_loads()
         self._check_end()
 
+    def _keep_servers(self, before: Policy) -> None:
+        """Leaves shards where they are, and has who comes back go on behind everyone."""
+        policy = self._policies[WAN_GROUP]
+        rounds = {name: self._reports[name][WAN_GROUP] for name in before.members
+                  if name in policy.members and name not in self._stateless}  # fmt: skip
+        self._highest = max(self._highest, *rounds.values(), -1)
+        sizes, layers = self._cut
+        self._policies[WAN_GROUP] = keep_roots(
+            before, policy, sizes, lambda planned, sizes: place(planned, sizes, layers),
+            holding=[name for name in self._alive if name not in self._stateless], fresh=rounds,
+        )  # fmt: skip
+        for name in self._stateless:
+            if self._places.place(name).role == "server":
+                self._grants_of[name] = self._new_grants(self._highest + 1, self._clock())
+
     # ---- helpers
+
+    def _new_grants(self, first: int, now: float | None = None) -> Grants:
+        """Grants from round ``first`` on; with ``now``, of a center that begins with it then."""
+        since = (0, 0.0) if now is None else (first, now)
+        rounds, limit = self._config.rounds, self._config.max_time_s
+        # A bound on staleness makes a fast center wait, until slow ones have ended and it rushes.
+        ahead = _AHEAD_ALONE if self._independent and limit is not None else AHEAD
+        return Grants(rounds, limit, first=first, since=since, ahead=ahead)
+
+    def _grants_for(self, name: str) -> Grants:
+        """A member's grants: those of all, or where they are independent those of its center."""
+        if not self._independent:
+            return self._grants
+        center = self._places.place(name).center
+        if center not in self._grants_of:
+            self._grants_of[center] = self._new_grants(self._first)
+        return self._grants_of[center]
+
+    def _granted(self, name: str) -> dict[str, Any]:
+        grants = self._grants_for(name)
+        return {"until": grants.until, "final": grants.final}
+
+    def _note_held(self, name: str, held: int) -> None:
+        self._held[name] = held
+        self._highest = max(self._highest, held)
 
     def _plan(self) -> dict[int, Policy]:
         sizes, _ = self._cut

@@ -16,14 +16,14 @@ def place(policy: Policy, sizes: Sequence[int], layers: Sequence[int] = ()) -> t
     """Gives every chunk to a tree of a policy, by the policy's placement.
 
     Args:
-      policy: its trees; ``placement`` is one of :data:`PLACEMENTS`.
+      policy: its trees; ``placement`` is one of :data:`PLACEMENTS`, unless the trees are ``fixed``.
       sizes: elements of each chunk, in order.
       layers: elements of each layer, in order; only ``geomx`` looks at them.
 
     Returns:
       The index of its tree for every chunk.
     """
-    return PLACEMENTS[policy.placement](policy, sizes, layers)
+    return policy.fixed or PLACEMENTS[policy.placement](policy, sizes, layers)
 
 
 def loads(policy: Policy, sizes: Sequence[int], layers: Sequence[int] = ()) -> tuple[int, ...]:

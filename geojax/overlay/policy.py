@@ -25,13 +25,15 @@ class Policy:
 
     ``members`` contribute. A tree may be rooted at a node that is none of them: a global server on
     a site of its own, which only merges. ``placement`` says how chunks are divided among the trees,
-    see :mod:`geojax.overlay.placement`; ``share``: by the trees' shares.
+    see :mod:`geojax.overlay.placement`; ``share``: by the trees' shares. ``fixed`` says it chunk by
+    chunk instead: the tree of each; empty: it does not.
     """
 
     version: int
     members: tuple[str, ...]
     trees: tuple[Tree, ...]
     placement: str = "share"
+    fixed: tuple[int, ...] = ()
 
     @property
     def passive(self) -> tuple[str, ...]:
@@ -41,7 +43,7 @@ class Policy:
 
     def to_dict(self) -> dict[str, object]:
         """JSON/msgpack-ready form."""
-        return {
+        values: dict[str, object] = {
             "version": self.version,
             "members": list(self.members),
             "trees": [
@@ -50,6 +52,9 @@ class Policy:
             ],
             "placement": self.placement,
         }
+        if self.fixed:
+            values["fixed"] = list(self.fixed)
+        return values
 
     @staticmethod
     def from_dict(values: Mapping) -> Policy:
@@ -58,7 +63,9 @@ class Policy:
             Tree(tree["root"], dict(map(tuple, tree["parent"])), tree["share"])
             for tree in values["trees"]
         )
-        return Policy(values["version"], tuple(values["members"]), trees, values["placement"])
+        fixed = tuple(values.get("fixed", ()))
+        members, placement = tuple(values["members"]), values["placement"]
+        return Policy(values["version"], members, trees, placement, fixed)
 
 
 def deal(trees: Sequence[Tree], sizes: Sequence[int]) -> tuple[int, ...]:

@@ -67,17 +67,49 @@ class LocalStepPolicy(NamedTuple):
 
 
 class AdmissionRule(NamedTuple):
-    """Whose offers one merge takes. ``exchange`` is the kind that can do so: tree or server."""
+    """Whose offers one merge takes.
+
+    Attributes:
+      name: for people.
+      exchange: the kind that can do so: tree or server.
+      bound: server: rounds that a member may be ahead of the slowest one; None: any number.
+    """
 
     name: str
     exchange: str
+    bound: int | None = None
+
+
+class Compensation(NamedTuple):
+    """What is done to a gradient that is older than the parameters which it is applied to.
+
+    Attributes:
+      name: as configured.
+      needs_backup: whether ``apply`` looks at ``backup``; else none has to be kept.
+      init: ``elements -> state``, a mapping of float32 arrays of that many elements.
+      apply: ``(gradient, now, backup, state) -> (gradient, state)``: ``now`` are the parameters
+        that the gradient will be applied to, ``backup`` those that its sender computed it at.
+        Changes none of its arguments.
+    """
+
+    name: str
+    needs_backup: bool
+    init: Callable[[int], dict[str, np.ndarray]]
+    apply: Callable[
+        [np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]],
+        tuple[np.ndarray, dict[str, np.ndarray]],
+    ]
 
 
 class MergeRule(NamedTuple):
-    """``merge(sum of weight·offer, sum of weights) -> vector``."""
+    """``merge(sum of weight·offer, sum of weights) -> vector``.
+
+    ``compensation`` is what the result goes through where members exchange one by one.
+    """
 
     name: str
     merge: Callable[[np.ndarray, float], np.ndarray]
+    compensation: Compensation | None = None
 
 
 class SyncAlgorithm(NamedTuple):

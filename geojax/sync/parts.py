@@ -53,6 +53,11 @@ def barrier() -> AdmissionRule:
     return AdmissionRule("barrier", "tree")
 
 
+def immediately(bound: int | None = None) -> AdmissionRule:
+    """Every offer by itself, when it arrives; ``bound``: see :class:`AdmissionRule`."""
+    return AdmissionRule("immediately", "server", bound)
+
+
 def weighted_mean() -> MergeRule:
     """Mean of the offers, weighted by samples (McMahan et al., 2017, Algorithm 1)."""
     return MergeRule("weighted_mean", lambda total, weight: total / np.float32(weight))

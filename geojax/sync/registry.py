@@ -11,6 +11,7 @@ from geojax.sync.algorithm import SyncAlgorithm
 from geojax.sync.fsa import fsa
 from geojax.sync.hfa import hfa, hierfavg
 from geojax.sync.local_steps import local_steps
+from geojax.sync.mixed_sync import mixed_sync
 
 SYNCS: Registry[Callable[[SyncConfig], SyncAlgorithm]] = Registry("sync.name")
 
@@ -37,6 +38,14 @@ def _hfa(config: SyncConfig) -> SyncAlgorithm:
 @SYNCS.register("hierfavg")
 def _hierfavg(config: SyncConfig) -> SyncAlgorithm:
     return hierfavg(steps=config.local_steps, lan_rounds=config.lan_rounds)
+
+
+@SYNCS.register("mixed_sync")
+def _mixed_sync(config: SyncConfig) -> SyncAlgorithm:
+    if config.local_steps != 1:
+        fix = "mixed_sync pushes the gradient of one step; leave it at 1"
+        raise ConfigError("sync.local_steps", config.local_steps, fix)
+    return mixed_sync(compensation=config.compensation, lam=config.lam, staleness=config.staleness)
 
 
 def build_sync(config: SyncConfig) -> SyncAlgorithm:

@@ -72,7 +72,8 @@ def summarize(
         "steps": sum(r["steps"] for r in living),
         **_traffic(reports, hops, data_kinds),
     }
-    if syncs:
+    stale = [event["staleness"] for event in events if event["event"] == "applied"]
+    if syncs and not stale:  # centers at paces of their own have no sync time
         values = np.array(list(syncs.values()))
         summary["sync_s"] = {
             "mean": float(values.mean()),
@@ -86,6 +87,12 @@ def summarize(
         summary["blocking_share"] = sum(waiting) / len(waiting)
         if max(busy) > 0:
             summary["balance"] = sum(busy) / len(busy) / max(busy)
+    if stale:
+        summary["staleness"] = {
+            "mean": float(np.mean(stale)),
+            "p95": float(np.percentile(stale, 95)),
+            "max": max(stale),
+        }
     if train_samples and samples:
         summary["wan_bytes_per_epoch"] = summary["wan_bytes"] * train_samples / samples
     if evaluations:

@@ -48,7 +48,7 @@ class Message:
       codec: wire number of the codec that wrote the payload.
       weight: total weight of the contributions in the payload.
       contributors: how many members' contributions are in the payload.
-      body: small msgpack-able mapping, for control.
+      body: small msgpack-able mapping, for control and for what an exchange says of a chunk.
       payload: a C-contiguous array, sent as its bytes and received as ``uint8``; an empty array
         is received as None.
     """

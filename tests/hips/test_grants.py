@@ -52,6 +52,22 @@ def test_nothing_is_concluded_from_a_time_before_the_start():
     assert (grants.until, grants.final) == (7, False)
 
 
+def test_who_comes_back_is_granted_rounds_by_its_own_pace_only():
+    grants = Grants(1000, 100.0, first=500, since=(500, 60.0))
+    assert (grants.until, grants.final) == (502, False)
+    grants.extend(499, 62.0)
+    assert grants.until == 502
+    grants.extend(501, 64.0)  # 2 rounds in 4 s: 18 are left
+    assert grants.until == 502 + 9
+
+
+def test_no_more_rounds_are_granted_ahead_than_are_wanted():
+    grants = Grants(1000, 100.0, ahead=8)
+    grants.extend(9, 1.0)
+    assert grants.until == 10 + 8
+    assert Grants(1000, None, ahead=8).until == 8
+
+
 moments = st.lists(
     st.tuples(st.integers(-1, 400), st.floats(-1, 300, allow_nan=False)), max_size=30
 )

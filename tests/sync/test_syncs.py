@@ -17,7 +17,7 @@ class Row(NamedTuple):
     Attributes:
       settings: configuration keys, ``__`` for the dot.
       rounds: rounds of the training run.
-      exact: all centers hold the same model after every round.
+      exact: all centers hold the same model after every round; else each goes at its own pace.
     """
 
     settings: dict[str, Any]
@@ -49,6 +49,28 @@ SYNC_ROWS = {
             "partition__name": "size_skew",
         },
         rounds=8,
+    ),
+    "mixed_sync": Row({"sync__name": "mixed_sync", "lr": 0.2}, rounds=24, exact=False),
+    "mixed_sync, Adam, bounded": Row(
+        {
+            "sync__name": "mixed_sync", "sync__staleness": 2, "optimizer__name": "adam",
+            "lr": 0.01,
+        },
+        rounds=24, exact=False,
+    ),
+    "mixed_sync, one round together": Row(
+        {"sync__name": "mixed_sync", "sync__staleness": 0, "lr": 0.2}, rounds=24
+    ),
+    "dcasgd": Row(
+        {"sync__name": "mixed_sync", "sync__compensation": "constant", "lr": 0.2},
+        rounds=24, exact=False,
+    ),
+    "dcasgd_adaptive, sharded": Row(
+        {
+            "sync__name": "mixed_sync", "sync__compensation": "adaptive", "lr": 0.1,
+            "overlay__name": "sharded_star",
+        },
+        rounds=24, exact=False,
     ),
 }  # fmt: skip
 
@@ -93,11 +115,11 @@ def test_it_learns(name):
 
 
 @pytest.mark.parametrize("name", SYNC_ROWS)
-def test_all_centers_hold_the_same_model_at_the_end(name):
+def test_all_centers_end_after_the_last_round_with_the_same_model_if_they_go_together(name):
     finals = trained(name).finals
     assert set(finals) == {"c1", "c2", "c3"}
-    assert len(set(finals.values())) == 1
     assert {last for last, _ in finals.values()} == {SYNC_ROWS[name].rounds - 1}
+    assert (len(set(finals.values())) == 1) == SYNC_ROWS[name].exact
 
 
 @each_row
@@ -112,7 +134,7 @@ def test_it_survives_the_death_of_the_root(name):
     row = SYNC_ROWS[name]
     outcome = simulated(config(row, rounds=6, testbed__faults=[kill("c1", 0.25)]))
     assert set(outcome.finals) == {"c2", "c3"}
-    assert len(set(outcome.finals.values())) == 1
+    assert not row.exact or len(set(outcome.finals.values())) == 1
     losses = [event["loss"] for event in outcome.of("evaluation")]
     assert losses[-1] < losses[0]
 
@@ -120,6 +142,6 @@ def test_it_survives_the_death_of_the_root(name):
 @each_row
 def test_it_runs_with_several_workers_in_a_center(row):
     outcome = simulated(config(row, rounds=4, workers=2))
-    assert len(set(outcome.finals.values())) == 1
+    assert not row.exact or len(set(outcome.finals.values())) == 1
     losses = [event["loss"] for event in outcome.of("evaluation")]
     assert losses[-1] < losses[0]

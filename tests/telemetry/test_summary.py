@@ -70,10 +70,22 @@ def test_what_was_not_measured_is_absent():
     found = summary(events=[], train_samples=None)
     absent = {
         "sync_s", "samples_per_s", "balance", "blocking_share", "wan_bytes_per_epoch",
-        "final_accuracy", "best_accuracy", "time_to_target_s", "rounds_to_target",
+        "final_accuracy", "best_accuracy", "time_to_target_s", "rounds_to_target", "staleness",
     }  # fmt: skip
     assert not absent & set(found)
     assert (found["rounds"], found["time_s"]) == (0, 0.0)
+
+
+def test_staleness_is_that_of_all_applied_pushes():
+    applied = [
+        {"t": t, "node": "c1", "event": "applied", "center": "c2", "staleness": staleness}
+        for t, staleness in enumerate([0, 0, 1, 3])
+    ]
+    whole = summary(events=[*ROUNDS, *applied])
+    found = whole["staleness"]
+    assert "sync_s" not in whole, "centers at paces of their own have none"
+    assert (found["mean"], found["max"]) == (1.0, 3)
+    assert found["p95"] == pytest.approx(1 + 2 * 0.85)
 
 
 # ---- time to target

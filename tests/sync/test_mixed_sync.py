@@ -1,0 +1,41 @@
+"""What MixedSync is composed of."""
+
+import pytest
+
+from geojax.config import SyncConfig
+from geojax.errors import ConfigError
+from geojax.sync.fsa import fsa
+from geojax.sync.mixed_sync import mixed_sync
+from geojax.sync.registry import build_sync
+
+
+def test_it_is_fsa_with_another_admission():
+    mixed, synchronous = mixed_sync(), fsa()
+    assert (mixed.admission.name, mixed.admission.exchange) == ("immediately", "server")
+    assert mixed.admission.bound is None
+    assert mixed.merge.compensation is None
+    for part in ("offer", "local_steps", "merge"):
+        assert getattr(mixed, part).name == getattr(synchronous, part).name
+    assert mixed.outer_default == synchronous.outer_default
+
+
+def test_compensation_and_bound_are_its_settings():
+    algorithm = mixed_sync(compensation="adaptive", staleness=3)
+    assert algorithm.merge.compensation.name == "adaptive"
+    assert algorithm.admission.bound == 3
+
+
+def test_a_negative_bound_is_refused():
+    with pytest.raises(ConfigError, match=r"sync\.staleness = -1: .*from 0 on"):
+        mixed_sync(staleness=-1)
+
+
+def test_the_configuration_names_its_settings():
+    built = build_sync(SyncConfig(name="mixed_sync", compensation="constant", lam=0.1, staleness=2))
+    assert built.merge.compensation.name == "constant"
+    assert built.admission.bound == 2
+
+
+def test_more_than_one_local_step_is_refused():
+    with pytest.raises(ConfigError, match=r"sync\.local_steps = 4: .*leave it at 1"):
+        build_sync(SyncConfig(name="mixed_sync", local_steps=4))
