@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from geojax.center.spec import VectorSpec
 from geojax.compression.codec import Codec
 from geojax.hips.exchange import Contribution
 from geojax.hips.hosted_shard import HostedShard, Push
@@ -214,7 +215,8 @@ class ShardHost:
             self._answer_chunk(center, number, chunk, Pulled(payload, shard.version, applied))
 
     def _encoded(self, part: np.ndarray) -> Payload:
-        state = self._answers.init((), [(0, part.size)])
+        layers = VectorSpec.of([("parameters", part.shape)]).layers
+        state = self._answers.init(layers, [(0, part.size)])
         (payload,), _ = self._answers.encode(part, state)
         return payload
 
