@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from geojax.compression.codec import Codec
 from geojax.compression.dense import dense
+from geojax.compression.dgt import dgt
 from geojax.compression.size_only import size_only
 from geojax.config import CompressionConfig
 from geojax.hollow import SIZE_ONLY
@@ -18,6 +19,20 @@ CODECS: Registry[Callable[[CompressionConfig], Codec]] = Registry("compression.n
 def _dense(config: CompressionConfig) -> Codec:
     del config
     return dense()
+
+
+@CODECS.register("dgt")
+def _dgt(config: CompressionConfig) -> Codec:
+    return dgt(
+        k=config.k,
+        k_min=config.k_min,
+        alpha=config.alpha,
+        block_bytes=config.block_bytes,
+        adaptive=config.adaptive,
+        tail=config.tail,
+        channel=config.channel,
+        lost=config.lost,
+    )
 
 
 @CODECS.register(SIZE_ONLY)
