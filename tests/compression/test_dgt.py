@@ -9,7 +9,7 @@ from geojax.center.spec import VectorSpec
 from geojax.compression import blocks as form
 from geojax.compression.dgt import LEAST_BLOCK_BYTES, MOST_BLOCK_BYTES, dgt
 from geojax.errors import ConfigError
-
+from geojax.wire.datagrams import MAX_DATAGRAM_BYTES
 from geojax.wire.message import HEADER_BYTES
 
 BLOCK = 16  # elements
@@ -134,7 +134,7 @@ def test_a_datagram_holds_one_block_and_fits(block_bytes, tail):
     assert len(parted.datagrams) == 4
     for payload in parted.datagrams:
         assert len(form.unpack(payload).indices) == 1
-        assert payload.nbytes + HEADER_BYTES + 16 <= 65507
+        assert payload.nbytes + HEADER_BYTES + 16 <= MAX_DATAGRAM_BYTES
         assert payload.nbytes <= block_bytes + 28
 
 
