@@ -11,7 +11,7 @@ import numpy as np
 from geojax.compression.codec import Codec
 from geojax.config import TimeoutsConfig
 from geojax.hips.checkpoint import Checkpoints
-from geojax.hips.exchange import Contribution, TreeExchange
+from geojax.hips.exchange import Contribution, TreeExchange, contribution_of
 from geojax.hips.machine import Machine
 from geojax.hips.member import Membership
 from geojax.hips.waits import wait_for
@@ -86,7 +86,7 @@ async def exchange(
       The merged contribution of every chunk, and the experiment time at which the last was held.
     """
     for chunk, payload in enumerate(payloads):
-        engine.offer(number, chunk, Contribution(payload, weight, 1))
+        engine.offer(number, chunk, contribution_of(payload, weight))
     offered = clock()
     merged = await wait_for(
         engine.whole(number),

@@ -77,7 +77,9 @@ class DatagramQueue:
         with self._lock:
             self._waiting.append((nbytes, message))
             self._bytes += nbytes
-            while self._waiting[0][1].round < message.round - 1 or self._bytes > self._max_bytes:
+            while self._waiting and (
+                self._waiting[0][1].round < message.round - 1 or self._bytes > self._max_bytes
+            ):
                 self._bytes -= self._waiting.popleft()[0]
                 self.dropped += 1
 
