@@ -109,7 +109,7 @@ def pack_coarse(blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
     low = np.minimum(np.minimum.reduceat(values, starts), np.float32(0))
     high = np.maximum(np.maximum.reduceat(values, starts), np.float32(0))
     width = ((high.astype(np.float64) - low) / BINS).astype(np.float32)
-    scale = np.divide(1, width, out=np.zeros(width.size), where=width > 0)
+    scale = np.divide(1, width.astype(np.float64), out=np.zeros(width.size), where=width > 0)
     position = (values - np.repeat(low.astype(np.float64), sizes)) * np.repeat(scale, sizes)
     bins = np.minimum(position, BINS - 1).astype(np.uint8)
     packed = np.zeros((values.size + 1) // 2, np.uint8)

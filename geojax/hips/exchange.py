@@ -397,7 +397,9 @@ class TreeExchange:
         index = (message.body or {}).get("part", RELIABLE)
         if peer not in self.policy.members or message.payload is None:
             log.warning("%s: refused a late part from %s: no member", self.me, peer)
-        elif not self._late.add(peer, message.round, message.chunk, index, message.payload):
+        elif self._late.add(peer, message.round, message.chunk, index, message.payload):
+            self._recorder.add("late_parts")
+        else:
             log.debug("%s: dropped a late part from %s: too late, or here", self.me, peer)
 
     def _send(
