@@ -319,13 +319,11 @@ class TreeExchange:
         if own is not None and not self._first_hop(chunk):
             for index, payload in own_parts(own.late, own.datagrams):
                 self._late.add(self.me, number, chunk, index, payload)
-        tree = self._trees[self._placement[chunk]]
-        # What comes from a child with children of its own is a sum: it never had late parts.
-        offers = {
-            name: c.payload
-            for name, c in arrived.items()
-            if name != self.me and not tree.children(name)
-        }
+        offers: dict[str, Payload] = {}
+        if self._codec.fill is not None:
+            # What comes from a child with children of its own is a sum: it never had late parts.
+            others = {self.me, *self._trees[self._placement[chunk]].parent.values()}
+            offers = {name: c.payload for name, c in arrived.items() if name not in others}
         return self._late.take(number, chunk, self.policy.members, offers)
 
     def _first_hop(self, chunk: int) -> bool:
