@@ -226,7 +226,11 @@ def dgt(
 def fill_with_last(
     history: _History | None, older: Sequence[np.ndarray], parts: Sequence[np.ndarray]
 ) -> tuple[np.ndarray | None, _History]:
-    """What stands for the blocks that are missing; see :class:`geojax.compression.codec.Codec`."""
+    """What stands for the blocks that are missing; see :class:`geojax.compression.codec.Codec`.
+
+    The last value is the one that came last: a block that was important since it was sent late, and
+    overtook it, is known by the late value until it comes again.
+    """
     here = [form.unpack(part) for part in parts]
     elements, block = here[0].elements, here[0].block
     if history is None:
