@@ -16,8 +16,9 @@ class Parted(NamedTuple):
     Attributes:
       now: travels first and reliably; a merge waits for it.
       late: follows when nothing important waits; a merge takes it if it is there, else a later one.
-      datagrams: ``late`` cut into pieces that are payloads of their own and may get lost on their
-        way; empty: it travels as reliably as ``now``.
+        An empty array: nothing follows, or all of it as ``datagrams``.
+      datagrams: what follows, cut into pieces that are payloads of their own, fit a datagram each,
+        and may get lost on their way.
     """
 
     now: np.ndarray
@@ -44,6 +45,11 @@ class Codec(NamedTuple):
         on to the WAN chunk by chunk as they are.
       observe: ``(state, loss) -> state``: tells the codec the training loss before it encodes;
         None: it does not care.
+      fill: ``(history, older, parts) -> (payload or None, history)``: what a merge counts for those
+        parts of a member's chunk that it lacks. ``history`` is what it knows of that member's
+        chunk, None at first; ``older``: parts of earlier rounds that came after their merge;
+        ``parts``: those of this round that are there, ``now`` first. None: nothing counts, and
+        parts that come later are added to a later merge.
     """
 
     name: str
@@ -55,6 +61,10 @@ class Codec(NamedTuple):
     combine: Callable[[Sequence[np.ndarray]], np.ndarray]
     lan: Codec | None = None
     observe: Callable[[Any, float], Any] | None = None
+    fill: (
+        Callable[[Any, Sequence[np.ndarray], Sequence[np.ndarray]], tuple[np.ndarray | None, Any]]
+        | None
+    ) = None
 
 
 def restore_state(fresh: Any, kept: Any) -> Any:

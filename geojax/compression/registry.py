@@ -8,6 +8,7 @@ from typing import NamedTuple
 from geojax.compression.bisparse import bisparse
 from geojax.compression.codec import Codec
 from geojax.compression.dense import dense
+from geojax.compression.dgt import dgt
 from geojax.compression.half import bf16, fp16
 from geojax.compression.mpq import mpq
 from geojax.compression.size_only import size_only
@@ -39,6 +40,21 @@ CODECS: Registry[Callable[[CompressionConfig, Setting], Codec]] = Registry("comp
 def _dense(config: CompressionConfig, setting: Setting) -> Codec:
     del config, setting
     return dense()
+
+
+@CODECS.register("dgt")
+def _dgt(config: CompressionConfig, setting: Setting) -> Codec:
+    del setting
+    return dgt(
+        k=config.k,
+        k_min=config.k_min,
+        alpha=config.alpha,
+        block_bytes=config.block_bytes,
+        adaptive=config.adaptive,
+        tail=config.tail,
+        channel=config.channel,
+        lost=config.lost,
+    )
 
 
 @CODECS.register(SIZE_ONLY)

@@ -9,6 +9,9 @@ A root that contributes nothing and is no member of the policy (a global server 
 own) is *passive*: it keeps no results, and a round of which it has published all its chunks is over
 for it.
 
+An offer may have late parts, which follow behind all chunks on its first hop, to the parent, and
+which no merge waits for (see :mod:`geojax.hips.late_parts`). What a parent sends on is one payload.
+
 When the membership changes (see :mod:`geojax.hips.scheduler`), a round that nobody holds whole is
 run again from the kept offers; one that somebody holds is fetched from there. The last whole round
 is kept until the next one is whole: then every member has contributed to that one, so every member
@@ -21,12 +24,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from geojax.compression.codec import Codec, Parted
 from geojax.errors import GeojaxError
+from geojax.hips.late_parts import RELIABLE, LateParts, own_parts
 from geojax.hips.machine import Machine
 from geojax.overlay.placement import place
 from geojax.overlay.policy import Policy, Tree
@@ -58,13 +62,18 @@ class Contribution(NamedTuple):
 
 
 def contribution_of(
-    payload: Payload | Parted, weight: float, *, contributors: int = 1, loss: float | None = None
+    payload: Any, weight: float, *, contributors: int = 1, loss: float | None = None
 ) -> Contribution:
-    """What a codec gave for a chunk, as a contribution."""
-    if isinstance(payload, Parted):
-        now, late, datagrams = payload
-        return Contribution(now, weight, contributors, late, datagrams, loss)
-    return Contribution(payload, weight, contributors, loss=loss)
+    """What is offered of a chunk: an encoded payload, whole or in parts.
+
+    >>> parted = Parted(np.ones(2, np.uint8), np.ones(0, np.uint8))
+    >>> contribution_of(parted, 2.0, loss=0.5)[1:]
+    (2.0, 1, None, (), 0.5)
+    """
+    if not isinstance(payload, Parted):
+        return Contribution(payload, weight, contributors, loss=loss)
+    late = payload.late if payload.late.size else None
+    return Contribution(payload.now, weight, contributors, late, payload.datagrams, loss)
 
 
 @dataclass
@@ -160,6 +169,8 @@ class TreeExchange:
         self._priorities = tuple(priorities)
         self._rounds: dict[int, _Round] = {}
         self._early: list[tuple[str, Message]] = []
+        self._late = LateParts(codec.fill)
+        self._agreed: dict[int, int] = {}  # epoch: the round after which it began
         self._frozen = True
         self.on_held: Callable[[int], None] = lambda _: None
         self._passive, self._own = False, 0  # a passive root's chunks
@@ -255,7 +266,7 @@ class TreeExchange:
     def handle(self, peer: str, message: Message) -> None:
         """Takes a message of this group. Old epochs are dropped and logged, new ones wait."""
         assert message.epoch >= 0
-        if message.epoch < self.epoch:
+        if message.epoch < self.epoch and not self._still_late(message):
             self._recorder.event("dropped", peer=peer, epoch=message.epoch, now=self.epoch)
             log.warning("%s: dropped a chunk of epoch %d from %s", self.me, message.epoch, peer)
             return
@@ -265,8 +276,13 @@ class TreeExchange:
         if not 0 <= message.chunk < len(self.sizes):
             log.warning("%s: refused chunk %d from %s: no such chunk", self.me, message.chunk, peer)
             return
-        contribution = Contribution(message.payload, message.weight, message.contributors)
-        if message.kind is Kind.OFFER:
+        loss = (message.body or {}).get("loss")
+        contribution = Contribution(
+            message.payload, message.weight, message.contributors, loss=loss
+        )
+        if message.kind is Kind.LATE:
+            self._add_late(peer, message)
+        elif message.kind is Kind.OFFER:
             self._add(peer, message.round, message.chunk, contribution)
         elif message.kind is Kind.RESULT:
             if peer != self._trees[self._placement[message.chunk]].parent.get(self.me):
@@ -296,6 +312,8 @@ class TreeExchange:
           lacking: members to whom this one sends its kept aggregate of round ``held``.
         """
         self.epoch, self.policy, self._frozen = epoch, policy, False
+        self._agreed[epoch] = held
+        self._late.run_again(held, policy.members)
         self._trees = policy.trees
         self._placement = place(policy, self.sizes, self.layers)
         self._passive = self.me not in policy.members
@@ -360,28 +378,62 @@ class TreeExchange:
         if len(arrived) < len(expected):
             return
         ordered = [arrived[name] for name in expected]
-        work = sum(c.payload.nbytes for c in ordered[1:]) if len(ordered) > 1 else 0  # type: ignore[union-attr]
+        late = self._late_payloads(number, chunk, arrived)
+        payloads = [*(c.payload for c in ordered), *late]
+        work = sum(payload.nbytes for payload in payloads[1:])  # type: ignore[union-attr]
         epoch = self.epoch
-        self._machine.after("sum", work, lambda: self._reduced(epoch, number, chunk, ordered))
+        self._machine.after(
+            "sum", work, lambda: self._reduced(epoch, number, chunk, ordered, payloads)
+        )
+
+    def _late_payloads(
+        self, number: int, chunk: int, arrived: dict[str, Contribution]
+    ) -> list[Payload]:
+        """Late parts that count in this sum; the own ones too, unless they go on from here."""
+        assert self.policy is not None
+        own = arrived.get(self.me)
+        if own is not None and not self._first_hop(chunk):
+            for index, payload in own_parts(own.late, own.datagrams):
+                self._late.add(self.me, number, chunk, index, payload)
+        offers: dict[str, Payload] = {}
+        if self._codec.fill is not None:
+            # What comes from a child with children of its own is a sum: it never had late parts.
+            others = {self.me, *self._trees[self._placement[chunk]].parent.values()}
+            offers = {name: c.payload for name, c in arrived.items() if name not in others}
+        return self._late.take(number, chunk, self.policy.members, offers)
+
+    def _first_hop(self, chunk: int) -> bool:
+        """Whether this member's own offer goes to a parent as it is."""
+        root = self._trees[self._placement[chunk]].root
+        return self._expected_of(chunk) == (self.me,) and root != self.me
 
     def _reduced(
-        self, epoch: int, number: int, chunk: int, ordered: Sequence[Contribution]
+        self,
+        epoch: int,
+        number: int,
+        chunk: int,
+        ordered: Sequence[Contribution],
+        payloads: Sequence[Payload],
     ) -> None:
         if epoch != self.epoch or self._frozen:
             return
         total = ordered[0]
-        if len(ordered) > 1:
+        if len(payloads) > 1:
             total = Contribution(
-                self._codec.combine([c.payload for c in ordered]),  # type: ignore[misc]
+                self._codec.combine(payloads),  # type: ignore[arg-type]
                 sum(c.weight for c in ordered),
                 sum(c.contributors for c in ordered),
+                loss=_mean_loss(ordered),
             )
         tree = self._trees[self._placement[chunk]]
         if tree.root == self.me:
             self._recorder.chunk_event("reduced", round=number, chunk=chunk)
             self._at_root(number, chunk, total)
-        else:
-            self._send(tree.parent[self.me], Kind.OFFER, number, chunk, total)
+            return
+        parent = tree.parent[self.me]
+        self._send(parent, Kind.OFFER, number, chunk, total)
+        if self._first_hop(chunk):
+            self._send_late(parent, number, chunk, ordered[0])
 
     def _result(self, number: int, chunk: int, result: Contribution) -> None:
         if number <= self.held:
@@ -408,16 +460,58 @@ class TreeExchange:
         entry = self._round(number)
         if number > self.held and entry.given == len(self.sizes):
             self.held = number
+            self._late.hold(number)
             self.on_held(number)
             entry.arrived.clear()
             for old in [n for n in self._rounds if n < number]:
                 del self._rounds[old]
 
+    def _still_late(self, message: Message) -> bool:
+        """Whether a message of an old epoch is a late part that nobody will send again.
+
+        That is so if its round was whole somewhere whenever the membership changed since.
+        """
+        after = [held for epoch, held in self._agreed.items() if epoch > message.epoch]
+        return message.kind is Kind.LATE and (self._frozen or message.round <= min(after))
+
+    def _add_late(self, peer: str, message: Message) -> None:
+        assert self.policy is not None
+        index = (message.body or {}).get("part", RELIABLE)
+        if peer not in self.policy.members or message.payload is None:
+            log.warning("%s: refused a late part from %s: no member", self.me, peer)
+        elif self._late.add(peer, message.round, message.chunk, index, message.payload):
+            self._recorder.add("late_parts")
+        else:
+            log.debug("%s: dropped a late part from %s: too late, or here", self.me, peer)
+
     def _send(
         self, peer: str, kind: Kind, number: int, chunk: int, contribution: Contribution
     ) -> None:
+        loss = contribution.loss
+        message = self._message(
+            kind, number, chunk, contribution.payload,
+            weight=contribution.weight,
+            contributors=contribution.contributors,
+            body=None if loss is None else {"loss": loss},
+        )  # fmt: skip
+        priority = self._priorities[chunk] if self._priorities else chunk
+        self._transport.send(peer, message, priority)
+
+    def _send_late(self, peer: str, number: int, chunk: int, own: Contribution) -> None:
+        """Sends the late parts of an offer, behind all chunks that wait or will soon."""
+        for index, payload in own_parts(own.late, own.datagrams):
+            if index == RELIABLE:
+                message = self._message(Kind.LATE, number, chunk, payload)
+                self._transport.send(peer, message, priority=len(self.sizes) + chunk)
+            else:
+                message = self._message(Kind.LATE, number, chunk, payload, body={"part": index})
+                self._transport.send_datagram(peer, message)
+
+    def _message(
+        self, kind: Kind, number: int, chunk: int, payload: Payload, **fields: Any
+    ) -> Message:
         assert self.policy is not None
-        message = Message(
+        return Message(
             kind,
             group=self.group,
             epoch=self.epoch,
@@ -426,10 +520,13 @@ class TreeExchange:
             round=number,
             chunk=chunk,
             codec=self._codec.wire,
-            weight=contribution.weight,
-            contributors=contribution.contributors,
-            payload=contribution.payload,
+            payload=payload,
+            **fields,
         )
-        self._transport.send(
-            peer, message, priority=self._priorities[chunk] if self._priorities else chunk
-        )
+
+
+def _mean_loss(contributions: Sequence[Contribution]) -> float | None:
+    """The mean loss of those who told theirs, by weight."""
+    told = [(c.loss, c.weight) for c in contributions if c.loss is not None]
+    weight = sum(weight for _, weight in told)
+    return sum(loss * weight for loss, weight in told) / weight if weight else None

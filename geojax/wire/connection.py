@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from geojax.errors import FrameError, WireError
+from geojax.wire.datagrams import DatagramQueue
 from geojax.wire.frame import PROTOCOL_VERSION, frames_of
 from geojax.wire.message import Kind, Message
 from geojax.wire.queue import Outbound, SendQueue
@@ -62,6 +63,10 @@ class Owner(Protocol):
 
     def was_sent(self, peer: str, frame: Outbound, since: float, start: float, end: float) -> None:
         """The kernel took a frame from ``start`` to ``end``, and its message from ``since``, s."""
+        ...
+
+    def send_as_datagram(self, peer: str, message: Message) -> None:
+        """Hands a message to the kernel as a datagram, and waits for room there."""
         ...
 
     def count_received(self, peer: str, kind: Kind, nbytes: int, messages: int) -> None:
@@ -147,7 +152,7 @@ class Connection(ABC):
 
 
 class Outgoing(Connection):
-    """Dials a peer and sends what is pushed to its ``queue``.
+    """Dials a peer and sends what is pushed to its ``queue``; datagrams while that is empty.
 
     Args:
       owner: the transport.
@@ -164,6 +169,12 @@ class Outgoing(Connection):
         self._starts: dict[int, float] = {}  # when the first frame left, of unfinished messages
         self._wakeup = Wakeup()
         self.queue = SendQueue(self._wakeup.wake)
+        self.datagrams = DatagramQueue()
+
+    def push_datagram(self, message: Message, nbytes: int) -> None:
+        """Queues a message of so many bytes that leaves as a datagram; see there for its bounds."""
+        self.datagrams.push(message, nbytes)
+        self._wakeup.wake()
 
     def abort(self) -> None:
         """Ends it without a goodbye; what is queued is dropped."""
@@ -249,6 +260,9 @@ class Outgoing(Connection):
                 wait_ms = 0
             elif finished:
                 return self._say_goodbye(sock)
+            elif (datagram := self.datagrams.take()) is not None:
+                self.owner.send_as_datagram(self.peer, datagram)
+                wait_ms = 0
             else:
                 wait_ms = None
 

@@ -58,7 +58,7 @@ class Header(NamedTuple):
     total: int  # payload bytes of the whole message
     weight: float
     contributors: int
-    sender: int  # index of the sending node, 0 where it has none
+    sender: int  # 0; in a datagram it tells who sent it, see geojax.wire.datagrams
     body_bytes: int
     payload_bytes: int  # of this frame
     checksum: int
@@ -146,7 +146,7 @@ def frames_of(message: Message, sequence: int = 0, sender: int = 0) -> Iterator[
     Args:
       message: what to send; a ``SizeOnly`` payload is refused.
       sequence: number of the message on its connection, modulo 2**32.
-      sender: index of the sending node, if nodes have one.
+      sender: of a datagram, see :mod:`geojax.wire.datagrams`.
 
     Raises:
       FrameError: a field, the body or the payload does not fit.

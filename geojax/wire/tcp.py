@@ -3,7 +3,8 @@
 Threads carry the bytes because blocking ``sendmsg`` and ``recv_into`` move several times as many
 per second as asyncio's streams do, and release the interpreter meanwhile. One thread accepts, one
 sends to each peer (started by the first message to it) and one receives from each peer. What came
-in waits in a deque; the loop is woken once for everything that has gathered.
+in waits in a deque; the loop is woken once for everything that has gathered. Datagrams go over UDP
+beside the connections, see :mod:`geojax.wire.datagrams`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import select
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,8 +22,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from geojax.errors import WireError
+from geojax.errors import ConfigError, WireError
 from geojax.wire.connection import Incoming, Outgoing, RefusalError
+from geojax.wire.datagrams import DatagramSocket, check_datagram
 from geojax.wire.frame import MAX_PAYLOAD_BYTES, PROTOCOL_VERSION
 from geojax.wire.message import Kind, Message
 from geojax.wire.queue import Outbound
@@ -63,6 +66,7 @@ class TcpTransport:
         time spent in handing over.
       received: counters per peer. A frame counts when it is whole and valid.
       refused: connections closed for what came over them.
+      refused_datagrams: those that were dropped as invalid, or from nobody that is known.
       socket_options: options of the last socket, as read back from the kernel.
       observer: if set, called on the loop with (peer, message, start, end) when the kernel has
         taken a whole message; times are the loop's.
@@ -88,7 +92,7 @@ class TcpTransport:
         others = [peer for peer in peers if peer != name]
         self.sent = {peer: LinkCounters() for peer in others}
         self.received = {peer: LinkCounters() for peer in others}
-        self.refused = 0
+        self.refused = self.refused_datagrams = 0
         self.socket_options: dict[str, int | str] = {}
         self.observer: Callable[[str, Message, float, float], None] | None = None
         self._addresses = peers
@@ -101,6 +105,7 @@ class TcpTransport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listener: socket.socket | None = None
         self._stop_accepting: Wakeup | None = None
+        self._datagrams: DatagramSocket | None = None
         self._inbox: deque[Received | Lost] = deque()  # filled by threads, emptied by the loop
         self._flush_is_due = False
         self._arrived: asyncio.Queue[Received | Lost | None] = asyncio.Queue()  # None: closed
@@ -112,8 +117,18 @@ class TcpTransport:
         Raises:
           ConfigError: the address is taken, or the congestion control not available.
         """
+        listener = listen(self.address, self.congestion_control)
+        datagrams = DatagramSocket(
+            self.name, self.run_id, self._addresses, deliver=self._deliver_datagram,
+            refuse=self._refuse_datagram, ended=self.thread_ended,
+        )  # fmt: skip
+        try:
+            datagrams.bind(listener.getsockname())
+        except ConfigError:
+            listener.close()
+            raise
         self._loop = asyncio.get_running_loop()
-        self._listener = listen(self.address, self.congestion_control)
+        self._listener, self._datagrams = listener, datagrams
         self.address = self._listener.getsockname()
         self.socket_options = configure(self._listener, self.congestion_control)
         self._stop_accepting = Wakeup()
@@ -126,6 +141,7 @@ class TcpTransport:
                     daemon=True,
                 )
             )
+            self._start_thread(datagrams.thread)
 
     def send(self, peer: str, message: Message, priority: int = 0) -> None:
         """Queues a message for ``peer``; may be called from any thread.
@@ -135,21 +151,36 @@ class TcpTransport:
           FrameError: the message fits no frame.
           WireError: the transport is closed, or was never started.
         """
-        if peer not in self._peers:
-            what = "this node itself" if peer == self.name else "no peer of it"
-            raise ValueError(f"{self.name} cannot send to {peer!r}, which is {what}")
         if message.kind is Kind.HELLO:
             raise ValueError("HELLO is the transport's own; send a CONTROL message")
         with self._changed:
-            if self._closing or self._loop is None:
-                raise WireError(f"{self.name} cannot send to {peer}: its transport is not open")
-            state = self._peers[peer]
-            outgoing = state.outgoing
-            if outgoing is None:
-                outgoing = state.outgoing = Outgoing(self, peer, self._addresses[peer])
-                self._start_thread(outgoing.thread)
             # Under the lock: what is pushed before ``ended`` is missed there, if it did not leave.
-            outgoing.queue.push(message, priority)
+            self._outgoing(peer).queue.push(message, priority)
+
+    def send_datagram(self, peer: str, message: Message) -> None:
+        """Queues a message that leaves as a datagram; may be called from any thread.
+
+        Raises:
+          ValueError: ``peer`` is this node, or not among the peers; the kind is not LATE.
+          FrameError: the message fits no datagram.
+          WireError: the transport is closed, or was never started.
+        """
+        nbytes = check_datagram(message)
+        with self._changed:
+            self._outgoing(peer).push_datagram(message, nbytes)
+
+    def _outgoing(self, peer: str) -> Outgoing:
+        """The connection to a peer, dialed if there is none; the lock is held."""
+        if peer not in self._peers:
+            what = "this node itself" if peer == self.name else "no peer of it"
+            raise ValueError(f"{self.name} cannot send to {peer!r}, which is {what}")
+        if self._closing or self._loop is None:
+            raise WireError(f"{self.name} cannot send to {peer}: its transport is not open")
+        state = self._peers[peer]
+        if state.outgoing is None:
+            state.outgoing = Outgoing(self, peer, self._addresses[peer])
+            self._start_thread(state.outgoing.thread)
+        return state.outgoing
 
     async def receive(self) -> Received | Lost:
         """The next message from any peer, or the news that a peer is gone.
@@ -210,6 +241,8 @@ class TcpTransport:
     def _close_listener(self) -> None:
         if self._stop_accepting is not None:
             self._stop_accepting.wake()
+        if self._datagrams is not None:
+            self._datagrams.stop()
 
     # The threads' side: what an ``Owner`` offers to its connections.
 
@@ -270,6 +303,24 @@ class TcpTransport:
         observer = self.observer
         if observer is not None and frame.last and frame.message.kind is not Kind.HELLO:
             self._call_loop(partial(observer, peer, frame.message, since, end))
+
+    def send_as_datagram(self, peer: str, message: Message) -> None:
+        """Hands a message to the kernel as a datagram, and waits for room there."""
+        datagrams, start = self._datagrams, time.monotonic()
+        assert datagrams is not None
+        frame = datagrams.frame(peer, message)
+        self.sending(peer, frame)
+        datagrams.send(peer, frame)
+        self.was_sent(peer, frame, start, start, time.monotonic())
+
+    def _deliver_datagram(self, peer: str, message: Message, nbytes: int) -> None:
+        self.count_received(peer, message.kind, nbytes, 1)
+        self.deliver(peer, message)
+
+    def _refuse_datagram(self, source: str, reason: str) -> None:
+        with self._counting:
+            self.refused_datagrams += 1
+        log.debug("%s: dropped what came from %s: %s", self.name, source, reason)
 
     def count_received(self, peer: str, kind: Kind, nbytes: int, messages: int) -> None:
         """A whole frame has come in."""

@@ -70,6 +70,18 @@ class Transport(Protocol):
         """
         ...
 
+    def send_datagram(self, peer: str, message: Message) -> None:
+        """Queues a message of kind LATE that may get lost, and may arrive in any order.
+
+        It leaves when no message waits for ``peer``. It is dropped if it still waits when one is
+        queued whose round is higher by two or more, when too much waits, or at :meth:`close`.
+
+        Raises:
+          ValueError: ``peer`` is this node, or nobody that the transport knows; another kind.
+          FrameError: the message fits no datagram.
+        """
+        ...
+
     async def receive(self) -> Received | Lost:
         """The next message from any peer, or the news that a peer is gone."""
         ...

@@ -15,6 +15,8 @@ The fluid model knows no packets, so both are modelled by their effect on a TCP 
   last packets is: of those that left within the span of the jitter. Hence the message's delay is
   the largest of so many draws; a short message's is one draw. Draws come from a seeded stream for
   each pair of nodes. The rate of a connection is not affected.
+
+A datagram travels in packets as they fit the path, and is lost if one of them is.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ SEGMENT_BYTES = 1448  # an Ethernet frame's worth, less IP and TCP headers with 
 MATHIS = math.sqrt(3 / 2)
 CUBIC = (0.4 * (3 + 0.7) / (4 * (1 - 0.7))) ** 0.25
 ALMOST_ALL = 1 - 1e-12  # the largest share of a normal distribution that is drawn
+PACKET_BYTES = 1480  # an Ethernet frame's worth, less the IP header
 UNIFORM_SPAN, NORMAL_SPAN = 2.0, 4.0  # between small and large draws, in the jitter's scale
 
 
@@ -51,6 +54,19 @@ def loss_limit(congestion_control: str, round_trip: float, loss: float) -> float
     if congestion_control == "cubic":
         segments = max(segments, CUBIC * (round_trip / loss) ** 0.75)
     return segments * SEGMENT_BYTES * 8 / round_trip
+
+
+def datagram_loss(nbytes: int, loss: float) -> float:
+    """How likely a datagram is lost.
+
+    Args:
+      nbytes: of the datagram, without its own UDP header of 8 bytes.
+      loss: share of packets lost on the way.
+
+    >>> round(datagram_loss(4200, 0.01), 4)
+    0.0297
+    """
+    return 1 - (1 - loss) ** math.ceil((nbytes + 8) / PACKET_BYTES)
 
 
 class Impairments(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
@@ -11,11 +12,18 @@ from typing import Protocol
 
 import numpy as np
 
+from geojax.wire.datagrams import DatagramQueue, check_datagram
 from geojax.wire.frame import wire_bytes
 from geojax.wire.message import Kind, Message
 from geojax.wire.transport import LinkCounters, Lost, Received
 from testbed.simulated.fluid import FluidNetwork
-from testbed.simulated.impairments import UNIMPAIRED, Arrivals, Impairments, loss_limit
+from testbed.simulated.impairments import (
+    UNIMPAIRED,
+    Arrivals,
+    Impairments,
+    datagram_loss,
+    loss_limit,
+)
 from testbed.simulated.loop import VirtualLoop
 from testbed.simulated.tcp import Connection
 
@@ -54,7 +62,7 @@ class SimulatedNetwork:
       loop: the clock.
       congestion_control: TCP's, which decides what losses do to it.
       rtt_bias: connections share a bottleneck in proportion to round trip ** -rtt_bias; 0: evenly.
-      seed: of jitter.
+      seed: of jitter and of lost datagrams.
     """
 
     def __init__(
@@ -92,11 +100,15 @@ class SimulatedNetwork:
 
 
 class _Way:
-    """The way to one peer in its present life: a connection, and what waits for it."""
+    """The way to one peer in its present life: a connection, and what waits for it.
+
+    Datagrams share the connection's path, but not its window and not the limit that losses set it:
+    they leave as fast as the path takes them, and some of them do not arrive.
+    """
 
     __slots__ = (
-        "_arrivals", "_connection", "_counters", "_delay", "_now", "_owner", "_since", "_waiting",
-        "busy", "peer", "receiver",
+        "_arrivals", "_connection", "_counters", "_datagram_flow", "_delay", "_loss", "_luck",
+        "_now", "_owner", "_since", "_waiting", "busy", "datagrams", "peer", "receiver",
     )  # fmt: skip
 
     def __init__(self, owner: SimulatedTransport, peer: str, route: Route, connection: Connection):
@@ -105,6 +117,10 @@ class _Way:
         self._owner, self._delay, self._connection = owner, route.delay, connection
         jitters, seed = route.impairments.jitters, f"{owner.network.seed}/{owner.name}>{peer}"
         self._arrivals = Arrivals(route.delay, jitters, seed) if jitters else None
+        self.datagrams = DatagramQueue()
+        self._datagram_flow = owner.network.fluid.flow(route.resources)
+        self._loss = route.impairments.loss
+        self._luck = random.Random(f"{seed}/datagrams") if self._loss else None
         self._counters = owner.sent.setdefault(peer, LinkCounters())
         self._waiting: list[tuple[int, int, int, Message]] = []  # priority, number, bytes, message
         self._now: tuple[int, Message] | None = None  # what is on its way into the network
@@ -115,21 +131,37 @@ class _Way:
         heapq.heappush(self._waiting, (priority, number, wire_bytes(message), message))
 
     def go_on(self) -> None:
-        """Sends the message that comes first, if any may be sent now."""
-        self.busy = bool(self._waiting) and not self._owner.frozen
-        if self.busy:
+        """Sends the message that comes first, if any may be sent now; a datagram if none waits."""
+        self.busy = not self._owner.frozen and bool(self._waiting or self.datagrams)
+        if not self.busy:
+            return
+        self._since = self._owner.loop._now
+        if self._waiting:
             _, _, nbytes, message = heapq.heappop(self._waiting)
             self._now = nbytes, message
-            self._since = self._owner.loop._now
             self._connection.send(nbytes, self._left, urgent=message.kind is Kind.CONTROL)
+        else:
+            datagram = self.datagrams.take()
+            assert datagram is not None
+            nbytes = wire_bytes(datagram)
+            self._now = nbytes, datagram
+            self._owner.network.fluid.start(self._datagram_flow, nbytes, self._datagram_left)
 
     def drop(self) -> None:
         """Forgets all messages."""
         self._connection.abort()
+        self._owner.network.fluid.cancel(self._datagram_flow)
         self._waiting.clear()
+        self.datagrams.clear()
         self.busy = False
 
-    def _left(self) -> None:
+    def _datagram_left(self) -> None:
+        assert self._now is not None
+        nbytes, _ = self._now
+        luck = self._luck
+        self._left(arrives=luck is None or luck.random() >= datagram_loss(nbytes, self._loss))
+
+    def _left(self, *, arrives: bool = True) -> None:
         assert self._now is not None
         nbytes, message = self._now
         owner = self._owner
@@ -137,10 +169,11 @@ class _Way:
         self._counters.add(message.kind, nbytes, now - self._since)
         if owner.observer is not None:
             owner.observer(self.peer, message, self._since, now)
-        arrival = now + self._delay
-        if self._arrivals is not None:
-            arrival = self._arrivals.arrival(nbytes, self._since, now)
-        owner.loop.schedule(arrival, self.receiver.arrive, owner.name, message, nbytes)
+        if arrives:
+            arrival = now + self._delay
+            if self._arrivals is not None:
+                arrival = self._arrivals.arrival(nbytes, self._since, now)
+            owner.loop.schedule(arrival, self.receiver.arrive, owner.name, message, nbytes)
         self.go_on()
         if not self.busy:
             owner.check_drained()
@@ -177,6 +210,8 @@ class SimulatedTransport:
 
     async def close(self) -> None:
         """Waits until what is queued has left, then leaves without being missed."""
+        for way in self._ways.values():
+            way.datagrams.clear()
         while any(way.busy for way in self._ways.values()):
             self._drained = self.loop.create_future()
             await self._drained
@@ -185,13 +220,21 @@ class SimulatedTransport:
 
     def send(self, peer: str, message: Message, priority: int = 0) -> None:
         """Queues a message; a peer that does not exist (any more) is reported as lost."""
-        way = self._ways.get(peer)
-        if way is None or self.network.nodes.get(peer) is not way.receiver:
-            way = self._connect(peer)
-            if way is None:
-                return
+        way = self._way(peer)
+        if way is None:
+            return
         way.push(priority, self._number, message)
         self._number += 1
+        if not way.busy:
+            way.go_on()
+
+    def send_datagram(self, peer: str, message: Message) -> None:
+        """Queues a message that leaves when no other waits for the peer, and may get lost."""
+        nbytes = check_datagram(message)
+        way = self._way(peer)
+        if way is None:
+            return
+        way.datagrams.push(message, nbytes)
         if not way.busy:
             way.go_on()
 
@@ -244,6 +287,13 @@ class SimulatedTransport:
         """Goes on closing when a way has nothing left to send."""
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
+
+    def _way(self, peer: str) -> _Way | None:
+        """The way to a peer that is there; connects where there is none yet."""
+        way = self._ways.get(peer)
+        if way is None or self.network.nodes.get(peer) is not way.receiver:
+            way = self._connect(peer)
+        return way
 
     def _connect(self, peer: str) -> _Way | None:
         """The way to a peer that is there; what is not there refuses, after a round trip."""

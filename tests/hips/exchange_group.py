@@ -50,10 +50,15 @@ class SlowMachine:
 
 
 class Network:
-    """Delivers every message after a random delay, to whom lives then."""
+    """Delivers every message after a random delay, to whom lives then.
 
-    def __init__(self, rng, slowest):
-        self._rng, self._slowest = rng, slowest
+    Attributes:
+      copies: says how often a datagram arrives.
+    """
+
+    def __init__(self, rng, slowest, chunks):
+        self._rng, self._slowest, self.chunks = rng, slowest, chunks
+        self.copies = lambda message: 1
         self.engines = {}
         self.dead = set()
         self.log = []  # (sender, receiver, message), in order of sending
@@ -75,9 +80,17 @@ class Ends:
         self._name, self._network = name, network
 
     def send(self, peer, message, priority=0):
-        assert message.kind is Kind.CONTROL or priority == message.chunk
+        behind = self._network.chunks if message.kind is Kind.LATE else 0
+        assert message.kind is Kind.CONTROL or priority == behind + message.chunk
         if self._name not in self._network.dead:
             self._network.deliver(self._name, peer, message)
+
+    def send_datagram(self, peer, message):
+        """Datagrams come once, twice or not at all; see :attr:`Network.copies`."""
+        assert message.kind is Kind.LATE
+        for _ in range(self._network.copies(message)):
+            if self._name not in self._network.dead:
+                self._network.deliver(self._name, peer, message)
 
 
 class Group:
@@ -87,18 +100,19 @@ class Group:
       results: for every member and round, the chunks that it held, in order.
     """
 
-    def __init__(self, members, sizes, *, seed=0, slowest=1.0, work=0.0, options=None):
+    def __init__(self, members, sizes, *, seed=0, slowest=1.0, work=0.0, codec=None, options=None):
         self.rng = random.Random(seed)
         self.members, self.sizes = tuple(members), tuple(sizes)
         self.alive = self.members
-        self.network = Network(self.rng, slowest)
+        self.network = Network(self.rng, slowest, len(self.sizes))
         self.epoch = 0
         self.events = []
         self.results = {name: {} for name in members}
         for name in members:
             self.network.engines[name] = TreeExchange(
-                name, 0, sizes=self.sizes, transport=Ends(name, self.network), codec=dense(),
-                machine=SlowMachine(self.rng, work), recorder=Recorder(name, self.events.append),
+                name, 0, sizes=self.sizes, transport=Ends(name, self.network),
+                codec=codec or dense(), machine=SlowMachine(self.rng, work),
+                recorder=Recorder(name, self.events.append),
                 **(options or {}).get(name, {}),
             )  # fmt: skip
 

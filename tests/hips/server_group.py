@@ -61,7 +61,7 @@ class ServerGroup:
         self.outer = outer or (lambda spec: PlainSgd(1.0, spec))
         self.bound, self.slowest, self.work, self.held = bound, slowest, work, held
         self.codec, self.answers = codec or dense(), answers or dense()
-        self.network = Network(self.rng, slowest)
+        self.network = Network(self.rng, slowest, len(self.sizes))
         self.epoch, self.events = 0, []
         self.dead, self.parameters, self.finished = set(), {}, []
         self.tasks = {}

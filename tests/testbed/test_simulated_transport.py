@@ -13,6 +13,7 @@ from geojax.hollow import SizeOnly
 from geojax.wire.frame import wire_bytes
 from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Lost, Received
+from testbed.simulated.impairments import Impairments
 from testbed.simulated.loop import run_virtual, virtual_loop
 from testbed.simulated.transport import Route, SimulatedNetwork, SimulatedTransport
 
@@ -231,3 +232,77 @@ async def test_close_waits_for_what_is_queued_and_is_no_loss(net: Net) -> None:
     assert isinstance(await net.b.receive(), Received)
     net.c.send("b", sized(10))
     assert isinstance(await net.b.receive(), Received)
+
+
+# ---- datagrams
+
+
+def late(nbytes: int, **fields: Any) -> Message:
+    heads = wire_bytes(Message(Kind.LATE, payload=SizeOnly(nbytes))) - nbytes
+    return Message(Kind.LATE, payload=SizeOnly(nbytes - heads), **fields)
+
+
+@simulated
+async def test_a_datagram_crosses_the_same_port_without_a_window(net: Net) -> None:
+    start = net.loop.time()
+    for _ in range(20):
+        net.a.send_datagram("b", late(50_000))
+    for number in range(1, 21):
+        await received(net.b)
+        assert net.loop.time() - start == pytest.approx(0.05 * number + DELAY)
+    await warm(net)
+    start = net.loop.time()
+    net.a.send("c", sized(100_000))
+    net.a.send_datagram("b", late(50_000))
+    await received(net.b)  # half of the port
+    assert net.loop.time() - start == pytest.approx(0.1 + DELAY)
+    await received(net.c)
+    assert net.loop.time() - start == pytest.approx(0.15 + DELAY)
+
+
+@simulated
+async def test_a_dead_peers_datagrams_make_room_too(net: Net) -> None:
+    await warm(net)
+    for _ in range(20):
+        net.a.send_datagram("b", late(50_000))
+    await asyncio.sleep(0.1)
+    net.network.kill("b")
+    assert isinstance(await net.a.receive(), Lost)
+    start = net.loop.time()
+    net.a.send("c", sized(100_000))
+    assert isinstance(await net.c.receive(), Lost)
+    await received(net.c)
+    assert net.loop.time() - start == pytest.approx(0.1 + DELAY)
+
+
+def which_arrive(loss: float, seed: int, *, others: bool = False, count: int = 400) -> list[int]:
+    """The numbers of a's datagrams to b that arrive there, of ``count``."""
+
+    async def main() -> list[int]:
+        routes = {pair: Route((pair[0],), DELAY, Impairments(loss)) for pair in PAIRS}
+        network = SimulatedNetwork(dict.fromkeys("abc", RATE), routes, virtual_loop(), seed=seed)
+        a, b, c = (network.transport(name) for name in "abc")
+        for number in range(count):
+            if others:
+                a.send_datagram("c", late(1000))
+                c.send_datagram("b", late(1000))
+            a.send_datagram("b", late(1000, chunk=number))
+        await asyncio.sleep(100)
+        assert a.sent["b"].messages[Kind.LATE] == count
+        came = []
+        for _ in range(sum(b.received[peer].messages[Kind.LATE] for peer in b.received)):
+            item = await b.receive()
+            assert isinstance(item, Received)
+            if item.peer == "a":
+                came.append(item.message.chunk)
+        return came
+
+    return run_virtual(main())
+
+
+def test_datagrams_are_lost_as_packets_are_whatever_others_send() -> None:
+    assert which_arrive(0.0, 1) == list(range(400))
+    came = which_arrive(0.25, 1)
+    assert 250 < len(came) < 350
+    assert which_arrive(0.25, 1, others=True) == came
+    assert which_arrive(0.25, 2) != came

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -299,3 +299,97 @@ async def test_close_sends_what_is_queued(network: Network) -> None:
         message = await message_from(nodes["b"], "a")
         assert message.chunk == chunk
         assert np.array_equal(message.payload.view(np.int64), payload)
+
+
+# ---- datagrams
+
+
+def datagram(number: int, size: int = 1000, **fields: Any) -> Message:
+    payload = np.full(size, number, np.uint8)
+    return Message(
+        Kind.LATE, round=number, chunk=2, body={"part": number}, payload=payload, **fields
+    )
+
+
+@on_every_transport
+async def test_datagrams_arrive_where_nothing_is_lost_in_any_order(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    sent = [datagram(0, epoch=3, group=1, policy=2, tree=1, codec=6) for _ in range(10)]
+    for number, message in enumerate(sent):
+        nodes["a"].send_datagram("b", replace(message, body={"part": number}))
+    came = [await message_from(nodes["b"], "a") for _ in sent]
+    assert sorted((m.body or {})["part"] for m in came) == list(range(10))
+    for message in came:
+        for name in set(Message.__slots__) - {"payload", "body"}:
+            assert getattr(message, name) == getattr(sent[0], name), name
+        assert np.array_equal(message.payload, sent[0].payload)
+
+
+@on_every_transport
+async def test_datagrams_are_counted_as_what_they_are(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    messages = [datagram(0, size) for size in (0, 1, 4000, 33_000)]
+    for message in messages:
+        nodes["a"].send_datagram("b", message)
+    for _ in messages:
+        await message_from(nodes["b"], "a")
+    for counters in (nodes["a"].sent["b"], nodes["b"].received["a"]):
+        assert counters.bytes[Kind.LATE] == sum(map(wire_bytes, messages))
+        assert counters.messages[Kind.LATE] == len(messages)
+
+
+@on_every_transport
+async def test_messages_leave_before_datagrams_that_wait(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    left: list[tuple[Kind, int]] = []
+    all_left = asyncio.get_running_loop().create_future()
+
+    def observe(peer: str, message: Message, start: float, end: float) -> None:
+        left.append((message.kind, message.chunk))
+        if len(left) == 3:
+            all_left.set_result(None)
+
+    nodes["a"].observer = observe  # type: ignore[attr-defined]
+    big = np.zeros(32 * FRAGMENT_BYTES, np.uint8)
+    nodes["a"].send("b", Message(Kind.OFFER, chunk=0, payload=big))
+    nodes["a"].send_datagram("b", datagram(0))
+    nodes["a"].send("b", Message(Kind.OFFER, chunk=1), priority=9)
+    await all_left
+    assert left == [(Kind.OFFER, 0), (Kind.OFFER, 1), (Kind.LATE, 2)]
+
+
+@on_every_transport
+async def test_a_datagram_that_waits_gives_way_to_the_round_after_next(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    big = np.zeros(32 * FRAGMENT_BYTES, np.uint8)
+    nodes["a"].send("b", Message(Kind.OFFER, chunk=0, payload=big))
+    for number in (0, 1, 2):
+        nodes["a"].send_datagram("b", datagram(number))
+    came = [await message_from(nodes["b"], "a") for _ in range(3)]
+    assert sorted(m.round for m in came if m.kind is Kind.LATE) == [1, 2]
+
+
+@on_every_transport
+async def test_what_must_not_get_lost_or_fits_no_datagram_is_refused(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    with pytest.raises(ValueError, match="OFFER"):
+        nodes["a"].send_datagram("b", Message(Kind.OFFER))
+    for peer in ("a", "nobody"):
+        with pytest.raises(ValueError, match=peer):
+            nodes["a"].send_datagram(peer, datagram(0))
+    with pytest.raises(FrameError, match="datagram: expected at most 65507"):
+        nodes["a"].send_datagram("b", datagram(0, 65_507))
+    nodes["a"].send_datagram("b", datagram(0, 65_507 - 80 - 7))
+    assert (await message_from(nodes["b"], "a")).payload_bytes == 65_507 - 80 - 7
+
+
+@on_every_transport
+async def test_close_does_not_wait_for_datagrams(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    big = np.zeros(8 * FRAGMENT_BYTES, np.uint8)
+    nodes["a"].send("b", Message(Kind.OFFER, payload=big))
+    for _ in range(5):
+        nodes["a"].send_datagram("b", datagram(0))
+    await nodes["a"].close()
+    assert nodes["a"].sent["b"].messages[Kind.LATE] == 0
+    assert (await message_from(nodes["b"], "a")).kind is Kind.OFFER

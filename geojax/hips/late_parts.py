@@ -1,0 +1,146 @@
+"""What a merge did not wait for: the late parts of offered chunks.
+
+A late part is added to the first merge of its chunk at which it is there: that of its own round, or
+a later one. It is counted once, whatever happens to the membership meanwhile: parts of a round that
+is run again are offered again, so those that are here are forgotten; and what was counted in such a
+round counts anew. Of members that died nothing is kept, and what a parent had not counted when it
+died is gone with it.
+
+Where the codec fills what is missing (:attr:`geojax.compression.codec.Codec.fill`), a part that
+comes after its round was merged has been stood in for: it counts no more, but the codec learns
+its values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+RELIABLE = -1  # index of a part that did not come as a datagram
+MEMORY_ROUNDS = 2  # how many rounds back the counted datagrams are known
+
+Fill = Callable[[Any, Sequence[Any], Sequence[Any]], tuple[Any, Any]]
+_Key = tuple[str, int, int]  # member, round, index
+
+
+@dataclass
+class _Part:
+    payload: Any
+    counted: int | None = None  # the round in which it counts
+
+
+@dataclass
+class _History:
+    """What the codec knows of one member's chunk."""
+
+    number: int  # the round of the last merge
+    before: Any
+    after: Any
+
+
+class LateParts:
+    """The late parts that came to one member, by chunk.
+
+    Args:
+      fill: the codec's, if it has one.
+    """
+
+    def __init__(self, fill: Fill | None = None):
+        self._fill = fill
+        self._chunks: dict[int, dict[_Key, _Part]] = {}
+        self._over: set[tuple[int, _Key]] = set()  # counted for good, of the last rounds
+        self._histories: dict[tuple[str, int], _History] = {}
+        self._held = -1
+
+    def add(self, member: str, number: int, chunk: int, index: int, payload: Any) -> bool:
+        """Keeps a part of a member's offer for round ``number``.
+
+        Returns:
+          False if it is here already, or is a datagram so old that this is not known any more.
+        """
+        parts, key = self._chunks.setdefault(chunk, {}), (member, number, index)
+        old = index != RELIABLE and number <= self._held - MEMORY_ROUNDS
+        if old or key in parts or (chunk, key) in self._over:
+            return False
+        parts[key] = _Part(payload)
+        return True
+
+    def take(
+        self, number: int, chunk: int, members: Sequence[str], important: Mapping[str, Any]
+    ) -> list[Any]:
+        """The payloads that count in this merge beside the important ones, in order.
+
+        Args:
+          number: the round that is merged.
+          chunk: the chunk.
+          members: all members, in their order; it is that of the payloads, then their rounds.
+          important: the important payloads of the children that may have sent late parts.
+        """
+        parts = self._chunks.get(chunk, {})
+        if not parts and self._fill is None:
+            return []
+        place = {name: at for at, name in enumerate(members)}
+        due = sorted(
+            (place[key[0]], *key[1:], key)
+            for key, part in parts.items()
+            if key[0] in place and key[1] <= number and part.counted is None
+        )
+        taken: dict[str, list[tuple[int, Any]]] = {}
+        for *_, key in due:
+            parts[key].counted = number
+            taken.setdefault(key[0], []).append((key[1], parts[key].payload))
+        if self._fill is None:
+            return [payload for those in taken.values() for _, payload in those]
+        found = []
+        for name in members:
+            those = taken.get(name, ())
+            current = [payload for of, payload in those if of == number]
+            found += current
+            if name in important:
+                older = [payload for of, payload in those if of < number]
+                filled = self._filled(name, number, chunk, older, [important[name], *current])
+                found += [] if filled is None else [filled]
+        return found
+
+    def _filled(
+        self, name: str, number: int, chunk: int, older: Sequence[Any], parts: Sequence[Any]
+    ) -> Any:
+        assert self._fill is not None
+        known = self._histories.get((name, chunk))
+        before = None
+        if known is not None:
+            before = known.before if known.number == number else known.after
+        filled, after = self._fill(before, older, parts)
+        self._histories[name, chunk] = _History(number, before, after)
+        return filled
+
+    def hold(self, number: int) -> None:
+        """Round ``number`` is whole: what was counted in it is counted for good."""
+        self._held = number
+        oldest = number - MEMORY_ROUNDS
+        self._over = {entry for entry in self._over if entry[1][1] > oldest}
+        for chunk, parts in self._chunks.items():
+            done = [k for k, p in parts.items() if p.counted is not None and p.counted <= number]
+            for key in done:
+                del parts[key]
+                if key[1] > oldest:
+                    self._over.add((chunk, key))
+
+    def run_again(self, held: int, members: Sequence[str]) -> None:
+        """Rounds after ``held`` run again, among ``members``."""
+        for parts in self._chunks.values():
+            for key in [k for k in parts if k[1] > held or k[0] not in members]:
+                del parts[key]
+            for part in parts.values():
+                if part.counted is not None and part.counted > held:
+                    part.counted = None
+        gone = [key for key in self._histories if key[0] not in members]
+        for key in gone:
+            del self._histories[key]
+
+
+def own_parts(late: Any, datagrams: Sequence[Any]) -> list[tuple[int, Any]]:
+    """The late parts of an offer with their indices."""
+    reliable = [] if late is None else [(RELIABLE, late)]
+    return [*reliable, *enumerate(datagrams)]

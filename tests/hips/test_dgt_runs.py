@@ -1,0 +1,92 @@
+"""Whole simulated runs with DGT: they train, centers stay equal, deaths do no harm."""
+
+import functools
+import logging
+
+import pytest
+from simulated_runs import kill, simulated, small_config
+
+from geojax.config import WanConfig
+from geojax.wire.message import Kind
+
+MODES = {
+    "dense": {"name": "dense"},
+    "all": {"k": 1.0},
+    "tcp": {},
+    "4bit": {"tail": "4bit", "k": 0.5},
+    "udp": {"channel": "udp"},
+    "last": {"channel": "udp", "lost": "last"},
+}
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog):
+    caplog.set_level(logging.CRITICAL, logger="geojax")
+
+
+def config(mode, loss=0.0, **settings):
+    """Three centers and links so slow that late parts are late."""
+    chosen = {"name": "dgt", "block_bytes": 256, **MODES[mode]}
+    lossy = WanConfig(name="lossy", generator="uniform", centers=3, rate=3.0, rtt=20.0, loss=loss)
+    return small_config(**{
+        "wan": "three_centers", "rounds": 40, "model__name": "mlp", "data__name": "digits",
+        "batch_size": 8, "lr": 0.3, "eval_every_s": 0.5, "overlay__chunk_elements": 1000,
+        **{f"compression__{key}": value for key, value in chosen.items()}, **settings,
+    }), lossy  # fmt: skip
+
+
+@functools.cache
+def outcome(mode, loss=0.0, seed=0):
+    chosen, chosen.wan = config(mode, loss, seed=seed)
+    return simulated(chosen)
+
+
+def late_parts(found):
+    """How many were sent, and how many came."""
+    sent = sum(
+        link["messages"].get(str(int(Kind.LATE)), 0)
+        for report in found.reports.values()
+        for link in report["sent"].values()
+    )
+    return sent, sum(report["totals"].get("late_parts", 0) for report in found.reports.values())
+
+
+@pytest.mark.parametrize("mode", ["tcp", "4bit", "udp", "last"])
+def test_it_trains_and_centers_stay_equal(mode):
+    found = outcome(mode, 0.02)
+    losses = [event["loss"] for event in found.of("evaluation")]
+    dense = [event["loss"] for event in outcome("dense", 0.02).of("evaluation")]
+    assert losses[-1] < 0.6 * losses[0]
+    assert losses[-1] < 1.2 * dense[-1]
+    assert len(found.finals) == 3
+    assert len(set(found.finals.values())) == 1
+    assert found.final.tobytes() != outcome("dense", 0.02).final.tobytes()
+    sent, came = late_parts(found)
+    assert 0 < came <= sent
+    assert (came < 0.99 * sent) == ("udp" in MODES[mode].values()), "datagrams get lost"
+
+
+def test_all_blocks_important_is_dense():
+    assert outcome("all").final.tobytes() == outcome("dense").final.tobytes()
+    assert late_parts(outcome("all")) == (0, 0)
+
+
+def test_the_same_seed_loses_the_same_datagrams_and_another_does_not():
+    chosen, chosen.wan = config("udp", 0.02)
+    again = simulated(chosen)
+    assert again.lines() == outcome("udp", 0.02).lines()
+    assert outcome("udp", 0.02, 1).lines() != again.lines()
+
+
+@pytest.mark.parametrize("mode", ["tcp", "last"])
+def test_deaths_and_returns_leave_survivors_equal(mode):
+    settings = {
+        f"compression__{key}": value
+        for key, value in {"name": "dgt", "block_bytes": 64, **MODES[mode]}.items()
+    }
+    faults = [kill("c2", 0.5), {"at": 8.0, "kind": "restart", "node": "c2"}]
+    found = simulated(small_config(
+        rounds=200, elements=3000, chunk_elements=1000, testbed__faults=faults, **settings,
+    ))  # fmt: skip
+    assert len(found.finals) == 3
+    assert len(set(found.finals.values())) == 1
