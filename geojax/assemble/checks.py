@@ -97,6 +97,9 @@ def _check_offers(config: RunConfig, algorithm: SyncAlgorithm) -> None:
     lan = config.compression.lan
     if lan not in (None, *LAN_CODECS):
         raise ConfigError("compression.lan", lan, nearest(str(lan), LAN_CODECS))
+    if config.stop_at_target and config.testbed.name != "simulated":
+        fix = f"testbed={config.testbed.name} evaluates after the run; use testbed=simulated"
+        raise ConfigError("stop_at_target", True, fix)
     if config.nonfinite not in ("stop", "skip"):
         raise ConfigError("nonfinite", config.nonfinite, "valid: skip, stop")
     if config.nonfinite == "skip" and algorithm.offer.inner:

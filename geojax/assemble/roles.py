@@ -87,7 +87,7 @@ def _scheduler(
         setup.config, places, transport=transport, machine=machine, recorder=recorder,
         plan_wan=plan_wan, plan_lan=plan_lan, clock=clock, resume=setup.resume,
         lan_rounds=build_sync(setup.config.sync).lan_rounds,
-        independent=_holds_parameters(setup.config),
+        independent=_holds_parameters(setup.config), enough=lambda: setup.enough,
     )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ class Setup:
       inline: evaluate at once, while the clock stands still (simulation).
       checkpoints: folder of the nodes' checkpoints.
       resume: where the run goes on, if it continues a broken one.
+      enough: whether the run has reached its target and may end (``stop_at_target``).
     """
 
     config: RunConfig
@@ -42,6 +43,7 @@ class Setup:
     checkpoints: Path
     inline: bool = False
     resume: ResumePoint = START
+    enough: bool = False
     _cache: dict[str, Any] = field(default_factory=dict)
 
     def dataset(self) -> Dataset:

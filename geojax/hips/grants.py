@@ -36,6 +36,10 @@ class Grants:
         self.until = min(rounds, first + (ahead if max_time_s is None else _FIRST))
         self.final = self.until == rounds
 
+    def finish(self) -> None:
+        """What was granted so far is all; for a run that has reached what it was to reach."""
+        self.final = True
+
     def extend(self, held: int, now: float) -> None:
         """Extends the grant, knowing that round ``held`` is the highest that anyone holds.
 

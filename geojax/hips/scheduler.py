@@ -55,6 +55,7 @@ from geojax.wire.transport import Lost, Received, Transport
 log = logging.getLogger("geojax.scheduler")
 Planner = Callable[[Sequence[str], Sequence[int], int], Policy]
 CONTROL_PRIORITY = -1  # before every chunk
+_AHEAD_OF_TARGET = 2  # where the run ends once it has reached its target
 _AHEAD_ALONE = 8  # rounds granted ahead to one center while time limits the run
 _AT_A_PACE = ("server", "worker")  # roles that make rounds
 _LEAD_S = 0.5  # from the start message to experiment time 0
@@ -74,6 +75,7 @@ class Scheduler:
       clock: experiment time.
       resume: where the run goes on, if it continues a broken one.
       lan_rounds: exchanges within a center in one round.
+      enough: whether the run has reached its target and may end.
       independent: centers go at paces of their own, see the module's docstring.
     """
 
@@ -91,6 +93,7 @@ class Scheduler:
         resume: ResumePoint = START,
         lan_rounds: int = 1,
         independent: bool = False,
+        enough: Callable[[], bool] = lambda: False,
     ):
         self._config, self._places, self._transport = config, places, transport
         self._machine, self._recorder = machine, recorder
@@ -111,7 +114,7 @@ class Scheduler:
         self._changing = False
         self._ended = False
         self._policies: dict[int, Policy] = {}
-        self._independent = independent
+        self._independent, self._enough = independent, enough
         self._first = resume.round + 1
         self._grants = self._new_grants(self._first)
         self._grants_of: dict[str, Grants] = {}  # by center, where they are independent
@@ -245,6 +248,9 @@ class Scheduler:
             self._all_joined.set_result(None)
 
     def _on_heartbeat(self, name: str, body: Mapping[str, Any]) -> None:
+        if self._enough():
+            for grants in (self._grants, *self._grants_of.values()):
+                grants.finish()
         if name not in self._places.global_servers:
             self._note_held(name, max(self._held.get(name, -1), int(body["held"])))
         if self._independent:
@@ -479,6 +485,7 @@ class Scheduler:
         rounds, limit = self._config.rounds, self._config.max_time_s
         # A bound on staleness makes a fast center wait, until slow ones have ended and it rushes.
         ahead = _AHEAD_ALONE if self._independent and limit is not None else AHEAD
+        ahead = _AHEAD_OF_TARGET if self._config.stop_at_target else ahead
         return Grants(rounds, limit, first=first, since=since, ahead=ahead)
 
     def _grants_for(self, name: str) -> Grants:

@@ -24,14 +24,26 @@ def sync_times(events: Iterable[Event]) -> dict[int, float]:
     return {number: held[number] - offered[number] for number in sorted(held)}
 
 
+class TargetWatch:
+    """Tells when the mean of the last three accuracies has reached a target."""
+
+    def __init__(self, target: float):
+        self._target = target
+        self._recent: list[float] = []
+
+    def take(self, accuracy: float) -> bool:
+        """Takes the next evaluation; whether the target is reached with it."""
+        self._recent = [*self._recent, accuracy][-_MOVING:]
+        return len(self._recent) == _MOVING and sum(self._recent) / _MOVING >= self._target
+
+
 def time_to_target(
     evaluations: Sequence[Event], target: float
 ) -> tuple[float, int] | tuple[None, None]:
     """First instant and round at which the mean of the last three accuracies reaches the target."""
-    recent: list[float] = []
+    watch = TargetWatch(target)
     for event in evaluations:
-        recent = [*recent, event["accuracy"]][-_MOVING:]
-        if len(recent) == _MOVING and sum(recent) / _MOVING >= target:
+        if watch.take(event["accuracy"]):
             return event["t"], event["round"] + 1
     return None, None
 

@@ -15,6 +15,7 @@ from geojax.hips.send_spans import SendSpans
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder, Span
 from geojax.telemetry.report import report
+from geojax.telemetry.summary import TargetWatch
 from testbed.faults import PROCESS_KINDS, Fault, restarted
 from testbed.simulated.links import NodeRoutes, resources
 from testbed.simulated.loop import run_virtual, virtual_loop
@@ -54,6 +55,8 @@ async def _simulate(
     setup: Setup, wan: Wan, faults: tuple[Fault, ...], sink: Callable[[dict[str, Any]], None]
 ) -> Outcome:
     config = setup.config
+    if config.stop_at_target:
+        sink = _until_target(setup, sink)
     factor = config.testbed.goodput_factor
     capacities = {key: rate * factor for key, rate in resources(wan, setup.places).items()}
     network = SimulatedNetwork(
@@ -79,6 +82,18 @@ async def _simulate(
     living = nodes.living.items()
     reports = {name: report(node.recorder, node.transport, node.machine) for name, node in living}
     return reports, {name: recorder.spans for name, recorder in nodes.recorders.items()}
+
+
+def _until_target(setup: Setup, sink: Callable[[dict[str, Any]], None]) -> Any:
+    """A sink that notes when the run has reached its target accuracy."""
+    watch = TargetWatch(setup.config.target_accuracy)
+
+    def take(event: dict[str, Any]) -> None:
+        sink(event)
+        if event["event"] == "evaluation":
+            setup.enough = watch.take(event["accuracy"]) or setup.enough
+
+    return take
 
 
 @dataclass

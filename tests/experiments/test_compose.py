@@ -20,6 +20,7 @@ NEEDS = {
     ("compression", "size_only"): ("model", "synthetic"),
 }
 DEMOS = [("demo", name) for name in schema.choices("demo")]
+HEADLINE = schema.choices("geomx")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def composed():
 
 def test_every_group_has_files_and_every_folder_is_a_group():
     folders = {path.name for path in schema.CONF.iterdir() if path.is_dir()}
-    assert folders == {*GROUPS, "demo"}
+    assert folders == {*GROUPS, "demo", "geomx"}
     assert all(schema.choices(group) for group in GROUPS)
 
 
@@ -66,6 +67,24 @@ def test_demo_variants_are_valid_and_set_their_own_keys(composed, group, name):
     assert config.experiment == name
     assert config.lan.workers == (3 if name == "one_center" else 1)
     assert (config.sync.local_steps > 1) == (name == "star_local_steps")
+
+
+@pytest.mark.parametrize("name", HEADLINE)
+def test_rows_of_the_headline_are_valid_and_alike_but_for_their_techniques(composed, name):
+    config, base = composed("experiment=geomx_exceeds_lan", f"geomx={name}"), RunConfig()
+    check(config)
+    assert config.experiment == name
+    centers = 1 if name.startswith("one_center") else config.wan.centers
+    assert config.lan.workers * centers == 12
+    assert (config.lan.rate, config.lan.rtt) == (base.lan.rate, base.lan.rtt) == (1000.0, 0.2)
+    if centers == 3:
+        assert (config.wan.rate, config.wan.rtt) == (100, 40)
+
+
+def test_the_headline_sweeps_over_all_its_rows():
+    text = (schema.CONF / "experiment" / "geomx_exceeds_lan.yaml").read_text()
+    swept = next(line for line in text.splitlines() if line.strip().startswith("geomx:"))
+    assert sorted(swept.split(":")[1].strip().split(",")) == HEADLINE
 
 
 def test_every_member_file_starts_from_its_schema():
