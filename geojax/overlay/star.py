@@ -28,12 +28,17 @@ def star(*, root: str | None = None) -> Overlay:
         view: NetworkView, members: Sequence[str], sizes: Sequence[int], version: int
     ) -> Policy:
         del sizes  # one tree carries all chunks, whatever their sizes
-        center = root
-        if center is None or center not in members:
-            center = next(name for name in view.centers if name in members)
-        return Policy(version, tuple(members), (star_tree(center, members),))
+        tree = star_tree(first_or(root, view, members), members)
+        return Policy(version, tuple(members), (tree,))
 
     return Overlay("star", plan)
+
+
+def first_or(root: str | None, view: NetworkView, members: Sequence[str]) -> str:
+    """The configured root; None, or one that is no member: the first member in WAN order."""
+    if root is not None and root in members:
+        return root
+    return next(name for name in view.centers if name in members)
 
 
 def star_tree(root: str, members: Sequence[str]) -> Tree:
