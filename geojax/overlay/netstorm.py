@@ -29,7 +29,7 @@ def netstorm(*, roots: int | None = None, processing_s: float = 0.0) -> Overlay:
     The system finds paths by enumeration of all simple ones, weighs a link by 1 / rate alone, and
     deals chunks in turn until a root has its share; here it is Dijkstra's algorithm, w, and the
     engine's own dealing. When a center is no member, routes through its gateway are links too.
-    The published chunk has 1,000,000 elements (``overlay.chunk_elements``).
+    The published chunk has 1,000,000 elements; ``overlay.chunk_elements`` is 65,536 unless set.
 
     Args:
       roots: R, how many of the roots with the highest scores serve; None: every member.
@@ -62,7 +62,9 @@ def netstorm(*, roots: int | None = None, processing_s: float = 0.0) -> Overlay:
         for root in sorted(best):
             after = tree_to(seconds, lengths[root])
             parent = {
-                member: members[up] for member, up in zip(members, after, strict=True) if up >= 0
+                member: members[int(up)]
+                for member, up in zip(members, after, strict=True)
+                if up >= 0
             }
             trees.append(Tree(members[root], parent, scores[root] / total))
         return Policy(version, tuple(members), tuple(trees))
