@@ -136,6 +136,14 @@ class OverlayConfig:
     chunk_elements: int = 65_536
     servers: Any = None  # multigps: how many global servers, or the names of their centers
     placement: str = "bytes"  # multigps: chunks to servers by "bytes", or by "geomx" key hash
+    roots: int | None = None  # netstorm: how many of the best roots serve; None: every center
+    arity: int = 2  # mlnet: children of a center
+    order: str = (
+        "tsp"  # ring: least sum of 1 / rate ("tsp"), or fastest slowest edge ("bottleneck")
+    )
+    greed: float = 0.9  # tsengine: cap on the probability of taking the best link known
+    faithful: bool = False  # tsengine: with the quirks of the release
+    seed: int = 0  # tsengine: of its random choices
 
 
 @dataclass

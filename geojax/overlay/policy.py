@@ -8,11 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tree:
-    """A tree over the members. ``parent`` has no entry for the root; ``share`` of the chunks."""
+    """A tree over the members. ``parent`` has no entry for the root; ``share`` of the chunks.
+
+    ``down``: from whom each member but the root receives the result, where that is not its parent;
+    None: results go back the way that contributions came.
+    """
 
     root: str
     parent: Mapping[str, str]
     share: float = 1.0
+    down: Mapping[str, str] | None = None
 
     def children(self, node: str) -> tuple[str, ...]:
         """Members whose parent is ``node``, in the order of ``parent``."""
@@ -47,7 +52,12 @@ class Policy:
             "version": self.version,
             "members": list(self.members),
             "trees": [
-                {"root": tree.root, "parent": list(tree.parent.items()), "share": tree.share}
+                {
+                    "root": tree.root,
+                    "parent": list(tree.parent.items()),
+                    "share": tree.share,
+                    "down": None if tree.down is None else list(tree.down.items()),
+                }
                 for tree in self.trees
             ],
             "placement": self.placement,
@@ -60,7 +70,12 @@ class Policy:
     def from_dict(values: Mapping) -> Policy:
         """The inverse of :meth:`to_dict`."""
         trees = tuple(
-            Tree(tree["root"], dict(map(tuple, tree["parent"])), tree["share"])
+            Tree(
+                tree["root"],
+                dict(map(tuple, tree["parent"])),
+                tree["share"],
+                None if tree["down"] is None else dict(map(tuple, tree["down"])),
+            )
             for tree in values["trees"]
         )
         fixed = tuple(values.get("fixed", ()))

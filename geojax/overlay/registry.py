@@ -7,9 +7,14 @@ from collections.abc import Callable, Sequence
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError, nearest
 from geojax.overlay.base import Overlay
+from geojax.overlay.butterfly import butterfly
+from geojax.overlay.mlnet import mlnet
 from geojax.overlay.multigps import MULTIGPS, read_multigps, server_count
+from geojax.overlay.netstorm import netstorm
+from geojax.overlay.ring import ORDERS, ring
 from geojax.overlay.sharded_star import sharded_star
 from geojax.overlay.star import star
+from geojax.overlay.tsengine import tsengine
 from geojax.registry import Registry
 
 Build = Callable[[OverlayConfig, Sequence[str], Sequence[str]], Overlay]
@@ -26,12 +31,55 @@ def _star(config: OverlayConfig, centers: Sequence[str], sites: Sequence[str]) -
 
 
 @OVERLAYS.register("sharded_star")
-def _sharded_star(config: OverlayConfig, centers: Sequence[str], sites: Sequence[str]) -> Overlay:
-    del centers, sites
-    if config.root is not None:
-        fix = "every center is a root of sharded_star; leave it out, or take overlay=star"
-        raise ConfigError("overlay.root", config.root, fix)
+def _sharded_star(config: OverlayConfig, *_: Sequence[str]) -> Overlay:
+    _no_root(config, "every center is a root of sharded_star")
     return sharded_star()
+
+
+@OVERLAYS.register("butterfly")
+def _butterfly(config: OverlayConfig, *_: Sequence[str]) -> Overlay:
+    _no_root(config, "every center is a root of butterfly")
+    return butterfly()
+
+
+@OVERLAYS.register("mlnet")
+def _mlnet(config: OverlayConfig, *_: Sequence[str]) -> Overlay:
+    if not isinstance(config.arity, int) or config.arity < 1:
+        fix = "write the children of a center, a whole number of at least 1"
+        raise ConfigError("overlay.arity", config.arity, fix)
+    return mlnet(root=config.root, arity=config.arity)
+
+
+@OVERLAYS.register("netstorm")
+def _netstorm(config: OverlayConfig, *_: Sequence[str]) -> Overlay:
+    _no_root(config, "netstorm chooses its overlay.roots best roots")
+    if config.roots is not None and config.roots < 1:
+        fix = "write how many roots serve, at least 1, or null for every center"
+        raise ConfigError("overlay.roots", config.roots, fix)
+    return netstorm(roots=config.roots)
+
+
+@OVERLAYS.register("ring")
+def _ring(config: OverlayConfig, *_: Sequence[str]) -> Overlay:
+    _no_root(config, "every center is a root of ring")
+    if config.order not in ORDERS:
+        raise ConfigError("overlay.order", config.order, nearest(config.order, ORDERS))
+    return ring(order=config.order)
+
+
+@OVERLAYS.register("tsengine")
+def _tsengine(config: OverlayConfig, *_: Sequence[str]) -> Overlay:
+    if not 0 <= config.greed <= 1:
+        raise ConfigError("overlay.greed", config.greed, "write a probability, from 0 to 1")
+    return tsengine(
+        root=config.root, greed=config.greed, faithful=config.faithful, seed=config.seed
+    )
+
+
+def _no_root(config: OverlayConfig, why: str) -> None:
+    if config.root is not None:
+        fix = f"{why}; leave it out, or take overlay=star"
+        raise ConfigError("overlay.root", config.root, fix)
 
 
 def build_overlay(
@@ -45,8 +93,8 @@ def build_overlay(
       sites: names of the global servers on a site of their own (``wan.server_center=external``).
 
     Raises:
-      ConfigError: for an unknown overlay or root, chunks without elements, or an overlay that
-        cannot have its roots where the global servers are.
+      ConfigError: for an unknown overlay or root, chunks without elements, another wrong value, or
+        an overlay that cannot have its roots where the global servers are.
     """
     build = OVERLAYS[config.name]
     if sites and config.name not in WITH_SITES:
@@ -63,4 +111,7 @@ def build_overlay(
     if not isinstance(config.chunk_elements, int) or config.chunk_elements < 1:
         fix = "write the elements per chunk, a whole number of at least 1"
         raise ConfigError("overlay.chunk_elements", config.chunk_elements, fix)
+    if config.roots is not None and config.roots > len(centers):
+        fix = f"there are {len(centers)} centers; write at most that, or null for every center"
+        raise ConfigError("overlay.roots", config.roots, fix)
     return build(config, centers, sites)

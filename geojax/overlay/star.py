@@ -32,12 +32,18 @@ def star(*, root: str | None = None, sites: Sequence[str] = ()) -> Overlay:
     ) -> Policy:
         del sizes  # one tree carries all chunks, whatever their sizes
         centers = tuple(member for member in members if member not in sites)
-        in_order = (name for name in view.centers if name in centers)
         preferred = (name for name in (root, *sites) if name in members)
-        merges = next(preferred, None) or next(in_order)
+        merges = next(preferred, None) or first_or(None, view, centers)
         return Policy(version, centers, (star_tree(merges, centers),))
 
     return Overlay("star", plan)
+
+
+def first_or(root: str | None, view: NetworkView, members: Sequence[str]) -> str:
+    """The configured root; None, or one that is no member: the first member in WAN order."""
+    if root is not None and root in members:
+        return root
+    return next(name for name in view.centers if name in members)
 
 
 def star_tree(root: str, members: Sequence[str]) -> Tree:

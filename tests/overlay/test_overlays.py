@@ -5,6 +5,7 @@ import pytest
 
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError
+from geojax.overlay.mlnet import mlnet
 from geojax.overlay.multigps import multigps
 from geojax.overlay.policy import Policy, deal
 from geojax.overlay.registry import OVERLAYS, build_overlay
@@ -23,6 +24,15 @@ OVERLAY_ROWS = {
     "multigps": OverlayConfig(name="multigps", servers=2),
     "multigps, named": OverlayConfig(name="multigps", servers=["c4", "c1", "c5"]),
     "multigps, by key": OverlayConfig(name="multigps", servers=3, placement="geomx"),
+    "butterfly": OverlayConfig(name="butterfly"),
+    "mlnet": OverlayConfig(name="mlnet"),
+    "mlnet, root c4, arity 3": OverlayConfig(name="mlnet", root="c4", arity=3),
+    "netstorm": OverlayConfig(name="netstorm"),
+    "netstorm, 2 roots": OverlayConfig(name="netstorm", roots=2),
+    "ring": OverlayConfig(name="ring"),
+    "ring, bottleneck": OverlayConfig(name="ring", order="bottleneck"),
+    "tsengine": OverlayConfig(name="tsengine"),
+    "tsengine, faithful, root c4": OverlayConfig(name="tsengine", root="c4", faithful=True),
 }
 
 
@@ -94,6 +104,11 @@ def test_roots_of_multigps(servers, members, expected):
     assert policy.placement == "bytes"
 
 
+def ways(tree):
+    """The way up, and the way down where it differs."""
+    return [tree.parent] if tree.down is None else [tree.parent, tree.down]
+
+
 def test_every_registered_overlay_has_a_row():
     assert {row.name for row in OVERLAY_ROWS.values()} == set(OVERLAYS)
 
@@ -116,20 +131,22 @@ def test_policy_carries_version_and_members(row, members):
 @each_members
 def test_every_tree_spans_the_members_and_nothing_else(row, members):
     for tree in plan(row, members).trees:
-        assert {tree.root, *tree.parent} == set(members)
-        assert set(tree.parent.values()) <= set(members)
-        assert tree.root not in tree.parent
+        for way in ways(tree):
+            assert {tree.root, *way} == set(members)
+            assert set(way.values()) <= set(members)
+            assert tree.root not in way
 
 
 @each_row
 @each_members
 def test_every_tree_leads_to_its_root_without_a_cycle(row, members):
     for tree in plan(row, members).trees:
-        graph = networkx.DiGraph()
-        graph.add_node(tree.root)
-        graph.add_edges_from((up, child) for child, up in tree.parent.items())
-        assert networkx.is_arborescence(graph)
-        assert set(networkx.descendants(graph, tree.root)) | {tree.root} == set(members)
+        for way in ways(tree):
+            graph = networkx.DiGraph()
+            graph.add_node(tree.root)
+            graph.add_edges_from((up, child) for child, up in way.items())
+            assert networkx.is_arborescence(graph)
+            assert set(networkx.descendants(graph, tree.root)) | {tree.root} == set(members)
 
 
 @each_row
@@ -144,9 +161,8 @@ def test_shares_are_positive_and_sum_to_one(row, members):
 @each_members
 def test_children_come_in_member_order(row, members):
     for tree in plan(row, members).trees:
-        for member in members:
-            children = list(tree.children(member))
-            assert children == sorted(children, key=list(members).index)
+        for way in ways(tree):
+            assert list(way) == sorted(way, key=list(members).index)
 
 
 @each_row
@@ -191,11 +207,34 @@ def test_sharded_star_has_every_member_as_the_root_of_an_equal_share(members):
 
 
 @pytest.mark.parametrize(
+    ("arity", "root", "parents"),
+    [
+        (1, None, {"c2": "c1", "c3": "c2", "c4": "c3", "c5": "c4", "c6": "c5"}),
+        (2, None, {"c2": "c1", "c3": "c1", "c4": "c2", "c5": "c2", "c6": "c3"}),
+        (2, "c4", {"c1": "c4", "c2": "c4", "c3": "c1", "c5": "c1", "c6": "c2"}),
+        (3, None, {"c2": "c1", "c3": "c1", "c4": "c1", "c5": "c2", "c6": "c2"}),
+        (5, "c3", dict.fromkeys(("c1", "c2", "c4", "c5", "c6"), "c3")),  # a star
+    ],
+)
+def test_mlnet_fills_its_tree_level_by_level(arity, root, parents):
+    (tree,) = mlnet(root=root, arity=arity).plan(network(), CENTERS, SIZES, 0).trees
+    assert tree.parent == parents
+
+
+@pytest.mark.parametrize(
     ("config", "key", "words"),
     [
         (OverlayConfig(name="stat"), "overlay.name", "did you mean 'star'"),
         (OverlayConfig(root="c9"), "overlay.root", "valid: c1"),
         (OverlayConfig(name="sharded_star", root="c1"), "overlay.root", "leave it out"),
+        (OverlayConfig(name="butterfly", root="c1"), "overlay.root", "leave it out"),
+        (OverlayConfig(name="netstorm", root="c1"), "overlay.root", "overlay.roots"),
+        (OverlayConfig(name="netstorm", roots=0), "overlay.roots", "at least 1"),
+        (OverlayConfig(name="netstorm", roots=7), "overlay.roots", "there are 6 centers"),
+        (OverlayConfig(name="mlnet", arity=0), "overlay.arity", "at least 1"),
+        (OverlayConfig(name="ring", root="c1"), "overlay.root", "leave it out"),
+        (OverlayConfig(name="ring", order="tps"), "overlay.order", "did you mean 'tsp'"),
+        (OverlayConfig(name="tsengine", greed=1.1), "overlay.greed", "from 0 to 1"),
         (OverlayConfig(chunk_elements=0), "overlay.chunk_elements", "at least 1"),
         (OverlayConfig(servers=2), "overlay.servers", "take overlay=multigps"),
         (OverlayConfig(name="multigps"), "overlay.servers", "how many"),

@@ -1,0 +1,90 @@
+"""Hivemind's all-reduce: everyone sums a part, the faster ones a larger part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from geojax.overlay.base import Overlay
+from geojax.overlay.policy import Policy, Tree
+from geojax.overlay.star import star_tree
+from geojax.overlay.view import NetworkView
+
+_NONE = 1e-9  # a smaller share than this is none
+
+
+def butterfly() -> Overlay:
+    """One star around each member; its share of the bytes goes by the member's access rate.
+
+    All send to all, as in :func:`geojax.overlay.sharded_star.sharded_star`, but with the shares of
+    :func:`load_shares`; who is too slow to sum anything has no tree of its own. A member's rate is
+    what it can send or receive over all its links at once, the smaller of the two. The overlay
+    knows of no inner links: on a sparse WAN, where messages pass through other members, the
+    shares are not optimal.
+
+    References:
+      Diskin et al., *Distributed Deep Learning in Open Collaborations* (NeurIPS 2021,
+      arXiv 2106.10207), adaptive averaging; learning-at-home/hivemind, ``load_balancing.py``.
+
+    >>> rate = {("a", "b"): 4e6, ("b", "c"): 4e6, ("c", "a"): 4e6}
+    >>> rate |= {(target, source): value for (source, target), value in rate.items()}
+    >>> view = NetworkView(("a", "b", "c"), rate, {}, egress={"c": 4e6})
+    >>> [(tree.root, tree.share) for tree in butterfly().plan(view, "abc", [9], 1).trees]
+    [('a', 0.5), ('b', 0.5)]
+    """
+
+    def plan(
+        view: NetworkView, members: Sequence[str], sizes: Sequence[int], version: int
+    ) -> Policy:
+        del sizes  # the chunks are dealt by the engine
+        shares = load_shares([access_rate(view, member) for member in members])
+        trees = tuple(
+            Tree(member, star_tree(member, members).parent, share)
+            for member, share in zip(members, shares, strict=True)
+            if share > 0
+        )
+        return Policy(version, tuple(members), trees)
+
+    return Overlay("butterfly", plan)
+
+
+def access_rate(view: NetworkView, center: str) -> float:
+    """What a center can send, or receive if that is less, over all its links at once, bit/s."""
+    out = sum(rate for (source, _), rate in view.rate.items() if source == center)
+    into = sum(rate for (_, target), rate in view.rate.items() if target == center)
+    return min(
+        out, into, view.egress.get(center, float("inf")), view.ingress.get(center, float("inf"))
+    )
+
+
+def load_shares(rates: Sequence[float]) -> list[float]:
+    """Shares w of the vector that minimize the time of the slowest member.
+
+    Member i sends (1 − w_i) of the vector to be summed by others and n − 1 copies of its own part,
+    in all 1 + (n − 2) · w_i, at rate b_i:
+
+    minimize over w ≥ 0, Σ w = 1: T = max_i [1 + (n − 2) · w_i] / b_i.
+
+    Closed form: no member is faster than 1 / b_i, and at time T member i can carry
+    u_i = (T · b_i − 1) / (n − 2), so T = max(max_i 1 / b_i, (2n − 2) / Σ b). Where the first is
+    larger, Σ u > 1 and many w are optimal; we take w ∝ u, a linear program's solver any vertex.
+
+    Args:
+      rates: b, in any one unit; none negative.
+
+    Returns:
+      w; equal shares for one or two members, where w does not change T, and if any b is 0: then
+      nothing makes T finite.
+
+    >>> load_shares([2.0, 2.0, 2.0, 1.0])
+    [0.333..., 0.333..., 0.333..., 0.0]
+    >>> load_shares([3.0, 3.0, 3.0, 3.0])
+    [0.25, 0.25, 0.25, 0.25]
+    """
+    count = len(rates)
+    if count <= 2 or min(rates) <= 0:
+        return [1.0 / count] * count
+    time = max(1.0 / min(rates), (2 * count - 2) / sum(rates))
+    carried = [(time * rate - 1.0) / (count - 2) for rate in rates]
+    carried = [share if share > _NONE else 0.0 for share in carried]
+    total = sum(carried)
+    return [share / total for share in carried]

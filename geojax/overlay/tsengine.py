@@ -1,0 +1,155 @@
+"""TSEngine as a planner: trees such as its online scheduler would have led to."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Sequence
+from random import Random
+
+import numpy as np
+
+from geojax.overlay.base import Overlay
+from geojax.overlay.logical import member_links
+from geojax.overlay.policy import Policy, Tree
+from geojax.overlay.star import first_or
+from geojax.overlay.view import NetworkView
+
+Choose = Callable[[Sequence[int], np.ndarray, np.ndarray, float, Random], int]
+_DRAWS = 16  # trees of one policy, at most: the scheduler decides anew for every key
+
+
+def tsengine(
+    *, root: str | None = None, greed: float = 0.9, faithful: bool = False, seed: int = 0
+) -> Overlay:
+    """Trees from TSEngine's rules, played through in advance on the rates of the view.
+
+    **This approximates the system.** TSEngine's scheduler is asked before each single transfer, for
+    every key, while the round goes on. Here its rules are run on paper for a key of one full
+    chunk, with transfers at the rates of the view that disturb nobody, and what comes out is the
+    policy: one pair of an in-tree and an out-tree per draw, a draw per chunk (the same ones
+    again after the first 16), new draws for each policy version. Then the engine moves many
+    chunks at once, and a node sends to its children side by side; the release has one key at a
+    time in flight and one receiver per sender.
+
+    *Aggregation*: whoever holds a sum asks; of the asking, the first two are paired. If one is the
+    root, the other sends to it; else the one with the better measured rate towards the other sends.
+    The receiver adds and asks again. All ask at once at the beginning; their order is drawn.
+
+    *Dissemination*: the root, and whoever has received, asks again and again for a receiver among
+    those without one: with probability ``g = min(known / (known + unknown), greed)`` the one to
+    which the measured rate is highest, else one drawn from those to which it is unknown (if
+    none is, from all). A rate is unknown if its age in the view is infinite; the release forgets
+    rates after five rounds, here the view's own ageing decides.
+
+    With ``faithful`` as the release: g by integer division, so that it is 0 while any rate is
+    unknown; greedy if a digit drawn from 0–9 is at most 10 · g, so that a cap of 0.9 is none; else
+    one drawn from all; and a rate is a whole number of transfers a second, whatever their size.
+    Not taken over: its measuring of CPU time instead of elapsed time, its reseeding by the clock,
+    and that it never learns from aggregation, since the rates come from the view.
+
+    Args:
+      root: the server; as for the star, None or no member any more: the first member in WAN order.
+      greed: MAX_GREED_RATE, from 0 to 1; 0.9 in GeoMX.
+      faithful: with these quirks.
+      seed: of the draws.
+
+    References:
+      Zhou et al., *TSEngine: Enable Efficient Communication Overlay in Distributed Machine Learning
+      in WANs* (IEEE TNSM 18(4), 2021); zhouhuaman/TSEngine at 6ac192e, INET-RC/GeoMX at 6e14d3c.
+
+    >>> links = {("a", "b"): 9e6, ("b", "a"): 9e6, ("b", "c"): 9e6, ("c", "b"): 9e6}
+    >>> view = NetworkView(("a", "b", "c"), links, {})
+    >>> (tree,) = tsengine(greed=1.0).plan(view, ["a", "b", "c"], [1000], 1).trees
+    >>> tree.root, tree.down
+    ('a', {'b': 'a', 'c': 'a'})
+    """
+
+    def plan(
+        view: NetworkView, members: Sequence[str], sizes: Sequence[int], version: int
+    ) -> Policy:
+        links = member_links(view, members)
+        seconds = links.seconds(max(sizes))
+        measured = np.floor(1.0 / seconds) if faithful else links.rate
+        known = np.isfinite(links.age)
+        choose = _choose_faithfully if faithful else _choose
+        top = list(members).index(first_or(root, view, members))
+        trees = []
+        draws = min(len(sizes), _DRAWS)
+        for draw in range(draws):
+            rng = Random(f"tsengine {seed} {version} {draw}")
+            parent = _aggregate(top, seconds, measured, rng)
+            down = _disseminate(top, seconds, measured, known, greed, choose, rng)
+            others = [index for index in range(len(members)) if index != top]
+            trees.append(
+                Tree(
+                    members[top],
+                    {members[index]: members[parent[index]] for index in others},
+                    1.0 / draws,
+                    {members[index]: members[down[index]] for index in others},
+                )
+            )
+        return Policy(version, tuple(members), tuple(trees))
+
+    return Overlay("tsengine", plan)
+
+
+def _aggregate(top: int, seconds: np.ndarray, measured: np.ndarray, rng: Random) -> dict[int, int]:
+    """To whom each node but the root sends its sum."""
+    asking = deque(rng.sample(range(len(seconds)), len(seconds)))
+    parent: dict[int, int] = {}
+    arriving: list[tuple[float, int, int]] = []  # time, number of the transfer, receiver
+    now = 0.0
+    while len(parent) < len(seconds) - 1:
+        while len(asking) >= 2:
+            sender, receiver = asking.popleft(), asking.popleft()
+            if sender == top or (
+                receiver != top and not measured[sender, receiver] > measured[receiver, sender]
+            ):
+                sender, receiver = receiver, sender
+            parent[sender] = receiver
+            heapq.heappush(arriving, (now + seconds[sender, receiver], len(parent), receiver))
+        now, _, receiver = heapq.heappop(arriving)
+        asking.append(receiver)
+    return parent
+
+
+def _disseminate(
+    top: int, seconds: np.ndarray, measured: np.ndarray, known: np.ndarray, greed: float,
+    choose: Choose, rng: Random,
+) -> dict[int, int]:  # fmt: skip
+    """From whom each node but the root gets the result."""
+    waiting = [node for node in range(len(seconds)) if node != top]
+    down: dict[int, int] = {}
+    asking = [(0.0, 0, top)]  # time, number of the request, who asks
+    requests = 0
+    while waiting:
+        now, _, sender = heapq.heappop(asking)
+        receiver = choose(waiting, measured[sender], known[sender], greed, rng)
+        waiting.remove(receiver)
+        down[receiver] = sender
+        for node in (sender, receiver):
+            requests += 1
+            heapq.heappush(asking, (now + seconds[sender, receiver], requests, node))
+    return down
+
+
+def _choose(
+    waiting: Sequence[int], measured: np.ndarray, known: np.ndarray, greed: float, rng: Random
+) -> int:
+    """The next receiver, by the rule that the paper's authors meant."""
+    familiar = [node for node in waiting if known[node]]
+    if rng.random() < min(len(familiar) / len(waiting), greed):
+        return max(familiar, key=lambda node: measured[node])
+    return rng.choice([node for node in waiting if not known[node]] or list(waiting))
+
+
+def _choose_faithfully(
+    waiting: Sequence[int], measured: np.ndarray, known: np.ndarray, greed: float, rng: Random
+) -> int:
+    """The next receiver, by the rule that the release has."""
+    familiar = [node for node in waiting if known[node]]
+    share = min(len(familiar) // len(waiting), greed)
+    if familiar and rng.randrange(10) <= 10 * share:
+        return max(familiar, key=lambda node: measured[node])
+    return rng.choice(list(waiting))
