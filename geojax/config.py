@@ -132,6 +132,8 @@ class OverlayConfig:
     chunk_elements: int = 65_536
     servers: Any = None  # multigps: how many global servers, or the names of their centers
     placement: str = "bytes"  # multigps: chunks to servers by "bytes", or by "geomx" key hash
+    max_trees: int | None = None  # packing: at most so many trees; None: as many as serve
+    gap: float = 1e-3  # packing: how far from the optimum planning may stop, as a share of it
 
 
 @dataclass

@@ -18,7 +18,7 @@ from geojax.overlay.view import NetworkView
 from testbed import wan_fields
 from testbed.dynamics import MBIT, record, write_csv
 from testbed.wan import Center, Link, Wan, build_wan
-from testbed.wan_cut import min_cut
+from geojax.overlay.cut import min_cut
 from testbed.wan_presets import parse_arguments
 from testbed.wan_tables import render
 

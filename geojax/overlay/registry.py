@@ -27,6 +27,23 @@ def _sharded_star(config: OverlayConfig) -> Overlay:
     return sharded_star()
 
 
+@OVERLAYS.register("packing")
+def _packing(config: OverlayConfig) -> Overlay:
+    from geojax.overlay.packing import packing  # its solver is loaded only where it plans
+
+    if config.root is not None:
+        fix = "the plan chooses the roots of packing; leave it out, or take overlay=star"
+        raise ConfigError("overlay.root", config.root, fix)
+    most = config.max_trees
+    if most is not None and (not isinstance(most, int) or most < 1):
+        fix = "write how many trees there may be, at least 1, or null for no limit"
+        raise ConfigError("overlay.max_trees", most, fix)
+    if not 0 <= config.gap < 1:
+        fix = "write how far from the optimum the plan may be, a share of it: 0 or more, below 1"
+        raise ConfigError("overlay.gap", config.gap, fix)
+    return packing(max_trees=most, gap=config.gap)
+
+
 def build_overlay(config: OverlayConfig, centers: Sequence[str]) -> Overlay:
     """The overlay that a configuration names.
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from geojax.config import LanConfig, WanConfig
 from testbed.describe import describe, main, render
 from testbed.wan import build_wan, load_preset
-from testbed.wan_cut import min_cut
+from geojax.overlay.cut import min_cut
 
 
 def wan_of(name="three_centers", **overrides):
