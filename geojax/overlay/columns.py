@@ -35,7 +35,7 @@ from geojax.overlay.logical import LogicalLinks
 _WARM = 100  # pairs that are sought by multiplicative weights
 _RAISE = 0.3  # how much a resource's price grows when a pair takes all of it
 _TILT = 1e-7  # share of the prices that goes by 1/capacity: of free trees, take short and fast ones
-_SAME = 1e-6  # a certificate this near to the value (relative) is the solver's precision
+SAME = 1e-6  # a certificate this near to the value (relative) is the solver's precision
 
 
 class Pair(NamedTuple):
@@ -58,19 +58,18 @@ class Packing(NamedTuple):
     Attributes:
       pairs: those that carry something.
       rates: what each carries, bit/s.
-      value: their sum, bit/s.
-      limit: no packing carries more than this, bit/s; the certificate.
-      solved: how many linear programs it took.
     """
 
     pairs: tuple[Pair, ...]
     rates: np.ndarray
-    value: float
-    limit: float
-    solved: int
+
+    @property
+    def value(self) -> float:
+        """What all carry together, bit/s."""
+        return float(self.rates.sum())
 
 
-def pack(links: LogicalLinks, *, gap: float = 1e-3, most: int = 200) -> Packing:
+def pack(links: LogicalLinks, *, gap: float = 1e-3, most: int = 200) -> tuple[Columns, np.ndarray, int]:
     """The best packing, or one within a gap of it.
 
     Args:
@@ -78,10 +77,21 @@ def pack(links: LogicalLinks, *, gap: float = 1e-3, most: int = 200) -> Packing:
       gap: stops when the certificate is at most this share above the value.
       most: stops after this many linear programs, whatever the gap.
 
+    Returns:
+      The columns; the rates that solve the master, in units; how many linear programs it took.
+
     Raises:
       GeojaxError: if the solver fails.
+
+    >>> from geojax.overlay.logical import logical_links
+    >>> from geojax.overlay.view import NetworkView
+    >>> path = [("a", "b"), ("b", "c"), ("c", "b"), ("b", "a")]
+    >>> view = NetworkView(("a", "b", "c"), rate=dict.fromkeys(path, 8e6), delay={})
+    >>> columns, rates, _ = pack(logical_links(view, view.centers))
+    >>> columns.packing(rates).value  # bit/s
+    8000000.0
     """
-    columns = _Columns(links)
+    columns = Columns(links)
     prices = 1.0 / columns.capacity
     for _ in range(_WARM):
         best = columns.price(prices / (prices @ columns.capacity))[0]
@@ -89,34 +99,24 @@ def pack(links: LogicalLinks, *, gap: float = 1e-3, most: int = 200) -> Packing:
         load = columns.uses[best] / columns.capacity
         prices = prices * np.exp(_RAISE * load / load.max())
     columns.add(columns.price(prices / (prices @ columns.capacity)))
-    rates, value = np.zeros(0), 0.0
-    for solved in range(1, most + 1):
-        rates, duals, value = columns.solve()
+    rates, solved = np.zeros(0), 0
+    while solved < most:
+        rates, duals = columns.solve()
+        solved, value = solved + 1, rates.sum()
         found = columns.price(duals / value)
-        if columns.limit <= value * (1 + gap + _SAME) or not columns.add(found):
+        if columns.limit <= value * (1 + gap + SAME) or not columns.add(found):
             break
-    pairs = tuple(columns.uses)
-    kept = np.flatnonzero(rates > value * _SAME)
-    return Packing(
-        tuple(pairs[index] for index in kept),
-        rates[kept] * columns.unit,
-        float(rates[kept].sum()) * columns.unit,
-        columns.limit * columns.unit,
-        solved,
-    )
+    return columns, np.pad(rates, (0, len(columns.uses) - len(rates))), solved
 
 
-def refit(links: LogicalLinks, pairs: Sequence[Pair]) -> np.ndarray:
-    """The rates (bit/s) of the best packing of these pairs alone; some may be 0."""
-    columns = _Columns(links)
-    columns.add(pairs)
-    return columns.solve()[0] * columns.unit
+class Columns:
+    """The columns so far; none at first.
 
-
-class _Columns:
-    """The columns so far.
+    Args:
+      links: which trees there are and what they take; at least two members.
 
     Attributes:
+      links: the same.
       unit: bit/s of one unit of ``capacity``.
       capacity: of each resource; the largest is 1.
       uses: of each pair, how often it takes each resource.
@@ -124,7 +124,7 @@ class _Columns:
     """
 
     def __init__(self, links: LogicalLinks):
-        self._links = links
+        self.links = links
         self.unit = float(links.capacity.max())
         self.capacity = links.capacity / self.unit
         self.uses: dict[Pair, np.ndarray] = {}
@@ -137,7 +137,7 @@ class _Columns:
         Args:
           prices: of the resources; all of them together cost 1.
         """
-        links, count = self._links, len(self._links.members)
+        links, count = self.links, len(self.links.members)
         prices = prices + self._tilt
         weights = links.use.T @ prices
         down = minimum_arborescences(count, links.sources, links.targets, weights)
@@ -155,16 +155,29 @@ class _Columns:
         before = len(self.uses)
         for pair in pairs:
             if pair not in self.uses:
-                taken = np.zeros(len(self._links.sources) + 1)
+                taken = np.zeros(len(self.links.sources) + 1)
                 np.add.at(taken, [*pair.up, *pair.down], 1.0)
-                self.uses[pair] = self._links.use @ taken[:-1]
+                self.uses[pair] = self.links.use @ taken[:-1]
         return len(self.uses) > before
 
-    def solve(self) -> tuple[np.ndarray, np.ndarray, float]:
-        """The master: rates of the columns, prices of the resources, value."""
+    def solve(self, gains: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The master: rates of the columns, prices of the resources, in units.
+
+        Args:
+          gains: what a unit of rate is worth on each column; None: 1.
+
+        Raises:
+          GeojaxError: if the solver fails.
+        """
         matrix = csc_array(np.array(list(self.uses.values())).T)
-        gain = np.full(len(self.uses), -1.0)
-        solved = linprog(gain, A_ub=matrix, b_ub=self.capacity, method="highs-ds")
+        gains = np.ones(len(self.uses)) if gains is None else gains
+        solved = linprog(-gains, A_ub=matrix, b_ub=self.capacity, method="highs-ds")
         if not solved.success:
             raise GeojaxError(f"the trees' rates were not found: {solved.message}")
-        return solved.x, np.maximum(-solved.ineqlin.marginals, 0.0), -float(solved.fun)
+        return solved.x, np.maximum(-solved.ineqlin.marginals, 0.0)
+
+    def packing(self, rates: np.ndarray) -> Packing:
+        """The columns that carry something."""
+        pairs = tuple(self.uses)
+        kept = np.flatnonzero(rates > rates.sum() * SAME)
+        return Packing(tuple(pairs[index] for index in kept), rates[kept] * self.unit)
