@@ -13,25 +13,29 @@ from typing import Any
 from rich.console import Console
 
 from geojax.errors import ConfigError, GeojaxError
+from geojax.overlay.bound import BOUND_WORK, bounds
+from geojax.overlay.cut import min_cut
 from geojax.overlay.routes import routes
 from geojax.overlay.view import NetworkView
 from testbed import wan_fields
 from testbed.dynamics import MBIT, record, write_csv
 from testbed.wan import Center, Link, Wan, build_wan
-from geojax.overlay.cut import min_cut
 from testbed.wan_presets import parse_arguments
 from testbed.wan_tables import render
 
 ROUTES_CENTERS = 64  # routes of larger WANs are left out: there is one for every pair
 CUT_WORK = 20_000_000  # largest number of flows x links for which the min-cut is sought
+MODEL_BYTES = 26_414_840  # LEAF's CNN (FEMNIST): 6,603,710 parameters in float32
 
 
-def describe(wan: Wan) -> dict[str, Any]:
+def describe(wan: Wan, nbytes: int = MODEL_BYTES) -> dict[str, Any]:
     """All that is known of a WAN at t = 0, JSON-ready; rates in Mbit/s, times in ms.
 
     ``min_cut_mbit`` is the smallest capacity over all ways to part the centers in two, in the
     worse direction, caps included: no exchange among all centers moves data across it faster.
-    What would take too long is None, with the reason under ``left_out``.
+    ``*bound_s`` are the bounds (s) of one synchronization of ``nbytes`` among all centers, see
+    :func:`geojax.overlay.bound.bounds`. What would take too long is None, with the reason under
+    ``left_out``.
     """
     view = wan.view()
     left_out: dict[str, str] = {}
@@ -43,6 +47,15 @@ def describe(wan: Wan) -> dict[str, Any]:
         )
     else:
         cut = min_cut(view)
+    limits = dict.fromkeys(("bound_s", "cut_bound_s", "node_bound_s", "volume_bound_s",
+                            "latency_bound_s"))  # fmt: skip
+    if len(view.centers) * len(view.rate) > BOUND_WORK:
+        left_out["bounds"] = (
+            f"a linear program of {len(view.centers)} centers and {len(view.rate)} links takes "
+            "minutes"
+        )
+    else:
+        limits = _bounds(view, nbytes)
     listed = None
     if len(view.centers) > ROUTES_CENTERS:
         left_out["routes"] = f"{len(view.centers)} centers; at most {ROUTES_CENTERS} are listed"
@@ -59,6 +72,8 @@ def describe(wan: Wan) -> dict[str, Any]:
         "min_cut_mbit": None if cut is None else _round(cut.rate / MBIT),
         "min_cut_from": None if cut is None else list(cut.near),
         "min_cut_to": None if cut is None else list(cut.far),
+        "bytes": nbytes,
+        **limits,
         "routes": listed,
         "left_out": left_out,
         "provenance": wan.provenance,
@@ -68,6 +83,19 @@ def describe(wan: Wan) -> dict[str, Any]:
 def _round(value: float) -> float:
     """Six digits after the point: hides binary noise, keeps bit/s."""
     return round(value, 6)
+
+
+def _bounds(view: NetworkView, nbytes: int) -> dict[str, float | None]:
+    """The bounds in s; None where the centers cannot all reach each other."""
+    found = bounds(view, nbytes)
+    named = {
+        "bound_s": found.bound_s,
+        "cut_bound_s": found.cut_s,
+        "node_bound_s": found.node_s,
+        "volume_bound_s": found.volume_s,
+        "latency_bound_s": found.latency_s,
+    }
+    return {key: _round(value) if value < float("inf") else None for key, value in named.items()}
 
 
 def _link(link: Link) -> dict[str, Any]:
@@ -140,6 +168,13 @@ def main(argv: Sequence[str]) -> int:
         help="wan=NAME or wan=FILE.yaml, then wan.KEY=VALUE, lan.KEY=VALUE, seed=N",
     )
     parser.add_argument("--format", choices=("rich", "json"), default="rich")
+    parser.add_argument(
+        "--bytes",
+        type=int,
+        default=MODEL_BYTES,
+        metavar="N",
+        help=f"size of the model whose bounds are shown ({MODEL_BYTES}: LEAF's CNN)",
+    )
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it: FILE.png, FILE.svg")
     parser.add_argument(
         "--trace", type=Path, metavar="FILE.csv", help="write its rates over time as a CSV trace"
@@ -150,7 +185,9 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_intermixed_args(list(argv))
     try:
         wan = build_wan(*parse_arguments(options.settings))
-        description = describe(wan)
+        if options.bytes < 1:
+            raise ConfigError("--bytes", options.bytes, "give the bytes of a model, 1 or more")
+        description = describe(wan, options.bytes)
         written = [*_draw(wan, description, options.picture), *_record(wan, options)]
     except GeojaxError as error:
         print(error, file=sys.stderr)

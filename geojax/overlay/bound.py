@@ -13,6 +13,8 @@ from geojax.overlay.cut import min_cut
 from geojax.overlay.fluid import fluid_optimum
 from geojax.overlay.view import NetworkView
 
+BOUND_WORK = 6_000  # centers x links up to which the fluid optimum takes seconds at most
+
 
 class Bounds(NamedTuple):
     """Lower bounds of the time of one synchronization, s; 0 for one member.
