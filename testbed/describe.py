@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from geojax.errors import ConfigError, GeojaxError
-from geojax.overlay.bound import BOUND_WORK, bounds
+from geojax.overlay.bound import BOUND_WORK, Bounds, bounds
 from geojax.overlay.cut import min_cut
 from geojax.overlay.routes import routes
 from geojax.overlay.view import NetworkView
@@ -47,15 +48,14 @@ def describe(wan: Wan, nbytes: int = MODEL_BYTES) -> dict[str, Any]:
         )
     else:
         cut = min_cut(view)
-    limits = dict.fromkeys(("bound_s", "cut_bound_s", "node_bound_s", "volume_bound_s",
-                            "latency_bound_s"))  # fmt: skip
     if len(view.centers) * len(view.rate) > BOUND_WORK:
+        limits = Bounds(*[math.inf] * 5)
         left_out["bounds"] = (
             f"a linear program of {len(view.centers)} centers and {len(view.rate)} links takes "
             "minutes"
         )
     else:
-        limits = _bounds(view, nbytes)
+        limits = bounds(view, nbytes)
     listed = None
     if len(view.centers) > ROUTES_CENTERS:
         left_out["routes"] = f"{len(view.centers)} centers; at most {ROUTES_CENTERS} are listed"
@@ -73,7 +73,11 @@ def describe(wan: Wan, nbytes: int = MODEL_BYTES) -> dict[str, Any]:
         "min_cut_from": None if cut is None else list(cut.near),
         "min_cut_to": None if cut is None else list(cut.far),
         "bytes": nbytes,
-        **limits,
+        "bound_s": _time(limits.bound_s),
+        "cut_bound_s": _time(limits.cut_s),
+        "node_bound_s": _time(limits.node_s),
+        "volume_bound_s": _time(limits.volume_s),
+        "latency_bound_s": _time(limits.latency_s),
         "routes": listed,
         "left_out": left_out,
         "provenance": wan.provenance,
@@ -85,17 +89,9 @@ def _round(value: float) -> float:
     return round(value, 6)
 
 
-def _bounds(view: NetworkView, nbytes: int) -> dict[str, float | None]:
-    """The bounds in s; None where the centers cannot all reach each other."""
-    found = bounds(view, nbytes)
-    named = {
-        "bound_s": found.bound_s,
-        "cut_bound_s": found.cut_s,
-        "node_bound_s": found.node_s,
-        "volume_bound_s": found.volume_s,
-        "latency_bound_s": found.latency_s,
-    }
-    return {key: _round(value) if value < float("inf") else None for key, value in named.items()}
+def _time(seconds: float) -> float | None:
+    """None where it is not known, or without end."""
+    return _round(seconds) if math.isfinite(seconds) else None
 
 
 def _link(link: Link) -> dict[str, Any]:

@@ -74,9 +74,7 @@ def planned(view: NetworkView, nbytes: int, chunk_elements: int, overlay: Overla
     columns, rates, solved = pack(logical_links(view, view.centers), gap=overlay.gap)
     packed = lap()
     elements = nbytes // 4
-    sizes = [
-        min(chunk_elements, elements - start) for start in range(0, elements, chunk_elements)
-    ]
+    sizes = [min(chunk_elements, elements - start) for start in range(0, elements, chunk_elements)]
     policy = build_overlay(overlay, view.centers).plan(view, view.centers, sizes, 0)
     certificate = columns.limit / float(rates.sum()) - 1
     return Plan(bound_s, bound_took, certificate, solved, packed, len(policy.trees), lap())
@@ -127,7 +125,8 @@ def measure(options: argparse.Namespace) -> Table:
 def _table(title: str, names: Sequence[str], rows: Sequence[tuple[Plan, list[float]]]) -> Table:
     table = Table(title=title)
     heads = (
-        "seed", "bound s", "found in s", "certificate", "LPs", "packed in s", "trees", "planned in s",
+        "seed", "bound s", "found in s", "certificate", "LPs", "packed in s", "trees",
+        "planned in s",
     )  # fmt: skip
     for head in (*heads, *(f"{name}\n÷ bound" for name in names)):
         table.add_column(head, justify="right")

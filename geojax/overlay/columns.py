@@ -69,7 +69,9 @@ class Packing(NamedTuple):
         return float(self.rates.sum())
 
 
-def pack(links: LogicalLinks, *, gap: float = 1e-3, most: int = 200) -> tuple[Columns, np.ndarray, int]:
+def pack(
+    links: LogicalLinks, *, gap: float = 1e-3, most: int = 200
+) -> tuple[Columns, np.ndarray, int]:
     """The best packing, or one within a gap of it.
 
     Args:

@@ -70,20 +70,21 @@ def fluid_optimum(view: NetworkView, members: Sequence[str]) -> float:
     caps, cap_rows = _caps(view, position, leaving, entering)
     both = eye_array(count)
     # columns: x, g, h, f, r
-    matrix = block_array(
-        [
-            [None, -share, None, each, None],
-            [None, None, -share, None, each],
-            [roots, None, None, balance, None],
-            [roots, None, None, None, -balance],
-            [None, both, both, None, None],
-            *([[None, cap_rows, cap_rows, None, None]] if caps.size else []),
-        ],
-        format="csr",
+    matrix = csr_array(
+        block_array(
+            [
+                [None, -share, None, each, None],
+                [None, None, -share, None, each],
+                [roots, None, None, balance, None],
+                [roots, None, None, None, -balance],
+                [None, both, both, None, None],
+                *([[None, cap_rows, cap_rows, None, None]] if caps.size else []),
+            ]
+        )
     )
-    limits = np.zeros(matrix.shape[0])
-    limits[len(limits) - count - len(caps) :] = np.concatenate([rate, caps]) / unit
-    gain = np.zeros(matrix.shape[1])
+    limits = np.zeros(2 * users * (count + nodes) + count + len(caps))
+    limits[2 * users * (count + nodes) :] = np.concatenate([rate, caps]) / unit
+    gain = np.zeros(nodes + 2 * count * (1 + users))
     gain[:nodes] = -1.0
     solved = linprog(gain, A_ub=matrix, b_ub=limits, method="highs-ipm")
     if not solved.success:
@@ -99,4 +100,4 @@ def _caps(
     egress = [position[center] for center in view.egress]
     ingress = [position[center] for center in view.ingress]
     caps = np.array([*view.egress.values(), *view.ingress.values()], float)
-    return caps, block_array([[leaving[egress]], [entering[ingress]]], format="csr")
+    return caps, csr_array(block_array([[leaving[egress]], [entering[ingress]]]))

@@ -24,7 +24,9 @@ from scipy.sparse.csgraph import dijkstra
 from geojax.overlay.columns import SAME, Columns, Packing, Pair
 from geojax.overlay.logical import LogicalLinks
 
-_WAITING = 3.0  # κ: on its way a chunk waits behind others; values from 1.5 to 4 give the same ± 2 %
+_WAITING = (
+    3.0  # κ: on its way a chunk waits behind others; values from 1.5 to 4 give the same ± 2 %
+)
 _MIXES = (0.02, 0.1, 0.3, 1.0)  # λ, as shares of what a chunk's time on a link costs
 _SHORTEST = 1e3  # a λ that leaves nothing but the time
 _ROUNDS = 8  # linear programs at most

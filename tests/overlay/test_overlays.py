@@ -1,5 +1,6 @@
 """The conformance table of overlays: one row each, and every row meets every check."""
 
+import msgpack
 import networkx
 import pytest
 
@@ -19,6 +20,8 @@ OVERLAY_ROWS = {
     "star": OverlayConfig(name="star"),
     "star, root c4": OverlayConfig(name="star", root="c4"),
     "sharded star": OverlayConfig(name="sharded_star"),
+    "packing": OverlayConfig(name="packing"),
+    "packing, 2 trees": OverlayConfig(name="packing", max_trees=2),
 }
 
 
@@ -71,20 +74,22 @@ def test_policy_carries_version_and_members(row, members):
 @each_members
 def test_every_tree_spans_the_members_and_nothing_else(row, members):
     for tree in plan(row, members).trees:
-        assert {tree.root, *tree.parent} == set(members)
-        assert set(tree.parent.values()) <= set(members)
-        assert tree.root not in tree.parent
+        for way in (tree.parent, tree.source):
+            assert {tree.root, *way} == set(members)
+            assert set(way.values()) <= set(members)
+            assert tree.root not in way
 
 
 @each_row
 @each_members
 def test_every_tree_leads_to_its_root_without_a_cycle(row, members):
     for tree in plan(row, members).trees:
-        graph = networkx.DiGraph()
-        graph.add_node(tree.root)
-        graph.add_edges_from((up, child) for child, up in tree.parent.items())
-        assert networkx.is_arborescence(graph)
-        assert set(networkx.descendants(graph, tree.root)) | {tree.root} == set(members)
+        for way in (tree.parent, tree.source):
+            graph = networkx.DiGraph()
+            graph.add_node(tree.root)
+            graph.add_edges_from((up, child) for child, up in way.items())
+            assert networkx.is_arborescence(graph)
+            assert set(networkx.descendants(graph, tree.root)) | {tree.root} == set(members)
 
 
 @each_row
@@ -100,8 +105,8 @@ def test_shares_are_positive_and_sum_to_one(row, members):
 def test_children_come_in_member_order(row, members):
     for tree in plan(row, members).trees:
         for member in members:
-            children = list(tree.children(member))
-            assert children == sorted(children, key=list(members).index)
+            for children in (list(tree.children(member)), list(tree.receivers(member))):
+                assert children == sorted(children, key=list(members).index)
 
 
 @each_row
@@ -118,7 +123,11 @@ def test_planning_is_deterministic(row, members):
 @each_members
 def test_a_policy_survives_the_wire(row, members):
     policy = plan(row, members)
-    assert Policy.from_dict(policy.to_dict()) == policy
+    received = Policy.from_dict(msgpack.unpackb(msgpack.packb(policy.to_dict())))
+    assert received == policy
+    for tree, sent in zip(received.trees, policy.trees, strict=True):
+        assert list(tree.parent) == list(sent.parent)
+        assert list(tree.source) == list(sent.source)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from geojax.config import LanConfig, WanConfig
+from geojax.overlay.cut import min_cut
 from testbed.describe import describe, main, render
 from testbed.wan import build_wan, load_preset
-from geojax.overlay.cut import min_cut
 
 
 def wan_of(name="three_centers", **overrides):
