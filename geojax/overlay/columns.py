@@ -32,7 +32,7 @@ from geojax.errors import GeojaxError
 from geojax.overlay.arborescence import minimum_arborescences
 from geojax.overlay.logical import LogicalLinks
 
-_WARM = 100  # pairs that are sought by multiplicative weights
+_WARM = 100, 2  # pairs sought by multiplicative weights: at least so many, and so many per link
 _RAISE = 0.3  # how much a resource's price grows when a pair takes all of it
 _TILT = 1e-7  # share of the prices that goes by 1/capacity: of free trees, take short and fast ones
 SAME = 1e-6  # a certificate this near to the value (relative) is the solver's precision
@@ -95,7 +95,8 @@ def pack(
     """
     columns = Columns(links)
     prices = 1.0 / columns.capacity
-    for _ in range(_WARM):
+    least, each = _WARM
+    for _ in range(max(least, each * len(links.sources))):
         best = columns.price(prices / (prices @ columns.capacity))[0]
         columns.add([best])
         load = columns.uses[best] / columns.capacity

@@ -24,11 +24,8 @@ from scipy.sparse.csgraph import dijkstra
 from geojax.overlay.columns import SAME, Columns, Packing, Pair
 from geojax.overlay.logical import LogicalLinks
 
-_WAITING = (
-    3.0  # κ: on its way a chunk waits behind others; values from 1.5 to 4 give the same ± 2 %
-)
+_WAITING = 3.0  # κ: a chunk waits behind others on its way; from 1.5 to 4 it matters little
 _MIXES = (0.02, 0.1, 0.3, 1.0)  # λ, as shares of what a chunk's time on a link costs
-_SHORTEST = 1e3  # a λ that leaves nothing but the time
 _ROUNDS = 8  # linear programs at most
 _PAYS = 1e-4  # relative gain of one round that is worth another
 
@@ -46,6 +43,7 @@ def shorten(columns: Columns, rates: np.ndarray, chunk_share: float) -> Packing:
     """
     ways = _Ways(columns.links, columns.unit)
     weight = _WAITING * chunk_share * float(rates.sum())  # κ b/T, per unit of Σ 1/rate
+    columns.add(ways.shortest(np.zeros(len(columns.links.sources)), 1.0))
     gains: dict[Pair, float] = {}
     best = 0.0
     for number in range(_ROUNDS):
@@ -57,8 +55,7 @@ def shorten(columns: Columns, rates: np.ndarray, chunk_share: float) -> Packing:
             break
         best = worth @ rates
         prices = columns.links.use.T @ duals
-        mixes = _MIXES if number else (*_MIXES, _SHORTEST)
-        found = [pair for mix in mixes for pair in ways.shortest(prices, mix * weight)]
+        found = [pair for mix in _MIXES for pair in ways.shortest(prices, mix * weight)]
         found += columns.price(duals / (duals @ columns.capacity))
         useful = ways.gains(found, weight) - ways.costs(found, prices) > SAME
         if not columns.add([pair for pair, use in zip(found, useful, strict=True) if use]):
