@@ -144,6 +144,8 @@ class OverlayConfig:
     greed: float = 0.9  # tsengine: cap on the probability of taking the best link known
     faithful: bool = False  # tsengine: with the quirks of the release
     seed: int = 0  # tsengine: of its random choices
+    max_trees: int | None = None  # packing: at most so many trees; None: as many as serve
+    gap: float = 1e-3  # packing: how far from the optimum planning may stop, as a share of it
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,25 +14,29 @@ from typing import Any
 from rich.console import Console
 
 from geojax.errors import ConfigError, GeojaxError
+from geojax.overlay.bound import BOUND_WORK, Bounds, bounds
+from geojax.overlay.cut import min_cut
 from geojax.overlay.routes import routes
 from geojax.overlay.view import NetworkView
 from testbed import wan_fields
 from testbed.dynamics import MBIT, record, write_csv
 from testbed.wan import Center, Link, Wan, build_wan
-from testbed.wan_cut import min_cut
 from testbed.wan_presets import parse_arguments
 from testbed.wan_tables import render
 
 ROUTES_CENTERS = 64  # routes of larger WANs are left out: there is one for every pair
 CUT_WORK = 20_000_000  # largest number of flows x links for which the min-cut is sought
+MODEL_BYTES = 26_414_840  # LEAF's CNN (FEMNIST): 6,603,710 parameters in float32
 
 
-def describe(wan: Wan) -> dict[str, Any]:
+def describe(wan: Wan, nbytes: int = MODEL_BYTES) -> dict[str, Any]:
     """All that is known of a WAN at t = 0, JSON-ready; rates in Mbit/s, times in ms.
 
     ``min_cut_mbit`` is the smallest capacity over all ways to part the centers in two, in the
     worse direction, caps included: no exchange among all centers moves data across it faster.
-    What would take too long is None, with the reason under ``left_out``.
+    ``*bound_s`` are the bounds (s) of one synchronization of ``nbytes`` among all centers, see
+    :func:`geojax.overlay.bound.bounds`. What would take too long is None, with the reason under
+    ``left_out``.
     """
     view = wan.view()
     left_out: dict[str, str] = {}
@@ -43,6 +48,14 @@ def describe(wan: Wan) -> dict[str, Any]:
         )
     else:
         cut = min_cut(view)
+    if len(view.centers) * len(view.rate) > BOUND_WORK:
+        limits = Bounds(*[math.inf] * 5)
+        left_out["bounds"] = (
+            f"a linear program of {len(view.centers)} centers and {len(view.rate)} links takes "
+            "minutes"
+        )
+    else:
+        limits = bounds(view, nbytes)
     listed = None
     if len(view.centers) > ROUTES_CENTERS:
         left_out["routes"] = f"{len(view.centers)} centers; at most {ROUTES_CENTERS} are listed"
@@ -59,6 +72,12 @@ def describe(wan: Wan) -> dict[str, Any]:
         "min_cut_mbit": None if cut is None else _round(cut.rate / MBIT),
         "min_cut_from": None if cut is None else list(cut.near),
         "min_cut_to": None if cut is None else list(cut.far),
+        "bytes": nbytes,
+        "bound_s": _time(limits.bound_s),
+        "cut_bound_s": _time(limits.cut_s),
+        "node_bound_s": _time(limits.node_s),
+        "volume_bound_s": _time(limits.volume_s),
+        "latency_bound_s": _time(limits.latency_s),
         "routes": listed,
         "left_out": left_out,
         "provenance": wan.provenance,
@@ -68,6 +87,11 @@ def describe(wan: Wan) -> dict[str, Any]:
 def _round(value: float) -> float:
     """Six digits after the point: hides binary noise, keeps bit/s."""
     return round(value, 6)
+
+
+def _time(seconds: float) -> float | None:
+    """None where it is not known, or without end."""
+    return _round(seconds) if math.isfinite(seconds) else None
 
 
 def _link(link: Link) -> dict[str, Any]:
@@ -140,6 +164,13 @@ def main(argv: Sequence[str]) -> int:
         help="wan=NAME or wan=FILE.yaml, then wan.KEY=VALUE, lan.KEY=VALUE, seed=N",
     )
     parser.add_argument("--format", choices=("rich", "json"), default="rich")
+    parser.add_argument(
+        "--bytes",
+        type=int,
+        default=MODEL_BYTES,
+        metavar="N",
+        help=f"size of the model whose bounds are shown ({MODEL_BYTES}: LEAF's CNN)",
+    )
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it: FILE.png, FILE.svg")
     parser.add_argument(
         "--trace", type=Path, metavar="FILE.csv", help="write its rates over time as a CSV trace"
@@ -150,7 +181,9 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_intermixed_args(list(argv))
     try:
         wan = build_wan(*parse_arguments(options.settings))
-        description = describe(wan)
+        if options.bytes < 1:
+            raise ConfigError("--bytes", options.bytes, "give the bytes of a model, 1 or more")
+        description = describe(wan, options.bytes)
         written = [*_draw(wan, description, options.picture), *_record(wan, options)]
     except GeojaxError as error:
         print(error, file=sys.stderr)

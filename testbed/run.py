@@ -21,6 +21,7 @@ from geojax.telemetry.recorder import Span, chrome_trace, jsonl_sink
 from geojax.telemetry.summary import summarize
 from geojax.wire.message import DATA_KINDS
 from testbed.cpu_limits import read_limits
+from testbed.efficiency import efficiency
 from testbed.faults import Fault, apply_faults
 from testbed.progress import RunProgress
 from testbed.simulated.links import hops
@@ -111,6 +112,7 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
             data_kinds=DATA_KINDS,
             train_samples=None if config.model.name == SYNTHETIC else setup.train_samples(),
         ),
+        **efficiency(config, wan.view(), events, setup.places, extra.get("goodput_factor")),
         "wall_s": time.monotonic() - started,
         **extra,
     }

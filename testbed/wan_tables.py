@@ -38,6 +38,8 @@ def render(description: Mapping[str, Any], console: Console) -> None:
         console.print(f"tables left out: more than {TABLE_CENTERS} centers; see --format json")
     if description["min_cut_mbit"] is not None:
         console.print(_min_cut(description))
+    if description["bound_s"] is not None and links:
+        console.print(_bounds(description))
     if links and description["routes"] is not None:
         console.print(_routes_table(description["routes"]))
     for what, reason in description["left_out"].items():
@@ -62,6 +64,17 @@ def _min_cut(description: Mapping[str, Any]) -> str:
         ", ".join(side) if len(side) <= TABLE_CENTERS else f"{len(side)} others" for side in sides
     )
     return f"min-cut {description['min_cut_mbit']:g} Mbit/s: {near} -> {far}"
+
+
+def _bounds(description: Mapping[str, Any]) -> str:
+    times = (
+        f"{name} {description[f'{name}_bound_s']:.4g} s"
+        for name in ("cut", "node", "volume", "latency")
+    )
+    return (
+        f"one synchronization of {description['bytes']:,} bytes takes at least "
+        f"{description['bound_s']:.4g} s ({', '.join(times)})"
+    )
 
 
 def _counted(things: Sequence[object], noun: str) -> str:

@@ -137,4 +137,5 @@ def _depth(policy: Policy, member: str) -> int:
     def steps(parent: Any, node: str) -> int:
         return 0 if node not in parent else 1 + steps(parent, parent[node])
 
-    return max(steps(tree.parent, member) for tree in policy.trees)
+    ways = [way for tree in policy.trees for way in (tree.parent, tree.source)]
+    return max(steps(way, member) for way in ways)

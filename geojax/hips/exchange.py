@@ -1,6 +1,7 @@
 """The one reduce-and-broadcast engine: every tree overlay is executed here.
 
-Each chunk of a round is reduced along its tree to the root and the result goes down the same tree.
+Each chunk of a round is reduced along its tree to the root, and the result goes down the same tree
+or, where the policy says so, down another one from the same root.
 A node sends a chunk up when it has its own contribution and those of all its children, summed in
 member order, never in order of arrival, so that replicas are bit-identical. Nothing else couples
 the chunks: each moves on as soon as it can.
@@ -177,7 +178,7 @@ class TreeExchange:
         self.policy: Policy | None = None
         self._trees: tuple[Tree, ...] = ()
         self._placement: tuple[int, ...] = ()
-        self._children: tuple[tuple[str, ...], ...] = ()
+        self._receivers: tuple[tuple[str, ...], ...] = ()
         self._expected: tuple[tuple[str, ...], ...] = ()
 
     def learn(self, sizes: Sequence[int], layers: Sequence[int]) -> None:
@@ -257,7 +258,7 @@ class TreeExchange:
             arrived = entry.arrived.get(chunk, {})
             absent = [name for name in self._expected_of(chunk) if name not in arrived]
             tree = self._trees[self._placement[chunk]]
-            whom = absent or ([tree.parent[self.me]] if tree.root != self.me else ["the merge"])
+            whom = absent or ([tree.source[self.me]] if tree.root != self.me else ["the merge"])
             return f"chunk {chunk} of round {number} from {', '.join(whom)}"
         return f"round {number}"
 
@@ -285,7 +286,7 @@ class TreeExchange:
         elif message.kind is Kind.OFFER:
             self._add(peer, message.round, message.chunk, contribution)
         elif message.kind is Kind.RESULT:
-            if peer != self._trees[self._placement[message.chunk]].parent.get(self.me):
+            if peer != self._trees[self._placement[message.chunk]].source.get(self.me):
                 log.warning("%s: refused a result from %s: not its parent", self.me, peer)
                 return
             self._result(message.round, message.chunk, contribution)
@@ -321,7 +322,7 @@ class TreeExchange:
         if self._passive:  # what it published may be held by nobody, and then runs again
             self.held = held
             self._rounds.clear()
-        self._children = tuple(tree.children(self.me) for tree in policy.trees)
+        self._receivers = tuple(tree.receivers(self.me) for tree in policy.trees)
         self._expected = tuple(self._children_first(tree) for tree in policy.trees)
         if lacking:
             kept = self._rounds[held].results
@@ -442,8 +443,8 @@ class TreeExchange:
         if chunk in entry.results:
             return
         entry.take(chunk, result)
-        for child in self._children[self._placement[chunk]]:
-            self._send(child, Kind.RESULT, number, chunk, result)
+        for receiver in self._receivers[self._placement[chunk]]:
+            self._send(receiver, Kind.RESULT, number, chunk, result)
         self._recorder.chunk_event("result", round=number, chunk=chunk)
         if self._passive:
             self._check_published(number)

@@ -184,6 +184,7 @@ class Scheduler:
             "start",
             at=self._resume_time,
             members=list(self._alive),
+            elements=next(iter(self._elements.values())),
             policies=self._described_policies(),
         )
         self._record_loads(self._resume_time)

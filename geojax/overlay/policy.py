@@ -8,10 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tree:
-    """A tree over the members. ``parent`` has no entry for the root; ``share`` of the chunks.
+    """A way up to a root and a way down from it, over the members.
 
-    ``down``: from whom each member but the root receives the result, where that is not its parent;
-    None: results go back the way that contributions came.
+    Attributes:
+      root: where sums end and results begin.
+      parent: to whom each other member sends its sum; no entry for the root.
+      share: of the chunks, relative to the other trees of a policy.
+      down: from whom each other member receives results; None: from its ``parent``.
     """
 
     root: str
@@ -19,9 +22,18 @@ class Tree:
     share: float = 1.0
     down: Mapping[str, str] | None = None
 
+    @property
+    def source(self) -> Mapping[str, str]:
+        """From whom each member but the root receives results."""
+        return self.parent if self.down is None else self.down
+
     def children(self, node: str) -> tuple[str, ...]:
-        """Members whose parent is ``node``, in the order of ``parent``."""
+        """Members whose sums ``node`` takes, in the order of ``parent``."""
         return tuple(child for child, up in self.parent.items() if up == node)
+
+    def receivers(self, node: str) -> tuple[str, ...]:
+        """Members to whom ``node`` sends results, in the order of ``source``."""
+        return tuple(child for child, up in self.source.items() if up == node)
 
 
 @dataclass(frozen=True)
@@ -47,16 +59,27 @@ class Policy:
         return tuple(root for root in roots if root not in self.members)
 
     def to_dict(self) -> dict[str, object]:
-        """JSON/msgpack-ready form."""
+        """JSON/msgpack-ready form, small enough for hundreds of trees in one control message.
+
+        ``trees`` hold indices into ``nodes``, the members and then the passive roots: of the root,
+        and of each node's parent (``up``; -1: none). ``down`` is there where it differs.
+        """
+        nodes = [*self.members, *self.passive]
+        index = {node: at for at, node in enumerate(nodes)}
+
+        def parents(of: Mapping[str, str]) -> list[int]:
+            return [index[of[node]] if node in of else -1 for node in nodes]
+
         values: dict[str, object] = {
             "version": self.version,
-            "members": list(self.members),
+            "members": len(self.members),
+            "nodes": nodes,
             "trees": [
                 {
-                    "root": tree.root,
-                    "parent": list(tree.parent.items()),
+                    "root": index[tree.root],
+                    "up": parents(tree.parent),
                     "share": tree.share,
-                    "down": None if tree.down is None else list(tree.down.items()),
+                    **({} if tree.down is None else {"down": parents(tree.down)}),
                 }
                 for tree in self.trees
             ],
@@ -68,19 +91,25 @@ class Policy:
 
     @staticmethod
     def from_dict(values: Mapping) -> Policy:
-        """The inverse of :meth:`to_dict`."""
+        """The inverse of :meth:`to_dict`; children come in the order of ``nodes``."""
+        nodes = values["nodes"]
+
+        def parents(of: Sequence[int] | None) -> dict[str, str] | None:
+            if of is None:
+                return None
+            return {nodes[at]: nodes[up] for at, up in enumerate(of) if up >= 0}
+
         trees = tuple(
             Tree(
-                tree["root"],
-                dict(map(tuple, tree["parent"])),
+                nodes[tree["root"]],
+                parents(tree["up"]) or {},
                 tree["share"],
-                None if tree["down"] is None else dict(map(tuple, tree["down"])),
+                parents(tree.get("down")),
             )
             for tree in values["trees"]
         )
-        fixed = tuple(values.get("fixed", ()))
-        members, placement = tuple(values["members"]), values["placement"]
-        return Policy(values["version"], members, trees, placement, fixed)
+        members, fixed = tuple(nodes[: values["members"]]), tuple(values.get("fixed", ()))
+        return Policy(values["version"], members, trees, values["placement"], fixed)
 
 
 def deal(trees: Sequence[Tree], sizes: Sequence[int]) -> tuple[int, ...]:

@@ -36,6 +36,21 @@ def _sharded_star(config: OverlayConfig, *_: Sequence[str]) -> Overlay:
     return sharded_star()
 
 
+@OVERLAYS.register("packing")
+def _packing(config: OverlayConfig, *_: Sequence[str]) -> Overlay:
+    from geojax.overlay.packing import packing  # its solver is loaded only where it plans
+
+    _no_root(config, "the plan chooses the roots of packing")
+    most = config.max_trees
+    if most is not None and (not isinstance(most, int) or most < 1):
+        fix = "write how many trees there may be, at least 1, or null for no limit"
+        raise ConfigError("overlay.max_trees", most, fix)
+    if not 0 <= config.gap < 1:
+        fix = "write how far from the optimum the plan may be, a share of it: 0 or more, below 1"
+        raise ConfigError("overlay.gap", config.gap, fix)
+    return packing(max_trees=most, gap=config.gap)
+
+
 @OVERLAYS.register("butterfly")
 def _butterfly(config: OverlayConfig, *_: Sequence[str]) -> Overlay:
     _no_root(config, "every center is a root of butterfly")

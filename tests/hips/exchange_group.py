@@ -17,7 +17,7 @@ from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
 from testbed.simulated.loop import run_virtual
 
-__all__ = ["Group", "policy_of", "random_tree", "run_virtual", "star_policy"]
+__all__ = ["Group", "policy_of", "random_pair", "random_tree", "run_virtual", "star_policy"]
 
 
 def random_tree(members, rng, share=1.0):
@@ -25,6 +25,15 @@ def random_tree(members, rng, share=1.0):
     order = rng.sample(list(members), len(members))
     parent = {name: rng.choice(order[:at]) for at, name in enumerate(order) if at}
     return Tree(order[0], parent, share)
+
+
+def random_pair(members, rng, share=1.0):
+    """A random way up, and from the same root a random way down of its own."""
+    up = random_tree(members, rng)
+    down = random_tree(members, rng)
+    swap = {up.root: down.root, down.root: up.root}  # the two change places in the way down
+    moved = {swap.get(a, a): swap.get(b, b) for a, b in down.parent.items()}
+    return Tree(up.root, up.parent, share, moved)
 
 
 def policy_of(members, *trees, version=0):

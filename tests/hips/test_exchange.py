@@ -6,7 +6,15 @@ import random
 
 import numpy as np
 import pytest
-from exchange_group import Group, forged, policy_of, random_tree, run_virtual, star_policy
+from exchange_group import (
+    Group,
+    forged,
+    policy_of,
+    random_pair,
+    random_tree,
+    run_virtual,
+    star_policy,
+)  # fmt: skip
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,14 +98,14 @@ def test_in_a_deep_tree_each_parent_sums_its_own_children_and_itself_in_member_o
 
 @given(
     count=st.integers(1, 7), trees=st.integers(1, 3), sizes=st.lists(st.integers(1, 5), min_size=1,
-    max_size=9), seed=st.integers(0, 2**32),
+    max_size=9), planted=st.sampled_from([random_tree, random_pair]), seed=st.integers(0, 2**32),
 )  # fmt: skip
 def test_any_trees_give_the_stars_sum_and_every_chunk_crosses_each_edge_once(
-    count, trees, sizes, seed
+    count, trees, sizes, planted, seed
 ):
     members, rng = NAMES[:count], random.Random(seed)
     policy = policy_of(
-        members, *(random_tree(members, rng, rng.choice([1.0, 2.5, 7.0])) for _ in range(trees))
+        members, *(planted(members, rng, rng.choice([1.0, 2.5, 7.0])) for _ in range(trees))
     )
     offers = integers(members, sizes, seed)
     weights = {name: float(rng.randint(1, 9)) for name in members}
@@ -110,12 +118,14 @@ def test_any_trees_give_the_stars_sum_and_every_chunk_crosses_each_edge_once(
             assert merged.weight == sum(weights.values())
             assert merged.contributors == count
     placed = deal(policy.trees, sizes)
-    edges = [(chunk, *edge) for chunk, tree in enumerate(placed) for edge in
-             policy.trees[tree].parent.items()]  # fmt: skip
+    ups, downs = (
+        [(chunk, *edge) for chunk, tree in enumerate(placed) for edge in way(policy.trees[tree])]
+        for way in (lambda tree: tree.parent.items(), lambda tree: tree.source.items())
+    )
     up = [(message.chunk, sender, receiver) for sender, receiver, message in group.sent(Kind.OFFER)]
     down = [(m.chunk, receiver, sender) for sender, receiver, m in group.sent(Kind.RESULT)]
-    assert sorted(up) == sorted(edges)
-    assert sorted(down) == sorted(edges)
+    assert sorted(up) == sorted(ups)
+    assert sorted(down) == sorted(downs)
     assert all(m.tree == placed[m.chunk] for _, _, m in group.network.log)
 
 
@@ -244,6 +254,25 @@ def test_a_result_that_comes_twice_is_passed_on_once():
         for _ in range(2):
             group["c2"].handle("c1", forged(Kind.RESULT, values=[9.0]))
         assert [receiver for _, receiver, _ in group.sent(Kind.RESULT)] == ["c3"]
+
+    run_virtual(main())
+
+
+def test_results_are_taken_from_the_way_down_alone(caplog):
+    """c2 sends its sum to c1 and gets results from c3: one from c1 is refused."""
+
+    async def main():
+        group = Group(("c1", "c2", "c3"), (1,), slowest=0.01)
+        way_down = {"c3": "c1", "c2": "c3"}
+        group.start(policy_of(group.members, Tree("c1", {"c2": "c1", "c3": "c1"}, 1.0, way_down)))
+        group.offer("c2", 0, [[1.0]])
+        assert group["c2"].missing(0) == "chunk 0 of round 0 from c3"
+        group["c2"].handle("c1", forged(Kind.RESULT, values=[99.0]))
+        assert "c2: refused a result from c1: not its parent" in caplog.text
+        for name in ("c1", "c3"):
+            group.offer(name, 0, [[1.0]])
+        await asyncio.gather(*(group.whole(name, 0) for name in group.members))
+        assert {float(group.values(name, 0)[0]) for name in group.members} == {3.0}
 
     run_virtual(main())
 

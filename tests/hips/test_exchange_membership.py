@@ -6,7 +6,15 @@ import random
 
 import numpy as np
 import pytest
-from exchange_group import Group, forged, policy_of, random_tree, run_virtual, star_policy
+from exchange_group import (
+    Group,
+    forged,
+    policy_of,
+    random_pair,
+    random_tree,
+    run_virtual,
+    star_policy,
+)  # fmt: skip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -262,10 +270,10 @@ def test_a_policy_of_another_shape_takes_over_a_round_in_progress():
 @given(
     count=st.integers(2, 6), kills=st.integers(1, 3), trees=st.integers(1, 2),
     slowest=st.sampled_from([0.3, 1.0, 3.0]), work=st.sampled_from([0.0, 0.5]),
-    seed=st.integers(0, 2**32),
+    planted=st.sampled_from([random_tree, random_pair]), seed=st.integers(0, 2**32),
 )  # fmt: skip
 def test_whoever_dies_survivors_agree_and_each_of_their_offers_counts_once(
-    count, kills, trees, slowest, work, seed
+    count, kills, trees, slowest, work, planted, seed
 ):
     """Every member offers a vector that is 1 at its own place; so sums count the offers."""
     members, rounds, chunks = tuple(f"c{n}" for n in range(1, count + 1)), 6, 3
@@ -275,7 +283,7 @@ def test_whoever_dies_survivors_agree_and_each_of_their_offers_counts_once(
         group = Group(members, (count,) * chunks, seed=seed, slowest=slowest, work=work)
 
         def policy():
-            planned = [random_tree(group.alive, rng, rng.choice([1.0, 3.0])) for _ in range(trees)]
+            planned = [planted(group.alive, rng, rng.choice([1.0, 3.0])) for _ in range(trees)]
             return policy_of(group.alive, *planned, version=group.epoch)
 
         def one_hot(name, number):

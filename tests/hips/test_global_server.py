@@ -40,7 +40,7 @@ def restart(node, at):
 
 
 def roots(event):
-    return [tree["root"] for tree in event["policies"]["0"]["trees"]]
+    return [tree.root for tree in Policy.from_dict(event["policies"]["0"]).trees]
 
 
 def agree(outcome, *centers, rounds=6):

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geojax.overlay.policy import Tree, deal
+from geojax.overlay.policy import Policy, Tree, deal
 from geojax.overlay.view import NetworkView
 
 shares = st.lists(st.integers(1, 1000), min_size=1, max_size=6)
@@ -54,6 +54,28 @@ def test_children_of_a_tree():
     tree = Tree("a", {"b": "a", "c": "b", "d": "a"})
     assert tree.children("a") == ("b", "d")
     assert tree.children("c") == ()
+
+
+def test_results_go_the_way_up_backwards_or_a_way_of_their_own():
+    up = {"b": "a", "c": "b"}
+    same, other = Tree("a", up), Tree("a", up, down={"c": "a", "b": "c"})
+    assert [same.receivers(name) for name in "abc"] == [("b",), ("c",), ()]
+    assert [other.receivers(name) for name in "abc"] == [("c",), (), ("b",)]
+    assert [other.children(name) for name in "abc"] == [("b",), ("c",), ()]
+    assert (same.source, other.source) == (up, {"c": "a", "b": "c"})
+
+
+def test_a_policy_with_a_passive_root_and_a_way_down_survives_the_wire():
+    policy = Policy(
+        4,
+        ("a", "b"),
+        (Tree("s", {"a": "s", "b": "s"}, 0.25), Tree("a", {"b": "a"}, 0.75, {"b": "a"})),
+    )
+    sent = policy.to_dict()
+    assert sent["nodes"] == ["a", "b", "s"]
+    received = Policy.from_dict(sent)
+    assert received == policy
+    assert [tree.down for tree in received.trees] == [None, {"b": "a"}]
 
 
 def test_neighbours_in_wan_order():

@@ -1,5 +1,6 @@
 """The conformance table of overlays: one row each, and every row meets every check."""
 
+import msgpack
 import networkx
 import pytest
 
@@ -33,6 +34,8 @@ OVERLAY_ROWS = {
     "ring, bottleneck": OverlayConfig(name="ring", order="bottleneck"),
     "tsengine": OverlayConfig(name="tsengine"),
     "tsengine, faithful, root c4": OverlayConfig(name="tsengine", root="c4", faithful=True),
+    "packing": OverlayConfig(name="packing"),
+    "packing, 2 trees": OverlayConfig(name="packing", max_trees=2),
 }
 
 
@@ -104,11 +107,6 @@ def test_roots_of_multigps(servers, members, expected):
     assert policy.placement == "bytes"
 
 
-def ways(tree):
-    """The way up, and the way down where it differs."""
-    return [tree.parent] if tree.down is None else [tree.parent, tree.down]
-
-
 def test_every_registered_overlay_has_a_row():
     assert {row.name for row in OVERLAY_ROWS.values()} == set(OVERLAYS)
 
@@ -131,7 +129,7 @@ def test_policy_carries_version_and_members(row, members):
 @each_members
 def test_every_tree_spans_the_members_and_nothing_else(row, members):
     for tree in plan(row, members).trees:
-        for way in ways(tree):
+        for way in (tree.parent, tree.source):
             assert {tree.root, *way} == set(members)
             assert set(way.values()) <= set(members)
             assert tree.root not in way
@@ -141,7 +139,7 @@ def test_every_tree_spans_the_members_and_nothing_else(row, members):
 @each_members
 def test_every_tree_leads_to_its_root_without_a_cycle(row, members):
     for tree in plan(row, members).trees:
-        for way in ways(tree):
+        for way in (tree.parent, tree.source):
             graph = networkx.DiGraph()
             graph.add_node(tree.root)
             graph.add_edges_from((up, child) for child, up in way.items())
@@ -161,8 +159,9 @@ def test_shares_are_positive_and_sum_to_one(row, members):
 @each_members
 def test_children_come_in_member_order(row, members):
     for tree in plan(row, members).trees:
-        for way in ways(tree):
-            assert list(way) == sorted(way, key=list(members).index)
+        for member in members:
+            for children in (list(tree.children(member)), list(tree.receivers(member))):
+                assert children == sorted(children, key=list(members).index)
 
 
 @each_row
@@ -179,7 +178,11 @@ def test_planning_is_deterministic(row, members):
 @each_members
 def test_a_policy_survives_the_wire(row, members):
     policy = plan(row, members)
-    assert Policy.from_dict(policy.to_dict()) == policy
+    received = Policy.from_dict(msgpack.unpackb(msgpack.packb(policy.to_dict())))
+    assert received == policy
+    for tree, sent in zip(received.trees, policy.trees, strict=True):
+        assert list(tree.parent) == list(sent.parent)
+        assert list(tree.source) == list(sent.source)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from geojax.config import LanConfig, WanConfig
+from geojax.overlay.cut import min_cut
 from testbed.describe import describe, main, render
 from testbed.wan import build_wan, load_preset
-from testbed.wan_cut import min_cut
 
 
 def wan_of(name="three_centers", **overrides):
@@ -229,3 +229,38 @@ def test_a_mistake_on_the_command_line(capsys):
     captured = capsys.readouterr()
     assert "did you mean 'three_centers'" in captured.err
     assert captured.out == ""
+
+
+def test_bounds_of_one_synchronization(capsys):
+    assert main(["wan=netstorm9_static", "--format", "json", "--bytes", "1000000"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["bytes"] == 1_000_000
+    assert found["cut_bound_s"] == pytest.approx(8e6 / (found["min_cut_mbit"] * 1e6), abs=1e-6)
+    assert found["bound_s"] >= max(found["cut_bound_s"], found["volume_bound_s"])
+    assert found["node_bound_s"] <= found["cut_bound_s"]
+    assert found["latency_bound_s"] > 0
+
+
+def test_the_model_is_leafs_cnn_unless_stated():
+    found = describe(wan_of())
+    assert found["bytes"] == 26_414_840
+    assert "one synchronization of 26,414,840 bytes takes at least" in text_of(wan_of())
+
+
+def test_a_single_center_waits_for_nobody():
+    found = describe(wan_of("single_center"))
+    assert found["bound_s"] == found["latency_bound_s"] == 0
+    assert "at least" not in text_of(wan_of("single_center"))
+
+
+def test_bounds_of_large_meshes_are_left_out():
+    mesh = build_wan(WanConfig("mesh", "full_mesh", 24, rate=100, rtt=1), LanConfig(), 0)
+    found = describe(mesh)
+    assert found["bound_s"] is found["cut_bound_s"] is None
+    assert "24 centers and 552 links" in found["left_out"]["bounds"]
+    assert "bounds left out" in text_of(mesh)
+
+
+def test_a_model_without_bytes_is_refused(capsys):
+    assert main(["wan=three_centers", "--bytes", "0"]) == 2
+    assert "--bytes" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,14 +28,27 @@ class Cut(NamedTuple):
     far: tuple[str, ...]
 
 
-def min_cut(view: NetworkView) -> Cut | None:
-    """The smallest directed cut, access caps included; None for one center.
+def min_cut(view: NetworkView, members: Sequence[str] | None = None) -> Cut | None:
+    """The smallest directed cut with members on both sides, access caps included.
 
-    Every cut parts the first center from some other one, in one direction or the other, so 2(N-1)
-    maximum flows find the smallest. A cap is an edge between a center and its access point.
+    Every such cut parts the first member from some other one, in one direction or the other, so
+    2(N-1) maximum flows find the smallest. A cap is an edge between a center and its access point.
+
+    Args:
+      view: the WAN.
+      members: the centers that exchange, the others may relay; None: all centers.
+
+    Returns:
+      The cut; None for less than two members.
+
+    >>> view = NetworkView(("a", "b"), rate={("a", "b"): 9e6, ("b", "a"): 5e6}, delay={})
+    >>> min_cut(view)
+    Cut(rate=5000000.0, near=('b',), far=('a',))
     """
-    if len(view.centers) < 2:
+    members = view.centers if members is None else members
+    if len(members) < 2:
         return None
+    first, *others = (view.centers.index(member) for member in members)
     capacities = _capacities(view)
     # flows in integers: the unit is small enough for about nine digits, large enough for no sum
     # to overflow
@@ -44,8 +58,8 @@ def min_cut(view: NetworkView) -> Cut | None:
     whole = csr_array(whole, dtype=np.int32)
     flows = [
         (maximum_flow(whole, *ends).flow_value, ends)
-        for other in range(1, len(view.centers))
-        for ends in ((0, other), (other, 0))
+        for other in others
+        for ends in ((first, other), (other, first))
     ]
     source, target = min(flows, key=lambda flow: flow[0])[1]
     left = csr_array(whole - maximum_flow(whole, source, target).flow)

@@ -1,0 +1,228 @@
+"""Tree packing: the optimum, its certificate, and the trees that chunks are dealt to."""
+
+import msgpack
+import numpy as np
+import pytest
+from wans import full_mesh, path, random_wan, ring
+
+from geojax.config import LanConfig, OverlayConfig, WanConfig
+from geojax.errors import ConfigError
+from geojax.overlay.columns import pack
+from geojax.overlay.fluid import fluid_optimum
+from geojax.overlay.packing import packing, whole_chunks
+from geojax.overlay.policy import Policy, deal
+from geojax.overlay.registry import build_overlay
+from geojax.overlay.shared_links import shared_links
+from geojax.overlay.short_trees import refit, shorten
+from geojax.wire.frame import MAX_BODY_BYTES
+from testbed.wan import build_wan, load_preset
+
+CHUNKS = 403  # of 16,384 elements in LEAF's CNN
+
+
+def sparse(count, seed, generator="random_sparse"):
+    config = WanConfig("wan", generator, count, degree=4, rtt=10, draw={"low": 20, "high": 155})
+    return build_wan(config, LanConfig(), seed).view()
+
+
+def draw(seed):
+    return build_wan(load_preset("netstorm9_draw"), LanConfig(), seed).view()
+
+
+def loads(view, policy, sizes):
+    """What every link and cap carries when chunks are dealt, in elements."""
+    loaded = {}
+    for tree, size in zip(deal(policy.trees, sizes), sizes, strict=True):
+        used = policy.trees[tree]
+        hops = [*used.parent.items(), *((up, child) for child, up in used.source.items())]
+        for source, target in hops:
+            assert (source, target) in view.rate
+            for key in ((source, target), ("out", source), ("in", target)):
+                loaded[key] = loaded.get(key, 0) + size
+    return loaded
+
+
+def busiest(view, policy, sizes):
+    """Time in which the slowest link or cap carries its load, s for elements of one bit."""
+    capacity = {
+        **view.rate,
+        **{("out", center): cap for center, cap in view.egress.items()},
+        **{("in", center): cap for center, cap in view.ingress.items()},
+    }
+    return max(
+        load / capacity[key] for key, load in loads(view, policy, sizes).items() if key in capacity
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_column_generation_reaches_the_optimum_of_the_linear_program(seed):
+    view = random_wan(seed)
+    columns, rates, _ = pack(shared_links(view, view.centers), gap=0.0)
+    found = columns.packing(rates)
+    assert found.value == pytest.approx(fluid_optimum(view, view.centers), rel=1e-5)
+    assert found.value <= columns.limit * columns.unit * (1 + 1e-9)
+    assert columns.limit * columns.unit == pytest.approx(found.value, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("view", "expected"),
+    [
+        (full_mesh(9, egress=1.0, ingress=1.0), 9 / 16),
+        (ring(9), 9 / 8),
+        (path(9), 1.0),
+        (path(2), 1.0),
+    ],
+)
+def test_closed_forms(view, expected):
+    columns, rates, _ = pack(shared_links(view, view.centers), gap=0.0)
+    assert columns.packing(rates).value == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.3])
+def test_the_certificate_holds_and_planning_stops_within_the_gap(gap):
+    view = sparse(16, 1)
+    columns, rates, solved = pack(shared_links(view, view.centers), gap=gap)
+    optimum = fluid_optimum(view, view.centers) / columns.unit
+    assert rates.sum() <= optimum * (1 + 1e-6)
+    assert columns.limit >= optimum * (1 - 1e-6)
+    assert columns.limit <= rates.sum() * (1 + gap + 1e-5)
+    assert gap == 0 or solved <= pack(shared_links(view, view.centers), gap=0.0)[2]
+
+
+def test_linear_programs_are_counted_out():
+    view = full_mesh(8, rate=np.arange(1.0, 57.0))
+    columns, rates, solved = pack(shared_links(view, view.centers), gap=0.0, most=1)
+    assert solved == 1
+    assert 0 < rates.sum() <= columns.limit
+
+
+@pytest.mark.parametrize("generator", ["random_sparse", "random_geometric"])
+def test_32_centers_of_degree_4_come_within_3_percent(generator):
+    view = sparse(32, 0, generator)
+    links = shared_links(view, view.centers)
+    columns, rates, _ = pack(links)
+    assert columns.limit <= 1.03 * rates.sum()
+    policy = packing().plan(view, view.centers, [16_384] * CHUNKS, 0)
+    ideal = CHUNKS * 16_384 / (rates.sum() * columns.unit)
+    assert busiest(view, policy, [16_384] * CHUNKS) <= 1.06 * ideal
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_dealt_chunks_load_the_links_as_the_optimum_does(seed):
+    view = random_wan(seed + 100)
+    sizes = [16_384] * CHUNKS
+    policy = packing().plan(view, view.centers, sizes, 0)
+    ideal = sum(sizes) / fluid_optimum(view, view.centers)
+    assert ideal * (1 - 1e-5) <= busiest(view, policy, sizes) <= 1.05 * ideal
+
+
+def test_shares_are_whole_chunks_and_every_tree_gets_its_own():
+    sizes = [16_384] * CHUNKS
+    policy = packing().plan(draw(18), draw(18).centers, sizes, 0)
+    placed = deal(policy.trees, sizes)
+    assert [placed.count(tree) for tree in range(len(policy.trees))] == [
+        pytest.approx(tree.share * CHUNKS) for tree in policy.trees
+    ]
+
+
+def test_chunks_of_a_tree_are_spread_evenly_over_the_vector():
+    """Else a tree would still be busy when the others are done, or stand still at first."""
+    sizes = [16_384] * CHUNKS
+    policy = packing().plan(draw(18), draw(18).centers, sizes, 0)
+    placed = np.array(deal(policy.trees, sizes))
+    for index, tree in enumerate(policy.trees):
+        so_far = np.cumsum(placed == index)
+        assert np.abs(so_far - tree.share * np.arange(1, CHUNKS + 1)).max() <= 2.0
+
+
+def test_a_few_trees_with_weights_of_their_own_are_nearly_as_good():
+    view, sizes = draw(4), [16_384] * CHUNKS
+    whole = packing().plan(view, view.centers, sizes, 0)
+    few = packing(max_trees=5).plan(view, view.centers, sizes, 0)
+    one = packing(max_trees=1).plan(view, view.centers, sizes, 0)
+    assert (len(few.trees), len(one.trees)) == (5, 1)
+    assert len(whole.trees) > 5
+    slow = [busiest(view, policy, sizes) for policy in (whole, few, one)]
+    assert slow == sorted(slow)
+    assert slow[1] <= 1.25 * slow[0]
+
+
+def test_kept_trees_get_their_weights_anew():
+    view = draw(4)
+    columns, rates, _ = pack(shared_links(view, view.centers))
+    found = shorten(columns, rates, 1 / CHUNKS)
+    heaviest = np.argsort(-found.rates)[:3]
+    kept = refit(columns, [found.pairs[index] for index in heaviest])
+    assert kept.value > found.rates[heaviest].sum()
+
+
+def test_rounding_gives_out_every_chunk_and_no_share_loses_one():
+    view = full_mesh(6, rate=np.arange(20.0, 50.0))
+    columns, rates, _ = pack(shared_links(view, view.centers))
+    found = columns.packing(rates)
+    for chunks in (1, 7, 403):
+        counts = whole_chunks(columns, found, chunks)
+        assert counts.sum() == chunks
+        assert (counts >= np.floor(chunks * found.rates / found.value)).all()
+
+
+def test_a_mesh_of_equal_links_gets_the_sharded_star():
+    view = full_mesh(9, rate=100e6)
+    policy = packing().plan(view, view.centers, [16_384] * CHUNKS, 0)
+    assert all(set(tree.parent.values()) == {tree.root} for tree in policy.trees)
+    assert all(set(tree.source.values()) == {tree.root} for tree in policy.trees)
+
+
+# ---- members that are not all the centers
+
+
+def test_others_relay_where_they_lie_between_members():
+    view = path(4, rate=8e6)
+    links = shared_links(view, ("c1", "c3", "c4"))
+    named = [(links.members[a], links.members[b]) for a, b in zip(links.sources, links.targets,
+             strict=True)]  # fmt: skip
+    assert named == [("c1", "c3"), ("c3", "c1"), ("c3", "c4"), ("c4", "c3")]
+    assert links.use.sum(axis=0).tolist() == [2, 2, 1, 1]  # c1 - c3 lies over c2
+
+
+def test_a_relay_pays_with_its_caps():
+    view = path(3, rate=8e6, egress=4e6, ingress=6e6)
+    columns, rates, _ = pack(shared_links(view, ("c1", "c3")))
+    assert columns.packing(rates).value == pytest.approx(2e6)  # c2 sends both ways
+
+
+def test_a_link_without_rate_carries_nothing_that_another_can():
+    view = ring(4, rate=8e6)
+    dead = {("c1", "c2"), ("c2", "c1")}
+    broken = type(view)(
+        view.centers, {e: 0.0 if e in dead else r for e, r in view.rate.items()}, {}
+    )
+    policy = packing().plan(broken, view.centers, [10] * 50, 0)
+    assert not dead & loads(broken, policy, [10] * 50).keys()
+
+
+# ---- on the wire, and in the configuration
+
+
+def test_a_policy_for_40_centers_fits_into_a_control_message():
+    view = sparse(40, 0)
+    policy = packing().plan(view, view.centers, [16_384] * CHUNKS, 7)
+    assert len(policy.trees) > 40
+    body = {"type": "start", "policies": {"0": policy.to_dict()}}
+    assert len(msgpack.packb(body)) < MAX_BODY_BYTES / 2
+    assert Policy.from_dict(policy.to_dict()) == policy
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        (OverlayConfig(name="packing", root="c1"), "overlay.root"),
+        (OverlayConfig(name="packing", max_trees=0), "overlay.max_trees"),
+        (OverlayConfig(name="packing", gap=-0.1), "overlay.gap"),
+        (OverlayConfig(name="packing", gap=1.0), "overlay.gap"),
+    ],
+)
+def test_wrong_settings_are_refused(config, key):
+    with pytest.raises(ConfigError) as raised:
+        build_overlay(config, ("c1", "c2"))
+    assert raised.value.key == key
