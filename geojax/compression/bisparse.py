@@ -103,8 +103,7 @@ def bisparse(
         )  # fmt: skip
         return list(payloads(vector, state.layout, bound, 4, positions, values)), state
 
-    decode, combine = decode_and_combine("bisparse", "saturate")
-    return Codec("bisparse", 3, True, init, encode, decode, combine, lan=dense())
+    return Codec("bisparse", 3, True, init, encode, *receiving("bisparse", "saturate"), lan=dense())
 
 
 def check_sparsity(ratio: float, bound: int, momentum: float) -> None:
@@ -198,10 +197,14 @@ def payloads(
         yield pack(parts, to_half) if to_half else pack(parts)
 
 
-def decode_and_combine(
+def receiving(
     name: str, overflow: str
-) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[Sequence[np.ndarray]], np.ndarray]]:
-    """The receiving side of the codecs that send runs and entries."""
+) -> tuple[
+    Callable[[np.ndarray], np.ndarray],
+    Callable[[Sequence[np.ndarray]], np.ndarray],
+    Callable[[np.ndarray], int],
+]:
+    """``decode``, ``combine`` and ``elements`` of the codecs that send runs and entries."""
 
     def to_half(values: np.ndarray) -> np.ndarray:
         return narrow(values, FLOAT16, overflow)
@@ -214,4 +217,7 @@ def decode_and_combine(
             return members[0]
         return pack(unite([unpack(payload, name) for payload in members], name), to_half)
 
-    return decode, combine
+    def elements(payload: np.ndarray) -> int:
+        return unpack(payload, name).elements
+
+    return decode, combine, elements

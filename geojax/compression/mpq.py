@@ -9,14 +9,13 @@ import numpy as np
 from geojax.compression.bisparse import (
     BiSparseState,
     check_sparsity,
-    decode_and_combine,
     is_large,
     payloads,
+    receiving,
     sparse_state,
     sparsify,
 )
 from geojax.compression.codec import Codec
-from geojax.compression.half import HalfState
 from geojax.compression.halves import FLOAT16, check_overflow, refuse_overflow
 from geojax.compression.layout import Layout, layout_of, within
 from geojax.compression.layout import gaps as gaps_of
@@ -86,9 +85,8 @@ def mpq(
         chunks = payloads(vector, state.layout, bound, 2, positions, values)
         return list(chunks), state
 
-    decode, combine = decode_and_combine("mpq", overflow)
     lan = mpq_lan(bound=bound, overflow=overflow)
-    return Codec("mpq", _WIRE, True, init, encode, decode, combine, lan=lan)
+    return Codec("mpq", _WIRE, True, init, encode, *receiving("mpq", overflow), lan=lan)
 
 
 def mpq_lan(*, bound: int = 1000, overflow: str = "saturate") -> Codec:
@@ -99,8 +97,7 @@ def mpq_lan(*, bound: int = 1000, overflow: str = "saturate") -> Codec:
     """
     check_overflow(overflow)
 
-    def encode(vector: np.ndarray, state: HalfState) -> tuple[list[np.ndarray], HalfState]:
-        layout = state.layout
+    def encode(vector: np.ndarray, layout: Layout) -> tuple[list[np.ndarray], Layout]:
         layout.check(vector)
         if overflow == "stop":
             _refuse_overflow(vector, layout, bound)
@@ -114,14 +111,9 @@ def mpq_lan(*, bound: int = 1000, overflow: str = "saturate") -> Codec:
             rest = [Run(first, chunk[first:last], 4) for first, last in gaps_of(spans, chunk.size)]
             runs = sorted([*halves, *rest], key=lambda run: run.start)
             written.append(pack(Parts(chunk.size, runs, none, empty)))
-        return written, state
+        return written, layout
 
-    decode, combine = decode_and_combine("mpq_lan", overflow)
-    return Codec("mpq_lan", _WIRE, True, _init, encode, decode, combine)
-
-
-def _init(layers: Sequence, ranges: Sequence[tuple[int, int]]) -> HalfState:
-    return HalfState(layout_of(layers, ranges))
+    return Codec("mpq_lan", _WIRE, True, layout_of, encode, *receiving("mpq_lan", overflow))
 
 
 def _refuse_overflow(vector: np.ndarray, layout: Layout, bound: int) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 
 from geojax.compression.halves import FLOAT16, narrow
 from geojax.compression.layout import gaps
-from geojax.compression.payload import RUN_BYTES, Reader, run_table, same_sizes
+from geojax.compression.payload import RUN_BYTES, Reader, add_up, run_table
 
 _HEADER = 4
 _DISTANCES, _UINT16, _INT32 = range(3)
@@ -33,7 +33,10 @@ _FLOAT32, _FLOAT16 = 4, 2  # bytes per element of a run
 
 
 class Run(NamedTuple):
-    """Neighbouring elements of a chunk, as float32; they take ``width`` bytes each on the wire."""
+    """Neighbouring elements of a chunk; they take ``width`` bytes each on the wire.
+
+    Values are float32, but binary16 where they were received so.
+    """
 
     start: int
     values: np.ndarray
@@ -107,8 +110,7 @@ def unpack(payload: np.ndarray, what: str) -> Parts:
     values = reader.take(np.float32, entries)
     for start, stop, width in table:
         if width == _FLOAT16:
-            halves = reader.take(np.float16, stop - start)
-            runs[start] = Run(start, halves.astype(np.float32), width)
+            runs[start] = Run(start, reader.take(np.float16, stop - start), width)
     positions = _positions(reader, form, entries)
     reader.end()
     _check_positions(reader, positions, table, elements)
@@ -133,10 +135,7 @@ def unite(members: Sequence[Parts], what: str) -> Parts:
     Raises:
       FrameError: the chunks have different sizes; names ``what``.
     """
-    same_sizes([parts.elements for parts in members], what)
-    total = dense(members[0])
-    for parts in members[1:]:
-        np.add(total, dense(parts), out=total)
+    total = add_up(members, dense, what)
     width = np.zeros(total.size, np.uint8)
     for parts in members:
         for run in parts.runs:
