@@ -11,7 +11,6 @@ from geojax.errors import FrameError
 
 MOST_ELEMENTS = 1 << 28  # of one chunk: 1 GiB of float32, the wire's largest payload
 _RUN_FIELDS = 3  # start, length, bytes per element
-RUN_BYTES = 4 * _RUN_FIELDS
 _Member = TypeVar("_Member")
 
 

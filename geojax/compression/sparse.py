@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from geojax.compression.halves import FLOAT16, narrow
+from geojax.compression.halves import FLOAT16, narrow, widen
 from geojax.compression.layout import gaps
-from geojax.compression.payload import RUN_BYTES, Reader, add_up, run_table
+from geojax.compression.payload import Reader, add_up, run_table
 
 _HEADER = 4
 _DISTANCES, _UINT16, _INT32 = range(3)
@@ -33,10 +33,7 @@ _FLOAT32, _FLOAT16 = 4, 2  # bytes per element of a run
 
 
 class Run(NamedTuple):
-    """Neighbouring elements of a chunk; they take ``width`` bytes each on the wire.
-
-    Values are float32, but binary16 where they were received so.
-    """
+    """Neighbouring elements of a chunk, as float32; they take ``width`` bytes each on the wire."""
 
     start: int
     values: np.ndarray
@@ -77,7 +74,8 @@ def pack(parts: Parts, to_half: Callable[[np.ndarray], np.ndarray] = _narrow) ->
     """
     form, positions = _shortest(parts.positions)
     entries = parts.positions.size * _FLOAT32 + positions.nbytes
-    if entries >= _FLOAT32 * (parts.elements - sum(run.values.size for run in parts.runs)):
+    rest = parts.elements - sum(run.values.size for run in parts.runs)
+    if rest and entries >= _FLOAT32 * rest:
         parts = _filled(parts)
         form, positions = _shortest(parts.positions)
     header = np.array([parts.elements, len(parts.runs), parts.positions.size, form], np.uint32)
@@ -100,8 +98,8 @@ def unpack(payload: np.ndarray, what: str) -> Parts:
     """
     reader = Reader(payload, what)
     elements, count, entries, form = reader.header(_HEADER)
-    if entries > elements or count * RUN_BYTES > reader.left:
-        raise reader.error(f"{count} runs and {entries} entries in {elements} elements")
+    if entries > elements:
+        raise reader.error(f"{entries} entries in {elements} elements")
     table = reader.runs(count, elements, (_FLOAT32, _FLOAT16))
     runs = {}
     for start, stop, width in table:
@@ -110,7 +108,8 @@ def unpack(payload: np.ndarray, what: str) -> Parts:
     values = reader.take(np.float32, entries)
     for start, stop, width in table:
         if width == _FLOAT16:
-            runs[start] = Run(start, reader.take(np.float16, stop - start), width)
+            halves = reader.take(np.float16, stop - start)
+            runs[start] = Run(start, widen(halves, FLOAT16), width)
     positions = _positions(reader, form, entries)
     reader.end()
     _check_positions(reader, positions, table, elements)

@@ -10,7 +10,7 @@ import numpy as np
 from geojax.compression.codec import Codec
 from geojax.compression.dense import dense
 from geojax.compression.layout import Layout, gaps, layout_of, within
-from geojax.compression.payload import RUN_BYTES, Reader, add_up, run_table
+from geojax.compression.payload import Reader, add_up, run_table
 from geojax.errors import ConfigError, Diverged
 
 _HEADER = 2
@@ -141,8 +141,8 @@ def _unpack(payload: np.ndarray) -> _Parts:
     reader = Reader(payload, "twobit")
     elements, count = reader.header(_HEADER)
     step = reader.take(np.float32, 1)[0]
-    if count * RUN_BYTES > reader.left or not np.isfinite(step):
-        raise reader.error(f"{count} runs in {elements} elements, threshold {step}")
+    if not np.isfinite(step):
+        raise reader.error(f"a threshold of {step}")
     runs = [(start, stop) for start, stop, _ in reader.runs(count, elements, (4,))]
     values = [reader.take(np.float32, stop - start) for start, stop in runs]
     coded = elements - sum(run.size for run in values)
