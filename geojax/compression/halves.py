@@ -82,9 +82,7 @@ def _widen_bfloat(numbers: np.ndarray) -> np.ndarray:
     return numbers.view(ml_dtypes.bfloat16).astype(np.float32)
 
 
-FLOAT16 = HalfFormat(
-    "fp16", np.float16, np.float16, 65504.0, 0x477FF000, _cast_half, _widen_half
-)  # fmt: skip
+FLOAT16 = HalfFormat("fp16", np.float16, np.float16, 65504.0, 0x477FF000, _cast_half, _widen_half)
 BFLOAT16 = HalfFormat(
     "bf16", ml_dtypes.bfloat16, np.uint16, float(ml_dtypes.finfo(ml_dtypes.bfloat16).max),
     0x7F7F8000, _cast_bfloat, _widen_bfloat,

@@ -275,3 +275,15 @@ def test_payloads_that_are_cut_short_are_refused(cut):
     payload = codec.encode(normal(CHUNK), state)[0][0].now
     with pytest.raises(FrameError, match="dgt payload"):
         codec.decode(payload[:cut])
+
+
+def test_payloads_of_other_blocks_are_refused():
+    codec, state, _ = make(CHUNK, k=0.5)
+    other, others_state, _ = make(CHUNK, k=0.5, block_bytes=8 * BLOCK)
+    ours = codec.encode(normal(CHUNK), state)[0][0].now
+    theirs = other.encode(normal(CHUNK), others_state)[0][0].now
+    assert (codec.elements(ours), other.elements(theirs)) == (CHUNK, CHUNK)
+    with pytest.raises(FrameError, match="expected blocks of 16 elements, came 32"):
+        codec.elements(theirs)
+    with pytest.raises(FrameError, match="blocks of 16 elements, and of 32"):
+        codec.combine([ours, theirs])
