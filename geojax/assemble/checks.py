@@ -78,6 +78,13 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
 
 def _check_servers(config: RunConfig, depth: int, servers: int) -> None:
     """What centers that exchange one by one with global servers leave possible."""
+    if build_codec(config.compression).parted:
+        # A push is applied at once, and no merge comes after it that late parts could join.
+        fix = (
+            f"a push to the global servers of sync={config.sync.name} has no late parts; use "
+            f"sync=fsa with it, or compression=fp16 with sync={config.sync.name}"
+        )
+        raise ConfigError("compression.name", config.compression.name, fix)
     if depth > 1:
         fix = f"sync={config.sync.name} has global servers; use overlay=star or overlay=multigps"
         raise ConfigError("overlay.name", config.overlay.name, fix)

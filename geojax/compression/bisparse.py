@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from geojax.compression.codec import Codec
 from geojax.compression.dense import dense
-from geojax.compression.halves import FLOAT16, narrow
+from geojax.compression.halves import FLOAT16, check_overflow, narrow, refuse_overflow
 from geojax.compression.layout import Layout, Span, layout_of, within
 from geojax.compression.sparse import Parts, Run, pack, unite, unpack
 from geojax.compression.sparse import dense as dense_of
@@ -31,6 +31,23 @@ class BiSparseState(NamedTuple):
     round: np.ndarray
     decayed: tuple[np.ndarray, ...]
     residual: tuple[np.ndarray, ...]
+
+
+class Sparsity(NamedTuple):
+    """Settings of a codec that sends large layers sparsely and small ones whole.
+
+    Attributes are those of :func:`bisparse`; ``width`` is the bytes of a small layer's element (2:
+    binary16), and ``overflow`` that of :func:`geojax.compression.half.fp16`.
+    """
+
+    ratio: float
+    bound: int
+    momentum: float
+    exact: bool
+    seed: int
+    kernel: Kernel
+    width: int
+    overflow: str
 
 
 def bisparse(
@@ -91,34 +108,41 @@ def bisparse(
       >>> state.residual[0][97:]
       array([97.,  0.,  0.], dtype=float32)
     """
-    check_sparsity(ratio, bound, momentum)
-
-    def init(layers: Sequence, ranges: Sequence[tuple[int, int]]) -> BiSparseState:
-        return sparse_state(layout_of(layers, ranges), bound, momentum)
-
-    def encode(vector: np.ndarray, state: BiSparseState) -> tuple[list[np.ndarray], BiSparseState]:
-        state, positions, values = sparsify(
-            vector, state, ratio=ratio, bound=bound, momentum=momentum, exact=exact, seed=seed,
-            kernel=kernel,
-        )  # fmt: skip
-        return list(payloads(vector, state.layout, bound, 4, positions, values)), state
-
-    decode, combine = decode_and_combine("bisparse", "saturate")
-    return Codec("bisparse", 3, True, init, encode, decode, combine, lan=dense())
+    how = Sparsity(ratio, bound, momentum, exact, seed, kernel, width=4, overflow="saturate")
+    return sparse_codec("bisparse", 3, how, lan=dense())
 
 
-def check_sparsity(ratio: float, bound: int, momentum: float) -> None:
-    """Refuses settings out of their range.
+def sparse_codec(name: str, wire: int, how: Sparsity, lan: Codec) -> Codec:
+    """A codec of these settings: Bi-Sparse, or MPQ.
 
     Raises:
-      ConfigError: names the key.
+      ConfigError: a setting is out of its range.
     """
-    if not 0.0 < ratio <= 1.0:
-        raise ConfigError("compression.ratio", ratio, "a share of elements, above 0 and at most 1")
-    if bound < 0:
-        raise ConfigError("compression.bound", bound, "a number of elements, 0 or more")
-    if not 0.0 <= momentum < 1.0:
-        raise ConfigError("compression.momentum", momentum, "at least 0 and below 1")
+    _check(how)
+
+    def init(layers: Sequence, ranges: Sequence[tuple[int, int]]) -> BiSparseState:
+        return _first_state(layout_of(layers, ranges), how)
+
+    def encode(vector: np.ndarray, state: BiSparseState) -> tuple[list[np.ndarray], BiSparseState]:
+        layout = state.layout
+        layout.check(vector)
+        small = small_layers(layout, how.bound)
+        if how.overflow == "stop":
+            refuse_overflow(vector, small, FLOAT16)
+        state, positions, values = _sparsify(vector, state, how)
+        cuts = np.searchsorted(positions, [stop for _, stop in layout.ranges])
+        payloads, first = [], 0
+        for (start, stop), spans, last in zip(
+            layout.ranges, within(places(small), layout.ranges), cuts.tolist(), strict=True
+        ):
+            chunk = vector[start:stop]
+            runs = [Run(begin, chunk[begin:end], how.width) for begin, end in spans]
+            entries = positions[first:last] - start, values[first:last]
+            payloads.append(pack(Parts(chunk.size, runs, *entries)))
+            first = last
+        return payloads, state
+
+    return Codec(name, wire, True, init, encode, *receiving(name, how.overflow), lan=lan)
 
 
 def is_large(span: Span, bound: int) -> bool:
@@ -126,45 +150,53 @@ def is_large(span: Span, bound: int) -> bool:
     return span.kind == "parameter" and span.size >= max(bound, 1)
 
 
-def sparse_state(layout: Layout, bound: int, momentum: float) -> BiSparseState:
-    """The first state: nothing has accumulated."""
-    sizes = [span.size for span in layout.spans if is_large(span, bound)]
+def small_layers(layout: Layout, bound: int) -> list[Span]:
+    """The layers that travel whole."""
+    return [span for span in layout.spans if not is_large(span, bound)]
+
+
+def places(spans: Sequence[Span]) -> list[tuple[int, int]]:
+    """Where layers lie."""
+    return [(span.start, span.stop) for span in spans]
+
+
+def _check(how: Sparsity) -> None:
+    if not 0.0 < how.ratio <= 1.0:
+        fix = "a share of elements, above 0 and at most 1"
+        raise ConfigError("compression.ratio", how.ratio, fix)
+    if how.bound < 0:
+        raise ConfigError("compression.bound", how.bound, "a number of elements, 0 or more")
+    if not 0.0 <= how.momentum < 1.0:
+        raise ConfigError("compression.momentum", how.momentum, "at least 0 and below 1")
+    check_overflow(how.overflow)
+
+
+def _first_state(layout: Layout, how: Sparsity) -> BiSparseState:
+    sizes = [span.size for span in layout.spans if is_large(span, how.bound)]
     return BiSparseState(
         layout,
         np.array(0, np.int64),
-        tuple(np.zeros(size if momentum else 0, np.float32) for size in sizes),
+        tuple(np.zeros(size if how.momentum else 0, np.float32) for size in sizes),
         tuple(np.zeros(size, np.float32) for size in sizes),
     )
 
 
-def sparsify(
-    vector: np.ndarray,
-    state: BiSparseState,
-    *,
-    ratio: float,
-    bound: int,
-    momentum: float,
-    exact: bool,
-    seed: int,
-    kernel: Kernel,
+def _sparsify(
+    vector: np.ndarray, state: BiSparseState, how: Sparsity
 ) -> tuple[BiSparseState, np.ndarray, np.ndarray]:
     """Accumulates a vector; the next state, and what its large layers send.
 
     Returns:
       State, positions in the vector (ascending int64), and values (float32).
-
-    Raises:
-      ValueError: the vector is no update of the state's layout.
     """
-    state.layout.check(vector)
-    large = [span for span in state.layout.spans if is_large(span, bound)]
+    large = [span for span in state.layout.spans if is_large(span, how.bound)]
     decayed, residual = [], []
     positions, values = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     for number, span in enumerate(large):
-        random = np.random.default_rng([seed, int(state.round), number])
-        one = kernel(
+        random = np.random.default_rng([how.seed, int(state.round), number])
+        one = how.kernel(
             vector[span.start : span.stop], state.decayed[number], state.residual[number],
-            draw(span.size, ratio, exact, random), momentum,
+            draw(span.size, how.ratio, how.exact, random), how.momentum,
         )  # fmt: skip
         decayed.append(one.decayed)
         residual.append(one.residual)
@@ -174,34 +206,14 @@ def sparsify(
     return following, np.concatenate(positions), np.concatenate(values)
 
 
-def payloads(
-    vector: np.ndarray,
-    layout: Layout,
-    bound: int,
-    width: int,
-    positions: np.ndarray,
-    values: np.ndarray,
-    to_half: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> Iterator[np.ndarray]:
-    """The payload of each chunk: entries of large layers, and all others as runs of ``width``."""
-    small = [(span.start, span.stop) for span in layout.spans if not is_large(span, bound)]
-    cuts = np.searchsorted(positions, [start for start, _ in layout.ranges]).tolist()
-    cuts.append(positions.size)
-    runs_of_chunks = within(small, layout.ranges)
-    for number, ((start, stop), spans) in enumerate(
-        zip(layout.ranges, runs_of_chunks, strict=True)
-    ):
-        chunk = vector[start:stop]
-        mine = slice(cuts[number], cuts[number + 1])
-        runs = [Run(first, chunk[first:last], width) for first, last in spans]
-        parts = Parts(stop - start, runs, positions[mine] - start, values[mine])
-        yield pack(parts, to_half) if to_half else pack(parts)
-
-
-def decode_and_combine(
+def receiving(
     name: str, overflow: str
-) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[Sequence[np.ndarray]], np.ndarray]]:
-    """The receiving side of the codecs that send runs and entries."""
+) -> tuple[
+    Callable[[np.ndarray], np.ndarray],
+    Callable[[Sequence[np.ndarray]], np.ndarray],
+    Callable[[np.ndarray], int],
+]:
+    """``decode``, ``combine`` and ``elements`` of the codecs that send runs and entries."""
 
     def to_half(values: np.ndarray) -> np.ndarray:
         return narrow(values, FLOAT16, overflow)
@@ -214,4 +226,7 @@ def decode_and_combine(
             return members[0]
         return pack(unite([unpack(payload, name) for payload in members], name), to_half)
 
-    return decode, combine
+    def elements(payload: np.ndarray) -> int:
+        return unpack(payload, name).elements
+
+    return decode, combine, elements

@@ -27,6 +27,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from geojax.compression.payload import Reader, add_up, as_bytes
+from geojax.errors import FrameError
+
 DENSE, EXACT, COARSE = 0, 1, 2
 HEADER_BYTES = 16
 BINS = 16
@@ -38,7 +41,7 @@ class Blocks(NamedTuple):
     Attributes:
       elements: of the chunk.
       block: elements of a block.
-      indices: of the blocks that are there, in order.
+      indices: int64, of the blocks that are there, in order.
       values: float32, their elements one block after the other.
     """
 
@@ -59,15 +62,17 @@ def lengths(elements: int, block: int, indices: np.ndarray) -> np.ndarray:
     >>> lengths(10, 4, np.array([0, 2]))
     array([4, 2])
     """
-    return np.minimum(block, elements - indices.astype(np.int64) * block)
+    return np.minimum(block, elements - indices * block)
 
 
 def gather(chunk: np.ndarray, block: int, indices: np.ndarray) -> Blocks:
-    """Copies some blocks out of a chunk.
+    """Some blocks of a chunk: copies, but a view of all.
 
     >>> gather(np.arange(5, dtype=np.float32), 2, np.array([0, 2])).values
     array([0., 1., 4.], dtype=float32)
     """
+    if indices.size == count(chunk.size, block):
+        return Blocks(chunk.size, block, indices, chunk)
     full = chunk.size // block
     short = indices.size > 0 and indices[-1] == full
     whole = indices[:-1] if short else indices
@@ -77,25 +82,28 @@ def gather(chunk: np.ndarray, block: int, indices: np.ndarray) -> Blocks:
     return Blocks(chunk.size, block, indices, values)
 
 
-def scatter(blocks: Blocks, chunk: np.ndarray, *, add: bool) -> None:
-    """Writes blocks to their places in a chunk, or adds them to what is there."""
+def scatter(blocks: Blocks, chunk: np.ndarray) -> None:
+    """Writes blocks to their places in a chunk."""
     full, indices, values = blocks.elements // blocks.block, blocks.indices, blocks.values
     short = indices.size > 0 and indices[-1] == full
     whole = indices[:-1] if short else indices
-    body = chunk[: full * blocks.block].reshape(full, blocks.block)
     split = whole.size * blocks.block
-    rows, rest = values[:split].reshape(-1, blocks.block), values[split:]
-    tail = chunk[full * blocks.block :]
-    if add:
-        body[whole] += rows
-        tail[: rest.size] += rest
-    else:
-        body[whole] = rows
-        tail[: rest.size] = rest
+    body, tail = chunk[: full * blocks.block], chunk[full * blocks.block :]
+    body.reshape(full, blocks.block)[whole] = values[:split].reshape(-1, blocks.block)
+    tail[: values.size - split] = values[split:]
+
+
+def dense(blocks: Blocks) -> np.ndarray:
+    """All elements of the chunk; the values themselves where all blocks are there."""
+    if blocks.values.size == blocks.elements:
+        return blocks.values
+    chunk = np.zeros(blocks.elements, np.float32)
+    scatter(blocks, chunk)
+    return chunk
 
 
 def pack(blocks: Blocks) -> np.ndarray:
-    """The payload of some blocks: exact, and dense where that is smaller."""
+    """The payload of some blocks: exact, and dense where all are there."""
     if blocks.indices.size == count(blocks.elements, blocks.block):
         return _payload(blocks, DENSE, blocks.values)
     return _payload(blocks, EXACT, blocks.indices.astype(np.uint32), blocks.values)
@@ -124,90 +132,64 @@ def unpack(payload: np.ndarray) -> Blocks:
     """The blocks of a payload; views into it where they are exact.
 
     Raises:
-      ValueError: it is no payload of this format, or cut short.
+      FrameError: the bytes are no such payload.
     """
-    if payload.nbytes < HEADER_BYTES:
-        raise ValueError(f"a payload of blocks: expected a header, came {payload.nbytes} bytes")
-    elements, block, number, form = (int(x) for x in payload[:HEADER_BYTES].view(np.uint32))
-    if block == 0 or number > count(elements, block) or form > COARSE:
-        raise ValueError(f"no payload of blocks: header {elements}, {block}, {number}, {form}")
-    content = payload[HEADER_BYTES:]
+    reader = Reader(payload, "dgt")
+    elements, block, number, form = reader.header(4)
+    most = count(elements, block) if block else 0
+    if not block or number > most or form > COARSE or (form == DENSE and number < most):
+        raise reader.error(f"{number} blocks of {block} in {elements} elements, form {form}")
     if form == DENSE:
-        _expect(content, 4 * elements)
-        return Blocks(elements, block, np.arange(number), content.view(np.float32))
-    if content.nbytes < 4 * number:
-        raise ValueError(f"a payload of blocks: expected {number} indices, came less")
-    indices = content[: 4 * number].view(np.uint32)
+        values = reader.take(np.float32, elements)
+        reader.end()
+        return Blocks(elements, block, np.arange(number), values)
+    indices = reader.take(np.uint32, number).astype(np.int64)
+    if number and (indices[-1] >= most or np.any(np.diff(indices) < 1)):
+        raise reader.error(f"indices: expected them to ascend within {most} blocks")
     sizes = lengths(elements, block, indices)
-    content, total = content[4 * number :], int(sizes.sum())
+    total = int(sizes.sum())
     if form == EXACT:
-        _expect(content, 4 * total)
-        return Blocks(elements, block, indices, content.view(np.float32))
-    _expect(content, 8 * number + (total + 1) // 2)
-    edges = content[: 8 * number].view(np.float32).reshape(number, 2)
-    packed = content[8 * number :]
-    bins = np.stack([packed & 15, packed >> 4], axis=1).reshape(-1)[:total]
-    return Blocks(elements, block, indices, _middles(bins, edges, sizes))
+        values = reader.take(np.float32, total)
+    else:
+        edges = reader.take(np.float32, 2 * number).reshape(number, 2)
+        packed = reader.take(np.uint8, -(-total // 2))
+        bins = np.stack([packed & 15, packed >> 4], axis=1).reshape(-1)[:total]
+        values = _middles(bins, edges, sizes)
+    reader.end()
+    return Blocks(elements, block, indices, values)
 
 
 def decode(payload: np.ndarray) -> np.ndarray:
     """All elements of a payload's chunk; a view into it where it is dense."""
-    blocks = unpack(payload)
-    if blocks.values.size == blocks.elements:
-        return blocks.values
-    chunk = np.zeros(blocks.elements, np.float32)
-    scatter(blocks, chunk, add=False)
-    return chunk
+    return dense(unpack(payload))
 
 
 def combine(payloads: Sequence[np.ndarray]) -> np.ndarray:
-    """The payload of the sum: float32, in the given order; the blocks that any payload has."""
+    """The payload of the sum: float32, in the given order; the blocks that any payload has.
+
+    Raises:
+      FrameError: the chunks or their blocks have different sizes.
+    """
     if len(payloads) == 1:
         return payloads[0]
-    first = unpack(payloads[0])
-    number = count(first.elements, first.block)
-    here = np.zeros(number, bool)
-    # The sum grows where the payload has its values, if that turns out to be dense.
-    buffer = _header(first, number, DENSE, 4 * first.elements)
-    total = buffer[HEADER_BYTES:].view(np.float32)
-    total[:] = decode(payloads[0])
-    here[first.indices] = True
-    for payload in payloads[1:]:
-        blocks = unpack(payload)
-        if blocks.values.size == blocks.elements:
-            np.add(total, blocks.values, out=total)
-        else:
-            scatter(blocks, total, add=True)
+    members = [unpack(payload) for payload in payloads]
+    total = add_up(members, dense, "dgt")
+    block = members[0].block
+    here = np.zeros(count(total.size, block), bool)
+    for blocks in members:
+        if blocks.block != block:
+            raise FrameError(f"dgt payloads: blocks of {block} elements, and of {blocks.block}")
         here[blocks.indices] = True
-    if here.all():
-        return buffer
-    return pack(gather(total, first.block, np.flatnonzero(here)))
+    return pack(gather(total, block, np.flatnonzero(here)))
 
 
 def _middles(bins: np.ndarray, edges: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     low, width = edges.astype(np.float64).T
-    middles = (low[:, None] + (np.arange(BINS) + 0.5) * width[:, None]).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # of edges that nobody should send
+        middles = (low[:, None] + (np.arange(BINS) + 0.5) * width[:, None]).astype(np.float32)
     return middles.reshape(-1)[np.repeat(np.arange(0, middles.size, BINS), sizes) + bins]
 
 
-def _header(blocks: Blocks, number: int, form: int, content_bytes: int) -> np.ndarray:
-    payload = np.empty(HEADER_BYTES + content_bytes, np.uint8)
-    payload[:HEADER_BYTES].view(np.uint32)[:] = (blocks.elements, blocks.block, number, form)
-    return payload
-
-
-def _payload(blocks: Blocks, form: int, *parts: np.ndarray) -> np.ndarray:
-    number = blocks.indices.size
-    payload = _header(blocks, number, form, sum(part.nbytes for part in parts))
-    at = HEADER_BYTES
-    for part in parts:
-        payload[at : at + part.nbytes] = part.reshape(-1).view(np.uint8)
-        at += part.nbytes
-    return payload
-
-
-def _expect(content: np.ndarray, nbytes: int) -> None:
-    if content.nbytes != nbytes:
-        raise ValueError(
-            f"a payload of blocks: expected {nbytes} bytes of values, came {content.nbytes}"
-        )
+def _payload(blocks: Blocks, form: int, *pieces: np.ndarray) -> np.ndarray:
+    header = np.array([blocks.elements, blocks.block, blocks.indices.size, form], np.uint32)
+    return np.concatenate([as_bytes(piece) for piece in (header, *pieces)])

@@ -41,6 +41,10 @@ class Codec(NamedTuple):
       decode: ``(payload) -> float32 array`` of the chunk's elements.
       combine: ``(payloads of one chunk, in member order) -> payload`` of their sum, accumulated in
         float32.
+      elements: ``(payload) -> int``, of its chunk. Payloads come from the network: a FrameError
+        says why one cannot be decoded; all that pass can, and can be summed with others of as many
+        elements. It takes microseconds.
+      parted: whether ``encode`` gives :class:`Parted`.
       lan: what travels over the LAN instead; None: the codec itself, and then a center's sums go
         on to the WAN chunk by chunk as they are.
       observe: ``(state, loss) -> state``: tells the codec the training loss before it encodes;
@@ -59,6 +63,8 @@ class Codec(NamedTuple):
     encode: Callable[[np.ndarray, Any], tuple[list[np.ndarray], Any]]
     decode: Callable[[np.ndarray], np.ndarray]
     combine: Callable[[Sequence[np.ndarray]], np.ndarray]
+    elements: Callable[[np.ndarray], int]
+    parted: bool = False
     lan: Codec | None = None
     observe: Callable[[Any, float], Any] | None = None
     fill: (

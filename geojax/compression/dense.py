@@ -3,42 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from geojax.compression.codec import Codec, Ranges
-from geojax.compression.layout import check_update
-from geojax.compression.payload import as_floats, same_sizes
-
-
-class DenseState(NamedTuple):
-    """State of :func:`dense`: nothing but the chunk boundaries."""
-
-    ranges: tuple[tuple[int, int], ...]
+from geojax.compression.codec import Codec
+from geojax.compression.layout import Layout, layout_of
+from geojax.compression.payload import add_up, as_floats, count_of
 
 
 def dense() -> Codec:
-    """Float32 as it is.
+    """Float32 as it is. Its state is the layout.
 
     Example:
+      >>> from geojax.center.spec import VectorSpec
+      >>> spec = VectorSpec.of([("w", (3,))])
       >>> codec = dense()
-      >>> state = codec.init((), [(0, 2), (2, 3)])
+      >>> state = codec.init(spec.layers, [(0, 2), (2, 3)])
       >>> payloads, _ = codec.encode(np.array([1.0, 2.0, 3.0], np.float32), state)
       >>> codec.decode(codec.combine([payloads[0], payloads[0]]))
       array([2., 4.], dtype=float32)
     """
-    return Codec("dense", 0, True, _init, _encode, _decode, _combine)
+    return Codec("dense", 0, True, layout_of, _encode, _decode, _combine, _elements)
 
 
-def _init(layers: Sequence[Any], ranges: Ranges) -> DenseState:
-    del layers
-    return DenseState(tuple(ranges))
-
-
-def _encode(vector: np.ndarray, state: DenseState) -> tuple[list[np.ndarray], DenseState]:
-    check_update(vector, state.ranges[-1][1] if state.ranges else 0)
-    return [vector[start:stop] for start, stop in state.ranges], state
+def _encode(vector: np.ndarray, layout: Layout) -> tuple[list[np.ndarray], Layout]:
+    layout.check(vector)
+    return [vector[start:stop] for start, stop in layout.ranges], layout
 
 
 def _decode(payload: np.ndarray) -> np.ndarray:
@@ -46,10 +36,8 @@ def _decode(payload: np.ndarray) -> np.ndarray:
 
 
 def _combine(payloads: Sequence[np.ndarray]) -> np.ndarray:
-    if len(payloads) == 1:
-        return payloads[0]
-    same_sizes([payload.nbytes for payload in payloads], "dense")
-    total = np.add(_decode(payloads[0]), _decode(payloads[1]))
-    for payload in payloads[2:]:
-        np.add(total, _decode(payload), out=total)
-    return total
+    return payloads[0] if len(payloads) == 1 else add_up(payloads, _decode, "dense")
+
+
+def _elements(payload: np.ndarray) -> int:
+    return count_of(payload, 4, "dense")

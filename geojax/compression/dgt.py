@@ -16,7 +16,8 @@ import numpy as np
 from geojax.compression import blocks as form
 from geojax.compression.codec import Codec, Parted, Ranges
 from geojax.compression.dense import dense
-from geojax.errors import ConfigError
+from geojax.compression.layout import Layout, layout_of, within
+from geojax.errors import ConfigError, FrameError
 
 LEAST_BLOCK_BYTES = 64
 MOST_BLOCK_BYTES = 32 * 1024  # with its headers it fits a UDP datagram
@@ -24,19 +25,17 @@ _NOTHING = np.zeros(0, np.uint8)
 
 
 class DgtState(NamedTuple):
-    """State of :func:`dgt`; all of it arrays.
+    """State of :func:`dgt`.
 
     Attributes:
-      ranges: int64 (chunks, 2), start and stop of each chunk.
-      always: bool (blocks,), blocks that hold model state and are important whatever they hold.
+      layout: where layers and chunks lie.
       contribution: float64 (blocks,), C of each block.
       residual: float32, what the coarse tail has not sent yet; empty where the tail is exact.
       loss_first: float64 scalar, the first loss that was observed; NaN: none yet.
       loss_now: float64 scalar, the last one.
     """
 
-    ranges: np.ndarray
-    always: np.ndarray
+    layout: Layout
     contribution: np.ndarray
     residual: np.ndarray
     loss_first: np.ndarray
@@ -63,19 +62,11 @@ class Dgt:
 
     def init(self, layers: Sequence[Any], ranges: Ranges) -> DgtState:
         """The state before the first round."""
-        bounds = np.array(ranges, np.int64).reshape(-1, 2)
-        numbers = -((bounds[:, 0] - bounds[:, 1]) // self._block)
-        always = np.zeros(int(numbers.sum()), bool)
-        starts = np.concatenate([_starts(*chunk, self._block) for chunk in ranges])
-        for layer in layers:
-            if layer.kind == "state":
-                first = np.searchsorted(starts, layer.offset, side="right") - 1
-                always[first : np.searchsorted(starts, layer.stop)] = True
+        layout = layout_of(layers, ranges)
+        blocks = sum(form.count(stop - start, self._block) for start, stop in layout.ranges)
+        unsent = np.zeros(layout.size if self._coarse else 0, np.float32)
         nobody = np.array(np.nan)
-        size = int(bounds[-1, 1]) if self._coarse else 0
-        return DgtState(
-            bounds, always, np.zeros(always.size), np.zeros(size, np.float32), nobody, nobody
-        )
+        return DgtState(layout, np.zeros(blocks), unsent, nobody, nobody)
 
     def observe(self, state: DgtState, loss: float) -> DgtState:
         """Takes note of a training loss; one that is not finite or not positive says nothing."""
@@ -93,15 +84,17 @@ class Dgt:
 
     def encode(self, vector: np.ndarray, state: DgtState) -> tuple[list[Any], DgtState]:
         """Every chunk in two parts."""
+        state.layout.check(vector)
         if self._coarse:
             vector = vector + state.residual
         means = self._mean_magnitudes(vector, state)
         score = self._alpha * state.contribution + (1 - self._alpha) * means
         finite = np.isfinite(score)
-        important, late = self._sorted_out(score, state.always | ~finite, self.share(state))
+        always = self._always(state.layout) | ~finite
+        important, late = self._sorted_out(score, always, self.share(state))
         residual = np.zeros_like(state.residual)
         payloads, at = [], 0
-        for start, stop in state.ranges.tolist():
+        for start, stop in state.layout.ranges:
             chunk, end = vector[start:stop], at + form.count(stop - start, self._block)
             now, behind = (np.flatnonzero(which[at:end]) for which in (important, late))
             head = form.pack(form.gather(chunk, self._block, now))
@@ -111,10 +104,31 @@ class Dgt:
         contribution = np.where(finite, score, state.contribution)
         return payloads, state._replace(contribution=contribution, residual=residual)
 
+    def elements(self, payload: np.ndarray) -> int:
+        """Of a payload's chunk; its blocks must be those of this codec."""
+        blocks = form.unpack(payload)
+        if blocks.block != self._block:
+            raise FrameError(
+                f"dgt payload: expected blocks of {self._block} elements, came {blocks.block}"
+            )
+        return blocks.elements
+
+    def _always(self, layout: Layout) -> np.ndarray:
+        """Which blocks hold model state, and are important whatever they hold."""
+        marked = []
+        for (start, stop), runs in zip(
+            layout.ranges, within(layout.state, layout.ranges), strict=True
+        ):
+            blocks = np.zeros(form.count(stop - start, self._block), bool)
+            for first, last in runs:
+                blocks[first // self._block : form.count(last, self._block)] = True
+            marked.append(blocks)
+        return np.concatenate([np.zeros(0, bool), *marked])
+
     def _mean_magnitudes(self, vector: np.ndarray, state: DgtState) -> np.ndarray:
-        means, at, block = np.empty(state.always.size), 0, self._block
+        means, at, block = np.empty(state.contribution.size), 0, self._block
         with np.errstate(over="ignore"):  # then it is infinite, and important
-            for start, stop in state.ranges.tolist():
+            for start, stop in state.layout.ranges:
                 magnitudes = np.abs(vector[start:stop])
                 full, short = divmod(stop - start, block)
                 body = magnitudes[: full * block].reshape(full, block)
@@ -154,7 +168,7 @@ class Dgt:
         if not self._coarse:
             return form.pack(blocks)
         payload, decoded = form.pack_coarse(blocks)
-        form.scatter(blocks._replace(values=blocks.values - decoded), residual, add=False)
+        form.scatter(blocks._replace(values=blocks.values - decoded), residual)
         return payload
 
 
@@ -204,9 +218,11 @@ def dgt(
       ConfigError: one of these is out of its range.
 
     Example:
+      >>> from geojax.center.spec import VectorSpec
+      >>> spec = VectorSpec.of([("w", (64,))])
       >>> codec = dgt(k=0.4, block_bytes=64)
       >>> vector = np.repeat(np.array([1.0, 3.0, 2.0, 0.0], np.float32), 16)
-      >>> [parted], _ = codec.encode(vector, codec.init((), [(0, 64)]))
+      >>> [parted], _ = codec.encode(vector, codec.init(spec.layers, spec.chunks(64)))
       >>> codec.decode(parted.now)[::16], codec.decode(parted.late)[::16]
       (array([0., 3., 0., 0.], dtype=float32), array([1., 0., 2., 0.], dtype=float32))
       >>> codec.decode(codec.combine([parted.now, parted.late]))[::16]
@@ -217,6 +233,8 @@ def dgt(
     functions = Dgt(k, k_min, alpha, block_bytes, adaptive, tail, channel)
     return Codec(
         "dgt", 6, True, functions.init, functions.encode, form.decode, form.combine,
+        functions.elements,
+        parted=True,
         lan=dense(),
         observe=functions.observe if adaptive else None,
         fill=fill_with_last if lost == "last" else None,
@@ -238,7 +256,7 @@ def fill_with_last(
         history = _History(np.zeros(elements, np.float32), np.zeros(number, bool))
     values, known = history.values.copy(), history.known.copy()
     for blocks in (form.unpack(part) for part in older):
-        form.scatter(blocks, values, add=False)
+        form.scatter(blocks, values)
         known[blocks.indices] = True
     missing = known.copy()
     for blocks in here:
@@ -246,13 +264,9 @@ def fill_with_last(
     absent = np.flatnonzero(missing)
     filled = form.pack(form.gather(values, block, absent)) if absent.size else None
     for blocks in here:
-        form.scatter(blocks, values, add=False)
+        form.scatter(blocks, values)
         known[blocks.indices] = True
     return filled, _History(values, known)
-
-
-def _starts(start: int, stop: int, block: int) -> np.ndarray:
-    return np.arange(start, stop, block)
 
 
 def _check(k: float, k_min: float, alpha: float, block_bytes: int) -> None:

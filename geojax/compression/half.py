@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,13 +17,7 @@ from geojax.compression.halves import (
     widen,
 )
 from geojax.compression.layout import Layout, layout_of
-from geojax.compression.payload import same_sizes
-
-
-class HalfState(NamedTuple):
-    """State of :func:`fp16` and :func:`bf16`: nothing but where layers and chunks lie."""
-
-    layout: Layout
+from geojax.compression.payload import add_up, count_of
 
 
 def fp16(*, overflow: str = "saturate") -> Codec:
@@ -76,13 +69,12 @@ def bf16(*, overflow: str = "saturate") -> Codec:
 def _codec(wire: int, form: HalfFormat, overflow: str) -> Codec:
     check_overflow(overflow)
 
-    def encode(vector: np.ndarray, state: HalfState) -> tuple[list[np.ndarray], HalfState]:
-        layout = state.layout
+    def encode(vector: np.ndarray, layout: Layout) -> tuple[list[np.ndarray], Layout]:
         layout.check(vector)
         if overflow == "stop":
             refuse_overflow(vector, list(layout.spans), form)
         narrowed = narrow(vector, form, overflow)
-        return [narrowed[start:stop] for start, stop in layout.ranges], state
+        return [narrowed[start:stop] for start, stop in layout.ranges], layout
 
     def decode(payload: np.ndarray) -> np.ndarray:
         return widen(payload, form)
@@ -90,14 +82,9 @@ def _codec(wire: int, form: HalfFormat, overflow: str) -> Codec:
     def combine(payloads: Sequence[np.ndarray]) -> np.ndarray:
         if len(payloads) == 1:
             return payloads[0]
-        same_sizes([payload.nbytes for payload in payloads], form.name)
-        total = decode(payloads[0])
-        for payload in payloads[1:]:
-            np.add(total, decode(payload), out=total)
-        return narrow(total, form, overflow)
+        return narrow(add_up(payloads, decode, form.name), form, overflow)
 
-    return Codec(form.name, wire, True, _init, encode, decode, combine)
+    def elements(payload: np.ndarray) -> int:
+        return count_of(payload, 2, form.name)
 
-
-def _init(layers: Sequence, ranges: Sequence[tuple[int, int]]) -> HalfState:
-    return HalfState(layout_of(layers, ranges))
+    return Codec(form.name, wire, True, layout_of, encode, decode, combine, elements)

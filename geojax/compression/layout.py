@@ -40,25 +40,25 @@ class Layout(NamedTuple):
         """Number of elements of the vector."""
         return self.ranges[-1][1] if self.ranges else 0
 
+    @property
+    def state(self) -> list[tuple[int, int]]:
+        """Where float model state lies, such as the statistics of BatchNorm."""
+        return [(span.start, span.stop) for span in self.spans if span.kind != "parameter"]
+
     def check(self, vector: np.ndarray) -> None:
-        """Refuses what is no update of this layout; see :func:`check_update`."""
-        check_update(vector, self.size)
+        """Refuses what no codec can encode.
 
-
-def check_update(vector: np.ndarray, size: int) -> None:
-    """Refuses what no codec can encode.
-
-    Raises:
-      ValueError: it is not a contiguous float32 vector of ``size`` elements; integer leaves of a
-        model, for one, have no place in a codec.
-    """
-    if vector.dtype != np.float32 or vector.shape != (size,):
-        raise ValueError(
-            f"update: expected float32 of shape ({size},), got {vector.dtype} of shape "
-            f"{vector.shape}"
-        )
-    if not vector.flags.c_contiguous:
-        raise ValueError("update: expected contiguous elements, got a strided view")
+        Raises:
+          ValueError: it is not a contiguous float32 vector of this size; integer leaves of a model,
+            for one, have no place in a codec.
+        """
+        if vector.dtype != np.float32 or vector.shape != (self.size,):
+            raise ValueError(
+                f"update: expected float32 of shape ({self.size},), got {vector.dtype} of shape "
+                f"{vector.shape}"
+            )
+        if not vector.flags.c_contiguous:
+            raise ValueError("update: expected contiguous elements, got a strided view")
 
 
 def layout_of(layers: Sequence[Any], ranges: Ranges) -> Layout:

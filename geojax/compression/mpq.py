@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from geojax.compression.bisparse import (
-    BiSparseState,
-    check_sparsity,
-    decode_and_combine,
-    is_large,
-    payloads,
-    sparse_state,
-    sparsify,
+    Sparsity,
+    places,
+    receiving,
+    small_layers,
+    sparse_codec,
 )
 from geojax.compression.codec import Codec
-from geojax.compression.half import HalfState
 from geojax.compression.halves import FLOAT16, check_overflow, refuse_overflow
 from geojax.compression.layout import Layout, layout_of, within
 from geojax.compression.layout import gaps as gaps_of
@@ -69,26 +64,8 @@ def mpq(
       >>> payload.nbytes  # 4 fewer than Bi-Sparse
       42
     """
-    check_sparsity(ratio, bound, momentum)
-    check_overflow(overflow)
-
-    def init(layers: Sequence, ranges: Sequence[tuple[int, int]]) -> BiSparseState:
-        return sparse_state(layout_of(layers, ranges), bound, momentum)
-
-    def encode(vector: np.ndarray, state: BiSparseState) -> tuple[list[np.ndarray], BiSparseState]:
-        state.layout.check(vector)
-        if overflow == "stop":
-            _refuse_overflow(vector, state.layout, bound)
-        state, positions, values = sparsify(
-            vector, state, ratio=ratio, bound=bound, momentum=momentum, exact=exact, seed=seed,
-            kernel=kernel,
-        )  # fmt: skip
-        chunks = payloads(vector, state.layout, bound, 2, positions, values)
-        return list(chunks), state
-
-    decode, combine = decode_and_combine("mpq", overflow)
-    lan = mpq_lan(bound=bound, overflow=overflow)
-    return Codec("mpq", _WIRE, True, init, encode, decode, combine, lan=lan)
+    how = Sparsity(ratio, bound, momentum, exact, seed, kernel, width=2, overflow=overflow)
+    return sparse_codec("mpq", _WIRE, how, lan=mpq_lan(bound=bound, overflow=overflow))
 
 
 def mpq_lan(*, bound: int = 1000, overflow: str = "saturate") -> Codec:
@@ -99,31 +76,20 @@ def mpq_lan(*, bound: int = 1000, overflow: str = "saturate") -> Codec:
     """
     check_overflow(overflow)
 
-    def encode(vector: np.ndarray, state: HalfState) -> tuple[list[np.ndarray], HalfState]:
-        layout = state.layout
+    def encode(vector: np.ndarray, layout: Layout) -> tuple[list[np.ndarray], Layout]:
         layout.check(vector)
+        small = small_layers(layout, bound)
         if overflow == "stop":
-            _refuse_overflow(vector, layout, bound)
-        small = [(span.start, span.stop) for span in layout.spans if not is_large(span, bound)]
+            refuse_overflow(vector, small, FLOAT16)
         none, empty = np.empty(0, np.int64), np.empty(0, np.float32)
         written = []
-        runs_of_chunks = within(small, layout.ranges)
+        runs_of_chunks = within(places(small), layout.ranges)
         for (start, stop), spans in zip(layout.ranges, runs_of_chunks, strict=True):
             chunk = vector[start:stop]
             halves = [Run(first, chunk[first:last], 2) for first, last in spans]
             rest = [Run(first, chunk[first:last], 4) for first, last in gaps_of(spans, chunk.size)]
             runs = sorted([*halves, *rest], key=lambda run: run.start)
             written.append(pack(Parts(chunk.size, runs, none, empty)))
-        return written, state
+        return written, layout
 
-    decode, combine = decode_and_combine("mpq_lan", overflow)
-    return Codec("mpq_lan", _WIRE, True, _init, encode, decode, combine)
-
-
-def _init(layers: Sequence, ranges: Sequence[tuple[int, int]]) -> HalfState:
-    return HalfState(layout_of(layers, ranges))
-
-
-def _refuse_overflow(vector: np.ndarray, layout: Layout, bound: int) -> None:
-    small = [span for span in layout.spans if not is_large(span, bound)]
-    refuse_overflow(vector, small, FLOAT16)
+    return Codec("mpq_lan", _WIRE, True, layout_of, encode, *receiving("mpq_lan", overflow))

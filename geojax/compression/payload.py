@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from geojax.errors import FrameError
 
 MOST_ELEMENTS = 1 << 28  # of one chunk: 1 GiB of float32, the wire's largest payload
 _RUN_FIELDS = 3  # start, length, bytes per element
-RUN_BYTES = 4 * _RUN_FIELDS
+_Member = TypeVar("_Member")
 
 
 def as_bytes(payload: np.ndarray) -> np.ndarray:
@@ -25,12 +25,21 @@ def as_floats(payload: np.ndarray, dtype: Any, what: str) -> np.ndarray:
     Raises:
       FrameError: its length is no multiple of the number's size; names ``what``.
     """
-    size = np.dtype(dtype).itemsize
+    count_of(payload, np.dtype(dtype).itemsize, what)
+    return payload.view(dtype)
+
+
+def count_of(payload: Any, size: int, what: str) -> int:
+    """How many numbers of ``size`` bytes a payload is that is nothing but these.
+
+    Raises:
+      FrameError: its length is no multiple of the number's size; names ``what``.
+    """
     if payload.nbytes % size:
         raise FrameError(
             f"{what} payload: expected a multiple of {size} bytes, came {payload.nbytes}"
         )
-    return payload.view(dtype)
+    return payload.nbytes // size
 
 
 def same_sizes(decoded: Sequence[int], what: str) -> None:
@@ -41,6 +50,22 @@ def same_sizes(decoded: Sequence[int], what: str) -> None:
     """
     if len(set(decoded)) > 1:
         raise FrameError(f"{what} payloads: expected one size, came chunks of {sorted(decoded)}")
+
+
+def add_up(
+    members: Sequence[_Member], decode: Callable[[_Member], np.ndarray], what: str
+) -> np.ndarray:
+    """The sum of two or more chunks: float32, in the given order, a fresh array.
+
+    Raises:
+      FrameError: they have different sizes; names ``what``.
+    """
+    total = decode(members[0])
+    for at, member in enumerate(members[1:]):
+        one = decode(member)
+        same_sizes([total.size, one.size], what)
+        total = np.add(total, one, out=total if at else None)
+    return total
 
 
 class Reader:

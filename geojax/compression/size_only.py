@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from geojax.compression.codec import Codec, Ranges
+from geojax.compression.payload import count_of
 from geojax.hollow import SIZE_ONLY, SizeOnly, hollow
 
 _ELEMENT_BYTES = 4  # of a float32
@@ -33,7 +34,7 @@ def size_only() -> Codec:
     encode: Any = _encode  # a payload need not be an array
     decode: Any = _decode
     combine: Any = _combine
-    return Codec(SIZE_ONLY, 0, True, _init, encode, decode, combine)
+    return Codec(SIZE_ONLY, 0, True, _init, encode, decode, combine, _elements)
 
 
 def _init(layers: Sequence[Any], ranges: Ranges) -> SizeOnlyState:
@@ -47,8 +48,12 @@ def _encode(vector: np.ndarray, state: SizeOnlyState) -> tuple[list[SizeOnly], S
 
 
 def _decode(payload: SizeOnly) -> np.ndarray:
-    return hollow(payload.nbytes // _ELEMENT_BYTES)
+    return hollow(_elements(payload))
 
 
 def _combine(payloads: Sequence[SizeOnly]) -> SizeOnly:
     return payloads[0]
+
+
+def _elements(payload: Any) -> int:
+    return count_of(payload, _ELEMENT_BYTES, SIZE_ONLY)

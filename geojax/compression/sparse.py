@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from geojax.compression.halves import FLOAT16, narrow
+from geojax.compression.halves import FLOAT16, narrow, widen
 from geojax.compression.layout import gaps
-from geojax.compression.payload import RUN_BYTES, Reader, run_table, same_sizes
+from geojax.compression.payload import Reader, add_up, run_table
 
 _HEADER = 4
 _DISTANCES, _UINT16, _INT32 = range(3)
@@ -74,7 +74,8 @@ def pack(parts: Parts, to_half: Callable[[np.ndarray], np.ndarray] = _narrow) ->
     """
     form, positions = _shortest(parts.positions)
     entries = parts.positions.size * _FLOAT32 + positions.nbytes
-    if entries >= _FLOAT32 * (parts.elements - sum(run.values.size for run in parts.runs)):
+    rest = parts.elements - sum(run.values.size for run in parts.runs)
+    if rest and entries >= _FLOAT32 * rest:
         parts = _filled(parts)
         form, positions = _shortest(parts.positions)
     header = np.array([parts.elements, len(parts.runs), parts.positions.size, form], np.uint32)
@@ -97,8 +98,8 @@ def unpack(payload: np.ndarray, what: str) -> Parts:
     """
     reader = Reader(payload, what)
     elements, count, entries, form = reader.header(_HEADER)
-    if entries > elements or count * RUN_BYTES > reader.left:
-        raise reader.error(f"{count} runs and {entries} entries in {elements} elements")
+    if entries > elements:
+        raise reader.error(f"{entries} entries in {elements} elements")
     table = reader.runs(count, elements, (_FLOAT32, _FLOAT16))
     runs = {}
     for start, stop, width in table:
@@ -108,7 +109,7 @@ def unpack(payload: np.ndarray, what: str) -> Parts:
     for start, stop, width in table:
         if width == _FLOAT16:
             halves = reader.take(np.float16, stop - start)
-            runs[start] = Run(start, halves.astype(np.float32), width)
+            runs[start] = Run(start, widen(halves, FLOAT16), width)
     positions = _positions(reader, form, entries)
     reader.end()
     _check_positions(reader, positions, table, elements)
@@ -133,10 +134,7 @@ def unite(members: Sequence[Parts], what: str) -> Parts:
     Raises:
       FrameError: the chunks have different sizes; names ``what``.
     """
-    same_sizes([parts.elements for parts in members], what)
-    total = dense(members[0])
-    for parts in members[1:]:
-        np.add(total, dense(parts), out=total)
+    total = add_up(members, dense, what)
     width = np.zeros(total.size, np.uint8)
     for parts in members:
         for run in parts.runs:

@@ -10,7 +10,7 @@ import numpy as np
 from geojax.compression.codec import Codec
 from geojax.compression.dense import dense
 from geojax.compression.layout import Layout, gaps, layout_of, within
-from geojax.compression.payload import RUN_BYTES, Reader, run_table, same_sizes
+from geojax.compression.payload import Reader, add_up, run_table
 from geojax.errors import ConfigError, Diverged
 
 _HEADER = 2
@@ -74,13 +74,13 @@ def twobit(*, threshold: float = 0.5) -> Codec:
         layout = state.layout
         layout.check(vector)
         codes, residual = _quantize(vector, state, step)
-        whole = [(span.start, span.stop) for span in layout.spans if span.kind != "parameter"]
         written = []
-        for (start, stop), runs in zip(layout.ranges, within(whole, layout.ranges), strict=True):
+        runs_of_chunks = within(layout.state, layout.ranges)
+        for (start, stop), runs in zip(layout.ranges, runs_of_chunks, strict=True):
             written.append(_pack(vector[start:stop], runs, codes[start:stop], step))
         return written, TwoBitState(layout, residual)
 
-    return Codec("twobit", 5, True, _init, encode, _decode, _combine, lan=dense())
+    return Codec("twobit", 5, True, _init, encode, _decode, _combine, _elements, lan=dense())
 
 
 def _init(layers: Sequence, ranges: Sequence[tuple[int, int]]) -> TwoBitState:
@@ -127,29 +127,47 @@ def _pack(
     return np.concatenate(pieces)
 
 
-def _decode(payload: np.ndarray) -> np.ndarray:
+class _Parts(NamedTuple):
+    """A payload taken apart: its runs with their values, and the codes of all other elements."""
+
+    elements: int
+    step: np.float32
+    runs: list[tuple[int, int]]
+    values: list[np.ndarray]
+    codes: np.ndarray
+
+
+def _unpack(payload: np.ndarray) -> _Parts:
     reader = Reader(payload, "twobit")
     elements, count = reader.header(_HEADER)
     step = reader.take(np.float32, 1)[0]
-    if count * RUN_BYTES > reader.left:
-        raise reader.error(f"{count} runs in {elements} elements")
+    if not np.isfinite(step):
+        raise reader.error(f"a threshold of {step}")
     runs = [(start, stop) for start, stop, _ in reader.runs(count, elements, (4,))]
     values = [reader.take(np.float32, stop - start) for start, stop in runs]
-    rest = gaps(runs, elements)
-    coded = sum(stop - start for start, stop in rest)
+    coded = elements - sum(run.size for run in values)
     codes = reader.take(np.uint8, -(-coded // _WORD) * _WORD // _IN_BYTE)
     reader.end()
     if not _VALID[codes].all():
         raise reader.error("the code 01 has no meaning")
-    signs = _SIGNS[codes].reshape(-1)[:coded]
-    signs *= step
-    if not runs:
-        return signs
-    whole = np.empty(elements, np.float32)
-    for (start, stop), run in zip(runs, values, strict=True):
+    return _Parts(elements, step, runs, values, codes)
+
+
+def _elements(payload: np.ndarray) -> int:
+    return _unpack(payload).elements
+
+
+def _decode(payload: np.ndarray) -> np.ndarray:
+    parts = _unpack(payload)
+    signs = _SIGNS[parts.codes].reshape(-1)
+    signs *= parts.step
+    if not parts.runs:
+        return signs[: parts.elements]
+    whole = np.empty(parts.elements, np.float32)
+    for (start, stop), run in zip(parts.runs, parts.values, strict=True):
         whole[start:stop] = run
     at = 0
-    for start, stop in rest:
+    for start, stop in gaps(parts.runs, parts.elements):
         whole[start:stop] = signs[at : at + stop - start]
         at += stop - start
     return whole
@@ -158,10 +176,6 @@ def _decode(payload: np.ndarray) -> np.ndarray:
 def _combine(payloads: Sequence[np.ndarray]) -> np.ndarray:
     if len(payloads) == 1:
         return payloads[0]
-    decoded = [_decode(payload) for payload in payloads]
-    same_sizes([one.size for one in decoded], "twobit")
-    total = decoded[0]
-    for one in decoded[1:]:
-        np.add(total, one, out=total)
+    total = add_up(payloads, _decode, "twobit")
     everything = [(0, total.size)] if total.size else []
     return _pack(total, everything, np.empty(0, np.uint8), np.float32(0))

@@ -33,6 +33,7 @@ from geojax.compression.codec import Codec, Parted
 from geojax.errors import GeojaxError
 from geojax.hips.late_parts import RELIABLE, LateParts, own_parts
 from geojax.hips.machine import Machine
+from geojax.hips.refusals import is_refused
 from geojax.overlay.placement import place
 from geojax.overlay.policy import Policy, Tree
 from geojax.telemetry.recorder import Recorder
@@ -265,7 +266,10 @@ class TreeExchange:
     # ---- the peers' side
 
     def handle(self, peer: str, message: Message) -> None:
-        """Takes a message of this group. Old epochs are dropped and logged, new ones wait."""
+        """Takes a message of this group. Old epochs are dropped and logged, new ones wait.
+
+        Payloads that no sum could take are refused; see :mod:`geojax.hips.refusals`.
+        """
         assert message.epoch >= 0
         if message.epoch < self.epoch and not self._still_late(message):
             self._recorder.event("dropped", peer=peer, epoch=message.epoch, now=self.epoch)
@@ -276,6 +280,8 @@ class TreeExchange:
             return
         if not 0 <= message.chunk < len(self.sizes):
             log.warning("%s: refused chunk %d from %s: no such chunk", self.me, message.chunk, peer)
+            return
+        if is_refused(self.me, peer, message, self._codec, self.sizes[message.chunk]):
             return
         loss = (message.body or {}).get("loss")
         contribution = Contribution(
@@ -478,7 +484,7 @@ class TreeExchange:
     def _add_late(self, peer: str, message: Message) -> None:
         assert self.policy is not None
         index = (message.body or {}).get("part", RELIABLE)
-        if peer not in self.policy.members or message.payload is None:
+        if peer not in self.policy.members:
             log.warning("%s: refused a late part from %s: no member", self.me, peer)
         elif self._late.add(peer, message.round, message.chunk, index, message.payload):
             self._recorder.add("late_parts")

@@ -41,6 +41,7 @@ from geojax.errors import GeojaxError
 from geojax.hips.exchange import Contribution
 from geojax.hips.hosted_shard import HostedShard
 from geojax.hips.machine import Machine
+from geojax.hips.refusals import is_refused
 from geojax.hips.shard import ShardMaker
 from geojax.hips.shard_host import Pulled, ShardHost, ShardWatcher
 from geojax.overlay.placement import place
@@ -232,7 +233,10 @@ class ServerExchange:
     # ---- the peers' side
 
     def handle(self, peer: str, message: Message) -> None:
-        """Takes a message of this group. Old epochs are dropped and logged, new ones wait."""
+        """Takes a message of this group. Old epochs are dropped and logged, new ones wait.
+
+        Payloads that nobody could decode are refused; see :mod:`geojax.hips.refusals`.
+        """
         assert message.epoch >= 0
         if message.epoch < self.epoch:
             self._recorder.event("dropped", peer=peer, epoch=message.epoch, now=self.epoch)
@@ -250,11 +254,15 @@ class ServerExchange:
         elif message.kind is Kind.OFFER and "begin" in body:
             self._on_begin(peer, message.round)
         elif message.kind is Kind.OFFER:
+            if is_refused(self.me, peer, message, self._codec, self.sizes[message.chunk]):
+                return
             part = Contribution(message.payload, message.weight, message.contributors)
             self._on_push(peer, message.round, message.chunk, part, int(body.get("base", -1)))
         elif message.kind is Kind.RESULT:
             if peer != self._homes[message.chunk]:
                 log.warning("%s: refused parameters from %s: not its server", self.me, peer)
+                return
+            if is_refused(self.me, peer, message, self.answers, self.sizes[message.chunk]):
                 return
             version, applied = int(body["version"]), dict(body["applied"])
             self._on_answer(message.round, message.chunk, Pulled(message.payload, version, applied))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from geojax.center.spec import VectorSpec
 from geojax.compression import blocks as form
 from geojax.compression.dgt import LEAST_BLOCK_BYTES, MOST_BLOCK_BYTES, dgt
-from geojax.errors import ConfigError
+from geojax.errors import ConfigError, FrameError
 from geojax.wire.datagrams import MAX_DATAGRAM_BYTES
 from geojax.wire.message import HEADER_BYTES
 
@@ -18,8 +18,17 @@ CHUNK = 100  # six blocks and a short one
 
 def make(size=250, **settings):
     codec = dgt(**{"block_bytes": 4 * BLOCK, **settings})
-    ranges = [(start, min(start + CHUNK, size)) for start in range(0, size, CHUNK)]
-    return codec, codec.init((), ranges), ranges
+    spec = spec_of(size)
+    return codec, codec.init(spec.layers, spec.chunks(CHUNK)), spec.chunks(CHUNK)
+
+
+def spec_of(size):
+    return VectorSpec.of([("w", (size,))])
+
+
+def one_chunk(codec, size):
+    """The first state for a vector of one chunk."""
+    return codec.init(spec_of(size).layers, [(0, size)])
 
 
 def normal(size=250, seed=0):
@@ -59,7 +68,7 @@ def test_important_blocks_are_those_of_the_definition(k, alpha, seed):
         heights(*(rng.integers(0, 4, 12) * rng.choice([-1, 1], 12))) for _ in range(4)
     ]  # few heights: there are ties, and blocks of zeros
     codec = dgt(k=k, k_min=k / 2, alpha=alpha, block_bytes=4 * BLOCK)
-    state = codec.init((), [(0, 12 * BLOCK)])
+    state = one_chunk(codec, 12 * BLOCK)
     for vector, expected in zip(vectors, plain_dgt(vectors, k, alpha), strict=True):
         payloads, state = codec.encode(vector, state)
         assert important(codec, payloads) == [expected]
@@ -118,7 +127,7 @@ def test_model_state_and_what_is_not_finite_are_always_important():
 
 def test_bytes_are_those_of_the_blocks_and_a_few():
     codec = dgt(k=0.8)
-    parted = codec.encode(normal(65_536), codec.init((), [(0, 65_536)]))[0][0]
+    parted = codec.encode(normal(65_536), one_chunk(codec, 65_536))[0][0]
     assert parted.now.nbytes == 16 + 51 * (4096 + 4)
     assert parted.late.nbytes == 16 + 13 * (4096 + 4)
     assert codec.combine([parted.now, parted.late]).nbytes == 16 + 4 * 65_536
@@ -129,7 +138,7 @@ def test_bytes_are_those_of_the_blocks_and_a_few():
 def test_a_datagram_holds_one_block_and_fits(block_bytes, tail):
     codec = dgt(k=0.5, channel="udp", block_bytes=block_bytes, tail=tail)
     size = 7 * block_bytes // 4 + 5
-    parted = codec.encode(normal(size), codec.init((), [(0, size)]))[0][0]
+    parted = codec.encode(normal(size), one_chunk(codec, size))[0][0]
     assert parted.late.size == 0
     assert len(parted.datagrams) == 4
     for payload in parted.datagrams:
@@ -195,7 +204,7 @@ def test_what_rounding_took_off_is_sent_later():
 
 def test_k_falls_with_the_loss_down_to_its_floor_and_never_rises_above_k():
     codec = dgt(k=0.8, k_min=0.3, adaptive=True, block_bytes=4 * BLOCK)
-    state = codec.init((), [(0, 10 * BLOCK)])
+    state = one_chunk(codec, 10 * BLOCK)
     vector = heights(*range(1, 11))
     counts = []
     for loss in (None, 2.0, 1.0, float("nan"), 0.1, 4.0, 0.0):
@@ -215,7 +224,7 @@ def test_only_an_adaptive_codec_asks_for_the_loss():
 
 def lossy():
     codec = dgt(k=0.5, block_bytes=4 * BLOCK, channel="udp", lost="last")
-    return codec, codec.init((), [(0, 4 * BLOCK)])
+    return codec, one_chunk(codec, 4 * BLOCK)
 
 
 def test_a_lost_block_counts_as_its_last_value():
@@ -264,5 +273,17 @@ def test_what_has_no_meaning_is_refused_with_its_key(settings, key):
 def test_payloads_that_are_cut_short_are_refused(cut):
     codec, state, _ = make(CHUNK, k=0.5)
     payload = codec.encode(normal(CHUNK), state)[0][0].now
-    with pytest.raises(ValueError, match="payload"):
+    with pytest.raises(FrameError, match="dgt payload"):
         codec.decode(payload[:cut])
+
+
+def test_payloads_of_other_blocks_are_refused():
+    codec, state, _ = make(CHUNK, k=0.5)
+    other, others_state, _ = make(CHUNK, k=0.5, block_bytes=8 * BLOCK)
+    ours = codec.encode(normal(CHUNK), state)[0][0].now
+    theirs = other.encode(normal(CHUNK), others_state)[0][0].now
+    assert (codec.elements(ours), other.elements(theirs)) == (CHUNK, CHUNK)
+    with pytest.raises(FrameError, match="expected blocks of 16 elements, came 32"):
+        codec.elements(theirs)
+    with pytest.raises(FrameError, match="blocks of 16 elements, and of 32"):
+        codec.combine([ours, theirs])

@@ -32,6 +32,14 @@ def test_rounding_is_that_of_the_standard_cast(form):
     assert narrow(values, form, "stop").tobytes() == wanted.tobytes()
 
 
+@pytest.mark.parametrize("form", [FLOAT16, BFLOAT16], ids=lambda form: form.name)
+def test_every_number_is_widened_as_by_the_standard_cast(form):
+    every = np.arange(1 << 16, dtype=np.uint16)
+    with np.errstate(invalid="ignore"):
+        wanted = every.view(form.dtype).astype(np.float32)
+    assert widen(every.view(form.travels), form).tobytes() == wanted.tobytes()
+
+
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=9))
 def test_any_number_is_rounded_or_clipped(numbers):
     values = np.array(numbers, np.float32)

@@ -96,7 +96,7 @@ def test_malformed_payloads_are_refused():
         ({-1: 0b01}, "01 has no meaning"),
         ({0: 200}, "more bytes"),
         ({3: 255}, "at most"),
-        ({4: 200}, "200 runs"),
+        ({4: 200}, "expected 2400 more bytes"),
         ({HEADER: 43}, "a run of 5 elements at 43"),
         ({HEADER + 8: 2}, "2 bytes each"),
     ]:

@@ -7,7 +7,9 @@ import pytest
 from simulated_runs import kill, simulated, small_config
 
 from geojax.config import WanConfig
+from geojax.errors import ConfigError
 from geojax.wire.message import Kind
+from testbed.run import check
 
 MODES = {
     "dense": {"name": "dense"},
@@ -90,3 +92,13 @@ def test_deaths_and_returns_leave_survivors_equal(mode):
     ))  # fmt: skip
     assert len(found.finals) == 3
     assert len(set(found.finals.values())) == 1
+
+
+@pytest.mark.parametrize("compensation", ["none", "constant"])
+def test_servers_that_answer_every_push_at_once_are_refused(compensation):
+    settings = {"sync__name": "mixed_sync", "sync__compensation": compensation}
+    refused = r"^compression\.name = 'dgt': .*sync=mixed_sync .*use sync=fsa"
+    with pytest.raises(ConfigError, match=refused):
+        check(config("tcp", **settings)[0])
+    check(small_config(**settings, compression__name="fp16"))  # what the message proposes
+    check(config("tcp")[0])

@@ -10,8 +10,8 @@ from exchange_group import Group, forged, policy_of, random_tree, run_virtual, s
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geojax.center.spec import VectorSpec
 from geojax.compression.codec import Parted
-from geojax.compression.dense import dense
 from geojax.compression.dgt import dgt
 from geojax.hips.exchange import Contribution, contribution_of
 from geojax.overlay.policy import Tree
@@ -310,7 +310,8 @@ def test_a_block_that_is_lost_counts_as_the_last_one_that_came():
         group = Group(("c1", "c2"), (size,), slowest=0.01, codec=codec)
         group.network.copies = lambda m: 0 if lost_part.get(m.round) == m.body["part"] else 1
         group.start(star_policy(("c1", "c2")))
-        states = {name: codec.init((), [(0, size)]) for name in ("c1", "c2")}
+        spec = VectorSpec.of([("w", (size,))])
+        states = {name: codec.init(spec.layers, [(0, size)]) for name in ("c1", "c2")}
 
         async def exchange(number, **vectors):
             for name, vector in vectors.items():
@@ -353,7 +354,7 @@ def test_the_loss_travels_up_and_its_mean_comes_down():
 
 
 def test_an_offer_of_a_plain_payload_is_whole():
-    payload = dense().encode(np.ones(2, np.float32), dense().init((), [(0, 2)]))[0][0]
+    payload = np.ones(2, np.float32)
     assert contribution_of(payload, 2.0) == (payload, 2.0, 1, None, (), None)
     pieces = (np.ones(1, np.uint8),)
     parted = Parted(payload, np.zeros(0, np.uint8), pieces)
