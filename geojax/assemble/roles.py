@@ -166,22 +166,22 @@ def _server_node(
     per, held = plan.algorithm.lan_rounds, setup.resume.round
     wan = _wan_engine(name, setup, plan, transport, machine, recorder)
     engines: dict[int, Any] = {WAN_GROUP: wan}
-    link: DirectLink | LanDownlink = DirectLink()
+    link: DirectLink | LanDownlink
     worker = None
     if setup.places.workers(name):
         group = setup.places.lan_group(name)
         first = (held + 1) * per
-        engines[group] = _engine(
+        engines[group] = lan = _engine(
             name, group, plan, transport, machine, recorder, codec=plan.lan_codec,
             held=first - 1, contributes=False,
-            at_root=lambda *merged: link.merged(*merged),  # noqa: PLW0108 (made below)
         )  # fmt: skip
         streams = plan.lan_codec is plan.codec and per == 1 and plan.algorithm.weights != "centers"
         link = LanDownlink(
-            engines[group], plan.lan_codec, plan.parts, machine=machine,
-            timeouts=config.timeouts, pass_on=wan.offer if streams else None, first=first,
+            lan, plan.lan_codec, plan.parts, machine=machine, timeouts=config.timeouts,
+            pass_on=wan.offer if streams else None, first=first,
         )  # fmt: skip
     else:
+        link = DirectLink()
         worker = _worker(name, setup, plan, machine, clock, recorder)
     member = Membership(
         name, transport=transport, engines=engines, timeouts=config.timeouts, recorder=recorder,
@@ -213,7 +213,8 @@ def _global_node(
     if _holds_parameters(config):
         plan = Agreement.of(config)
         engine = _wan_engine(name, setup, plan, transport, machine, recorder, contributes=False)
-        snapshots = _snapshots(name, setup, engine, machine, clock, recorder)
+        kept = _snapshots(name, setup, engine, machine, clock, recorder)
+        snapshots = kept if isinstance(kept, ShardSnapshots) else None
     else:
         engine = TreeExchange(
             name, WAN_GROUP, sizes=(), transport=transport, machine=machine, recorder=recorder,

@@ -142,6 +142,7 @@ class TreeExchange:
       priorities: of each chunk, smaller first; by default its index.
 
     Attributes:
+      at_root: as above; may be set before the first round.
       on_held: called with the number of a round when its last result is here.
     """
 
@@ -167,7 +168,7 @@ class TreeExchange:
         self._transport, self._codec, self._machine = transport, codec, machine
         self._recorder = recorder
         self._contributes = contributes
-        self._at_root = at_root or self.publish
+        self.at_root = at_root or self.publish
         self._priorities = tuple(priorities)
         self._rounds: dict[int, _Round] = {}
         self._early: list[tuple[str, Message]] = []
@@ -435,7 +436,7 @@ class TreeExchange:
         tree = self._trees[self._placement[chunk]]
         if tree.root == self.me:
             self._recorder.chunk_event("reduced", round=number, chunk=chunk)
-            self._at_root(number, chunk, total)
+            self.at_root(number, chunk, total)
             return
         parent = tree.parent[self.me]
         self._send(parent, Kind.OFFER, number, chunk, total)

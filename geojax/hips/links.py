@@ -189,7 +189,7 @@ class LanDownlink:
     """A local server's end over the LAN.
 
     Args:
-      engine: the root of the center's group; it must call :meth:`merged`.
+      engine: the root of the center's group; it hands its sums to :meth:`merged` from now on.
       codec: what travels over the LAN.
       parts: of the vector.
       machine: charges the encoding.
@@ -210,6 +210,7 @@ class LanDownlink:
         first: int = 0,
     ):
         self.engine, self.passes_on = engine, pass_on is not None
+        engine.at_root = self.merged
         self._codec, self._parts, self._machine = codec, parts, machine
         self._states = [codec.init(part.spec.layers, part.ranges) for part in parts]
         self._timeouts, self._pass_on = timeouts, pass_on

@@ -12,6 +12,7 @@ from geojax.errors import Expelled, GeojaxError, SchedulerLost, WaitTimeout
 from geojax.hips.exchange import TreeExchange
 from geojax.hips.places import SCHEDULER, WAN_GROUP
 from geojax.hips.scheduler import CONTROL_PRIORITY
+from geojax.hips.server_exchange import ServerExchange
 from geojax.hips.waits import wait_for
 from geojax.overlay.cutting import packed, unpacked
 from geojax.overlay.policy import Policy
@@ -63,7 +64,7 @@ class Membership:
         me: str,
         *,
         transport: Transport,
-        engines: Mapping[int, TreeExchange],
+        engines: Mapping[int, TreeExchange | ServerExchange],
         timeouts: TimeoutsConfig,
         recorder: Recorder,
         lan_rounds: int = 1,
@@ -256,7 +257,7 @@ class Membership:
     def _on_expelled(self, body: Mapping[str, Any]) -> None:
         raise Expelled(f"{self.me} was expelled from the run: {body['reason']}")
 
-    def _engine(self, group: str) -> TreeExchange:
+    def _engine(self, group: str) -> TreeExchange | ServerExchange:
         engine = self._engines.get(int(group))
         if engine is None:
             raise GeojaxError(f"{self.me} is no member of group {group}")
