@@ -45,8 +45,12 @@ def overlap_share(trace: Mapping[str, Any], node: str) -> float:
         _union((each["ts"], each["ts"] + each["dur"]) for each in spans if each["name"] == name)
         for name in ("send", "compute")
     )
-    total = _length(sending)
-    both = total + _length(computing) - _length(_union([*sending, *computing]))
+    total = sum(end - start for start, end in sending)
+    both = sum(
+        max(0.0, min(sent, done) - max(start, begun))
+        for start, sent in sending
+        for begun, done in computing
+    )
     return both / total if total else 0.0
 
 
@@ -59,7 +63,3 @@ def _union(intervals: Iterable[Interval]) -> list[Interval]:
         else:
             joined.append((start, end))
     return joined
-
-
-def _length(intervals: Iterable[Interval]) -> float:
-    return sum(end - start for start, end in intervals)

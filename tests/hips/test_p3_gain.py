@@ -97,7 +97,7 @@ def test_without_it_workers_get_parameters_when_all_of_them_are_at_their_server(
 @pytest.mark.parametrize(("name", "least"), [("eight stages", 0.7), ("demo CNN", 0.2)])
 def test_sending_overlaps_with_computing_only_with_it(name, least):
     """At the center that merges nothing; the one that does sends results while it goes on."""
-    assert overlap_share(chrome_trace(outcome(name, False).spans), "c2") == 0
+    assert overlap_share(chrome_trace(outcome(name, False).spans), "c2") < 1e-9
     assert overlap_share(chrome_trace(outcome(name, True).spans), "c2") > least
 
 
