@@ -48,6 +48,10 @@ class Uplink(Protocol):
         """Offers a part of LAN round ``number``; ``values`` must not change any more."""
         ...
 
+    def here(self, number: int, part: Part) -> bool:
+        """Whether :meth:`parameters` would not have to wait."""
+        ...
+
     async def parameters(self, number: int, part: Part) -> np.ndarray:
         """The part as it is after LAN round ``number``; read-only."""
         ...
@@ -102,6 +106,10 @@ class DirectLink:
     async def publish(self, number: int, part: Part, values: np.ndarray) -> None:
         """See :class:`Downlink`."""
         _slot(self._applied, number, part).set_result(values)
+
+    def here(self, number: int, part: Part) -> bool:
+        """See :class:`Uplink`."""
+        return _slot(self._applied, number, part).done()
 
     async def parameters(self, number: int, part: Part) -> np.ndarray:
         """See :class:`Uplink`."""
@@ -159,6 +167,10 @@ class LanUplink:
             told = loss if chunk == part.chunks.start else None
             self._engine.offer(number, chunk, contribution_of(payload, weight, loss=told))
         self._offered[number] = self._clock()
+
+    def here(self, number: int, part: Part) -> bool:
+        """See :class:`Uplink`."""
+        return self._engine.ask(number, part.chunks).done()
 
     async def parameters(self, number: int, part: Part) -> np.ndarray:
         """See :class:`Uplink`."""

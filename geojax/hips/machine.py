@@ -21,8 +21,18 @@ class Machine(Protocol):
     violations: int  # steps that took longer than their pace
     steps: int  # steps in all
 
-    async def compute(self, work: Callable[[], T], seconds: float) -> T:
-        """Runs one step of the devices so that it lasts ``seconds`` of experiment time."""
+    async def compute(
+        self, work: Callable[[], T], seconds: float, *, follows: bool = False, ends: bool = True
+    ) -> T:
+        """Runs a step of the devices, or a part of one, so that it lasts ``seconds``.
+
+        Args:
+          work: what to run.
+          seconds: of experiment time.
+          follows: it is a part that goes straight on after the part before, without having waited
+            for anything from others.
+          ends: the step ends with it.
+        """
         ...
 
     def after(self, kind: str, nbytes: int, then: Callable[[], None]) -> None:
@@ -39,25 +49,35 @@ class Machine(Protocol):
 
 
 class RealMachine:
-    """Real time: steps run in a thread and are stretched to their pace, never shortened."""
+    """Real time: steps run in a thread and are stretched to their pace, never shortened.
+
+    A step in parts keeps its pace as a whole: what ends late leaves the part that follows less to
+    be stretched. (A part may well be shorter than calling the devices takes.)
+    """
 
     def __init__(self) -> None:
         self.violations = 0
         self.steps = 0
+        self._due = 0.0  # loop time at which the last part should have ended
+        self._paced = False  # the step under way has a pace
         self._devices = ThreadPoolExecutor(1, "devices")
         self._aside = ThreadPoolExecutor(1, "aside")
 
-    async def compute(self, work: Callable[[], T], seconds: float) -> T:
+    async def compute(
+        self, work: Callable[[], T], seconds: float, *, follows: bool = False, ends: bool = True
+    ) -> T:
         """See :meth:`Machine.compute`; a step slower than its pace is counted as a violation."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
+        self._due = (self._due if follows else loop.time()) + seconds
+        self._paced |= seconds > 0
         result = await loop.run_in_executor(self._devices, work)
-        self.steps += 1
-        left = end - loop.time()
-        if left >= 0:
+        left = self._due - loop.time()
+        if left > 0:
             await asyncio.sleep(left)
-        elif seconds > 0:
-            self.violations += 1
+        if ends:
+            self.steps += 1
+            self.violations += self._paced and left < 0
+            self._paced = False
         return result
 
     def after(self, kind: str, nbytes: int, then: Callable[[], None]) -> None:

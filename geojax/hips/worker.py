@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -139,17 +140,20 @@ class Worker:
         if behind:
             for part, _ in rest:
                 await self._load(link, number - 1, part)
+        follows = False
         for part, stage in compute:
             if behind:
-                await self._load(link, number - 1, part)
-            await self._step(lambda i=part.index: self.trainer.forward(i), stage.forward, number)
+                follows &= not await self._load(link, number - 1, part)
+            work = partial(self.trainer.forward, part.index)
+            await self._step(work, stage.forward, number, follows=follows, ends=False)
+            follows = True
         self._collected = number - 1
         for part, _ in rest:
             await self._offer(link, number, part, self.trainer.backward(part.index))
         for part, stage in reversed(compute):
-            gradient = await self._step(
-                lambda i=part.index: self.trainer.backward(i), stage.backward, number
-            )
+            work = partial(self.trainer.backward, part.index)
+            ends = part is compute[0][0]
+            gradient = await self._step(work, stage.backward, number, follows=True, ends=ends)
             await self._offer(link, number, part, gradient)
         self._recorder.add("samples", self.trainer.samples_per_step)
 
@@ -159,11 +163,19 @@ class Worker:
 
     # ---- what both do
 
-    async def _step(self, work: Callable[[], Any], share: float, number: int) -> Any:
-        """Runs a share of a step at its pace."""
+    async def _step(
+        self,
+        work: Callable[[], Any],
+        share: float,
+        number: int,
+        *,
+        follows: bool = False,
+        ends: bool = True,
+    ) -> Any:
+        """Runs a share of a step at its pace; see :meth:`geojax.hips.machine.Machine.compute`."""
         start = self._clock()
         seconds = self._pace(self.trainer.steps, start) * share
-        result = await self._machine.compute(work, seconds)
+        result = await self._machine.compute(work, seconds, follows=follows, ends=ends)
         round_of = number // self.algorithm.lan_rounds
         self._recorder.span("compute", start, self._clock(), round=round_of)
         return result
@@ -181,10 +193,11 @@ class Worker:
         told = loss if math.isfinite(loss) else None
         await link.offer(number, part, values, self.weight, told)
 
-    async def _load(self, link: Uplink, number: int, part: Part) -> None:
-        start = self._clock()
+    async def _load(self, link: Uplink, number: int, part: Part) -> bool:
+        """Loads a part as it is after a round; returns whether it had to wait for it."""
+        start, waits = self._clock(), not link.here(number, part)
         values = await link.parameters(number, part)
-        if self._clock() > start:
+        if waits and self._clock() > start:
             self._recorder.span(
                 "wait", start, self._clock(), round=number // self.algorithm.lan_rounds
             )
@@ -193,6 +206,7 @@ class Worker:
             self.trainer.load(values)
         else:
             self.trainer.load_part(part.start, part.stop, values)
+        return waits
 
     async def _collect(self, link: Uplink, number: int) -> None:
         """Loads what a round ended with, if that is not done yet."""

@@ -9,7 +9,8 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from p3_schedule import (
+
+from experiments.p3_schedule import (
     Hop,
     StageTimes,
     best_round,
@@ -20,7 +21,6 @@ from p3_schedule import (
     serial_round,
     stage_times,
 )
-
 from geojax.center.stages import build_stages
 from geojax.config import ModelConfig, RunConfig
 
