@@ -7,6 +7,7 @@ from typing import Any
 from geojax.center.optimizers import check_optimizer
 from geojax.center.pace import build_pace
 from geojax.center.stages import check_p3
+from geojax.compression.codec import Codec
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
 from geojax.data.partitions import PARTITIONS
@@ -69,6 +70,7 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
         )  # fmt: skip
     if algorithm.admission.exchange == "server":
         _check_servers(config, depth, len(policy.trees))
+        _check_late_blocks(config, codec)
     for name in places.trainers:
         build_pace(config, places.trainers, name)
     model_info(config.model.name)
@@ -87,6 +89,14 @@ def _check_servers(config: RunConfig, depth: int, servers: int) -> None:
     if config.checkpoint_every:
         fix = f"sync={config.sync.name} has no common round to continue from; use 0"
         raise ConfigError("checkpoint_every", config.checkpoint_every, fix)
+
+
+def _check_late_blocks(config: RunConfig, codec: Codec) -> None:
+    """A server exchange knows no late blocks: it would leave out what is not important."""
+    if codec.name == "dgt":
+        fix = f"sync={config.sync.name} merges no rounds in which late blocks could count"
+        fix = f"{fix}; use sync=fsa, or compression=fp16 or compression=bisparse"
+        raise ConfigError("compression.name", codec.name, fix)
 
 
 def _check_offers(config: RunConfig, algorithm: SyncAlgorithm) -> None:

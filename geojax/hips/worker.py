@@ -117,17 +117,19 @@ class Worker:
             self._recorder.add("samples", self.trainer.samples_per_step)
             return result
 
+        (part,) = self._parts
         try:
             offered = await self.algorithm.offer.collect(
                 self.trainer, self.vector, spec.parameters, steps, step
             )
+            self._check(number, part, offered)
         except Diverged as error:
             self._recorder.event("nonfinite", round=number, layers=list(error.layers))
             if not self._skip:
                 raise
-            await link.offer(number, self._parts[0], np.zeros_like(self.vector), 0.0, None)
+            await link.offer(number, part, np.zeros_like(self.vector), 0.0, None)
         else:
-            await self._offer(link, number, self._parts[0], offered)
+            await self._offer(link, number, part, offered)
         await self._collect(link, number)
 
     # ---- a round stage by stage
@@ -147,9 +149,14 @@ class Worker:
         for part, _ in rest:
             await self._offer(link, number, part, self.trainer.backward(part.index))
         for part, stage in reversed(compute):
-            gradient = await self._step(
-                lambda i=part.index: self.trainer.backward(i), stage.backward, number
-            )
+            try:
+                gradient = await self._step(
+                    lambda i=part.index: self.trainer.backward(i), stage.backward, number
+                )
+                self._check(number, part, gradient)
+            except Diverged as error:
+                self._recorder.event("nonfinite", round=number, layers=list(error.layers))
+                raise
             await self._offer(link, number, part, gradient)
         self._recorder.add("samples", self.trainer.samples_per_step)
 
@@ -168,15 +175,17 @@ class Worker:
         self._recorder.span("compute", start, self._clock(), round=round_of)
         return result
 
-    async def _offer(self, link: Uplink, number: int, part: Part, values: np.ndarray) -> None:
+    def _check(self, number: int, part: Part, values: np.ndarray) -> None:
+        """Finds what is not finite before others get it."""
         bad = [] if is_hollow(values) else nonfinite_layers(values, part.spec.layers)
         if bad:
-            self._recorder.event("nonfinite", round=number, layers=bad)
             raise Diverged(
                 f"{self._recorder.node}, round {number}: not finite: {', '.join(bad)}; lower lr, "
                 "or set optimizer.clip_norm",
                 bad,
             )
+
+    async def _offer(self, link: Uplink, number: int, part: Part, values: np.ndarray) -> None:
         loss = float(self.trainer.last_loss)
         told = loss if math.isfinite(loss) else None
         await link.offer(number, part, values, self.weight, told)
