@@ -16,7 +16,7 @@ import numpy as np
 from geojax.compression import blocks as form
 from geojax.compression.codec import Codec, Parted, Ranges
 from geojax.compression.dense import dense
-from geojax.errors import ConfigError
+from geojax.errors import ConfigError, nearest
 
 LEAST_BLOCK_BYTES = 64
 MOST_BLOCK_BYTES = 32 * 1024  # with its headers it fits a UDP datagram
@@ -276,7 +276,7 @@ def _check_names(tail: str, channel: str, lost: str) -> None:
         ("lost", lost, ("zero", "last")),
     ):
         if value not in valid:
-            raise ConfigError(f"compression.{key}", value, f"valid: {', '.join(valid)}")
+            raise ConfigError(f"compression.{key}", value, nearest(str(value), valid))
     if lost == "last" and channel != "udp":
         raise ConfigError(
             "compression.lost", lost,

@@ -10,8 +10,9 @@ import numpy as np
 
 from geojax.compression.layout import Span
 from geojax.compression.payload import as_floats
-from geojax.errors import ConfigError, Diverged
+from geojax.errors import ConfigError, Diverged, nearest
 
+OVERFLOWS = ("saturate", "stop")
 _MAGNITUDE = np.uint32(0x7FFFFFFF)  # all bits of a float32 but its sign
 _INFINITY = np.uint32(0x7F800000)
 _BLOCK = 32_768  # elements at a time: what is in work stays in the cache
@@ -78,8 +79,8 @@ def check_overflow(overflow: str) -> None:
     Raises:
       ConfigError: it is neither ``saturate`` nor ``stop``.
     """
-    if overflow not in ("saturate", "stop"):
-        raise ConfigError("compression.overflow", overflow, "valid: saturate, stop")
+    if overflow not in OVERFLOWS:
+        raise ConfigError("compression.overflow", overflow, nearest(str(overflow), OVERFLOWS))
 
 
 def narrow(values: np.ndarray, form: HalfFormat, overflow: str) -> np.ndarray:

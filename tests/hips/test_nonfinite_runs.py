@@ -11,6 +11,7 @@ from geojax.assemble import setup
 from geojax.data.dataset import load_dataset
 from geojax.data.partitions import partition
 from geojax.errors import Diverged
+from geojax.hips.checkpoint import Checkpoints
 
 BAD = {1: "c2", 2: "c2/w1"}  # with so many workers a center
 LAYERS = ["Dense_0/kernel", "Dense_1/kernel", "Dense_1/bias"]  # ReLU passes no NaN back to a bias
@@ -114,3 +115,14 @@ def test_local_steps_stop(spoil):
     found = simulated(config(1, "dense", "local_steps", sync__local_steps=2), fails=True)
     assert isinstance(found.error, Diverged)
     assert found.of("nonfinite")
+
+
+def test_what_has_accumulated_stays_where_an_offer_counts_nothing(spoil, tmp_path):
+    spoil(["c2"], 1)
+    settings = {"nonfinite": "skip", "rounds": 4, "checkpoint_every": 2}
+    simulated(config(1, "bisparse", "fsa", **settings), folder=tmp_path)
+    encoded = {}
+    for center in trainers(1):
+        _, kept = Checkpoints(tmp_path / "checkpoints", center, 2, counters=dict).read(3)
+        encoded[center] = int(kept["codec"][0][1])
+    assert encoded == {"c1": 4, "c2": 0, "c3": 4}  # vectors that went through the residuals
