@@ -135,6 +135,13 @@ class Worker:
     # ---- a round stage by stage
 
     async def _staged_round(self, link: Uplink, number: int) -> None:
+        try:
+            await self._stage_by_stage(link, number)
+        except Diverged as error:
+            self._recorder.event("nonfinite", round=number, layers=list(error.layers))
+            raise
+
+    async def _stage_by_stage(self, link: Uplink, number: int) -> None:
         compute = [each for each in self._pairs if each[1].forward or each[1].backward]
         rest = [each for each in self._pairs if each not in compute]
         behind = self._collected < number - 1
@@ -147,16 +154,14 @@ class Worker:
             await self._step(lambda i=part.index: self.trainer.forward(i), stage.forward, number)
         self._collected = number - 1
         for part, _ in rest:
-            await self._offer(link, number, part, self.trainer.backward(part.index))
+            state = self.trainer.backward(part.index)
+            self._check(number, part, state)
+            await self._offer(link, number, part, state)
         for part, stage in reversed(compute):
-            try:
-                gradient = await self._step(
-                    lambda i=part.index: self.trainer.backward(i), stage.backward, number
-                )
-                self._check(number, part, gradient)
-            except Diverged as error:
-                self._recorder.event("nonfinite", round=number, layers=list(error.layers))
-                raise
+            gradient = await self._step(
+                lambda i=part.index: self.trainer.backward(i), stage.backward, number
+            )
+            self._check(number, part, gradient)
             await self._offer(link, number, part, gradient)
         self._recorder.add("samples", self.trainer.samples_per_step)
 
