@@ -174,10 +174,10 @@ def _server_node(
         engines[group] = _engine(
             name, group, plan, transport, machine, recorder, codec=plan.lan_codec,
             held=first - 1, contributes=False,
-            at_root=lambda *merged: link.merged(*merged),  # noqa: PLW0108 (made below)
+            at_root=lambda *merged: down.merged(*merged),  # noqa: PLW0108 (made below)
         )  # fmt: skip
         streams = plan.lan_codec is plan.codec and per == 1 and plan.algorithm.weights != "centers"
-        link = LanDownlink(
+        link = down = LanDownlink(
             engines[group], plan.lan_codec, plan.parts, machine=machine,
             timeouts=config.timeouts, pass_on=wan.offer if streams else None, first=first,
         )  # fmt: skip
@@ -209,10 +209,12 @@ def _global_node(
 ) -> tuple[Membership, Any]:  # fmt: skip
     """A global server on a site of its own; one that only sums loads no model, and so no JAX."""
     config = setup.config
-    snapshots = None
+    snapshots: Any = None
     if _holds_parameters(config):
         plan = Agreement.of(config)
-        engine = _wan_engine(name, setup, plan, transport, machine, recorder, contributes=False)
+        engine: Any = _wan_engine(
+            name, setup, plan, transport, machine, recorder, contributes=False
+        )
         snapshots = _snapshots(name, setup, engine, machine, clock, recorder)
     else:
         engine = TreeExchange(
