@@ -9,6 +9,7 @@ from geojax.center.pace import build_pace
 from geojax.center.stages import check_p3
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
+from geojax.data.dataset import DATASETS
 from geojax.data.partitions import PARTITIONS
 from geojax.errors import ConfigError, nearest
 from geojax.hips.places import WAN_GROUP, Places
@@ -22,6 +23,8 @@ from geojax.selection.registry import build_selection
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.sync.registry import build_sync
 
+EVENTS = ("chunk", "round")
+NONFINITE = ("skip", "stop")
 LAN_CODECS = ("bf16", "dense", "fp16")  # without residuals: a worker may come and go
 
 
@@ -37,11 +40,11 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
             "batch_size", config.batch_size, f"must divide by testbed.devices = "
             f"{config.testbed.devices}",
         )  # fmt: skip
-    if config.events not in ("round", "chunk"):
-        raise ConfigError("events", config.events, "valid: round, chunk")
+    if config.events not in EVENTS:
+        raise ConfigError("events", config.events, nearest(str(config.events), EVENTS))
     for center in config.pace.centers:
         if center not in places.servers:
-            raise ConfigError("pace.centers", center, f"valid: {', '.join(places.servers)}")
+            raise ConfigError("pace.centers", center, nearest(center, places.servers))
     check_optimizer(config.optimizer, config.rate_of(config.optimizer))
     if config.outer_optimizer.name != "auto":
         outer = config.outer_optimizer
@@ -73,6 +76,7 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
         build_pace(config, places.trainers, name)
     model_info(config.model.name)
     if config.model.name != SYNTHETIC:
+        DATASETS[config.data.name]
         PARTITIONS[config.partition.name]
 
 
@@ -107,8 +111,8 @@ def _check_offers(config: RunConfig, algorithm: SyncAlgorithm) -> None:
     if config.stop_at_target and config.testbed.name != "simulated":
         fix = f"testbed={config.testbed.name} evaluates after the run; use testbed=simulated"
         raise ConfigError("stop_at_target", True, fix)
-    if config.nonfinite not in ("stop", "skip"):
-        raise ConfigError("nonfinite", config.nonfinite, "valid: skip, stop")
+    if config.nonfinite not in NONFINITE:
+        raise ConfigError("nonfinite", config.nonfinite, nearest(str(config.nonfinite), NONFINITE))
     if config.nonfinite == "skip" and algorithm.offer.inner:
         fix = f"sync={config.sync.name} steps locally, and such a step cannot be undone; use stop"
         raise ConfigError("nonfinite", "skip", fix)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +13,9 @@ from geojax.center.inputs import checked, inputs_of
 from geojax.config import RunConfig
 from geojax.errors import Diverged
 from geojax.models.registry import SYNTHETIC
+
+if TYPE_CHECKING:
+    from geojax.center.network import Network
 
 _BATCH = 500
 
@@ -48,7 +53,7 @@ def build_evaluator(config: RunConfig, features: np.ndarray, labels: np.ndarray)
     ones = np.ones(count, np.float32)
     batches = jax.device_put([place(each) for each in (features, labels, ones)], device)
     integers = jax.device_put(network.initial(config.seed)[1], device)
-    judge = jax.jit(network.judge)
+    judge = _judge(network)
 
     def evaluate(vector: np.ndarray) -> dict[str, float]:
         placed = jax.device_put(np.array(network.spec.check(vector, "evaluate")), device)
@@ -59,6 +64,14 @@ def build_evaluator(config: RunConfig, features: np.ndarray, labels: np.ndarray)
         return {"accuracy": sum(float(right) for right, _ in parts) / count, "loss": loss}
 
     return evaluate
+
+
+@functools.lru_cache
+def _judge(network: Network) -> Callable[..., Any]:
+    """The compiled judge of a network; the evaluators of one process share it."""
+    import jax
+
+    return jax.jit(network.judge)
 
 
 def _padded(size: int, total: int) -> Callable[[np.ndarray], list[np.ndarray]]:

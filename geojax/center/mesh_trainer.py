@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import jax
@@ -75,8 +76,8 @@ class MeshTrainer:
         vector, self._state, self._integers, loss = self._mesh.gradient(
             self._parameters, self._state, self._integers, *self._batch()
         )
-        gradient = first_to_host(vector)
-        self._count(float(first_to_host(loss)), gradient)
+        mean_loss, gradient = float(first_to_host(loss)), first_to_host(vector)
+        self._count(mean_loss, gradient)
         return gradient
 
     def step(self) -> None:
@@ -112,12 +113,14 @@ class MeshTrainer:
     def warm_up(self, *, gradient: bool = True, step: bool = True) -> None:
         """Compiles what will be called, and leaves the trainer as it was."""
         vector, state, loss = self.vector(), self.state_dict(), self.last_loss
-        if gradient and self._staged is None:
-            self.gradient()
-        elif gradient:
-            self._warm_up_stages(self._steps(), vector)
-        if step:
-            self.step()
+        with suppress(Diverged):  # whoever takes this batch in earnest will find that
+            if gradient and self._staged is None:
+                self.gradient()
+            elif gradient:
+                self._warm_up_stages(self._steps(), vector)
+        with suppress(Diverged):
+            if step:
+                self.step()
         self.load(vector)
         self.load_state(state)
         self.last_loss = loss

@@ -64,19 +64,12 @@ class Network:
         )
         self._integer_names = [name for name in created if name not in floats]
         self._collections = sorted({name.split("/")[0] for name in created} - {"params"})
+        self._begin = jax.jit(self._initial, compiler_options=_COMPILE_QUICKLY)
 
     def initial(self, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Vector and integers at the start: a function of the seed alone, computed on the CPU."""
-
-        def start(key: jax.Array) -> tuple[jax.Array, Arrays]:
-            arrays = self._start(key)
-            integers = {name: arrays.pop(name) for name in self._integer_names}
-            named = {name.removeprefix(PARAMETERS): array for name, array in arrays.items()}
-            return self.flatten(named), integers
-
         with jax.default_device(host_device()):
-            run = jax.jit(start, compiler_options=_COMPILE_QUICKLY)
-            vector, integers = run(jax.random.key(seed))
+            vector, integers = self._begin(jax.random.key(seed))
         return np.array(vector), {name: np.array(value) for name, value in integers.items()}
 
     def flatten(self, arrays: Arrays, part: VectorSpec | None = None) -> jax.Array:
@@ -149,6 +142,12 @@ class Network:
         logits = cast(jax.Array, self.module.apply(variables, images, train=False))
         right = (jnp.argmax(logits, axis=-1) == labels) * weights
         return right.sum(), (_cross_entropy(logits, labels) * weights).sum()
+
+    def _initial(self, key: jax.Array) -> tuple[jax.Array, Arrays]:
+        arrays = self._start(key)
+        integers = {name: arrays.pop(name) for name in self._integer_names}
+        named = {name.removeprefix(PARAMETERS): array for name, array in arrays.items()}
+        return self.flatten(named), integers
 
     def _start(self, key: jax.Array) -> Arrays:
         images = jnp.zeros((1, *self.input_shape), jnp.float32)

@@ -5,6 +5,8 @@ Imports JAX only for a model that is trained: nodes with a synthetic model do wi
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,22 +54,10 @@ class FlatOptimizer:
     def __init__(
         self, config: OptimizerConfig, lr: float, spec: VectorSpec, *, key: str = "outer_optimizer"
     ):
-        import jax
-        import jax.numpy as jnp
-        import optax
-
-        optimizer = build_optimizer(config, lr, key=key)
-        trained = spec.parameters
-
-        def update(vector: jax.Array, gradient: jax.Array, state: Any) -> tuple[jax.Array, Any]:
-            parameters = vector[:trained]
-            steps, state = optimizer.update(gradient[:trained], state, parameters)
-            moved = jnp.asarray(optax.apply_updates(parameters, steps))
-            return jnp.concatenate([moved, gradient[trained:]]), state
-
+        check_optimizer(config, lr, key=key)
         self._spec = spec
-        self._start = jax.jit(lambda vector: optimizer.init(vector[:trained]))
-        self._update = jax.jit(update, donate_argnums=2)
+        settings = tuple(sorted(vars(config).items()))
+        self._start, self._update = _programs(settings, lr, spec.parameters)
         self.init(np.zeros(spec.size, np.float32))
 
     def init(self, vector: np.ndarray) -> None:
@@ -113,6 +103,29 @@ class FlatOptimizer:
         restored = with_leaves(self._state, state, "outer optimizer")
         with jax.default_device(host_device()):
             self._state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), restored)
+
+
+@functools.lru_cache
+def _programs(
+    settings: tuple[tuple[str, Any], ...], lr: float, trained: int
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Compiled ``init`` and ``update``; the servers and runs of one process share them."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    optimizer = build_optimizer(OptimizerConfig(**dict(settings)), lr)
+
+    def update(vector: jax.Array, gradient: jax.Array, state: Any) -> tuple[jax.Array, Any]:
+        parameters = vector[:trained]
+        steps, state = optimizer.update(gradient[:trained], state, parameters)
+        moved = jnp.asarray(optax.apply_updates(parameters, steps))
+        return jnp.concatenate([moved, gradient[trained:]]), state
+
+    return (
+        jax.jit(lambda vector: optimizer.init(vector[:trained])),
+        jax.jit(update, donate_argnums=2),
+    )
 
 
 class PlainSgd:

@@ -122,8 +122,9 @@ def check_stages(config: RunConfig) -> None:
 def check_p3(config: RunConfig) -> None:
     """Finds why a run cannot train layer by layer, if it is to (``sync.p3``).
 
-    The algorithm must be FSA: only there is one gradient the offer of a round. Optimizers must
-    treat every layer by itself: one that clips the norm over all layers has to wait for the last.
+    The algorithm must be FSA: local steps end in one offer of everything, and a center that comes
+    back to a server exchange pulls everything at once. Optimizers must treat every layer by itself:
+    one that clips the norm over all layers has to wait for the last.
 
     Raises:
       ConfigError: names both settings and the fix.
@@ -136,7 +137,7 @@ def check_p3(config: RunConfig) -> None:
         fix = f"model={config.model.name} has no stages; use one of {able}, or sync.p3=false"
         raise ConfigError("sync.p3", True, fix)
     if config.sync.name != "fsa":
-        fix = f"sync={config.sync.name} offers no gradient of one step; use sync=fsa"
+        fix = f"sync={config.sync.name} does not exchange layer by layer; use sync=fsa"
         raise ConfigError("sync.p3", True, f"{fix}, or sync.p3=false")
     for key in ("optimizer", "outer_optimizer"):
         norm = getattr(config, key).clip_norm

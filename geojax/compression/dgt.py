@@ -17,7 +17,7 @@ from geojax.compression import blocks as form
 from geojax.compression.codec import Codec, Parted, Ranges
 from geojax.compression.dense import dense
 from geojax.compression.layout import Layout, layout_of, within
-from geojax.errors import ConfigError, FrameError
+from geojax.errors import ConfigError, FrameError, nearest
 
 LEAST_BLOCK_BYTES = 64
 MOST_BLOCK_BYTES = 32 * 1024  # with its headers it fits a UDP datagram
@@ -290,7 +290,7 @@ def _check_names(tail: str, channel: str, lost: str) -> None:
         ("lost", lost, ("zero", "last")),
     ):
         if value not in valid:
-            raise ConfigError(f"compression.{key}", value, f"valid: {', '.join(valid)}")
+            raise ConfigError(f"compression.{key}", value, nearest(str(value), valid))
     if lost == "last" and channel != "udp":
         raise ConfigError(
             "compression.lost", lost,

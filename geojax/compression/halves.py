@@ -10,8 +10,9 @@ import numpy as np
 
 from geojax.compression.layout import Span
 from geojax.compression.payload import as_floats
-from geojax.errors import ConfigError, Diverged
+from geojax.errors import ConfigError, Diverged, nearest
 
+OVERFLOWS = ("saturate", "stop")
 _MAGNITUDE = np.uint32(0x7FFFFFFF)  # all bits of a float32 but its sign
 _INFINITY = np.uint32(0x7F800000)
 _HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)  # by their bits
@@ -95,8 +96,8 @@ def check_overflow(overflow: str) -> None:
     Raises:
       ConfigError: it is neither ``saturate`` nor ``stop``.
     """
-    if overflow not in ("saturate", "stop"):
-        raise ConfigError("compression.overflow", overflow, "valid: saturate, stop")
+    if overflow not in OVERFLOWS:
+        raise ConfigError("compression.overflow", overflow, nearest(str(overflow), OVERFLOWS))
 
 
 def narrow(values: np.ndarray, form: HalfFormat, overflow: str) -> np.ndarray:

@@ -407,7 +407,8 @@ class TreeExchange:
         if self._codec.fill is not None:
             # What comes from a child with children of its own is a sum: it never had late parts.
             others = {self.me, *self._trees[self._placement[chunk]].parent.values()}
-            offers = {name: c.payload for name, c in arrived.items() if name not in others}
+            # An offer of weight 0 counts nothing, and nothing stands in for it.
+            offers = {n: c.payload for n, c in arrived.items() if n not in others and c.weight}
         return self._late.take(number, chunk, self.policy.members, offers)
 
     def _first_hop(self, chunk: int) -> bool:

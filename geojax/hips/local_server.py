@@ -191,12 +191,16 @@ class LocalServer:
 
     async def _offer(self, number: int, part: Part, total: Total) -> None:
         total = self._counted(total)
-        state = self._codec_states[part.index]
+        kept = state = self._codec_states[part.index]
+        empty = not any(total.weights)
+        if empty:  # it counts nothing, so what has accumulated stays here for the next offer
+            state = self._codec.init(part.spec.layers, part.ranges)
         if self._codec.observe is not None and total.loss is not None:
             state = self._codec.observe(state, total.loss)
-        payloads, self._codec_states[part.index] = await self._machine.host(
+        payloads, state = await self._machine.host(
             "encode", total.vector.nbytes, lambda: self._codec.encode(total.vector, state)
         )
+        self._codec_states[part.index] = kept if empty else state
         for at, (chunk, payload) in enumerate(zip(part.chunks, payloads, strict=True)):
             contribution = contribution_of(
                 payload, total.weights[at], contributors=total.contributors[at],

@@ -118,22 +118,31 @@ class Worker:
             self._recorder.add("samples", self.trainer.samples_per_step)
             return result
 
+        (part,) = self._parts
         try:
             offered = await self.algorithm.offer.collect(
                 self.trainer, self.vector, spec.parameters, steps, step
             )
+            self._check(number, part, offered)
         except Diverged as error:
             self._recorder.event("nonfinite", round=number, layers=list(error.layers))
             if not self._skip:
                 raise
-            await link.offer(number, self._parts[0], np.zeros_like(self.vector), 0.0, None)
+            await link.offer(number, part, np.zeros_like(self.vector), 0.0, None)
         else:
-            await self._offer(link, number, self._parts[0], offered)
+            await self._offer(link, number, part, offered)
         await self._collect(link, number)
 
     # ---- a round stage by stage
 
     async def _staged_round(self, link: Uplink, number: int) -> None:
+        try:
+            await self._stage_by_stage(link, number)
+        except Diverged as error:
+            self._recorder.event("nonfinite", round=number, layers=list(error.layers))
+            raise
+
+    async def _stage_by_stage(self, link: Uplink, number: int) -> None:
         compute = [each for each in self._pairs if each[1].forward or each[1].backward]
         rest = [each for each in self._pairs if each not in compute]
         behind = self._collected < number - 1
@@ -149,11 +158,14 @@ class Worker:
             follows = True
         self._collected = number - 1
         for part, _ in rest:
-            await self._offer(link, number, part, self.trainer.backward(part.index))
+            state = self.trainer.backward(part.index)
+            self._check(number, part, state)
+            await self._offer(link, number, part, state)
         for part, stage in reversed(compute):
             work = partial(self.trainer.backward, part.index)
             ends = part is compute[0][0]
             gradient = await self._step(work, stage.backward, number, follows=True, ends=ends)
+            self._check(number, part, gradient)
             await self._offer(link, number, part, gradient)
         self._recorder.add("samples", self.trainer.samples_per_step)
 
@@ -180,15 +192,17 @@ class Worker:
         self._recorder.span("compute", start, self._clock(), round=round_of)
         return result
 
-    async def _offer(self, link: Uplink, number: int, part: Part, values: np.ndarray) -> None:
+    def _check(self, number: int, part: Part, values: np.ndarray) -> None:
+        """Finds what is not finite before others get it."""
         bad = [] if is_hollow(values) else nonfinite_layers(values, part.spec.layers)
         if bad:
-            self._recorder.event("nonfinite", round=number, layers=bad)
             raise Diverged(
                 f"{self._recorder.node}, round {number}: not finite: {', '.join(bad)}; lower lr, "
                 "or set optimizer.clip_norm",
                 bad,
             )
+
+    async def _offer(self, link: Uplink, number: int, part: Part, values: np.ndarray) -> None:
         loss = float(self.trainer.last_loss)
         told = loss if math.isfinite(loss) else None
         await link.offer(number, part, values, self.weight, told)

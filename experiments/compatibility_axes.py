@@ -1,0 +1,155 @@
+"""What the compatibility matrix is made of: codecs, synchronization modes, servers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
+from itertools import product
+from typing import Any, NamedTuple
+
+from geojax.config import RunConfig, WanConfig
+from geojax.errors import ConfigError
+
+Settings = Mapping[str, Any]
+"""Keys of the configuration as on the command line: ``sync: hfa`` chooses a group's member."""
+
+SPARSE = {"compression.ratio": 0.05, "compression.bound": 100}  # the model is small
+DGT = {"compression": "dgt", "compression.block_bytes": 256}
+HIERARCHY = {"sync.local_steps": 2, "sync.lan_rounds": 2}
+
+CODECS: dict[str, Settings] = {
+    "dense": {"compression": "dense"},
+    "fp16": {"compression": "fp16"},
+    "bf16": {"compression": "bf16"},
+    "bisparse": {"compression": "bisparse", **SPARSE},
+    "mpq": {"compression": "mpq", **SPARSE},
+    "twobit": {"compression": "twobit", "compression.threshold": 0.02},
+    "dgt, tcp": DGT,
+    "dgt, udp": {**DGT, "compression.channel": "udp"},
+    "dgt, udp, last": {**DGT, "compression.channel": "udp", "compression.lost": "last"},
+    "dgt, 4bit": {**DGT, "compression.tail": "4bit"},
+    "dgt, adaptive": {**DGT, "compression.adaptive": True},
+}
+MODES: dict[str, Settings] = {
+    "fsa": {"sync": "fsa"},
+    "fsa, p3": {"sync": "fsa", "sync.p3": True},
+    "local_steps": {"sync": "local_steps", "sync.local_steps": 2},
+    "hfa": {"sync": "hfa", **HIERARCHY},
+    "hierfavg": {"sync": "hierfavg", **HIERARCHY},
+    "mixed_sync": {"sync": "mixed_sync"},
+    "mixed_sync, bounded": {"sync": "mixed_sync", "sync.staleness": 1},
+    "dcasgd": {"sync": "mixed_sync", "sync.compensation": "constant"},
+    "dcasgd_adaptive": {"sync": "mixed_sync", "sync.compensation": "adaptive"},
+}
+SERVERS: dict[str, Settings] = {
+    "one server, in a center": {"overlay": "star"},
+    "two servers, in centers": {"overlay": "multigps", "overlay.servers": 2},
+    "a server in every center": {"overlay": "sharded_star"},
+    "one server, on a site of its own": {"overlay": "star", "wan.server_center": "external"},
+    "two servers, on a site of their own": {
+        "overlay": "multigps", "overlay.servers": 2, "wan.server_center": "external",
+    },
+}  # fmt: skip
+STEPS = 8  # of every worker in a run
+WORKERS = (1, 2)  # per center: in its local server's process, or on the LAN
+
+# Settings that no matrix above has, and that do not go together.
+REFUSED: tuple[Settings, ...] = (
+    *({"sync.p3": True, "sync": name} for name in ("local_steps", "hfa", "hierfavg", "mixed_sync")),
+    {"sync.p3": True, "optimizer.clip_norm": 1.0},
+    {"sync.p3": True, "nonfinite": "skip"},
+    *({"nonfinite": "skip", "sync": name} for name in ("local_steps", "hfa", "hierfavg")),
+    {"sync": "mixed_sync", "overlay": "multigps", "overlay.servers": 2, "optimizer.clip_norm": 1.0},
+    {"sync": "mixed_sync", "checkpoint_every": 10},
+    {"sync": "fsa", "sync.local_steps": 2},
+    {"sync": "mixed_sync", "sync.local_steps": 2},
+    {"sync": "fsa", "sync.lan_rounds": 2},
+    {"overlay": "star", "overlay.servers": 2},
+    {"overlay": "sharded_star", "wan.server_center": "external"},
+    {"compression": "size_only", "model": "mlp"},
+    {"compression.lan": "bisparse"},
+    {"compression": "dgt", "compression.lost": "last"},
+)
+
+
+class Case(NamedTuple):
+    """One member of each axis, and the workers per center."""
+
+    codec: str
+    mode: str
+    servers: str
+    workers: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it sets."""
+        return {**CODECS[self.codec], **MODES[self.mode], **SERVERS[self.servers]}
+
+
+def everything() -> list[Case]:
+    """The whole product."""
+    return [Case(*each) for each in product(CODECS, MODES, SERVERS, WORKERS)]
+
+
+def pairs() -> list[Case]:
+    """Every codec with every mode, both with every kind of servers, all with 1 and 2 workers.
+
+    >>> chosen = pairs()
+    >>> len(chosen) == len(CODECS) * len(MODES) == len({case[:2] for case in chosen})
+    True
+    >>> len({case[1:3] for case in chosen}), len(MODES) * len(SERVERS)
+    (45, 45)
+    """
+    servers = tuple(SERVERS)
+    return [
+        Case(codec, mode, servers[(one + other) % len(servers)], WORKERS[one % 2 ^ other // 2 % 2])
+        for one, codec in enumerate(CODECS)
+        for other, mode in enumerate(MODES)
+    ]
+
+
+def written(settings: Settings) -> str:
+    """Settings as one types them."""
+    return " ".join(f"{key}={_value(value)}" for key, value in settings.items())
+
+
+def config_of(settings: Settings, *, workers: int = 1) -> RunConfig:
+    """A short training run with these settings.
+
+    An MLP on the digits, three centers, and links so slow and lossy that DGT's late blocks are
+    late, or get lost.
+    """
+    config = RunConfig(batch_size=16, lr=0.2, eval_every_s=2.0, hash_every=1)
+    config.model.name, config.data.name = "mlp", "digits"
+    config.wan = WanConfig(
+        name="uniform", generator="uniform", centers=3, rate=3.0, rtt=20.0, loss=0.01
+    )
+    config.lan.workers = workers
+    config.overlay.chunk_elements = 1000
+    for key, value in settings.items():
+        _set(config, key.split("."), value)
+    config.rounds = STEPS // (config.sync.local_steps * config.sync.lan_rounds)
+    return config
+
+
+def _set(config: Any, path: Sequence[str], value: Any) -> None:
+    for part in path[:-1]:
+        config = getattr(config, part)
+    if not hasattr(config, path[-1]):
+        raise ConfigError(".".join(path), value, "there is no such key")
+    if is_dataclass(getattr(config, path[-1])):  # a group: its member
+        config, path = getattr(config, path[-1]), ("name",)
+    setattr(config, path[-1], value)
+
+
+def _value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def overlaps(cases: Iterable[Case]) -> set[tuple[str, str]]:
+    """All pairs of members of two axes that some case has."""
+    return {
+        pair
+        for case in cases
+        for pair in ((case.codec, case.mode), case[1:3], (case.codec, case.servers))
+    }

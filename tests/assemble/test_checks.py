@@ -1,0 +1,139 @@
+"""Bad configurations are refused before any process starts: the key, the value and the fix."""
+
+import pytest
+from simulated_runs import small_config
+
+from geojax.config import RunConfig, WanConfig
+from geojax.errors import ConfigError
+from testbed.run import check
+
+CODECS = ("bisparse", "mpq")
+NAN = float("nan")
+
+
+def refused(**settings):
+    """The error of a configuration of three centers with these settings."""
+    with pytest.raises(ConfigError) as caught:
+        check(small_config(**settings))
+    return caught.value
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        *(("ratio", value, "above 0 and at most 1") for value in (0.0, -0.1, 1.01, NAN)),
+        ("bound", -1, "0 or more"),
+        *(("momentum", value, "at least 0 and below 1") for value in (1.0, -0.1, NAN)),
+    ],
+)
+def test_numbers_of_sparse_codecs(codec, key, value, says):
+    error = refused(compression__name=codec, **{f"compression__{key}": value})
+    assert error.key == f"compression.{key}"
+    assert says in error.fix
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        *(("k", value, r"in (0, 1]") for value in (0.0, -0.5, 1.5, NAN)),
+        *(("k_min", value, "compression.k = 0.8") for value in (0.0, 0.9, NAN)),
+        *(("alpha", value, "in [0, 1)") for value in (-0.1, 1.0, NAN)),
+        *(("block_bytes", value, "multiple of 4") for value in (0, 66, 1 << 20)),
+    ],
+)
+def test_numbers_of_dgt(key, value, says):
+    error = refused(compression__name="dgt", **{f"compression__{key}": value})
+    assert error.key == f"compression.{key}"
+    assert says in error.fix
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, NAN, float("inf")])
+def test_the_threshold_of_twobit(value):
+    error = refused(compression__name="twobit", compression__threshold=value)
+    assert (error.key, error.fix) == ("compression.threshold", "a number above 0")
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "says"),
+    [
+        ({"sync__name": "mixed_sync", "sync__staleness": -1}, "sync.staleness", "from 0 on"),
+        ({"sync__name": "mixed_sync", "sync__lam": 0.1}, "sync.lam", "sync.compensation"),
+        (
+            {"sync__name": "mixed_sync", "sync__compensation": "constant", "sync__lam": -1.0},
+            "sync.lam", "0 or a small positive",
+        ),
+        ({"sync__lan_rounds": 2}, "sync.lan_rounds", "sync=fsa has one; use sync=hfa"),
+        ({"sync__name": "hfa", "sync__lan_rounds": 0}, "sync.lan_rounds", "at least 1"),
+        ({"overlay__servers": 2}, "overlay.servers", "overlay=star does not use it"),
+        (
+            {"overlay__name": "multigps", "overlay__servers": 4},
+            "overlay.servers", "there are 3 centers",
+        ),
+        ({"overlay__chunk_elements": 0}, "overlay.chunk_elements", "greater than 0"),
+        ({"wan__external": {"rate": 9}}, "wan.external", "wan.server_center=external"),
+    ],
+)  # fmt: skip
+def test_numbers_and_keys_that_need_others(settings, key, says):
+    error = refused(**settings)
+    assert error.key == key
+    assert says in error.fix
+
+
+@pytest.mark.parametrize(
+    ("settings", "near"),
+    [
+        ({"compression__name": "bisparce"}, "bisparse"),
+        ({"compression__name": "fp16", "compression__overflow": "saturated"}, "saturate"),
+        ({"compression__name": "dgt", "compression__channel": "udpp"}, "udp"),
+        ({"compression__name": "dgt", "compression__tail": "4bits"}, "4bit"),
+        (
+            {"compression__name": "dgt", "compression__channel": "udp", "compression__lost": "lst"},
+            "last",
+        ),
+        ({"compression__lan": "fp61"}, "fp16"),
+        ({"sync__name": "mixed"}, "mixed_sync"),
+        ({"sync__name": "mixed_sync", "sync__compensation": "adaptiv"}, "adaptive"),
+        ({"overlay__name": "stars"}, "star"),
+        ({"overlay__root": "c33"}, "c3"),
+        ({"overlay__name": "multigps", "overlay__servers": ["c1", "cc2"]}, "c2"),
+        (
+            {"overlay__name": "multigps", "overlay__servers": 2, "overlay__placement": "byte"},
+            "bytes",
+        ),
+        ({"selection__name": "everybody"}, "everyone"),
+        ({"model__name": "synthetics"}, "synthetic"),
+        ({"model__name": "mlp", "partition__name": "dirichlett"}, "dirichlet"),
+        ({"model__name": "mlp", "data__name": "digit"}, "digits"),
+        ({"optimizer__name": "sdg"}, "sgd"),
+        ({"outer_optimizer__name": "adan"}, "adam"),
+        ({"testbed__name": "simulate"}, "simulated"),
+        ({"nonfinite": "stopp"}, "stop"),
+        ({"events": "rounds"}, "round"),
+        ({"pace__centers": {"c11": 2.0}}, "c1"),
+    ],
+)  # fmt: skip
+def test_an_unknown_name_is_refused_with_the_nearest_valid_one(settings, near):
+    error = refused(**settings)
+    assert f"did you mean {near!r}?" in error.fix
+
+
+def test_keys_that_an_algorithm_does_not_read_may_have_any_value():
+    check(small_config(
+        compression__ratio=7.0, compression__k=-1.0, compression__bound=-1,
+        sync__staleness=-1, sync__compensation="nothing", overlay__placement="any",
+    ))  # fmt: skip
+
+
+def test_late_blocks_do_not_go_with_a_server_exchange():
+    error = refused(compression__name="dgt", sync__name="mixed_sync")
+    assert error.key == "compression.name"
+    assert "sync=mixed_sync" in error.fix
+    check(small_config(compression__name="dgt"))
+    check(small_config(sync__name="mixed_sync"))
+
+
+def test_the_configuration_that_everything_defaults_to_is_valid():
+    config = RunConfig()
+    config.wan = WanConfig(generator="uniform", centers=2, rate=10.0, rtt=10.0)
+    check(config)
