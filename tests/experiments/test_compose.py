@@ -32,7 +32,7 @@ def composed():
 
 def test_every_group_has_files_and_every_folder_is_a_group():
     folders = {path.name for path in schema.CONF.iterdir() if path.is_dir()}
-    assert folders == {*GROUPS, "demo", "geomx"}
+    assert folders == {*GROUPS, "demo", "geomx", "accuracy"}
     assert all(schema.choices(group) for group in GROUPS)
 
 
@@ -79,6 +79,15 @@ def test_rows_of_the_headline_are_valid_and_alike_but_for_their_techniques(compo
     assert (config.lan.rate, config.lan.rtt) == (base.lan.rate, base.lan.rtt) == (1000.0, 0.2)
     if centers == 3:
         assert (config.wan.rate, config.wan.rtt) == (100, 40)
+
+
+@pytest.mark.parametrize("name", schema.choices("accuracy"))
+def test_rows_of_the_accuracy_experiment_are_valid(composed, name):
+    config = composed("experiment=geomx_accuracy", f"accuracy={name}")
+    check(config)
+    assert config.experiment == config.compression.name == name
+    in_codec = name in ("bisparse", "mpq")
+    assert config.optimizer.momentum == (0.0 if in_codec else 0.9)
 
 
 def test_the_headline_sweeps_over_all_its_rows():
