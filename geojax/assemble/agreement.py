@@ -82,6 +82,8 @@ def lan_codec(config: RunConfig, codec: Codec) -> Codec:
     """What travels over the LANs: what the WAN's codec says, unless the configuration does."""
     if config.compression.lan is None:
         return codec.lan or codec
+    if config.compression.lan == config.compression.name:
+        return codec
     return build_codec(replace(config.compression, name=config.compression.lan))
 
 

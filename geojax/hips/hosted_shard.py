@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from geojax.compression.codec import Codec
 from geojax.hips.exchange import Contribution
@@ -124,14 +124,3 @@ class HostedShard:
         """The centers that are furthest behind: whom the answers that are held back wait for."""
         counted = {name: n for name, n in self.progress.items() if name not in retired}
         return [name for name, n in counted.items() if n == min(counted.values())]
-
-    def state_dict(self) -> dict[str, Any]:
-        """For checkpoints. What was not answered is not in there: it is sent again."""
-        return {"shard": self.shard.state_dict(), "progress": dict(self.progress)}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restores :meth:`state_dict`."""
-        self.shard.load_state(state["shard"])
-        self.progress = {name: int(number) for name, number in state["progress"].items()}
-        self.highest = max(self.progress.values(), default=-1)
-        self._first = self.shard.version

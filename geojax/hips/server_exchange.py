@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -306,21 +306,6 @@ class ServerExchange:
         for peer, message in early:
             self.handle(peer, message)
 
-    # ---- checkpoints
-
-    def state_dict(self) -> dict[str, Any]:
-        """The hosted shards, for a checkpoint. Not a consistent cut through the run: see there."""
-        return self._host.state_dict()
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restores :meth:`state_dict`; call it before the first :meth:`resume`.
-
-        Nodes write their checkpoints at instants of their own. A push that a shard contains already
-        is not applied again when its center, whose checkpoint is older, makes it again; one that it
-        does not contain, while its center's checkpoint is younger, is lost.
-        """
-        self._host.load_state(state, [self._floats(chunk) for chunk in range(len(self.sizes))])
-
     # ---- a center's messages
 
     def _round(self, number: int) -> _Round:
@@ -414,9 +399,6 @@ class ServerExchange:
 
     def _take_over(self, before: Sequence[str]) -> None:
         """Hosts the chunks that the policy newly gives to this server."""
-        if not before:
-            for shard in self.hosted:  # of a checkpoint
-                self._host.tell(shard)
         groups: dict[Any, list[int]] = {}
         for chunk, home in enumerate(self._homes):
             mine = home == self.me

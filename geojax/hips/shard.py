@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -109,27 +108,6 @@ class Shard:
     def keep_only(self, centers: Sequence[str]) -> None:
         """Drops the backups of all others."""
         self._backups = {name: self._backups[name] for name in self._backups if name in centers}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next push depends on, as arrays and JSON values."""
-        return {
-            "chunks": list(self.chunks),
-            "version": self.version,
-            "vector": self.vector,
-            "outer": self._outer.state_dict(),
-            "backups": dict(self._backups),
-            "compensation": dict(self._state),
-        }
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restores :meth:`state_dict` of a shard of the same chunks."""
-        if tuple(state["chunks"]) != self.chunks:
-            raise ValueError(f"state of chunks {state['chunks']} for a shard of {self.chunks}")
-        self.version = int(state["version"])
-        self.vector = self.spec.check(state["vector"], "shard")
-        self._outer.load_state(state["outer"])
-        self._backups = dict(state["backups"])
-        self._state = dict(state["compensation"])
 
 
 ShardMaker = Callable[[Sequence[int], Sequence[np.ndarray], int], Shard]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -219,20 +219,3 @@ class ShardHost:
         state = self._answers.init(layers, [(0, part.size)])
         (payload,), _ = self._answers.encode(part, state)
         return payload
-
-    # ---- checkpoints
-
-    def state_dict(self) -> dict[str, Any]:
-        """All shards."""
-        return {"shards": [shard.state_dict() for shard in self.shards]}
-
-    def load_state(self, state: Mapping[str, Any], values: Sequence[np.ndarray]) -> None:
-        """Restores :meth:`state_dict`; ``values`` are the elements of all chunks of the model."""
-        for kept in state["shards"]:
-            chunks = [int(chunk) for chunk in kept["shard"]["chunks"]]
-            shard = HostedShard(
-                self._make_shard(chunks, [values[chunk] for chunk in chunks], 0), {}, self._bound
-            )
-            shard.load_state(kept)
-            self.highest = max(self.highest, shard.highest)
-            self._hosted.update(dict.fromkeys(chunks, shard))

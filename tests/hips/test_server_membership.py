@@ -407,30 +407,6 @@ def test_nothing_older_than_needed_is_kept():
     run_virtual(main())
 
 
-def test_a_run_that_continues_applies_no_push_that_its_shard_contains_already():
-    async def main():
-        first = launched(policy_of(("c1", "g1")), servers=["g1"], rounds=4)
-        await first.all_done()
-        kept = {name: first[name].state_dict() for name in (*THREE, "g1")}
-        vector = first.parameters["c2"][2]
-        assert first["g1"].held == 3, "of a server that is no center: the highest it has applied"
-
-        # The centers' checkpoints are of round 2, those of the shards younger.
-        again = ServerGroup(THREE, SIZES, servers=["g1"], held=2, start=vector)
-        for name, state in kept.items():
-            again[name].load_state(state)
-        again.begin(policy_of(("c1", "g1")))
-        for name in THREE:
-            again.parameters[name][2] = vector
-            again.launch(name, 6, count_both, first=3)
-        await again.all_done()
-        assert again.of("applied")[0]["version"] == 13
-        for chunk in (0, 1):
-            assert counted(again.model(), chunk) == dict.fromkeys(THREE, 6)
-
-    run_virtual(main())
-
-
 @pytest.mark.parametrize("roots", [("c1",), ("c2", "g1")])
 def test_runs_with_one_seed_are_equal(roots):
     def whole():

@@ -99,10 +99,10 @@ def test_a_backup_is_kept_only_where_it_is_needed():
         for center in ("c1", "c2"):
             push(shard, center, offers(1)[0])
             shard.answered(center)
-    assert plain.state_dict()["backups"] == {}
-    assert list(needs.state_dict()["backups"]) == ["c1", "c2"]
+    assert plain._backups == {}
+    assert list(needs._backups) == ["c1", "c2"]
     needs.keep_only(["c2", "c3"])
-    assert list(needs.state_dict()["backups"]) == ["c2"]
+    assert list(needs._backups) == ["c2"]
 
 
 @pytest.mark.parametrize("kind", ["constant", "adaptive"])
@@ -153,28 +153,6 @@ def test_two_shards_move_as_one_whatever_chunks_they_hold(outer, kind):
     np.testing.assert_allclose(joined, one.vector, rtol=1e-6)
 
 
-@pytest.mark.parametrize("outer", ELEMENTWISE.values(), ids=ELEMENTWISE.keys())
-def test_a_restored_shard_goes_on_with_the_same_bits(outer):
-    def some_pushes(shard, vectors):
-        for turn, offered in enumerate(vectors):
-            push(shard, f"c{turn % 3}", offered)
-            shard.answered(f"c{turn % 2}")
-
-    first = shard_of(outer=outer, compensation="adaptive")
-    some_pushes(first, offers(4))
-    again = shard_of(outer=outer, compensation="adaptive", values=np.zeros(10, np.float32))
-    again.load_state(first.state_dict())
-    for shard in (first, again):
-        some_pushes(shard, offers(4, seed=1))
-    assert again.version == first.version == 8
-    assert again.vector.tobytes() == first.vector.tobytes()
-
-
-def test_a_state_of_other_chunks_is_refused():
-    with pytest.raises(ValueError, match=r"state of chunks \[0, 1\] for a shard of \(0, 2\)"):
-        shard_of((0, 2)).load_state(shard_of((0, 1)).state_dict())
-
-
 def test_a_push_of_the_wrong_length_is_refused_and_its_center_named():
     with pytest.raises(ValueError, match=r"push of c2: .*\(10,\)"):
         shard_of().apply("c2", [(np.zeros(9, np.float32), 1.0)], 1)
@@ -185,7 +163,7 @@ def test_a_push_of_no_weight_changes_nothing_but_the_version():
     push(shard, "c1", np.full(10, np.nan, np.float32), weight=0.0)
     assert shard.vector.tolist() == start().tolist()
     assert shard.version == 1
-    assert not shard.state_dict()["compensation"]["mean_square"].any()
+    assert not shard._state["mean_square"].any()
 
 
 def test_a_shard_of_sizes_only_counts_versions():
