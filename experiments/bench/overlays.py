@@ -3,8 +3,9 @@
 Simulated, sizes only: all centers offer a synthetic model at one instant, and the time until the
 last of them holds the whole sum is what counts. By default the network has no delays and TCP takes
 the whole rate, so that only routes and rates matter. Overlays with one root are run for each root;
-the table has the best, the median and the worst. ``x NetStorm``: mean over the seeds of the sync
-time ÷ NetStorm's with all roots on the same draw.
+the table has the best, the median and the worst. ``x bound``: mean over the seeds of the sync time
+÷ the fluid optimum of the same draw (:mod:`geojax.overlay.bound`). ``x NetStorm``: the same ÷
+NetStorm's time with all roots.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from geojax.config import OverlayConfig, RunConfig
+from geojax.overlay.bound import bounds
 from geojax.telemetry.summary import sync_times
 from testbed.run import prepare
 from testbed.simulated.run import simulate
@@ -35,6 +37,7 @@ OTHERS = {
     "netstorm, 1 root": OverlayConfig("netstorm", roots=1),
     "netstorm, 3 roots": OverlayConfig("netstorm", roots=3),
     REFERENCE: OverlayConfig("netstorm"),
+    "packing": OverlayConfig("packing"),
 }
 _BY_RANK: Mapping[str, Callable[[Sequence[float]], float]] = {
     "best": min,
@@ -83,20 +86,31 @@ def measure(options: argparse.Namespace, seed: int) -> dict[str, float]:
     return found | {name: timed(overlay) for name, overlay in OTHERS.items()}
 
 
+def optimum(options: argparse.Namespace, seed: int) -> float:
+    """The fluid optimum on one draw, s."""
+    config = configuration(options, OverlayConfig(), seed)
+    view = build_wan(config.wan, config.lan, seed).view()
+    return bounds(view, options.bytes).bound_s / options.goodput
+
+
 def table(options: argparse.Namespace) -> Table:
     """Runs everything and lays out the means over the seeds."""
     found = [measure(options, seed) for seed in options.seeds]
+    optima = [optimum(options, seed) for seed in options.seeds]
     title = (
         f"{options.wan}, {options.bytes / 1e6:g} MB in chunks of {options.chunk_elements:,} "
         f"elements, {len(options.seeds)} seeds"
     )
     laid = Table(title=title)
-    for column in ("overlay", "sync time, s", "x NetStorm"):
+    for column in ("overlay", "sync time, s", "x bound", "x NetStorm"):
         laid.add_column(column, justify="left" if column == "overlay" else "right")
     for name in found[0]:
         mean = statistics.fmean(times[name] for times in found)
         ratio = statistics.fmean(times[name] / times[REFERENCE] for times in found)
-        laid.add_row(name, f"{mean:.2f}", f"{ratio:.2f}")
+        to_bound = statistics.fmean(
+            times[name] / least for times, least in zip(found, optima, strict=True)
+        )
+        laid.add_row(name, f"{mean:.2f}", f"{to_bound:.2f}", f"{ratio:.2f}")
     return laid
 
 
