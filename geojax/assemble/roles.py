@@ -152,7 +152,7 @@ def _worker_node(
     )  # fmt: skip
     node = WorkerNode(
         worker, vector, link=link, member=member, machine=machine, clock=clock,
-        checkpoints=checkpoints, first=first,
+        checkpoints=checkpoints, timeouts=config.timeouts, first=first,
     )  # fmt: skip
     return member, node.run()
 

@@ -10,7 +10,6 @@ and parameters come back.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import io
 import itertools
 from collections.abc import Coroutine, Sequence
@@ -23,6 +22,7 @@ from geojax.compression.codec import Codec, restore_state
 from geojax.config import RunConfig
 from geojax.hips.checkpoint import Checkpoints, pack, unpack
 from geojax.hips.exchange import Contribution, TreeExchange, contribution_of
+from geojax.hips.initial import digest
 from geojax.hips.links import DirectLink, LanDownlink, Total, record_round
 from geojax.hips.machine import Machine
 from geojax.hips.member import Membership
@@ -296,12 +296,15 @@ class LocalServer:
 
     async def _begin(self) -> int:
         """Joins, and returns the first round; who comes back first gets a peer's state."""
-        start = await self._member.join(self.vector.size)
+        start = await self._member.join(self.vector.size, digest(self.vector))
         self._clock.start_at(start.at, start.time)
         await self._clock.until_start()
         first = self._first
         if start.last is not None and start.last >= 0:
             first = await (self._pull(start.last) if self._pulls else self._catch_up())
+        if start.initial_from is not None:
+            self.vector = self._center = unpack(await self._received())["vector"]
+        self._send_initial(start.initial_to)
         if self._worker is not None:
             self._worker.start(self.vector, first * self._algorithm.lan_rounds)
         self._member.has_state = True
@@ -324,17 +327,29 @@ class LocalServer:
         return await self._go_on_after(last)
 
     async def _catch_up(self) -> int:
+        state = unpack(await self._received())
+        self.vector = self._center = state["vector"]
+        for outer, kept in zip(self._outers, state["outer"], strict=True):
+            outer.load_state(kept)
+        return await self._go_on_after(self._member.returned.result().round)
+
+    async def _received(self) -> io.BytesIO:
+        """A state that another node sends."""
         message = await wait_for(
             self._member.returned,
             describe=lambda: "parameters and outer state from a peer",
             timeout=self._config.timeouts.round,
             warn=self._config.timeouts.warn,
         )
-        state = unpack(io.BytesIO(message.payload))  # type: ignore[arg-type]
-        self.vector = self._center = state["vector"]
-        for outer, kept in zip(self._outers, state["outer"], strict=True):
-            outer.load_state(kept)
-        return await self._go_on_after(message.round)
+        return io.BytesIO(message.payload)  # type: ignore[arg-type]
+
+    def _send_initial(self, to: Sequence[str]) -> None:
+        """Sends the initial vector to centers or own workers whose is another one."""
+        for peer in to:
+            mine = self._link.engine if isinstance(self._link, LanDownlink) else None
+            engine = mine if mine is not None and peer.startswith(f"{self._wan.me}/") else self._wan
+            assert isinstance(engine, TreeExchange)
+            engine.send_state(peer, -1, packed_state({"vector": self.vector}))
 
     async def _go_on_after(self, last: int) -> int:
         """Takes the place of one who has done round ``last`` with these parameters."""
@@ -356,9 +371,7 @@ class LocalServer:
         centers, _ = self._wanted
         self._wanted = None
         assert isinstance(self._wan, TreeExchange)
-        stream = io.BytesIO()
-        pack(stream, {"vector": self.vector, "outer": self._state()["outer"]})
-        payload = np.frombuffer(stream.getvalue(), np.uint8)
+        payload = packed_state({"vector": self.vector, "outer": self._state()["outer"]})
         for center in centers:
             self._wan.send_state(center, self._applied, payload)
 
@@ -382,7 +395,8 @@ def _slot(slots: dict[int, asyncio.Future[T]], number: int) -> asyncio.Future[T]
     return slots[number]
 
 
-def digest(vector: np.ndarray) -> str:
-    """A short digest of a vector's bytes."""
-    content = vector[:1].tobytes() if is_hollow(vector) else vector.tobytes()
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
+def packed_state(state: Any) -> np.ndarray:
+    """A state as the payload of a message."""
+    stream = io.BytesIO()
+    pack(stream, state)
+    return np.frombuffer(stream.getvalue(), np.uint8)

@@ -30,11 +30,15 @@ class Start(NamedTuple):
       at: loop time at which it starts.
       time: experiment time then.
       last: for a member that comes back, the last round that is done; None: the run begins.
+      initial_from: who sends the initial vector, if this member's is not the one that counts.
+      initial_to: to whom this member sends it.
     """
 
     at: float
     time: float
     last: int | None
+    initial_from: str | None = None
+    initial_to: tuple[str, ...] = ()
 
 
 def _nobody_serves(centers: Sequence[str], number: int) -> None:
@@ -91,16 +95,17 @@ class Membership:
 
     # ---- for the roles
 
-    async def join(self, elements: int) -> Start:
+    async def join(self, elements: int, digest: str | None = None) -> Start:
         """Says that this node is ready; returns when, and at which round, it starts.
 
         Args:
           elements: of its vector; 0 for a global server, which has none and learns from the
             scheduler how those of the others are cut.
+          digest: of its initial vector; None: it has none.
         """
         engine = self._engines[self._main_group]
         sizes, layers = packed(engine.sizes), packed(engine.layers)
-        self._say("join", elements=elements, sizes=sizes, layers=layers)
+        self._say("join", elements=elements, sizes=sizes, layers=layers, digest=digest)
         started = await wait_for(
             self._started,
             describe=lambda: "start of the run from the scheduler",
@@ -219,7 +224,9 @@ class Membership:
             engine.resume(int(body["epoch"]), Policy.from_dict(policy), held=engine.held)
         if not self._started.done():
             last = None if held is None else int(held.get(str(self._main_group), -1))
-            self._started.set_result(Start(float(body["at"]), float(body["time"]), last))
+            source, to = body.get("initial_from"), tuple(body.get("initial_to", ()))
+            at, time = float(body["at"]), float(body["time"])
+            self._started.set_result(Start(at, time, last, source, to))
 
     def _on_beat(self, body: Mapping[str, Any]) -> None:
         self._until = max(self._until, int(body["until"]))

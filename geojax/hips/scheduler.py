@@ -40,6 +40,7 @@ from geojax.config import RunConfig
 from geojax.errors import GeojaxError, ReplicaDeviation
 from geojax.hips.checkpoint import START, ResumePoint
 from geojax.hips.grants import AHEAD, Grants
+from geojax.hips.initial import senders
 from geojax.hips.machine import Machine
 from geojax.hips.places import WAN_GROUP, Places
 from geojax.hips.waits import wait_for
@@ -101,6 +102,7 @@ class Scheduler:
         self._loop = asyncio.get_running_loop()
         self._alive: tuple[str, ...] = places.members
         self._elements: dict[str, int] = {}
+        self._initial: dict[str, str] = {}  # digests of initial vectors
         self._cut: tuple[tuple[int, ...], tuple[int, ...]] = (), ()  # sizes of chunks, of layers
         self._heard: dict[str, float] = {}
         self._looked = 0.0  # when silence was looked for last
@@ -167,6 +169,15 @@ class Scheduler:
         self._policies = self._plan()
         now = self._loop.time()
         self._running = True
+        initial = senders(self._initial, self._alive, self._places)
+        if initial:
+            log.warning("initial parameters of %s differ: the master's count", ", ".join(initial))
+            self._recorder.event("initial", at=self._resume_time, sources=initial)
+        if initial and (self._independent or self._first):
+            raise GeojaxError(
+                f"{', '.join(initial)} begin with other parameters than the first center, and only "
+                "a synchronous run can mend that, at its start"
+            )
         self._clock.start_at(now + _LEAD_S, self._resume_time)
         for name in self._alive:
             self._heard[name] = now
@@ -178,6 +189,8 @@ class Scheduler:
                 **self._granted(name),
                 at=now + _LEAD_S,
                 time=self._resume_time,
+                initial_from=initial.get(name),
+                initial_to=[other for other, source in initial.items() if source == name],
                 **self._told_cut(name),
             )
         self._recorder.event(
@@ -239,6 +252,8 @@ class Scheduler:
 
     def _on_join(self, name: str, body: Mapping[str, Any]) -> None:
         self._elements[name] = int(body["elements"])
+        if body.get("digest") is not None:
+            self._initial[name] = str(body["digest"])
         if name in self._places.servers:
             self._cut = unpacked(body["sizes"]), unpacked(body["layers"])
         log.info("%s joined (%d of %d)", name, len(self._elements), len(self._alive))

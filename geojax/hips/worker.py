@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,12 +13,15 @@ import numpy as np
 
 from geojax.center.finite import nonfinite_layers
 from geojax.center.stages import Stage
+from geojax.config import TimeoutsConfig
 from geojax.errors import Diverged
-from geojax.hips.checkpoint import Checkpoints
+from geojax.hips.checkpoint import Checkpoints, unpack
+from geojax.hips.initial import digest
 from geojax.hips.links import LanUplink, Uplink
 from geojax.hips.machine import Machine
 from geojax.hips.member import Membership
 from geojax.hips.parts import Part
+from geojax.hips.waits import wait_for
 from geojax.hollow import is_hollow
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.telemetry.clock import Clock
@@ -243,11 +247,12 @@ class WorkerNode:
         machine: Machine,
         clock: Clock,
         checkpoints: Checkpoints,
+        timeouts: TimeoutsConfig,
         first: int = 0,
     ):
         self._worker, self._vector, self._link = worker, vector, link
         self._member, self._machine, self._clock = member, machine, clock
-        self._checkpoints, self._first = checkpoints, first
+        self._checkpoints, self._timeouts, self._first = checkpoints, timeouts, first
 
     async def run(self) -> None:
         """Trains until the grants end."""
@@ -268,7 +273,7 @@ class WorkerNode:
 
     async def _begin(self) -> int:
         """Joins, and returns the first LAN round; one who comes back first gets the parameters."""
-        start = await self._member.join(self._vector.size)
+        start = await self._member.join(self._vector.size, digest(self._vector))
         self._clock.start_at(start.at, start.time)
         await self._clock.until_start()
         first = self._first
@@ -276,6 +281,14 @@ class WorkerNode:
             self._vector = await self._link.whole(start.last)
             first = start.last + 1
             self._worker.catch_up(first)
+        if start.initial_from is not None:
+            message = await wait_for(
+                self._member.returned,
+                describe=lambda: f"initial parameters from {start.initial_from}",
+                timeout=self._timeouts.round,
+                warn=self._timeouts.warn,
+            )
+            self._vector = unpack(io.BytesIO(message.payload))["vector"]  # type: ignore[arg-type]
         self._worker.start(self._vector, first)
         self._member.has_state = True
         return first
