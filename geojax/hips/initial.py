@@ -34,7 +34,8 @@ def senders(digests: Mapping[str, str], alive: Sequence[str], places: Places) ->
       The source of every node whose vector is not the master's.
     """
     master = next(name for name in places.servers if name in alive)
-    differing = [name for name in alive if digests.get(name, digests[master]) != digests[master]]
+    right = digests.get(master)
+    differing = [name for name in alive if digests.get(name, right) != right]
     return {
         name: master if name in places.servers else places.place(name).center for name in differing
     }

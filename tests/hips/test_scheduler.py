@@ -56,10 +56,10 @@ def not_joining(monkeypatch, *names):
     """These nodes start and never say so."""
     join = Membership.join
 
-    async def silent(self, elements):
+    async def silent(self, elements, digest=None):
         if self.me in names:
             await asyncio.sleep(1e6)
-        return await join(self, elements)
+        return await join(self, elements, digest)
 
     monkeypatch.setattr(Membership, "join", silent)
 
@@ -74,7 +74,7 @@ def test_who_does_not_join_in_time_is_named(monkeypatch):
 def test_models_of_different_sizes_are_refused_and_both_named(monkeypatch):
     join = Membership.join
     monkeypatch.setattr(
-        Membership, "join", lambda self, elements: join(self, elements + (self.me == "c3"))
+        Membership, "join", lambda self, n, digest: join(self, n + (self.me == "c3"), digest)
     )
     outcome = simulated(small_config(), fails=True)
     assert "differ in size" in str(outcome.error)
