@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from geojax.config import RunConfig
+from geojax.overlay.policy import Policy
 from testbed.run import run
 from testbed.wan import load_preset
 
@@ -132,7 +133,8 @@ def test_global_servers_have_a_site_of_their_own(tmp_path: Path, testbed: str) -
         models.append((tmp_path / name / "models" / "final.npy").read_bytes())
     assert models[0] == models[1]
     (start,), (change,) = events(tmp_path / testbed, "start"), events(tmp_path / testbed, "epoch")
-    roots = [[tree["root"] for tree in e["policies"]["0"]["trees"]] for e in (start, change)]
+    policies = [Policy.from_dict(event["policies"]["0"]) for event in (start, change)]
+    roots = [[tree.root for tree in policy.trees] for policy in policies]
     assert roots == [["external/g0", "external/g1"], ["external/g1"]]
     finals = events(tmp_path / testbed, "final")
     assert sorted(event["node"] for event in finals) == ["c1", "c2"]
