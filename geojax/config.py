@@ -146,6 +146,14 @@ class OverlayConfig:
     seed: int = 0  # tsengine: of its random choices
     max_trees: int | None = None  # packing: at most so many trees; None: as many as serve
     gap: float = 1e-3  # packing: how far from the optimum planning may stop, as a share of it
+    awareness: str = "oracle"  # the rates that plans go by: the "oracle"'s, or "measured" ones
+    replan: bool = True  # plan again, between rounds, when the rates have changed
+    hysteresis: float = 0.1  # change only to a plan that is estimated to save this share of time
+    probe_after: int = 5  # measured: rounds without a sample until a link is probed; 0: never
+    probe_share: float = 0.01  # measured: most bytes that probes may be, as a share of all
+    auxiliary: str = "none"  # routes beside a tree's links: "none", "fastest" or "random"
+    primary_busy: int = 2  # auxiliary: chunks waiting for a link, above which others are looked at
+    auxiliary_queue: int = 1  # auxiliary: chunks waiting for a route, from which on it is full
 
 
 @dataclass
@@ -233,6 +241,7 @@ class RunConfig:
     experiment: str = "default"  # a name for the tables
     seed: int = 0
     rounds: int = 100
+    warmup_rounds: int = 0  # first rounds that sync times and the like leave out
     max_time_s: float | None = None  # experiment time after which no round starts
     batch_size: int = 32  # per worker and step
     lr: float = 0.01
