@@ -97,7 +97,8 @@ async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
                 config.testbed.congestion_control if config.testbed.name == "emulated" else None
             ),
         )
-        transport.observer = senders = SendSpans(recorder, clock)
+        senders = SendSpans(recorder, clock)
+        transport.observers.append(senders)
         await transport.start()
         if name == SCHEDULER:
             announce = asyncio.create_task(_announce(clock, folder))

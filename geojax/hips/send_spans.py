@@ -19,7 +19,7 @@ class _Open:
 
 
 class SendSpans:
-    """A transport's observer: one span per peer and round, from its first bit to its last.
+    """An observer of a transport: one span per peer and round, from its first bit to its last.
 
     Where the run records events of chunks, every chunk has a span of its own.
     """

@@ -169,7 +169,22 @@ class Outgoing(Connection):
         self._starts: dict[int, float] = {}  # when the first frame left, of unfinished messages
         self._wakeup = Wakeup()
         self.queue = SendQueue(self._wakeup.wake)
+        self._pushed = self._left = 0  # messages; each is written by one side alone
         self.datagrams = DatagramQueue()
+
+    def push(self, message: Message, priority: int) -> None:
+        """Queues a message; one caller at a time. Raises ``FrameError`` if it fits no frame."""
+        self._pushed += 1  # before it can leave
+        try:
+            self.queue.push(message, priority)
+        except FrameError:
+            self._pushed -= 1
+            raise
+
+    @property
+    def waiting(self) -> int:
+        """Messages pushed that the kernel has not taken, or not all of them."""
+        return self._pushed - self._left
 
     def push_datagram(self, message: Message, nbytes: int) -> None:
         """Queues a message of so many bytes that leaves as a datagram; see there for its bounds."""
@@ -230,7 +245,7 @@ class Outgoing(Connection):
         }
         self._send(sock, _single(Message(Kind.HELLO, body=hello)))
 
-    def _send(self, sock: socket.socket, frame: Outbound) -> None:
+    def _send(self, sock: socket.socket, frame: Outbound, *, queued: bool = False) -> None:
         start = time.monotonic()
         self.owner.sending(self.peer, frame)
         send_all(sock, (frame.head, frame.payload))
@@ -238,6 +253,7 @@ class Outgoing(Connection):
         if frame.first:
             self._starts[frame.sequence] = start
         since = self._starts.pop(frame.sequence) if frame.last else start
+        self._left += queued and frame.last
         self.owner.was_sent(self.peer, frame, since, start, end)
 
     def _pump(self, sock: socket.socket) -> str | None:
@@ -256,7 +272,7 @@ class Outgoing(Connection):
             finished = self.queue.finished  # read before the last look into the queue
             frame = self.queue.take()
             if frame is not None:
-                self._send(sock, frame)
+                self._send(sock, frame, queued=True)
                 wait_ms = 0
             elif finished:
                 return self._say_goodbye(sock)

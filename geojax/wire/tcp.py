@@ -29,7 +29,7 @@ from geojax.wire.frame import MAX_PAYLOAD_BYTES, PROTOCOL_VERSION
 from geojax.wire.message import Kind, Message
 from geojax.wire.queue import Outbound
 from geojax.wire.sockets import Address, Wakeup, configure, listen
-from geojax.wire.transport import LinkCounters, Lost, Received
+from geojax.wire.transport import LinkCounters, Lost, Observer, Received
 
 log = logging.getLogger("geojax.wire")
 
@@ -68,8 +68,8 @@ class TcpTransport:
       refused: connections closed for what came over them.
       refused_datagrams: those that were dropped as invalid, or from nobody that is known.
       socket_options: options of the last socket, as read back from the kernel.
-      observer: if set, called on the loop with (peer, message, start, end) when the kernel has
-        taken a whole message; times are the loop's.
+      observers: called on the loop with (peer, message, start, end) when the kernel has taken a
+        whole message; times are the loop's.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class TcpTransport:
         self.received = {peer: LinkCounters() for peer in others}
         self.refused = self.refused_datagrams = 0
         self.socket_options: dict[str, int | str] = {}
-        self.observer: Callable[[str, Message, float, float], None] | None = None
+        self.observers: list[Observer] = []
         self._addresses = peers
         self._peers = {peer: _Peer() for peer in others}
         self._changed = threading.Condition()  # its lock guards all below and every _Peer
@@ -155,7 +155,12 @@ class TcpTransport:
             raise ValueError("HELLO is the transport's own; send a CONTROL message")
         with self._changed:
             # Under the lock: what is pushed before ``ended`` is missed there, if it did not leave.
-            self._outgoing(peer).queue.push(message, priority)
+            self._outgoing(peer).push(message, priority)
+
+    def waiting(self, peer: str) -> int:
+        """How many messages for ``peer`` the kernel has not taken, or not all of them."""
+        outgoing = self._peers[peer].outgoing
+        return 0 if outgoing is None else outgoing.waiting
 
     def send_datagram(self, peer: str, message: Message) -> None:
         """Queues a message that leaves as a datagram; may be called from any thread.
@@ -300,9 +305,12 @@ class TcpTransport:
         """The kernel took a frame from ``start`` to ``end``, and its message from ``since``, s."""
         with self._counting:
             self.sent[peer].seconds += end - start
-        observer = self.observer
-        if observer is not None and frame.last and frame.message.kind is not Kind.HELLO:
-            self._call_loop(partial(observer, peer, frame.message, since, end))
+        if self.observers and frame.last and frame.message.kind is not Kind.HELLO:
+            self._call_loop(partial(self._observe, peer, frame.message, since, end))
+
+    def _observe(self, peer: str, message: Message, since: float, end: float) -> None:
+        for observer in self.observers:
+            observer(peer, message, since, end)
 
     def send_as_datagram(self, peer: str, message: Message) -> None:
         """Hands a message to the kernel as a datagram, and waits for room there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -46,18 +47,24 @@ class LinkCounters:
         self.seconds += seconds
 
 
+Observer = Callable[[str, Message, float, float], None]
+
+
 class Transport(Protocol):
     """Moves messages between named nodes. The only clock is the event loop's.
 
     Messages to one peer leave in order of priority (smaller first), and first-in first-out within
     a priority. ``sent`` and ``received`` hold the counters per peer; the bytes of a message are
     those of :func:`geojax.wire.frame.wire_bytes`. A received payload belongs to
-    the receiver, or is marked read-only.
+    the receiver, or is marked read-only. ``observers`` are called on the loop, in order, with (peer,
+    message, start, end) when a whole message has left, datagrams too; times are the loop's. What
+    they send then waits with the rest.
     """
 
     name: str
     sent: dict[str, LinkCounters]
     received: dict[str, LinkCounters]
+    observers: list[Observer]
 
     def send(self, peer: str, message: Message, priority: int = 0) -> None:
         """Queues a message for ``peer``. Never blocks; a dead peer shows up as :class:`Lost`.
@@ -67,6 +74,13 @@ class Transport(Protocol):
         Raises:
           ValueError: ``peer`` is this node, or nobody that the transport knows.
           FrameError: the message fits no frame, see :func:`geojax.wire.frame.frames_of`.
+        """
+        ...
+
+    def waiting(self, peer: str) -> int:
+        """How many messages for ``peer`` have not left, or not all of them; datagrams apart.
+
+        0 for who is not connected. When observers hear of a message it does not count any more.
         """
         ...
 

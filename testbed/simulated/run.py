@@ -161,7 +161,8 @@ class _Nodes:
         clock = Clock()
         recorder = Recorder(name, self._sink, config.events, clock)
         transport = self._network.transport(name)
-        transport.observer = self._senders[name] = SendSpans(recorder, clock)
+        self._senders[name] = SendSpans(recorder, clock)
+        transport.observers.append(self._senders[name])
         machine = VirtualMachine(config.pace)
         running = run_node(
             name, self._setup, transport=transport, machine=machine, clock=clock, recorder=recorder

@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import random
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,7 +15,7 @@ import numpy as np
 from geojax.wire.datagrams import DatagramQueue, check_datagram
 from geojax.wire.frame import wire_bytes
 from geojax.wire.message import Kind, Message
-from geojax.wire.transport import LinkCounters, Lost, Received
+from geojax.wire.transport import LinkCounters, Lost, Observer, Received
 from testbed.simulated.fluid import FluidNetwork
 from testbed.simulated.impairments import (
     UNIMPAIRED,
@@ -108,7 +108,7 @@ class _Way:
 
     __slots__ = (
         "_arrivals", "_connection", "_counters", "_datagram_flow", "_delay", "_loss", "_luck",
-        "_now", "_owner", "_since", "_waiting", "busy", "datagrams", "peer", "receiver",
+        "_now", "_now_datagram", "_owner", "_since", "_waiting", "busy", "datagrams", "peer", "receiver",
     )  # fmt: skip
 
     def __init__(self, owner: SimulatedTransport, peer: str, route: Route, connection: Connection):
@@ -124,11 +124,18 @@ class _Way:
         self._counters = owner.sent.setdefault(peer, LinkCounters())
         self._waiting: list[tuple[int, int, int, Message]] = []  # priority, number, bytes, message
         self._now: tuple[int, Message] | None = None  # what is on its way into the network
+        self._now_datagram = False
         self._since = 0.0
 
     def push(self, priority: int, number: int, message: Message) -> None:
         """Queues a message."""
         heapq.heappush(self._waiting, (priority, number, wire_bytes(message), message))
+
+    @property
+    def waiting(self) -> int:
+        """Messages that have not left, the one that is on its way among them."""
+        leaves = self.busy and self._now is not None and not self._now_datagram
+        return len(self._waiting) + leaves
 
     def go_on(self) -> None:
         """Sends the message that comes first, if any may be sent now; a datagram if none waits."""
@@ -138,13 +145,13 @@ class _Way:
         self._since = self._owner.loop._now
         if self._waiting:
             _, _, nbytes, message = heapq.heappop(self._waiting)
-            self._now = nbytes, message
+            self._now, self._now_datagram = (nbytes, message), False
             self._connection.send(nbytes, self._left, urgent=message.kind is Kind.CONTROL)
         else:
             datagram = self.datagrams.take()
             assert datagram is not None
             nbytes = wire_bytes(datagram)
-            self._now = nbytes, datagram
+            self._now, self._now_datagram = (nbytes, datagram), True
             self._owner.network.fluid.start(self._datagram_flow, nbytes, self._datagram_left)
 
     def drop(self) -> None:
@@ -164,11 +171,12 @@ class _Way:
     def _left(self, *, arrives: bool = True) -> None:
         assert self._now is not None
         nbytes, message = self._now
+        self._now = None
         owner = self._owner
         now = owner.loop._now
         self._counters.add(message.kind, nbytes, now - self._since)
-        if owner.observer is not None:
-            owner.observer(self.peer, message, self._since, now)
+        for observer in owner.observers:
+            observer(self.peer, message, self._since, now)
         if arrives:
             arrival = now + self._delay
             if self._arrivals is not None:
@@ -195,7 +203,7 @@ class SimulatedTransport:
         self.name, self.network, self.loop = name, network, network.loop
         self.sent: dict[str, LinkCounters] = defaultdict(LinkCounters)
         self.received: dict[str, LinkCounters] = {}
-        self.observer: Callable[[str, Message, float, float], None] | None = None
+        self.observers: list[Observer] = []
         self.known: dict[str, SimulatedTransport] = {}
         self.frozen = False
         self._ways: dict[str, _Way] = {}
@@ -227,6 +235,11 @@ class SimulatedTransport:
         self._number += 1
         if not way.busy:
             way.go_on()
+
+    def waiting(self, peer: str) -> int:
+        """How many messages for a peer have not left, or not all of them."""
+        way = self._ways.get(peer)
+        return 0 if way is None else way.waiting
 
     def send_datagram(self, peer: str, message: Message) -> None:
         """Queues a message that leaves when no other waits for the peer, and may get lost."""

@@ -94,8 +94,8 @@ async def test_two_peers_share_the_port(net: Net) -> None:
 async def test_the_observer_sees_every_message_leave(net: Net) -> None:
     await warm(net)
     seen: list[tuple[str, int, float, float]] = []
-    net.a.observer = lambda peer, message, start, end: seen.append(
-        (peer, message.chunk, start, end)
+    net.a.observers.append(
+        lambda peer, message, start, end: seen.append((peer, message.chunk, start, end))
     )
     start = net.loop.time()
     net.a.send("b", sized(100_000, chunk=1))

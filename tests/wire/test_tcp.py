@@ -130,8 +130,8 @@ def test_the_observer_sees_each_message_leave() -> None:
     async def scenario() -> None:
         a, b = node("a", names("a", "b")), node("b", names("a", "b"))
         seen: list[tuple[str, int, float, float]] = []
-        a.observer = lambda peer, message, start, end: seen.append(
-            (peer, message.chunk, start, end)
+        a.observers.append(
+            lambda peer, message, start, end: seen.append((peer, message.chunk, start, end))
         )
         start = asyncio.get_running_loop().time()
         async with started(a, b):

@@ -349,7 +349,7 @@ async def test_messages_leave_before_datagrams_that_wait(network: Network) -> No
         if len(left) == 3:
             all_left.set_result(None)
 
-    nodes["a"].observer = observe  # type: ignore[attr-defined]
+    nodes["a"].observers.append(observe)
     big = np.zeros(32 * FRAGMENT_BYTES, np.uint8)
     nodes["a"].send("b", Message(Kind.OFFER, chunk=0, payload=big))
     nodes["a"].send_datagram("b", datagram(0))
@@ -393,3 +393,78 @@ async def test_close_does_not_wait_for_datagrams(network: Network) -> None:
     await nodes["a"].close()
     assert nodes["a"].sent["b"].messages[Kind.LATE] == 0
     assert (await message_from(nodes["b"], "a")).kind is Kind.OFFER
+
+
+# ---- what waits, and what has left
+
+
+@on_every_transport
+async def test_what_has_left_waits_no_more_and_every_observer_hears_of_it(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    a = nodes["a"]
+    assert a.waiting("b") == 0
+    heard: list[tuple[str, int]] = []
+    counts: list[int] = []
+    all_left = asyncio.get_running_loop().create_future()
+
+    def first(peer: str, message: Message, start: float, end: float) -> None:
+        heard.append((peer, message.chunk))
+        counts.append(a.waiting("b"))
+
+    def second(peer: str, message: Message, start: float, end: float) -> None:
+        heard.append((peer, message.chunk))
+        if message.chunk == 3:
+            all_left.set_result(None)
+
+    a.observers += [first, second]
+    big = np.zeros(32 * FRAGMENT_BYTES, np.uint8)
+    for chunk in range(4):
+        a.send("b", Message(Kind.OFFER, chunk=chunk, payload=big))
+    assert a.waiting("b") == 4
+    with pytest.raises(FrameError):
+        a.send("b", Message(Kind.OFFER, body={"x": object()}))
+    assert a.waiting("b") == 4
+    await all_left
+    assert heard == [("b", chunk) for chunk in range(4) for _ in range(2)]
+    assert counts[-1] == a.waiting("b") == 0
+    assert all(count <= 3 - chunk for chunk, count in enumerate(counts))
+
+
+@on_every_transport
+async def test_an_observer_may_send_what_comes_next(network: Network) -> None:
+    nodes = await network.make(["a", "b", "c"])
+    a = nodes["a"]
+
+    def more(peer: str, message: Message, start: float, end: float) -> None:
+        if message.chunk < 5:
+            following = Message(Kind.OFFER, chunk=message.chunk + 1)
+            a.send("c" if peer == "b" else "b", following)
+
+    a.observers.append(more)
+    a.send("b", Message(Kind.OFFER, chunk=0))
+    assert [(await message_from(nodes["b"], "a")).chunk for _ in range(3)] == [0, 2, 4]
+    assert [(await message_from(nodes["c"], "a")).chunk for _ in range(3)] == [1, 3, 5]
+
+
+@on_every_transport
+async def test_datagrams_do_not_count_as_waiting_messages(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    for _ in range(3):
+        nodes["a"].send_datagram("b", datagram(0))
+    assert nodes["a"].waiting("b") == 0
+    for _ in range(3):
+        await message_from(nodes["b"], "a")
+    assert nodes["a"].waiting("b") == 0
+
+
+@on_every_transport
+async def test_nothing_waits_for_a_peer_that_is_gone(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    nodes["a"].send("b", Message(Kind.CONTROL))
+    await message_from(nodes["b"], "a")
+    big = np.zeros(32 * FRAGMENT_BYTES, np.uint8)
+    for chunk in range(20):
+        nodes["a"].send("b", Message(Kind.OFFER, chunk=chunk, payload=big))
+    await network.kill("b")
+    assert isinstance(await nodes["a"].receive(), Lost)
+    assert nodes["a"].waiting("b") == 0
