@@ -89,6 +89,9 @@ def _check_servers(config: RunConfig, depth: int, servers: int) -> None:
             f"sync=fsa with it, or compression=fp16 with sync={config.sync.name}"
         )
         raise ConfigError("compression.name", config.compression.name, fix)
+    if config.overlay.auxiliary != "none":
+        fix = f"sync={config.sync.name} has no trees whose chunks could take another way; use none"
+        raise ConfigError("overlay.auxiliary", config.overlay.auxiliary, fix)
     if depth > 1:
         fix = f"sync={config.sync.name} has global servers; use overlay=star or overlay=multigps"
         raise ConfigError("overlay.name", config.overlay.name, fix)

@@ -21,6 +21,7 @@ from geojax.hips.links import DirectLink, LanDownlink, LanUplink
 from geojax.hips.local_server import LocalServer
 from geojax.hips.machine import Machine
 from geojax.hips.member import Membership
+from geojax.hips.outlet import Outlet
 from geojax.hips.places import SCHEDULER, WAN_GROUP
 from geojax.hips.scheduler import Scheduler
 from geojax.hips.server_exchange import ServerExchange
@@ -30,6 +31,7 @@ from geojax.hips.snapshots import Snapshots
 from geojax.hips.waits import first_failure
 from geojax.hips.worker import Worker, WorkerNode
 from geojax.models.registry import SYNTHETIC
+from geojax.overlay.auxiliary import as_lists, path_tables
 from geojax.overlay.policy import Policy
 from geojax.overlay.registry import build_overlay
 from geojax.overlay.star import star
@@ -83,9 +85,18 @@ def _scheduler(
     def plan_wan(members: Sequence[str], sizes: Sequence[int], version: int) -> Policy:
         return overlay.plan(setup.view, members, sizes, version)
 
+    def plan_routes(policy: Policy) -> dict[str, list]:
+        options = setup.config.overlay
+        tables = path_tables(
+            setup.view, policy, kind=options.auxiliary, elements=options.chunk_elements,
+            seed=setup.config.seed,
+        )  # fmt: skip
+        return as_lists(tables, places.servers)
+
     return Scheduler(
         setup.config, places, transport=transport, machine=machine, recorder=recorder,
         plan_wan=plan_wan, plan_lan=plan_lan, clock=clock, resume=setup.resume,
+        plan_routes=plan_routes if setup.config.overlay.auxiliary != "none" else None,
         lan_rounds=build_sync(setup.config.sync).lan_rounds,
         independent=_holds_parameters(setup.config), enough=lambda: setup.enough,
     )  # fmt: skip
@@ -164,7 +175,8 @@ def _server_node(
     config = setup.config
     plan = Agreement.of(config)
     per, held = plan.algorithm.lan_rounds, setup.resume.round
-    wan = _wan_engine(name, setup, plan, transport, machine, recorder)
+    outlet = _outlet(name, setup, plan, transport, recorder)
+    wan = _wan_engine(name, setup, plan, outlet or transport, machine, recorder)
     engines: dict[int, Any] = {WAN_GROUP: wan}
     link: DirectLink | LanDownlink
     worker = None
@@ -185,7 +197,7 @@ def _server_node(
         worker = _worker(name, setup, plan, machine, clock, recorder)
     member = Membership(
         name, transport=transport, engines=engines, timeouts=config.timeouts, recorder=recorder,
-        lan_rounds=per,
+        lan_rounds=per, outlet=outlet,
     )  # fmt: skip
     checkpoints, kept = _checkpoints(name, setup, transport, machine, recorder)
     snapshots = _snapshots(name, setup, wan, machine, clock, recorder)
@@ -233,8 +245,21 @@ def _holds_parameters(config: RunConfig) -> bool:
     return build_sync(config.sync).admission.exchange == "server"
 
 
+def _outlet(
+    name: str, setup: Setup, plan: Agreement, transport: Transport, recorder: Recorder
+) -> Outlet | None:
+    """Between a center's exchange over the WAN and its transport, where it has several ways."""
+    options = setup.config.overlay
+    if options.auxiliary == "none":
+        return None
+    return Outlet(
+        name, transport, setup.places.servers, primary_busy=options.primary_busy,
+        auxiliary_queue=options.auxiliary_queue, priorities=plan.priorities, recorder=recorder,
+    )  # fmt: skip
+
+
 def _wan_engine(
-    name: str, setup: Setup, plan: Agreement, transport: Transport, machine: Machine,
+    name: str, setup: Setup, plan: Agreement, transport: Transport | Outlet, machine: Machine,
     recorder: Recorder, **options: Any,
 ) -> TreeExchange | ServerExchange:  # fmt: skip
     """A node's part in the exchange over the WAN, of the kind that the algorithm needs."""
@@ -294,7 +319,7 @@ def _checkpoints(
 
 
 def _engine(
-    name: str, group: int, plan: Agreement, transport: Transport, machine: Machine,
+    name: str, group: int, plan: Agreement, transport: Transport | Outlet, machine: Machine,
     recorder: Recorder, **options: Any,
 ) -> TreeExchange:  # fmt: skip
     sizes = [stop - start for start, stop in plan.ranges]

@@ -33,6 +33,7 @@ from geojax.compression.codec import Codec, Parted
 from geojax.errors import GeojaxError
 from geojax.hips.late_parts import RELIABLE, LateParts, own_parts
 from geojax.hips.machine import Machine
+from geojax.hips.outlet import Outlet
 from geojax.hips.refusals import is_refused
 from geojax.overlay.placement import place
 from geojax.overlay.policy import Policy, Tree
@@ -131,7 +132,7 @@ class TreeExchange:
       me: this member's name.
       group: index of the group (see :class:`geojax.wire.message.Message`).
       sizes: elements of each chunk.
-      transport: moves the chunks.
+      transport: moves the chunks, or the outlet in front of it.
       codec: sums payloads.
       machine: charges the sums.
       recorder: takes the events.
@@ -152,7 +153,7 @@ class TreeExchange:
         group: int,
         *,
         sizes: Sequence[int],
-        transport: Transport,
+        transport: Transport | Outlet,
         codec: Codec,
         machine: Machine,
         recorder: Recorder,

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 from geojax.config import TimeoutsConfig
 from geojax.errors import Expelled, GeojaxError, SchedulerLost, WaitTimeout
 from geojax.hips.exchange import TreeExchange
+from geojax.hips.outlet import Outlet
 from geojax.hips.places import SCHEDULER, WAN_GROUP
 from geojax.hips.scheduler import CONTROL_PRIORITY
 from geojax.hips.server_exchange import ServerExchange
+from geojax.hips.source_routes import table_of
 from geojax.hips.waits import wait_for
 from geojax.overlay.cutting import packed, unpacked
 from geojax.overlay.policy import Policy
@@ -55,6 +57,7 @@ class Membership:
       timeouts: bounds on all waits.
       recorder: takes the events.
       lan_rounds: exchanges within a center in one round.
+      outlet: through which the WAN's exchange sends, where the run has auxiliary routes.
 
     Attributes:
       failed: gets ``SchedulerLost`` when the scheduler has been silent for too long.
@@ -72,8 +75,9 @@ class Membership:
         timeouts: TimeoutsConfig,
         recorder: Recorder,
         lan_rounds: int = 1,
+        outlet: Outlet | None = None,
     ):
-        self.me, self._lan_rounds = me, lan_rounds
+        self.me, self._lan_rounds, self._outlet = me, lan_rounds, outlet
         self._transport, self._engines = transport, engines
         self._timeouts, self._recorder = timeouts, recorder
         self._loop = asyncio.get_running_loop()
@@ -178,19 +182,29 @@ class Membership:
                 if not self.returned.done():
                     self.returned.set_result(item.message)
             else:
-                engine = self._engines.get(item.message.group)
-                if engine is None:
-                    log.warning("refused a chunk of group %d", item.message.group)
-                else:
-                    engine.handle(item.peer, item.message)
+                self._on_chunk(item.peer, item.message)
 
     # ---- what comes in
+
+    def _on_chunk(self, peer: str, message: Message) -> None:
+        if self._outlet is not None:
+            taken = self._outlet.take(peer, message)
+            if taken is None:
+                return
+            peer, message = taken
+        engine = self._engines.get(message.group)
+        if engine is None:
+            log.warning("refused a chunk of group %d", message.group)
+        else:
+            engine.handle(peer, message)
 
     def _on_lost(self, item: Lost) -> None:
         if item.peer == SCHEDULER:
             if not self._end.done():
                 raise SchedulerLost(f"{self.me}: the scheduler is gone: {item.reason}")
             return
+        if self._outlet is not None:
+            self._outlet.lose(item.peer)
         self._recorder.event("lost", peer=item.peer)
         self._say("lost", peer=item.peer, reason=item.reason)
 
@@ -201,6 +215,7 @@ class Membership:
             "beat": self._on_beat,
             "prepare": self._on_prepare,
             "resume": self._on_resume,
+            "routes": lambda _: self._on_routes(item.message),
             "end": lambda _: self._end.done() or self._end.set_result(None),
             "expelled": self._on_expelled,
         }
@@ -241,6 +256,8 @@ class Membership:
         epoch = int(body["epoch"])
         for engine in self._engines.values():
             engine.freeze(epoch)
+        if self._outlet is not None:
+            self._outlet.change(epoch)
         held = {str(group): engine.held for group, engine in self._engines.items()}
         dead = ", ".join(body["dead"])
         log.warning("%s: membership epoch %d begins%s", self.me, epoch, dead and f"; dead: {dead}")
@@ -260,6 +277,11 @@ class Membership:
                 )
         if body["state_to"]:
             self.on_state_wanted(body["state_to"], int(body["held"][str(WAN_GROUP)]))
+
+    def _on_routes(self, message: Message) -> None:
+        if self._outlet is None:
+            raise GeojaxError(f"{self.me} has no use for auxiliary routes")
+        self._outlet.route_by(table_of(message, self._outlet.names))
 
     def _on_expelled(self, body: Mapping[str, Any]) -> None:
         raise Expelled(f"{self.me} was expelled from the run: {body['reason']}")

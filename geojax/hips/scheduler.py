@@ -15,6 +15,7 @@ prepare        scheduler → members    stop: the membership changes to this epo
 report         member → scheduler     the last round that I hold in each of my groups
 resume         scheduler → members    go on: policies, last round held by anybody, who sends it
 start          scheduler → returned   the same, for members that come back after they were dead
+routes         scheduler → members    where the run has auxiliary routes: yours, as payload
 done           member → scheduler     I hold the last granted round (never of a global server)
 end            scheduler → members    everybody is done
 expelled       scheduler → member     the run goes on without you
@@ -43,6 +44,7 @@ from geojax.hips.grants import AHEAD, Grants
 from geojax.hips.initial import senders
 from geojax.hips.machine import Machine
 from geojax.hips.places import WAN_GROUP, Places
+from geojax.hips.source_routes import table_message
 from geojax.hips.waits import wait_for
 from geojax.overlay.cutting import packed, unpacked
 from geojax.overlay.keep_roots import keep_roots
@@ -55,6 +57,7 @@ from geojax.wire.transport import Lost, Received, Transport
 
 log = logging.getLogger("geojax.scheduler")
 Planner = Callable[[Sequence[str], Sequence[int], int], Policy]
+RoutesPlanner = Callable[[Policy], Mapping[str, Any]]  # path tables by member
 CONTROL_PRIORITY = -1  # before every chunk
 _AHEAD_OF_TARGET = 2  # where the run ends once it has reached its target
 _AHEAD_ALONE = 8  # rounds granted ahead to one center while time limits the run
@@ -73,6 +76,8 @@ class Scheduler:
       recorder: takes the events.
       plan_wan: plans the policy of the WAN group from (members, chunk sizes, version).
       plan_lan: the same for a center's group.
+      plan_routes: plans the path tables (:func:`geojax.overlay.auxiliary.as_lists`) for a policy
+        of the WAN group; None: the run has no auxiliary routes.
       clock: experiment time.
       resume: where the run goes on, if it continues a broken one.
       lan_rounds: exchanges within a center in one round.
@@ -90,6 +95,7 @@ class Scheduler:
         recorder: Recorder,
         plan_wan: Planner,
         plan_lan: Planner,
+        plan_routes: RoutesPlanner | None = None,
         clock: Clock,
         resume: ResumePoint = START,
         lan_rounds: int = 1,
@@ -99,6 +105,7 @@ class Scheduler:
         self._config, self._places, self._transport = config, places, transport
         self._machine, self._recorder = machine, recorder
         self._plan_wan, self._plan_lan, self._clock = plan_wan, plan_lan, clock
+        self._plan_routes = plan_routes
         self._loop = asyncio.get_running_loop()
         self._alive: tuple[str, ...] = places.members
         self._elements: dict[str, int] = {}
@@ -179,6 +186,7 @@ class Scheduler:
                 "a synchronous run can mend that, at its start"
             )
         self._clock.start_at(now + _LEAD_S, self._resume_time)
+        self._tell_routes()
         for name in self._alive:
             self._heard[name] = now
             self._say(
@@ -448,6 +456,7 @@ class Scheduler:
                     f"{', '.join(holders)} no longer have it whole"
                 )
             source[group] = (able or holders or [""])[0]
+        self._tell_routes()
         for name in self._alive:
             mine = self._policies_of(name)
             fields = {
@@ -555,6 +564,12 @@ class Scheduler:
             carried = zip(policy.trees, loads(policy, *self._cut), strict=True)
             elements = {tree.root: count for tree, count in carried}
             self._recorder.event("loads", at=at, elements=elements)
+
+    def _tell_routes(self) -> None:
+        """Sends every center its path table; tables need not change at the same time."""
+        if self._plan_routes is not None:
+            for name, lists in self._plan_routes(self._policies[WAN_GROUP]).items():
+                self._transport.send(name, table_message(self.epoch, lists), CONTROL_PRIORITY)
 
     def _say(self, name: str, kind: str, **fields: Any) -> None:
         message = Message(Kind.CONTROL, epoch=self.epoch, body={"type": kind, **fields})

@@ -71,11 +71,14 @@ def levels(before: np.ndarray, length: np.ndarray) -> list[int]:
     return found
 
 
-def disjoint_paths(seconds: np.ndarray, source: int, target: int) -> list[tuple[int, ...]]:
+def disjoint_paths(
+    seconds: np.ndarray, source: int, target: int, *, most: int | None = None
+) -> list[tuple[int, ...]]:
     """Paths from one node to another that share no interior node, the fastest one first.
 
     Each is the fastest of those that keep clear of the earlier ones' interior nodes, and differs
-    from them; the first is the node's own path in the target's :func:`tree_to`.
+    from them; the first is the node's own path in the target's :func:`tree_to`. The search ends
+    after ``most`` of them.
 
     >>> links = {(0, 1): 5.0, (0, 2): 1.0, (2, 1): 1.0, (2, 3): 1.0, (3, 1): 1.0}
     >>> seconds = np.full((4, 4), np.inf)
@@ -86,7 +89,7 @@ def disjoint_paths(seconds: np.ndarray, source: int, target: int) -> list[tuple[
     """
     free = seconds.copy()
     found: list[tuple[int, ...]] = []
-    while True:
+    while most is None or len(found) < most:
         links = np.nonzero(np.isfinite(free))
         reverse = csr_array((free[links], (links[1], links[0])), shape=free.shape)
         length = dijkstra(reverse, indices=target)
@@ -98,6 +101,7 @@ def disjoint_paths(seconds: np.ndarray, source: int, target: int) -> list[tuple[
             path.append(int(after[path[-1]]))
         found.append(tuple(path))
         _block(free, path)
+    return found
 
 
 def _block(free: np.ndarray, path: Sequence[int]) -> None:

@@ -13,7 +13,7 @@ from geojax.overlay.view import Edge, NetworkView
 
 ELEMENT_BITS = 32  # float32
 # A link that is out counts as one bit a second: the last resort, and nothing divides by zero.
-_OUTAGE_RATE = 1.0
+OUTAGE_RATE = 1.0
 
 
 @dataclass(frozen=True)
@@ -91,4 +91,4 @@ def _links(
 def _hop_rate(view: NetworkView, edge: Edge) -> float:
     source, target = edge
     caps = view.egress.get(source, np.inf), view.ingress.get(target, np.inf)
-    return max(_OUTAGE_RATE, min(view.rate[edge], *caps))
+    return max(OUTAGE_RATE, min(view.rate[edge], *caps))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError, nearest
+from geojax.overlay.auxiliary import check_auxiliary
 from geojax.overlay.base import Overlay
 from geojax.overlay.butterfly import butterfly
 from geojax.overlay.mlnet import mlnet
@@ -120,6 +121,7 @@ def build_overlay(
         )
         raise ConfigError("overlay.name", config.name, fix)
     server_count(config)
+    check_auxiliary(config)
     if config.root is not None and config.root not in (*centers, *sites):
         fix = f"no such center; {nearest(config.root, (*centers, *sites))}"
         raise ConfigError("overlay.root", config.root, fix)

@@ -1,0 +1,85 @@
+"""Source routes: chunks that say themselves along which members they travel, and path tables.
+
+A chunk on an auxiliary route carries the whole route in its body, ``{"route": [indices]}`` into the
+list of all centers of the run, from who sent it to whom it is for. It never changes on the way, so
+a new path table redirects nothing that has left, and no chunk can go round in circles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import msgpack
+import numpy as np
+
+from geojax.overlay.auxiliary import PathTable, Route, from_lists
+from geojax.wire.message import Kind, Message
+
+ROUTED = (Kind.OFFER, Kind.RESULT)  # what may take an auxiliary route
+_LEAST = 3  # members of a route; one without a relay is the primary way
+
+
+class Hop(NamedTuple):
+    """Where a routed message is: who made it, and who gets it next (None: it is for us)."""
+
+    origin: str
+    onward: str | None
+
+
+def routed(message: Message, route: Route, names: Sequence[str]) -> Message:
+    """The message with its route, which starts at its sender."""
+    hops = [names.index(name) for name in route]
+    return replace(message, body={**(message.body or {}), "route": hops})
+
+
+def is_routed(message: Message) -> bool:
+    """Whether a message has a route; whether that is well-formed is left to :func:`hop_at`."""
+    return message.body is not None and "route" in message.body
+
+
+def hop_at(me: str, peer: str, message: Message, names: Sequence[str]) -> Hop | str:
+    """Where on its route a message is that came from ``peer``, or what is wrong with the route.
+
+    >>> message = Message(Kind.OFFER, body={"route": [0, 2, 1]})
+    >>> hop_at("c", "a", message, ["a", "b", "c"])
+    Hop(origin='a', onward='b')
+    >>> hop_at("b", "c", message, ["a", "b", "c"])
+    Hop(origin='a', onward=None)
+    >>> hop_at("b", "a", message, ["a", "b", "c"])
+    'came from a instead of c'
+    """
+    if message.kind not in ROUTED:
+        return f"a message of kind {message.kind.name} has no route"
+    hops: Any = (message.body or {}).get("route")
+    if not isinstance(hops, list) or len(hops) < _LEAST:
+        return f"expected at least {_LEAST} members, came {hops!r:.100}"
+    if not all(type(hop) is int and 0 <= hop < len(names) for hop in hops):
+        return f"expected indices of {len(names)} centers, came {hops!r:.100}"
+    if len(set(hops)) < len(hops):
+        return f"goes in circles: {hops!r:.100}"
+    route = [names[hop] for hop in hops]
+    if me not in route[1:]:
+        return f"does not lead here: {', '.join(route)}"
+    at = route.index(me)
+    if route[at - 1] != peer:
+        return f"came from {peer} instead of {route[at - 1]}"
+    return Hop(route[0], route[at + 1] if at + 1 < len(route) else None)
+
+
+def table_message(epoch: int, lists: Any) -> Message:
+    """A member's path table as a control message; a large one, so it is the payload.
+
+    Args:
+      epoch: the scheduler's.
+      lists: the member's entry of :func:`geojax.overlay.auxiliary.as_lists`.
+    """
+    packed = np.frombuffer(msgpack.packb(lists) or b"", np.uint8)
+    return Message(Kind.CONTROL, epoch=epoch, body={"type": "routes"}, payload=packed)
+
+
+def table_of(message: Message, names: Sequence[str]) -> PathTable:
+    """The inverse of :func:`table_message`."""
+    assert isinstance(message.payload, np.ndarray)
+    return from_lists(msgpack.unpackb(message.payload.tobytes()), names)

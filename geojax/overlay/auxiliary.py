@@ -1,0 +1,190 @@
+"""Path tables: the ways besides its own link for a chunk to a neighbour in a tree.
+
+NetStorm's auxiliary routes, for the trees of any overlay. The *primary* way of a chunk to a parent
+or child is the network's own route there. The auxiliary routes lead to the same neighbour over
+other members, which relay chunks without looking into them; no two of a pair's ways share a member
+in between.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+
+from geojax.config import OverlayConfig
+from geojax.errors import ConfigError, nearest
+from geojax.overlay.fastest_paths import disjoint_paths
+from geojax.overlay.logical import OUTAGE_RATE, neighbour_links
+from geojax.overlay.netstorm import CHUNK_ELEMENTS
+from geojax.overlay.policy import Policy
+from geojax.overlay.routes import routes
+from geojax.overlay.view import NetworkView
+
+KINDS = ("none", "fastest", "random")
+MOST_ROUTES = 8  # of one pair: a full mesh has as many as members, and planning takes time
+
+Route = tuple[str, ...]
+PathTable = dict[str, tuple[Route, ...]]  # neighbour: routes to it, the fastest first
+
+
+def check_auxiliary(config: OverlayConfig) -> None:
+    """Refuses wrong values of the keys of auxiliary transmission.
+
+    Raises:
+      ConfigError: names the key, the value and the fix.
+    """
+    if config.auxiliary not in KINDS:
+        raise ConfigError("overlay.auxiliary", config.auxiliary, nearest(config.auxiliary, KINDS))
+    for key, least in (("primary_busy", 0), ("auxiliary_queue", 1)):
+        value = getattr(config, key)
+        if not isinstance(value, int) or value < least:
+            fix = f"write how many chunks wait, a whole number of at least {least}"
+            raise ConfigError(f"overlay.{key}", value, fix)
+
+
+def path_tables(
+    view: NetworkView,
+    policy: Policy,
+    *,
+    kind: str = "fastest",
+    elements: int = CHUNK_ELEMENTS,
+    seed: int = 0,
+) -> dict[str, PathTable]:
+    """Plans the auxiliary routes of every member for the chunks that a policy has it send.
+
+    A member sends sums to its parents and results to its receivers. For each such neighbour, the
+    primary way's members in between are out (or the link, if there are none); then routes are taken
+    greedily, the fastest of those left first, until there are no more or there are
+    ``MOST_ROUTES``. So the ways of a pair are :func:`geojax.overlay.netstorm.auxiliary_routes`
+    wherever the primary way is the fastest. In the release the first path of its table is the
+    primary one both ways; here it is the tree's own link, and where a path of several links is
+    faster than that (rates differ by direction), that path is the first auxiliary route.
+    ``random``, the release's ``ENABLE_RANDOM``: each route is one that a depth-first search with
+    neighbours in random order finds first; then they are sorted by time.
+
+    Links that are believed to be out are never used, and a root that is no center of the view (a
+    global server on a site of its own) has no auxiliary routes.
+
+    Args:
+      view: the WAN as it is believed to be.
+      policy: its members relay.
+      kind: ``fastest`` or ``random``.
+      elements: of a chunk.
+      seed: of random routes; equal seeds give equal routes.
+
+    Returns:
+      For every member the routes (its own name first, the neighbour's last) by neighbour; a
+      neighbour without any has no entry.
+
+    >>> from geojax.overlay.policy import Tree
+    >>> links = dict.fromkeys([("a", "b"), ("b", "a"), ("b", "c"), ("c", "b")], 8e6)
+    >>> links |= {("a", "c"): 1e6, ("c", "a"): 1e6}
+    >>> policy = Policy(0, ("a", "b", "c"), (Tree("a", {"b": "a", "c": "b"}),))
+    >>> tables = path_tables(NetworkView(("a", "b", "c"), links, {}), policy)
+    >>> tables["b"]
+    {'a': (('b', 'c', 'a'),), 'c': (('b', 'a', 'c'),)}
+    """
+    names = policy.members
+    index = {name: at for at, name in enumerate(names)}
+    links = neighbour_links(view, names)
+    seconds = links.seconds(elements)
+    seconds[links.rate <= OUTAGE_RATE] = np.inf
+    ways = routes(view)
+    tables: dict[str, PathTable] = {name: {} for name in names}
+    for source, target in _pairs(policy):
+        if source not in index or target not in index:
+            continue
+        primary = [index[name] for name in ways[source, target] if name in index]
+        search = {"fastest": _fastest, "random": partial(_random, seed=f"{seed}/{source}>{target}")}
+        found = search[kind](seconds, primary)
+        if found:
+            tables[source][target] = tuple(tuple(names[at] for at in path) for path in found)
+    return tables
+
+
+def _pairs(policy: Policy) -> list[tuple[str, str]]:
+    """Who sends chunks to whom, each pair once: sums go up, results down."""
+    pairs: dict[tuple[str, str], None] = {}
+    for tree in policy.trees:
+        pairs.update(((child, parent), None) for child, parent in tree.parent.items())
+        pairs.update(((source, child), None) for child, source in tree.source.items())
+    return list(pairs)
+
+
+def _fastest(seconds: np.ndarray, primary: Sequence[int]) -> list[tuple[int, ...]]:
+    free = _without(seconds, primary)
+    return disjoint_paths(free, primary[0], primary[-1], most=MOST_ROUTES)
+
+
+def _random(seconds: np.ndarray, primary: Sequence[int], *, seed: str) -> list[tuple[int, ...]]:
+    rng = random.Random(seed)
+    free = _without(seconds, primary)
+    found: list[tuple[int, ...]] = []
+    while len(found) < MOST_ROUTES:
+        path = _search(free, primary[0], primary[-1], rng)
+        if path is None:
+            break
+        found.append(path)
+        free = _without(free, path)
+    return sorted(found, key=lambda path: (sum(seconds[hop] for hop in pairwise(path)), path))
+
+
+def _search(
+    free: np.ndarray, source: int, target: int, rng: random.Random
+) -> tuple[int, ...] | None:
+    """A simple path by depth-first search, neighbours in random order; None: there is none."""
+    before = {source: source}
+    waiting = [(source, source)]
+    reached = {source}
+    while waiting:
+        node, came_from = waiting.pop()
+        if node in reached and node != source:
+            continue
+        reached.add(node)
+        before[node] = came_from
+        if node == target:
+            path = [target]
+            while path[-1] != source:
+                path.append(before[path[-1]])
+            return tuple(reversed(path))
+        onward = [int(other) for other in np.flatnonzero(np.isfinite(free[node]))]
+        rng.shuffle(onward)
+        waiting += [(other, node) for other in onward if other not in reached]
+    return None
+
+
+def _without(seconds: np.ndarray, path: Sequence[int]) -> np.ndarray:
+    """The links without a path's interior nodes, or without its link if it has none."""
+    free = seconds.copy()
+    interior = list(path[1:-1])
+    free[interior, :] = free[:, interior] = np.inf
+    if not interior:
+        free[path[0], path[-1]] = np.inf
+    return free
+
+
+def as_lists(tables: Mapping[str, PathTable], names: Sequence[str]) -> dict[str, list]:
+    """Path tables in few bytes: routes as indices into ``names``, a list of routes per neighbour.
+
+    >>> as_lists({"a": {"c": (("a", "b", "c"),)}}, ["a", "b", "c"])
+    {'a': [[[0, 1, 2]]]}
+    """
+    index = {name: at for at, name in enumerate(names)}
+    return {
+        node: [[[index[name] for name in route] for route in found] for found in table.values()]
+        for node, table in tables.items()
+    }
+
+
+def from_lists(lists: Sequence[Sequence[Sequence[int]]], names: Sequence[str]) -> PathTable:
+    """The inverse of :func:`as_lists` for one node.
+
+    >>> from_lists([[[0, 1, 2]]], ["a", "b", "c"])
+    {'c': (('a', 'b', 'c'),)}
+    """
+    tables = (tuple(tuple(names[at] for at in route) for route in found) for found in lists)
+    return {found[0][-1]: found for found in tables}
