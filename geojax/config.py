@@ -151,7 +151,7 @@ class OverlayConfig:
     hysteresis: float = 0.1  # change only to a plan that is estimated to save this share of time
     probe_after: int = 5  # measured: rounds without a sample until a link is probed; 0: never
     probe_share: float = 0.01  # measured: most bytes that probes may be, as a share of all
-    auxiliary: str = "none"  # routes beside a tree's links: "none", "fastest" or "random"
+    auxiliary: str = "none"  # ways beside a tree's links: "none", "fastest", "paced" or "random"
     primary_busy: int = 2  # auxiliary: chunks waiting for a link, above which others are looked at
     auxiliary_queue: int = 1  # auxiliary: chunks waiting for a route, from which on it is full
 

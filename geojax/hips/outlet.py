@@ -14,6 +14,9 @@ routes are chosen late. Up to ``primary_busy`` + 1 messages stay in the transpor
 the primary way never runs dry. Waiting messages are those that have not wholly left, the one that
 is leaving among them; in the release that one is not counted.
 
+On a route that is *paced* (``overlay.auxiliary=paced``, our own), nothing leaves before the chunk
+that left there last has had the time to cross the route's slowest link.
+
 Whatever shares a queue with chunks that wait here, waits here too: relayed chunks, late parts,
 aggregates. So messages leave by priority, as they do without an outlet. Messages to a peer without
 auxiliary routes pass straight on.
@@ -22,12 +25,15 @@ auxiliary routes pass straight on.
 from __future__ import annotations
 
 import logging
+from asyncio import get_running_loop
 from collections.abc import Sequence
 from heapq import heappop, heappush
+from math import inf
 
 from geojax.hips.source_routes import ROUTED, hop_at, is_routed, routed
 from geojax.overlay.auxiliary import PathTable, Route
 from geojax.telemetry.recorder import Recorder
+from geojax.wire.frame import wire_bytes
 from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Transport
 
@@ -84,6 +90,7 @@ class Outlet:
         self._gone: set[str] = set()
         self._queues: dict[str, _Queues] = {}  # of those for whom something waits
         self._came = 0
+        self._passed: dict[tuple[str, ...], float] = {}  # when the last chunk has, on a paced route
         transport.observers.append(self._on_left)
 
     # ---- for the exchange
@@ -154,6 +161,7 @@ class Outlet:
                     if held[2].epoch >= epoch or held[2].kind is Kind.LATE
                 ]  # fmt: skip
         self._gone.clear()
+        self._passed.clear()
         self.route_by({})
 
     def lose(self, peer: str) -> None:
@@ -168,7 +176,7 @@ class Outlet:
 
     # ---- the rule
 
-    def _on_left(self, peer: str, message: Message, since: float, end: float) -> None:
+    def _on_left(self, *_: object) -> None:
         if self._queues:
             self._ask()
 
@@ -193,9 +201,11 @@ class Outlet:
             self._recorder.add("auxiliary_chunks")
             self._recorder.chunk_event(
                 "auxiliary", round=message.round, chunk=message.chunk, kind=message.kind.name,
-                route=list(route),
+                route=list(route.hops),
             )  # fmt: skip
-            self._transport.send(route[1], routed(message, route, self.names), priority)
+            message = routed(message, route.hops, self.names)
+            self._pace(route, message)
+            self._transport.send(route.hops[1], message, priority)
         if not queues:
             del self._queues[peer]
         return True
@@ -203,10 +213,20 @@ class Outlet:
     def _free_route(self, peer: str) -> Route | None:
         """The fastest auxiliary route whose first hop has room."""
         for route in self._table[peer]:
-            first = route[1]
-            if first not in self._gone and self._transport.waiting(first) < self._full:
+            first = route.hops[1]
+            room = first not in self._gone and self._transport.waiting(first) < self._full
+            if room and self._has_passed(route):
                 return route
         return None
+
+    def _has_passed(self, route: Route) -> bool:
+        passed = self._passed.get(route.hops)
+        return passed is None or get_running_loop().time() >= passed
+
+    def _pace(self, route: Route, message: Message) -> None:
+        if route.rate < inf:
+            seconds = 8 * wire_bytes(message) / route.rate
+            self._passed[route.hops] = get_running_loop().time() + seconds
 
     def _hold(self, peer: str, message: Message, priority: int, *, free: bool) -> None:
         queues = self._queues.setdefault(peer, _Queues())

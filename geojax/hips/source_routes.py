@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 
-from geojax.overlay.auxiliary import PathTable, Route, from_lists
+from geojax.overlay.auxiliary import PathTable, from_lists
 from geojax.wire.message import Kind, Message
 
 ROUTED = (Kind.OFFER, Kind.RESULT)  # what may take an auxiliary route
@@ -28,10 +28,10 @@ class Hop(NamedTuple):
     onward: str | None
 
 
-def routed(message: Message, route: Route, names: Sequence[str]) -> Message:
+def routed(message: Message, hops: Sequence[str], names: Sequence[str]) -> Message:
     """The message with its route, which starts at its sender."""
-    hops = [names.index(name) for name in route]
-    return replace(message, body={**(message.body or {}), "route": hops})
+    route = [names.index(name) for name in hops]
+    return replace(message, body={**(message.body or {}), "route": route})
 
 
 def is_routed(message: Message) -> bool:
@@ -52,14 +52,14 @@ def hop_at(me: str, peer: str, message: Message, names: Sequence[str]) -> Hop | 
     """
     if message.kind not in ROUTED:
         return f"a message of kind {message.kind.name} has no route"
-    hops: Any = (message.body or {}).get("route")
+    hops = (message.body or {}).get("route")
     if not isinstance(hops, list) or len(hops) < _LEAST:
         return f"expected at least {_LEAST} members, came {hops!r:.100}"
     if not all(type(hop) is int and 0 <= hop < len(names) for hop in hops):
         return f"expected indices of {len(names)} centers, came {hops!r:.100}"
     if len(set(hops)) < len(hops):
         return f"goes in circles: {hops!r:.100}"
-    route = [names[hop] for hop in hops]
+    route = [str(names[hop]) for hop in hops]
     if me not in route[1:]:
         return f"does not lead here: {', '.join(route)}"
     at = route.index(me)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import pairwise
+from math import inf
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,10 +25,22 @@ from geojax.overlay.policy import Policy
 from geojax.overlay.routes import routes
 from geojax.overlay.view import NetworkView
 
-KINDS = ("none", "fastest", "random")
+KINDS = ("none", "fastest", "paced", "random")
 MOST_ROUTES = 8  # of one pair: a full mesh has as many as members, and planning takes time
 
-Route = tuple[str, ...]
+
+class Route(NamedTuple):
+    """One auxiliary route.
+
+    Attributes:
+      hops: members from the sender to its neighbour, both among them.
+      rate: of its slowest link, bit/s, beyond which the sender gives it nothing; inf: no matter.
+    """
+
+    hops: tuple[str, ...]
+    rate: float = inf
+
+
 PathTable = dict[str, tuple[Route, ...]]  # neighbour: routes to it, the fastest first
 
 
@@ -65,6 +78,9 @@ def path_tables(
     faster than that (rates differ by direction), that path is the first auxiliary route.
     ``random``, the release's ``ENABLE_RANDOM``: each route is one that a depth-first search with
     neighbours in random order finds first; then they are sorted by time.
+    ``paced``: the fastest ones, and nothing is sent on a route faster than its slowest link takes
+    it. That is our own: the release looks at the first hop's queue alone, and a route over a fast
+    link and a slow one piles its chunks up at the relay between them.
 
     Links that are believed to be out are never used, and a root that is no center of the view (a
     global server on a site of its own) has no auxiliary routes.
@@ -72,21 +88,20 @@ def path_tables(
     Args:
       view: the WAN as it is believed to be.
       policy: its members relay.
-      kind: ``fastest`` or ``random``.
+      kind: ``fastest``, ``paced`` or ``random``.
       elements: of a chunk.
       seed: of random routes; equal seeds give equal routes.
 
     Returns:
-      For every member the routes (its own name first, the neighbour's last) by neighbour; a
-      neighbour without any has no entry.
+      For every member the routes by neighbour; a neighbour without any has no entry.
 
     >>> from geojax.overlay.policy import Tree
     >>> links = dict.fromkeys([("a", "b"), ("b", "a"), ("b", "c"), ("c", "b")], 8e6)
     >>> links |= {("a", "c"): 1e6, ("c", "a"): 1e6}
     >>> policy = Policy(0, ("a", "b", "c"), (Tree("a", {"b": "a", "c": "b"}),))
     >>> tables = path_tables(NetworkView(("a", "b", "c"), links, {}), policy)
-    >>> tables["b"]
-    {'a': (('b', 'c', 'a'),), 'c': (('b', 'a', 'c'),)}
+    >>> tables["b"]["c"]
+    (Route(hops=('b', 'a', 'c'), rate=inf),)
     """
     names = policy.members
     index = {name: at for at, name in enumerate(names)}
@@ -99,10 +114,19 @@ def path_tables(
         if source not in index or target not in index:
             continue
         primary = [index[name] for name in ways[source, target] if name in index]
-        search = {"fastest": _fastest, "random": partial(_random, seed=f"{seed}/{source}>{target}")}
-        found = search[kind](seconds, primary)
+        if kind == "random":
+            found = _random(seconds, primary, seed=f"{seed}/{source}>{target}")
+        else:
+            found = _fastest(seconds, primary)
         if found:
-            tables[source][target] = tuple(tuple(names[at] for at in path) for path in found)
+            tables[source][target] = tuple(
+                Route(
+                    tuple(names[at] for at in path),
+                    min(float(links.rate[hop]) for hop in pairwise(path))
+                    if kind == "paced" else inf,
+                )
+                for path in found
+            )  # fmt: skip
     return tables
 
 
@@ -168,23 +192,29 @@ def _without(seconds: np.ndarray, path: Sequence[int]) -> np.ndarray:
 
 
 def as_lists(tables: Mapping[str, PathTable], names: Sequence[str]) -> dict[str, list]:
-    """Path tables in few bytes: routes as indices into ``names``, a list of routes per neighbour.
+    """Path tables in few bytes: hops as indices into ``names``, a list of routes per neighbour.
 
-    >>> as_lists({"a": {"c": (("a", "b", "c"),)}}, ["a", "b", "c"])
-    {'a': [[[0, 1, 2]]]}
+    >>> as_lists({"a": {"c": (Route(("a", "b", "c"), 8e6),)}}, ["a", "b", "c"])
+    {'a': [[[8000000.0, 0, 1, 2]]]}
     """
     index = {name: at for at, name in enumerate(names)}
     return {
-        node: [[[index[name] for name in route] for route in found] for found in table.values()]
+        node: [
+            [[route.rate, *(index[name] for name in route.hops)] for route in found]
+            for found in table.values()
+        ]
         for node, table in tables.items()
     }
 
 
-def from_lists(lists: Sequence[Sequence[Sequence[int]]], names: Sequence[str]) -> PathTable:
+def from_lists(lists: Sequence[Sequence[Sequence]], names: Sequence[str]) -> PathTable:
     """The inverse of :func:`as_lists` for one node.
 
-    >>> from_lists([[[0, 1, 2]]], ["a", "b", "c"])
-    {'c': (('a', 'b', 'c'),)}
+    >>> from_lists([[[8000000.0, 0, 1, 2]]], ["a", "b", "c"])
+    {'c': (Route(hops=('a', 'b', 'c'), rate=8000000.0),)}
     """
-    tables = (tuple(tuple(names[at] for at in route) for route in found) for found in lists)
-    return {found[0][-1]: found for found in tables}
+    tables = (
+        tuple(Route(tuple(str(names[at]) for at in hops), rate) for rate, *hops in found)
+        for found in lists
+    )
+    return {found[0].hops[-1]: found for found in tables}

@@ -56,9 +56,9 @@ class Transport(Protocol):
     Messages to one peer leave in order of priority (smaller first), and first-in first-out within
     a priority. ``sent`` and ``received`` hold the counters per peer; the bytes of a message are
     those of :func:`geojax.wire.frame.wire_bytes`. A received payload belongs to
-    the receiver, or is marked read-only. ``observers`` are called on the loop, in order, with (peer,
-    message, start, end) when a whole message has left, datagrams too; times are the loop's. What
-    they send then waits with the rest.
+    the receiver, or is marked read-only. ``observers`` are called on the loop, in order, with
+    (peer, message, start, end) when a whole message has left, datagrams too; times are the loop's.
+    They may send.
     """
 
     name: str

@@ -108,7 +108,8 @@ class _Way:
 
     __slots__ = (
         "_arrivals", "_connection", "_counters", "_datagram_flow", "_delay", "_loss", "_luck",
-        "_now", "_now_datagram", "_owner", "_since", "_waiting", "busy", "datagrams", "peer", "receiver",
+        "_now", "_now_datagram", "_owner", "_since", "_waiting", "busy", "datagrams", "peer",
+        "receiver",
     )  # fmt: skip
 
     def __init__(self, owner: SimulatedTransport, peer: str, route: Route, connection: Connection):
