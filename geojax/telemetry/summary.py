@@ -85,6 +85,9 @@ def summarize(
         **_traffic(reports, hops, data_kinds),
     }
     stale = [event["staleness"] for event in events if event["event"] == "applied"]
+    diverted = sum(r["totals"].get("auxiliary_chunks", 0) for r in reports.values())
+    if diverted:
+        summary["auxiliary_chunks"] = int(diverted)
     if syncs and not stale:  # centers at paces of their own have no sync time
         values = np.array(list(syncs.values()))
         summary["sync_s"] = {
