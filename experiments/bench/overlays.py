@@ -37,6 +37,9 @@ OTHERS = {
     "netstorm, 1 root": OverlayConfig("netstorm", roots=1),
     "netstorm, 3 roots": OverlayConfig("netstorm", roots=3),
     REFERENCE: OverlayConfig("netstorm"),
+    "netstorm, auxiliary": OverlayConfig("netstorm", auxiliary="fastest"),
+    "netstorm, auxiliary paced": OverlayConfig("netstorm", auxiliary="paced"),
+    "netstorm, auxiliary random": OverlayConfig("netstorm", auxiliary="random"),
     "packing": OverlayConfig("packing"),
 }
 _BY_RANK: Mapping[str, Callable[[Sequence[float]], float]] = {
@@ -79,11 +82,13 @@ def measure(options: argparse.Namespace, seed: int) -> dict[str, float]:
 
     centers = build_wan(load_preset(options.wan), RunConfig().lan, seed).center_names
     found = {}
-    for name in ROOTED:
+    wanted = options.rows or [*ROOTED, *OTHERS]
+    for name in filter(wanted.__contains__, ROOTED):
         times = [timed(OverlayConfig(name, root=center)) for center in centers]
         for rank, choose in _BY_RANK.items():
             found[f"{name}, {rank} root"] = choose(times)
-    return found | {name: timed(overlay) for name, overlay in OTHERS.items()}
+    others = {name: overlay for name, overlay in OTHERS.items() if name in {*wanted, REFERENCE}}
+    return found | {name: timed(overlay) for name, overlay in others.items()}
 
 
 def optimum(options: argparse.Namespace, seed: int) -> float:
@@ -111,6 +116,10 @@ def table(options: argparse.Namespace) -> Table:
             times[name] / least for times, least in zip(found, optima, strict=True)
         )
         laid.add_row(name, f"{mean:.2f}", f"{to_bound:.2f}", f"{ratio:.2f}")
+        if options.each:
+            pairs = zip(found, optima, strict=True)
+            each = " ".join(f"{times[name] / least:.2f}" for times, least in pairs)
+            laid.add_row(f"  x bound by seed: {each}")
     return laid
 
 
@@ -122,6 +131,8 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", choices=[*ROOTED, *OTHERS], help="NetStorm and these")
+    parser.add_argument("--each", action="store_true", help="also tell every seed's figure")
     parser.add_argument("--wan", default="netstorm9_draw", help="a preset of conf/wan")
     parser.add_argument("--bytes", type=int, default=26_400_000, help="of the model")
     parser.add_argument("--chunk-elements", type=int, default=16_384)

@@ -10,7 +10,7 @@ from experiments.bench import overlays
 def options(**changes):
     given = {
         "seeds": [0], "wan": "three_centers", "bytes": 400_000, "chunk_elements": 10_000,
-        "delay_scale": 0.0, "goodput": 1.0,
+        "delay_scale": 0.0, "goodput": 1.0, "rows": None, "each": False,
     }  # fmt: skip
     return argparse.Namespace(**{**given, **changes})
 
@@ -27,6 +27,17 @@ def test_every_overlay_is_measured():
             for rank in ("best", "median", "worst")
         )
         assert 0 < best <= median <= worst
+
+
+def test_rows_may_be_chosen_and_every_seed_told():
+    chosen = ["netstorm, auxiliary", "star"]
+    laid = overlays.table(options(seeds=[0, 1], rows=chosen, each=True))
+    names = [name for name in laid.columns[0].cells if "by seed" not in name]
+    stars = [f"star, {rank} root" for rank in ("best", "median", "worst")]
+    assert names == [*stars, overlays.REFERENCE, "netstorm, auxiliary"]
+    by_seed = [name for name in laid.columns[0].cells if "by seed" in name]
+    assert len(by_seed) == len(names)
+    assert all(len(told.split(": ")[1].split()) == 2 for told in by_seed)
 
 
 def test_a_star_takes_as_long_as_its_root_s_links():
