@@ -14,6 +14,7 @@ from geojax.center.pace import build_pace
 from geojax.center.trainer import build_trainer
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
+from geojax.hips.belief import OracleBelief
 from geojax.hips.checkpoint import START, Checkpoints
 from geojax.hips.exchange import TreeExchange
 from geojax.hips.global_server import GlobalServer
@@ -85,7 +86,8 @@ def _scheduler(
 
     return Scheduler(
         setup.config, places, transport=transport, machine=machine, recorder=recorder,
-        plan_wan=plan_wan, plan_lan=plan_lan, clock=clock, resume=setup.resume,
+        plan_wan=plan_wan, plan_lan=plan_lan, belief=OracleBelief(lambda: setup.view),
+        clock=clock, resume=setup.resume,
         lan_rounds=build_sync(setup.config.sync).lan_rounds,
         independent=_holds_parameters(setup.config), enough=lambda: setup.enough,
     )  # fmt: skip

@@ -38,6 +38,7 @@ from typing import Any
 
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError, ReplicaDeviation
+from geojax.hips.belief import Belief
 from geojax.hips.checkpoint import START, ResumePoint
 from geojax.hips.grants import AHEAD, Grants
 from geojax.hips.initial import senders
@@ -73,6 +74,7 @@ class Scheduler:
       recorder: takes the events.
       plan_wan: plans the policy of the WAN group from (members, chunk sizes, version).
       plan_lan: the same for a center's group.
+      belief: what the WAN is believed to be; it takes what members measure.
       clock: experiment time.
       resume: where the run goes on, if it continues a broken one.
       lan_rounds: exchanges within a center in one round.
@@ -90,6 +92,7 @@ class Scheduler:
         recorder: Recorder,
         plan_wan: Planner,
         plan_lan: Planner,
+        belief: Belief,
         clock: Clock,
         resume: ResumePoint = START,
         lan_rounds: int = 1,
@@ -99,6 +102,7 @@ class Scheduler:
         self._config, self._places, self._transport = config, places, transport
         self._machine, self._recorder = machine, recorder
         self._plan_wan, self._plan_lan, self._clock = plan_wan, plan_lan, clock
+        self._belief = belief
         self._loop = asyncio.get_running_loop()
         self._alive: tuple[str, ...] = places.members
         self._elements: dict[str, int] = {}
@@ -264,6 +268,8 @@ class Scheduler:
             self._all_joined.set_result(None)
 
     def _on_heartbeat(self, name: str, body: Mapping[str, Any]) -> None:
+        self._belief.take(name, body.get("links", ()), self._clock())
+        self._reconsider()
         if self._enough():
             for grants in (self._grants, *self._grants_of.values()):
                 grants.finish()
@@ -278,6 +284,9 @@ class Scheduler:
         for number, digest in body.get("digests", ()):
             self._compare(name, int(number), str(digest))
         self._say(name, "beat", **self._granted(name))
+
+    def _reconsider(self) -> None:
+        """Looks whether the view of the WAN has changed so much that a new plan may be better."""
 
     def _on_complaint(self, name: str, body: Mapping[str, Any]) -> None:
         """A connection ended. If its peer lives on, what was on its way is sent again."""

@@ -9,6 +9,7 @@ from simulated_runs import small_config
 
 from geojax.config import TimeoutsConfig
 from geojax.errors import GeojaxError, WaitTimeout
+from geojax.hips.belief import OracleBelief
 from geojax.hips.member import Membership
 from geojax.hips.places import Place, Places
 from geojax.hips.scheduler import Scheduler
@@ -46,7 +47,8 @@ class Played:
         self.scheduler = Scheduler(
             self.config, self.places, transport=self, machine=VirtualMachine(self.config.pace),
             recorder=Recorder("scheduler", self.events.append, clock=self.clock),
-            plan_wan=plan, plan_lan=plan_lan, clock=self.clock, independent=True,
+            plan_wan=plan, plan_lan=plan_lan, belief=OracleBelief(lambda: view), clock=self.clock,
+            independent=True,
         )  # fmt: skip
         self.run = asyncio.ensure_future(self.scheduler.run())
 
