@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import create_task
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from geojax.center.pace import build_pace
 from geojax.center.trainer import build_trainer
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
+from geojax.hips.belief import OracleBelief
 from geojax.hips.checkpoint import START, Checkpoints
 from geojax.hips.exchange import TreeExchange
 from geojax.hips.global_server import GlobalServer
@@ -31,10 +32,9 @@ from geojax.hips.snapshots import Snapshots
 from geojax.hips.waits import first_failure
 from geojax.hips.worker import Worker, WorkerNode
 from geojax.models.registry import SYNTHETIC
-from geojax.overlay.auxiliary import as_lists, path_tables
-from geojax.overlay.policy import Policy
+from geojax.overlay.auxiliary import path_tables
+from geojax.overlay.planning import propose
 from geojax.overlay.registry import build_overlay
-from geojax.overlay.star import star
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.sync.registry import build_sync
 from geojax.telemetry.clock import Clock
@@ -77,28 +77,19 @@ def _scheduler(
     setup: Setup, transport: Transport, machine: Machine, clock: Clock, recorder: Recorder
 ) -> Scheduler:
     places = setup.places
-    overlay = build_overlay(setup.config.overlay, places.servers, places.global_servers)
-
-    def plan_lan(members: Sequence[str], sizes: Sequence[int], version: int) -> Policy:
-        return star(root=members[0]).plan(setup.view, members, sizes, version)
-
-    def plan_wan(members: Sequence[str], sizes: Sequence[int], version: int) -> Policy:
-        return overlay.plan(setup.view, members, sizes, version)
-
-    def plan_routes(policy: Policy) -> dict[str, list]:
-        options = setup.config.overlay
-        tables = path_tables(
-            setup.view, policy, kind=options.auxiliary, elements=options.chunk_elements,
-            seed=setup.config.seed,
-        )  # fmt: skip
-        return as_lists(tables, places.servers)
-
+    config, independent = setup.config.overlay, _holds_parameters(setup.config)
+    overlay = build_overlay(config, places.servers, places.global_servers)
     return Scheduler(
         setup.config, places, transport=transport, machine=machine, recorder=recorder,
-        plan_wan=plan_wan, plan_lan=plan_lan, clock=clock, resume=setup.resume,
-        plan_routes=plan_routes if setup.config.overlay.auxiliary != "none" else None,
-        lan_rounds=build_sync(setup.config.sync).lan_rounds,
-        independent=_holds_parameters(setup.config), enough=lambda: setup.enough,
+        propose=partial(propose, config, places.servers, places.global_servers),
+        replans=overlay.follows_rates and config.replan and not independent,
+        belief=OracleBelief(lambda: setup.view), clock=clock, resume=setup.resume,
+        plan_tables=None if config.auxiliary == "none" else partial(
+            path_tables, kind=config.auxiliary, elements=config.chunk_elements,
+            seed=setup.config.seed,
+        ),
+        lan_rounds=build_sync(setup.config.sync).lan_rounds, independent=independent,
+        enough=lambda: setup.enough,
     )  # fmt: skip
 
 
@@ -176,7 +167,7 @@ def _server_node(
     plan = Agreement.of(config)
     per, held = plan.algorithm.lan_rounds, setup.resume.round
     outlet = _outlet(name, setup, plan, transport, recorder)
-    wan = _wan_engine(name, setup, plan, outlet or transport, machine, recorder)
+    wan = _wan_engine(name, setup, plan, transport, machine, recorder, outlet=outlet)
     engines: dict[int, Any] = {WAN_GROUP: wan}
     link: DirectLink | LanDownlink
     worker = None
@@ -259,14 +250,14 @@ def _outlet(
 
 
 def _wan_engine(
-    name: str, setup: Setup, plan: Agreement, transport: Transport | Outlet, machine: Machine,
-    recorder: Recorder, **options: Any,
+    name: str, setup: Setup, plan: Agreement, transport: Transport, machine: Machine,
+    recorder: Recorder, *, outlet: Outlet | None = None, **options: Any,
 ) -> TreeExchange | ServerExchange:  # fmt: skip
     """A node's part in the exchange over the WAN, of the kind that the algorithm needs."""
     config, algorithm = setup.config, plan.algorithm
     if not _holds_parameters(config):
         return _engine(
-            name, WAN_GROUP, plan, transport, machine, recorder, codec=plan.codec,
+            name, WAN_GROUP, plan, outlet or transport, machine, recorder, codec=plan.codec,
             held=setup.resume.round, **options,
         )  # fmt: skip
     start = setup.initial()

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgpack
 import numpy as np
 
-from geojax.overlay.auxiliary import PathTable, from_lists
+from geojax.overlay.auxiliary import PathTable, from_lists, to_lists
 from geojax.wire.message import Kind, Message
 
 ROUTED = (Kind.OFFER, Kind.RESULT)  # what may take an auxiliary route
@@ -68,14 +68,9 @@ def hop_at(me: str, peer: str, message: Message, names: Sequence[str]) -> Hop | 
     return Hop(route[0], route[at + 1] if at + 1 < len(route) else None)
 
 
-def table_message(epoch: int, lists: Any) -> Message:
-    """A member's path table as a control message; a large one, so it is the payload.
-
-    Args:
-      epoch: the scheduler's.
-      lists: the member's entry of :func:`geojax.overlay.auxiliary.as_lists`.
-    """
-    packed = np.frombuffer(msgpack.packb(lists) or b"", np.uint8)
+def table_message(epoch: int, table: PathTable, names: Sequence[str]) -> Message:
+    """A member's path table as a control message; it may be large, so it is the payload."""
+    packed = np.frombuffer(msgpack.packb(to_lists(table, names)) or b"", np.uint8)
     return Message(Kind.CONTROL, epoch=epoch, body={"type": "routes"}, payload=packed)
 
 

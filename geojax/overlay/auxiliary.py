@@ -9,7 +9,7 @@ in between.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from math import inf
 from typing import NamedTuple
@@ -191,24 +191,21 @@ def _without(seconds: np.ndarray, path: Sequence[int]) -> np.ndarray:
     return free
 
 
-def as_lists(tables: Mapping[str, PathTable], names: Sequence[str]) -> dict[str, list]:
-    """Path tables in few bytes: hops as indices into ``names``, a list of routes per neighbour.
+def to_lists(table: PathTable, names: Sequence[str]) -> list[list[list]]:
+    """A path table in few bytes: hops as indices into ``names``, a list of routes per neighbour.
 
-    >>> as_lists({"a": {"c": (Route(("a", "b", "c"), 8e6),)}}, ["a", "b", "c"])
-    {'a': [[[8000000.0, 0, 1, 2]]]}
+    >>> to_lists({"c": (Route(("a", "b", "c"), 8e6),)}, ["a", "b", "c"])
+    [[[8000000.0, 0, 1, 2]]]
     """
     index = {name: at for at, name in enumerate(names)}
-    return {
-        node: [
-            [[route.rate, *(index[name] for name in route.hops)] for route in found]
-            for found in table.values()
-        ]
-        for node, table in tables.items()
-    }
+    return [
+        [[route.rate, *(index[name] for name in route.hops)] for route in found]
+        for found in table.values()
+    ]
 
 
 def from_lists(lists: Sequence[Sequence[Sequence]], names: Sequence[str]) -> PathTable:
-    """The inverse of :func:`as_lists` for one node.
+    """The inverse of :func:`to_lists`.
 
     >>> from_lists([[[8000000.0, 0, 1, 2]]], ["a", "b", "c"])
     {'c': (Route(hops=('a', 'b', 'c'), rate=8000000.0),)}

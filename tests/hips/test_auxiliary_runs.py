@@ -90,6 +90,34 @@ def test_a_relay_may_die(dead, kind):
     assert all(dead not in event["route"] for event in late)
 
 
+def test_a_link_of_routes_alone_may_be_out_for_ever():
+    """The star has no use for it; what was on it runs again, and no route leads over it."""
+    outage = {"kind": "outage", "between": ["c2", "c3"], "at": 0.3, "duration": 1e6}
+    changed = {"wan": "three_centers", "rounds": 8, "wan__dynamics": [outage], **SLOW}
+    outcome = simulated(with_routes("star", **changed))
+    assert {number for number, _ in outcome.finals.values()} == {7}
+    assert len(set(outcome.finals.values())) == 1
+    (epoch,) = outcome.of("epoch")
+    assert 0.3 <= epoch["t"] < 2.0
+    assert {event["t"] < epoch["t"] for event in outcome.of("auxiliary")} == {True}
+
+
+def test_routes_follow_the_belief_between_rounds():
+    """When the link in the middle of a route gets slow, another one is the fastest."""
+    slow = {"kind": "steps", "steps": [{"at": 0.5, "between": ["c6", "c7"], "factor": 0.01}]}
+    outcome = simulated(
+        with_routes("star", rounds=10, wan__dynamics=[slow], overlay__root="c5", **SLOW)
+    )
+    assert len(set(outcome.finals.values())) == 1
+    assert not outcome.of("epoch")
+    told = {
+        tuple(event["route"])
+        for event in outcome.of("auxiliary")
+        if event["node"] == "c6" and event["kind"] == "OFFER"
+    }
+    assert len(told) > 1
+
+
 def test_a_center_may_come_back():
     faults = [kill("c5", 0.3), {"at": 2.0, "kind": "restart", "node": "c5"}]
     outcome = simulated(with_routes(rounds=60, testbed__faults=faults, **SLOW))

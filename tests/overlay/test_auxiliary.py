@@ -8,7 +8,7 @@ from wans import full_mesh, random_wan
 
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError
-from geojax.overlay.auxiliary import MOST_ROUTES, as_lists, from_lists, path_tables
+from geojax.overlay.auxiliary import MOST_ROUTES, from_lists, path_tables, to_lists
 from geojax.overlay.netstorm import auxiliary_routes, netstorm
 from geojax.overlay.policy import Policy, Tree
 from geojax.overlay.registry import build_overlay
@@ -126,8 +126,8 @@ def test_tables_are_the_same_after_travelling(kind):
     view = full_mesh(6, rate=8e6)
     policy = netstorm().plan(view, view.centers, SIZES, 0)
     tables = path_tables(view, policy, kind=kind)
-    lists = as_lists(tables, view.centers)
-    assert {name: from_lists(found, view.centers) for name, found in lists.items()} == tables
+    for table in tables.values():
+        assert from_lists(to_lists(table, view.centers), view.centers) == table
 
 
 @pytest.mark.parametrize(
