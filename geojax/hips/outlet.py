@@ -10,11 +10,10 @@ Here a member makes its whole offer at one instant: at the push all but the firs
 find the primary way busy, the first of them would fill the auxiliary routes, and the rest would
 queue up for the primary way, never to be asked again. So a chunk that finds the primary way busy
 and no route free waits at the outlet, and the rule is asked again whenever a message has left:
-routes are chosen late (NetStorm's nine centers, ten draws of their rates, sync time ÷
-bound: 1.93
-without routes, 1.84 asked at the push, 1.76 asked late). Up to ``primary_busy`` + 1 messages stay in the transport's queue, so that
-the primary way never runs dry. Waiting messages are those that have not wholly left, the one that
-is leaving among them; in the release that one is not counted.
+routes are chosen late (NetStorm's nine centers, ten draws of their rates, sync time ÷ bound: 1.93
+without routes, 1.84 asked at the push, 1.76 asked late). Up to ``primary_busy`` + 1 messages stay
+in the transport's queue, so that the primary way never runs dry. Waiting messages are those that
+have not wholly left, the one that is leaving among them; in the release that one is not counted.
 
 On a route that is *paced* (``overlay.auxiliary=paced``, our own), nothing leaves before the chunk
 that left there last has had the time to cross the route's slowest link.
