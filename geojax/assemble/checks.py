@@ -135,6 +135,9 @@ def _check_numbers(config: RunConfig) -> None:
     for key, value in positive.items():
         if not value > 0:
             raise ConfigError(key, value, "give a number greater than 0")
+    if not 0 <= config.warmup_rounds < config.rounds:
+        fix = f"give a number from 0 to rounds - 1 = {config.rounds - 1}: one round must count"
+        raise ConfigError("warmup_rounds", config.warmup_rounds, fix)
     shares = {
         "target_accuracy": config.target_accuracy,
         "testbed.goodput_factor": config.testbed.goodput_factor,

@@ -57,6 +57,7 @@ def summarize(
     target: float,
     train_samples: int | None,
     data_kinds: Collection[int],
+    warmup_rounds: int = 0,
 ) -> dict[str, Any]:
     """All figures that these events and reports hold.
 
@@ -68,6 +69,7 @@ def summarize(
       target: accuracy whose first instant is looked for.
       train_samples: size of the training set, for the bytes per epoch.
       data_kinds: message kinds that carry chunks; the others are control.
+      warmup_rounds: first rounds that sync times and the rate of samples leave out.
     """
     syncs = sync_times(events)
     evaluations = sorted((e for e in events if e["event"] == "evaluation"), key=lambda e: e["t"])
@@ -85,8 +87,9 @@ def summarize(
         **_traffic(reports, hops, data_kinds),
     }
     stale = [event["staleness"] for event in events if event["event"] == "applied"]
-    if syncs and not stale:  # centers at paces of their own have no sync time
-        values = np.array(list(syncs.values()))
+    counted = [time for number, time in syncs.items() if number >= warmup_rounds]
+    if counted and not stale:  # centers at paces of their own have no sync time
+        values = np.array(counted)
         summary["sync_s"] = {
             "mean": float(values.mean()),
             "p50": float(np.percentile(values, 50)),
@@ -95,7 +98,9 @@ def summarize(
     if time_s > 0 and living:
         busy = [r["totals"].get("compute_s", 0.0) for r in living]
         waiting = [r["totals"].get("wait_s", 0.0) / time_s for r in living]
-        summary["samples_per_s"] = samples / time_s
+        share, spent = _after(events, warmup_rounds, time_s)
+        if spent > 0:
+            summary["samples_per_s"] = samples * share / spent
         summary["blocking_share"] = sum(waiting) / len(waiting)
         if max(busy) > 0:
             summary["balance"] = sum(busy) / len(busy) / max(busy)
@@ -114,6 +119,13 @@ def summarize(
         if reached is not None:
             summary["time_to_target_s"], summary["rounds_to_target"] = reached, rounds
     return summary
+
+
+def _after(events: Sequence[Event], warmup_rounds: int, time_s: float) -> tuple[float, float]:
+    """Share of all rounds (every one has as many samples) and time, s, after the warm-up."""
+    rounds = [event for event in events if event["event"] == "round"]
+    warm = [event["held"] for event in rounds if event["round"] < warmup_rounds]
+    return 1 - len(warm) / len(rounds), time_s - max(warm, default=0.0)
 
 
 def _traffic(

@@ -61,6 +61,20 @@ def test_sync_times_are_summed_up():
     assert found["p95"] == pytest.approx(0.5 + 0.95)
 
 
+def test_warm_up_rounds_leave_sync_times_and_the_rate_of_samples():
+    busy = {name: node_report(samples=40) for name in ("c1", "c2", "c3")}
+    whole, later = summary(reports=busy), summary(reports=busy, warmup_rounds=1)
+    assert (whole["sync_s"]["mean"], later["sync_s"]["mean"]) == (1.0, 0.5)
+    assert whole["samples_per_s"] == pytest.approx(120 / 5.0)
+    assert later["samples_per_s"] == pytest.approx(60 / 2.0)  # round 1, from 3.0 to 5.0
+    assert (later["rounds"], later["time_s"]) == (whole["rounds"], whole["time_s"]) == (2, 5.0)
+
+
+def test_a_run_that_ended_in_its_warm_up_has_neither():
+    busy = {name: node_report(samples=40) for name in ("c1", "c2", "c3")}
+    assert not {"sync_s", "samples_per_s"} & set(summary(reports=busy, warmup_rounds=2))
+
+
 def test_rounds_and_time():
     found = summary()
     assert (found["rounds"], found["time_s"]) == (2, 5.0)
