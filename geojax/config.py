@@ -250,6 +250,7 @@ class RunConfig:
     lr: float = 0.01
     eval_every_s: float = 5.0  # experiment time
     target_accuracy: float = 0.8
+    target_over: str = "evaluations"  # what the mean of three is over; or "models", each once
     stop_at_target: bool = False  # simulated: the run ends when the target accuracy is reached
     nonfinite: str = "stop"  # or "skip": what becomes of an offer that holds NaN or infinity
     hash_every: int = 10  # rounds between two comparisons of the centers' parameters

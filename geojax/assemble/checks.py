@@ -22,6 +22,7 @@ from geojax.overlay.view import NetworkView
 from geojax.selection.registry import build_selection
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.sync.registry import build_sync
+from geojax.telemetry.summary import TARGET_OVER
 
 EVENTS = ("chunk", "round")
 NONFINITE = ("skip", "stop")
@@ -42,6 +43,9 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
         )  # fmt: skip
     if config.events not in EVENTS:
         raise ConfigError("events", config.events, nearest(str(config.events), EVENTS))
+    if config.target_over not in TARGET_OVER:
+        fix = nearest(str(config.target_over), TARGET_OVER)
+        raise ConfigError("target_over", config.target_over, fix)
     for center in config.pace.centers:
         if center not in places.servers:
             raise ConfigError("pace.centers", center, nearest(center, places.servers))

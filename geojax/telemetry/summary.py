@@ -9,6 +9,7 @@ import numpy as np
 
 Event = Mapping[str, Any]
 Report = Mapping[str, Any]
+TARGET_OVER = ("evaluations", "models")
 _MOVING = 3  # evaluations whose mean must reach the target
 
 
@@ -25,25 +26,36 @@ def sync_times(events: Iterable[Event]) -> dict[int, float]:
 
 
 class TargetWatch:
-    """Tells when the mean of the last three accuracies has reached a target."""
+    """Tells when the mean of the last three accuracies has reached a target.
 
-    def __init__(self, target: float):
-        self._target = target
+    Args:
+      target: the accuracy.
+      over: ``"evaluations"``, or ``"models"``: a model that is the last one at several points of
+        the grid counts once, so that runs with the same models reach it with the same one, however
+        long their rounds last.
+    """
+
+    def __init__(self, target: float, over: str = TARGET_OVER[0]):
+        self._target, self._models = target, over == "models"
         self._recent: list[float] = []
+        self._last: int | None = None
 
-    def take(self, accuracy: float) -> bool:
-        """Takes the next evaluation; whether the target is reached with it."""
+    def take(self, accuracy: float, number: int) -> bool:
+        """Takes the next evaluation, of a round's model; whether the target is reached with it."""
+        if self._models and number == self._last:
+            return False
+        self._last = number
         self._recent = [*self._recent, accuracy][-_MOVING:]
         return len(self._recent) == _MOVING and sum(self._recent) / _MOVING >= self._target
 
 
 def time_to_target(
-    evaluations: Sequence[Event], target: float
+    evaluations: Sequence[Event], target: float, over: str = TARGET_OVER[0]
 ) -> tuple[float, int] | tuple[None, None]:
     """First instant and round at which the mean of the last three accuracies reaches the target."""
-    watch = TargetWatch(target)
+    watch = TargetWatch(target, over)
     for event in evaluations:
-        if watch.take(event["accuracy"]):
+        if watch.take(event["accuracy"], event["round"]):
             return event["t"], event["round"] + 1
     return None, None
 
@@ -58,6 +70,7 @@ def summarize(
     train_samples: int | None,
     data_kinds: Collection[int],
     warmup_rounds: int = 0,
+    target_over: str = TARGET_OVER[0],
 ) -> dict[str, Any]:
     """All figures that these events and reports hold.
 
@@ -70,6 +83,7 @@ def summarize(
       train_samples: size of the training set, for the bytes per epoch.
       data_kinds: message kinds that carry chunks; the others are control.
       warmup_rounds: first rounds that sync times and the rate of samples leave out.
+      target_over: see :class:`TargetWatch`.
     """
     syncs = sync_times(events)
     evaluations = sorted((e for e in events if e["event"] == "evaluation"), key=lambda e: e["t"])
@@ -115,7 +129,7 @@ def summarize(
     if evaluations:
         summary["final_accuracy"] = evaluations[-1]["accuracy"]
         summary["best_accuracy"] = max(e["accuracy"] for e in evaluations)
-        reached, rounds = time_to_target(evaluations, target)
+        reached, rounds = time_to_target(evaluations, target, target_over)
         if reached is not None:
             summary["time_to_target_s"], summary["rounds_to_target"] = reached, rounds
     return summary

@@ -10,7 +10,8 @@ from experiments.bench import overlays
 def options(**changes):
     given = {
         "seeds": [0], "wan": "three_centers", "bytes": 400_000, "chunk_elements": 10_000,
-        "delay_scale": 0.0, "goodput": 1.0,
+        "delay_scale": 0.0, "delay": None, "centers": None, "goodput": 1.0, "jobs": 1,
+        "rows": overlays.ROWS,
     }  # fmt: skip
     return argparse.Namespace(**{**given, **changes})
 
@@ -36,3 +37,38 @@ def test_a_star_takes_as_long_as_its_root_s_links():
     time = overlays.sync_time(one)
     chunk = 0.4 / 10  # s: 10,000 elements at 8 Mbit/s; the last one goes up, then down
     assert time == pytest.approx(0.4 + chunk, rel=0.02)
+
+
+def times_of(laid):
+    names, times = (list(column.cells) for column in laid.columns[:2])
+    return dict(zip(names, map(float, times), strict=True))
+
+
+def test_rows_are_chosen_and_processes_share_the_seeds():
+    chosen = {"seeds": [0, 1], "wan": "netstorm9_draw", "rows": ["packing", "ring, tsp"]}
+    alone, together = (overlays.table(options(**chosen, jobs=jobs)) for jobs in (1, 2))
+    assert list(times_of(alone)) == ["packing", "ring, tsp"]
+    assert times_of(alone) == times_of(together)
+    assert [column.header for column in alone.columns] == ["overlay", "sync time, s", "x bound"]
+
+
+@pytest.mark.parametrize("wan", ["three_centers", "netstorm9_static", "full_mesh"])
+def test_a_delay_is_that_of_every_hop(wan):
+    config = overlays.configuration(options(wan=wan, delay=5.0), overlays.OverlayConfig(), 0)
+    view = overlays.build_wan(config.wan, config.lan, 0).view()
+    assert set(view.delay.values()) == {0.005}
+
+
+def test_generated_wans_have_as_many_centers_as_asked_for():
+    mesh = overlays.wan_config(options(wan="full_mesh", centers=9))
+    assert len(overlays.build_wan(mesh, overlays.RunConfig().lan, 0).center_names) == 9
+    with pytest.raises(overlays.ConfigError, match=r"--centers = 9: three_centers has its own"):
+        overlays.wan_config(options(centers=9))
+
+
+def test_seeds_are_a_number_or_a_list():
+    assert overlays._options(["--seeds", "4"]).seeds == [0, 1, 2, 3]
+    assert overlays._options(["--seeds", "3,5"]).seeds == [3, 5]
+    assert overlays._options([]).rows == list(overlays.ROWS)
+    with pytest.raises(overlays.ConfigError, match=r"--rows = 'packin': did you mean 'packing'"):
+        overlays._options(["--rows", "packin"])

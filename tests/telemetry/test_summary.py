@@ -114,6 +114,17 @@ def test_the_target_is_reached_by_the_mean_of_three():
     assert time_to_target(seen, 0.81) == (None, None)
 
 
+def test_a_model_that_is_evaluated_again_may_count_once():
+    seen = [evaluation(5.0 * k, accuracy, number) for k, (number, accuracy) in
+            enumerate([(0, 0.7), (1, 0.9), (1, 0.9), (1, 0.9), (2, 0.8), (3, 0.6)])]  # fmt: skip
+    assert time_to_target(seen, 0.8) == (10.0, 2)
+    assert time_to_target(seen, 0.8, "models") == (20.0, 3)
+    alone = [evaluation(at, accuracy, number) for number, (at, accuracy) in
+             enumerate([(0.0, 0.7), (1.0, 0.9), (2.0, 0.8)])]  # fmt: skip
+    assert time_to_target(alone, 0.8, "models") == time_to_target(alone, 0.8) == (2.0, 3)
+    assert "time_to_target_s" not in summary([*ROUNDS, *seen[:4]], target_over="models")
+
+
 def test_one_lucky_evaluation_or_two_are_not_enough():
     assert time_to_target([evaluation(0, 1.0), evaluation(5, 1.0)], 0.5) == (None, None)
 
