@@ -149,6 +149,9 @@ def table(options: argparse.Namespace) -> Table:
             ratio = statistics.fmean(times[name] / times[REFERENCE] for times in found)
             cells.append(f"{ratio:.2f}")
         laid.add_row(*cells)
+        if options.each:
+            each = " ".join(f"{one:.2f}" for one in ratios)
+            laid.add_row(f"  x bound by seed: {each}")
     return laid
 
 
@@ -178,6 +181,7 @@ def _options(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--rows", nargs="+", default=list(ROWS), metavar="ROW",
         help=f"which overlays: {'; '.join(ROWS)}",
     )  # fmt: skip
+    parser.add_argument("--each", action="store_true", help="also tell every seed's figure")
     parser.add_argument("--jobs", type=int, default=1, help="processes, each for some seeds")
     options = parser.parse_args(words)
     for name in options.rows:

@@ -11,7 +11,7 @@ def options(**changes):
     given = {
         "seeds": [0], "wan": "three_centers", "bytes": 400_000, "chunk_elements": 10_000,
         "delay_scale": 0.0, "delay": None, "centers": None, "goodput": 1.0, "jobs": 1,
-        "rows": overlays.ROWS,
+        "rows": overlays.ROWS, "each": False,
     }  # fmt: skip
     return argparse.Namespace(**{**given, **changes})
 
@@ -42,6 +42,13 @@ def test_a_star_takes_as_long_as_its_root_s_links():
 def times_of(laid):
     names, times = (list(column.cells) for column in laid.columns[:2])
     return dict(zip(names, map(float, times), strict=True))
+
+
+def test_every_seed_may_be_told():
+    laid = overlays.table(options(seeds=[0, 1], rows=["ring, tsp"], each=True))
+    name, told = laid.columns[0].cells
+    assert name == "ring, tsp"
+    assert len(str(told).split(": ")[1].split()) == 2
 
 
 def test_rows_are_chosen_and_processes_share_the_seeds():
