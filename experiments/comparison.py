@@ -54,6 +54,12 @@ METRICS = (
     Metric("blocking_share", "blocking", decimals=2),
     Metric("bound_efficiency", "of bound", decimals=2),
 )
+# Shown where they are asked for.
+_MORE_METRICS = (
+    Metric("bound_ratio", "× bound", decimals=2),
+    Metric("rounds_to_target", "rounds to target", decimals=0),
+    Metric("cpu_share", "CPU", decimals=2),
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ def find_metrics(names: Sequence[str] | None, rows: Sequence[Row]) -> list[Metri
     """
     if names is None:
         return [m for m in METRICS if any(row.stat(m.key) or _missed(m, row) for row in rows)]
-    by_key = {metric.key: metric for metric in METRICS}
+    by_key = {metric.key: metric for metric in (*METRICS, *_MORE_METRICS)}
     measured = {key for row in rows for run in row.runs for key in _numbers(run.summary)}
     for name in names:
         if name not in by_key and name not in measured:

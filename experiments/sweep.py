@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pathlib
+import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from experiments import records
+from geojax.errors import GeojaxError
 
 
 class SweepReport(Callback):
@@ -20,10 +23,19 @@ class SweepReport(Callback):
 
     Args:
       table: print the comparison of the sweep's runs when all are done.
+      columns: the figures that it shows, where they were measured; None: the table's own choice.
+      baseline: settings of the rows that others are compared with, where the sweep has such rows.
     """
 
-    def __init__(self, table: bool = True):
+    def __init__(
+        self,
+        table: bool = True,
+        columns: Sequence[str] | None = None,
+        baseline: Mapping[str, Any] | None = None,
+    ):
         self.table = table
+        self.columns = None if columns is None else list(columns)
+        self.baseline = {key: str(value) for key, value in (baseline or {}).items()}
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Refuses a directory that holds another sweep, unless this one resumes it."""
@@ -41,13 +53,29 @@ class SweepReport(Callback):
         """Prints the table, and exits with 1 when a job failed."""
         sweep_dir = pathlib.Path(config.hydra.sweep.dir)
         if self.table:
-            from experiments import table
-
-            table.show([sweep_dir])
-            print(f"compare again: python -m experiments.table {sweep_dir}")
+            self._show(sweep_dir)
         jobs = [path for path in sorted(sweep_dir.iterdir()) if records.used(path)]
         statuses = [records.read_json(records.follow(job) / records.SUMMARY) for job in jobs]
         failed = sum(status.get("status") != records.FINISHED for status in statuses)
         if failed:
             print(f"{failed} of {len(jobs)} jobs failed", file=sys.stderr)
             sys.exit(1)
+
+    def _show(self, sweep_dir: pathlib.Path) -> None:
+        from experiments import table
+        from experiments.runs import collect
+
+        runs = collect([sweep_dir])
+        columns = [c for c in self.columns or () if any(r.figure(c) is not None for r in runs)]
+        words = ["python", "-m", "experiments.table", str(sweep_dir)]
+        words += ["--columns", ",".join(columns)] if columns else []
+        try:
+            table.show([sweep_dir], columns=columns or None, baseline=self.baseline or None)
+        except GeojaxError:
+            if not self.baseline:
+                raise
+            table.show([sweep_dir], columns=columns or None)  # the baseline is not in this sweep
+        else:
+            pairs = [f"{key}={value}" for key, value in self.baseline.items()]
+            words += ["--baseline", ",".join(pairs)] if pairs else []
+        print(f"compare again: {shlex.join(words)}")

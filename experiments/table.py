@@ -10,6 +10,7 @@ import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from experiments.comparison import METRICS, Table, compare
 from experiments.formats import FORMATS
@@ -52,9 +53,9 @@ def build(
     return table
 
 
-def show(folders: Sequence[pathlib.Path], *, side_by_side: str | None = None) -> None:
-    """Prints the table of all runs below some folders."""
-    print(FORMATS["rich"](build(folders, side_by_side=side_by_side)), flush=True)
+def show(folders: Sequence[pathlib.Path], **options: Any) -> None:
+    """Prints the table of all runs below some folders; ``options``: see :func:`build`."""
+    print(FORMATS["rich"](build(folders, **options)), flush=True)
 
 
 def _setting(text: str) -> dict[str, str]:

@@ -98,7 +98,9 @@ class PaceConfig:
     """Emulated durations: ``factor`` scales every step; ``centers`` scales single centers.
 
     ``profile`` says how workers differ and how their paces change: None (they do not), ``{kind,
-    ...}`` or a list of these, whose factors multiply; see :mod:`geojax.center.paces`.
+    ...}`` or a list of these, whose factors multiply; see :mod:`geojax.center.paces`. ``grid_s``
+    stretches every step so that it ends at a multiple of so many seconds of experiment time: where
+    rounds last less, all members make their offers at one instant.
 
     The ``*_gbps`` and ``*_s`` fields are the table from which host work is charged in simulation
     (gigabytes per second, seconds); real testbeds do that work and charge nothing.
@@ -108,6 +110,7 @@ class PaceConfig:
     factor: float = 1.0
     centers: dict[str, float] = field(default_factory=dict)
     profile: Any = None
+    grid_s: float | None = None  # None: steps end when they are done
     encode_gbps: float = 4.0
     sum_gbps: float = 4.0
     outer_gbps: float = 2.0
@@ -247,6 +250,7 @@ class RunConfig:
     lr: float = 0.01
     eval_every_s: float = 5.0  # experiment time
     target_accuracy: float = 0.8
+    target_over: str = "evaluations"  # what the mean of three is over; or "models", each once
     stop_at_target: bool = False  # simulated: the run ends when the target accuracy is reached
     nonfinite: str = "stop"  # or "skip": what becomes of an offer that holds NaN or infinity
     hash_every: int = 10  # rounds between two comparisons of the centers' parameters

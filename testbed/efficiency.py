@@ -43,9 +43,12 @@ def efficiency(
     ``bound_s`` is the fluid optimum of one synchronization of the dense float32 vector
     (:func:`geojax.overlay.bound.bounds`) under the rates in force when a round starts, mean over
     rounds; ``bound_efficiency`` is it ÷ (goodput factor × mean sync time of these rounds). Left out
-    are rounds in which a rate changes, and those that not all trainers took part in: fewer may be
-    faster than the bound of all. Where rates changed more often than there is time for linear
-    programs, evenly spaced ones of these spells are taken. ``latency_bound_s`` is that of the WAN.
+    are the run's ``warmup_rounds``, rounds in which a rate changes, and those that not all trainers
+    took part in: fewer may be faster than the bound of all. Where rates changed more often than
+    there is time for linear programs, evenly spaced ones of these spells are taken.
+    ``latency_bound_s`` is that of the WAN.
+
+    ``bound_ratio`` is 1 ÷ ``bound_efficiency``: how many times the bound a synchronization took.
 
     With ``sync.p3`` chunks leave before the offer is complete, so that the efficiency may exceed 1.
 
@@ -57,7 +60,7 @@ def efficiency(
       goodput_factor: TCP payload ÷ link rate; None: not known.
 
     Returns:
-      What is known of the three. Nothing for compressed runs, for a testbed without a WAN
+      What is known of the four. Nothing for compressed runs, for a testbed without a WAN
       (``local``), and for one center; no bound where its linear program takes too long.
     """
     members = places.servers
@@ -67,7 +70,8 @@ def efficiency(
     if len(view.centers) * len(view.rate) > BOUND_WORK:
         return figures
     sizes = [e["elements"] for e in events if e["event"] == "start" and "elements" in e]
-    rounds = _sampled(_steady_rounds(view, events, places.trainers), view)
+    steady = _steady_rounds(view, events, places.trainers, config.warmup_rounds)
+    rounds = _sampled(steady, view)
     if not sizes or not rounds:
         return figures
     nbytes = _ELEMENT_BYTES * sizes[-1]
@@ -79,13 +83,14 @@ def efficiency(
     mean = sum(one.sync for one in rounds) / len(rounds)
     if goodput_factor and mean > 0:
         figures["bound_efficiency"] = figures["bound_s"] / (goodput_factor * mean)
+        figures["bound_ratio"] = 1 / figures["bound_efficiency"]
     return figures
 
 
 def _steady_rounds(
-    view: NetworkView, events: Sequence[Event], trainers: Sequence[str]
+    view: NetworkView, events: Sequence[Event], trainers: Sequence[str], first: int
 ) -> list[_Round]:
-    """The rounds that count, in order."""
+    """The rounds that count, in order, from the round ``first`` on."""
     spells: list[tuple[float, Mapping[Edge, float]]] = [(float("-inf"), view.rate)]
     for event in events:
         if event["event"] == "rates":
@@ -104,7 +109,7 @@ def _steady_rounds(
     for number, sync in sync_times(events).items():
         before = [rates for at, rates in spells if at <= began[number]]
         during = any(began[number] < at <= ended[number] for at, _ in spells)
-        if took_part[number] >= set(trainers) and not during:
+        if number >= first and took_part[number] >= set(trainers) and not during:
             counted.append(_Round(before[-1], sync))
     return counted
 

@@ -110,6 +110,8 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
             hops=hops(wan, setup.places),
             target=config.target_accuracy,
             data_kinds=DATA_KINDS,
+            warmup_rounds=config.warmup_rounds,
+            target_over=config.target_over,
             train_samples=None if config.model.name == SYNTHETIC else setup.train_samples(),
         ),
         **efficiency(config, wan.view(), events, setup.places, extra.get("goodput_factor")),

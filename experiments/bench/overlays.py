@@ -6,21 +6,33 @@ the whole rate, so that only routes and rates matter. Overlays with one root are
 the table has the best, the median and the worst. ``x bound``: mean over the seeds of the sync time
 ÷ the fluid optimum of the same draw (:mod:`geojax.overlay.bound`). ``x NetStorm``: the same ÷
 NetStorm's time with all roots.
+
+  ... --seeds 20                       twenty draws, seeds 0 to 19
+  ... --seeds 3,5 --delay 20           these draws, 20 ms on every hop
+  ... --chunk-elements 1000000         chunks of the published NetStorm
+  ... --wan full_mesh --centers 9      another WAN
+  ... --rows star packing --jobs 2     some rows, in two processes
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from geojax.config import OverlayConfig, RunConfig
+from geojax.config import OverlayConfig, RunConfig, WanConfig
+from geojax.errors import ConfigError, GeojaxError, nearest
 from geojax.overlay.bound import bounds
 from geojax.telemetry.summary import sync_times
 from testbed.run import prepare
@@ -42,6 +54,7 @@ OTHERS = {
     "netstorm, auxiliary random": OverlayConfig("netstorm", auxiliary="random"),
     "packing": OverlayConfig("packing"),
 }
+ROWS = (*ROOTED, *OTHERS)
 _BY_RANK: Mapping[str, Callable[[Sequence[float]], float]] = {
     "best": min,
     "median": statistics.median_low,
@@ -49,11 +62,26 @@ _BY_RANK: Mapping[str, Callable[[Sequence[float]], float]] = {
 }
 
 
+def wan_config(options: argparse.Namespace) -> WanConfig:
+    """The WAN: a preset, with the delay of a hop and the number of centers that were asked for."""
+    wan = load_preset(options.wan)
+    if options.centers is not None:
+        if wan.generator is None:
+            raise ConfigError("--centers", options.centers, f"{options.wan} has its own centers")
+        wan.centers = options.centers
+    if options.delay is None:
+        wan.delay_scale = options.delay_scale
+        return wan
+    rtt = 2 * options.delay
+    wan.rtt = None if wan.links else rtt
+    wan.links = [{**link, "rtt": rtt} for link in wan.links]
+    return wan
+
+
 def configuration(options: argparse.Namespace, overlay: OverlayConfig, seed: int) -> RunConfig:
     """One round of an overlay on one draw of the WAN."""
     config = RunConfig(rounds=1, experiment="bench", seed=seed)
-    config.wan = load_preset(options.wan)
-    config.wan.delay_scale = options.delay_scale
+    config.wan = wan_config(options)
     config.model.name, config.model.bytes, config.model.pace_s = "synthetic", options.bytes, 0.1
     config.compression.name = "size_only"
     config.overlay = overlay
@@ -80,15 +108,16 @@ def measure(options: argparse.Namespace, seed: int) -> dict[str, float]:
     def timed(overlay: OverlayConfig) -> float:
         return sync_time(configuration(options, overlay, seed))
 
-    centers = build_wan(load_preset(options.wan), RunConfig().lan, seed).center_names
+    centers = build_wan(wan_config(options), RunConfig().lan, seed).center_names
     found = {}
-    wanted = options.rows or [*ROOTED, *OTHERS]
-    for name in filter(wanted.__contains__, ROOTED):
+    for name in options.rows:
+        if name in OTHERS:
+            found[name] = timed(replace(OTHERS[name]))
+            continue
         times = [timed(OverlayConfig(name, root=center)) for center in centers]
         for rank, choose in _BY_RANK.items():
             found[f"{name}, {rank} root"] = choose(times)
-    others = {name: overlay for name, overlay in OTHERS.items() if name in {*wanted, REFERENCE}}
-    return found | {name: timed(overlay) for name, overlay in others.items()}
+    return found
 
 
 def optimum(options: argparse.Namespace, seed: int) -> float:
@@ -100,45 +129,77 @@ def optimum(options: argparse.Namespace, seed: int) -> float:
 
 def table(options: argparse.Namespace) -> Table:
     """Runs everything and lays out the means over the seeds."""
-    found = [measure(options, seed) for seed in options.seeds]
+    if options.jobs == 1:
+        found = [measure(options, seed) for seed in options.seeds]
+    else:
+        with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
+            found = list(pool.map(partial(measure, options), options.seeds))
     optima = [optimum(options, seed) for seed in options.seeds]
+    delay = f", {options.delay:g} ms a hop" if options.delay else ""
     title = (
-        f"{options.wan}, {options.bytes / 1e6:g} MB in chunks of {options.chunk_elements:,} "
+        f"{options.wan}{delay}, {options.bytes / 1e6:g} MB in chunks of {options.chunk_elements:,} "
         f"elements, {len(options.seeds)} seeds"
     )
     laid = Table(title=title)
-    for column in ("overlay", "sync time, s", "x bound", "x NetStorm"):
+    compared = REFERENCE in options.rows
+    for column in ("overlay", "sync time, s", "x bound", *(["x NetStorm"] if compared else [])):
         laid.add_column(column, justify="left" if column == "overlay" else "right")
     for name in found[0]:
         mean = statistics.fmean(times[name] for times in found)
-        ratio = statistics.fmean(times[name] / times[REFERENCE] for times in found)
-        to_bound = statistics.fmean(
-            times[name] / least for times, least in zip(found, optima, strict=True)
-        )
-        laid.add_row(name, f"{mean:.2f}", f"{to_bound:.2f}", f"{ratio:.2f}")
+        ratios = [times[name] / least for times, least in zip(found, optima, strict=True)]
+        cells = [name, f"{mean:.2f}", f"{statistics.fmean(ratios):.2f}"]
+        if compared:
+            ratio = statistics.fmean(times[name] / times[REFERENCE] for times in found)
+            cells.append(f"{ratio:.2f}")
+        laid.add_row(*cells)
         if options.each:
-            pairs = zip(found, optima, strict=True)
-            each = " ".join(f"{times[name] / least:.2f}" for times, least in pairs)
+            each = " ".join(f"{one:.2f}" for one in ratios)
             laid.add_row(f"  x bound by seed: {each}")
     return laid
 
 
-def main() -> None:
-    """Prints the table."""
+def _seeds(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")] if "," in text else list(range(int(text)))
+
+
+def _options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         prog="python -m experiments.bench.overlays",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", choices=[*ROOTED, *OTHERS], help="NetStorm and these")
-    parser.add_argument("--each", action="store_true", help="also tell every seed's figure")
+    parser.add_argument(
+        "--seeds", type=_seeds, default=[0, 1, 2], metavar="N|A,B,...",
+        help="how many, from 0 on, or which; default: 3",
+    )  # fmt: skip
     parser.add_argument("--wan", default="netstorm9_draw", help="a preset of conf/wan")
+    parser.add_argument("--centers", type=int, help="of a WAN that is generated")
     parser.add_argument("--bytes", type=int, default=26_400_000, help="of the model")
     parser.add_argument("--chunk-elements", type=int, default=16_384)
-    parser.add_argument("--delay-scale", type=float, default=0.0, help="factor of the delays")
+    delays = parser.add_mutually_exclusive_group()
+    delays.add_argument("--delay", type=float, help="of every hop, one way, ms")
+    delays.add_argument("--delay-scale", type=float, default=0.0, help="factor of the preset's")
     parser.add_argument("--goodput", type=float, default=1.0, help="TCP payload ÷ link rate")
-    Console().print(table(parser.parse_args()))
+    parser.add_argument(
+        "--rows", nargs="+", default=list(ROWS), metavar="ROW",
+        help=f"which overlays: {'; '.join(ROWS)}",
+    )  # fmt: skip
+    parser.add_argument("--each", action="store_true", help="also tell every seed's figure")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, each for some seeds")
+    options = parser.parse_args(words)
+    for name in options.rows:
+        if name not in ROWS:
+            raise ConfigError("--rows", name, nearest(name, ROWS))
+    return options
+
+
+def main() -> None:
+    """Prints the table; exits with 2 when an option is wrong."""
+    try:
+        Console().print(table(_options()))
+    except GeojaxError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

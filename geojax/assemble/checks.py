@@ -22,6 +22,7 @@ from geojax.overlay.view import NetworkView
 from geojax.selection.registry import build_selection
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.sync.registry import build_sync
+from geojax.telemetry.summary import TARGET_OVER
 
 EVENTS = ("chunk", "round")
 NONFINITE = ("skip", "stop")
@@ -42,6 +43,9 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
         )  # fmt: skip
     if config.events not in EVENTS:
         raise ConfigError("events", config.events, nearest(str(config.events), EVENTS))
+    if config.target_over not in TARGET_OVER:
+        fix = nearest(str(config.target_over), TARGET_OVER)
+        raise ConfigError("target_over", config.target_over, fix)
     for center in config.pace.centers:
         if center not in places.servers:
             raise ConfigError("pace.centers", center, nearest(center, places.servers))
@@ -141,6 +145,9 @@ def _check_numbers(config: RunConfig) -> None:
     for key, value in positive.items():
         if not value > 0:
             raise ConfigError(key, value, "give a number greater than 0")
+    if not 0 <= config.warmup_rounds < config.rounds:
+        fix = f"give a number from 0 to rounds - 1 = {config.rounds - 1}: one round must count"
+        raise ConfigError("warmup_rounds", config.warmup_rounds, fix)
     shares = {
         "target_accuracy": config.target_accuracy,
         "testbed.goodput_factor": config.testbed.goodput_factor,

@@ -11,6 +11,8 @@ from geojax.config import RunConfig
 from geojax.errors import ConfigError
 from geojax.models.registry import model_info
 
+_NEAR = 1e-9  # of a grid's interval: so near an end counts as being there
+
 Pace = Callable[[int, float], float]
 """``pace(step, now)``: seconds that step number ``step`` lasts if it starts at experiment time
 ``now`` (s). Pure: the same arguments give the same duration, whatever was asked before."""
@@ -44,6 +46,8 @@ def step_seconds(config: RunConfig, center: str) -> float:
 def build_pace(config: RunConfig, trainers: Sequence[str], name: str) -> Pace:
     """The pace of one worker: :func:`step_seconds` times the factor of ``pace.profile``.
 
+    With ``pace.grid_s`` a step lasts on until the next multiple of that much experiment time.
+
     Args:
       config: the run.
       trainers: names of all workers of the run, in their order ("c1" or "c1/w0").
@@ -60,4 +64,17 @@ def build_pace(config: RunConfig, trainers: Sequence[str], name: str) -> Pace:
     """
     base = step_seconds(config, name.partition("/")[0])
     factor = build_profile(config.pace.profile, config.seed, trainers, name)
-    return lambda step, now: base * factor(step, now)
+    grid = config.pace.grid_s
+    if grid is None:
+        return lambda step, now: base * factor(step, now)
+    if not math.isfinite(grid) or grid <= 0:
+        raise ConfigError("pace.grid_s", grid, "write a finite number of seconds above 0")
+    if config.sync.p3:
+        fix = "with sync.p3 gradients leave before a step ends; leave it out, or use sync.p3=false"
+        raise ConfigError("pace.grid_s", grid, fix)
+
+    def aligned(step: int, now: float) -> float:
+        done = now + base * factor(step, now)
+        return max(0.0, math.ceil(done / grid - _NEAR) * grid - now)
+
+    return aligned

@@ -9,6 +9,7 @@ import numpy as np
 
 Event = Mapping[str, Any]
 Report = Mapping[str, Any]
+TARGET_OVER = ("evaluations", "models")
 _MOVING = 3  # evaluations whose mean must reach the target
 
 
@@ -25,25 +26,36 @@ def sync_times(events: Iterable[Event]) -> dict[int, float]:
 
 
 class TargetWatch:
-    """Tells when the mean of the last three accuracies has reached a target."""
+    """Tells when the mean of the last three accuracies has reached a target.
 
-    def __init__(self, target: float):
-        self._target = target
+    Args:
+      target: the accuracy.
+      over: ``"evaluations"``, or ``"models"``: a model that is the last one at several points of
+        the grid counts once, so that runs with the same models reach it with the same one, however
+        long their rounds last.
+    """
+
+    def __init__(self, target: float, over: str = TARGET_OVER[0]):
+        self._target, self._models = target, over == "models"
         self._recent: list[float] = []
+        self._last: int | None = None
 
-    def take(self, accuracy: float) -> bool:
-        """Takes the next evaluation; whether the target is reached with it."""
+    def take(self, accuracy: float, number: int) -> bool:
+        """Takes the next evaluation, of a round's model; whether the target is reached with it."""
+        if self._models and number == self._last:
+            return False
+        self._last = number
         self._recent = [*self._recent, accuracy][-_MOVING:]
         return len(self._recent) == _MOVING and sum(self._recent) / _MOVING >= self._target
 
 
 def time_to_target(
-    evaluations: Sequence[Event], target: float
+    evaluations: Sequence[Event], target: float, over: str = TARGET_OVER[0]
 ) -> tuple[float, int] | tuple[None, None]:
     """First instant and round at which the mean of the last three accuracies reaches the target."""
-    watch = TargetWatch(target)
+    watch = TargetWatch(target, over)
     for event in evaluations:
-        if watch.take(event["accuracy"]):
+        if watch.take(event["accuracy"], event["round"]):
             return event["t"], event["round"] + 1
     return None, None
 
@@ -57,6 +69,8 @@ def summarize(
     target: float,
     train_samples: int | None,
     data_kinds: Collection[int],
+    warmup_rounds: int = 0,
+    target_over: str = TARGET_OVER[0],
 ) -> dict[str, Any]:
     """All figures that these events and reports hold.
 
@@ -68,6 +82,8 @@ def summarize(
       target: accuracy whose first instant is looked for.
       train_samples: size of the training set, for the bytes per epoch.
       data_kinds: message kinds that carry chunks; the others are control.
+      warmup_rounds: first rounds that sync times and the rate of samples leave out.
+      target_over: see :class:`TargetWatch`.
     """
     syncs = sync_times(events)
     evaluations = sorted((e for e in events if e["event"] == "evaluation"), key=lambda e: e["t"])
@@ -88,8 +104,9 @@ def summarize(
     diverted = sum(r["totals"].get("auxiliary_chunks", 0) for r in reports.values())
     if diverted:
         summary["auxiliary_chunks"] = int(diverted)
-    if syncs and not stale:  # centers at paces of their own have no sync time
-        values = np.array(list(syncs.values()))
+    counted = [time for number, time in syncs.items() if number >= warmup_rounds]
+    if counted and not stale:  # centers at paces of their own have no sync time
+        values = np.array(counted)
         summary["sync_s"] = {
             "mean": float(values.mean()),
             "p50": float(np.percentile(values, 50)),
@@ -98,7 +115,9 @@ def summarize(
     if time_s > 0 and living:
         busy = [r["totals"].get("compute_s", 0.0) for r in living]
         waiting = [r["totals"].get("wait_s", 0.0) / time_s for r in living]
-        summary["samples_per_s"] = samples / time_s
+        share, spent = _after(events, warmup_rounds, time_s)
+        if spent > 0:
+            summary["samples_per_s"] = samples * share / spent
         summary["blocking_share"] = sum(waiting) / len(waiting)
         if max(busy) > 0:
             summary["balance"] = sum(busy) / len(busy) / max(busy)
@@ -113,10 +132,17 @@ def summarize(
     if evaluations:
         summary["final_accuracy"] = evaluations[-1]["accuracy"]
         summary["best_accuracy"] = max(e["accuracy"] for e in evaluations)
-        reached, rounds = time_to_target(evaluations, target)
+        reached, rounds = time_to_target(evaluations, target, target_over)
         if reached is not None:
             summary["time_to_target_s"], summary["rounds_to_target"] = reached, rounds
     return summary
+
+
+def _after(events: Sequence[Event], warmup_rounds: int, time_s: float) -> tuple[float, float]:
+    """Share of all rounds (every one has as many samples) and time, s, after the warm-up."""
+    rounds = [event for event in events if event["event"] == "round"]
+    warm = [event["held"] for event in rounds if event["round"] < warmup_rounds]
+    return 1 - len(warm) / len(rounds), time_s - max(warm, default=0.0)
 
 
 def _traffic(

@@ -86,12 +86,12 @@ async def _simulate(
 
 def _until_target(setup: Setup, sink: Callable[[dict[str, Any]], None]) -> Any:
     """A sink that notes when the run has reached its target accuracy."""
-    watch = TargetWatch(setup.config.target_accuracy)
+    watch = TargetWatch(setup.config.target_accuracy, setup.config.target_over)
 
     def take(event: dict[str, Any]) -> None:
         sink(event)
         if event["event"] == "evaluation":
-            setup.enough = watch.take(event["accuracy"]) or setup.enough
+            setup.enough = watch.take(event["accuracy"], event["round"]) or setup.enough
 
     return take
 

@@ -61,6 +61,20 @@ def test_sync_times_are_summed_up():
     assert found["p95"] == pytest.approx(0.5 + 0.95)
 
 
+def test_warm_up_rounds_leave_sync_times_and_the_rate_of_samples():
+    busy = {name: node_report(samples=40) for name in ("c1", "c2", "c3")}
+    whole, later = summary(reports=busy), summary(reports=busy, warmup_rounds=1)
+    assert (whole["sync_s"]["mean"], later["sync_s"]["mean"]) == (1.0, 0.5)
+    assert whole["samples_per_s"] == pytest.approx(120 / 5.0)
+    assert later["samples_per_s"] == pytest.approx(60 / 2.0)  # round 1, from 3.0 to 5.0
+    assert (later["rounds"], later["time_s"]) == (whole["rounds"], whole["time_s"]) == (2, 5.0)
+
+
+def test_a_run_that_ended_in_its_warm_up_has_neither():
+    busy = {name: node_report(samples=40) for name in ("c1", "c2", "c3")}
+    assert not {"sync_s", "samples_per_s"} & set(summary(reports=busy, warmup_rounds=2))
+
+
 def test_rounds_and_time():
     found = summary()
     assert (found["rounds"], found["time_s"]) == (2, 5.0)
@@ -98,6 +112,17 @@ def test_the_target_is_reached_by_the_mean_of_three():
     assert time_to_target(seen, 0.8) == (20.0, 41)
     assert time_to_target(seen, 0.79) == (15.0, 31)
     assert time_to_target(seen, 0.81) == (None, None)
+
+
+def test_a_model_that_is_evaluated_again_may_count_once():
+    seen = [evaluation(5.0 * k, accuracy, number) for k, (number, accuracy) in
+            enumerate([(0, 0.7), (1, 0.9), (1, 0.9), (1, 0.9), (2, 0.8), (3, 0.6)])]  # fmt: skip
+    assert time_to_target(seen, 0.8) == (10.0, 2)
+    assert time_to_target(seen, 0.8, "models") == (20.0, 3)
+    alone = [evaluation(at, accuracy, number) for number, (at, accuracy) in
+             enumerate([(0.0, 0.7), (1.0, 0.9), (2.0, 0.8)])]  # fmt: skip
+    assert time_to_target(alone, 0.8, "models") == time_to_target(alone, 0.8) == (2.0, 3)
+    assert "time_to_target_s" not in summary([*ROUNDS, *seen[:4]], target_over="models")
 
 
 def test_one_lucky_evaluation_or_two_are_not_enough():

@@ -43,8 +43,8 @@ def both(number, offered, held):
     ]  # fmt: skip
 
 
-def figures(*events, compression="size_only", testbed="simulated", goodput=0.5):
-    config = RunConfig()
+def figures(*events, compression="size_only", testbed="simulated", goodput=0.5, warmup=0):
+    config = RunConfig(warmup_rounds=warmup)
     config.compression.name, config.testbed.name = compression, testbed
     listed = sorted([START, *events], key=lambda event: event["t"])
     return efficiency(config, VIEW, listed, PLACES, goodput)
@@ -56,6 +56,7 @@ def test_efficiency_is_the_bound_over_goodput_and_sync_time():
         "latency_bound_s": pytest.approx(0.04),
         "bound_s": pytest.approx(1.0),
         "bound_efficiency": pytest.approx(1.0 / (0.5 * 4.0)),
+        "bound_ratio": pytest.approx(2.0),
     }
 
 
@@ -69,6 +70,12 @@ def test_each_round_has_the_bound_of_its_rates_and_rounds_with_a_change_do_not_c
     )  # fmt: skip
     assert found["bound_s"] == pytest.approx((1 + 2 + 4) / 3)
     assert found["bound_efficiency"] == pytest.approx(7 / 3 / (0.5 * 4.0))  # sync: 1, 3, 8
+
+
+def test_rounds_of_the_warm_up_do_not_count():
+    later = both(1, 6.0, 9.0)
+    assert figures(*both(0, 1.0, 5.0), *later, warmup=1) == figures(*later)
+    assert figures(*both(0, 1.0, 5.0), warmup=1).keys() == {"latency_bound_s"}
 
 
 def test_a_round_without_all_trainers_does_not_count():
