@@ -41,11 +41,10 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
             "batch_size", config.batch_size, f"must divide by testbed.devices = "
             f"{config.testbed.devices}",
         )  # fmt: skip
-    if config.events not in EVENTS:
-        raise ConfigError("events", config.events, nearest(str(config.events), EVENTS))
-    if config.target_over not in TARGET_OVER:
-        fix = nearest(str(config.target_over), TARGET_OVER)
-        raise ConfigError("target_over", config.target_over, fix)
+    for key, names in (("events", EVENTS), ("target_over", TARGET_OVER)):
+        if getattr(config, key) not in names:
+            value = getattr(config, key)
+            raise ConfigError(key, value, nearest(str(value), names))
     for center in config.pace.centers:
         if center not in places.servers:
             raise ConfigError("pace.centers", center, nearest(center, places.servers))
@@ -54,9 +53,7 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
         outer = config.outer_optimizer
         check_optimizer(outer, config.rate_of(outer), key="outer_optimizer")
     check_p3(config)
-    if not config.overlay.hysteresis >= 0:
-        fix = "write the share of the sync time that a new plan has to save, 0 or more"
-        raise ConfigError("overlay.hysteresis", config.overlay.hysteresis, fix)
+    _check_planning(config)
     algorithm = build_sync(config.sync)
     codec = build_codec(config.compression)
     _check_offers(config, algorithm)
@@ -85,6 +82,13 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
     if config.model.name != SYNTHETIC:
         DATASETS[config.data.name]
         PARTITIONS[config.partition.name]
+
+
+def _check_planning(config: RunConfig) -> None:
+    """When a run may go over to another plan."""
+    if not config.overlay.hysteresis >= 0:
+        fix = "write the share of the sync time that a new plan has to save, 0 or more"
+        raise ConfigError("overlay.hysteresis", config.overlay.hysteresis, fix)
 
 
 def _check_servers(config: RunConfig, depth: int, servers: int) -> None:

@@ -80,6 +80,38 @@ def recover(
     return Recovery(held, ways_to(lacking, able, view), first)
 
 
+def recover_all(
+    policies: Mapping[int, Policy],
+    reports: Mapping[str, Report],
+    *,
+    stateless: Collection[str],
+    lan_rounds: int,
+    view: NetworkView,
+    highest: int | None,
+) -> dict[int, Recovery]:
+    """Where every group goes on.
+
+    Args:
+      policies: the new ones, the WAN's first.
+      reports: as of :func:`recover`.
+      stateless: the same.
+      lan_rounds: exchanges within a center in one round.
+      view: as of :func:`recover`.
+      highest: where centers go at paces of their own, the last round that anyone ever held: then
+        nobody is sent a round of the WAN.
+    """
+    found: dict[int, Recovery] = {}
+    for group, policy in policies.items():
+        if highest is not None and group == WAN_GROUP:
+            found[group] = Recovery(highest)
+            continue
+        rounds = found[WAN_GROUP].held + 1 if found else 0
+        found[group] = recover(
+            group, policy, reports, stateless=stateless, at_least=rounds * lan_rounds - 1, view=view
+        )
+    return found
+
+
 def ways_to(
     lacking: Sequence[str], having: Sequence[str], view: NetworkView
 ) -> dict[str, list[str]]:

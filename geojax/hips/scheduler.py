@@ -69,7 +69,7 @@ from geojax.hips.machine import Machine
 from geojax.hips.path_tables import PathTables, PlanTables
 from geojax.hips.places import WAN_GROUP, Places
 from geojax.hips.policy_messages import packed_policies
-from geojax.hips.recovery import Recovery, Report, is_up, pairs, recover, sources
+from geojax.hips.recovery import Report, is_up, pairs, recover_all, sources
 from geojax.hips.replicas import Replicas
 from geojax.hips.silence import Silence
 from geojax.hips.waits import wait_for
@@ -501,10 +501,13 @@ class Scheduler:
             planned = {**planned, WAN_GROUP: self._keep_servers(before, planned[WAN_GROUP])}
         self._policies.begin(planned)
         self._tables.tell(planned[WAN_GROUP])
-        found = self._recoveries()
+        view = self._belief.view()
+        found = recover_all(
+            planned, self._reports, stateless=self._stateless, lan_rounds=self._lan_rounds,
+            view=view, highest=self._grants.highest if self._independent else None,
+        )  # fmt: skip
         wan = found[WAN_GROUP]
         servers = [name for name in self._stateless if name in self._places.servers]
-        view = self._belief.view()
         states = sources(servers, wan.able, view)
         ways = [*pairs(wan.sends), *pairs(states)]
         self._transfers = [way for way in ways if is_up(*way, view)]
@@ -531,20 +534,6 @@ class Scheduler:
             self._record_policy(wan.held + 1, "outage")
         self._record_loads()
         self._check_end()
-
-    def _recoveries(self) -> dict[int, Recovery]:
-        """Where each group goes on."""
-        found: dict[int, Recovery] = {}
-        for group, policy in self._policies.groups.items():  # the WAN's is the first
-            if self._independent and group == WAN_GROUP:
-                found[group] = Recovery(self._grants.highest)
-                continue
-            whole = (found[WAN_GROUP].held if found else -1) + 1
-            found[group] = recover(
-                group, policy, self._reports, stateless=self._stateless,
-                at_least=whole * self._lan_rounds - 1, view=self._belief.view(),
-            )  # fmt: skip
-        return found
 
     def _keep_servers(self, before: Policy, planned: Policy) -> Policy:
         """Leaves shards where they are, and has who comes back go on behind everyone."""
