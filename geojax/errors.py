@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class GeojaxError(Exception):
@@ -38,6 +39,9 @@ class ConfigError(GeojaxError):
     def __init__(self, key: str, value: object, fix: str):
         self.key, self.value, self.fix = key, value, fix
         super().__init__(f"{key} = {value!r}: {fix}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.key, self.value, self.fix), self.__dict__
 
 
 class DataError(GeojaxError):

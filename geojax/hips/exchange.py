@@ -13,6 +13,13 @@ for it.
 An offer may have late parts, which follow behind all chunks on its first hop, to the parent, and
 which no merge waits for (see :mod:`geojax.hips.late_parts`). What a parent sends on is one payload.
 
+Every round goes by one policy, and the scheduler may have another one from some later round on
+(:meth:`TreeExchange.change`). Chunks carry the version of theirs. One of a version that is not
+known here yet waits for it; one of a version that is not its round's is refused. A member knows the
+policy of every round that it is granted, but its neighbours may be granted rounds earlier: what it
+is given to offer of a round that it does not know to be granted waits too
+(:meth:`TreeExchange.grant`).
+
 When the membership changes (see :mod:`geojax.hips.scheduler`), a round that nobody holds whole is
 run again from the kept offers; one that somebody holds is fetched from there. The last whole round
 is kept until the next one is whole: then every member has contributed to that one, so every member
@@ -23,19 +30,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from geojax.compression.codec import Codec, Parted
+from geojax.compression.codec import Codec
 from geojax.errors import GeojaxError
+from geojax.hips.contribution import Contribution, mean_loss
+from geojax.hips.laid_out import ByRound, LaidOut, lay_out
 from geojax.hips.late_parts import RELIABLE, LateParts, own_parts
 from geojax.hips.machine import Machine
 from geojax.hips.refusals import is_refused
-from geojax.overlay.placement import place
-from geojax.overlay.policy import Policy, Tree
+from geojax.hips.rounds import Round
+from geojax.overlay.policy import Policy
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message, Payload
 from geojax.wire.transport import Transport
@@ -43,85 +52,8 @@ from geojax.wire.transport import Transport
 log = logging.getLogger("geojax.hips")
 
 
-class Contribution(NamedTuple):
-    """A payload with the weight and the number of the contributions that are summed in it.
-
-    Attributes:
-      payload: what a merge waits for.
-      weight: sum of the weights of the contributions.
-      contributors: their number.
-      late: see :class:`geojax.compression.codec.Parted`; part of an offer on its first hop only.
-      datagrams: the same.
-      loss: mean training loss of the contributions, by weight; None: nobody told.
-    """
-
-    payload: Payload
-    weight: float
-    contributors: int
-    late: Payload = None
-    datagrams: tuple[Payload, ...] = ()
-    loss: float | None = None
-
-
-def contribution_of(
-    payload: Any, weight: float, *, contributors: int = 1, loss: float | None = None
-) -> Contribution:
-    """What is offered of a chunk: an encoded payload, whole or in parts.
-
-    >>> parted = Parted(np.ones(2, np.uint8), np.ones(0, np.uint8))
-    >>> contribution_of(parted, 2.0, loss=0.5)[1:]
-    (2.0, 1, None, (), 0.5)
-    """
-    if not isinstance(payload, Parted):
-        return Contribution(payload, weight, contributors, loss=loss)
-    late = payload.late if payload.late.size else None
-    return Contribution(payload.now, weight, contributors, late, payload.datagrams, loss)
-
-
-@dataclass
-class _Asked:
-    """Some chunks' results that somebody waits for."""
-
-    results: asyncio.Future[list[Contribution]]
-    missing: set[int]
-
-
-@dataclass
-class _Round:
-    """One round at one member."""
-
-    own: dict[int, Contribution] = field(default_factory=dict)  # kept for a re-run
-    arrived: dict[int, dict[str, Contribution]] = field(default_factory=dict)
-    results: dict[int, Contribution] = field(default_factory=dict)
-    asked: dict[range, _Asked] = field(default_factory=dict)
-
-    def take(self, chunk: int, result: Contribution) -> None:
-        """Takes a result, and gives out every part that is whole with it."""
-        self.results[chunk] = result
-        for chunks, part in self.asked.items():
-            if chunk in chunks:
-                part.missing.discard(chunk)
-                self.give_out(chunks, part)
-
-    def give_out(self, chunks: range, part: _Asked) -> None:
-        """Gives out a part if all of it is there."""
-        if not part.missing and not part.results.done():
-            part.results.set_result([self.results[chunk] for chunk in chunks])
-
-    def begin_again(self) -> None:
-        """Forgets what came from others."""
-        self.arrived.clear()
-        self.results.clear()
-        for chunks, part in self.asked.items():
-            part.missing = set(chunks)
-
-    @property
-    def given(self) -> int:
-        """Number of chunks whose results have been given out."""
-        return sum(len(chunks) for chunks, part in self.asked.items() if part.results.done())
-
-
 RootHandler = Callable[[int, int, Contribution], None]
+_ROUTED = (Kind.OFFER, Kind.RESULT)  # what goes along the trees of a policy
 
 
 class TreeExchange:
@@ -170,18 +102,20 @@ class TreeExchange:
         self._contributes = contributes
         self.at_root = at_root or self.publish
         self._priorities = tuple(priorities)
-        self._rounds: dict[int, _Round] = {}
+        self._rounds: dict[int, Round] = {}
         self._early: list[tuple[str, Message]] = []
         self._late = LateParts(codec.fill)
         self._agreed: dict[int, int] = {}  # epoch: the round after which it began
         self._frozen = True
         self.on_held: Callable[[int], None] = lambda _: None
-        self._passive, self._own = False, 0  # a passive root's chunks
-        self.policy: Policy | None = None
-        self._trees: tuple[Tree, ...] = ()
-        self._placement: tuple[int, ...] = ()
-        self._receivers: tuple[tuple[str, ...], ...] = ()
-        self._expected: tuple[tuple[str, ...], ...] = ()
+        self._laid = ByRound()
+        self._until = math.inf  # the policies of all rounds before are known here
+        self._passes_on: tuple[int, Sequence[str]] = (-1, ())  # a fetched round, and to whom
+
+    @property
+    def policy(self) -> Policy | None:
+        """The policy of the latest rounds; None: there is none yet."""
+        return self._laid.newest.policy if self._laid else None
 
     def learn(self, sizes: Sequence[int], layers: Sequence[int]) -> None:
         """Takes note of how vectors are cut; a global server is told when the run starts."""
@@ -198,7 +132,7 @@ class TreeExchange:
         if number <= self.held or chunk in self._round(number).own:
             return
         self._round(number).own[chunk] = contribution
-        if not self._frozen:
+        if not self._frozen and number < self._until:
             self._add(self.me, number, chunk, contribution)
 
     async def whole(self, number: int) -> list[Contribution]:
@@ -210,15 +144,11 @@ class TreeExchange:
 
         The round is held when all its results are here and somebody has asked for each of them.
         """
-        entry = self._round(number)
-        part = entry.asked.get(chunks)
-        if part is None:
-            loop = asyncio.get_running_loop()
-            missing = {chunk for chunk in chunks if chunk not in entry.results}
-            part = entry.asked[chunks] = _Asked(loop.create_future(), missing)
-            entry.give_out(chunks, part)
+        known = chunks in self._round(number).asked
+        results = self._round(number).ask(chunks)
+        if not known:
             self._check_whole(number)
-        return part.results
+        return results
 
     @property
     def keeps(self) -> bool:
@@ -252,14 +182,16 @@ class TreeExchange:
     def missing(self, number: int) -> str:
         """Says what a round still waits for, and from whom."""
         entry = self._rounds.get(number)
-        if entry is None or self.policy is None:
+        if entry is None or not self._laid:
             return f"anything of round {number}"
+        if number >= self._until:
+            return f"the policy of round {number}, which is not granted yet"
         for chunk in range(len(self.sizes)):
             if chunk in entry.results:
                 continue
-            arrived = entry.arrived.get(chunk, {})
-            absent = [name for name in self._expected_of(chunk) if name not in arrived]
-            tree = self._trees[self._placement[chunk]]
+            laid, arrived = self._laid.of(number), entry.arrived.get(chunk, {})
+            absent = [name for name in laid.expected_of(chunk) if name not in arrived]
+            tree = laid.tree(chunk)
             whom = absent or ([tree.source[self.me]] if tree.root != self.me else ["the merge"])
             return f"chunk {chunk} of round {number} from {', '.join(whom)}"
         return f"round {number}"
@@ -282,24 +214,75 @@ class TreeExchange:
         if not 0 <= message.chunk < len(self.sizes):
             log.warning("%s: refused chunk %d from %s: no such chunk", self.me, message.chunk, peer)
             return
-        if is_refused(self.me, peer, message, self._codec, self.sizes[message.chunk]):
-            return
-        loss = (message.body or {}).get("loss")
+        if message.kind in _ROUTED and message.round > self.held:
+            if message.policy > self._laid.newest.policy.version:
+                self._early.append((peer, message))
+                return
+            if not self._goes_by(peer, message):
+                return
+        if not is_refused(self.me, peer, message, self._codec, self.sizes[message.chunk]):
+            self._take(peer, message)
+
+    def _goes_by(self, peer: str, message: Message) -> bool:
+        """Whether a chunk came along its round's policy."""
+        version = self._laid.of(message.round).policy.version
+        if message.policy != version:
+            self._recorder.event("refused", peer=peer, round=message.round, policy=message.policy)
+            log.warning(
+                "%s: refused chunk %d of round %d from %s: sent by policy %d, its round has %d",
+                self.me, message.chunk, message.round, peer, message.policy, version,
+            )  # fmt: skip
+        return message.policy == version
+
+    def _take(self, peer: str, message: Message) -> None:
         contribution = Contribution(
-            message.payload, message.weight, message.contributors, loss=loss
-        )
+            message.payload, message.weight, message.contributors,
+            loss=(message.body or {}).get("loss"),
+        )  # fmt: skip
+        number, chunk = message.round, message.chunk
         if message.kind is Kind.LATE:
             self._add_late(peer, message)
         elif message.kind is Kind.OFFER:
-            self._add(peer, message.round, message.chunk, contribution)
+            self._add(peer, number, chunk, contribution)
         elif message.kind is Kind.RESULT:
-            if peer != self._trees[self._placement[message.chunk]].source.get(self.me):
+            if peer != self._laid.of(number).tree(chunk).source.get(self.me):
                 log.warning("%s: refused a result from %s: not its parent", self.me, peer)
                 return
-            self._result(message.round, message.chunk, contribution)
-        elif message.kind is Kind.AGGREGATE and message.round > self.held:
-            self._round(message.round).take(message.chunk, contribution)
-            self._check_whole(message.round)
+            self._result(number, chunk, contribution)
+        elif message.kind is Kind.AGGREGATE:
+            fetched, others = self._passes_on
+            for other in others if number == fetched else ():
+                self._send(other, Kind.AGGREGATE, number, chunk, contribution)
+            if number > self.held:
+                self._round(number).take(chunk, contribution)
+                self._check_whole(number)
+
+    # ---- policies
+
+    def grant(self, until: int) -> None:
+        """Says that the policies of all rounds before ``until`` are known here."""
+        before, self._until = self._until, until
+        if self._frozen:
+            return
+        for number in sorted(n for n in self._rounds if before <= n < until):
+            self._add_own(number)
+
+    def change(self, first: int, policy: Policy) -> None:
+        """Rounds from ``first`` on go by another policy over the same members."""
+        self._laid.change(first, self._lay_out(policy))
+        self._take_early()
+
+    def _lay_out(self, policy: Policy) -> LaidOut:
+        return lay_out(self.me, policy, self.sizes, self.layers, contributes=self._contributes)
+
+    def _take_early(self) -> None:
+        early, self._early = self._early, []
+        for peer, message in early:
+            self.handle(peer, message)
+
+    def _add_own(self, number: int) -> None:
+        for chunk, contribution in sorted(self._rounds[number].own.items()):
+            self._add(self.me, number, chunk, contribution)
 
     # ---- membership
 
@@ -315,23 +298,20 @@ class TreeExchange:
 
         Args:
           epoch: the membership epoch.
-          policy: its trees over its members.
+          policy: its trees over its members, for all rounds after ``held``.
           held: the highest round that any member holds whole; later ones run again.
-          lacking: members to whom this one sends its kept aggregate of round ``held``.
+          lacking: members to whom this one sends the aggregate of round ``held``: what it has kept,
+            or, if it lacks it too, what it is sent.
         """
-        self.epoch, self.policy, self._frozen = epoch, policy, False
+        self.epoch, self._frozen = epoch, False
         self._agreed[epoch] = held
         self._late.run_again(held, policy.members)
-        self._trees = policy.trees
-        self._placement = place(policy, self.sizes, self.layers)
-        self._passive = self.me not in policy.members
-        self._own = sum(policy.trees[tree].root == self.me for tree in self._placement)
-        if self._passive:  # what it published may be held by nobody, and then runs again
+        self._laid.begin(self._lay_out(policy))
+        if self._laid.newest.passive:  # what it published may be held by nobody, and runs again
             self.held = held
             self._rounds.clear()
-        self._receivers = tuple(tree.receivers(self.me) for tree in policy.trees)
-        self._expected = tuple(self._children_first(tree) for tree in policy.trees)
-        if lacking:
+        self._passes_on = (held, ()) if self.held == held else (held, lacking)
+        if lacking and self.held == held:
             kept = self._rounds[held].results
             for peer in lacking:
                 for chunk in range(len(self.sizes)):
@@ -345,35 +325,22 @@ class TreeExchange:
                         "part, layer by layer; run it without sync.p3 to survive that"
                     )
                 entry.begin_again()
-                for chunk, contribution in sorted(entry.own.items()):
-                    self._add(self.me, number, chunk, contribution)
-        early, self._early = self._early, []
-        for peer, message in early:
-            self.handle(peer, message)
-
-    def _children_first(self, tree: Tree) -> tuple[str, ...]:
-        """Whose contributions this member sums in a tree, in member order."""
-        assert self.policy is not None
-        wanted = set(tree.children(self.me))
-        if self._contributes:
-            wanted.add(self.me)
-        return tuple(name for name in self.policy.members if name in wanted)
+                if number < self._until:
+                    self._add_own(number)
+        self._take_early()
 
     # ---- one chunk's way
 
-    def _expected_of(self, chunk: int) -> tuple[str, ...]:
-        return self._expected[self._placement[chunk]]
-
-    def _round(self, number: int) -> _Round:
+    def _round(self, number: int) -> Round:
         entry = self._rounds.get(number)
         if entry is None:
-            entry = self._rounds[number] = _Round()
+            entry = self._rounds[number] = Round()
         return entry
 
     def _add(self, member: str, number: int, chunk: int, contribution: Contribution) -> None:
         if number <= self.held:
             return
-        expected = self._expected_of(chunk)
+        expected = self._laid.of(number).expected_of(chunk)
         arrived = self._round(number).arrived.setdefault(chunk, {})
         if member not in expected or member in arrived:
             log.warning(
@@ -398,23 +365,22 @@ class TreeExchange:
         self, number: int, chunk: int, arrived: dict[str, Contribution]
     ) -> list[Payload]:
         """Late parts that count in this sum; the own ones too, unless they go on from here."""
-        assert self.policy is not None
-        own = arrived.get(self.me)
-        if own is not None and not self._first_hop(chunk):
+        laid, own = self._laid.of(number), arrived.get(self.me)
+        if own is not None and not self._first_hop(number, chunk):
             for index, payload in own_parts(own.late, own.datagrams):
                 self._late.add(self.me, number, chunk, index, payload)
         offers: dict[str, Payload] = {}
         if self._codec.fill is not None:
             # What comes from a child with children of its own is a sum: it never had late parts.
-            others = {self.me, *self._trees[self._placement[chunk]].parent.values()}
+            others = {self.me, *laid.tree(chunk).parent.values()}
             # An offer of weight 0 counts nothing, and nothing stands in for it.
             offers = {n: c.payload for n, c in arrived.items() if n not in others and c.weight}
-        return self._late.take(number, chunk, self.policy.members, offers)
+        return self._late.take(number, chunk, laid.policy.members, offers)
 
-    def _first_hop(self, chunk: int) -> bool:
+    def _first_hop(self, number: int, chunk: int) -> bool:
         """Whether this member's own offer goes to a parent as it is."""
-        root = self._trees[self._placement[chunk]].root
-        return self._expected_of(chunk) == (self.me,) and root != self.me
+        laid = self._laid.of(number)
+        return laid.expected_of(chunk) == (self.me,) and laid.tree(chunk).root != self.me
 
     def _reduced(
         self,
@@ -432,16 +398,16 @@ class TreeExchange:
                 self._codec.combine(payloads),  # type: ignore[arg-type]
                 sum(c.weight for c in ordered),
                 sum(c.contributors for c in ordered),
-                loss=_mean_loss(ordered),
+                loss=mean_loss(ordered),
             )
-        tree = self._trees[self._placement[chunk]]
+        tree = self._laid.of(number).tree(chunk)
         if tree.root == self.me:
             self._recorder.chunk_event("reduced", round=number, chunk=chunk)
             self.at_root(number, chunk, total)
             return
         parent = tree.parent[self.me]
         self._send(parent, Kind.OFFER, number, chunk, total)
-        if self._first_hop(chunk):
+        if self._first_hop(number, chunk):
             self._send_late(parent, number, chunk, ordered[0])
 
     def _result(self, number: int, chunk: int, result: Contribution) -> None:
@@ -451,18 +417,20 @@ class TreeExchange:
         if chunk in entry.results:
             return
         entry.take(chunk, result)
-        for receiver in self._receivers[self._placement[chunk]]:
+        laid = self._laid.of(number)
+        for receiver in laid.receivers_of(chunk):
             self._send(receiver, Kind.RESULT, number, chunk, result)
         self._recorder.chunk_event("result", round=number, chunk=chunk)
-        if self._passive:
+        if laid.passive:
             self._check_published(number)
         else:
             self._check_whole(number)
 
     def _check_published(self, number: int) -> None:
         """Forgets a round of which this passive root has published all chunks of its trees."""
-        if len(self._round(number).results) == self._own:
+        if len(self._round(number).results) == self._laid.of(number).own:
             self.held = number
+            self._laid.forget_before(number + 1)
             del self._rounds[number]
 
     def _check_whole(self, number: int) -> None:
@@ -470,6 +438,7 @@ class TreeExchange:
         if number > self.held and entry.given == len(self.sizes):
             self.held = number
             self._late.hold(number)
+            self._laid.forget_before(number + 1)
             self.on_held(number)
             entry.arrived.clear()
             for old in [n for n in self._rounds if n < number]:
@@ -484,9 +453,8 @@ class TreeExchange:
         return message.kind is Kind.LATE and (self._frozen or message.round <= min(after))
 
     def _add_late(self, peer: str, message: Message) -> None:
-        assert self.policy is not None
         index = (message.body or {}).get("part", RELIABLE)
-        if peer not in self.policy.members:
+        if peer not in self._laid.newest.policy.members:
             log.warning("%s: refused a late part from %s: no member", self.me, peer)
         elif self._late.add(peer, message.round, message.chunk, index, message.payload):
             self._recorder.add("late_parts")
@@ -519,23 +487,16 @@ class TreeExchange:
     def _message(
         self, kind: Kind, number: int, chunk: int, payload: Payload, **fields: Any
     ) -> Message:
-        assert self.policy is not None
+        laid = self._laid.of(number)
         return Message(
             kind,
             group=self.group,
             epoch=self.epoch,
-            policy=self.policy.version,
-            tree=self._placement[chunk],
+            policy=laid.policy.version,
+            tree=laid.placement[chunk],
             round=number,
             chunk=chunk,
             codec=self._codec.wire,
             payload=payload,
             **fields,
         )
-
-
-def _mean_loss(contributions: Sequence[Contribution]) -> float | None:
-    """The mean loss of those who told theirs, by weight."""
-    told = [(c.loss, c.weight) for c in contributions if c.loss is not None]
-    weight = sum(weight for _, weight in told)
-    return sum(loss * weight for loss, weight in told) / weight if weight else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from geojax.compression.codec import Codec
-from geojax.hips.exchange import Contribution
+from geojax.hips.contribution import Contribution
 from geojax.hips.shard import Shard
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from geojax.compression.codec import Codec
 from geojax.config import TimeoutsConfig
-from geojax.hips.exchange import Contribution, TreeExchange, contribution_of
+from geojax.hips.contribution import Contribution, contribution_of
+from geojax.hips.exchange import TreeExchange
 from geojax.hips.machine import Machine
 from geojax.hips.parts import Part
 from geojax.hips.waits import wait_for

@@ -21,7 +21,8 @@ from geojax.center.outer import OuterOptimizer
 from geojax.compression.codec import Codec, restore_state
 from geojax.config import RunConfig
 from geojax.hips.checkpoint import Checkpoints, pack, unpack
-from geojax.hips.exchange import Contribution, TreeExchange, contribution_of
+from geojax.hips.contribution import Contribution, contribution_of
+from geojax.hips.exchange import TreeExchange
 from geojax.hips.initial import digest
 from geojax.hips.links import DirectLink, LanDownlink, Total, record_round
 from geojax.hips.machine import Machine

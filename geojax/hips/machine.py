@@ -2,7 +2,8 @@
 
 Protocol code never measures its own work. It hands work to a machine: *compute* (steps on the
 center's devices) is stretched to its emulated duration, *host work* (encode, sum, outer step) takes
-what it takes on a real machine and is charged from a table on a virtual one.
+what it takes on a real machine and is charged from a table on a virtual one, and so is a *plan*,
+which is made in a process of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
+
+from geojax.hips.plan_process import PlanProcess
 
 T = TypeVar("T")
 
@@ -47,6 +50,18 @@ class Machine(Protocol):
         """Does work that costs no experiment time (writing a snapshot, evaluating)."""
         ...
 
+    async def plan(self, work: Callable[..., T], *args: Any) -> T:
+        """What ``work`` makes of the arguments, in a process of its own; one plan at a time.
+
+        Args:
+          work: a function of a module, so that another process finds it.
+          args: picklable, and so must be what it returns.
+
+        Raises:
+          Exception: whatever ``work`` raised.
+        """
+        ...
+
 
 class RealMachine:
     """Real time: steps run in a thread and are stretched to their pace, never shortened.
@@ -62,6 +77,7 @@ class RealMachine:
         self._paced = False  # the step under way has a pace
         self._devices = ThreadPoolExecutor(1, "devices")
         self._aside = ThreadPoolExecutor(1, "aside")
+        self._plans = PlanProcess()
 
     async def compute(
         self, work: Callable[[], T], seconds: float, *, follows: bool = False, ends: bool = True
@@ -94,7 +110,12 @@ class RealMachine:
         """Runs in a thread of its own."""
         return await asyncio.get_running_loop().run_in_executor(self._aside, work)
 
+    async def plan(self, work: Callable[..., T], *args: Any) -> T:
+        """See :meth:`Machine.plan`; the process is started with the first plan."""
+        return await self._plans.run(work, *args)
+
     def close(self) -> None:
-        """Ends the threads."""
+        """Ends the threads and the process."""
+        self._plans.close()
         self._devices.shutdown(cancel_futures=True)
         self._aside.shutdown(cancel_futures=True)

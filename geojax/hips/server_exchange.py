@@ -38,7 +38,7 @@ import numpy as np
 
 from geojax.compression.codec import Codec
 from geojax.errors import GeojaxError
-from geojax.hips.exchange import Contribution
+from geojax.hips.contribution import Contribution
 from geojax.hips.hosted_shard import HostedShard
 from geojax.hips.machine import Machine
 from geojax.hips.refusals import is_refused

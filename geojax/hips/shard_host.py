@@ -13,7 +13,7 @@ import numpy as np
 
 from geojax.center.spec import VectorSpec
 from geojax.compression.codec import Codec
-from geojax.hips.exchange import Contribution
+from geojax.hips.contribution import Contribution
 from geojax.hips.hosted_shard import HostedShard, Push
 from geojax.hips.machine import Machine
 from geojax.hips.shard import ShardMaker

@@ -21,7 +21,10 @@ class Overlay(NamedTuple):
         arguments give equal policies, on every machine. An overlay that was made for global servers
         on a site of their own finds those that live last among ``members``; they are no members of
         its policy, as they do not contribute.
+      follows_rates: whether plans depend on the rates of the view, so that it is worth to plan anew
+        when they change.
     """
 
     name: str
     plan: Plan
+    follows_rates: bool = False

@@ -44,7 +44,7 @@ def butterfly() -> Overlay:
         )
         return Policy(version, tuple(members), trees)
 
-    return Overlay("butterfly", plan)
+    return Overlay("butterfly", plan, follows_rates=True)
 
 
 def access_rate(view: NetworkView, center: str) -> float:

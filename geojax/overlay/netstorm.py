@@ -69,7 +69,7 @@ def netstorm(*, roots: int | None = None, processing_s: float = 0.0) -> Overlay:
             trees.append(Tree(members[root], parent, scores[root] / total))
         return Policy(version, tuple(members), tuple(trees))
 
-    return Overlay("netstorm", plan)
+    return Overlay("netstorm", plan, follows_rates=True)
 
 
 def root_scores(rate: np.ndarray, seconds: np.ndarray) -> list[float]:

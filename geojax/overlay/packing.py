@@ -58,7 +58,7 @@ def packing(*, max_trees: int | None = None, gap: float = 1e-3) -> Overlay:
         )
         return Policy(version, tuple(members), tuple(trees))
 
-    return Overlay("packing", plan)
+    return Overlay("packing", plan, follows_rates=True)
 
 
 def whole_chunks(columns: Columns, found: Packing, chunks: int) -> np.ndarray:

@@ -62,7 +62,7 @@ def ring(*, order: str = "tsp") -> Overlay:
         )
         return Policy(version, tuple(members), trees)
 
-    return Overlay("ring", plan)
+    return Overlay("ring", plan, follows_rates=True)
 
 
 def ring_order(links: LogicalLinks, order: str) -> list[str]:

@@ -91,7 +91,7 @@ def tsengine(
             )
         return Policy(version, tuple(members), tuple(trees))
 
-    return Overlay("tsengine", plan)
+    return Overlay("tsengine", plan, follows_rates=True)
 
 
 def _aggregate(top: int, seconds: np.ndarray, measured: np.ndarray, rng: Random) -> dict[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from geojax.config import PaceConfig
 
@@ -28,6 +28,7 @@ class VirtualMachine:
         self._loop = asyncio.get_running_loop()
         self._free_at = 0.0
         self._frozen_s = 0.0
+        self._planning = asyncio.Lock()
 
     async def compute(
         self, work: Callable[[], T], seconds: float, *, follows: bool = False, ends: bool = True
@@ -36,13 +37,16 @@ class VirtualMachine:
         del follows  # nothing is ever late here
         result = work()
         self.steps += ends
+        await self._last(seconds)
+        return result
+
+    async def _last(self, seconds: float) -> None:
         done = self._frozen_s + seconds
         end = self._loop.time() + seconds
         while self._loop.time() < end:
             await asyncio.sleep(end - self._loop.time())
             end += self._frozen_s + seconds - done
             done = self._frozen_s + seconds
-        return result
 
     def freeze(self, seconds: float) -> None:
         """Does nothing from now on for so long: what is under way lasts longer by that."""
@@ -75,6 +79,16 @@ class VirtualMachine:
     async def aside(self, work: Callable[[], T]) -> T:
         """Costs nothing."""
         return work()
+
+    async def plan(self, work: Callable[..., T], *args: Any) -> T:
+        """Plans now and lets the cost of a plan pass, beside all other work of the host.
+
+        Plans wait for each other as they do for a real machine's only process.
+        """
+        result = work(*args)
+        async with self._planning:
+            await self._last(self._pace.plan_s)
+        return result
 
     def _cost(self, kind: str, nbytes: int) -> float:
         table = {

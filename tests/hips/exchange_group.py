@@ -11,7 +11,8 @@ import random
 import numpy as np
 
 from geojax.compression.dense import dense
-from geojax.hips.exchange import Contribution, TreeExchange
+from geojax.hips.contribution import Contribution
+from geojax.hips.exchange import TreeExchange
 from geojax.overlay.policy import Policy, Tree
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
@@ -194,11 +195,18 @@ class Group:
         return [entry for entry in self.network.log if entry[2].kind in kinds]
 
 
-def forged(kind=Kind.OFFER, *, epoch=0, number=0, chunk=0, values=(1.0,), weight=1.0):
-    """A message that somebody may send to an engine of group 0."""
+def forged(kind=Kind.OFFER, *, epoch=0, policy=None, number=0, chunk=0, values=(1.0,), weight=1.0):
+    """A message that somebody may send to an engine of group 0; by the policy of that epoch."""
     payload = np.asarray(values, np.float32)
     return Message(
-        kind, epoch=epoch, round=number, chunk=chunk, weight=weight, contributors=1, payload=payload
+        kind,
+        epoch=epoch,
+        policy=epoch if policy is None else policy,
+        round=number,
+        chunk=chunk,
+        weight=weight,
+        contributors=1,
+        payload=payload,
     )
 
 

@@ -8,7 +8,7 @@ from exchange_group import Ends, Network, SlowMachine, run_virtual
 
 from geojax.center.outer import PlainSgd
 from geojax.compression.dense import dense
-from geojax.hips.exchange import Contribution
+from geojax.hips.contribution import Contribution
 from geojax.hips.server_exchange import ServerExchange
 from geojax.hips.shard import shard_maker
 from geojax.overlay.keep_roots import keep_roots

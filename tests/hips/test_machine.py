@@ -1,5 +1,6 @@
 """Steps keep their pace: stretched, never shortened; in parts they keep it as a whole."""
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -122,3 +123,29 @@ def test_on_virtual_time_every_part_lasts_its_pace():
         return ends, made.steps, made.violations
 
     assert run_virtual(run()) == ([0.25, 0.5, 0.75], 1, 0)
+
+
+def test_on_virtual_time_plans_cost_what_the_table_says_one_after_another():
+    """They leave the host core alone, and stand still when it does."""
+
+    async def run():
+        made = VirtualMachine(PaceConfig(plan_s=0.5, sum_gbps=1.0))
+        ends = {}
+
+        async def note(name, awaited):
+            ends[name] = (await awaited, made._loop.time())
+
+        made._loop.call_at(0.25, made.freeze, 2.0)
+        await asyncio.gather(
+            note("first", made.plan(divmod, 7, 2)),
+            note("second", made.plan(divmod, 9, 2)),
+            note("sum", made.host("sum", 125_000_000, lambda: None)),
+        )
+        with pytest.raises(ZeroDivisionError):
+            await made.plan(divmod, 1, 0)
+        return ends
+
+    ends = run_virtual(run())
+    assert ends["sum"] == (None, 0.125)
+    assert ends["first"] == ((3, 1), 2.5)
+    assert ends["second"] == ((4, 1), 3.0)

@@ -1,0 +1,135 @@
+"""Policies as one member sees them, and which of them a round goes by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from geojax.overlay.placement import place
+from geojax.overlay.policy import Policy, Tree
+
+
+@dataclass(frozen=True)
+class LaidOut:
+    """A policy, and what follows from it for one member.
+
+    Attributes:
+      policy: the policy.
+      placement: the tree of each chunk.
+      receivers: to whom this member sends results, by tree.
+      expected: whose contributions it sums, in member order, by tree.
+      own: number of chunks whose root it is.
+      passive: whether it merges without being a member.
+    """
+
+    policy: Policy
+    placement: tuple[int, ...]
+    receivers: tuple[tuple[str, ...], ...]
+    expected: tuple[tuple[str, ...], ...]
+    own: int
+    passive: bool
+
+    def tree(self, chunk: int) -> Tree:
+        """The tree that carries a chunk."""
+        return self.policy.trees[self.placement[chunk]]
+
+    def expected_of(self, chunk: int) -> tuple[str, ...]:
+        """Whose contributions to a chunk this member sums."""
+        return self.expected[self.placement[chunk]]
+
+    def receivers_of(self, chunk: int) -> tuple[str, ...]:
+        """To whom this member sends the result of a chunk."""
+        return self.receivers[self.placement[chunk]]
+
+
+def lay_out(
+    me: str, policy: Policy, sizes: Sequence[int], layers: Sequence[int], *, contributes: bool
+) -> LaidOut:
+    """Works out what a policy means for a member.
+
+    Args:
+      me: the member.
+      policy: the policy.
+      sizes: elements of each chunk.
+      layers: elements of each layer.
+      contributes: whether the member has contributions of its own.
+
+    >>> policy = Policy(0, ("a", "b"), (Tree("a", {"b": "a"}),))
+    >>> laid = lay_out("a", policy, [9, 9], [18], contributes=True)
+    >>> laid.expected_of(1), laid.receivers_of(1), laid.own
+    (('a', 'b'), ('b',), 2)
+    """
+    placement = place(policy, sizes, layers)
+
+    def expected(tree: Tree) -> tuple[str, ...]:
+        wanted = {*tree.children(me), *((me,) if contributes else ())}
+        return tuple(name for name in policy.members if name in wanted)
+
+    return LaidOut(
+        policy,
+        placement,
+        receivers=tuple(tree.receivers(me) for tree in policy.trees),
+        expected=tuple(expected(tree) for tree in policy.trees),
+        own=sum(policy.trees[tree].root == me for tree in placement),
+        passive=me not in policy.members,
+    )
+
+
+class ByRound:
+    """Which policy each round goes by: one holds from its first round on, until the next one's.
+
+    >>> one, two = (lay_out("a", Policy(v, ("a",), (Tree("a", {}),)), [9], [9], contributes=True)
+    ...             for v in (4, 7))
+    >>> rounds = ByRound()
+    >>> rounds.begin(one)
+    >>> rounds.change(10, two)
+    >>> [rounds.of(number).policy.version for number in (0, 9, 10, 99)]
+    [4, 4, 7, 7]
+    >>> rounds.forget_before(10)
+    >>> len(rounds)
+    1
+    """
+
+    def __init__(self) -> None:
+        self._known: list[tuple[int, LaidOut]] = []
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def begin(self, laid: LaidOut) -> None:
+        """All rounds go by one policy."""
+        self._known = [(0, laid)]
+
+    def change(self, first: int, laid: LaidOut) -> None:
+        """Rounds go by another policy from ``first`` on; what was to hold from there on never does.
+
+        Raises:
+          ValueError: its version is not higher than those before, or no policy came before it.
+        """
+        version = laid.policy.version
+        if not self._known or version <= self.newest.policy.version:
+            raise ValueError(f"policy version {version} does not follow the one before")
+        self._known = [*(entry for entry in self._known if entry[0] < first), (first, laid)]
+
+    def of(self, number: int) -> LaidOut:
+        """The policy of a round; of one so old that its own is forgotten, the oldest that is known.
+
+        Raises:
+          ValueError: there is none yet.
+        """
+        if not self._known:
+            raise ValueError(f"no policy is known for round {number}")
+        for first, laid in reversed(self._known):
+            if first <= number:
+                return laid
+        return self._known[0][1]
+
+    def forget_before(self, number: int) -> None:
+        """Forgets policies that no round from ``number`` on goes by."""
+        while len(self._known) > 1 and self._known[1][0] <= number:
+            del self._known[0]
+
+    @property
+    def newest(self) -> LaidOut:
+        """The policy of the latest rounds."""
+        return self._known[-1][1]
