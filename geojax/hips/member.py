@@ -7,12 +7,16 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from geojax.config import TimeoutsConfig
 from geojax.errors import Expelled, GeojaxError, SchedulerLost, WaitTimeout
 from geojax.hips.exchange import TreeExchange
+from geojax.hips.measured_belief import OUT_AFTER_S
 from geojax.hips.places import SCHEDULER, WAN_GROUP
 from geojax.hips.scheduler import CONTROL_PRIORITY
 from geojax.hips.server_exchange import ServerExchange
+from geojax.hips.throughput import Meter
 from geojax.hips.waits import wait_for
 from geojax.overlay.cutting import packed, unpacked
 from geojax.overlay.policy import Policy
@@ -21,6 +25,7 @@ from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Lost, Received, Transport
 
 log = logging.getLogger("geojax.member")
+PROBE_PRIORITY = 1 << 30  # behind every chunk
 
 
 class Start(NamedTuple):
@@ -55,6 +60,8 @@ class Membership:
       timeouts: bounds on all waits.
       recorder: takes the events.
       lan_rounds: exchanges within a center in one round.
+      meter: times what arrives from the other members of the WAN group, for the heartbeats; None:
+        nobody wants to know.
 
     Attributes:
       failed: gets ``SchedulerLost`` when the scheduler has been silent for too long.
@@ -72,7 +79,9 @@ class Membership:
         timeouts: TimeoutsConfig,
         recorder: Recorder,
         lan_rounds: int = 1,
+        meter: Meter | None = None,
     ):
+        self._meter = meter
         self.me, self._lan_rounds = me, lan_rounds
         self._transport, self._engines = transport, engines
         self._timeouts, self._recorder = timeouts, recorder
@@ -172,7 +181,12 @@ class Membership:
             item = await self._transport.receive()
             if isinstance(item, Lost):
                 self._on_lost(item)
-            elif item.message.kind is Kind.CONTROL:
+                continue
+            if self._meter is not None:
+                self._meter.arrived(item)
+            if item.message.kind is Kind.PROBE:
+                continue  # it has done its work by coming
+            if item.message.kind is Kind.CONTROL:
                 self._on_control(item)
             elif item.message.kind is Kind.STATE:
                 if not self.returned.done():
@@ -201,6 +215,7 @@ class Membership:
             "beat": self._on_beat,
             "prepare": self._on_prepare,
             "resume": self._on_resume,
+            "probe": self._on_probe,
             "end": lambda _: self._end.done() or self._end.set_result(None),
             "expelled": self._on_expelled,
         }
@@ -261,6 +276,16 @@ class Membership:
         if body["state_to"]:
             self.on_state_wanted(body["state_to"], int(body["held"][str(WAN_GROUP)]))
 
+    def _on_probe(self, body: Mapping[str, Any]) -> None:
+        """Sends bytes to a peer, behind all chunks; not where something waits for a dead link."""
+        peer, payload = str(body["peer"]), np.zeros(int(body["bytes"]), np.uint8)
+        if self._transport.stalled(peer) >= OUT_AFTER_S:
+            return
+        epoch = max(self._engines[self._main_group].epoch, 0)
+        message = Message(Kind.PROBE, group=self._main_group, epoch=epoch, payload=payload)
+        for _ in range(int(body["count"])):
+            self._transport.send(peer, message, PROBE_PRIORITY)
+
     def _on_expelled(self, body: Mapping[str, Any]) -> None:
         raise Expelled(f"{self.me} was expelled from the run: {body['reason']}")
 
@@ -290,6 +315,8 @@ class Membership:
         if self._digests:
             fields["digests"] = list(self._digests.items())
             self._digests = {}
+        if self._meter is not None:
+            fields |= {"links": self._meter.links(), "sent": self._meter.sent()}
         self._say("heartbeat", **fields)
 
     @property

@@ -62,7 +62,8 @@ class Prober:
         self._links = [edge for edge in links if {*edge} <= node_at.keys()]
         self._size = min(max(4 * config.chunk_elements, LEAST_BYTES), FRAGMENT_BYTES)
         self._cost = TRAIN * wire_bytes(Message(Kind.PROBE, payload=SizeOnly(self._size)))
-        self._seen = dict.fromkeys(self._links, -1)  # round of the last sample or probe
+        self._seen = dict.fromkeys(self._links, -1)  # round of the last sample
+        self._asked = dict.fromkeys(self._links, -1)  # round of the last probe
         self._measured = {edge: belief.last(edge)[0] for edge in self._links}
         self._sent: dict[str, int] = {}  # bytes of chunks, by member
         self.spent = 0  # bytes of all probes
@@ -84,15 +85,17 @@ class Prober:
             source, target = (self._node_at[center] for center in edge)
             if source not in alive or target not in alive:
                 continue
-            if number - self._seen[edge] < self._patience(edge):
+            if not self._is_due(edge, number):
                 continue
             if self.spent + self._cost > self._share * sum(self._sent.values()):
                 break
             self.spent += self._cost
-            self._seen[edge] = number
+            self._asked[edge] = number
             probes.append(Probe(source, target, self._size, TRAIN))
         return probes
 
-    def _patience(self, edge: Edge) -> int:
+    def _is_due(self, edge: Edge, number: int) -> bool:
         _, nbytes = self._belief.last(edge)
-        return 1 if nbytes < THIN_BYTES else self._after
+        if nbytes < THIN_BYTES:
+            return number > self._asked[edge]
+        return number - max(self._seen[edge], self._asked[edge]) >= self._after

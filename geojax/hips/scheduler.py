@@ -9,7 +9,9 @@ join           member → scheduler     I am compiled and ready; elements of my 
 start          scheduler → members    epoch, policies, first grant, the instant of time 0; to global
                                       servers also how vectors are cut
 heartbeat      member → scheduler     the last round that I hold; now and then my parameters' digest
+                                      and, where rates are measured, what I saw of the links
 beat           scheduler → member     the grant so far, and whether it is final
+probe          scheduler → member     send so many bytes to a peer, to time the link
 lost           member → scheduler     my connection to a peer ended
 prepare        scheduler → members    stop: the membership changes to this epoch
 report         member → scheduler     the last round that I hold in each of my groups
@@ -38,6 +40,7 @@ from typing import Any
 
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError, ReplicaDeviation
+from geojax.hips.awareness import Awareness
 from geojax.hips.belief import Belief
 from geojax.hips.checkpoint import START, ResumePoint
 from geojax.hips.grants import AHEAD, Grants
@@ -80,6 +83,7 @@ class Scheduler:
       lan_rounds: exchanges within a center in one round.
       enough: whether the run has reached its target and may end.
       independent: centers go at paces of their own, see the module's docstring.
+      awareness: follows the belief and has links probed, where that is what was measured.
     """
 
     def __init__(
@@ -98,11 +102,12 @@ class Scheduler:
         lan_rounds: int = 1,
         independent: bool = False,
         enough: Callable[[], bool] = lambda: False,
+        awareness: Awareness | None = None,
     ):
         self._config, self._places, self._transport = config, places, transport
         self._machine, self._recorder = machine, recorder
         self._plan_wan, self._plan_lan, self._clock = plan_wan, plan_lan, clock
-        self._belief = belief
+        self._belief, self._awareness = belief, awareness
         self._loop = asyncio.get_running_loop()
         self._alive: tuple[str, ...] = places.members
         self._elements: dict[str, int] = {}
@@ -284,6 +289,16 @@ class Scheduler:
         for number, digest in body.get("digests", ()):
             self._compare(name, int(number), str(digest))
         self._say(name, "beat", **self._granted(name))
+        self._probe(name, body)
+
+    def _probe(self, name: str, body: Mapping[str, Any]) -> None:
+        """Has links probed of which too little is known; not while the membership changes."""
+        if self._awareness is None or "sent" not in body or self._changing:
+            return
+        probes = self._awareness.heard(name, int(body["sent"]), self._highest, self._alive)
+        for probe in probes:
+            self._say(probe.source, "probe", peer=probe.target, bytes=probe.nbytes,
+                      count=probe.count)  # fmt: skip
 
     def _reconsider(self) -> None:
         """Looks whether the view of the WAN has changed so much that a new plan may be better."""

@@ -57,6 +57,7 @@ def summarize(
     target: float,
     train_samples: int | None,
     data_kinds: Collection[int],
+    probe_kind: int | None = None,
 ) -> dict[str, Any]:
     """All figures that these events and reports hold.
 
@@ -67,7 +68,8 @@ def summarize(
       hops: directed WAN links between two nodes; their number multiplies the bytes.
       target: accuracy whose first instant is looked for.
       train_samples: size of the training set, for the bytes per epoch.
-      data_kinds: message kinds that carry chunks; the others are control.
+      data_kinds: message kinds that are data, chunks or probes; the others are control.
+      probe_kind: the one of them that probes links; None: none were probed.
     """
     syncs = sync_times(events)
     evaluations = sorted((e for e in events if e["event"] == "evaluation"), key=lambda e: e["t"])
@@ -82,7 +84,7 @@ def summarize(
         "target_accuracy": target,
         "pace_violations": sum(r["pace_violations"] for r in living),
         "steps": sum(r["steps"] for r in living),
-        **_traffic(reports, hops, data_kinds),
+        **_traffic(reports, hops, data_kinds, probe_kind),
     }
     stale = [event["staleness"] for event in events if event["event"] == "applied"]
     if syncs and not stale:  # centers at paces of their own have no sync time
@@ -120,9 +122,15 @@ def _traffic(
     reports: Mapping[str, Report],
     hops: Mapping[tuple[str, str], Sequence[Any]],
     data_kinds: Collection[int],
+    probe_kind: int | None,
 ) -> dict[str, int]:
-    """Frame bytes: on the WAN every hop counts, inside a center it is LAN; control apart."""
+    """Frame bytes: on the WAN every hop counts, inside a center it is LAN; control apart.
+
+    Probes are among those of the WAN, and are also told on their own.
+    """
     counted = {"wan_bytes": 0, "lan_bytes": 0, "wan_control_bytes": 0, "lan_control_bytes": 0}
+    if probe_kind is not None:
+        counted["probe_bytes"] = 0
     for name, node in reports.items():
         for peer, counters in node["sent"].items():
             crossed = len(hops[name, peer])
@@ -130,4 +138,6 @@ def _traffic(
             for kind, count in counters["bytes"].items():
                 key = f"{tier}_bytes" if int(kind) in data_kinds else f"{tier}_control_bytes"
                 counted[key] += count * times
+                if int(kind) == probe_kind:
+                    counted["probe_bytes"] += count * times
     return counted
