@@ -30,23 +30,18 @@ from geojax.telemetry.report import report
 from geojax.wire.tcp import TcpTransport
 
 FAILED, EXPELLED, ORPHANED = 3, 4, 5  # exit codes
+VIEW = "view.json"  # in a run's directory: the WAN as it is now, once it has changed
+_LOOK_S = 0.1  # between two looks at it
 
 
 def write_run(run_dir: Path, run_id: str, setup: Setup) -> None:
     """Writes what every node of a run must know to ``run.json``."""
-    view = setup.view
     values = {
         "run_id": run_id,
         "config": to_dict(setup.config),
         "places": [vars(place) for place in setup.places.all],
         "resume": list(setup.resume),
-        "view": {
-            "centers": list(view.centers),
-            "rate": [[*edge, rate] for edge, rate in view.rate.items()],
-            "delay": [[*edge, delay] for edge, delay in view.delay.items()],
-            "egress": dict(view.egress),
-            "ingress": dict(view.ingress),
-        },
+        "view": setup.view.to_dict(),
     }
     (run_dir / "run.json").write_text(json.dumps(values))
 
@@ -54,22 +49,40 @@ def write_run(run_dir: Path, run_id: str, setup: Setup) -> None:
 def read_run(run_dir: Path) -> tuple[str, Setup]:
     """The inverse of :func:`write_run`."""
     values = json.loads((run_dir / "run.json").read_text())
-    view = values["view"]
     setup = Setup(
         from_dict(RunConfig, values["config"]),
         Places(tuple(Place(**place) for place in values["places"])),
-        NetworkView(
-            centers=tuple(view["centers"]),
-            rate={(a, b): rate for a, b, rate in view["rate"]},
-            delay={(a, b): delay for a, b, delay in view["delay"]},
-            egress=view["egress"],
-            ingress=view["ingress"],
-        ),
+        NetworkView.from_dict(values["view"]),
         models=run_dir / "models",
         checkpoints=run_dir / "checkpoints",
         resume=ResumePoint(*values["resume"]),
     )
     return values["run_id"], setup
+
+
+def write_view(run_dir: Path, view: NetworkView) -> None:
+    """Tells the scheduler's node how the WAN is now, in ``RUN_DIR/view.json``."""
+    partial = run_dir / "view.partial"
+    partial.write_text(json.dumps(view.to_dict()))
+    partial.rename(run_dir / VIEW)
+
+
+async def follow_view(run_dir: Path, setup: Setup) -> None:
+    """Keeps ``setup.view`` as :func:`write_view` says; files are read aside, in a thread."""
+    path, loop = run_dir / VIEW, asyncio.get_running_loop()
+
+    def read(seen: int) -> tuple[int, NetworkView | None]:
+        written = path.stat().st_mtime_ns if path.exists() else 0
+        if written == seen:
+            return seen, None
+        return written, NetworkView.from_dict(json.loads(path.read_text()))
+
+    seen = 0
+    while True:
+        seen, view = await loop.run_in_executor(None, read, seen)
+        if view is not None:
+            setup.view = view
+        await asyncio.sleep(_LOOK_S)
 
 
 def node_folder(run_dir: Path, name: str) -> Path:
@@ -99,8 +112,10 @@ async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
         )
         transport.observer = senders = SendSpans(recorder, clock)
         await transport.start()
+        beside = []
         if name == SCHEDULER:
-            announce = asyncio.create_task(_announce(clock, folder))
+            beside = [_announce(clock, folder), follow_view(folder.parents[1], setup)]
+        tasks = [asyncio.create_task(work) for work in beside]
         try:
             await run_node(
                 name, setup, transport=transport, machine=machine, clock=clock, recorder=recorder
@@ -112,8 +127,8 @@ async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
             }
             (folder / "report.json").write_text(json.dumps(measured))
         finally:
-            if name == SCHEDULER:
-                announce.cancel()
+            for task in tasks:
+                task.cancel()
             await transport.close()
             machine.close()
 

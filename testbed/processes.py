@@ -170,6 +170,7 @@ class Processes:
         )
         ports.close()
         self._setup = replace(setup, places=self._places)
+        self._view = setup.view  # follows the changes
         self._running: dict[str, subprocess.Popen] = {}
         self._tails: dict[str, _Tail] = {}
         self._cpu = CpuShare()
@@ -185,6 +186,7 @@ class Processes:
         for place in self._places.all:  # a broken run that this one continues left its own
             for name in LEFT_BEHIND:
                 (node.node_folder(self._run_dir, place.name) / name).unlink(missing_ok=True)
+        (self._run_dir / node.VIEW).unlink(missing_ok=True)
         node.write_run(self._run_dir, uuid.uuid4().hex[:12], self._setup)
         say("starting the nodes")
         try:
@@ -258,6 +260,8 @@ class Processes:
 
     def _change(self, change: Change) -> None:
         self._hosts.change(change.rates)
+        self._view = self._view.with_rates(change.rates)
+        node.write_view(self._run_dir, self._view)
         self._sink(change_event(change))
 
     def _apply(self, fault: Fault) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import create_task
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,9 +35,8 @@ from geojax.hips.throughput import Meter
 from geojax.hips.waits import first_failure
 from geojax.hips.worker import Worker, WorkerNode
 from geojax.models.registry import SYNTHETIC
-from geojax.overlay.policy import Policy
+from geojax.overlay.planning import propose
 from geojax.overlay.registry import build_overlay
-from geojax.overlay.star import star
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.sync.registry import build_sync
 from geojax.telemetry.clock import Clock
@@ -81,20 +80,15 @@ def _scheduler(
 ) -> Scheduler:
     places = setup.places
     belief, awareness = _belief(setup, recorder)
-    overlay = build_overlay(setup.config.overlay, places.servers, places.global_servers)
-
-    def plan_lan(members: Sequence[str], sizes: Sequence[int], version: int) -> Policy:
-        return star(root=members[0]).plan(setup.view, members, sizes, version)
-
-    def plan_wan(members: Sequence[str], sizes: Sequence[int], version: int) -> Policy:
-        return overlay.plan(belief.view(), members, sizes, version)
-
+    config, independent = setup.config.overlay, _holds_parameters(setup.config)
+    overlay = build_overlay(config, places.servers, places.global_servers)
     return Scheduler(
         setup.config, places, transport=transport, machine=machine, recorder=recorder,
-        plan_wan=plan_wan, plan_lan=plan_lan, belief=belief, awareness=awareness,
-        clock=clock, resume=setup.resume,
-        lan_rounds=build_sync(setup.config.sync).lan_rounds,
-        independent=_holds_parameters(setup.config), enough=lambda: setup.enough,
+        propose=partial(propose, config, places.servers, places.global_servers),
+        replans=overlay.follows_rates and config.replan and not independent,
+        belief=belief, awareness=awareness, clock=clock, resume=setup.resume,
+        lan_rounds=build_sync(setup.config.sync).lan_rounds, independent=independent,
+        enough=lambda: setup.enough,
     )  # fmt: skip
 
 

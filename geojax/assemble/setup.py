@@ -28,7 +28,7 @@ class Setup:
     Attributes:
       config: the run.
       places: all nodes.
-      view: the WAN as the scheduler believes it to be.
+      view: the WAN as it is; where its rates change, another view takes its place.
       models: folder of the final model, and of models that wait for evaluation.
       inline: evaluate at once, while the clock stands still (simulation).
       checkpoints: folder of the nodes' checkpoints.

@@ -61,7 +61,7 @@ class Grants:
         elif done <= begun or now <= at:
             return
         else:
-            left = (self._max_time - now) / ((now - at) / (done - begun))
+            left = (self._max_time - now) * (done - begun) / (now - at)
             until = done + max(1, int(min(left / 2, self._ahead)))
         self.until = max(self.until, min(until, self._rounds))
         self.final = self.until == self._rounds

@@ -14,6 +14,7 @@ from geojax.errors import Expelled, GeojaxError, SchedulerLost, WaitTimeout
 from geojax.hips.exchange import TreeExchange
 from geojax.hips.measured_belief import OUT_AFTER_S
 from geojax.hips.places import SCHEDULER, WAN_GROUP
+from geojax.hips.policy_messages import unpacked_policies
 from geojax.hips.scheduler import CONTROL_PRIORITY
 from geojax.hips.server_exchange import ServerExchange
 from geojax.hips.throughput import Meter
@@ -210,11 +211,13 @@ class Membership:
 
     def _on_control(self, item: Received) -> None:
         body = item.message.body or {}
+        policies = unpacked_policies(item.message.payload) if item.peer == SCHEDULER else {}
         handlers = {
-            "start": self._on_start,
+            "start": lambda body: self._on_start(body, policies),
             "beat": self._on_beat,
+            "policy": lambda body: self._on_policy(body, policies),
             "prepare": self._on_prepare,
-            "resume": self._on_resume,
+            "resume": lambda body: self._on_resume(body, policies),
             "probe": self._on_probe,
             "end": lambda _: self._end.done() or self._end.set_result(None),
             "expelled": self._on_expelled,
@@ -226,17 +229,18 @@ class Membership:
         self._answered = self._loop.time()
         handler(body)
 
-    def _on_start(self, body: Mapping[str, Any]) -> None:
-        self._until, self._final = int(body["until"]), bool(body["final"])
+    def _on_start(self, body: Mapping[str, Any], policies: Mapping[int, Policy]) -> None:
+        self._final = bool(body["final"])
+        self._grant(int(body["until"]))
         held = body.get("held")
         if "sizes" in body:
             engine = self._engines[self._main_group]
             engine.learn(unpacked(body["sizes"]), unpacked(body["layers"]))
-        for group, policy in body["policies"].items():
+        for group, policy in policies.items():
             engine = self._engine(group)
             if held is not None:  # a worker gets the last round from its local server
-                engine.skip_to(max(-1, held[group] - (self._main_group != WAN_GROUP)))
-            engine.resume(int(body["epoch"]), Policy.from_dict(policy), held=engine.held)
+                engine.skip_to(max(-1, held[str(group)] - (self._main_group != WAN_GROUP)))
+            engine.resume(int(body["epoch"]), policy, held=engine.held)
         if not self._started.done():
             last = None if held is None else int(held.get(str(self._main_group), -1))
             source, to = body.get("initial_from"), tuple(body.get("initial_to", ()))
@@ -244,13 +248,26 @@ class Membership:
             self._started.set_result(Start(at, time, last, source, to))
 
     def _on_beat(self, body: Mapping[str, Any]) -> None:
-        self._until = max(self._until, int(body["until"]))
+        self._grant(max(self._until, int(body["until"])))
         self._progress = int(body.get("progress", 0))
         self._final = bool(body["final"])
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+    def _grant(self, until: int) -> None:
+        self._until = until
+        engine = self._engines.get(WAN_GROUP)
+        if isinstance(engine, TreeExchange):
+            engine.grant(until)
+
+    def _on_policy(self, body: Mapping[str, Any], policies: Mapping[int, Policy]) -> None:
+        for group, policy in policies.items():
+            engine = self._engine(group)
+            assert isinstance(engine, TreeExchange)
+            if engine.epoch == int(body["epoch"]):
+                engine.change(int(body["first"]), policy)
 
     def _on_prepare(self, body: Mapping[str, Any]) -> None:
         epoch = int(body["epoch"])
@@ -262,16 +279,16 @@ class Membership:
         keeps = {str(group): engine.keeps for group, engine in self._engines.items()}
         self._say("report", epoch=epoch, held=held, keeps=keeps, has_state=self.has_state)
 
-    def _on_resume(self, body: Mapping[str, Any]) -> None:
+    def _on_resume(self, body: Mapping[str, Any], policies: Mapping[int, Policy]) -> None:
         epoch = int(body["epoch"])
-        for group, policy in body["policies"].items():
+        for group, policy in policies.items():
             engine = self._engine(group)
             if epoch == engine.epoch:
                 engine.resume(
                     epoch,
-                    Policy.from_dict(policy),
-                    held=int(body["held"][group]),
-                    lacking=body["lacking"].get(group, ()),
+                    policy,
+                    held=int(body["held"][str(group)]),
+                    lacking=body["lacking"].get(str(group), ()),
                 )
         if body["state_to"]:
             self.on_state_wanted(body["state_to"], int(body["held"][str(WAN_GROUP)]))
@@ -289,8 +306,8 @@ class Membership:
     def _on_expelled(self, body: Mapping[str, Any]) -> None:
         raise Expelled(f"{self.me} was expelled from the run: {body['reason']}")
 
-    def _engine(self, group: str) -> TreeExchange | ServerExchange:
-        engine = self._engines.get(int(group))
+    def _engine(self, group: int) -> TreeExchange | ServerExchange:
+        engine = self._engines.get(group)
         if engine is None:
             raise GeojaxError(f"{self.me} is no member of group {group}")
         return engine

@@ -1,56 +1,81 @@
 """The scheduler: membership, epochs, policies and grants. It never carries parameters.
 
-Messages are CONTROL bodies with a ``type``:
+Messages are CONTROL bodies with a ``type``. Policies are their payload (see
+:mod:`geojax.hips.policy_messages`), since hundreds of trees are more than a body may hold:
 
 =============  =====================  ============================================================
 type           direction              says
 =============  =====================  ============================================================
 join           member → scheduler     I am compiled and ready; elements of my vector, how it is cut
-start          scheduler → members    epoch, policies, first grant, the instant of time 0; to global
-                                      servers also how vectors are cut
-heartbeat      member → scheduler     the last round that I hold; now and then my parameters' digest
-                                      and, where rates are measured, what I saw of the links
+start          scheduler → members    epoch, first grant, the instant of time 0; to global servers
+                                      also how vectors are cut; payload: the policies
+heartbeat      member → scheduler     the last round that I hold; now and then my parameters'
+                                      digest; what I measured of links
 beat           scheduler → member     the grant so far, and whether it is final
 probe          scheduler → member     send so many bytes to a peer, to time the link
+policy         scheduler → members    in this epoch, rounds from ``first`` on go by another policy
+                                      of the WAN; payload: the policy
 lost           member → scheduler     my connection to a peer ended
 prepare        scheduler → members    stop: the membership changes to this epoch
 report         member → scheduler     the last round that I hold in each of my groups
-resume         scheduler → members    go on: policies, last round held by anybody, who sends it
+resume         scheduler → members    go on: last round held by anybody, to whom you send it;
+                                      payload: the policies
 start          scheduler → returned   the same, for members that come back after they were dead
 done           member → scheduler     I hold the last granted round (never of a global server)
 end            scheduler → members    everybody is done
 expelled       scheduler → member     the run goes on without you
 =============  =====================  ============================================================
 
+**Policies by round.** Every plan has a version, higher than all before. A new policy of the WAN
+takes effect from the furthest round on that anybody has been granted; every member is sent it
+before any ``beat`` that grants that round, and what is sent between two nodes keeps its order. So a
+member knows the policy of every round that it may begin; no round has two, and nobody waits for
+anybody. Where plans may change, grants reach only two rounds ahead.
+
+**Plans** are made in a process of their own while messages are answered and rounds go on. The run
+waits for one at its start and when the membership changes. Beside that, when the belief about the
+WAN has changed, one plan at a time is made and estimated beside the present policy on the same view
+(:mod:`geojax.overlay.estimate`); it is taken if it saves more than ``overlay.hysteresis`` of the
+time. A plan for an epoch that is over when it comes is dropped. If a policy that rounds go by
+needs a link that is out, and the new plan does not, a new epoch begins at once, so that the round
+that is stuck runs again along other links. Control messages themselves take routes that are static,
+as IP's are: where these are cut, a member falls silent and is declared dead after ``timeouts.dead``
+unless the link comes back before. ``wan.server_center`` says where the scheduler is.
+
 Global servers on a site of their own only merge. No change waits for what they hold, since only
 centers keep rounds, and the end waits for nothing of theirs.
 Where centers exchange with global servers at paces of their own (*independent*), every center has
 rounds and a grant of its own: then no round is run again when the membership changes, nobody's
-parameters are compared, and the global servers stay where they are (see
-:func:`geojax.overlay.keep_roots.keep_roots`).
+parameters are compared, the global servers stay where they are (see
+:func:`geojax.overlay.keep_roots.keep_roots`), and no plan is made but for a new membership.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from geojax.config import RunConfig
-from geojax.errors import GeojaxError, ReplicaDeviation
+from geojax.errors import GeojaxError
 from geojax.hips.awareness import Awareness
 from geojax.hips.belief import Belief
 from geojax.hips.checkpoint import START, ResumePoint
 from geojax.hips.grants import AHEAD, Grants
+from geojax.hips.in_force import InForce, Propose
 from geojax.hips.initial import senders
 from geojax.hips.machine import Machine
 from geojax.hips.places import WAN_GROUP, Places
+from geojax.hips.policy_messages import packed_policies
+from geojax.hips.recovery import Recovery, Report, recover, ways_to
+from geojax.hips.replicas import Replicas
 from geojax.hips.waits import wait_for
 from geojax.overlay.cutting import packed, unpacked
 from geojax.overlay.keep_roots import keep_roots
 from geojax.overlay.placement import loads, place
+from geojax.overlay.planning import Proposal
 from geojax.overlay.policy import Policy
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder
@@ -58,9 +83,8 @@ from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Lost, Received, Transport
 
 log = logging.getLogger("geojax.scheduler")
-Planner = Callable[[Sequence[str], Sequence[int], int], Policy]
 CONTROL_PRIORITY = -1  # before every chunk
-_AHEAD_OF_TARGET = 2  # where the run ends once it has reached its target
+_AHEAD_OF_CHANGES = 2  # where policies may change, or the run ends once it has reached its target
 _AHEAD_ALONE = 8  # rounds granted ahead to one center while time limits the run
 _AT_A_PACE = ("server", "worker")  # roles that make rounds
 _LEAD_S = 0.5  # from the start message to experiment time 0
@@ -73,10 +97,10 @@ class Scheduler:
       config: the run.
       places: all its nodes.
       transport: its own transport.
-      machine: charges the plans.
+      machine: makes the plans.
       recorder: takes the events.
-      plan_wan: plans the policy of the WAN group from (members, chunk sizes, version).
-      plan_lan: the same for a center's group.
+      propose: plans the policy of the WAN group, and estimates it.
+      replans: whether plans depend on what is believed about rates, and may change between rounds.
       belief: what the WAN is believed to be; it takes what members measure.
       clock: experiment time.
       resume: where the run goes on, if it continues a broken one.
@@ -94,8 +118,8 @@ class Scheduler:
         transport: Transport,
         machine: Machine,
         recorder: Recorder,
-        plan_wan: Planner,
-        plan_lan: Planner,
+        propose: Propose,
+        replans: bool = False,
         belief: Belief,
         clock: Clock,
         resume: ResumePoint = START,
@@ -106,25 +130,28 @@ class Scheduler:
     ):
         self._config, self._places, self._transport = config, places, transport
         self._machine, self._recorder = machine, recorder
-        self._plan_wan, self._plan_lan, self._clock = plan_wan, plan_lan, clock
-        self._belief, self._awareness = belief, awareness
+        self._clock, self._belief, self._replans = clock, belief, replans
+        self._awareness = awareness
+        self._policies = InForce(places, machine, belief, propose)
+        self._planned: dict[int, Policy] | None = None  # for the epoch that begins
+        self._outage = False  # it begins since a link is out
+        self._considered = -1  # revision of the belief that was planned for last
+        self._comparing = False
+        self._tasks: list[asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
         self._alive: tuple[str, ...] = places.members
         self._elements: dict[str, int] = {}
         self._initial: dict[str, str] = {}  # digests of initial vectors
-        self._cut: tuple[tuple[int, ...], tuple[int, ...]] = (), ()  # sizes of chunks, of layers
         self._heard: dict[str, float] = {}
         self._looked = 0.0  # when silence was looked for last
         self._held: dict[str, int] = {}
-        self._reports: dict[str, Mapping[int, int]] = {}
-        self._keeping: dict[str, Mapping[int, bool]] = {}
-        self._digests: dict[int, dict[str, str]] = {}
+        self._reports: dict[str, Report] = {}
+        self._replicas = Replicas()
         self._done: set[str] = set()
         self._returning: dict[str, None] = {}  # joined again, not admitted yet
         self._stateless: dict[str, None] = {}  # admitted, have no parameters yet
         self._changing = False
         self._ended = False
-        self._policies: dict[int, Policy] = {}
         self._independent, self._enough = independent, enough
         self._first = resume.round + 1
         self._grants = self._new_grants(self._first)
@@ -145,17 +172,18 @@ class Scheduler:
           WaitTimeout: not all nodes joined in time; names the missing ones.
           GeojaxError: no member is left, or the members' vectors or parameters differ.
         """
-        pump = asyncio.ensure_future(self._pump())
-        pump.add_done_callback(self._pump_ended)
+        self._in_background(self._pump())
         try:
             await self._gather_members()
-            self._start()
-            self._looked = self._loop.time()
-            self._look_for_silence()
+            self._considered = self._belief.revision
+            planned = await self._policies.plan(self._alive)
+            if not self._finished.done():  # it has failed in the meantime
+                self._start(planned)
             await self._finished
         finally:
             self._ended = True
-            pump.cancel()
+            for task in self._tasks:
+                task.cancel()
 
     async def _gather_members(self) -> None:
         timeouts = self._config.timeouts
@@ -174,8 +202,8 @@ class Scheduler:
                 + ", ".join(f"{name} {count}" for name, count in counts.items())
             )
 
-    def _start(self) -> None:
-        self._policies = self._plan()
+    def _start(self, planned: dict[int, Policy]) -> None:
+        self._policies.begin(planned)
         now = self._loop.time()
         self._running = True
         initial = senders(self._initial, self._alive, self._places)
@@ -193,8 +221,8 @@ class Scheduler:
             self._say(
                 name,
                 "start",
+                self._policies.of(name),
                 epoch=self.epoch,
-                policies={str(g): p.to_dict() for g, p in self._policies_of(name).items()},
                 **self._granted(name),
                 at=now + _LEAD_S,
                 time=self._resume_time,
@@ -207,9 +235,17 @@ class Scheduler:
             at=self._resume_time,
             members=list(self._alive),
             elements=next(iter(self._elements.values())),
-            policies=self._described_policies(),
+            policies=self._policies.described(),
         )
         self._record_loads(self._resume_time)
+        self._looked = self._loop.time()
+        self._look_for_silence()
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does something beside the run, which ends with an error if it does."""
+        task = asyncio.create_task(work)
+        self._tasks.append(task)
+        task.add_done_callback(self._task_ended)
 
     async def _pump(self) -> None:
         while True:
@@ -219,8 +255,9 @@ class Scheduler:
             else:
                 self._on_message(item)
 
-    def _pump_ended(self, pump: asyncio.Task[None]) -> None:
-        error = None if pump.cancelled() else pump.exception()
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.remove(task)
+        error = None if task.cancelled() else task.exception()
         if error is not None:
             self._fail(error)
 
@@ -264,7 +301,7 @@ class Scheduler:
         if body.get("digest") is not None:
             self._initial[name] = str(body["digest"])
         if name in self._places.servers:
-            self._cut = unpacked(body["sizes"]), unpacked(body["layers"])
+            self._policies.cut = unpacked(body["sizes"]), unpacked(body["layers"])
         log.info("%s joined (%d of %d)", name, len(self._elements), len(self._alive))
         self._check_joined()
 
@@ -287,7 +324,7 @@ class Scheduler:
             return
         self._grants.extend(max(self._held.values(), default=-1), self._clock())
         for number, digest in body.get("digests", ()):
-            self._compare(name, int(number), str(digest))
+            self._replicas.take(name, int(number), str(digest), self._centers)
         self._say(name, "beat", **self._granted(name))
         self._probe(name, body)
 
@@ -299,9 +336,6 @@ class Scheduler:
         for probe in probes:
             self._say(probe.source, "probe", peer=probe.target, bytes=probe.nbytes,
                       count=probe.count)  # fmt: skip
-
-    def _reconsider(self) -> None:
-        """Looks whether the view of the WAN has changed so much that a new plan may be better."""
 
     def _on_complaint(self, name: str, body: Mapping[str, Any]) -> None:
         """A connection ended. If its peer lives on, what was on its way is sent again."""
@@ -333,30 +367,42 @@ class Scheduler:
         if not self._finished.done():
             self._finished.set_result(None)
 
-    def _compare(self, name: str, number: int, digest: str) -> None:
-        """Names the centers whose parameters after a round are not those of the majority."""
-        told = self._digests.setdefault(number, {})
-        told[name] = digest
-        living = set(self._alive)
-        centers = [center for center in self._places.servers if center in living]
-        if not all(center in told for center in centers):
+    # ---- policies
+
+    def _reconsider(self) -> None:
+        """Plans anew, beside the run, if what is believed about the WAN has changed."""
+        busy = self._comparing or self._changing or self._ended
+        if self._replans and not busy and self._belief.revision != self._considered:
+            self._considered, self._comparing = self._belief.revision, True
+            self._in_background(self._compare(self.epoch))
+
+    async def _compare(self, epoch: int) -> None:
+        held = min(self._held.get(name, -1) for name in self._centers)
+        proposal = await self._policies.compare(self._alive, held)
+        self._comparing = False
+        if epoch == self.epoch and not self._ended:
+            self._decide(proposal)
+        self._reconsider()
+
+    def _decide(self, proposal: Proposal) -> None:
+        """Takes a plan or leaves it, see the module's docstring."""
+        stuck = any(map(math.isinf, proposal.present_s))
+        present = proposal.present_s[-1]
+        if stuck and not math.isinf(proposal.seconds):
+            log.warning("a link that the policy needs is out: new epoch")
+            self._change((), wan=proposal.policy)
+        elif present - proposal.seconds > self._config.overlay.hysteresis * present:
+            self._change_policy(proposal.policy)
+
+    def _change_policy(self, policy: Policy) -> None:
+        first = self._grants.until
+        if self._grants.final:  # no round will go by it
             return
-        for old in [n for n in self._digests if n <= number]:
-            del self._digests[old]
-        common, votes = Counter(told[center] for center in centers).most_common(1)[0]
-        if votes == len(centers):
-            return
-        odd = [center for center in centers if told[center] != common]
-        rest = [center for center in centers if center not in odd]
-        if votes <= len(odd):
-            raise ReplicaDeviation(
-                f"after round {number} the parameters of {', '.join(centers)} differ, and no "
-                "majority of them agrees"
-            )
-        raise ReplicaDeviation(
-            f"after round {number} the parameters of {', '.join(odd)} differ from those of "
-            f"{', '.join(rest)}"
-        )
+        self._policies.change(first, policy)
+        for name in self._places.groups(self._alive)[WAN_GROUP]:
+            self._say(name, "policy", {WAN_GROUP: policy}, epoch=self.epoch, first=first)
+        self._record_policy(first, "rates")
+        self._record_loads()
 
     # ---- membership
 
@@ -422,100 +468,105 @@ class Scheduler:
         self._recorder.event("back", nodes=back)
         self._change(())
 
-    def _change(self, dead: Sequence[str]) -> None:
-        """Begins a new membership epoch: everyone stops and reports what it holds."""
+    def _change(self, dead: Sequence[str], wan: Policy | None = None) -> None:
+        """Begins a new membership epoch: everyone stops and reports what it holds.
+
+        Args:
+          dead: who has died.
+          wan: the new policy of the WAN, if it is there already.
+        """
         self.epoch += 1
-        self._changing, self._reports = True, {}
+        self._changing, self._reports, self._planned = True, {}, None
+        self._outage = wan is not None
         self._stateless = {name: None for name in self._stateless if name in self._alive}
         for name in self._alive:
             self._say(name, "prepare", epoch=self.epoch, dead=list(dead))
+        self._in_background(self._plan_for(self.epoch, wan))
+
+    async def _plan_for(self, epoch: int, wan: Policy | None) -> None:
+        self._considered = self._belief.revision
+        planned = await self._policies.plan(self._alive, wan)
+        if epoch == self.epoch:
+            self._planned = planned
+            self._check_changed()
 
     def _on_report(self, name: str, body: Mapping[str, Any]) -> None:
         if int(body["epoch"]) != self.epoch or not self._changing:
             return
-        self._reports[name] = {int(group): int(held) for group, held in body["held"].items()}
-        self._keeping[name] = {int(group): bool(keeps) for group, keeps in body["keeps"].items()}
+        self._reports[name] = Report(
+            {int(group): int(held) for group, held in body["held"].items()},
+            {int(group): bool(keeps) for group, keeps in body["keeps"].items()},
+        )
         if body["has_state"]:
             self._stateless.pop(name, None)
-        if all(member in self._reports for member in self._alive):
-            self._machine.after("plan", 0, lambda epoch=self.epoch: self._resume(epoch))
+        self._check_changed()
 
-    def _resume(self, epoch: int) -> None:
+    def _check_changed(self) -> None:
+        """Ends the change when everyone has reported and the plan is there."""
+        ready = all(member in self._reports for member in self._alive)
+        if self._changing and ready and self._planned is not None:
+            self._resume(self._planned)
+
+    def _resume(self, planned: dict[int, Policy]) -> None:
         """Ends the change: who holds the last round sends it, everything later runs again."""
-        if epoch != self.epoch:
-            return
-        before, self._policies = self._policies, self._plan()
+        before = self._policies.groups[WAN_GROUP]
         if self._independent:
-            self._keep_servers(before[WAN_GROUP])
-        held: dict[int, int] = {}
-        source: dict[int, str] = {}
-        lacking: dict[int, list[str]] = {}
-        for group, policy in self._policies.items():
-            if self._independent and group == WAN_GROUP:
-                held[group], source[group], lacking[group] = self._highest, "", []
-                continue
-            reports = {
-                name: self._reports[name][group]
-                for name in policy.members
-                if name not in self._stateless
-            }
-            whole = (held.get(WAN_GROUP, -1) + 1) * self._lan_rounds - 1
-            held[group] = max(reports.values(), default=whole)
-            holders = [n for n, number in reports.items() if number == held[group]]
-            able = [n for n in holders if self._keeping[n][group]]
-            lacking[group] = [n for n in reports if reports[n] < held[group]]
-            if group != WAN_GROUP and held[group] >= 0 and reports:
-                lacking[group] += [n for n in policy.members if n in self._stateless]
-            if lacking[group] and not able:
-                raise GeojaxError(
-                    f"round {held[group]} is lost: {', '.join(lacking[group])} lack it, and "
-                    f"{', '.join(holders)} no longer have it whole"
-                )
-            source[group] = (able or holders or [""])[0]
+            planned = {**planned, WAN_GROUP: self._keep_servers(before, planned[WAN_GROUP])}
+        self._policies.begin(planned)
+        found = self._recoveries()
+        wan = found[WAN_GROUP]
+        servers = [name for name in self._stateless if name in self._places.servers]
+        states = ways_to(servers, wan.able, self._belief.view()) if wan.able else {}
         for name in self._alive:
-            mine = self._policies_of(name)
+            mine = self._policies.of(name)
             fields = {
                 "epoch": self.epoch,
-                "policies": {str(g): p.to_dict() for g, p in mine.items()},
-                "held": {str(g): held[g] for g in mine},
-                "lacking": {str(g): lacking[g] for g in mine if source[g] == name},
+                "held": {str(g): found[g].held for g in mine},
+                "lacking": {str(g): found[g].sends[name] for g in mine if name in found[g].sends},
             }
             if name in self._stateless:
-                self._say(
-                    name,
-                    "start",
-                    **fields,
-                    **self._granted(name),
-                    at=self._loop.time(),
-                    time=self._clock(),
-                    **self._told_cut(name),
-                )
+                now = {"at": self._loop.time(), "time": self._clock()}
+                cut = self._told_cut(name)
+                self._say(name, "start", mine, **fields, **self._granted(name), **now, **cut)
             else:
-                servers = [n for n in self._stateless if n in self._places.servers]
-                wanted = servers if name == source[WAN_GROUP] else []
-                self._say(name, "resume", **fields, state_to=wanted)
+                self._say(name, "resume", mine, **fields, state_to=states.get(name, []))
         self._changing = False
         self._recorder.event(
-            "epoch", epoch=self.epoch, members=list(self._alive), held=held[WAN_GROUP],
-            policies=self._described_policies(),
+            "epoch", epoch=self.epoch, members=list(self._alive), held=wan.held,
+            policies=self._policies.described(),
         )  # fmt: skip
+        if self._outage:
+            self._record_policy(wan.held + 1, "outage")
         self._record_loads()
         self._check_end()
 
-    def _keep_servers(self, before: Policy) -> None:
+    def _recoveries(self) -> dict[int, Recovery]:
+        """Where each group goes on."""
+        found: dict[int, Recovery] = {}
+        for group, policy in self._policies.groups.items():  # the WAN's is the first
+            if self._independent and group == WAN_GROUP:
+                found[group] = Recovery(self._highest)
+                continue
+            whole = (found[WAN_GROUP].held if found else -1) + 1
+            found[group] = recover(
+                group, policy, self._reports, stateless=self._stateless,
+                at_least=whole * self._lan_rounds - 1, view=self._belief.view(),
+            )  # fmt: skip
+        return found
+
+    def _keep_servers(self, before: Policy, planned: Policy) -> Policy:
         """Leaves shards where they are, and has who comes back go on behind everyone."""
-        policy = self._policies[WAN_GROUP]
-        rounds = {name: self._reports[name][WAN_GROUP] for name in before.members
-                  if name in policy.members and name not in self._stateless}  # fmt: skip
+        rounds = {name: self._reports[name].held[WAN_GROUP] for name in before.members
+                  if name in planned.members and name not in self._stateless}  # fmt: skip
         self._highest = max(self._highest, *rounds.values(), -1)
-        sizes, layers = self._cut
-        self._policies[WAN_GROUP] = keep_roots(
-            before, policy, sizes, lambda planned, sizes: place(planned, sizes, layers),
-            holding=[name for name in self._alive if name not in self._stateless], fresh=rounds,
-        )  # fmt: skip
+        sizes, layers = self._policies.cut
         for name in self._stateless:
             if self._places.place(name).role == "server":
                 self._grants_of[name] = self._new_grants(self._highest + 1, self._clock())
+        return keep_roots(
+            before, planned, sizes, lambda policy, sizes: place(policy, sizes, layers),
+            holding=[name for name in self._alive if name not in self._stateless], fresh=rounds,
+        )  # fmt: skip
 
     # ---- helpers
 
@@ -525,7 +576,7 @@ class Scheduler:
         rounds, limit = self._config.rounds, self._config.max_time_s
         # A bound on staleness makes a fast center wait, until slow ones have ended and it rushes.
         ahead = _AHEAD_ALONE if self._independent and limit is not None else AHEAD
-        ahead = _AHEAD_OF_TARGET if self._config.stop_at_target else ahead
+        ahead = _AHEAD_OF_CHANGES if self._replans or self._config.stop_at_target else ahead
         return Grants(rounds, limit, first=first, since=since, ahead=ahead)
 
     def _grants_for(self, name: str) -> Grants:
@@ -545,41 +596,36 @@ class Scheduler:
         self._held[name] = held
         self._highest = max(self._highest, held)
 
-    def _plan(self) -> dict[int, Policy]:
-        sizes, _ = self._cut
-        version = self.epoch
-        return {
-            group: (self._plan_wan if group == WAN_GROUP else self._plan_lan)(
-                members, sizes, version
-            )
-            for group, members in self._places.groups(self._alive).items()
-        }
-
-    def _policies_of(self, name: str) -> dict[int, Policy]:
-        return {
-            group: policy
-            for group, policy in self._policies.items()
-            if name in policy.members or name in policy.passive
-        }
-
-    def _described_policies(self) -> dict[str, Any]:
-        return {str(group): policy.to_dict() for group, policy in self._policies.items()}
+    @property
+    def _centers(self) -> list[str]:
+        """The living centers."""
+        return [name for name in self._places.servers if name in self._alive]
 
     def _told_cut(self, name: str) -> dict[str, Any]:
         """How vectors are cut, for nodes that have none."""
         if name not in self._places.global_servers:
             return {}
-        sizes, layers = self._cut
+        sizes, layers = self._policies.cut
         return {"sizes": packed(sizes), "layers": packed(layers)}
 
     def _record_loads(self, at: float | None = None) -> None:
         """Records what share of the model the roots merge, where they are several."""
-        policy = self._policies[WAN_GROUP]
+        policy = self._policies.groups[WAN_GROUP]
         if len(policy.trees) > 1:
-            carried = zip(policy.trees, loads(policy, *self._cut), strict=True)
+            carried = zip(policy.trees, loads(policy, *self._policies.cut), strict=True)
             elements = {tree.root: count for tree, count in carried}
             self._recorder.event("loads", at=at, elements=elements)
 
-    def _say(self, name: str, kind: str, **fields: Any) -> None:
-        message = Message(Kind.CONTROL, epoch=self.epoch, body={"type": kind, **fields})
+    def _record_policy(self, first: int, reason: str) -> None:
+        policy = self._policies.groups[WAN_GROUP]
+        self._recorder.event(
+            "policy", version=policy.version, first=first, reason=reason, policy=policy.to_dict()
+        )
+
+    def _say(
+        self, name: str, kind: str, policies: Mapping[int, Policy] | None = None, **fields: Any
+    ) -> None:
+        payload = None if policies is None else packed_policies(policies)
+        body = {"type": kind, **fields}
+        message = Message(Kind.CONTROL, epoch=self.epoch, body=body, payload=payload)
         self._transport.send(name, message, CONTROL_PRIORITY)

@@ -35,7 +35,7 @@ class Meter:
     def __init__(self, transport: Transport, peers: Collection[str]):
         self._transport, self._peers = transport, tuple(peers)
         self._ended: dict[str, float] = {}  # when the last message was whole, by peer
-        self._moved = dict.fromkeys(self._peers, (0, 0.0))  # bytes, seconds
+        self._moved: dict[str, tuple[int, float]] = dict.fromkeys(self._peers, (0, 0.0))
 
     def arrived(self, item: Received) -> None:
         """Takes note of a message. What is not timed, or from anybody else, counts nothing."""

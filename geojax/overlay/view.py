@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 Edge = tuple[str, str]
 
@@ -31,3 +32,33 @@ class NetworkView:
     def neighbours(self, center: str) -> tuple[str, ...]:
         """Centers that ``center`` has a link to, in WAN order."""
         return tuple(other for other in self.centers if (center, other) in self.rate)
+
+    def with_rates(self, rates: Mapping[Edge, float]) -> NetworkView:
+        """The same WAN where some links have other rates, bit/s."""
+        return replace(self, rate={**self.rate, **rates})
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        by_link = {"rate": self.rate, "delay": self.delay, "age": self.age}
+        return {
+            "centers": list(self.centers),
+            **{key: [[*edge, value] for edge, value in of.items()] for key, of in by_link.items()},
+            "egress": dict(self.egress),
+            "ingress": dict(self.ingress),
+        }
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> NetworkView:
+        """The inverse of :meth:`to_dict`.
+
+        >>> view = NetworkView(("a", "b"), {("a", "b"): 1e6}, {("a", "b"): 0.01}, {"a": 2e6})
+        >>> NetworkView.from_dict(view.to_dict()) == view
+        True
+        """
+        by_link = {
+            key: {(source, target): value for source, target, value in values[key]}
+            for key in ("rate", "delay", "age")
+        }
+        return NetworkView(
+            tuple(values["centers"]), egress=values["egress"], ingress=values["ingress"], **by_link
+        )

@@ -71,7 +71,7 @@ async def _simulate(
     clock = nodes.living[SCHEDULER].clock
     scripts = [
         asyncio.create_task(_faults(clock, faults, nodes), name="faults"),
-        asyncio.create_task(_changes(clock, wan, network, factor, sink), name="changes"),
+        asyncio.create_task(_changes(clock, wan, network, setup, sink), name="changes"),
     ]
     try:
         await nodes.over
@@ -199,14 +199,17 @@ async def _changes(
     clock: Clock,
     wan: Wan,
     network: SimulatedNetwork,
-    factor: float,
+    setup: Setup,
     sink: Callable[[dict[str, Any]], None],
 ) -> None:
+    """Changes the links' rates in time; ``setup.view`` follows."""
+    factor = setup.config.testbed.goodput_factor
     await clock.started.wait()
     for change in wan.changes():
         await asyncio.sleep(max(0.0, change.at - clock()))
         for (source, target), rate in change.rates.items():
             network.fluid.set_capacity(("link", source, target), rate * factor)
+        setup.view = setup.view.with_rates(change.rates)
         sink(change_event(change))
 
 

@@ -12,9 +12,10 @@ from geojax.errors import GeojaxError, WaitTimeout
 from geojax.hips.belief import OracleBelief
 from geojax.hips.member import Membership
 from geojax.hips.places import Place, Places
+from geojax.hips.policy_messages import unpacked_policies
 from geojax.hips.scheduler import Scheduler
 from geojax.overlay.cutting import packed
-from geojax.overlay.policy import Policy
+from geojax.overlay.planning import Proposal
 from geojax.overlay.star import star
 from geojax.overlay.view import NetworkView
 from geojax.telemetry.clock import Clock
@@ -38,16 +39,13 @@ class Played:
         self.clock = Clock()
         view = NetworkView(CENTERS, {}, {})
 
-        def plan(members, sizes, version):
-            return star().plan(view, members, sizes, version)
-
-        def plan_lan(members, sizes, version):
-            return star(root=members[0]).plan(view, members, sizes, version)
+        def propose(task):
+            return Proposal(star().plan(task.view, task.members, task.sizes, task.version))
 
         self.scheduler = Scheduler(
             self.config, self.places, transport=self, machine=VirtualMachine(self.config.pace),
             recorder=Recorder("scheduler", self.events.append, clock=self.clock),
-            plan_wan=plan, plan_lan=plan_lan, belief=OracleBelief(lambda: view), clock=self.clock,
+            propose=propose, belief=OracleBelief(lambda: view), clock=self.clock,
             independent=True,
         )  # fmt: skip
         self.run = asyncio.ensure_future(self.scheduler.run())
@@ -55,7 +53,8 @@ class Played:
     # ---- its transport
 
     def send(self, peer, message, priority=0):
-        self.sent.append((peer, message.body))
+        policies = unpacked_policies(message.payload)
+        self.sent.append((peer, {**message.body, "policies": policies}))
 
     async def receive(self):
         return await self.inbox.get()
@@ -191,7 +190,7 @@ def test_parameters_are_not_compared():
 
 
 def homes(told):
-    policy = Policy.from_dict(told["policies"]["0"])
+    policy = told["policies"][0]
     return [policy.trees[tree].root for tree in policy.fixed]
 
 
@@ -287,6 +286,7 @@ def test_when_nobody_with_parameters_is_left_the_run_fails():
         played.lose("c2", "c3")
         await asyncio.sleep(0.1)
         await played.report({"c1": -1}, stateless=["c1"])
+        await played.run
 
     with pytest.raises(GeojaxError, match="parameters are lost: c1 is dead"):
         play(scenario)

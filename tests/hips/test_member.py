@@ -11,6 +11,7 @@ from geojax.config import TimeoutsConfig
 from geojax.errors import Expelled, SchedulerLost, WaitTimeout
 from geojax.hips.exchange import TreeExchange
 from geojax.hips.member import Membership
+from geojax.hips.policy_messages import packed_policies
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Lost, Received
@@ -31,18 +32,18 @@ class Wire:
     async def receive(self):
         return await self.inbox.get()
 
-    def control(self, kind, *, peer="scheduler", epoch=0, **fields):
-        message = Message(Kind.CONTROL, epoch=epoch, body={"type": kind, "epoch": epoch, **fields})
+    def control(self, kind, *, peer="scheduler", epoch=0, policy=None, **fields):
+        payload = None if policy is None else packed_policies({0: policy})
+        body = {"type": kind, "epoch": epoch, **fields}
+        message = Message(Kind.CONTROL, epoch=epoch, body=body, payload=payload)
         self.inbox.put_nowait(Received(peer, message))
 
     def said(self, kind):
         return [m.body for _, peer, m in self.sent if (m.body or {}).get("type") == kind]
 
     def start(self, until=5, final=False):
-        policies = {"0": star_policy(("c1", "c2")).to_dict()}
-        self.control(
-            "start", epoch=0, policies=policies, until=until, final=final, at=0.0, time=0.0
-        )
+        policy = star_policy(("c1", "c2"))
+        self.control("start", policy=policy, until=until, final=final, at=0.0, time=0.0)
 
 
 class Played:
@@ -304,9 +305,8 @@ def test_it_stops_and_reports_and_goes_on():
         (report,) = wire.said("report")
         assert (report["epoch"], report["held"]) == (1, {"0": -1})
         assert played.engine.epoch == 1
-        policy = star_policy(("c2",), version=1).to_dict()
-        fields = {"policies": {"0": policy}, "held": {"0": -1}, "lacking": {}, "state_to": []}
-        wire.control("resume", epoch=1, **fields)
+        fields = {"held": {"0": -1}, "lacking": {}, "state_to": []}
+        wire.control("resume", epoch=1, policy=star_policy(("c2",), version=1), **fields)
         await asyncio.sleep(0)
         assert played.engine.policy.version == 1
 
@@ -318,9 +318,8 @@ def test_a_resume_of_an_epoch_that_is_over_changes_nothing():
         await played.joined()
         for epoch in (1, 2):
             wire.control("prepare", epoch=epoch, dead=[])
-        policy = star_policy(("c2",), version=1).to_dict()
-        fields = {"policies": {"0": policy}, "held": {"0": -1}, "lacking": {}, "state_to": []}
-        wire.control("resume", epoch=1, **fields)
+        fields = {"held": {"0": -1}, "lacking": {}, "state_to": []}
+        wire.control("resume", epoch=1, policy=star_policy(("c2",), version=1), **fields)
         await asyncio.sleep(0)
         assert played.engine.policy.version == 0
         assert played.engine.epoch == 2
