@@ -41,6 +41,11 @@ class MeasuredBelief:
         return self._rates.last(edge)
 
     @property
+    def changed_at(self) -> float:
+        """When a link was found changed last; see :class:`LinkRates`."""
+        return self._rates.changed_at
+
+    @property
     def out(self) -> tuple[Edge, ...]:
         """The links that are out."""
         return self._rates.out

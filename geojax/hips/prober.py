@@ -39,7 +39,8 @@ class Prober:
     """Chooses links that had no sample for some rounds, within a budget.
 
     A link is due when ``overlay.probe_after`` rounds have passed since it was measured or probed
-    last, or one if little was measured yet. Those that were not measured for longest come first.
+    last; one round is enough if little was measured yet, or if some link was found changed since it
+    was measured: links often change together, and plans are about to be made. Those that were not measured for longest come first.
     All probes together never have more than ``overlay.probe_share`` of the bytes that all members
     have sent as chunks.
 
@@ -95,7 +96,7 @@ class Prober:
         return probes
 
     def _is_due(self, edge: Edge, number: int) -> bool:
-        _, nbytes = self._belief.last(edge)
-        if nbytes < THIN_BYTES:
+        at, nbytes = self._belief.last(edge)
+        if nbytes < THIN_BYTES or at < self._belief.changed_at:
             return number > self._asked[edge]
         return number - max(self._seen[edge], self._asked[edge]) >= self._after

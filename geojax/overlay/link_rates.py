@@ -9,7 +9,7 @@ from geojax.overlay.view import Edge, NetworkView
 
 HALF_LIFE_S = 5.0  # after which a sample counts half as much as one of now
 CHANGED = 0.2  # a sample that departs so much from the sums, relatively, replaces them
-CHANGE_BYTES = 256 * 1024  # that a sample needs for that
+CHANGE_BYTES = 256 * 1024  # that a sample needs for that, or more than what is left of the sums
 ASSUMED_RATE = 100e6  # bit/s, of every link while nothing is known; only its ratio to delays counts
 
 
@@ -32,16 +32,19 @@ class _Sums:
         """bit/s."""
         return 8.0 * self.nbytes / self.seconds
 
-    def take(self, nbytes: float, seconds: float, now: float) -> None:
-        """Adds a sample, or begins again with it where the link has changed."""
-        kept = 0.0
+    def take(self, nbytes: float, seconds: float, now: float) -> bool:
+        """Adds a sample, or begins again with it where the link has changed; whether it has."""
+        kept, changed = 0.0, False
         if self.seconds > 0:
+            kept = 0.5 ** (max(0.0, now - self.at) / HALF_LIFE_S)
             departs = abs(8.0 * nbytes / seconds / self.rate - 1.0) > CHANGED
-            if not (departs and nbytes >= CHANGE_BYTES):
-                kept = 0.5 ** (max(0.0, now - self.at) / HALF_LIFE_S)
+            changed = departs and nbytes >= min(CHANGE_BYTES, kept * self.nbytes)
+        if changed:
+            kept = 0.0
         self.nbytes = kept * self.nbytes + nbytes
         self.seconds = kept * self.seconds + seconds
         self.at = now
+        return changed
 
 
 class LinkRates:
@@ -51,8 +54,9 @@ class LinkRates:
     description, as an operator knows what was ordered. Its rates are never looked at.
 
     A link's rate is Σ bytes ÷ Σ seconds over its samples, each of which counts
-    0.5 ** (its age ÷ ``HALF_LIFE_S``). A sample of at least ``CHANGE_BYTES`` that departs from that
-    by more than ``CHANGED`` replaces what was there: the link has changed. A link that was never
+    0.5 ** (its age ÷ ``HALF_LIFE_S``). A sample that departs from that by more than ``CHANGED``
+    replaces what was there, if it has at least ``CHANGE_BYTES`` or outweighs the sums, which fade:
+    the link has changed. A link that was never
     measured is believed to be as fast as the fastest one known, so that plans try it and it gets
     measured; before anything is known all are equal. What passed between centers that are no
     neighbours was slower than each link of its route, and is a lower bound for those. A link that
@@ -60,6 +64,9 @@ class LinkRates:
 
     Args:
       known: the WAN's description.
+
+    Attributes:
+      changed_at: time of the last sample by which a link was found changed, s; -inf: of none.
 
     >>> links = [("a", "b"), ("b", "c"), ("c", "b"), ("b", "a")]
     >>> rates = LinkRates(NetworkView(("a", "b", "c"), dict.fromkeys(links, 1.0), delay={}))
@@ -73,6 +80,7 @@ class LinkRates:
         self._known, self._routes = known, routes(known)
         self._sums: dict[Edge, _Sums] = {}  # also of centers that are no neighbours
         self._out: dict[Edge, None] = {}
+        self.changed_at = float("-inf")
 
     def take(self, source: str, target: str, nbytes: float, seconds: float, now: float) -> None:
         """Takes a sample: so many bytes came from ``source`` to ``target`` in so many seconds.
@@ -85,7 +93,8 @@ class LinkRates:
             raise ValueError(f"expected a sample between two centers of the WAN, came {edge}")
         if not (nbytes > 0 and seconds > 0):
             raise ValueError(f"expected bytes and seconds above 0, came {nbytes} and {seconds}")
-        self._sums.setdefault(edge, _Sums()).take(nbytes, seconds, now)
+        if self._sums.setdefault(edge, _Sums()).take(nbytes, seconds, now):
+            self.changed_at = now
         self._out.pop(edge, None)
 
     def set_out(self, edge: Edge, *, out: bool) -> None:

@@ -133,6 +133,18 @@ def test_links_of_which_little_is_known_are_probed_in_every_round(belief):
     assert len(probes.due(3, CENTERS)) < len(LINKS)
 
 
+def test_when_one_link_has_changed_the_others_are_probed_unless_they_were_measured_since(belief):
+    all_measured(belief, 0.0)
+    probes = plenty(prober(belief, after=5))
+    assert probes.due(0, CENTERS) == []
+    belief.take("c1", [["c2", MB, 0.5]], 1.0)
+    belief.take("c2", [["c1", MB, 1.0]], 2.0)
+    asked = [(p.source, p.target) for p in probes.due(1, CENTERS)]
+    assert {*asked} == {*LINKS} - {("c1", "c2"), ("c2", "c1")}
+    all_measured(belief, 3.0)
+    assert probes.due(2, CENTERS) == []
+
+
 def test_a_probe_can_be_timed_and_is_about_as_large_as_a_chunk(belief):
     for elements, nbytes in ((1000, 65_536), (40_000, 160_000), (1_000_000, 262_144)):
         probes = plenty(prober(belief, chunk_elements=elements)).due(0, CENTERS)

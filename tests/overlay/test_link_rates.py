@@ -73,6 +73,15 @@ def test_a_few_bytes_do_not_say_that_a_link_changed():
     rates.take(*AB, 100 * MB, 100.0, now=0.0)
     rates.take(*AB, CHANGE_BYTES - 1, 0.01, now=0.0)
     assert megabits(rates, AB) == pytest.approx(8.0, rel=0.01)
+    assert rates.changed_at == float("-inf")
+
+
+def test_a_few_bytes_are_enough_where_what_was_known_has_faded():
+    rates = LinkRates(ring(4))
+    rates.take(*AB, 3 * CHANGE_BYTES, 1.0, now=0.0)
+    rates.take(*AB, CHANGE_BYTES - 1, 0.01, now=2 * HALF_LIFE_S)
+    assert megabits(rates, AB) == pytest.approx(8 * (CHANGE_BYTES - 1) / 0.01 / 1e6)
+    assert rates.changed_at == 2 * HALF_LIFE_S
 
 
 def test_samples_over_several_hops_are_lower_bounds_where_there_are_no_others():
