@@ -21,7 +21,9 @@ from typing import Any
 from geojax.wire.message import CHUNK_KINDS
 from geojax.wire.transport import Received, Transport
 
-LEAST_BYTES = 128 * 1024  # fewer are kept for the next report: so little is timed too coarsely
+# Less is kept for the next report. A thread may be some milliseconds late in reading what came,
+# which makes the time of a few messages too long or too short.
+LEAST_BYTES, LEAST_S = 128 * 1024, 0.005
 
 
 class Meter:
@@ -57,7 +59,7 @@ class Meter:
         """
         found: list[list[Any]] = []
         for peer, (nbytes, seconds) in self._moved.items():
-            if nbytes >= LEAST_BYTES and seconds > 0:
+            if nbytes >= LEAST_BYTES and seconds >= LEAST_S:
                 found.append([peer, nbytes, seconds])
                 self._moved[peer] = 0, 0.0
         for peer in self._peers:

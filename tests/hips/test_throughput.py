@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from geojax.hips.throughput import LEAST_BYTES, Meter
+from geojax.hips.throughput import LEAST_BYTES, LEAST_S, Meter
 from geojax.wire.frame import Assembler, frames_of, parse_header
 from geojax.wire.message import FRAGMENT_BYTES, HEADER_BYTES, Kind, Message
 from geojax.wire.transport import LinkCounters, Received
@@ -73,6 +73,13 @@ def test_little_is_kept_until_there_is_more(meter):
     assert meter.links() == []
     arrive(meter, (1, 1.5, True))
     assert meter.links() == [["c2", LEAST_BYTES, 0.5]]
+
+
+def test_what_was_read_in_one_go_is_kept_until_it_lasted_longer(meter):
+    arrive(meter, (MB, 1.0, False), (MB, 1.0, True), (MB, 1.0 + LEAST_S / 2, True))
+    assert meter.links() == []
+    arrive(meter, (MB, 2.0, True))
+    assert meter.links() == [["c2", 3 * MB, 1.0]]
 
 
 def test_peers_are_apart_and_others_count_nothing(meter):
