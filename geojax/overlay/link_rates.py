@@ -9,7 +9,7 @@ from geojax.overlay.view import Edge, NetworkView
 
 HALF_LIFE_S = 5.0  # after which a sample counts half as much as one of now
 CHANGED = 0.2  # a sample that departs so much from the sums, relatively, replaces them
-CHANGE_BYTES = 256 * 1024  # that a sample needs for that, or more than what is left of the sums
+CHANGE_BYTES = 192 * 1024  # that a sample needs for that, or more than what is left of the sums
 ASSUMED_RATE = 100e6  # bit/s, of every link while nothing is known; only its ratio to delays counts
 
 
@@ -60,7 +60,8 @@ class LinkRates:
     measured is believed to be as fast as the fastest one known, so that plans try it and it gets
     measured; before anything is known all are equal. What passed between centers that are no
     neighbours was slower than each link of its route, and is a lower bound for those. A link that
-    is out has rate 0 until it is back, and then its old rate.
+    is out has rate 0 until it is back, and then its old rate; the first sample after that is left
+    out, since the time of the outage is in it.
 
     Args:
       known: the WAN's description.
@@ -80,6 +81,7 @@ class LinkRates:
         self._known, self._routes = known, routes(known)
         self._sums: dict[Edge, _Sums] = {}  # also of centers that are no neighbours
         self._out: dict[Edge, None] = {}
+        self._back: dict[Edge, None] = {}  # were out, and have had no sample since
         self.changed_at = float("-inf")
 
     def take(self, source: str, target: str, nbytes: float, seconds: float, now: float) -> None:
@@ -93,14 +95,19 @@ class LinkRates:
             raise ValueError(f"expected a sample between two centers of the WAN, came {edge}")
         if not (nbytes > 0 and seconds > 0):
             raise ValueError(f"expected bytes and seconds above 0, came {nbytes} and {seconds}")
+        self.set_out(edge, out=False)
+        if edge in self._back:
+            del self._back[edge]
+            return
         if self._sums.setdefault(edge, _Sums()).take(nbytes, seconds, now):
             self.changed_at = now
-        self._out.pop(edge, None)
 
     def set_out(self, edge: Edge, *, out: bool) -> None:
         """Says that a link moves nothing, or that it does so again."""
         if not out:
-            self._out.pop(edge, None)
+            if edge in self._out:
+                del self._out[edge]
+                self._back[edge] = None
         elif edge in self._known.rate:
             self._out[edge] = None
 

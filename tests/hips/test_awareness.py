@@ -76,6 +76,7 @@ def test_a_link_is_out_while_its_sender_says_that_nothing_moves(belief):
 
 
 def test_what_comes_through_ends_an_outage(belief):
+    all_measured(belief, 0.0)
     belief.take("c1", [["c2", 0, OUT_AFTER_S]], 2.0)
     belief.take("c2", [["c1", MB, 1.0]], 2.5)
     assert (belief.out, belief.view().rate["c1", "c2"]) == ((), 8e6)

@@ -103,13 +103,20 @@ def test_a_link_that_is_out_has_no_rate_until_it_is_back_with_its_old_one():
     assert (megabits(rates, AB), rates.out) == (0.0, (AB,))
     rates.set_out(AB, out=False)
     assert (megabits(rates, AB), rates.out) == (8.0, ())
+    rates.take(*AB, MB, 60.0, now=60.0)  # the outage is in it
+    assert megabits(rates, AB) == 8.0
+    rates.take(*AB, MB, 0.5, now=61.0)
+    assert megabits(rates, AB) == pytest.approx(16.0)
 
 
 def test_whatever_comes_through_brings_a_link_back():
     rates = LinkRates(ring(4))
-    rates.set_out(AB, out=True)
     rates.take(*AB, MB, 0.5, now=0.0)
-    assert megabits(rates, AB) == pytest.approx(16.0)
+    rates.set_out(AB, out=True)
+    rates.take(*AB, MB, 60.0, now=60.0)
+    assert (megabits(rates, AB), rates.out) == (16.0, ())
+    rates.take(*AB, MB, 1.0, now=61.0)
+    assert megabits(rates, AB) == pytest.approx(8.0)
 
 
 @pytest.mark.parametrize(
