@@ -40,9 +40,9 @@ class Prober:
 
     A link is due when ``overlay.probe_after`` rounds have passed since it was measured or probed
     last; one round is enough if little was measured yet, or if some link was found changed since it
-    was measured: links often change together, and plans are about to be made. Those that were not measured for longest come first.
-    All probes together never have more than ``overlay.probe_share`` of the bytes that all members
-    have sent as chunks.
+    was measured: links often change together, and plans are about to be made. Those that were not
+    measured for longest come first. All probes together never have more than
+    ``overlay.probe_share`` of the bytes that all members have sent as chunks.
 
     Args:
       config: its ``probe_after`` (0: never) and ``probe_share``.

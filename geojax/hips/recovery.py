@@ -109,6 +109,22 @@ def ways_to(
     return sends
 
 
+def sources(
+    lacking: Sequence[str], having: Sequence[str], view: NetworkView
+) -> dict[str, list[str]]:
+    """The same without sending on: to each from the first that has it and has a way to it."""
+    sends: dict[str, list[str]] = {}
+    for name in lacking if having else ():
+        reaching = (sender for sender in having if is_up(sender, name, view))
+        sends.setdefault(next(reaching, having[0]), []).append(name)
+    return sends
+
+
+def pairs(sends: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    """Who sends to whom, one by one."""
+    return [(sender, name) for sender, names in sends.items() for name in names]
+
+
 def is_up(source: str, target: str, view: NetworkView) -> bool:
     """Whether no link on the route between two centers is out."""
     if all(view.rate.values()):

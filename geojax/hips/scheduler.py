@@ -63,14 +63,15 @@ from geojax.errors import GeojaxError
 from geojax.hips.awareness import Awareness
 from geojax.hips.belief import Belief
 from geojax.hips.checkpoint import START, ResumePoint
-from geojax.hips.grants import AHEAD, Grants
+from geojax.hips.granting import Granting
 from geojax.hips.in_force import InForce, Propose
 from geojax.hips.initial import senders
 from geojax.hips.machine import Machine
 from geojax.hips.places import WAN_GROUP, Places
 from geojax.hips.policy_messages import packed_policies
-from geojax.hips.recovery import Recovery, Report, recover, ways_to
+from geojax.hips.recovery import Recovery, Report, is_up, pairs, recover, sources
 from geojax.hips.replicas import Replicas
+from geojax.hips.silence import Silence
 from geojax.hips.waits import wait_for
 from geojax.overlay.cutting import packed, unpacked
 from geojax.overlay.keep_roots import keep_roots
@@ -84,9 +85,6 @@ from geojax.wire.transport import Lost, Received, Transport
 
 log = logging.getLogger("geojax.scheduler")
 CONTROL_PRIORITY = -1  # before every chunk
-_AHEAD_OF_CHANGES = 2  # where policies may change, or the run ends once it has reached its target
-_AHEAD_ALONE = 8  # rounds granted ahead to one center while time limits the run
-_AT_A_PACE = ("server", "worker")  # roles that make rounds
 _LEAD_S = 0.5  # from the start message to experiment time 0
 
 
@@ -129,7 +127,7 @@ class Scheduler:
         awareness: Awareness | None = None,
     ):
         self._config, self._places, self._transport = config, places, transport
-        self._machine, self._recorder = machine, recorder
+        self._recorder = recorder
         self._clock, self._belief, self._replans = clock, belief, replans
         self._awareness = awareness
         self._policies = InForce(places, machine, belief, propose)
@@ -142,9 +140,7 @@ class Scheduler:
         self._alive: tuple[str, ...] = places.members
         self._elements: dict[str, int] = {}
         self._initial: dict[str, str] = {}  # digests of initial vectors
-        self._heard: dict[str, float] = {}
-        self._looked = 0.0  # when silence was looked for last
-        self._held: dict[str, int] = {}
+        self._silence = Silence(config.timeouts, lambda: self._alive, self._bury_silent)
         self._reports: dict[str, Report] = {}
         self._replicas = Replicas()
         self._done: set[str] = set()
@@ -154,9 +150,11 @@ class Scheduler:
         self._ended = False
         self._independent, self._enough = independent, enough
         self._first = resume.round + 1
-        self._grants = self._new_grants(self._first)
-        self._grants_of: dict[str, Grants] = {}  # by center, where they are independent
-        self._highest = resume.round  # round that anyone ever held
+        self._grants = Granting(
+            config, places, first=self._first, independent=independent, replans=replans
+        )
+        self._transfers: list[tuple[str, str]] = []  # of what the last change found lacking
+        self._resumed_after = -1  # the round that somebody held then
         self._resume_time, self._lan_rounds = resume.time, lan_rounds
         self._all_joined: asyncio.Future[None] = self._loop.create_future()
         self._finished: asyncio.Future[None] = self._loop.create_future()
@@ -217,13 +215,13 @@ class Scheduler:
             )
         self._clock.start_at(now + _LEAD_S, self._resume_time)
         for name in self._alive:
-            self._heard[name] = now
+            self._silence.hear(name)
             self._say(
                 name,
                 "start",
                 self._policies.of(name),
                 epoch=self.epoch,
-                **self._granted(name),
+                **self._grants.told(name),
                 at=now + _LEAD_S,
                 time=self._resume_time,
                 initial_from=initial.get(name),
@@ -238,8 +236,7 @@ class Scheduler:
             policies=self._policies.described(),
         )
         self._record_loads(self._resume_time)
-        self._looked = self._loop.time()
-        self._look_for_silence()
+        self._silence.watch()
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Does something beside the run, which ends with an error if it does."""
@@ -282,7 +279,7 @@ class Scheduler:
         if name not in self._alive:
             self._say(name, "expelled", reason="it was declared dead")
             return
-        self._heard[name] = self._loop.time()
+        self._silence.hear(name)
         handlers = {
             "join": self._on_join,
             "heartbeat": self._on_heartbeat,
@@ -313,26 +310,25 @@ class Scheduler:
         self._belief.take(name, body.get("links", ()), self._clock())
         self._reconsider()
         if self._enough():
-            for grants in (self._grants, *self._grants_of.values()):
-                grants.finish()
+            self._grants.finish()
         if name not in self._places.global_servers:
-            self._note_held(name, max(self._held.get(name, -1), int(body["held"])))
+            held = self._grants.held
+            self._grants.note(name, max(held.get(name, -1), int(body["held"])))
+        self._grants.extend(name, self._clock())
         if self._independent:
-            if self._places.place(name).role in _AT_A_PACE:
-                self._grants_for(name).extend(self._held[name], self._clock())
-            self._say(name, "beat", **self._granted(name), progress=sum(self._held.values()))
+            progress = sum(self._grants.held.values())
+            self._say(name, "beat", **self._grants.told(name), progress=progress)
             return
-        self._grants.extend(max(self._held.values(), default=-1), self._clock())
         for number, digest in body.get("digests", ()):
             self._replicas.take(name, int(number), str(digest), self._centers)
-        self._say(name, "beat", **self._granted(name))
+        self._say(name, "beat", **self._grants.told(name))
         self._probe(name, body)
 
     def _probe(self, name: str, body: Mapping[str, Any]) -> None:
         """Has links probed of which too little is known; not while the membership changes."""
         if self._awareness is None or "sent" not in body or self._changing:
             return
-        probes = self._awareness.heard(name, int(body["sent"]), self._highest, self._alive)
+        probes = self._awareness.heard(name, int(body["sent"]), self._grants.highest, self._alive)
         for probe in probes:
             self._say(probe.source, "probe", peer=probe.target, bytes=probe.nbytes,
                       count=probe.count)  # fmt: skip
@@ -350,7 +346,7 @@ class Scheduler:
         self._loop.call_later(self._config.timeouts.dead, again)
 
     def _on_done(self, name: str, body: Mapping[str, Any]) -> None:
-        self._note_held(name, int(body["held"]))
+        self._grants.note(name, int(body["held"]))
         self._done.add(name)
         self._check_end()
 
@@ -363,7 +359,7 @@ class Scheduler:
             self._say(name, "end")
         for name in self._returning:
             self._say(name, "expelled", reason="the run is over")
-        self._recorder.event("end", rounds=max(self._held.values()) + 1)
+        self._recorder.event("end", rounds=max(self._grants.held.values()) + 1)
         if not self._finished.done():
             self._finished.set_result(None)
 
@@ -377,7 +373,7 @@ class Scheduler:
             self._in_background(self._compare(self.epoch))
 
     async def _compare(self, epoch: int) -> None:
-        held = min(self._held.get(name, -1) for name in self._centers)
+        held = min(self._grants.held.get(name, -1) for name in self._centers)
         proposal = await self._policies.compare(self._alive, held)
         self._comparing = False
         if epoch == self.epoch and not self._ended:
@@ -386,17 +382,19 @@ class Scheduler:
 
     def _decide(self, proposal: Proposal) -> None:
         """Takes a plan or leaves it, see the module's docstring."""
-        stuck = any(map(math.isinf, proposal.present_s))
-        present = proposal.present_s[-1]
-        if stuck and not math.isinf(proposal.seconds):
-            log.warning("a link that the policy needs is out: new epoch")
+        present, view = proposal.present_s[-1], self._belief.view()
+        held, begun = self._grants.held, self._resumed_after
+        waiting = [way for way in self._transfers if held.get(way[1], -1) <= begun]
+        cut = any(map(math.isinf, proposal.present_s)) or not all(is_up(*w, view) for w in waiting)
+        if cut and not math.isinf(proposal.seconds):
+            log.warning("a link that the round needs is out: new epoch")
             self._change((), wan=proposal.policy)
         elif present - proposal.seconds > self._config.overlay.hysteresis * present:
             self._change_policy(proposal.policy)
 
     def _change_policy(self, policy: Policy) -> None:
-        first = self._grants.until
-        if self._grants.final:  # no round will go by it
+        first = self._grants.common.until
+        if self._grants.common.final:  # no round will go by it
             return
         self._policies.change(first, policy)
         for name in self._places.groups(self._alive)[WAN_GROUP]:
@@ -410,23 +408,13 @@ class Scheduler:
         if item.peer in self._alive and not self._ended:
             self._bury((item.peer,), item.reason)
 
-    def _look_for_silence(self) -> None:
-        """Declares members dead that have not been heard for too long; looks again and again."""
-        if self._ended:
-            return
-        now, timeouts = self._loop.time(), self._config.timeouts
-        if now - self._looked > 2 * timeouts.heartbeat:  # this process stood still itself:
-            self._heard = dict.fromkeys(self._heard, now)  # what was said is yet to be read
-        self._looked = now
-        limit = now - timeouts.dead
-        silent = tuple(n for n in self._alive if self._heard[n] < limit)
+    def _bury_silent(self, names: Sequence[str]) -> bool:
         try:
-            if silent:
-                self._bury(silent, f"silent for {timeouts.dead:g} s")
+            if names and not self._ended:
+                self._bury(names, f"silent for {self._config.timeouts.dead:g} s")
         except GeojaxError as error:
             self._fail(error)
-            return
-        self._loop.call_later(timeouts.heartbeat, self._look_for_silence)
+        return not self._ended
 
     def _bury(self, names: Sequence[str], reason: str) -> None:
         left = self._places.survivors(self._alive, names)
@@ -441,7 +429,7 @@ class Scheduler:
         if not set(left) & set(self._places.servers):
             raise GeojaxError(f"no member is left: {', '.join(gone)} died ({reason})")
         self._alive = left
-        self._held = {name: held for name, held in self._held.items() if name in left}
+        self._grants.keep(left)
         self._change(gone)
 
     def _on_return(self, name: str, body: Mapping[str, Any]) -> None:
@@ -461,7 +449,7 @@ class Scheduler:
         for node in back:
             del self._returning[node]
             self._stateless[node] = None
-            self._heard[node] = self._loop.time()
+            self._silence.hear(node)
             self._done.discard(node)
         self._alive = tuple(n for n in self._places.members if n in {*self._alive, *back})
         log.warning("back: %s; members: %s", ", ".join(back), ", ".join(self._alive))
@@ -484,7 +472,8 @@ class Scheduler:
         self._in_background(self._plan_for(self.epoch, wan))
 
     async def _plan_for(self, epoch: int, wan: Policy | None) -> None:
-        self._considered = self._belief.revision
+        if wan is None:
+            self._considered = self._belief.revision
         planned = await self._policies.plan(self._alive, wan)
         if epoch == self.epoch:
             self._planned = planned
@@ -516,7 +505,11 @@ class Scheduler:
         found = self._recoveries()
         wan = found[WAN_GROUP]
         servers = [name for name in self._stateless if name in self._places.servers]
-        states = ways_to(servers, wan.able, self._belief.view()) if wan.able else {}
+        view = self._belief.view()
+        states = sources(servers, wan.able, view)
+        ways = [*pairs(wan.sends), *pairs(states)]
+        self._transfers = [way for way in ways if is_up(*way, view)]
+        self._resumed_after = wan.held
         for name in self._alive:
             mine = self._policies.of(name)
             fields = {
@@ -527,7 +520,7 @@ class Scheduler:
             if name in self._stateless:
                 now = {"at": self._loop.time(), "time": self._clock()}
                 cut = self._told_cut(name)
-                self._say(name, "start", mine, **fields, **self._granted(name), **now, **cut)
+                self._say(name, "start", mine, **fields, **self._grants.told(name), **now, **cut)
             else:
                 self._say(name, "resume", mine, **fields, state_to=states.get(name, []))
         self._changing = False
@@ -545,7 +538,7 @@ class Scheduler:
         found: dict[int, Recovery] = {}
         for group, policy in self._policies.groups.items():  # the WAN's is the first
             if self._independent and group == WAN_GROUP:
-                found[group] = Recovery(self._highest)
+                found[group] = Recovery(self._grants.highest)
                 continue
             whole = (found[WAN_GROUP].held if found else -1) + 1
             found[group] = recover(
@@ -558,43 +551,17 @@ class Scheduler:
         """Leaves shards where they are, and has who comes back go on behind everyone."""
         rounds = {name: self._reports[name].held[WAN_GROUP] for name in before.members
                   if name in planned.members and name not in self._stateless}  # fmt: skip
-        self._highest = max(self._highest, *rounds.values(), -1)
+        self._grants.highest = max(self._grants.highest, *rounds.values(), -1)
         sizes, layers = self._policies.cut
         for name in self._stateless:
             if self._places.place(name).role == "server":
-                self._grants_of[name] = self._new_grants(self._highest + 1, self._clock())
+                self._grants.begin_anew(name, self._clock())
         return keep_roots(
             before, planned, sizes, lambda policy, sizes: place(policy, sizes, layers),
             holding=[name for name in self._alive if name not in self._stateless], fresh=rounds,
         )  # fmt: skip
 
     # ---- helpers
-
-    def _new_grants(self, first: int, now: float | None = None) -> Grants:
-        """Grants from round ``first`` on; with ``now``, of a center that begins with it then."""
-        since = (0, 0.0) if now is None else (first, now)
-        rounds, limit = self._config.rounds, self._config.max_time_s
-        # A bound on staleness makes a fast center wait, until slow ones have ended and it rushes.
-        ahead = _AHEAD_ALONE if self._independent and limit is not None else AHEAD
-        ahead = _AHEAD_OF_CHANGES if self._replans or self._config.stop_at_target else ahead
-        return Grants(rounds, limit, first=first, since=since, ahead=ahead)
-
-    def _grants_for(self, name: str) -> Grants:
-        """A member's grants: those of all, or where they are independent those of its center."""
-        if not self._independent:
-            return self._grants
-        center = self._places.place(name).center
-        if center not in self._grants_of:
-            self._grants_of[center] = self._new_grants(self._first)
-        return self._grants_of[center]
-
-    def _granted(self, name: str) -> dict[str, Any]:
-        grants = self._grants_for(name)
-        return {"until": grants.until, "final": grants.final}
-
-    def _note_held(self, name: str, held: int) -> None:
-        self._held[name] = held
-        self._highest = max(self._highest, held)
 
     @property
     def _centers(self) -> list[str]:

@@ -147,12 +147,14 @@ def test_a_heartbeat_says_what_came_over_the_links_only_if_that_is_wanted():
 
 
 def test_it_sends_the_probes_that_the_scheduler_asks_for_unless_nothing_moves_there():
+    wanted = {"type": "probe", "peer": "c1", "bytes": 70_000, "count": 3}
+
     async def scenario(played, member, wire):
         await played.joined()
-        wire.control("probe", peer="c1", bytes=70_000, count=3)
+        wire.inbox.put_nowait(Received("scheduler", Message(Kind.CONTROL, body=wanted)))
         await asyncio.sleep(0.1)
         wire.standing["c1"] = OUT_AFTER_S
-        wire.control("probe", peer="c1", bytes=70_000, count=3)
+        wire.inbox.put_nowait(Received("scheduler", Message(Kind.CONTROL, body=wanted)))
         await asyncio.sleep(0.1)
         probes = [(peer, m) for _, peer, m in wire.sent if m.kind is Kind.PROBE]
         assert [(peer, m.payload_bytes) for peer, m in probes] == [("c1", 70_000)] * 3

@@ -1,0 +1,48 @@
+"""Who has not been heard for too long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from geojax.config import TimeoutsConfig
+
+
+class Silence:
+    """Notes when members were heard, and looks for silent ones again and again.
+
+    Args:
+      timeouts: ``dead``: silence after which a member is dead; ``heartbeat``: between two looks.
+      alive: who should be heard.
+      bury: called with those who were not; returns whether to go on looking.
+    """
+
+    def __init__(
+        self,
+        timeouts: TimeoutsConfig,
+        alive: Callable[[], Sequence[str]],
+        bury: Callable[[Sequence[str]], bool],
+    ):
+        self._timeouts, self._alive, self._bury = timeouts, alive, bury
+        self._loop = asyncio.get_running_loop()
+        self._heard: dict[str, float] = {}
+        self._looked = 0.0
+
+    def hear(self, name: str) -> None:
+        """A member was heard, or begins, now."""
+        self._heard[name] = self._loop.time()
+
+    def watch(self) -> None:
+        """Begins to look."""
+        self._looked = self._loop.time()
+        self._look()
+
+    def _look(self) -> None:
+        now, timeouts = self._loop.time(), self._timeouts
+        if now - self._looked > 2 * timeouts.heartbeat:  # this process stood still itself:
+            self._heard = dict.fromkeys(self._heard, now)  # what was said is yet to be read
+        self._looked = now
+        limit = now - timeouts.dead
+        silent = tuple(name for name in self._alive() if self._heard[name] < limit)
+        if self._bury(silent):
+            self._loop.call_later(timeouts.heartbeat, self._look)

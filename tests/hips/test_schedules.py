@@ -1,0 +1,195 @@
+"""Proof by schedules: whatever happens to links, policies and centers, sums are the star's.
+
+A schedule is drawn from a seed: a WAN, delays, jitter, which trees the rounds go along and when
+these change, sometimes a link that is out, sometimes a center that dies, or dies and comes back.
+Workers offer small whole numbers, whose sums float32 holds exactly in any order. So after every
+round each center must have, to the bit, the parameters that a plain loop over the rounds has.
+"""
+
+import logging
+import random
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+import pytest
+from exchange_group import random_pair, random_tree
+from simulated_runs import kill, simulated, small_config
+
+from geojax.assemble import roles
+from geojax.config import OverlayConfig
+from geojax.hips.belief import OracleBelief
+from geojax.hips.initial import digest
+from geojax.hips.member import Membership
+from geojax.overlay.estimate import estimate
+from geojax.overlay.planning import Proposal, propose
+from geojax.overlay.policy import Policy
+
+ROUNDS, ELEMENTS, CHUNK = 6, 60, 12
+OVERLAYS = (
+    "star", "sharded_star", "multigps", "mlnet", "butterfly", "ring", "tsengine", "netstorm",
+    "packing", "random",
+)  # fmt: skip
+
+
+@dataclass
+class Schedule:
+    """What happens in one run, all of it drawn from ``seed``."""
+
+    seed: int
+    centers: list = field(default_factory=list)
+    links: list = field(default_factory=list)
+    dynamics: dict | None = None
+    faults: list = field(default_factory=list)
+    workers: int = 1
+    packed: bool = False
+
+    def __post_init__(self):
+        self.rng = rng = random.Random(self.seed)
+        self.centers = [f"c{number}" for number in range(1, rng.randint(5, 9) + 1)]
+        pairs = [(rng.choice(self.centers[:at]), self.centers[at])
+                 for at in range(1, len(self.centers))]  # fmt: skip
+        pairs += [tuple(sorted(rng.sample(self.centers, 2))) for _ in self.centers]
+        for pair in dict.fromkeys(pairs):
+            rtt = rng.uniform(2, 40)
+            link = {"rtt": rtt, "jitter": rng.choice([0.0, rng.uniform(0, rtt / 2)])}
+            for source, target in (pair, pair[::-1]):
+                self.links.append(
+                    {"from": source, "to": target, "rate": rng.uniform(1, 20), **link}
+                )
+        if rng.random() < 0.4:
+            self.dynamics = {
+                "kind": "outage", "at": rng.uniform(0.05, 0.8),
+                "duration": rng.choice([0.3, 2.0]), "between": list(rng.choice(pairs)),
+            }  # fmt: skip
+        if rng.random() < 0.3:
+            dead, at = rng.choice(self.centers), rng.uniform(0.05, 0.8)
+            self.faults = [kill(dead, at)]
+            if rng.random() < 0.5:
+                back = {"at": at + rng.uniform(0, 0.3), "kind": "restart", "node": dead}
+                self.faults.append(back)
+        else:
+            self.workers = rng.choice([1, 1, 2])
+
+    def config(self):
+        config = small_config(
+            rounds=ROUNDS, workers=self.workers, elements=ELEMENTS, chunk_elements=CHUNK,
+            seed=self.seed, overlay__name="netstorm", testbed__faults=self.faults, timeouts__heartbeat=0.1,
+        )  # fmt: skip
+        config.wan.name, config.wan.generator = "drawn", None
+        config.wan.centers, config.wan.links = self.centers, self.links
+        config.wan.dynamics = self.dynamics
+        return config
+
+    def propose(self, config, centers, sites, task):
+        """Another overlay's plan every time, which is always worth a change."""
+        name = self.rng.choice(OVERLAYS)
+        if name == "packing" and self.packed:  # its plans take a while
+            name = "random"
+        self.packed |= name == "packing"
+        if name == "random":
+            grow = self.rng.choice([random_tree, random_pair])
+            trees = [grow(task.members, self.rng) for _ in range(self.rng.randint(1, 3))]
+            policy = Policy(task.version, task.members, tuple(trees))
+        else:
+            servers = 2 if name == "multigps" else None
+            chosen = OverlayConfig(name=name, servers=servers, chunk_elements=CHUNK)
+            policy = propose(chosen, centers, sites, task._replace(present=())).policy
+        policies = (policy, *task.present)
+        times = [estimate(p, task.view, task.sizes, task.layers).seconds for p in policies]
+        present = tuple(time if time == np.inf else 1.0 for time in times[1:])
+        return Proposal(policy, times[0] if times[0] == np.inf else 0.5, present)
+
+
+class Restless(OracleBelief):
+    """The oracle's belief, which wants to be looked at again at random."""
+
+    def __init__(self, read, rng):
+        super().__init__(read)
+        self._rng, self._looks = rng, 0
+
+    @property
+    def revision(self):
+        self._looks += self._rng.random() < 0.06
+        return super().revision + self._looks
+
+
+def seen_of(schedule, monkeypatch):
+    """Runs a schedule; returns its outcome and {(center, round): digest of the parameters}."""
+    seen = {}
+    report = Membership.report_digest
+
+    def note(self, number, found):
+        seen[self.me, number] = found
+        report(self, number, found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Membership, "report_digest", note)
+        patch.setattr(roles, "propose", schedule.propose)
+        patch.setattr(roles, "OracleBelief", lambda read: Restless(read, schedule.rng))
+        outcome = simulated(schedule.config())
+    return outcome, seen
+
+
+def expected(schedule, gone):
+    """The digest after every round, if the center that died has no part in the rounds ``gone``."""
+    dead = schedule.faults[0]["node"] if schedule.faults else None
+    per = schedule.workers
+    own = numbers(schedule.seed, per * len(schedule.centers))
+    vector, found = np.zeros(ELEMENTS, np.float32), []
+    for number in range(ROUNDS):
+        part = [
+            own[per * at + worker][number : number + ELEMENTS]
+            for at, name in enumerate(schedule.centers)
+            for worker in range(per)
+            if name != dead or number not in gone
+        ]
+        vector -= np.sum(part, axis=0, dtype=np.float32) / np.float32(len(part))
+        found.append(digest(vector))
+    return found
+
+
+@cache
+def numbers(seed, workers):
+    generators = [np.random.default_rng((seed, worker)) for worker in range(workers)]
+    return [g.integers(-8, 8, 65_537, endpoint=True).astype(np.float32) for g in generators]
+
+
+def check(seed, monkeypatch):
+    schedule = Schedule(seed)
+    outcome, seen = seen_of(schedule, monkeypatch)
+    first = range(ROUNDS + 1) if schedule.faults else (0,)
+    spans = [range(a, b) for a in first for b in (first if schedule.faults else (0,)) if a <= b]
+    wanted = [expected(schedule, gone) for gone in dict.fromkeys(spans)]
+    fits = [all(per[number] == found for (_, number), found in seen.items()) for per in wanted]
+    assert any(fits), f"seed {seed}: no center's sum is the star's"
+    living = {name for name in schedule.centers if not schedule.faults
+              or name != schedule.faults[0]["node"]}  # fmt: skip
+    for name in living:
+        assert [number for node, number in seen if node == name] == list(range(ROUNDS)), seed
+    assert living <= set(outcome.finals), seed
+    assert len(set(outcome.finals.values())) == 1, seed
+    assert not outcome.of("refused"), seed
+    return outcome
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog):
+    caplog.set_level(logging.CRITICAL, logger="geojax")
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_every_center_has_the_stars_sum_of_every_round(block, monkeypatch):
+    outcomes = [check(seed, monkeypatch) for seed in range(25 * block, 25 * (block + 1))]
+    changes = [event for outcome in outcomes for event in outcome.of("policy")]
+    assert len([event for event in changes if event["reason"] == "rates"]) > 25
+    assert [event for outcome in outcomes for event in outcome.of("epoch")]
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+def test_every_center_has_the_stars_sum_of_every_round_often(monkeypatch):
+    reasons = set()
+    for seed in range(1000, 2000):
+        reasons |= {event["reason"] for event in check(seed, monkeypatch).of("policy")}
+    assert reasons == {"rates", "outage"}
