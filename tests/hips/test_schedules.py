@@ -74,7 +74,8 @@ class Schedule:
     def config(self):
         config = small_config(
             rounds=ROUNDS, workers=self.workers, elements=ELEMENTS, chunk_elements=CHUNK,
-            seed=self.seed, overlay__name="netstorm", testbed__faults=self.faults, timeouts__heartbeat=0.1,
+            seed=self.seed, overlay__name="netstorm", testbed__faults=self.faults,
+            timeouts__heartbeat=0.1,
         )  # fmt: skip
         config.wan.name, config.wan.generator = "drawn", None
         config.wan.centers, config.wan.links = self.centers, self.links
