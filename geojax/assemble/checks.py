@@ -51,6 +51,9 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
         outer = config.outer_optimizer
         check_optimizer(outer, config.rate_of(outer), key="outer_optimizer")
     check_p3(config)
+    if not config.overlay.hysteresis >= 0:
+        fix = "write the share of the sync time that a new plan has to save, 0 or more"
+        raise ConfigError("overlay.hysteresis", config.overlay.hysteresis, fix)
     algorithm = build_sync(config.sync)
     codec = build_codec(config.compression)
     _check_offers(config, algorithm)

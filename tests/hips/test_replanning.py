@@ -1,0 +1,189 @@
+"""Plans follow the WAN while a run goes on: what changes, when, and that nobody waits for it."""
+
+import logging
+
+import numpy as np
+import pytest
+from simulated_runs import kill, simulated, small_config
+
+from geojax.assemble import roles
+from geojax.config import OverlayConfig
+from geojax.errors import ConfigError
+from geojax.overlay.planning import propose
+from testbed.simulated.machine import VirtualMachine
+
+NINE = [f"c{number}" for number in range(1, 10)]
+# Links that no control message takes: c1, where the scheduler is, has fewer hops to everybody.
+ASIDE = {"between": ["c4", "c5"]}
+SLOWER = {"kind": "steps", "steps": [{"at": 0.5, **ASIDE, "factor": 0.05}]}
+OUT = {"kind": "outage", "at": 0.6, "duration": 3.0, **ASIDE}
+
+
+def following(name="packing", **settings):
+    defaults = {"elements": 50_000, "chunk_elements": 1000, "rounds": 20, "seed": 0}
+    return small_config(wan="netstorm9_draw", overlay__name=name, **{**defaults, **settings})
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog):
+    caplog.set_level(logging.CRITICAL, logger="geojax")
+
+
+@pytest.fixture(scope="module")
+def steady():
+    """A run on a WAN that never changes."""
+    return simulated(following())
+
+
+def test_nothing_changes_while_the_wan_does_not(steady):
+    assert not steady.of("policy")
+    assert not steady.of("epoch")
+
+
+def test_when_a_link_gets_slow_rounds_go_another_way(steady):
+    outcome = simulated(following(wan__dynamics=SLOWER))
+    stays = simulated(following(wan__dynamics=SLOWER, overlay__replan=False))
+    (change,) = outcome.of("policy")
+    assert (change["version"], change["reason"]) == (1, "rates")
+    assert change["policy"]["version"] == 1
+    assert not stays.of("policy")
+    assert not outcome.of("epoch"), "nobody stops for it"
+    assert outcome.end < stays.end
+    assert outcome.finals == stays.finals == steady.finals
+
+
+def test_a_change_begins_two_rounds_ahead_at_most():
+    outcome = simulated(following(wan__dynamics=SLOWER))
+    (change,) = outcome.of("policy")
+    begun = [e["round"] for e in outcome.of("round") if e["offered"] <= change["t"]]
+    assert max(begun) <= change["first"] <= max(begun) + 3
+
+
+def test_a_plan_that_saves_too_little_is_not_taken():
+    outcome = simulated(following(wan__dynamics=SLOWER, overlay__hysteresis=0.9))
+    assert not outcome.of("policy")
+
+
+@pytest.mark.parametrize("name", ["packing", "netstorm"])
+def test_a_round_whose_link_is_out_runs_again_on_other_links(name, steady):
+    outcome = simulated(following(name, wan__dynamics=OUT))
+    waits = simulated(following(name, wan__dynamics=OUT, overlay__replan=False))
+    (change,) = [event for event in outcome.of("policy") if event["reason"] == "outage"]
+    (epoch,) = outcome.of("epoch")
+    assert epoch["members"] == NINE, "nobody is dead"
+    assert change["first"] == epoch["held"] + 1
+    assert change["t"] < 0.6 + 0.2, "it is noticed with the next heartbeats"
+    links = {
+        frozenset((node, change["policy"]["nodes"][up]))
+        for tree in change["policy"]["trees"]
+        for ways in (tree["up"], tree.get("down", tree["up"]))
+        for node, up in zip(change["policy"]["nodes"], ways, strict=True)
+        if up >= 0
+    }
+    assert frozenset(("c4", "c5")) not in links
+    assert outcome.end < 3.6 < waits.end
+    assert outcome.finals == waits.finals == steady.finals
+    np.testing.assert_array_equal(outcome.final, steady.final)
+
+
+def test_an_overlay_that_ignores_rates_never_plans_for_them():
+    outcome = simulated(following("mlnet", wan__dynamics=SLOWER))
+    assert not outcome.of("policy")
+
+
+def test_who_comes_back_goes_by_the_policy_that_is_in_force(steady):
+    faults = [kill("c8", 0.8), {"at": 0.9, "kind": "restart", "node": "c8"}]
+    outcome = simulated(following(wan__dynamics=SLOWER, testbed__faults=faults, rounds=40))
+    assert set(outcome.finals) == set(NINE)
+    assert len(set(outcome.finals.values())) == 1
+    assert outcome.of("back")
+
+
+def test_rounds_go_on_while_a_plan_takes_its_time(monkeypatch):
+    """A plan of half a second: several rounds pass, none of them longer than the others."""
+    outcome = simulated(following(wan__dynamics=SLOWER, pace__plan_s=0.5, rounds=30))
+    (change,) = outcome.of("policy")
+    began = 0.5
+    passed = {e["round"] for e in outcome.of("round") if began < e["offered"] < change["t"]}
+    assert change["t"] - began >= 0.5
+    assert len(passed) >= 2
+
+
+def test_a_plan_that_comes_when_its_epoch_is_over_is_dropped():
+    """c9 dies while a plan for nine is made; what is taken is a plan for eight."""
+    faults = [kill("c9", 0.8)]
+    outcome = simulated(
+        following(wan__dynamics=SLOWER, pace__plan_s=1.0, testbed__faults=faults, rounds=60)
+    )
+    for event in outcome.of("policy"):
+        assert event["policy"]["nodes"] == NINE[:-1]
+    (epoch,) = outcome.of("epoch")
+    assert epoch["policies"]["0"]["nodes"] == NINE[:-1]
+    assert set(outcome.finals) == set(NINE[:-1])
+
+
+def test_a_run_waits_for_its_first_plan_and_for_that_of_a_new_membership():
+    faults = [kill("c9", 0.3)]
+    outcome = simulated(following(pace__plan_s=0.7, testbed__faults=faults))
+    (epoch,), (dead,) = outcome.of("epoch"), outcome.of("dead")
+    assert epoch["t"] - dead["t"] >= 0.7
+    assert not outcome.of("dead")[1:], "heartbeats are answered all the while"
+
+
+def test_one_plan_is_made_at_a_time_and_for_the_newest_view(monkeypatch):
+    under_way, most, views = 0, 0, []
+    plan = VirtualMachine.plan
+
+    async def counted(self, work, *args):
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        views.append(args[-1].view)
+        result = await plan(self, work, *args)
+        under_way -= 1
+        return result
+
+    monkeypatch.setattr(VirtualMachine, "plan", counted)
+    steps = [{"at": 0.5 + 0.1 * n, **ASIDE, "factor": 0.5**n} for n in range(8)]
+    outcome = simulated(following(wan__dynamics={"kind": "steps", "steps": steps}, rounds=30,
+                                  pace__plan_s=0.3))  # fmt: skip
+    assert most == 1
+    assert 3 <= len(views) < 8
+    assert len({id(view) for view in views}) == len(views)
+    assert outcome.of("policy")
+
+
+def test_a_round_that_is_fetched_takes_no_link_that_is_out(monkeypatch):
+    """Whenever the link goes out: the run does not wait for it to come back."""
+    for at in np.arange(0.35, 0.75, 0.04):
+        outage = {"kind": "outage", "at": float(at), "duration": 50.0, **ASIDE}
+        outcome = simulated(following("netstorm", wan__dynamics=outage, rounds=10))
+        assert outcome.end < 10.0, at
+        assert len(set(outcome.finals.values())) == 1
+
+
+def test_an_error_of_a_plan_ends_the_run(monkeypatch):
+    def broken(config, centers, sites, task):
+        if task.present:
+            raise ZeroDivisionError("in the plan")
+        return propose(config, centers, sites, task)
+
+    monkeypatch.setattr(roles, "propose", broken)
+    with pytest.raises(ZeroDivisionError, match="in the plan"):
+        simulated(following(wan__dynamics=SLOWER))
+
+
+def test_servers_that_hold_parameters_keep_their_policy():
+    config = following(
+        "multigps", sync__name="mixed_sync", wan__dynamics=SLOWER, overlay__servers=2
+    )
+    assert not simulated(config).of("policy")
+
+
+def test_a_hysteresis_below_zero_is_refused():
+    with pytest.raises(ConfigError, match=r"overlay\.hysteresis"):
+        simulated(following(overlay__hysteresis=-0.1))
+
+
+def test_by_default_plans_follow_the_wan():
+    assert (OverlayConfig().replan, OverlayConfig().awareness) == (True, "oracle")
