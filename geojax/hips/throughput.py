@@ -37,6 +37,7 @@ class Meter:
     def __init__(self, transport: Transport, peers: Collection[str]):
         self._transport, self._peers = transport, tuple(peers)
         self._ended: dict[str, float] = {}  # when the last message was whole, by peer
+        self._before: int | None = None  # bytes sent in the part of a run that this one continues
         self._moved: dict[str, tuple[int, float]] = dict.fromkeys(self._peers, (0, 0.0))
 
     def arrived(self, item: Received) -> None:
@@ -69,6 +70,12 @@ class Meter:
         return found
 
     def sent(self) -> int:
-        """Bytes of chunks that this node has sent to these peers so far, probes not included."""
+        """Bytes of chunks that this node has sent to these peers since this was asked first.
+
+        Probes are not included.
+        """
         counters = [self._transport.sent[p] for p in self._peers if p in self._transport.sent]
-        return sum(link.bytes[kind] for link in counters for kind in CHUNK_KINDS)
+        total = sum(link.bytes[kind] for link in counters for kind in CHUNK_KINDS)
+        if self._before is None:
+            self._before = total
+        return total - self._before

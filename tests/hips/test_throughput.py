@@ -110,8 +110,11 @@ def test_where_nothing_moves_is_told_with_no_bytes(meter, ends):
 
 
 def test_sent_bytes_are_those_of_chunks_to_these_peers(meter, ends):
+    ends.sent["c2"] = LinkCounters()
+    ends.sent["c2"].add(Kind.OFFER, 5 * MB)  # in the part of the run that a checkpoint ended
+    assert meter.sent() == 0
     for peer in ("c2", "c3", "scheduler", "c1/w0"):
-        ends.sent[peer] = LinkCounters()
+        ends.sent.setdefault(peer, LinkCounters())
         for kind in Kind:
             ends.sent[peer].add(kind, 10 ** int(kind))
     chunks = (Kind.OFFER, Kind.RESULT, Kind.AGGREGATE, Kind.STATE, Kind.LATE)
