@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--overlays", nargs="+", default=["netstorm", "packing"])
     parser.add_argument("--wan", default="netstorm9_draw", help="a preset of conf/wan")
     parser.add_argument(
-        "--rates", type=float, nargs=2, default=[20, 155], help="the draws' least and most, Mbit/s"
+        "--rates", type=int, nargs=2, default=[20, 155], help="the draws' least and most, Mbit/s"
     )
     parser.add_argument("--bytes", type=int, default=26_400_000, help="of the model")
     parser.add_argument("--chunk-elements", type=int, default=16_384)
