@@ -382,3 +382,31 @@ def test_a_resume_of_an_epoch_that_is_over_changes_nothing():
         assert played.engine.epoch == 2
 
     play(scenario)
+
+
+# ---- policies by round
+
+
+def test_it_hears_of_another_policy_before_its_rounds_are_granted():
+    async def scenario(played, member, wire):
+        await played.joined(until=3)
+        wire.control("policy", policy=star_policy(("c1", "c2"), "c2", version=1), first=3)
+        wire.control("beat", until=5, final=False)
+        assert await member.granted(3)
+        versions = [played.engine._laid.of(number).policy.version for number in range(5)]
+        assert versions == [0, 0, 0, 1, 1]
+
+    play(scenario)
+
+
+def test_a_policy_of_an_epoch_that_is_over_changes_nothing():
+    async def scenario(played, member, wire):
+        await played.joined()
+        wire.control("prepare", epoch=1, dead=[])
+        wire.control("policy", policy=star_policy(("c1", "c2"), version=7), first=3)
+        fields = {"held": {"0": -1}, "lacking": {}, "state_to": []}
+        wire.control("resume", epoch=1, policy=star_policy(("c1", "c2"), version=8), **fields)
+        await asyncio.sleep(0)
+        assert [played.engine._laid.of(number).policy.version for number in (0, 3)] == [8, 8]
+
+    play(scenario)
