@@ -19,7 +19,8 @@ from geojax.models.registry import SYNTHETIC
 from geojax.overlay.multigps import server_count
 from geojax.telemetry.recorder import Span, chrome_trace, jsonl_sink
 from geojax.telemetry.summary import summarize
-from geojax.wire.message import DATA_KINDS
+from geojax.wire.message import DATA_KINDS, Kind
+from testbed.awareness import view_error
 from testbed.cpu_limits import read_limits
 from testbed.efficiency import efficiency
 from testbed.faults import Fault, apply_faults
@@ -112,9 +113,11 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
             data_kinds=DATA_KINDS,
             warmup_rounds=config.warmup_rounds,
             target_over=config.target_over,
+            probe_kind=Kind.PROBE if config.overlay.awareness == "measured" else None,
             train_samples=None if config.model.name == SYNTHETIC else setup.train_samples(),
         ),
         **efficiency(config, wan.view(), events, setup.places, extra.get("goodput_factor")),
+        **view_error(wan.view(), events, extra.get("goodput_factor")),
         "wall_s": time.monotonic() - started,
         **extra,
     }

@@ -26,6 +26,7 @@ from geojax.telemetry.summary import TARGET_OVER
 
 EVENTS = ("chunk", "round")
 NONFINITE = ("skip", "stop")
+AWARENESS = ("measured", "oracle")
 LAN_CODECS = ("bf16", "dense", "fp16")  # without residuals: a worker may come and go
 
 
@@ -65,6 +66,7 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
             "compression=dense",
         )  # fmt: skip
     build_selection(config.selection)
+    _check_awareness(config, algorithm)
     overlay = build_overlay(config.overlay, places.servers, places.global_servers)
     policy = overlay.plan(view, places.groups(places.members)[WAN_GROUP], (1,), 0)
     depth = max(_depth(policy, member) for member in policy.members)
@@ -112,6 +114,27 @@ def _check_servers(config: RunConfig, depth: int, servers: int) -> None:
     if config.checkpoint_every:
         fix = f"sync={config.sync.name} has no common round to continue from; use 0"
         raise ConfigError("checkpoint_every", config.checkpoint_every, fix)
+
+
+def _check_awareness(config: RunConfig, algorithm: SyncAlgorithm) -> None:
+    """Where the rates come from that plans go by."""
+    overlay = config.overlay
+    if overlay.awareness not in AWARENESS:
+        fix = nearest(str(overlay.awareness), AWARENESS)
+        raise ConfigError("overlay.awareness", overlay.awareness, fix)
+    after, share = overlay.probe_after, overlay.probe_share
+    if isinstance(after, bool) or not isinstance(after, int) or after < 0:
+        fix = "give a number of rounds, or 0 for no probes"
+        raise ConfigError("overlay.probe_after", after, fix)
+    if isinstance(share, bool) or not 0 <= share < 1:
+        fix = "give a share of all bytes: at least 0, less than 1"
+        raise ConfigError("overlay.probe_share", share, fix)
+    if overlay.awareness == "measured" and algorithm.admission.exchange == "server":
+        fix = (
+            f"sync={config.sync.name} keeps the routes that it began with; use oracle, or a "
+            "synchronous algorithm such as sync=fsa"
+        )
+        raise ConfigError("overlay.awareness", "measured", fix)
 
 
 def _check_offers(config: RunConfig, algorithm: SyncAlgorithm) -> None:

@@ -14,21 +14,25 @@ from geojax.center.pace import build_pace
 from geojax.center.trainer import build_trainer
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
-from geojax.hips.belief import OracleBelief
+from geojax.hips.awareness import Awareness
+from geojax.hips.belief import Belief, OracleBelief
 from geojax.hips.checkpoint import START, Checkpoints
 from geojax.hips.exchange import TreeExchange
 from geojax.hips.global_server import GlobalServer
 from geojax.hips.links import DirectLink, LanDownlink, LanUplink
 from geojax.hips.local_server import LocalServer
 from geojax.hips.machine import Machine
+from geojax.hips.measured_belief import MeasuredBelief
 from geojax.hips.member import Membership
 from geojax.hips.outlet import Outlet
 from geojax.hips.places import SCHEDULER, WAN_GROUP
+from geojax.hips.prober import Prober
 from geojax.hips.scheduler import Scheduler
 from geojax.hips.server_exchange import ServerExchange
 from geojax.hips.shard import shard_maker
 from geojax.hips.shard_snapshots import ShardSnapshots
 from geojax.hips.snapshots import Snapshots
+from geojax.hips.throughput import Meter
 from geojax.hips.waits import first_failure
 from geojax.hips.worker import Worker, WorkerNode
 from geojax.models.registry import SYNTHETIC
@@ -77,13 +81,14 @@ def _scheduler(
     setup: Setup, transport: Transport, machine: Machine, clock: Clock, recorder: Recorder
 ) -> Scheduler:
     places = setup.places
+    belief, awareness = _belief(setup, recorder)
     config, independent = setup.config.overlay, _holds_parameters(setup.config)
     overlay = build_overlay(config, places.servers, places.global_servers)
     return Scheduler(
         setup.config, places, transport=transport, machine=machine, recorder=recorder,
         propose=partial(propose, config, places.servers, places.global_servers),
         replans=overlay.follows_rates and config.replan and not independent,
-        belief=OracleBelief(lambda: setup.view), clock=clock, resume=setup.resume,
+        belief=belief, awareness=awareness, clock=clock, resume=setup.resume,
         plan_tables=None if config.auxiliary == "none" else partial(
             path_tables, kind=config.auxiliary, elements=config.chunk_elements,
             seed=setup.config.seed,
@@ -91,6 +96,27 @@ def _scheduler(
         lan_rounds=build_sync(setup.config.sync).lan_rounds, independent=independent,
         enough=lambda: setup.enough,
     )  # fmt: skip
+
+
+def _belief(setup: Setup, recorder: Recorder) -> tuple[Belief, Awareness | None]:
+    """What the scheduler goes by: the true rates, or what the members measure."""
+    config, places = setup.config.overlay, setup.places
+    if config.awareness == "oracle":
+        return OracleBelief(lambda: setup.view), None
+    members = [*places.servers, *places.global_servers]
+    center_of = {name: places.place(name).center for name in members}
+    belief = MeasuredBelief(setup.view, center_of)
+    node_at = {center: name for name, center in reversed(center_of.items())}
+    return belief, Awareness(belief, Prober(config, belief, node_at, setup.view.rate), recorder)
+
+
+def _meter(name: str, setup: Setup, transport: Transport) -> Meter | None:
+    """Times what comes from the other members of the WAN group, if anybody wants to know."""
+    if setup.config.overlay.awareness == "oracle":
+        return None
+    places = setup.places
+    others = [n for n in (*places.servers, *places.global_servers) if n != name]
+    return Meter(transport, others)
 
 
 def _worker(
@@ -188,7 +214,7 @@ def _server_node(
         worker = _worker(name, setup, plan, machine, clock, recorder)
     member = Membership(
         name, transport=transport, engines=engines, timeouts=config.timeouts, recorder=recorder,
-        lan_rounds=per, outlet=outlet,
+        lan_rounds=per, outlet=outlet, meter=_meter(name, setup, transport),
     )  # fmt: skip
     checkpoints, kept = _checkpoints(name, setup, transport, machine, recorder)
     snapshots = _snapshots(name, setup, wan, machine, clock, recorder)
@@ -226,7 +252,7 @@ def _global_node(
         )  # fmt: skip
     member = Membership(
         name, transport=transport, engines={WAN_GROUP: engine}, timeouts=config.timeouts,
-        recorder=recorder,
+        recorder=recorder, meter=_meter(name, setup, transport),
     )  # fmt: skip
     return member, GlobalServer(member=member, clock=clock, snapshots=snapshots).run()
 

@@ -7,15 +7,19 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from geojax.config import TimeoutsConfig
 from geojax.errors import Expelled, GeojaxError, SchedulerLost, WaitTimeout
 from geojax.hips.exchange import TreeExchange
+from geojax.hips.measured_belief import OUT_AFTER_S
 from geojax.hips.outlet import Outlet
 from geojax.hips.places import SCHEDULER, WAN_GROUP
 from geojax.hips.policy_messages import unpacked_policies
 from geojax.hips.scheduler import CONTROL_PRIORITY
 from geojax.hips.server_exchange import ServerExchange
 from geojax.hips.source_routes import table_of
+from geojax.hips.throughput import Meter
 from geojax.hips.waits import wait_for
 from geojax.overlay.cutting import packed, unpacked
 from geojax.overlay.policy import Policy
@@ -24,6 +28,7 @@ from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Lost, Received, Transport
 
 log = logging.getLogger("geojax.member")
+PROBE_PRIORITY = 1 << 30  # behind every chunk
 
 
 class Start(NamedTuple):
@@ -59,6 +64,8 @@ class Membership:
       recorder: takes the events.
       lan_rounds: exchanges within a center in one round.
       outlet: through which the WAN's exchange sends, where the run has auxiliary routes.
+      meter: times what arrives from the other members of the WAN group, for the heartbeats; None:
+        nobody wants to know.
 
     Attributes:
       failed: gets ``SchedulerLost`` when the scheduler has been silent for too long.
@@ -77,8 +84,10 @@ class Membership:
         recorder: Recorder,
         lan_rounds: int = 1,
         outlet: Outlet | None = None,
+        meter: Meter | None = None,
     ):
-        self.me, self._lan_rounds, self._outlet = me, lan_rounds, outlet
+        self._outlet, self._meter = outlet, meter
+        self.me, self._lan_rounds = me, lan_rounds
         self._transport, self._engines = transport, engines
         self._timeouts, self._recorder = timeouts, recorder
         self._loop = asyncio.get_running_loop()
@@ -177,7 +186,12 @@ class Membership:
             item = await self._transport.receive()
             if isinstance(item, Lost):
                 self._on_lost(item)
-            elif item.message.kind is Kind.CONTROL:
+                continue
+            if self._meter is not None:
+                self._meter.arrived(item)
+            if item.message.kind is Kind.PROBE:
+                continue  # it has done its work by coming
+            if item.message.kind is Kind.CONTROL:
                 self._on_control(item)
             elif item.message.kind is Kind.STATE:
                 if not self.returned.done():
@@ -221,6 +235,7 @@ class Membership:
             "prepare": self._on_prepare,
             "resume": lambda body: self._on_resume(body, policies),
             "routes": lambda _: self._on_routes(item.message),
+            "probe": self._on_probe,
             "end": lambda _: self._end.done() or self._end.set_result(None),
             "expelled": self._on_expelled,
         }
@@ -302,6 +317,16 @@ class Membership:
             raise GeojaxError(f"{self.me} has no use for auxiliary routes")
         self._outlet.route_by(table_of(message, self._outlet.names))
 
+    def _on_probe(self, body: Mapping[str, Any]) -> None:
+        """Sends bytes to a peer, behind all chunks; not where something waits for a dead link."""
+        peer, payload = str(body["peer"]), np.zeros(int(body["bytes"]), np.uint8)
+        if self._transport.stalled(peer) >= OUT_AFTER_S:
+            return
+        epoch = max(self._engines[self._main_group].epoch, 0)
+        message = Message(Kind.PROBE, group=self._main_group, epoch=epoch, payload=payload)
+        for _ in range(int(body["count"])):
+            self._transport.send(peer, message, PROBE_PRIORITY)
+
     def _on_expelled(self, body: Mapping[str, Any]) -> None:
         raise Expelled(f"{self.me} was expelled from the run: {body['reason']}")
 
@@ -331,6 +356,8 @@ class Membership:
         if self._digests:
             fields["digests"] = list(self._digests.items())
             self._digests = {}
+        if self._meter is not None:
+            fields |= {"links": self._meter.links(), "sent": self._meter.sent()}
         self._say("heartbeat", **fields)
 
     @property

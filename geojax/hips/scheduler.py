@@ -12,6 +12,7 @@ start          scheduler → members    epoch, first grant, the instant of time 
 heartbeat      member → scheduler     the last round that I hold; now and then my parameters'
                                       digest; what I measured of links
 beat           scheduler → member     the grant so far, and whether it is final
+probe          scheduler → member     send so many bytes to a peer, to time the link
 policy         scheduler → members    in this epoch, rounds from ``first`` on go by another policy
                                       of the WAN; payload: the policy
 lost           member → scheduler     my connection to a peer ended
@@ -60,6 +61,7 @@ from typing import Any
 
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError
+from geojax.hips.awareness import Awareness
 from geojax.hips.belief import Belief
 from geojax.hips.checkpoint import START, ResumePoint
 from geojax.hips.granting import Granting
@@ -106,6 +108,7 @@ class Scheduler:
       lan_rounds: exchanges within a center in one round.
       enough: whether the run has reached its target and may end.
       independent: centers go at paces of their own, see the module's docstring.
+      awareness: follows the belief and has links probed, where that is what was measured.
     """
 
     def __init__(
@@ -125,10 +128,12 @@ class Scheduler:
         lan_rounds: int = 1,
         independent: bool = False,
         enough: Callable[[], bool] = lambda: False,
+        awareness: Awareness | None = None,
     ):
         self._config, self._places, self._transport = config, places, transport
         self._recorder = recorder
         self._clock, self._belief, self._replans = clock, belief, replans
+        self._awareness = awareness
         self._policies = InForce(places, machine, belief, propose)
         self._tables = PathTables(
             plan_tables, machine, belief, names=places.servers, start=self._in_background,
@@ -328,6 +333,16 @@ class Scheduler:
         for number, digest in body.get("digests", ()):
             self._replicas.take(name, int(number), str(digest), self._centers)
         self._say(name, "beat", **self._grants.told(name))
+        self._probe(name, body)
+
+    def _probe(self, name: str, body: Mapping[str, Any]) -> None:
+        """Has links probed of which too little is known; not while the membership changes."""
+        if self._awareness is None or "sent" not in body or self._changing:
+            return
+        probes = self._awareness.heard(name, int(body["sent"]), self._grants.highest, self._alive)
+        for probe in probes:
+            self._say(probe.source, "probe", peer=probe.target, bytes=probe.nbytes,
+                      count=probe.count)  # fmt: skip
 
     def _on_complaint(self, name: str, body: Mapping[str, Any]) -> None:
         """A connection ended. If its peer lives on, what was on its way is sent again."""

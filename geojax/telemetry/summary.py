@@ -71,6 +71,7 @@ def summarize(
     data_kinds: Collection[int],
     warmup_rounds: int = 0,
     target_over: str = TARGET_OVER[0],
+    probe_kind: int | None = None,
 ) -> dict[str, Any]:
     """All figures that these events and reports hold.
 
@@ -81,9 +82,10 @@ def summarize(
       hops: directed WAN links between two nodes; their number multiplies the bytes.
       target: accuracy whose first instant is looked for.
       train_samples: size of the training set, for the bytes per epoch.
-      data_kinds: message kinds that carry chunks; the others are control.
+      data_kinds: message kinds that are data, chunks or probes; the others are control.
       warmup_rounds: first rounds that sync times and the rate of samples leave out.
       target_over: see :class:`TargetWatch`.
+      probe_kind: the one of them that probes links; None: none were probed.
     """
     syncs = sync_times(events)
     evaluations = sorted((e for e in events if e["event"] == "evaluation"), key=lambda e: e["t"])
@@ -98,7 +100,7 @@ def summarize(
         "target_accuracy": target,
         "pace_violations": sum(r["pace_violations"] for r in living),
         "steps": sum(r["steps"] for r in living),
-        **_traffic(reports, hops, data_kinds),
+        **_traffic(reports, hops, data_kinds, probe_kind),
     }
     stale = [event["staleness"] for event in events if event["event"] == "applied"]
     diverted = sum(r["totals"].get("auxiliary_chunks", 0) for r in reports.values())
@@ -149,9 +151,15 @@ def _traffic(
     reports: Mapping[str, Report],
     hops: Mapping[tuple[str, str], Sequence[Any]],
     data_kinds: Collection[int],
+    probe_kind: int | None,
 ) -> dict[str, int]:
-    """Frame bytes: on the WAN every hop counts, inside a center it is LAN; control apart."""
+    """Frame bytes: on the WAN every hop counts, inside a center it is LAN; control apart.
+
+    Probes are among those of the WAN, and are also told on their own.
+    """
     counted = {"wan_bytes": 0, "lan_bytes": 0, "wan_control_bytes": 0, "lan_control_bytes": 0}
+    if probe_kind is not None:
+        counted["probe_bytes"] = 0
     for name, node in reports.items():
         for peer, counters in node["sent"].items():
             crossed = len(hops[name, peer])
@@ -159,4 +167,6 @@ def _traffic(
             for kind, count in counters["bytes"].items():
                 key = f"{tier}_bytes" if int(kind) in data_kinds else f"{tier}_control_bytes"
                 counted[key] += count * times
+                if int(kind) == probe_kind:
+                    counted["probe_bytes"] += count * times
     return counted

@@ -23,7 +23,15 @@ from geojax.wire.datagrams import DatagramQueue
 from geojax.wire.frame import PROTOCOL_VERSION, frames_of
 from geojax.wire.message import Kind, Message
 from geojax.wire.queue import Outbound, SendQueue
-from geojax.wire.sockets import Address, FrameReader, Wakeup, configure, send_all
+from geojax.wire.sockets import (
+    Address,
+    FrameReader,
+    Wakeup,
+    configure,
+    outstanding,
+    send_all,
+)
+from geojax.wire.transport import Received
 
 log = logging.getLogger("geojax.wire")
 
@@ -73,7 +81,7 @@ class Owner(Protocol):
         """A whole frame has come in."""
         ...
 
-    def deliver(self, peer: str, message: Message) -> None:
+    def deliver(self, item: Received) -> None:
         """A whole message has come in."""
         ...
 
@@ -98,7 +106,7 @@ def notice(body: Mapping[str, Any]) -> bytes:
 
 def _single(message: Message) -> Outbound:
     """A message that is one frame."""
-    return Outbound(message, 0, True, True, *next(frames_of(message)))
+    return Outbound(message, 0, True, True, False, *next(frames_of(message)))
 
 
 def describe(error: OSError) -> str:
@@ -167,6 +175,7 @@ class Outgoing(Connection):
         self.established = False  # connected, HELLO said
         self._options: dict[str, int | str] = {}
         self._starts: dict[int, float] = {}  # when the first frame left, of unfinished messages
+        self._resumed = time.monotonic()  # when there was something to send after a pause, s
         self._wakeup = Wakeup()
         self.queue = SendQueue(self._wakeup.wake)
         self._pushed = self._left = 0  # messages; each is written by one side alone
@@ -190,6 +199,23 @@ class Outgoing(Connection):
         """Queues a message of so many bytes that leaves as a datagram; see there for its bounds."""
         self.datagrams.push(message, nbytes)
         self._wakeup.wake()
+
+    def stalled(self) -> float:
+        """Seconds for which nothing has moved although something is to be sent.
+
+        A connection that does not stand yet has not moved anything since it was dialed.
+        """
+        since_resumed = time.monotonic() - self._resumed
+        if not self.established:
+            return since_resumed
+        waiting = self._outstanding()
+        return 0.0 if waiting is None else min(waiting, since_resumed)
+
+    def _outstanding(self) -> float | None:
+        with self._lock, suppress(OSError):
+            if self._socket is not None:
+                return outstanding(self._socket)
+        return None
 
     def abort(self) -> None:
         """Ends it without a goodbye; what is queued is dropped."""
@@ -247,6 +273,8 @@ class Outgoing(Connection):
 
     def _send(self, sock: socket.socket, frame: Outbound, *, queued: bool = False) -> None:
         start = time.monotonic()
+        if not frame.follows and self._outstanding() is None:
+            self._resumed = start
         self.owner.sending(self.peer, frame)
         send_all(sock, (frame.head, frame.payload))
         end = time.monotonic()
@@ -379,6 +407,7 @@ class Incoming(Connection):
         self.owner.count_received(peer, Kind.HELLO, header.frame_bytes, 1)
         sock.settimeout(None)
         reader.assembler.max_payload_bytes = self.owner.max_payload_bytes
+        gathered, follows = 0, True  # of the frames since the last whole message
         while (frame := reader.read()) is not None:
             header, message = frame
             goodbye = header.kind is Kind.HELLO
@@ -388,6 +417,9 @@ class Incoming(Connection):
                 if message is None or not (message.body or {}).get("bye"):
                     raise FrameError("HELLO: expected one, and then a goodbye; came a second")
                 return None
+            gathered += header.frame_bytes
+            follows &= header.follows
             if message is not None:
-                self.owner.deliver(peer, message)
+                self.owner.deliver(Received(peer, message, gathered, reader.at, follows))
+                gathered, follows = 0, True
         return self._cut_reason or "closed the connection without a goodbye"

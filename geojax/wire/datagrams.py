@@ -157,7 +157,7 @@ class DatagramSocket:
     def frame(self, peer: str, message: Message) -> Outbound:
         """A message to a peer as the one frame of a datagram."""
         head, payload = next(frames_of(message, sender=self._token(self._name, peer)))
-        return Outbound(message, 0, True, True, head, payload)
+        return Outbound(message, 0, True, True, False, head, payload)
 
     def send(self, peer: str, frame: Outbound) -> None:
         """Hands a frame to the kernel, and waits for room there; errors lose it."""

@@ -3,14 +3,15 @@
 A frame is a fixed header of 80 bytes in network order, a msgpack body (first frame of a message
 only) and at most 256 KiB of payload::
 
-    magic 4s | version B | kind B | codec H | epoch policy tree group round chunk 6i
+    magic 4s | version B | kind B | codec B | flags B | epoch policy tree group round chunk 6i
     sequence I | offset Q | total Q | weight d | contributors I | sender I
     body bytes I | payload bytes I | crc32 I over the header before it, the body and the payload
 
 Every frame of a message carries the whole header. All its frames but the last hold exactly
 ``FRAGMENT_BYTES`` of payload, so the bytes of a message on the wire follow from its size alone.
 Frames of different messages may interleave on one connection, which is how a message of higher
-priority overtakes a large one.
+priority overtakes a large one. A frame with the flag ``FOLLOWS`` left straight behind the frame
+before it on its connection; the receiver can time such frames.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ from geojax.errors import FrameError
 from geojax.wire.message import FRAGMENT_BYTES, HEADER_BYTES, Kind, Message, SizeOnly
 
 MAGIC = b"GEOJ"
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+FOLLOWS = 1  # flag of a frame
 MAX_BODY_BYTES = 64 * 1024  # msgpack body of one message
 MAX_PAYLOAD_BYTES = 1 << 30  # payload of one message, unless the assembler is told otherwise
 MAX_UNFINISHED = 4096  # messages of one connection whose last frame has not come yet
 
-_HEADER = struct.Struct("!4sBBH6iIQQdIIIII")
+_HEADER = struct.Struct("!4sBBBB6iIQQdIIIII")
+_FLAGS_AT = 7
 _OFFSET, _OFFSET_AT = struct.Struct("!Q"), 36
 _LENGTHS, _LENGTHS_AT = struct.Struct("!II"), 68
 _CHECKSUM = struct.Struct("!I")
@@ -47,6 +50,7 @@ class Header(NamedTuple):
 
     kind: Kind
     codec: int
+    flags: int  # of this frame
     epoch: int
     policy: int
     tree: int
@@ -67,6 +71,11 @@ class Header(NamedTuple):
     def frame_bytes(self) -> int:
         """Bytes of the whole frame."""
         return HEADER_BYTES + self.body_bytes + self.payload_bytes
+
+    @property
+    def follows(self) -> bool:
+        """Whether the frame left straight behind the one before it on its connection."""
+        return bool(self.flags & FOLLOWS)
 
     @property
     def last(self) -> bool:
@@ -137,7 +146,7 @@ def _payload_view(message: Message) -> memoryview:
     return payload.reshape(-1).view(np.uint8).data
 
 
-def frames_of(message: Message, sequence: int = 0, sender: int = 0) -> Iterator[Frame]:
+def frames_of(message: Message, sequence: int = 0, sender: int = 0) -> Frames:
     """Cuts a message into frames.
 
     Everything is checked at the call; checksums are computed one by one as the iterator is
@@ -156,27 +165,41 @@ def frames_of(message: Message, sequence: int = 0, sender: int = 0) -> Iterator[
     head = bytearray(HEADER_BYTES)
     try:
         _HEADER.pack_into(
-            head, 0, MAGIC, PROTOCOL_VERSION, message.kind, message.codec,
+            head, 0, MAGIC, PROTOCOL_VERSION, message.kind, message.codec, 0,
             message.epoch, message.policy, message.tree, message.group,
             message.round, message.chunk, sequence & 0xFFFFFFFF, 0, payload.nbytes,
             message.weight, message.contributors, sender, len(body), 0, 0,
         )  # fmt: skip
     except struct.error as error:
         raise FrameError(f"header of {message.kind!r}: a field is out of range: {error}") from error
-    return _cut(head, body, payload)
+    return Frames(head, body, payload)
 
 
-def _cut(head: bytearray, body: bytes, payload: memoryview) -> Iterator[Frame]:
-    """Draws the frames one by one, filling in what differs from frame to frame."""
-    checked = memoryview(head)[:_CHECKED_BYTES]
-    for offset in range(0, max(1, payload.nbytes), FRAGMENT_BYTES):
-        fragment = payload[offset : offset + FRAGMENT_BYTES]
+class Frames(Iterator[Frame]):
+    """The frames of one message, drawn one by one.
+
+    Attributes:
+      follows: whether the frame that is drawn next leaves straight behind the one before it.
+    """
+
+    def __init__(self, head: bytearray, body: bytes, payload: memoryview):
+        self._head, self._body, self._payload = head, body, payload
+        self._checked = memoryview(head)[:_CHECKED_BYTES]
+        self._offsets = iter(range(0, max(1, payload.nbytes), FRAGMENT_BYTES))
+        self.follows = False
+
+    def __next__(self) -> Frame:
+        """The next frame, with what differs from frame to frame filled in."""
+        offset = next(self._offsets)
+        head, body = self._head, self._body
+        fragment = self._payload[offset : offset + FRAGMENT_BYTES]
+        head[_FLAGS_AT] = FOLLOWS if self.follows else 0
         _OFFSET.pack_into(head, _OFFSET_AT, offset)
         _LENGTHS.pack_into(head, _LENGTHS_AT, len(body), fragment.nbytes)
-        checksum = zlib.crc32(fragment, zlib.crc32(body, zlib.crc32(checked)))
+        checksum = zlib.crc32(fragment, zlib.crc32(body, zlib.crc32(self._checked)))
         _CHECKSUM.pack_into(head, _CHECKED_BYTES, checksum)
-        yield bytes(head) + body, fragment
-        body = b""
+        self._body = b""
+        return bytes(head) + body, fragment
 
 
 def parse_header(raw: bytes | bytearray | memoryview) -> Header:
@@ -187,14 +210,16 @@ def parse_header(raw: bytes | bytearray | memoryview) -> Header:
     """
     if len(raw) != HEADER_BYTES:
         raise FrameError(f"header: expected {HEADER_BYTES} bytes, came {len(raw)}")
-    magic, version, kind, codec, *rest = _HEADER.unpack(raw)
+    magic, version, kind, codec, flags, *rest = _HEADER.unpack(raw)
     if magic != MAGIC:
         raise FrameError(f"magic: expected {MAGIC!r}, came {magic!r}")
     if version != PROTOCOL_VERSION:
         raise FrameError(f"protocol version: expected {PROTOCOL_VERSION}, came {version}")
     if kind not in _KINDS:
         raise FrameError(f"kind: expected one of {sorted(_KINDS)}, came {kind}")
-    header = Header(_KINDS[kind], codec, *rest)
+    if flags & ~FOLLOWS:
+        raise FrameError(f"flags: expected {FOLLOWS} or 0, came {flags}")
+    header = Header(_KINDS[kind], codec, flags, *rest)
     if header.body_bytes > MAX_BODY_BYTES:
         raise FrameError(f"body: expected at most {MAX_BODY_BYTES} bytes, came {header.body_bytes}")
     if header.offset and header.body_bytes:
@@ -324,5 +349,6 @@ class Assembler:
 
 
 def _same_message(header: Header, first: Header) -> bool:
-    """Whether a later frame carries the fields of the first one (kind to sequence, and on)."""
-    return header[:9] == first[:9] and header[10:14] == first[10:14]
+    """Whether a later frame carries the fields of the first one; flags, offset, lengths aside."""
+    same_head = header[:2] == first[:2] and header[3:10] == first[3:10]
+    return same_head and header[11:15] == first[11:15]

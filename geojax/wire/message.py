@@ -25,9 +25,11 @@ class Kind(IntEnum):
     AGGREGATE = 4  # one merged chunk for a member that missed it
     STATE = 5  # parameters and outer state, for a center that comes back
     LATE = 6  # the less important part of an offered chunk; a merge does not wait for it
+    PROBE = 7  # bytes without meaning, sent to time a link
 
 
-DATA_KINDS = (Kind.OFFER, Kind.RESULT, Kind.AGGREGATE, Kind.STATE, Kind.LATE)  # not control
+CHUNK_KINDS = (Kind.OFFER, Kind.RESULT, Kind.AGGREGATE, Kind.STATE, Kind.LATE)
+DATA_KINDS = (*CHUNK_KINDS, Kind.PROBE)  # not control
 
 
 Payload = np.ndarray | SizeOnly | None

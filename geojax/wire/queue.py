@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from geojax.wire.frame import Frame, frame_count, frames_of
+from geojax.wire.frame import Frames, frame_count, frames_of
 from geojax.wire.message import Message
 
 
@@ -19,6 +19,7 @@ class Outbound(NamedTuple):
     sequence: int  # number of the message on its connection
     first: bool
     last: bool
+    follows: bool  # the queue was not empty since the frame before it
     head: bytes  # header and body
     payload: memoryview
 
@@ -33,7 +34,7 @@ class _Entry:
     """One queued message and the frames of it that have not left."""
 
     message: Message
-    frames: Iterator[Frame]
+    frames: Frames
     remaining: int
     started: bool = False
 
@@ -56,6 +57,7 @@ class SendQueue:
         self._heap: list[tuple[int, int, _Entry]] = []  # by priority, then arrival
         self._arrivals = 0
         self._waiting = False
+        self._follows = False  # the next frame does: the taker has found none missing since
         self._finished = False
 
     def push(self, message: Message, priority: int = 0) -> None:
@@ -78,16 +80,19 @@ class SendQueue:
         """The frame that leaves next, or None when there is none (``wake`` will be called)."""
         with self._lock:
             if not self._heap:
-                self._waiting = True
+                self._waiting, self._follows = True, False
                 return None
             priority, arrival, entry = heapq.heappop(self._heap)
+        follows, self._follows = self._follows, True
+        entry.frames.follows = follows
         head, payload = next(entry.frames)
         first, entry.started = not entry.started, True
         entry.remaining -= 1
         if entry.remaining:
             with self._lock:
                 heapq.heappush(self._heap, (priority, arrival, entry))
-        return Outbound(entry.message, arrival, first, not entry.remaining, head, payload)
+        last = not entry.remaining
+        return Outbound(entry.message, arrival, first, last, follows, head, payload)
 
     @property
     def unsent(self) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import select
 import socket
+import struct
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +25,10 @@ KEEPALIVE_COUNT = 6
 BACKLOG = 128
 
 _TCP = socket.IPPROTO_TCP
+# Fields of ``struct tcp_info`` (linux/tcp.h): segments sent and not acknowledged, milliseconds
+# since the last acknowledgement, bytes not sent yet.
+_INFO_FIELD = struct.Struct("=I")
+_UNACKED_AT, _LAST_ACK_AT, _NOTSENT_AT, _INFO_BYTES = 24, 56, 144, 148
 _PROC = Path("/proc/sys/net/ipv4")
 
 
@@ -109,6 +115,26 @@ def listen(address: Address, congestion_control: str | None) -> socket.socket:
     return listener
 
 
+def outstanding(sock: socket.socket) -> float | None:
+    """Seconds since the peer's kernel acknowledged anything, or None if it has all that was sent.
+
+    Only Linux tells; elsewhere nothing is ever outstanding.
+
+    Raises:
+      OSError: the socket is closed.
+    """
+    number = getattr(socket, "TCP_INFO", None)
+    if number is None:
+        return None
+    info = sock.getsockopt(_TCP, number, _INFO_BYTES)
+    if len(info) < _INFO_BYTES:  # a kernel before 4.6
+        return None
+    (unacknowledged,) = _INFO_FIELD.unpack_from(info, _UNACKED_AT)
+    (unsent,) = _INFO_FIELD.unpack_from(info, _NOTSENT_AT)
+    (age_ms,) = _INFO_FIELD.unpack_from(info, _LAST_ACK_AT)
+    return age_ms / 1000 if unacknowledged or unsent else None
+
+
 def send_all(sock: socket.socket, buffers: Sequence[bytes | memoryview]) -> None:
     """Sends buffers one after the other, without joining them; goes on after a partial send."""
     sent = sock.sendmsg(buffers)
@@ -163,9 +189,13 @@ class FrameReader:
     Args:
       sock: a connected socket, blocking or with a timeout.
       max_payload_bytes: largest payload of one message.
+
+    Attributes:
+      at: when the last byte of the last frame was read, on the monotonic clock, s.
     """
 
     def __init__(self, sock: socket.socket, max_payload_bytes: int):
+        self.at = 0.0
         self.assembler = Assembler(max_payload_bytes)
         self._sock = sock
         self._raw = memoryview(bytearray(HEADER_BYTES))
@@ -192,6 +222,7 @@ class FrameReader:
             got = self._receive(part)
             if got < len(part):
                 raise FrameError(f"{what}: expected {len(part)} bytes, came {got} and the end")
+        self.at = time.monotonic()
         return header, self.assembler.finish(header, self._raw, body)
 
     def _receive(self, view: memoryview) -> int:

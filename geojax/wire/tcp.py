@@ -187,6 +187,15 @@ class TcpTransport:
             self._start_thread(state.outgoing.thread)
         return state.outgoing
 
+    def stalled(self, peer: str) -> float:
+        """Seconds for which nothing has moved towards ``peer`` although something is on its way.
+
+        What counts as moving is that the peer's kernel acknowledges; only Linux tells.
+        """
+        with self._changed:
+            outgoing = self._peers[peer].outgoing
+        return 0.0 if outgoing is None else outgoing.stalled()
+
     async def receive(self) -> Received | Lost:
         """The next message from any peer, or the news that a peer is gone.
 
@@ -323,7 +332,7 @@ class TcpTransport:
 
     def _deliver_datagram(self, peer: str, message: Message, nbytes: int) -> None:
         self.count_received(peer, message.kind, nbytes, 1)
-        self.deliver(peer, message)
+        self.deliver(Received(peer, message, nbytes))
 
     def _refuse_datagram(self, source: str, reason: str) -> None:
         with self._counting:
@@ -335,9 +344,9 @@ class TcpTransport:
         with self._counting:
             self.received[peer].add(kind, nbytes, messages=messages)
 
-    def deliver(self, peer: str, message: Message) -> None:
+    def deliver(self, item: Received) -> None:
         """A whole message has come in."""
-        self._post(Received(peer, message))
+        self._post(item)
 
     def refuse(self, source: str, reason: str) -> None:
         """A connection is closed for what came over it."""

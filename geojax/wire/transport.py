@@ -11,10 +11,25 @@ from geojax.wire.message import Kind, Message
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A whole message from a peer."""
+    """A whole message from a peer, and what it tells of the way that it came.
+
+    Attributes:
+      peer: who sent it.
+      message: what was sent.
+      nbytes: bytes of the frames that came from this peer since its message before was whole,
+        those of unfinished messages between them included.
+      at: loop time at which the last of these bytes was read, whatever the loop was doing; None
+        for what is not timed (datagrams).
+      follows: all these frames left the peer straight behind the frame before them: there was
+        always something to send. Then ``nbytes`` ÷ (``at`` − ``at`` of the message before) is the
+        rate at which the connection moved them.
+    """
 
     peer: str
     message: Message
+    nbytes: int = 0
+    at: float | None = None
+    follows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,13 @@ class Transport(Protocol):
         Raises:
           ValueError: ``peer`` is this node, or nobody that the transport knows; another kind.
           FrameError: the message fits no datagram.
+        """
+        ...
+
+    def stalled(self, peer: str) -> float:
+        """Seconds for which nothing has moved towards ``peer`` although something is on its way.
+
+        0 where something moves, or nothing is to be sent.
         """
         ...
 

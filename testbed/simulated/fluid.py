@@ -136,6 +136,11 @@ class FluidNetwork:
         """Bit/s that a flow would get if it were alone."""
         return min((self._capacity[index] for index in flow._path), default=float("inf"))
 
+    def stalled(self, flow: Flow) -> float:
+        """Seconds for which a transfer has had no rate; 0 if it has one, or if there is none."""
+        idle = flow._done is None or flow.rate > 0 or not flow._path
+        return 0.0 if idle else self._loop._now - flow._since
+
     def _settle_later(self) -> None:
         if not self._settling:
             self._settling = True
@@ -282,6 +287,8 @@ class FluidNetwork:
                     continue
                 flow._timer.cancel()
                 flow._timer = None
+            elif rate == old == 0.0:
+                continue  # it stands still, since the same instant as before
             flow._remaining -= old * (now - flow._since)
             flow._since = now
             flow.rate = rate

@@ -83,6 +83,11 @@ class Connection:
         else:
             self._begin(urgent)
 
+    @property
+    def stalled(self) -> float:
+        """Seconds for which the message that is on its way has moved no byte."""
+        return self._fluid.stalled(self._flow)
+
     def abort(self) -> None:
         """Drops the message that is on its way."""
         self._fluid.cancel(self._flow)

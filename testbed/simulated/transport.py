@@ -107,9 +107,9 @@ class _Way:
     """
 
     __slots__ = (
-        "_arrivals", "_connection", "_counters", "_datagram_flow", "_delay", "_loss", "_luck",
-        "_now", "_now_datagram", "_owner", "_since", "_waiting", "busy", "datagrams", "peer",
-        "receiver",
+        "_arrivals", "_connection", "_counters", "_datagram_flow", "_delay", "_follows", "_loss",
+        "_luck", "_now", "_now_datagram", "_owner", "_since", "_waiting", "busy", "datagrams",
+        "peer", "receiver",
     )  # fmt: skip
 
     def __init__(self, owner: SimulatedTransport, peer: str, route: Route, connection: Connection):
@@ -127,6 +127,12 @@ class _Way:
         self._now: tuple[int, Message] | None = None  # what is on its way into the network
         self._now_datagram = False
         self._since = 0.0
+        self._follows = False  # what is on its way left straight behind the message before it
+
+    @property
+    def stalled(self) -> float:
+        """Seconds for which nothing has moved although something is on its way."""
+        return self._connection.stalled if self.busy else 0.0
 
     def push(self, priority: int, number: int, message: Message) -> None:
         """Queues a message."""
@@ -138,8 +144,13 @@ class _Way:
         leaves = self.busy and self._now is not None and not self._now_datagram
         return len(self._waiting) + leaves
 
-    def go_on(self) -> None:
-        """Sends the message that comes first, if any may be sent now; a datagram if none waits."""
+    def go_on(self, *, follows: bool = False) -> None:
+        """Sends the message that comes first, if any may be sent now; a datagram if none waits.
+
+        Args:
+          follows: another message has left this instant.
+        """
+        self._follows = follows
         self.busy = not self._owner.frozen and bool(self._waiting or self.datagrams)
         if not self.busy:
             return
@@ -167,9 +178,10 @@ class _Way:
         assert self._now is not None
         nbytes, _ = self._now
         luck = self._luck
-        self._left(arrives=luck is None or luck.random() >= datagram_loss(nbytes, self._loss))
+        arrives = luck is None or luck.random() >= datagram_loss(nbytes, self._loss)
+        self._left(arrives=arrives, timed=False)
 
-    def _left(self, *, arrives: bool = True) -> None:
+    def _left(self, *, arrives: bool = True, timed: bool = True) -> None:
         assert self._now is not None
         nbytes, message = self._now
         self._now = None
@@ -182,8 +194,10 @@ class _Way:
             arrival = now + self._delay
             if self._arrivals is not None:
                 arrival = self._arrivals.arrival(nbytes, self._since, now)
-            owner.loop.schedule(arrival, self.receiver.arrive, owner.name, message, nbytes)
-        self.go_on()
+            at = arrival if timed else None
+            item = Received(owner.name, message, nbytes, at, self._follows)
+            owner.loop.schedule(arrival, self.receiver.arrive, item)
+        self.go_on(follows=timed)
         if not self.busy:
             owner.check_drained()
 
@@ -252,6 +266,11 @@ class SimulatedTransport:
         if not way.busy:
             way.go_on()
 
+    def stalled(self, peer: str) -> float:
+        """Seconds for which nothing has moved towards ``peer`` although something is on its way."""
+        way = self._ways.get(peer)
+        return 0.0 if way is None else way.stalled
+
     async def receive(self) -> Received | Lost:
         """The next message or loss, in order of arrival."""
         while not self._inbox or self.frozen:
@@ -285,17 +304,19 @@ class SimulatedTransport:
         for peer in list(self._ways):
             self._forget(peer)
 
-    def arrive(self, peer: str, message: Message, nbytes: int) -> None:
+    def arrive(self, item: Received) -> None:
         """Takes a message whose last bit is in, unless this life of the node is over."""
         if self.network.nodes.get(self.name) is not self:
             return
+        peer, message = item.peer, item.message
         counters = self.received.get(peer)
         if counters is None:
             counters = self.received[peer] = LinkCounters()
-        counters.add(message.kind, nbytes)
+        counters.add(message.kind, item.nbytes)
         if isinstance(message.payload, np.ndarray):
             message = replace(message, payload=_as_received(message.payload))
-        self._put(Received(peer, message))
+            item = replace(item, message=message)
+        self._put(item)
 
     def check_drained(self) -> None:
         """Goes on closing when a way has nothing left to send."""

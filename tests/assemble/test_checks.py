@@ -72,6 +72,14 @@ def test_the_threshold_of_twobit(value):
         ),
         ({"overlay__chunk_elements": 0}, "overlay.chunk_elements", "greater than 0"),
         ({"wan__external": {"rate": 9}}, "wan.external", "wan.server_center=external"),
+        ({"overlay__probe_after": -1}, "overlay.probe_after", "0 for no probes"),
+        ({"overlay__probe_after": 1.5}, "overlay.probe_after", "a number of rounds"),
+        ({"overlay__probe_share": 1.0}, "overlay.probe_share", "less than 1"),
+        ({"overlay__probe_share": NAN}, "overlay.probe_share", "at least 0"),
+        (
+            {"overlay__awareness": "measured", "sync__name": "mixed_sync"},
+            "overlay.awareness", "use oracle, or a synchronous algorithm",
+        ),
     ],
 )  # fmt: skip
 def test_numbers_and_keys_that_need_others(settings, key, says):
@@ -84,6 +92,7 @@ def test_numbers_and_keys_that_need_others(settings, key, says):
     ("settings", "near"),
     [
         ({"compression__name": "bisparce"}, "bisparse"),
+        ({"overlay__awareness": "mesured"}, "measured"),
         ({"compression__name": "fp16", "compression__overflow": "saturated"}, "saturate"),
         ({"compression__name": "dgt", "compression__channel": "udpp"}, "udp"),
         ({"compression__name": "dgt", "compression__tail": "4bits"}, "4bit"),

@@ -10,13 +10,23 @@ from geojax.compression.dense import dense
 from geojax.config import TimeoutsConfig
 from geojax.errors import Expelled, SchedulerLost, WaitTimeout
 from geojax.hips.exchange import TreeExchange
+from geojax.hips.measured_belief import OUT_AFTER_S
 from geojax.hips.member import Membership
 from geojax.hips.policy_messages import packed_policies
+from geojax.hips.throughput import Meter
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Lost, Received
 
+METERS = {False: lambda wire: None, True: lambda wire: Meter(CountingNothing(wire), ["c1"])}
 TIMEOUTS = TimeoutsConfig(start=20.0, heartbeat=0.5, dead=5.0, round=60.0, warn=30.0)
+
+
+class CountingNothing:
+    """The wire as a meter sees it."""
+
+    def __init__(self, wire):
+        self.stalled, self.sent = wire.stalled, {}
 
 
 class Wire:
@@ -25,6 +35,10 @@ class Wire:
     def __init__(self):
         self.sent = []
         self.inbox = asyncio.Queue()
+        self.standing = {}
+
+    def stalled(self, peer):
+        return self.standing.get(peer, 0.0)
 
     def send(self, peer, message, priority=0):
         self.sent.append((asyncio.get_running_loop().time(), peer, message))
@@ -47,9 +61,9 @@ class Wire:
 
 
 class Played:
-    """Member c2 of two, with its pump running."""
+    """Member c2 of two, with its pump running. ``measures``: it has a meter."""
 
-    def __init__(self):
+    def __init__(self, *, measures=False):
         self.wire, self.events = Wire(), []
         recorder = Recorder("c2", self.events.append)
         self.engine = TreeExchange(
@@ -58,7 +72,7 @@ class Played:
         )  # fmt: skip
         self.member = Membership(
             "c2", transport=self.wire, engines={0: self.engine}, timeouts=TIMEOUTS,
-            recorder=recorder,
+            recorder=recorder, meter=METERS[measures](self.wire),
         )  # fmt: skip
         self.pump = asyncio.ensure_future(self.member.pump())
 
@@ -71,9 +85,9 @@ class Played:
         self.pump.cancel()
 
 
-def play(scenario):
+def play(scenario, **options):
     async def main():
-        played = Played()
+        played = Played(**options)
         try:
             return await scenario(played, played.member, played.wire)
         finally:
@@ -111,6 +125,49 @@ def test_it_beats_as_often_as_configured_and_says_what_it_holds():
         played.engine.skip_to(3)
         await asyncio.sleep(1.6)
         assert [body["held"] for body in wire.said("heartbeat")] == [-1, 3, 3, 3]
+
+    play(scenario)
+
+
+def test_a_heartbeat_says_what_came_over_the_links_only_if_that_is_wanted():
+    async def scenario(played, member, wire):
+        await played.joined()
+        for at, follows in ((1.0, False), (1.5, True)):
+            offer = Received("c1", Message(Kind.OFFER, group=7), 1_000_000, at, follows)
+            wire.inbox.put_nowait(offer)
+        wire.standing["c1"] = 0.25
+        await asyncio.sleep(0.6)
+        told = [[body.get(key) for key in ("links", "sent")] for body in wire.said("heartbeat")]
+        wire.standing.clear()
+        return told
+
+    assert play(scenario) == [[None, None]] * 2
+    links = [["c1", 1_000_000, 0.5], ["c1", 0, 0.25]]
+    assert play(scenario, measures=True) == [[[], 0], [links, 0]]
+
+
+def test_it_sends_the_probes_that_the_scheduler_asks_for_unless_nothing_moves_there():
+    wanted = {"type": "probe", "peer": "c1", "bytes": 70_000, "count": 3}
+
+    async def scenario(played, member, wire):
+        await played.joined()
+        wire.inbox.put_nowait(Received("scheduler", Message(Kind.CONTROL, body=wanted)))
+        await asyncio.sleep(0.1)
+        wire.standing["c1"] = OUT_AFTER_S
+        wire.inbox.put_nowait(Received("scheduler", Message(Kind.CONTROL, body=wanted)))
+        await asyncio.sleep(0.1)
+        probes = [(peer, m) for _, peer, m in wire.sent if m.kind is Kind.PROBE]
+        assert [(peer, m.payload_bytes) for peer, m in probes] == [("c1", 70_000)] * 3
+
+    play(scenario)
+
+
+def test_probes_that_come_do_nothing_else():
+    async def scenario(played, member, wire):
+        await played.joined()
+        wire.inbox.put_nowait(Received("c1", Message(Kind.PROBE, group=7)))
+        await asyncio.sleep(0.1)
+        assert not played.pump.done()
 
     play(scenario)
 

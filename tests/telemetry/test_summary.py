@@ -212,6 +212,16 @@ def test_control_bytes_are_kept_apart():
     assert found["lan_control_bytes"] == 7
 
 
+def test_probes_are_data_of_the_wan_and_told_on_their_own():
+    sent = {"c2": {str(OFFER): 100, "7": 9}, "c3": {"7": 1}}
+    settings = {"trainers": ("c1",), "hops": HOPS, "target": 0.8, "train_samples": None}
+    found = summarize(
+        [], {"c1": node_report(sent=sent)}, data_kinds={OFFER, 7}, probe_kind=7, **settings
+    )
+    assert (found["wan_bytes"], found["probe_bytes"]) == (100 + 9 + 2, 9 + 2)
+    assert "probe_bytes" not in traffic(c1=sent)
+
+
 def test_kinds_may_be_numbers_in_text_as_in_json():
     assert traffic(c1={"c2": {str(OFFER): 100, str(CONTROL): 5}})["wan_bytes"] == 100
 

@@ -306,3 +306,44 @@ def test_datagrams_are_lost_as_packets_are_whatever_others_send() -> None:
     assert 250 < len(came) < 350
     assert which_arrive(0.25, 1, others=True) == came
     assert which_arrive(0.25, 2) != came
+
+
+@simulated
+async def test_messages_one_behind_the_other_arrive_at_the_rate_of_the_link(net: Net) -> None:
+    await warm(net)
+    for _ in range(4):
+        net.a.send("b", sized(50_000))
+    came = [await net.b.receive() for _ in range(4)]
+    assert all(isinstance(item, Received) for item in came)
+    assert [item.follows for item in came] == [False, True, True, True]  # type: ignore[union-attr]
+    first, *rest = [(item.nbytes, item.at) for item in came]  # type: ignore[union-attr]
+    seconds = rest[-1][1] - first[1]  # type: ignore[operator]
+    assert sum(nbytes for nbytes, _ in rest) / seconds == pytest.approx(RATE / 8)
+
+
+@simulated
+async def test_a_frozen_loop_does_not_change_when_messages_were_there(net: Net) -> None:
+    await warm(net)
+    net.b.freeze(7.0)
+    net.a.send("b", sized(50_000))
+    item = await net.b.receive()
+    assert isinstance(item, Received)
+    assert item.at is not None
+    assert item.at < net.loop.time() - 6.0
+
+
+@simulated
+async def test_what_a_dead_link_holds_up_is_stalled_until_it_moves_again(net: Net) -> None:
+    await warm(net)
+    net.a.send("b", sized(100_000))
+    await asyncio.sleep(0.05)
+    assert net.a.stalled("b") == 0.0
+    net.network.fluid.set_capacity("a", 0.0)
+    await asyncio.sleep(3.0)
+    net.a.send("c", sized(10))  # another one joins those that stand
+    await asyncio.sleep(1.0)
+    assert net.a.stalled("b") == pytest.approx(4.0)
+    assert net.a.stalled("c") == pytest.approx(1.0)
+    net.network.fluid.set_capacity("a", RATE)
+    await net.b.receive()
+    assert net.a.stalled("b") == 0.0

@@ -41,7 +41,7 @@ MESSAGES = st.builds(
     tree=INT32,
     round=INT32,
     chunk=INT32,
-    codec=st.integers(0, 2**16 - 1),
+    codec=st.integers(0, 2**8 - 1),
     weight=st.floats(allow_nan=False),
     contributors=st.integers(0, 2**32 - 1),
     body=BODIES,
@@ -49,7 +49,7 @@ MESSAGES = st.builds(
 )
 
 # Where the fields that the violations below touch lie in the header.
-VERSION, KIND, OFFSET, TOTAL, BODY, PAYLOAD = 4, 5, 36, 44, 68, 72
+VERSION, KIND, FLAGS, OFFSET, TOTAL, BODY, PAYLOAD = 4, 5, 7, 36, 44, 68, 72
 
 
 def encode(message: Message, sequence: int = 0) -> list[bytes]:
@@ -119,6 +119,19 @@ def test_any_plain_dtype_travels_as_its_bytes(dtype: str) -> None:
     assert np.array_equal(received.payload.view(dtype).reshape(3, 4), array)
 
 
+def test_each_frame_says_whether_it_follows() -> None:
+    frames = frames_of(Message(Kind.OFFER, payload=np.zeros(2 * FRAGMENT_BYTES + 1, np.uint8)))
+    assembler, told = Assembler(), []
+    for follows in (False, True, False):
+        frames.follows = follows
+        head, payload = next(frames)
+        told.append(parse_header(head[:HEADER_BYTES]).follows)
+        whole = feed(assembler, head + bytes(payload))
+    assert told == [False, True, False]
+    assert whole is not None
+    assert next(frames, None) is None
+
+
 def test_fragments_of_two_messages_interleave() -> None:
     first, second = (
         Message(Kind.OFFER, chunk=i, payload=np.full(3 * FRAGMENT_BYTES, i, np.uint8))
@@ -143,6 +156,7 @@ def test_fragments_of_two_messages_interleave() -> None:
         (Message(Kind.CONTROL, body={"x": b"0" * MAX_BODY_BYTES}), f"at most {MAX_BODY_BYTES}"),
         (Message(Kind.OFFER, chunk=2**31), "out of range"),
         (Message(Kind.OFFER, codec=-1), "out of range"),
+        (Message(Kind.OFFER, codec=2**8), "out of range"),
     ],
 )
 def test_what_fits_no_frame_is_refused_at_the_call(message: Message, complaint: str) -> None:
@@ -159,8 +173,9 @@ TWO = encode(Message(Kind.OFFER, payload=np.zeros(FRAGMENT_BYTES + 10, np.uint8)
     [
         (FRAME[: HEADER_BYTES - 1], f"expected {HEADER_BYTES} bytes, came {HEADER_BYTES - 1}"),
         (b"HTTP" + FRAME[4:], "magic: expected b'GEOJ', came b'HTTP'"),
-        (patched(FRAME, VERSION, "!B", 2), "version: expected 1, came 2"),
+        (patched(FRAME, VERSION, "!B", 1), "version: expected 2, came 1"),
         (patched(FRAME, KIND, "!B", 99), "kind: expected one of .*, came 99"),
+        (patched(FRAME, FLAGS, "!B", 3), "flags: expected 1 or 0, came 3"),
         (patched(FRAME, BODY, "!I", MAX_BODY_BYTES + 1), f"body: .* came {MAX_BODY_BYTES + 1}"),
         (patched(TWO[1], BODY, "!I", 3), "body: expected it in the first frame"),
         (patched(FRAME, PAYLOAD, "!I", 11), "payload of this frame: expected 10 bytes"),

@@ -44,6 +44,24 @@ def test_a_higher_priority_overtakes_between_frames() -> None:
     assert drain(queue) == [1, 1, 0, 0, 2]
 
 
+def test_a_frame_follows_unless_the_queue_was_found_empty_before_it() -> None:
+    queue = SendQueue()
+    assert queue.take() is None
+    queue.push(message(0, frames=2))
+    queue.push(message(1))
+    told = []
+    while (frame := queue.take()) is not None:
+        told.append((frame.message.chunk, frame.follows))
+    assert told == [(0, False), (0, True), (1, True)]
+    queue.push(message(2))
+    first = queue.take()
+    queue.push(message(3))  # pushed before anybody found the queue empty
+    second = queue.take()
+    assert first is not None
+    assert second is not None
+    assert (first.follows, second.follows) == (False, True)
+
+
 def test_the_taker_is_woken_once() -> None:
     woken: list[None] = []
     queue = SendQueue(lambda: woken.append(None))

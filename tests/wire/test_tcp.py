@@ -19,6 +19,8 @@ from tcp_helpers import (
 )
 
 from geojax.errors import ConfigError, WireError
+from geojax.wire import connection
+from geojax.wire.connection import Outgoing
 from geojax.wire.frame import wire_bytes
 from geojax.wire.message import FRAGMENT_BYTES, HEADER_BYTES, Kind, Message
 from geojax.wire.sockets import FrameReader, send_all
@@ -185,3 +187,37 @@ def test_a_partial_send_goes_on_where_it_stopped(parts: tuple[bytes, ...]) -> No
     sock = _Dribble()
     send_all(sock, parts)  # type: ignore[arg-type]
     assert sock.taken == b"".join(parts)
+
+
+def test_a_connection_is_stalled_while_nothing_is_acknowledged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the kernel says is played; emulated links that stop are another test's."""
+    a, b = node("a", names("a", "b")), node("b", names("a", "b"))
+    unacknowledged: list[float | None] = [None]
+
+    async def scenario() -> None:
+        async with started(a, b):
+            a.send("b", PING)
+            await message(b, "a")
+            outgoing = a._peers["b"].outgoing
+            assert outgoing is not None
+            assert a.stalled("b") == 0.0
+            monkeypatch.setattr(connection, "outstanding", lambda sock: unacknowledged[0])
+            unacknowledged[0] = 3.0
+            outgoing._resumed -= 60.0
+            assert a.stalled("b") == 3.0
+            outgoing._resumed += 59.0  # it had nothing to send until a second ago
+            assert 1.0 <= a.stalled("b") < 3.0
+            unacknowledged[0] = None
+            assert a.stalled("b") == 0.0
+
+    run(scenario())
+
+
+def test_what_is_on_its_way_to_a_peer_that_does_not_answer_is_stalled_since_it_was_dialed() -> None:
+    a = node("a", names("a", "b"))
+    outgoing = Outgoing(a, "b", ("127.0.0.1", 9))
+    outgoing._resumed -= 5.0
+    assert 5.0 <= outgoing.stalled() < 6.0
+    outgoing._wakeup.close()

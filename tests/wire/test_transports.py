@@ -301,6 +301,69 @@ async def test_close_sends_what_is_queued(network: Network) -> None:
         assert np.array_equal(message.payload.view(np.int64), payload)
 
 
+# ---- what the receiver can time
+
+
+async def received(transport: Transport) -> Received:
+    item = await transport.receive()
+    assert isinstance(item, Received), item
+    return item
+
+
+@on_every_transport
+async def test_messages_that_left_one_behind_the_other_say_so_and_are_timed(
+    network: Network,
+) -> None:
+    nodes = await network.make(["a", "b"])
+    sizes = [32 * FRAGMENT_BYTES, 1000, FRAGMENT_BYTES + 1, 10]
+    messages = [Message(Kind.OFFER, payload=np.zeros(size, np.uint8)) for size in sizes]
+    for message in messages:
+        nodes["a"].send("b", message)
+    began = asyncio.get_running_loop().time()
+    came = [await received(nodes["b"]) for _ in messages]
+    nodes["a"].send("b", messages[-1])
+    came.append(await received(nodes["b"]))
+    # Over TCP all frames of a message count: its first one, which follows nothing, is the first's.
+    assert [item.follows for item in came] == [False, True, True, True, False]
+    assert [item.nbytes for item in came] == [wire_bytes(m) for m in (*messages, messages[-1])]
+    times = [item.at for item in came]
+    assert all(at is not None and at >= began for at in times)
+    assert times == sorted(times)
+
+
+@on_every_transport
+async def test_the_bytes_between_two_whole_messages_are_told_whatever_overtook(
+    network: Network,
+) -> None:
+    nodes = await network.make(["a", "b"])
+    for chunk in (1, 2):
+        big = np.zeros(32 * FRAGMENT_BYTES, np.uint8)
+        nodes["a"].send("b", Message(Kind.OFFER, chunk=chunk, payload=big), priority=9)
+    nodes["a"].send("b", Message(Kind.OFFER, chunk=3), priority=0)
+    came = [await received(nodes["b"]) for _ in range(3)]
+    assert sum(item.nbytes for item in came) == sum(wire_bytes(item.message) for item in came)
+    assert [item.follows for item in came] == [False, True, True]
+
+
+@on_every_transport
+async def test_datagrams_are_not_timed(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    nodes["a"].send_datagram("b", datagram(0))
+    item = await received(nodes["b"])
+    assert (item.at, item.follows) == (None, False)
+
+
+@on_every_transport
+async def test_nothing_is_stalled_where_everything_has_come(network: Network) -> None:
+    nodes = await network.make(["a", "b"])
+    assert nodes["a"].stalled("b") == 0.0
+    nodes["a"].send("b", Message(Kind.OFFER, payload=np.zeros(FRAGMENT_BYTES, np.uint8)))
+    nodes["b"].send("a", Message(Kind.CONTROL))
+    await received(nodes["b"])
+    await received(nodes["a"])
+    assert nodes["a"].stalled("b") < 1.0  # TCP: the last acknowledgement may be on its way
+
+
 # ---- datagrams
 
 

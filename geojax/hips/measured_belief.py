@@ -1,0 +1,83 @@
+"""The WAN as the members of a run have measured it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from geojax.overlay.link_rates import LinkRates
+from geojax.overlay.view import Edge, NetworkView
+
+REVISED = 0.1  # relative change of a link's believed rate that is worth another look at the plan
+# A link on which something waits and nothing moves for so long is out. Longer than TCP takes to
+# recover from a burst of losses, shorter than the silence after which a member counts as dead.
+OUT_AFTER_S = 2.0
+
+
+class MeasuredBelief:
+    """Believes what was measured; see :class:`geojax.hips.belief.Belief`.
+
+    ``revision`` grows when the believed rate of any link has changed by more than ``REVISED``
+    since it grew last, and when a link went out or came back. (The released NetStorm takes the mean
+    over the changed links, in which one link that fell can be hidden by many that hardly moved.)
+
+    Args:
+      known: the WAN's description, of which the rates are not looked at.
+      center_of: the center of each member of the WAN group, by name.
+    """
+
+    def __init__(self, known: NetworkView, center_of: Mapping[str, str]):
+        self._rates, self._center_of = LinkRates(known), center_of
+        self._now = 0.0
+        self._looked = self._rates.rates()  # when the revision grew last
+        self.revision = 0
+
+    def view(self) -> NetworkView:
+        """What is believed now."""
+        return self._rates.view(self._now)
+
+    def last(self, edge: Edge) -> tuple[float, float]:
+        """When a link was measured last, and the bytes of that; see :meth:`LinkRates.last`."""
+        return self._rates.last(edge)
+
+    @property
+    def changed_at(self) -> float:
+        """When a link was found changed last; see :class:`LinkRates`."""
+        return self._rates.changed_at
+
+    @property
+    def out(self) -> tuple[Edge, ...]:
+        """The links that are out."""
+        return self._rates.out
+
+    def take(self, member: str, samples: Sequence[Sequence[Any]], now: float) -> None:
+        """Takes ``links`` of a heartbeat, see :meth:`geojax.hips.throughput.Meter.links`.
+
+        A link away from this member is out while it says that nothing moves there; something
+        that comes through, a probe or what was held up, ends it.
+        """
+        here = self._center_of.get(member)
+        if here is None:  # a worker, which sees nothing of the WAN
+            return
+        self._now = max(self._now, now)
+        standing = set()
+        for peer, nbytes, seconds in samples:
+            other = self._center_of[peer]
+            if other == here:
+                continue
+            if nbytes:
+                self._rates.take(other, here, nbytes, seconds, now)
+            elif seconds >= OUT_AFTER_S:
+                standing.add((here, other))
+        for edge in {*standing, *(edge for edge in self._rates.out if edge[0] == here)}:
+            self._rates.set_out(edge, out=edge in standing)
+        rates = self._rates.rates()
+        if any(_changed(rates[edge], before) for edge, before in self._looked.items()):
+            self._looked = rates
+            self.revision += 1
+
+
+def _changed(rate: float, before: float) -> bool:
+    if not rate or not before:
+        return rate != before
+    return abs(rate / before - 1.0) > REVISED
