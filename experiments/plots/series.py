@@ -121,3 +121,16 @@ def bound_spells(run: RunRecords) -> list[tuple[float, float]]:
     return [
         (at, bounds(replace(view, rate=rates), nbytes, members).bound_s) for at, rates in run.rates
     ]
+
+
+def mean_spells(runs: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
+    """Mean over runs of values that hold from some instant on; empty where a run has none.
+
+    >>> mean_spells([[(0.0, 1.0), (5.0, 3.0)], [(0.0, 2.0)]])
+    [(0.0, 1.5), (5.0, 2.5)]
+    """
+    if not all(runs):
+        return []
+    instants = sorted({at for run in runs for at, _ in run})
+    held = [[[value for at, value in run if at <= now][-1] for run in runs] for now in instants]
+    return [(now, sum(values) / len(values)) for now, values in zip(instants, held, strict=True)]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from experiments.plots.curves import draw_band, style
 from experiments.plots.labels import Group
-from experiments.plots.series import band, bound_spells, mean_sync, sync_series
+from experiments.plots.series import band, bound_spells, mean_spells, mean_sync, sync_series
 from geojax.errors import GeojaxError
 from testbed.drawing import new_figure
 
@@ -36,7 +36,7 @@ def draw_sync(groups: Sequence[Group], title: str) -> Figure:
     height = max(4.6, 1.6 + 0.32 * len(shown)) if bars else 4.6
     figure = new_figure(7.4 * lines + 5.6 * bars, height)
     panels = figure.subplots(1, lines + bars, squeeze=False)[0]
-    bounds = {number: bound_spells(group.runs[0]) for number, group in shown}
+    bounds = {number: mean_spells([*map(bound_spells, group.runs)]) for number, group in shown}
     common = len({tuple(spells) for spells in bounds.values()}) == 1
     if lines:
         _draw_rounds(panels[0], shown, bounds, common=common, over_time=over_time, named=not bars)

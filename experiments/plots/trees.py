@@ -37,16 +37,22 @@ _WIDTHS = 0.7, 4.5  # points of a link with next to no load, and of the most loa
 _LOADS = LinearSegmentedColormap.from_list(
     "loads", mpl.colormaps["YlOrRd"](np.linspace(0.2, 0.95, 32))
 )
+_SHORT = 3  # letters that fit into a site
+_NAME = {**BOX, "alpha": 0.65}
 _HEAD = "-|>,head_length=3.5,head_width=1.8"
 
 
 class _Sites(NamedTuple):
-    """Where sites are drawn and how large; nameless dots where they are too many."""
+    """Where sites are drawn and how large; nameless dots where they are too many.
+
+    Names that are too long for their sites stand above them.
+    """
 
     at: Mapping[str, Point]
     marker: float  # square points
     shrink: float  # points that arrows stay away
     font: float
+    above: float = 0.0  # points from a site to its name; 0: it is within
 
     @classmethod
     def of(cls, places: Mapping[str, Point], scale: float) -> _Sites:
@@ -54,6 +60,8 @@ class _Sites(NamedTuple):
             return cls(places, 5, 1, 0)
         crowd = min(1.0, 4 / math.sqrt(len(places)))  # many sites are smaller
         size = scale * crowd
+        if max(map(len, places)) > _SHORT:
+            return cls(places, 110 * size, 7 * size, max(6, 9.5 * size), above=5 + 4 * size)
         return cls(places, 420 * size**2, 12 * size, max(4.5, 9 * size))
 
 
@@ -224,22 +232,16 @@ def _draw_sites(axes: Axes, run: RunRecords, sites: _Sites, roots: set[str]) -> 
             [x], [y], s=sites.marker, marker=marker, color=color, edgecolor="black",
             linewidth=0.8, zorder=5,
         )  # fmt: skip
-        if sites.font:
+        if sites.above:
+            axes.annotate(
+                center.name, (x, y), xytext=(0, sites.above), textcoords="offset points",
+                ha="center", va="center", fontsize=sites.font, zorder=6, bbox=_NAME,
+                fontweight="bold" if dark else "normal",
+            )  # fmt: skip
+        elif sites.font:
             axes.text(
-                x, y, center.name, ha="center", va="center", fontsize=_fitting(center.name, sites),
-                color="white" if dark else "black", zorder=6, bbox=_name_box(center.name, dark),
+                x, y, center.name, ha="center", va="center", fontsize=sites.font, zorder=6,
+                color="white" if dark else "black",
             )  # fmt: skip
     xs, ys = zip(*sites.at.values(), strict=True)
     axes.plot([min(xs), max(xs)], [min(ys), max(ys)], alpha=0)  # arrows do not count for limits
-
-
-def _fitting(name: str, sites: _Sites) -> float:
-    return sites.font if len(name) <= 3 else max(4.5, 0.8 * sites.font)
-
-
-def _name_box(name: str, dark: bool) -> dict[str, object] | None:
-    """A name that is longer than its site's circle is wide stands on a label of its own."""
-    if len(name) <= 3:
-        return None
-    face = "#222222" if dark else "white"
-    return {**BOX, "facecolor": face, "edgecolor": "#222222", "linewidth": 0.4, "alpha": 0.9}
