@@ -62,7 +62,8 @@ def rounds_between(run: RunRecords, wanted: tuple[int, int] | None, most: int = 
 def lanes(run: RunRecords, window: Window) -> list[Lane]:
     """The lanes of every node in a window of time, nodes and their peers in the WAN's order.
 
-    A node's first lane is what it does itself: computing, waiting for others. Then comes a lane
+    A node's first lane is what it does itself, computing or waiting for others, be it nothing (a
+    local server that has workers, a global server). Then comes a lane
     for each node of another center that it sends to, and one for all that it sends on its LAN.
     """
     center = {place.name: place.center for place in run.places.all}
@@ -78,6 +79,7 @@ def lanes(run: RunRecords, window: Window) -> list[Lane]:
             if center[peer] == center[span.node]:
                 peer, kind, rank = LAN, "send on the LAN", len(order)
         key = order[span.node], rank
+        found.setdefault((order[span.node], -1), (span.node, "", []))  # names the node
         found.setdefault(key, (span.node, peer, []))[2].append(_clipped(kind, span, window))
     return [Lane(node, peer, tuple(bars)) for _, (node, peer, bars) in sorted(found.items())]
 

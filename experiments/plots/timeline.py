@@ -16,6 +16,7 @@ MOST_LANES = 150
 COLORS = {
     "compute": "#4daf4a", "wait": "#d9d9d9", "send": "#2166ac", "send on the LAN": "#92c5de",
 }  # fmt: skip
+_THIN = 0.004  # of the window: shorter bars have no edge, which would cover them
 _APART = 0.35  # lanes between two nodes
 
 
@@ -38,7 +39,8 @@ def draw_timeline(run: RunRecords, title: str, rounds: tuple[int, int] | None = 
         for bar in lane.bars:
             axes.broken_barh(
                 [(bar.start, bar.end - bar.start)], (height - 0.42, 0.84),
-                facecolor=COLORS.get(bar.kind, "#984ea3"), edgecolor="white", linewidth=0.3,
+                facecolor=COLORS.get(bar.kind, "#984ea3"), edgecolor="white",
+                linewidth=0.3 if bar.end - bar.start > _THIN * (window.end - window.start) else 0,
             )  # fmt: skip
         names.append(lane.node if not lane.peer else f"→ {lane.peer}")
     axes.set_yticks(heights, names, fontsize=7.5)

@@ -37,6 +37,7 @@ _WIDTHS = 0.7, 4.5  # points of a link with next to no load, and of the most loa
 _LOADS = LinearSegmentedColormap.from_list(
     "loads", mpl.colormaps["YlOrRd"](np.linspace(0.2, 0.95, 32))
 )
+_ROOT = 45  # square points of a root among nameless dots
 _SHORT = 3  # letters that fit into a site
 _NAME = {**BOX, "alpha": 0.65}
 _HEAD = "-|>,head_length=3.5,head_width=1.8"
@@ -53,11 +54,12 @@ class _Sites(NamedTuple):
     shrink: float  # points that arrows stay away
     font: float
     above: float = 0.0  # points from a site to its name; 0: it is within
+    lines: float = 1.0  # widths of arrows, relative
 
     @classmethod
     def of(cls, places: Mapping[str, Point], scale: float) -> _Sites:
         if len(places) > NAMED_CENTERS:
-            return cls(places, 5, 1, 0)
+            return cls(places, 5, 1, 0, lines=0.4)
         crowd = min(1.0, 4 / math.sqrt(len(places)))  # many sites are smaller
         size = scale * crowd
         if max(map(len, places)) > _SHORT:
@@ -163,7 +165,7 @@ def _draw_sum(
         color = _LOADS(times[link])
         width = _WIDTHS[0] + (_WIDTHS[1] + 1.5) * flow.total / most
         arrow(
-            axes, start, end, shrink=sites.shrink + 2, linewidth=width, color=color,
+            axes, start, end, shrink=sites.shrink + 2, linewidth=sites.lines * width, color=color,
             zorder=2 + times[link],
         )  # fmt: skip
         if len(flows) <= LABELLED_LINKS:
@@ -207,8 +209,8 @@ def _draw_tree(
             if load:
                 width = _WIDTHS[0] + (_WIDTHS[1] - _WIDTHS[0]) * load / heaviest
                 arrow(
-                    axes, start, end, bend=bend, shrink=sites.shrink + 1, linewidth=width,
-                    color=color, arrowstyle=_HEAD, zorder=3,
+                    axes, start, end, bend=bend, shrink=sites.shrink + 1,
+                    linewidth=sites.lines * width, color=color, arrowstyle=_HEAD, zorder=3,
                 )  # fmt: skip
     _draw_sites(axes, run, sites, {root})
     as_map(axes)
@@ -228,9 +230,10 @@ def _draw_sites(axes: Axes, run: RunRecords, sites: _Sites, roots: set[str]) -> 
         dark = center.name in roots
         color = "#222222" if dark else "white"
         marker = "o" if center.workers else "s"
+        size = _ROOT if dark and not sites.font else sites.marker
         axes.scatter(
-            [x], [y], s=sites.marker, marker=marker, color=color, edgecolor="black",
-            linewidth=0.8, zorder=5,
+            [x], [y], s=size, marker=marker, color=color, edgecolor="black", linewidth=0.8,
+            zorder=5,
         )  # fmt: skip
         if sites.above:
             axes.annotate(

@@ -203,7 +203,10 @@ def test_lanes_are_a_node_s_own_work_and_then_its_peers_clipped():
 def test_what_stays_within_a_center_has_one_lane():
     spans = [send("b/w0", "b", 0, 0.0, 1.0, 1), send("b", "b/w1", 0, 0.0, 1.0, 1)]
     found = lanes_of(made_up(spans=spans, workers=2), Window(0.0, 1.0))
-    assert [(lane.node, lane.peer) for lane in found] == [("b", LAN), ("b/w0", LAN)]
+    assert [(lane.node, lane.peer) for lane in found] == [
+        ("b", ""), ("b", LAN), ("b/w0", ""), ("b/w0", LAN),
+    ]  # fmt: skip
+    assert found[0].bars == ()
 
 
 def test_three_rounds_in_the_middle_are_shown_or_those_that_are_named():
