@@ -14,9 +14,9 @@ from geojax.telemetry.summary import sync_times
 
 Event = Mapping[str, Any]
 
-_WHOLE = ("dense", "size_only")  # compressions that move every element as float32
-_ELEMENT_BYTES = 4
-_TOTAL_WORK = 10 * BOUND_WORK  # of all linear programs of a run; some seconds
+WHOLE = ("dense", "size_only")  # compressions that move every element as float32
+ELEMENT_BYTES = 4
+TOTAL_WORK = 10 * BOUND_WORK  # of all linear programs of a run; some seconds
 
 
 class _Round(NamedTuple):
@@ -64,7 +64,7 @@ def efficiency(
       (``local``), and for one center; no bound where its linear program takes too long.
     """
     members = places.servers
-    if config.compression.name not in _WHOLE or config.testbed.name == "local" or len(members) < 2:
+    if config.compression.name not in WHOLE or config.testbed.name == "local" or len(members) < 2:
         return {}
     figures = {"latency_bound_s": latency_bound(view, members)}
     if len(view.centers) * len(view.rate) > BOUND_WORK:
@@ -74,7 +74,7 @@ def efficiency(
     rounds = _sampled(steady, view)
     if not sizes or not rounds:
         return figures
-    nbytes = _ELEMENT_BYTES * sizes[-1]
+    nbytes = ELEMENT_BYTES * sizes[-1]
     found: dict[int, float] = {}
     for one in rounds:  # rounds of one spell share the mapping
         if id(one.rates) not in found:
@@ -117,7 +117,7 @@ def _steady_rounds(
 def _sampled(rounds: list[_Round], view: NetworkView) -> list[_Round]:
     """The rounds of as many spells, evenly spaced, as there is time for."""
     spells = list(dict.fromkeys(id(one.rates) for one in rounds))
-    most = max(1, _TOTAL_WORK // max(1, len(view.centers) * len(view.rate)))
+    most = max(1, TOTAL_WORK // max(1, len(view.centers) * len(view.rate)))
     step = -(-len(spells) // most) or 1
     kept = set(spells[::step])
     return [one for one in rounds if id(one.rates) in kept]

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Colormap, Normalize
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch
 
 from geojax.errors import ConfigError
+from testbed.drawing import (
+    BOX,
+    NAMED_CENTERS,
+    Point,
+    arrow,
+    as_map,
+    new_figure,
+    on_arrow,
+    place_sites,
+    save,
+)
 from testbed.dynamics import MBIT
 from testbed.wan_types import Link, Wan
 
 FORMATS = (".png", ".svg")
 LABELLED_LINKS = 30  # up to so many directed links carry their numbers
 MATRIX_CENTERS = 16  # up to so many centers get a table of numbers where links have none
-NAMED_CENTERS = 60  # beyond, sites are dots and links are lines
-BEND = 0.11  # of a link, as a share of its length: the two directions lie apart
-STRETCH = 2.5  # of a map's shorter axis
 WIDTHS = 0.7, 6.0  # points of the slowest thinkable and of the fastest link
-
-BOX = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
-
-Point = tuple[float, float]
 
 
 class _Style(NamedTuple):
@@ -71,23 +71,19 @@ def draw(wan: Wan, path: Path, note: str = "") -> None:
     """
     check_path(path)
     table = len(wan.links) > LABELLED_LINKS and len(wan.centers) <= MATRIX_CENTERS
-    figure = Figure(figsize=(19, 9) if table else (10, 9), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(19 if table else 10, 9)
     left, *right = figure.subplots(1, 2 if table else 1, squeeze=False)[0]
     style = _Style(max((link.rate for link in wan.links), default=1.0), mpl.colormaps["Blues"])
-    places = _places(wan)
+    places = place_sites(wan)
     if len(wan.centers) > NAMED_CENTERS:
         _draw_many(left, wan, places, style)
     else:
         _draw_few(left, wan, places, style)
-    left.set_aspect("equal")
-    left.margins(0.07)
-    left.axis("off")
+    as_map(left)
     left.set_title(_title(wan) + (f"\n{note}" if note else ""), fontsize=11)
     for axes in right:
         _matrix(axes, wan, style)
-    with mpl.rc_context({"svg.hashsalt": wan.name}):
-        figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
+    save(figure, path, wan.name)
 
 
 def _title(wan: Wan) -> str:
@@ -105,61 +101,17 @@ def _title(wan: Wan) -> str:
     return f"{wan.name}: {', '.join(parts)}"
 
 
-def _places(wan: Wan) -> dict[str, Point]:
-    """Where each site is drawn, in a square of side 2 around the origin."""
-    size = len(wan.centers)
-    positions = [center.position for center in wan.centers]
-    if wan.has_external and positions[-1] is None and None not in positions[:-1]:
-        xs, ys = zip(*(position for position in positions if position), strict=True)
-        below = max(max(xs) - min(xs), max(ys) - min(ys), 1.0) / 4
-        positions[-1] = (sum(xs) / len(xs), min(ys) - below)  # nobody knows where it is
-    if size > 1 and None not in positions:
-        points = np.array(positions)
-        points = points - (points.min(axis=0) + points.max(axis=0)) / 2
-        reach = np.maximum(np.abs(points).max(axis=0), 1e-9)
-        # a schematic map: the shorter axis is stretched, but not beyond recognition
-        points = _apart(points / np.maximum(reach, reach.max() / STRETCH))
-    else:
-        turns = math.pi / 2 - 2 * math.pi * np.arange(size) / size
-        points = np.stack([np.cos(turns), np.sin(turns)], axis=1)
-    return {
-        center.name: (float(x), float(y))
-        for center, (x, y) in zip(wan.centers, points, strict=True)
-    }
-
-
-def _apart(points: np.ndarray) -> np.ndarray:
-    """Pushes sites that would cover each other apart, most others stay where they are."""
-    if len(points) > NAMED_CENTERS:
-        return points
-    least = 1.6 / math.sqrt(len(points)) * 0.75
-    points = points + 1e-6 * np.arange(len(points))[:, None]  # no two at the very same point
-    for _ in range(200):
-        offsets = points[:, None] - points[None, :]
-        distances = np.linalg.norm(offsets, axis=2) + np.eye(len(points)) * least
-        missing = np.clip(least - distances, 0, None) / distances
-        if missing.max() < 1e-3:
-            break
-        points = points + (offsets * missing[:, :, None]).sum(axis=1) / 2
-    return points
-
-
 def _draw_few(axes: Axes, wan: Wan, places: dict[str, Point], style: _Style) -> None:
     labelled = len(wan.links) <= LABELLED_LINKS
     for link in sorted(wan.links, key=lambda link: link.rate):
         start, end = places[link.source], places[link.target]
-        axes.add_patch(
-            FancyArrowPatch(
-                start,
-                end,
-                connectionstyle=f"arc3,rad={BEND}",
-                arrowstyle="-|>,head_length=5,head_width=2.5",
-                shrinkA=17,
-                shrinkB=17,
-                linewidth=style.width(link),
-                color=style.color(link),
-                zorder=1 + link.rate / style.fastest,
-            )
+        arrow(
+            axes,
+            start,
+            end,
+            linewidth=style.width(link),
+            color=style.color(link),
+            zorder=1 + link.rate / style.fastest,
         )
         if labelled:
             _label(axes, link, start, end)
@@ -189,24 +141,13 @@ def _draw_few(axes: Axes, wan: Wan, places: dict[str, Point], style: _Style) -> 
 
 def _label(axes: Axes, link: Link, start: Point, end: Point) -> None:
     """Rate (Mbit/s) and one-way delay on the bent link, nearer to its start than to its end."""
-    (x, y), (x2, y2) = start, end
-    share = 0.36
-    bend = 2 * BEND * share * (1 - share)
+    x, y = on_arrow(start, end, 0.36)
     text = f"{link.rate / MBIT:.4g}\n{link.delay * 1e3:.3g} ms"
     if link.jitter:
         text += f" ±{link.jitter * 1e3:.2g}"
     if link.loss:
         text += f"\n{link.loss:.2g} lost"
-    axes.text(
-        x + share * (x2 - x) + bend * (y2 - y),
-        y + share * (y2 - y) - bend * (x2 - x),
-        text,
-        ha="center",
-        va="center",
-        fontsize=7,
-        zorder=3,
-        bbox=BOX,
-    )
+    axes.text(x, y, text, ha="center", va="center", fontsize=7, zorder=3, bbox=BOX)
 
 
 def _draw_many(axes: Axes, wan: Wan, places: dict[str, Point], style: _Style) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder, Span
+from geojax.wire.frame import wire_bytes
 from geojax.wire.message import Kind, Message
 
 
@@ -16,12 +17,14 @@ class _Open:
     round: int
     start: float
     end: float
+    nbytes: int
 
 
 class SendSpans:
     """An observer of a transport: one span per peer and round, from its first bit to its last.
 
-    Where the run records events of chunks, every chunk has a span of its own.
+    It says how many ``bytes`` left in it, headers included. Where the run records events of chunks,
+    every chunk has a span of its own.
     """
 
     def __init__(self, recorder: Recorder, clock: Clock):
@@ -35,22 +38,28 @@ class SendSpans:
             return
         begin, left = self._clock.at(start), self._clock.at(end)
         self._recorder.totals["send_s"] += left - begin
+        nbytes = wire_bytes(message)
         if self._chunks:
-            self._add(begin, left, peer=peer, round=message.round, chunk=message.chunk)
+            told = {"peer": peer, "round": message.round, "chunk": message.chunk}
+            self._add(begin, left, **told, bytes=nbytes)
             return
         span = self._open.get(peer)
         if span is not None and span.round == message.round:
             span.end = left
+            span.nbytes += nbytes
             return
         if span is not None:
-            self._add(span.start, span.end, peer=peer, round=span.round)
-        self._open[peer] = _Open(message.round, begin, left)
+            self._close(peer, span)
+        self._open[peer] = _Open(message.round, begin, left, nbytes)
 
     def flush(self) -> None:
         """Records what was sent last to every peer."""
         for peer, span in self._open.items():
-            self._add(span.start, span.end, peer=peer, round=span.round)
+            self._close(peer, span)
         self._open.clear()
+
+    def _close(self, peer: str, span: _Open) -> None:
+        self._add(span.start, span.end, peer=peer, round=span.round, bytes=span.nbytes)
 
     def _add(self, start: float, end: float, **args: object) -> None:
         self._recorder.spans.append(Span("send", start, end, args))

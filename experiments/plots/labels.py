@@ -1,0 +1,58 @@
+"""How runs are called in pictures: by the settings in which they differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.comparison import setting_text
+from experiments.plots.run_records import RunRecords
+from experiments.runs import Row, Run, differing, label
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ only in their seed, as a picture shows them.
+
+    Attributes:
+      name: what tells them from others.
+      row: their settings and summaries.
+      runs: records of those that came to their end, in the order of ``row.finished``.
+    """
+
+    name: str
+    row: Row
+    runs: tuple[RunRecords, ...]
+
+
+def row_labels(rows: Sequence[Row]) -> list[str]:
+    """A name for each row: the members of groups that differ, and other settings as key=value.
+
+    Rows that differ in nothing, or a single one, are called by their experiment.
+    """
+    keys = differing(rows) if len(rows) > 1 else []
+    names = []
+    for row in rows:
+        parts = []
+        for key in keys:
+            text = setting_text(row.settings.get(key))
+            named = key.endswith(".name") or key == "experiment"
+            parts.append(text if named else f"{label(key)}={text}")
+        names.append(", ".join(parts) or str(row.settings.get("experiment", "run")))
+    return names
+
+
+def run_title(name: str, row: Row, run: Run) -> str:
+    """A row's name, with the seed where it has several."""
+    return f"{name}, seed {run.settings.get('seed')}" if len(row.runs) > 1 else name
+
+
+def file_name(kind: str, name: str) -> str:
+    """A file's name without its ending.
+
+    >>> file_name("trees", "netstorm, overlay.roots=3")
+    'trees-netstorm-overlay.roots-3'
+    """
+    words = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")
+    return f"{kind}-{words}" if words else kind
