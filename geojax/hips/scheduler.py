@@ -241,7 +241,7 @@ class Scheduler:
             "start",
             at=self._resume_time,
             members=list(self._alive),
-            elements=next(iter(self._elements.values())),
+            elements=max(self._elements.values()),  # global servers have none
             policies=self._policies.described(),
         )
         self._record_loads(self._resume_time)
