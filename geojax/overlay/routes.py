@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from geojax.errors import ConfigError
 from geojax.overlay.view import Edge, NetworkView
@@ -33,6 +34,26 @@ def routes(view: NetworkView) -> Mapping[Edge, tuple[str, ...]]:
     ('a', 'b', 'c')
     """
     return _Routes(view)
+
+
+def two_way(view: NetworkView) -> NetworkView:
+    """The same WAN, where a link is out (rate 0) too while its way back is.
+
+    Receivers acknowledge what comes, or nothing more is sent: while no packet gets back from b to
+    a, TCP moves nothing from a to b either. The way back is the route from b to a, in most WANs
+    the link in the other direction. Trees whose results go down the way that sums came up need
+    both ways anyhow.
+
+    >>> rates = {("a", "b"): 0.0, ("b", "a"): 1e6, ("b", "c"): 1e6, ("c", "b"): 1e6}
+    >>> two_way(NetworkView(("a", "b", "c"), rates, {})).rate["b", "a"]
+    0.0
+    """
+    out = {edge for edge, rate in view.rate.items() if rate <= 0}
+    if not out:
+        return view
+    ways = routes(view)
+    back = {(a, b): pairwise(ways[b, a]) for a, b in view.rate}
+    return view.with_rates({edge: 0.0 for edge, hops in back.items() if not out.isdisjoint(hops)})
 
 
 class _Routes(Mapping[Edge, tuple[str, ...]]):
