@@ -38,10 +38,11 @@ waits for one at its start and when the membership changes. Beside that, when th
 WAN has changed, one plan at a time is made and estimated beside the present policy on the same view
 (:mod:`geojax.overlay.estimate`); it is taken if it saves more than ``overlay.hysteresis`` of the
 time. A plan for an epoch that is over when it comes is dropped. If a policy that rounds go by
-needs a link that is out, and the new plan does not, a new epoch begins at once, so that the round
-that is stuck runs again along other links. Control messages themselves take routes that are static,
-as IP's are: where these are cut, a member falls silent and is declared dead after ``timeouts.dead``
-unless the link comes back before. ``wan.server_center`` says where the scheduler is.
+needs a link that is out (either way, :func:`geojax.overlay.routes.two_way`), and the new plan does
+not, a new epoch begins at once, so that the round that is stuck runs again along other links; else
+it waits for the link. Control messages themselves take static routes, as IP's are: where these are
+cut, a member falls silent and is dead after ``timeouts.dead`` unless the link comes back before;
+with ``wan.server_center=external`` they have links of their own.
 
 Global servers on a site of their own only merge. No change waits for what they hold, since only
 centers keep rounds, and the end waits for nothing of theirs.
@@ -80,6 +81,7 @@ from geojax.overlay.keep_roots import keep_roots
 from geojax.overlay.placement import loads, place
 from geojax.overlay.planning import Proposal
 from geojax.overlay.policy import Policy
+from geojax.overlay.routes import two_way
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
@@ -393,7 +395,7 @@ class Scheduler:
 
     def _decide(self, proposal: Proposal) -> None:
         """Takes a plan or leaves it, see the module's docstring."""
-        present, view = proposal.present_s[-1], self._belief.view()
+        present, view = proposal.present_s[-1], two_way(self._belief.view())
         held, begun = self._grants.held, self._resumed_after
         waiting = [way for way in self._transfers if held.get(way[1], -1) <= begun]
         cut = any(map(math.isinf, proposal.present_s)) or not all(is_up(*w, view) for w in waiting)
@@ -516,7 +518,7 @@ class Scheduler:
             planned = {**planned, WAN_GROUP: self._keep_servers(before, planned[WAN_GROUP])}
         self._policies.begin(planned)
         self._tables.tell(planned[WAN_GROUP])
-        view = self._belief.view()
+        view = two_way(self._belief.view())
         found = recover_all(
             planned, self._reports, stateless=self._stateless, lan_rounds=self._lan_rounds,
             view=view, highest=self._grants.highest if self._independent else None,
