@@ -8,9 +8,11 @@ from typing import Any
 from geojax.hips.belief import Belief
 from geojax.hips.machine import Machine
 from geojax.hips.places import WAN_GROUP, Places
+from geojax.overlay.placement import loads
 from geojax.overlay.planning import Proposal, Task
 from geojax.overlay.policy import Policy
 from geojax.overlay.star import star_tree
+from geojax.telemetry.recorder import Recorder
 
 Propose = Callable[[Task], Proposal]
 
@@ -86,6 +88,21 @@ class InForce:
     def described(self) -> dict[str, Any]:
         """All of them, for the record."""
         return {str(group): policy.to_dict() for group, policy in self.groups.items()}
+
+    def record_loads(self, recorder: Recorder, at: float | None = None) -> None:
+        """Records what share of the model the WAN's roots merge, where they are several."""
+        policy = self.groups[WAN_GROUP]
+        if len(policy.trees) > 1:
+            carried = zip(policy.trees, loads(policy, *self.cut), strict=True)
+            elements = {tree.root: count for tree, count in carried}
+            recorder.event("loads", at=at, elements=elements)
+
+    def record(self, recorder: Recorder, first: int, reason: str) -> None:
+        """Records that the WAN's rounds go by another policy from ``first`` on."""
+        policy = self.groups[WAN_GROUP]
+        recorder.event(
+            "policy", version=policy.version, first=first, reason=reason, policy=policy.to_dict()
+        )
 
     def _next_version(self) -> int:
         self._version += 1
