@@ -65,7 +65,6 @@ REFUSED: tuple[Settings, ...] = (
     {"sync": "mixed_sync", "sync.local_steps": 2},
     {"sync": "fsa", "sync.lan_rounds": 2},
     {"overlay": "star", "overlay.servers": 2},
-    {"overlay": "sharded_star", "wan.server_center": "external"},
     {"compression": "size_only", "model": "mlp"},
     {"compression.lan": "bisparse"},
     {"compression": "dgt", "compression.lost": "last"},

@@ -88,7 +88,7 @@ class WanConfig:
     bandwidth_scale: float = 1.0
     delay_scale: float = 1.0
     server_center: str | None = None  # of the scheduler; None: first center; or "external": a
-    # site without data, for the scheduler and the global servers
+    # site without data, for the scheduler, and for the global server(s) of star and multigps
     external: Any = None  # server_center=external: {rate, rtt} of its links (Mbit/s, ms)
     provenance: Any = None  # where the numbers come from
 

@@ -95,7 +95,9 @@ def _steady_rounds(
     for event in events:
         if event["event"] == "rates":
             changed = {(source, target): rate for source, target, rate in event["rates"]}
-            spells.append((event["t"], {**spells[-1][1], **changed}))
+            rates = replace(view, rate=spells[-1][1]).with_rates(changed).rate
+            if rates is not spells[-1][1]:
+                spells.append((event["t"], rates))
     took_part: dict[int, set[str]] = {}
     began: dict[int, float] = {}
     ended: dict[int, float] = {}

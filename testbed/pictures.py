@@ -59,7 +59,7 @@ def check_path(path: Path) -> Path:
 def draw(wan: Wan, path: Path, note: str = "") -> None:
     """Draws the WAN as it is at t = 0.
 
-    Sites lie at their positions if all have one, else on a circle; the global servers' site is a
+    Sites lie at their positions if all have one, else on a circle; the scheduler's own site is a
     square, below the map if it has no position. A link bends to the right of
     its direction; its width is in proportion to its rate. Up to 30 directed links carry rate and
     one-way delay; a WAN with more links and few centers gets a table beside the drawing instead.
@@ -95,7 +95,8 @@ def _title(wan: Wan) -> str:
         )
         if value != 1
     ]
-    site = [f"servers in {wan.server_center}"] if wan.has_external else []
+    homes = "servers" if wan.global_servers else "scheduler"
+    site = [f"{homes} in {wan.server_center}"] if wan.has_external else []
     count = len(wan.centers) - len(site)
     parts = [f"{count} centers", *site, f"{len(wan.links)} directed links", *scales]
     return f"{wan.name}: {', '.join(parts)}"
@@ -117,7 +118,7 @@ def _draw_few(axes: Axes, wan: Wan, places: dict[str, Point], style: _Style) -> 
             _label(axes, link, start, end)
     for center in wan.centers:
         x, y = places[center.name]
-        marker = "o" if center.workers else "s"  # a site of servers only is a square
+        marker = "o" if center.workers else "s"  # a site without workers is a square
         axes.scatter([x], [y], s=850, marker=marker, color="white", edgecolor="black", zorder=4)
         axes.text(x, y, center.name, ha="center", va="center", fontsize=9, zorder=6, bbox=BOX)
         caps = [

@@ -11,12 +11,14 @@ A configuration either writes the WAN out::
 or names a generator. Rates are in Mbit/s and times in ms there, bit/s and seconds in what comes
 out; a directed link's one-way delay is half its rtt.
 
-With ``server_center: external`` scheduler and global servers have a site of their own, which has no
-workers and no data, and links from and to every center. What these are like is said by
+With ``server_center: external`` the scheduler has a site of its own, and with it the global servers
+of overlays that have any there (star, multigps). It has no workers and no data, and links from and
+to every center, so that control messages have ways of their own. What these are like is said by
 ``external: {rate: 100, rtt: 40}``; where that says nothing, by the WAN's ``rate`` and ``rtt``, and
 drawn rates are drawn for them too. Or the site has links of its own among the others, if it is
-listed as ``{name: external, workers: 0}`` among the centers. It relays between centers as any of
-them does, where that makes a shorter path.
+listed as ``{name: external, workers: 0}`` among the centers. With global servers it relays between
+centers as any of them does, where that makes a shorter path; without, nothing between centers
+passes through it, and neither plans nor bounds count its links.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ def build_wan(wan: WanConfig, lan: LanConfig, seed: int, global_servers: int = 1
       wan: the WAN group of the run's configuration.
       lan: defaults for the centers' LANs.
       seed: the run's seed, used where ``wan.seed`` is None.
-      global_servers: how many there are if they have a site of their own.
+      global_servers: how many there are on the site ``external``, if there is one.
 
     Raises:
       ConfigError: for every mistake, under its full key, e.g. ``wan.links[2].rate``.
@@ -77,7 +79,11 @@ def build_wan(wan: WanConfig, lan: LanConfig, seed: int, global_servers: int = 1
     if len(centers) > len(listed):
         keyed += wan_links.external_links(wan, names)
     stated = wan_links.read_links(keyed, names, wan)
-    wan_links.check_connected(names, [link.edge for link in stated])
+    edges = [link.edge for link in stated]
+    wan_links.check_connected(names, edges)
+    if wan.server_center == wan_fields.EXTERNAL and not global_servers:  # which relays nothing
+        centers_alone = [edge for edge in edges if wan_fields.EXTERNAL not in edge]
+        wan_links.check_connected(names[:-1], centers_alone)
     dynamics = build_dynamics(
         wan.dynamics, wan.draw, drawn_from, {link.edge: link.rate for link in stated}
     )
@@ -145,12 +151,12 @@ def _read_centers(
 def _with_external(
     wan: WanConfig, lan: LanConfig, centers: tuple[Center, ...], bandwidth_scale: float
 ) -> tuple[Center, ...]:
-    """The centers and, last, the site of the global servers if they have one of their own."""
+    """The centers and, last, the site of scheduler and global servers if they have their own."""
     name = wan_fields.EXTERNAL
     site = [center for center in centers if center.name == name]
     if wan.server_center != name:
         if site:
-            fix = f"the WAN has a site {name!r} for the global servers; write {name}"
+            fix = f"the WAN has a site {name!r} for scheduler and servers; write {name}"
             raise ConfigError("wan.server_center", wan.server_center, fix)
         if wan.external is not None:
             fix = f"these links are used with wan.server_center={name} only; write that too"
@@ -187,7 +193,7 @@ def _read_center(key: str, entry: object, lan: LanConfig, bandwidth_scale: float
     name = wan_fields.center_name(name_key, stated.get("name"))
     key_of_workers, workers = own_or_default("workers", "workers")
     if name == wan_fields.EXTERNAL and workers != 0:
-        fix = "global servers are alone on the site of this name: write workers: 0, or rename it"
+        fix = "no center is on the site of this name: write workers: 0, or rename it"
         raise ConfigError(f"{key}.workers", workers, fix)
     least = 0 if name == wan_fields.EXTERNAL else 1
     lan_rtt = wan_fields.number(*own_or_default("lan_rtt", "rtt"), "the LAN's rtt in ms", zero=True)

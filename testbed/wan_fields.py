@@ -13,7 +13,7 @@ from geojax.overlay.view import Edge
 
 CENTER_NAME = re.compile(r"[a-z0-9_-]{1,12}")  # fits into interface names with a run's prefix
 RESERVED_NAMES = frozenset({"scheduler"})
-EXTERNAL = "external"  # the site of the global servers, if they have one of their own
+EXTERNAL = "external"  # the site of scheduler and global servers, if they have their own
 
 
 def number(key: str, value: object, what: str, *, zero: bool = False) -> float:

@@ -72,7 +72,7 @@ def external_links(wan: WanConfig, names: Sequence[str]) -> list[Keyed]:
     known = {"rate": drawn or wan.rate is not None, "rtt": wan.rtt is not None}
     if any(own.get(name) is None and not known[name] for name in values):
         fix = (
-            "state the links to the global servers' site in Mbit/s and ms, e.g. "
+            "state the links to the scheduler's own site in Mbit/s and ms, e.g. "
             "wan.external={rate: 100, rtt: 40}, or wan.rate and wan.rtt for all links"
         )
         raise ConfigError(key, wan.external, fix)

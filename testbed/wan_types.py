@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from geojax.overlay.routes import routes
 from geojax.overlay.view import Edge, NetworkView
 from testbed import wan_fields
 from testbed.dynamics import Change, Constant, Dynamics
@@ -16,7 +17,7 @@ Role = Literal["scheduler", "server", "worker", "global"]
 
 @dataclass(frozen=True)
 class Center:
-    """A data center and its LAN; or the site ``external``, which has global servers only.
+    """A data center and its LAN; or the site ``external``, which has scheduler and servers only.
 
     Attributes:
       name: a short identifier, also the name of the center's local server.
@@ -89,13 +90,14 @@ class Wan:
       centers: in the order of the description, which is the order of members everywhere; the site
         ``external``, if there is one, comes last.
       links: directed, in the order of the description, which is the order of random draws.
-      server_center: where the scheduler lives, and with it the global servers if that is
-        ``external``; otherwise the centers' local servers play their part.
+      server_center: where the scheduler lives, and with it the global servers, if there are any,
+        if that is ``external``; otherwise the centers' local servers play their part.
       bandwidth_scale: factor already in all WAN rates and caps.
       delay_scale: factor already in all WAN delays.
       dynamics: how rates change over experiment time.
       provenance: where the numbers come from.
-      global_servers: processes on the site ``external``; of no account without one.
+      global_servers: processes on the site ``external``; of no account without one. 0: only the
+        scheduler is there, and nothing between centers passes through the site.
     """
 
     name: str
@@ -110,8 +112,14 @@ class Wan:
 
     @property
     def has_external(self) -> bool:
-        """Whether the global servers have a site of their own."""
+        """Whether the scheduler, and the global servers if any, have a site of their own."""
         return self.server_center == wan_fields.EXTERNAL
+
+    @property
+    def scheduler_sites(self) -> tuple[str, ...]:
+        """The site ``external`` if nobody but the scheduler is there, else none."""
+        alone = self.has_external and not self.global_servers
+        return (wan_fields.EXTERNAL,) if alone else ()
 
     @property
     def center_names(self) -> tuple[str, ...]:
@@ -124,13 +132,25 @@ class Wan:
         return tuple(link.edge for link in self.links)
 
     def view(self) -> NetworkView:
-        """The WAN as it is at t = 0, known exactly."""
+        """The WAN as it is at t = 0, known exactly; of the sites that exchange parameters.
+
+        What plans and bounds go by: a site of the scheduler alone is not in it.
+        """
+        return self._view(without=self.scheduler_sites)
+
+    def routes(self) -> Mapping[Edge, tuple[str, ...]]:
+        """The fixed path between every two sites; see :func:`geojax.overlay.routes.routes`."""
+        return routes(self._view(), ends=self.scheduler_sites)
+
+    def _view(self, without: Collection[str] = ()) -> NetworkView:
+        sites = [center for center in self.centers if center.name not in without]
+        links = [link for link in self.links if not {*link.edge} & {*without}]
         return NetworkView(
-            centers=self.center_names,
-            rate={link.edge: link.rate for link in self.links},
-            delay={link.edge: link.delay for link in self.links},
-            egress={c.name: c.egress for c in self.centers if c.egress is not None},
-            ingress={c.name: c.ingress for c in self.centers if c.ingress is not None},
+            centers=tuple(center.name for center in sites),
+            rate={link.edge: link.rate for link in links},
+            delay={link.edge: link.delay for link in links},
+            egress={c.name: c.egress for c in sites if c.egress is not None},
+            ingress={c.name: c.ingress for c in sites if c.ingress is not None},
         )
 
     def changes(self, after: float = 0.0) -> Iterator[Change]:
@@ -147,14 +167,14 @@ class Wan:
     def nodes(self) -> tuple[NodePlace, ...]:
         """All nodes: the scheduler, then per center its local server and, if several, workers.
 
-        The global servers of a site of their own come last: ``external``, or ``external/g0``,
-        ``external/g1``, … if they are several.
+        The global servers of a site of their own come last, if there are any: ``external``, or
+        ``external/g0``, ``external/g1``, … if they are several.
         """
         places = [NodePlace("scheduler", self.server_center, "scheduler")]
         for center in self.centers:
             if not center.workers:
                 several = [f"{center.name}/g{index}" for index in range(self.global_servers)]
-                names = several if self.global_servers > 1 else [center.name]
+                names = [center.name] if self.global_servers == 1 else several
                 places += [NodePlace(name, center.name, "global") for name in names]
                 continue
             places.append(NodePlace(center.name, center.name, "server"))

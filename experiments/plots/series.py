@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -119,7 +118,7 @@ def bound_spells(run: RunRecords) -> list[tuple[float, float]]:
         return []
     nbytes = ELEMENT_BYTES * sizes[-1]
     return [
-        (at, bounds(replace(view, rate=rates), nbytes, members).bound_s) for at, rates in run.rates
+        (at, bounds(view.with_rates(rates), nbytes, members).bound_s) for at, rates in run.rates
     ]
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 from geojax.hips.belief import Belief
 from geojax.hips.machine import Machine
+from geojax.hips.recovery import is_up
 from geojax.hips.source_routes import table_message
 from geojax.overlay.auxiliary import PathTable
 from geojax.overlay.policy import Policy
+from geojax.overlay.routes import two_way
 from geojax.overlay.view import Edge, NetworkView
 from geojax.wire.message import Message
 
@@ -69,13 +71,13 @@ class PathTables:
     def review(self) -> bool:
         """Plans anew if the belief has changed; true if what is under way must be sent again.
 
-        That is so if a link is out that a chunk of this epoch may be on. Nobody else would miss it:
-        trees may have no use for that link.
+        That is so if a link is out, in either direction, that a chunk of this epoch may be on.
+        Nobody else would miss it: trees may have no use for that link.
         """
         if self._policy is None or self._revision == self._belief.revision:
             return False
-        rate = self._belief.view().rate
-        cut = [link for link in self._links if rate.get(link, 0.0) <= 0]
+        view = two_way(self._belief.view())
+        cut = [link for link in self._links if not is_up(*link, view)]
         if cut:
             log.warning("auxiliary routes lead over links that are out: %s", sorted(cut))
         else:
@@ -83,7 +85,7 @@ class PathTables:
         return bool(cut)
 
     async def _tell(self, plan: PlanTables, policy: Policy, epoch: int) -> None:
-        tables = await self._machine.plan(plan, self._belief.view(), policy)
+        tables = await self._machine.plan(plan, two_way(self._belief.view()), policy)
         if epoch != self._epoch:
             return
         for name, table in tables.items():

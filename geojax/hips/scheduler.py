@@ -34,17 +34,18 @@ member knows the policy of every round that it may begin; no round has two, and 
 anybody. Where plans may change, grants reach only two rounds ahead.
 
 **Plans** are made in a process of their own while messages are answered and rounds go on. The run
-waits for one at its start (``timeouts.start`` at most) and when the membership changes
-(``timeouts.round``). Beside that, when the belief about the
-WAN has changed, one plan at a time is made and estimated beside the present policy on the same view
-(:mod:`geojax.overlay.estimate`); it is taken if it saves more than ``overlay.hysteresis`` of the
-time. A plan for an epoch that is over when it comes is dropped. If a policy that rounds go by
-needs a link that is out, and the new plan does not, a new epoch begins at once, so that the round
-that is stuck runs again along other links. Control messages themselves take routes that are static,
-as IP's are: where these are cut, a member falls silent and is declared dead after ``timeouts.dead``
-unless the link comes back before. Where just the way to it is cut, it is heard all the same, and no
-plan is of use that it does not learn of: so who owes a report for a new epoch is declared dead
-after ``timeouts.dead`` too. ``wan.server_center`` says where the scheduler is.
+waits for one at its start, for ``timeouts.start`` at most, and when the membership changes, for
+``timeouts.round``. Beside that, when the belief about the WAN has changed, one plan at a time is
+made and estimated beside the present policy on the same view (:mod:`geojax.overlay.estimate`); it
+is taken if it saves more than ``overlay.hysteresis`` of the time. A plan for an epoch that is over when it comes is dropped. If a policy that rounds go by
+needs a link that is out (either way, :func:`geojax.overlay.routes.two_way`), and the new plan does
+not, a new epoch begins at once, so that the round that is stuck runs again along other links; else
+it waits for the link.
+
+Control messages take static routes, as IP's are; with ``wan.server_center=external`` they have
+links of their own. Where these are cut, a member falls silent and is dead after ``timeouts.dead``
+unless the link comes back before. Where just the way to it is cut, it is heard all the same, but
+learns of no new epoch: who owes a report on one is dead after ``timeouts.dead``, too.
 
 Global servers on a site of their own only merge. No change waits for what they hold, since only
 centers keep rounds, and the end waits for nothing of theirs.
@@ -85,6 +86,7 @@ from geojax.overlay.keep_roots import keep_roots
 from geojax.overlay.placement import place
 from geojax.overlay.planning import Proposal
 from geojax.overlay.policy import Policy
+from geojax.overlay.routes import two_way
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
@@ -369,7 +371,7 @@ class Scheduler:
 
     def _decide(self, proposal: Proposal) -> None:
         """Takes a plan or leaves it, see the module's docstring."""
-        present, view = proposal.present_s[-1], self._belief.view()
+        present, view = proposal.present_s[-1], two_way(self._belief.view())
         cut = any(map(math.isinf, proposal.present_s))
         cut = cut or self._transfers.cut(self._grants.held, view)
         if cut and not math.isinf(proposal.seconds):
@@ -506,7 +508,7 @@ class Scheduler:
             planned = {**planned, WAN_GROUP: self._keep_servers(before, planned[WAN_GROUP])}
         self._policies.begin(planned)
         self._tables.tell(planned[WAN_GROUP])
-        view = self._belief.view()
+        view = two_way(self._belief.view())
         found = recover_all(
             planned, self._reports, stateless=self._stateless, lan_rounds=self._lan_rounds,
             view=view, highest=self._grants.highest if self._independent else None,

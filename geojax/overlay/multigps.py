@@ -11,7 +11,7 @@ from geojax.overlay.policy import Policy, Tree
 from geojax.overlay.star import star_tree
 from geojax.overlay.view import NetworkView
 
-MULTIGPS = "multigps"
+MULTIGPS, STAR = "multigps", "star"  # can have their roots on a site of their own
 PLACEMENTS = ("bytes", "geomx")
 
 
@@ -62,7 +62,10 @@ def multigps(
 
 
 def server_count(config: OverlayConfig) -> int:
-    """How many global servers ``overlay.servers`` asks for; 1 for overlays that have a single one.
+    """How many global servers there are, in centers or on a site of their own.
+
+    ``overlay.servers`` says it for multigps, a star has one. The roots of other overlays are always
+    in centers: a site of its own (``wan.server_center=external``) is then the scheduler's alone.
 
     Raises:
       ConfigError: it is neither a number nor a list of names, or the overlay has no use for it.
@@ -72,7 +75,7 @@ def server_count(config: OverlayConfig) -> int:
         if servers is not None:
             fix = f"overlay={config.name} does not use it; take overlay=multigps, or leave it out"
             raise ConfigError("overlay.servers", servers, fix)
-        return 1
+        return 1 if config.name == STAR else 0
     if isinstance(servers, int) and not isinstance(servers, bool):
         count = servers
     elif isinstance(servers, Sequence) and not isinstance(servers, str):

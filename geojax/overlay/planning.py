@@ -9,6 +9,7 @@ from geojax.config import OverlayConfig
 from geojax.overlay.estimate import estimate
 from geojax.overlay.policy import Policy
 from geojax.overlay.registry import build_overlay
+from geojax.overlay.routes import two_way
 from geojax.overlay.view import NetworkView
 
 
@@ -51,6 +52,8 @@ def propose(
 ) -> Proposal:
     """Plans a policy, and estimates it and the present ones (:mod:`geojax.overlay.estimate`).
 
+    A link counts as out while either direction is (:func:`geojax.overlay.routes.two_way`).
+
     Args:
       config: the overlay group of the run's configuration.
       centers: names of the WAN's centers.
@@ -62,13 +65,14 @@ def propose(
     >>> propose(OverlayConfig(), ("a", "b"), (), task).policy.trees[0].root
     'a'
     """
+    view = two_way(task.view)
     planned = build_overlay(config, centers, sites).plan(
-        task.view, task.members, task.sizes, task.version
+        view, task.members, task.sizes, task.version
     )
     if not task.present:
         return Proposal(planned)
     seconds, *present = (
-        estimate(policy, task.view, task.sizes, task.layers).seconds
+        estimate(policy, view, task.sizes, task.layers).seconds
         for policy in (planned, *task.present)
     )
     return Proposal(planned, seconds, tuple(present))

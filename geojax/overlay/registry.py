@@ -10,7 +10,7 @@ from geojax.overlay.auxiliary import check_auxiliary
 from geojax.overlay.base import Overlay
 from geojax.overlay.butterfly import butterfly
 from geojax.overlay.mlnet import mlnet
-from geojax.overlay.multigps import MULTIGPS, read_multigps, server_count
+from geojax.overlay.multigps import MULTIGPS, STAR, read_multigps, server_count
 from geojax.overlay.netstorm import netstorm
 from geojax.overlay.ring import ORDERS, ring
 from geojax.overlay.sharded_star import sharded_star
@@ -20,12 +20,11 @@ from geojax.registry import Registry
 
 Build = Callable[[OverlayConfig, Sequence[str], Sequence[str]], Overlay]
 OVERLAYS: Registry[Build] = Registry("overlay.name")
-WITH_SITES = ("star", MULTIGPS)  # can have their roots on a site of their own
 
 OVERLAYS.register(MULTIGPS)(read_multigps)
 
 
-@OVERLAYS.register("star")
+@OVERLAYS.register(STAR)
 def _star(config: OverlayConfig, centers: Sequence[str], sites: Sequence[str]) -> Overlay:
     del centers
     return star(root=config.root, sites=sites)
@@ -106,20 +105,13 @@ def build_overlay(
     Args:
       config: the overlay group of the run's configuration.
       centers: names of the WAN's centers, for validation.
-      sites: names of the global servers on a site of their own (``wan.server_center=external``).
+      sites: names of the global servers on a site of their own (``wan.server_center=external``);
+        only a star and multigps have any, see :func:`geojax.overlay.multigps.server_count`.
 
     Raises:
-      ConfigError: for an unknown overlay or root, chunks without elements, another wrong value, or
-        an overlay that cannot have its roots where the global servers are.
+      ConfigError: for an unknown overlay or root, chunks without elements, or another wrong value.
     """
     build = OVERLAYS[config.name]
-    if sites and config.name not in WITH_SITES:
-        fix = (
-            "its trees are rooted in the centers, but wan.server_center=external gives the global "
-            f"servers a site of their own; take overlay={' or '.join(WITH_SITES)}, or let "
-            "wan.server_center name a center"
-        )
-        raise ConfigError("overlay.name", config.name, fix)
     server_count(config)
     check_auxiliary(config)
     if config.root is not None and config.root not in (*centers, *sites):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from geojax.errors import ConfigError
 from geojax.overlay.view import Edge, NetworkView
 
 
-def routes(view: NetworkView) -> Mapping[Edge, tuple[str, ...]]:
+def routes(view: NetworkView, *, ends: Collection[str] = ()) -> Mapping[Edge, tuple[str, ...]]:
     """The path of every ordered pair of centers: fewest hops, ties by lowest index.
 
     Of several shortest paths it takes the one whose sequence of center indices (the position in
@@ -19,6 +20,8 @@ def routes(view: NetworkView) -> Mapping[Edge, tuple[str, ...]]:
 
     Args:
       view: the WAN; only which links exist matters here.
+      ends: centers that relay nothing. Paths stay consistent: a path from such a center never
+        continues a shorter one through it.
 
     Returns:
       ``{(source, target): (source, ..., target)}``; the paths from a center are searched when the
@@ -32,15 +35,36 @@ def routes(view: NetworkView) -> Mapping[Edge, tuple[str, ...]]:
     >>> routes(view)[("a", "c")]
     ('a', 'b', 'c')
     """
-    return _Routes(view)
+    return _Routes(view, ends)
+
+
+def two_way(view: NetworkView) -> NetworkView:
+    """The same WAN, where a link is out (rate 0) too while its way back is.
+
+    Receivers acknowledge what comes, or nothing more is sent: while no packet gets back from b to
+    a, TCP moves nothing from a to b either. The way back is the route from b to a, in most WANs
+    the link in the other direction. Trees whose results go down the way that sums came up need
+    both ways anyhow.
+
+    >>> rates = {("a", "b"): 0.0, ("b", "a"): 1e6, ("b", "c"): 1e6, ("c", "b"): 1e6}
+    >>> two_way(NetworkView(("a", "b", "c"), rates, {})).rate["b", "a"]
+    0.0
+    """
+    out = {edge for edge, rate in view.rate.items() if rate <= 0}
+    if not out:
+        return view
+    ways = routes(view)
+    back = {(a, b): pairwise(ways[b, a]) for a, b in view.rate}
+    return view.with_rates({edge: 0.0 for edge, hops in back.items() if not out.isdisjoint(hops)})
 
 
 class _Routes(Mapping[Edge, tuple[str, ...]]):
     """Routes by predecessor: the center before each target, per source, once it was asked for."""
 
-    def __init__(self, view: NetworkView):
+    def __init__(self, view: NetworkView, ends: Collection[str]):
         self._centers = view.centers
         self._position = {center: index for index, center in enumerate(view.centers)}
+        self._ends = frozenset(self._position[center] for center in ends)
         self._onward: list[list[int]] = [[] for _ in view.centers]
         back: list[list[int]] = [[] for _ in view.centers]
         for source, target in view.rate:
@@ -49,7 +73,7 @@ class _Routes(Mapping[Edge, tuple[str, ...]]):
         for targets in self._onward:
             targets.sort()
         self._before: dict[int, list[int]] = {}
-        if view.centers and -1 in (*_search(0, self._onward), *_search(0, back)):
+        if view.centers and -1 in (*self._search(0, self._onward), *self._search(0, back)):
             self._refuse()
 
     def __getitem__(self, edge: Edge) -> tuple[str, ...]:
@@ -58,7 +82,7 @@ class _Routes(Mapping[Edge, tuple[str, ...]]):
             raise KeyError(edge)
         before = self._before.get(source)
         if before is None:
-            before = self._before[source] = _search(source, self._onward)
+            before = self._before[source] = self._search(source, self._onward)
         path = [target]
         while path[-1] != source:
             path.append(before[path[-1]])
@@ -76,26 +100,27 @@ class _Routes(Mapping[Edge, tuple[str, ...]]):
     def _refuse(self) -> None:
         """Names the first pair without a path."""
         for source, name in enumerate(self._centers):
-            before = _search(source, self._onward)
+            before = self._search(source, self._onward)
             if -1 in before:
                 target = self._centers[before.index(-1)]
                 fix = "no path of links leads there; add links"
                 raise ConfigError("wan.links", f"{name}->{target}", fix)
 
+    def _search(self, source: int, onward: Sequence[Sequence[int]]) -> list[int]:
+        """Breadth-first search: each center's predecessor on its smallest shortest path, else -1.
 
-def _search(source: int, onward: Sequence[Sequence[int]]) -> list[int]:
-    """Breadth-first search: every center's predecessor on its smallest shortest path, else -1.
-
-    Centers enter the queue in the lexicographic order of their paths, so the first path that
-    reaches a center is the smallest of its shortest ones. The source is its own predecessor.
-    """
-    before = [-1] * len(onward)
-    before[source] = source
-    waiting = deque([source])
-    while waiting:
-        center = waiting.popleft()
-        for neighbour in onward[center]:
-            if before[neighbour] < 0:
-                before[neighbour] = center
-                waiting.append(neighbour)
-    return before
+        Centers enter the queue in the lexicographic order of their paths, so the first path that
+        reaches a center is the smallest of its shortest ones. The source is its own predecessor.
+        """
+        before = [-1] * len(onward)
+        before[source] = source
+        waiting = deque([source])
+        while waiting:
+            center = waiting.popleft()
+            if center in self._ends and center != source:
+                continue
+            for neighbour in onward[center]:
+                if before[neighbour] < 0:
+                    before[neighbour] = center
+                    waiting.append(neighbour)
+        return before

@@ -5,12 +5,14 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from random import Random
 
 import numpy as np
 
 from geojax.overlay.base import Overlay
-from geojax.overlay.logical import member_links
+from geojax.overlay.fastest_paths import distances, tree_from, tree_to
+from geojax.overlay.logical import OUTAGE_RATE, member_links
 from geojax.overlay.policy import Policy, Tree
 from geojax.overlay.star import first_or
 from geojax.overlay.view import NetworkView
@@ -45,6 +47,8 @@ def tsengine(
     With ``faithful`` as the release: g by integer division, so that it is 0 while any rate is
     unknown; greedy if a digit drawn from 0–9 is at most 10 · g, so that a cap of 0.9 is none; else
     one drawn from all; and a rate is a whole number of transfers a second, whatever their size.
+    While ways between members are out, nobody is paired with or chosen for one that cannot be
+    reached; a draw that gets stuck so gives way to the tree of fastest paths.
     Not taken over: its measuring of CPU time instead of elapsed time, its reseeding by the clock,
     and that it never learns from aggregation, since the rates come from the view.
 
@@ -71,15 +75,19 @@ def tsengine(
         links = member_links(view, members)
         seconds = links.seconds(max(sizes))
         measured = np.floor(1.0 / seconds) if faithful else links.rate
-        known = np.isfinite(links.age)
+        known, up = np.isfinite(links.age), links.rate > OUTAGE_RATE
         choose = _choose_faithfully if faithful else _choose
         top = list(members).index(first_or(root, view, members))
         trees = []
         draws = min(len(sizes), _DRAWS)
         for draw in range(draws):
             rng = Random(f"tsengine {seed} {version} {draw}")
-            parent = _aggregate(top, seconds, measured, rng)
-            down = _disseminate(top, seconds, measured, known, greed, choose, rng)
+            parent = _aggregate(top, seconds, measured, up, rng)
+            if parent is None:
+                parent = _others(tree_to(seconds, distances(seconds.T)[top]))
+            down = _disseminate(top, seconds, measured, known, up, greed, choose, rng)
+            if down is None:
+                down = _others(tree_from(seconds, distances(seconds)[top]))
             others = [index for index in range(len(members)) if index != top]
             trees.append(
                 Tree(
@@ -94,44 +102,68 @@ def tsengine(
     return Overlay("tsengine", plan, follows_rates=True)
 
 
-def _aggregate(top: int, seconds: np.ndarray, measured: np.ndarray, rng: Random) -> dict[int, int]:
-    """To whom each node but the root sends its sum."""
+def _others(tree: np.ndarray) -> dict[int, int]:
+    """The next node of each but the root."""
+    return {node: int(other) for node, other in enumerate(tree) if other >= 0}
+
+
+def _aggregate(
+    top: int, seconds: np.ndarray, measured: np.ndarray, up: np.ndarray, rng: Random
+) -> dict[int, int] | None:
+    """To whom each node but the root sends its sum; None: in the end all ways of some are out."""
     asking = deque(rng.sample(range(len(seconds)), len(seconds)))
     parent: dict[int, int] = {}
     arriving: list[tuple[float, int, int]] = []  # time, number of the transfer, receiver
     now = 0.0
     while len(parent) < len(seconds) - 1:
-        while len(asking) >= 2:
-            sender, receiver = asking.popleft(), asking.popleft()
-            if sender == top or (
-                receiver != top and not measured[sender, receiver] > measured[receiver, sender]
-            ):
-                sender, receiver = receiver, sender
+        while (pair := _first_pair(asking, top, measured, up)) is not None:
+            sender, receiver = pair
+            asking.remove(sender)
+            asking.remove(receiver)
             parent[sender] = receiver
             heapq.heappush(arriving, (now + seconds[sender, receiver], len(parent), receiver))
+        if not arriving:
+            return None
         now, _, receiver = heapq.heappop(arriving)
         asking.append(receiver)
     return parent
 
 
+def _first_pair(
+    asking: Sequence[int], top: int, measured: np.ndarray, up: np.ndarray
+) -> tuple[int, int] | None:
+    """The first two that ask, as sender and receiver; not those whose way is out."""
+    for sender, receiver in combinations(asking, 2):
+        if sender == top or (
+            receiver != top and not measured[sender, receiver] > measured[receiver, sender]
+        ):
+            sender, receiver = receiver, sender
+        if up[sender, receiver]:
+            return sender, receiver
+    return None
+
+
 def _disseminate(
-    top: int, seconds: np.ndarray, measured: np.ndarray, known: np.ndarray, greed: float,
-    choose: Choose, rng: Random,
-) -> dict[int, int]:  # fmt: skip
-    """From whom each node but the root gets the result."""
+    top: int, seconds: np.ndarray, measured: np.ndarray, known: np.ndarray, up: np.ndarray,
+    greed: float, choose: Choose, rng: Random,
+) -> dict[int, int] | None:  # fmt: skip
+    """From whom each node but the root gets the result; None: all ways to some are out."""
     waiting = [node for node in range(len(seconds)) if node != top]
     down: dict[int, int] = {}
     asking = [(0.0, 0, top)]  # time, number of the request, who asks
     requests = 0
-    while waiting:
+    while waiting and asking:
         now, _, sender = heapq.heappop(asking)
-        receiver = choose(waiting, measured[sender], known[sender], greed, rng)
+        reached = [node for node in waiting if up[sender, node]]
+        if not reached:
+            continue
+        receiver = choose(reached, measured[sender], known[sender], greed, rng)
         waiting.remove(receiver)
         down[receiver] = sender
         for node in (sender, receiver):
             requests += 1
             heapq.heappush(asking, (now + seconds[sender, receiver], requests, node))
-    return down
+    return None if waiting else down
 
 
 def _choose(

@@ -34,8 +34,9 @@ class NetworkView:
         return tuple(other for other in self.centers if (center, other) in self.rate)
 
     def with_rates(self, rates: Mapping[Edge, float]) -> NetworkView:
-        """The same WAN where some links have other rates, bit/s."""
-        return replace(self, rate={**self.rate, **rates})
+        """The same WAN where some links have other rates, bit/s; links that it lacks stay away."""
+        known = {edge: rate for edge, rate in rates.items() if edge in self.rate}
+        return replace(self, rate={**self.rate, **known}) if known else self
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""

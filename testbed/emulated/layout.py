@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from functools import cached_property
 from itertools import pairwise
 
-from geojax.overlay.routes import routes
 from geojax.overlay.view import Edge
 from testbed.emulated import naming, shaping
 from testbed.emulated.errors import TestbedError
@@ -40,7 +39,7 @@ class Layout:
         self.wan, self.prefix = wan, prefix
         self.index = {name: index for index, name in enumerate(wan.center_names)}
         self.links = {link.edge: link for link in wan.links}
-        self.routes = routes(wan.view())
+        self.routes = wan.routes()
         for center in wan.centers:
             if center.workers > naming.MAX_WORKERS:
                 raise TestbedError(

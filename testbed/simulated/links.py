@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Hashable, Mapping
 
 from geojax.hips.places import Place, Places
-from geojax.overlay.routes import routes as center_routes
 from geojax.overlay.view import Edge
 from testbed.simulated.impairments import along
 from testbed.simulated.transport import Route
@@ -43,10 +42,9 @@ class NodeRoutes:
     """
 
     def __init__(self, wan: Wan, places: Places):
-        view = wan.view()
         self._links = {link.edge: link for link in wan.links}
         self._lan_delay = {center.name: center.lan_delay for center in wan.centers}
-        self._paths = center_routes(view)
+        self._paths = wan.routes()
         self._places = {place.name: place for place in places.all}
         self._known = resources(wan, places)
         self._routes: dict[Edge, Route] = {}
@@ -97,7 +95,7 @@ class _Hops(dict[Edge, tuple[Edge, ...]]):
 
     def __init__(self, wan: Wan, places: Places):
         super().__init__()
-        self._paths = center_routes(wan.view())
+        self._paths = wan.routes()
         self._center = {place.name: place.center for place in places.all}
 
     def __missing__(self, pair: Edge) -> tuple[Edge, ...]:

@@ -256,7 +256,6 @@ def test_a_global_server_needs_no_jax():
 @pytest.mark.parametrize(
     ("settings", "key", "words"),
     [
-        ({"overlay__name": "sharded_star"}, "overlay.name", "wan.server_center=external gives"),
         (multigps(["c1", "c2"]), "overlay.servers", "no center serves"),
         ({"wan__external": None}, "wan.external", "rate: 100, rtt: 40"),
         ({"overlay__servers": 2}, "overlay.servers", "take overlay=multigps"),

@@ -86,6 +86,42 @@ def test_a_round_whose_link_is_out_runs_again_on_other_links(name, steady):
     np.testing.assert_array_equal(outcome.final, steady.final)
 
 
+ONE_WAY = {"kind": "outage", "at": 0.6, "duration": 30.0, "links": [{"from": "c2", "to": "c3"}]}
+
+
+@pytest.mark.parametrize("awareness", ["oracle", "measured"])
+@pytest.mark.parametrize("name", ["netstorm", "packing", "ring", "tsengine", "butterfly"])
+def test_a_link_that_is_out_in_one_direction_holds_nobody_up(name, awareness, steady):
+    """A tree's results go down the way that its sums came up, and what comes is acknowledged."""
+    settings = {"wan__dynamics": ONE_WAY, "overlay__awareness": awareness}
+    outcome = simulated(following(name, **settings))
+    assert outcome.end < 15.0
+    assert len(outcome.of("epoch")) <= 1, "nobody is dead, and one change is enough"
+    assert outcome.finals == steady.finals
+    np.testing.assert_array_equal(outcome.final, steady.final)
+
+
+@pytest.mark.parametrize("name", ["netstorm", "packing", "ring", "tsengine", "butterfly"])
+def test_a_run_waits_for_links_that_nothing_can_replace(name):
+    """Nobody reaches c3 for three seconds: there is no better plan, and no epoch is begun."""
+    cut = [{"from": center, "to": "c3"} for center in ("c1", "c2")]
+    outage = {"kind": "outage", "at": 0.4, "duration": 3.0, "links": cut}
+    settings = {"overlay__name": name, "timeouts__dead": 20.0}
+    steady = simulated(small_config(**settings))
+    outcome = simulated(small_config(wan__dynamics=outage, **settings))
+    assert steady.end > 0.4
+    assert not outcome.of("epoch")
+    assert outcome.end > 3.4
+    assert outcome.finals == steady.finals
+    forever = {**outage, "duration": 1000.0}
+    failed = simulated(
+        small_config(wan__dynamics=forever, timeouts__round=5.0, **settings), fails=True
+    )
+    assert not failed.of("epoch")
+    assert failed.end < 7.0
+    assert "within 5 s" in str(failed.error)
+
+
 def test_an_overlay_that_ignores_rates_never_plans_for_them():
     outcome = simulated(following("mlnet", wan__dynamics=SLOWER))
     assert not outcome.of("policy")

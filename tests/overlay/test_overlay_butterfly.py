@@ -42,6 +42,26 @@ def test_equal_rates_are_the_sharded_star():
     assert [t.share for t in ours.trees] == pytest.approx([t.share for t in theirs.trees])
 
 
+def test_no_shares_of_some_members_are_faster():
+    rates, sums = [3.0, 2.0, 4.0, 1.5], [True, False, True, True]
+    shares = load_shares(rates, sums)
+    assert shares[1] == 0
+    assert sum(shares) == pytest.approx(1)
+    rows = [[*(2 * (i == j) for j in range(4)), -rate] for i, rate in enumerate(rates)]
+    bounds = [(0, None if does else 0) for does in [*sums, True]]
+    best = linprog([0] * 4 + [1], rows, [-1] * 4, [[1] * 4 + [0]], [1], bounds)
+    assert slowest(rates, shares) == pytest.approx(best.fun)
+
+
+def test_only_members_that_all_can_reach_sum():
+    view = mesh([[10] * 4] * 4)
+    cut = view.with_rates({("b", "c"): 0.0, ("c", "b"): 0.0})
+    trees = butterfly().plan(cut, "abcd", [9], 1).trees
+    assert [(tree.root, tree.share) for tree in trees] == [("a", 0.5), ("d", 0.5)]
+    apart = view.with_rates({(a, b): 0.0 for a in "ab" for b in "cd"})
+    assert len(butterfly().plan(apart, "abcd", [9], 1).trees) == 4
+
+
 def test_few_members_share_equally():
     assert load_shares([5.0]) == [1.0]
     assert load_shares([5.0, 1.0]) == [0.5, 0.5]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geojax.errors import ConfigError
-from geojax.overlay.routes import routes
+from geojax.overlay.routes import routes, two_way
 from geojax.overlay.view import NetworkView
 
 
@@ -85,3 +85,18 @@ def test_a_tie_goes_to_the_lowest_index():
 
 def test_a_single_center_has_no_routes():
     assert routes(network(["a"], [])) == {}
+
+
+def test_a_link_is_out_while_its_way_back_is():
+    """d -> a is a link of one direction: what it carries is acknowledged over a -> b -> c -> d."""
+    path = [("a", "b"), ("b", "c"), ("c", "d")]
+    view = network("abcd", [*path, *((there, here) for here, there in path), ("d", "a")])
+    assert two_way(view) is view
+
+    def out(*edges):
+        found = two_way(view.with_rates(dict.fromkeys(edges, 0.0)))
+        return {edge for edge, rate in found.rate.items() if rate == 0}
+
+    assert out(("b", "c")) == {("b", "c"), ("c", "b"), ("d", "a")}
+    assert out(("c", "b")) == {("b", "c"), ("c", "b")}
+    assert out(("d", "a")) == {("d", "a")}

@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from overlay_graphs import mesh, networks
 
 from geojax.overlay import tsengine as module
+from geojax.overlay.fastest_paths import distances
+from geojax.overlay.logical import OUTAGE_RATE, member_links
 from geojax.overlay.tsengine import tsengine
 from geojax.overlay.view import NetworkView
 
 SIZES = [65_536] * 20
+UP = np.ones((9, 9), bool)
 RATES = [[0, 9, 5, 5], [2, 0, 7, 5], [5, 3, 0, 8], [5, 5, 1, 0]]
 
 
@@ -51,7 +54,7 @@ def test_the_better_link_sends():
     measured = np.array([[0, 5, 5], [5, 0, 7], [5, 3, 0]], float)
     seen = Counter()
     for seed in range(40):
-        parent = module._aggregate(0, seconds, measured, Random(seed))
+        parent = module._aggregate(0, seconds, measured, UP, Random(seed))
         assert set(parent) == {1, 2}
         seen[tuple(sorted(parent.items()))] += 1
         assert parent.get(2) != 1  # 1 -> 2 has 7, 2 -> 1 has 3
@@ -59,7 +62,7 @@ def test_the_better_link_sends():
 
 
 def test_the_root_only_receives_and_asks_again():
-    parent = module._aggregate(0, np.full((2, 2), 1.0), np.zeros((2, 2)), Random(0))
+    parent = module._aggregate(0, np.full((2, 2), 1.0), np.zeros((2, 2)), UP, Random(0))
     assert parent == {1: 0}
     for tree in plan(mesh(RATES), root="c").trees:
         assert tree.root == "c"
@@ -123,3 +126,22 @@ def test_the_release_counts_whole_transfers():
         for tree in plan(mesh(rates), faithful=True).trees
     ]
     assert set(first) == {"b"}
+
+
+@settings(max_examples=60, deadline=None)
+@given(networks(most=7), st.randoms(use_true_random=False), st.booleans())
+def test_no_link_that_is_out_is_taken_if_there_is_another_way(view, rng, faithful):
+    """Links of all kinds go out, as long as those that stay connect everybody."""
+    view = NetworkView(view.centers, {e: 5e6 for a, b in view.rate for e in ((a, b), (b, a))}, {})
+    for edge in rng.sample(list(view.rate), len(view.rate)):
+        less = view.with_rates({edge: 0.0, edge[::-1]: 0.0})
+        ups = {e for e, rate in less.rate.items() if rate}
+        member_up = member_links(less, less.centers).rate > OUTAGE_RATE
+        if ups and np.isfinite(distances(np.where(member_up, 1.0, np.inf))).all():
+            view = less
+    up = member_links(view, view.centers).rate > OUTAGE_RATE
+    at = {center: index for index, center in enumerate(view.centers)}
+    for tree in plan(view, faithful=faithful).trees:
+        assert len(tree.parent) == len(tree.down) == len(view.centers) - 1
+        assert all(up[at[child], at[parent]] for child, parent in tree.parent.items())
+        assert all(up[at[source], at[child]] for child, source in tree.down.items())

@@ -106,6 +106,52 @@ def test_scheduler_and_global_servers_live_there(servers: int, names: list[str])
     assert places.groups(places.members)[1] == ("c1", "c1/w0", "c1/w1")
 
 
+LINE = {
+    "centers": ["c1", "c2", "c3", "c4"],
+    "links": [
+        *LINKS,
+        {"between": ["c2", "c3"], "rate": 100, "rtt": 20},
+        {"between": ["c3", "c4"], "rate": 100, "rtt": 20},
+    ],
+}
+
+
+def test_with_no_server_there_the_site_is_the_schedulers_alone() -> None:
+    """Plans and bounds see the WAN without it, and nothing between centers passes through it."""
+    wan = build(0, **LINE)
+    alone = build(**LINE, server_center=None, external=None)
+    assert [node for node in wan.nodes() if node.center == "external"] == [
+        NodePlace("scheduler", "external", "scheduler")
+    ]
+    assert wan.center_names == ("c1", "c2", "c3", "c4", "external")
+    assert wan.view() == alone.view()
+    found = wan.routes()
+    assert {pair: found[pair] for pair in alone.routes()} == dict(alone.routes())
+    assert found["c1", "c4"] == ("c1", "c2", "c3", "c4")
+    assert found["external", "c4"] == ("external", "c4")
+    assert build(1, **LINE).routes()["c1", "c4"] == ("c1", "external", "c4")
+
+
+def test_a_site_with_few_links_is_reached_over_centers() -> None:
+    stated = [*LINE["links"], {"between": ["c1", "external"], "rate": 7, "rtt": 4}]
+    wan = build(0, centers=[*LINE["centers"], SITE], links=stated, external=None)
+    assert wan.routes()["external", "c4"] == ("external", "c1", "c2", "c3", "c4")
+    assert wan.routes()["c4", "external"] == ("c4", "c3", "c2", "c1", "external")
+    lines = Layout(wan, "gtest").gateway_lines(wan.centers[2])
+    assert [line.split(" dev")[0] for line in lines if " via " in line] == [
+        "route add 10.200.0.1/32 via 10.200.0.2", "route add 10.200.0.5/32 via 10.200.0.2",
+    ]  # fmt: skip
+
+
+def test_centers_must_be_joined_without_the_schedulers_site() -> None:
+    hub = {"links": [], "centers": ["c1", "c2"]}
+    assert len(build(1, **hub).links) == 4
+    with pytest.raises(ConfigError, match="no link joins these parts") as raised:
+        build(0, **hub)
+    assert raised.value.value == "c1 | c2"
+    assert build(0, centers=["c1"], links=[]).view().centers == ("c1",)
+
+
 def test_routes_lead_from_a_worker_over_its_gateway_to_a_global_server() -> None:
     wan = build(2, LanConfig(workers=2))
     places = Places(tuple(Place(*node) for node in wan.nodes()))
@@ -143,6 +189,8 @@ def test_descriptions_and_pictures_tell_the_site_from_the_centers(tmp_path: Path
         draw(made, path)
         svg = path.read_text()
         assert "pair: 2 centers, servers in external, 6 directed links" in svg
+    draw(build(0), tmp_path / "alone.svg")
+    assert "pair: 2 centers, scheduler in external" in (tmp_path / "alone.svg").read_text()
 
 
 MISTAKES = {
