@@ -14,6 +14,7 @@ REVISED = 0.1  # relative change of a link's believed rate that is worth another
 # A link on which something waits and nothing moves for so long is out. Longer than TCP takes to
 # recover from a burst of losses, shorter than the silence after which a member counts as dead.
 OUT_AFTER_S = 2.0
+ON_ITS_WAY_S = 1.0  # what a heartbeat says may be so old when it comes
 
 
 class MeasuredBelief:
@@ -85,7 +86,7 @@ class MeasuredBelief:
                 continue
             if nbytes:
                 self._rates.take(other, here, nbytes, seconds, now)
-            elif seconds >= OUT_AFTER_S:
+            elif seconds >= OUT_AFTER_S and now - self._rates.moved((here, other)) > ON_ITS_WAY_S:
                 standing.add((here, other))
         self._standing[here] = standing
         for edge in {*standing, *(edge for edge in self._rates.out if edge[0] == here)}:

@@ -37,10 +37,10 @@ anybody. Where plans may change, grants reach only two rounds ahead.
 waits for one at its start, for ``timeouts.start`` at most, and when the membership changes, for
 ``timeouts.round``. Beside that, when the belief about the WAN has changed, one plan at a time is
 made and estimated beside the present policy on the same view (:mod:`geojax.overlay.estimate`); it
-is taken if it saves more than ``overlay.hysteresis`` of the time. A plan for an epoch that is over when it comes is dropped. If a policy that rounds go by
-needs a link that is out (either way, :func:`geojax.overlay.routes.two_way`), and the new plan does
-not, a new epoch begins at once, so that the round that is stuck runs again along other links; else
-it waits for the link.
+is taken if it saves more than ``overlay.hysteresis`` of the time. A plan for an epoch that is over
+when it comes is dropped. If a policy that rounds go by needs a link that is out (either way,
+:func:`geojax.overlay.routes.two_way`), and the new plan does not, a new epoch begins at once, so
+that the round that is stuck runs again along other links; else it waits for the link.
 
 Control messages take static routes, as IP's are; with ``wan.server_center=external`` they have
 links of their own. Where these are cut, a member falls silent and is dead after ``timeouts.dead``

@@ -36,8 +36,9 @@ class Silence:
         self._heard[name] = self._loop.time()
 
     def ask(self, names: Sequence[str], what: str) -> None:
-        """Now these members owe an answer, and no other one, until they have given it."""
-        self._asked, self._what = dict.fromkeys(names, self._loop.time()), what
+        """Now these members owe an answer; those who owe another one do so since that was asked."""
+        now = self._loop.time()
+        self._asked, self._what = {name: self._asked.get(name, now) for name in names}, what
 
     def answered(self, name: str) -> None:
         """A member has given it."""
