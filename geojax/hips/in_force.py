@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from geojax.hips.belief import Belief
 from geojax.hips.machine import Machine
 from geojax.hips.places import WAN_GROUP, Places
-from geojax.overlay.placement import loads
+from geojax.overlay.cutting import packed
+from geojax.overlay.keep_roots import keep_roots
+from geojax.overlay.placement import loads, place
 from geojax.overlay.planning import Proposal, Task
 from geojax.overlay.policy import Policy
 from geojax.overlay.star import star_tree
@@ -84,6 +86,24 @@ class InForce:
             for group, policy in self.groups.items()
             if name in policy.members or name in policy.passive
         }
+
+    def told_cut(self, name: str) -> dict[str, Any]:
+        """How vectors are cut, for a node that has none of its own to tell by."""
+        if name not in self._places.global_servers:
+            return {}
+        sizes, layers = self.cut
+        return {"sizes": packed(sizes), "layers": packed(layers)}
+
+    def with_kept_roots(
+        self, planned: dict[int, Policy], holding: Sequence[str], fresh: Mapping[str, int]
+    ) -> dict[int, Policy]:
+        """The same where the WAN's shards stay where they are; see :func:`keep_roots`."""
+        sizes, layers = self.cut
+        kept = keep_roots(
+            self.groups[WAN_GROUP], planned[WAN_GROUP], sizes,
+            lambda policy, sizes: place(policy, sizes, layers), holding=holding, fresh=fresh,
+        )  # fmt: skip
+        return {**planned, WAN_GROUP: kept}
 
     def described(self) -> dict[str, Any]:
         """All of them, for the record."""

@@ -81,9 +81,7 @@ from geojax.hips.replicas import Replicas
 from geojax.hips.silence import Silence
 from geojax.hips.transfers import Transfers
 from geojax.hips.waits import wait_for
-from geojax.overlay.cutting import packed, unpacked
-from geojax.overlay.keep_roots import keep_roots
-from geojax.overlay.placement import place
+from geojax.overlay.cutting import unpacked
 from geojax.overlay.planning import Proposal
 from geojax.overlay.policy import Policy
 from geojax.overlay.routes import two_way
@@ -222,7 +220,7 @@ class Scheduler:
                 time=self._resume_time,
                 initial_from=initial.get(name),
                 initial_to=[other for other, source in initial.items() if source == name],
-                **self._told_cut(name),
+                **self._policies.told_cut(name),
             )
         self._recorder.event(
             "start",
@@ -503,9 +501,8 @@ class Scheduler:
 
     def _resume(self, planned: dict[int, Policy]) -> None:
         """Ends the change: who holds the last round sends it, everything later runs again."""
-        before = self._policies.groups[WAN_GROUP]
         if self._independent:
-            planned = {**planned, WAN_GROUP: self._keep_servers(before, planned[WAN_GROUP])}
+            planned = self._keep_servers(planned)
         self._policies.begin(planned)
         self._tables.tell(planned[WAN_GROUP])
         view = two_way(self._belief.view())
@@ -526,7 +523,7 @@ class Scheduler:
             }
             if name in self._stateless:
                 now = {"at": self._loop.time(), "time": self._clock()}
-                cut = self._told_cut(name)
+                cut = self._policies.told_cut(name)
                 self._say(name, "start", mine, **fields, **self._grants.told(name), **now, **cut)
             else:
                 self._say(name, "resume", mine, **fields, state_to=states.get(name, []))
@@ -540,19 +537,17 @@ class Scheduler:
         self._policies.record_loads(self._recorder)
         self._check_end()
 
-    def _keep_servers(self, before: Policy, planned: Policy) -> Policy:
+    def _keep_servers(self, planned: dict[int, Policy]) -> dict[int, Policy]:
         """Leaves shards where they are, and has who comes back go on behind everyone."""
-        rounds = {name: self._reports[name].held[WAN_GROUP] for name in before.members
-                  if name in planned.members and name not in self._stateless}  # fmt: skip
+        before, after = (of[WAN_GROUP].members for of in (self._policies.groups, planned))
+        rounds = {name: self._reports[name].held[WAN_GROUP] for name in before
+                  if name in after and name not in self._stateless}  # fmt: skip
         self._grants.highest = max(self._grants.highest, *rounds.values(), -1)
-        sizes, layers = self._policies.cut
         for name in self._stateless:
             if self._places.place(name).role == "server":
                 self._grants.begin_anew(name, self._clock())
-        return keep_roots(
-            before, planned, sizes, lambda policy, sizes: place(policy, sizes, layers),
-            holding=[name for name in self._alive if name not in self._stateless], fresh=rounds,
-        )  # fmt: skip
+        holding = [name for name in self._alive if name not in self._stateless]
+        return self._policies.with_kept_roots(planned, holding, rounds)
 
     # ---- helpers
 
@@ -560,13 +555,6 @@ class Scheduler:
     def _centers(self) -> list[str]:
         """The living centers."""
         return [name for name in self._places.servers if name in self._alive]
-
-    def _told_cut(self, name: str) -> dict[str, Any]:
-        """How vectors are cut, for nodes that have none."""
-        if name not in self._places.global_servers:
-            return {}
-        sizes, layers = self._policies.cut
-        return {"sizes": packed(sizes), "layers": packed(layers)}
 
     def _say(
         self, name: str, kind: str, policies: Mapping[int, Policy] | None = None, **fields: Any
