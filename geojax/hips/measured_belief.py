@@ -24,6 +24,10 @@ class MeasuredBelief:
     since it grew last, and when a link went out or came back. (The released NetStorm takes the mean
     over the changed links, in which one link that fell can be hidden by many that hardly moved.)
 
+    Where nothing moves on a way over several links, none of them is held out for that: they are
+    ``suspects``, and each is tried (:meth:`geojax.hips.prober.Prober.suspected`). Without probes
+    (``overlay.probe_after=0``) such an outage is found only if chunks go over the link alone, too.
+
     Args:
       known: the WAN's description, of which the rates are not looked at.
       center_of: the center of each member of the WAN group, by name.

@@ -226,7 +226,7 @@ class Scheduler:
             "start",
             at=self._resume_time,
             members=list(self._alive),
-            elements=next(iter(self._joining.elements.values())),
+            elements=max(self._joining.elements.values()),  # global servers have none
             policies=self._policies.described(),
         )
         self._policies.record_loads(self._recorder, self._resume_time)
