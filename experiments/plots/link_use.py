@@ -65,7 +65,8 @@ def link_use(run: RunRecords) -> LinkUse:
     bit to its last whole result, at the rates in force. Over time, what a node sent to a peer is
     spread evenly over the span in which it was sent. Rates are those of the links, so that TCP's
     overhead keeps shares below 1; a share can exceed it slightly, as a link's buffer empties after
-    the last bit has been handed to it.
+    the last bit has been handed to it. Probes are of no round: they count in the one that
+    began last before them.
 
     Raises:
       GeojaxError: nothing was sent over the WAN, or the run's trace cannot be read.
@@ -81,7 +82,7 @@ def windows_with_sends(run: RunRecords) -> dict[int, Window]:
     """The rounds' windows, begun by what was sent before the first offer was whole."""
     starts = {number: window.start for number, window in run.windows.items()}
     for span, _ in run.wan_sends:
-        number = span.args["round"]
+        number = span.args.get("round")  # None: a probe
         if number in starts:
             starts[number] = min(starts[number], span.start)
     return {n: Window(starts[n], window.end) for n, window in run.windows.items()}
@@ -108,9 +109,13 @@ def _by_round(run: RunRecords) -> LinkUse:
     column = {number: index for index, number in enumerate(rounds)}
     bits = np.zeros((len(links), len(rounds)))
     for span, crossed in run.wan_sends:
-        if span.args["round"] in column:
+        number = span.args.get("round")
+        if number is None:  # a probe
+            begun = [each for each in rounds if windows[each].start <= span.start]
+            number = begun[-1] if begun else rounds[0]
+        if number in column:
             for link in crossed:
-                bits[row[link], column[span.args["round"]]] += 8 * span.args["bytes"]
+                bits[row[link], column[number]] += 8 * span.args["bytes"]
     able = np.array(
         [[capacity(run.rates, link, *windows[number]) for number in rounds] for link in links]
     )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from geojax.hips.belief import Belief
 from geojax.hips.machine import Machine
 from geojax.hips.places import WAN_GROUP, Places
+from geojax.overlay.cutting import packed
+from geojax.overlay.keep_roots import keep_roots
+from geojax.overlay.placement import loads, place
 from geojax.overlay.planning import Proposal, Task
 from geojax.overlay.policy import Policy
 from geojax.overlay.star import star_tree
+from geojax.telemetry.recorder import Recorder
 
 Propose = Callable[[Task], Proposal]
 
@@ -83,9 +87,42 @@ class InForce:
             if name in policy.members or name in policy.passive
         }
 
+    def told_cut(self, name: str) -> dict[str, Any]:
+        """How vectors are cut, for a node that has none of its own to tell by."""
+        if name not in self._places.global_servers:
+            return {}
+        sizes, layers = self.cut
+        return {"sizes": packed(sizes), "layers": packed(layers)}
+
+    def with_kept_roots(
+        self, planned: dict[int, Policy], holding: Sequence[str], fresh: Mapping[str, int]
+    ) -> dict[int, Policy]:
+        """The same where the WAN's shards stay where they are; see :func:`keep_roots`."""
+        sizes, layers = self.cut
+        kept = keep_roots(
+            self.groups[WAN_GROUP], planned[WAN_GROUP], sizes,
+            lambda policy, sizes: place(policy, sizes, layers), holding=holding, fresh=fresh,
+        )  # fmt: skip
+        return {**planned, WAN_GROUP: kept}
+
     def described(self) -> dict[str, Any]:
         """All of them, for the record."""
         return {str(group): policy.to_dict() for group, policy in self.groups.items()}
+
+    def record_loads(self, recorder: Recorder, at: float | None = None) -> None:
+        """Records what share of the model the WAN's roots merge, where they are several."""
+        policy = self.groups[WAN_GROUP]
+        if len(policy.trees) > 1:
+            carried = zip(policy.trees, loads(policy, *self.cut), strict=True)
+            elements = {tree.root: count for tree, count in carried}
+            recorder.event("loads", at=at, elements=elements)
+
+    def record(self, recorder: Recorder, first: int, reason: str) -> None:
+        """Records that the WAN's rounds go by another policy from ``first`` on."""
+        policy = self.groups[WAN_GROUP]
+        recorder.event(
+            "policy", version=policy.version, first=first, reason=reason, policy=policy.to_dict()
+        )
 
     def _next_version(self) -> int:
         self._version += 1

@@ -14,6 +14,7 @@ REVISED = 0.1  # relative change of a link's believed rate that is worth another
 # A link on which something waits and nothing moves for so long is out. Longer than TCP takes to
 # recover from a burst of losses, shorter than the silence after which a member counts as dead.
 OUT_AFTER_S = 2.0
+ON_ITS_WAY_S = 1.0  # what a heartbeat says may be so old when it comes
 
 
 class MeasuredBelief:
@@ -22,6 +23,10 @@ class MeasuredBelief:
     ``revision`` grows when the believed rate of any link has changed by more than ``REVISED``
     since it grew last, and when a link went out or came back. (The released NetStorm takes the mean
     over the changed links, in which one link that fell can be hidden by many that hardly moved.)
+
+    Where nothing moves on a way over several links, none of them is held out for that: they are
+    ``suspects``, and each is tried (:meth:`geojax.hips.prober.Prober.suspected`). Without probes
+    (``overlay.probe_after=0``) such an outage is found only if chunks go over the link alone, too.
 
     Args:
       known: the WAN's description, of which the rates are not looked at.
@@ -85,7 +90,7 @@ class MeasuredBelief:
                 continue
             if nbytes:
                 self._rates.take(other, here, nbytes, seconds, now)
-            elif seconds >= OUT_AFTER_S:
+            elif seconds >= OUT_AFTER_S and now - self._rates.moved((here, other)) > ON_ITS_WAY_S:
                 standing.add((here, other))
         self._standing[here] = standing
         for edge in {*standing, *(edge for edge in self._rates.out if edge[0] == here)}:

@@ -41,9 +41,9 @@ class Prober:
     """Chooses links that had no sample for some rounds, within a budget.
 
     A link is due when ``overlay.probe_after`` rounds have passed since it was measured or probed
-    last; one round is enough if little was measured yet, or if some link was found changed since it
-    was measured: links often change together, and plans are about to be made. Those that were not
-    measured for longest come first. All probes together never have more than
+    last; one round is enough if little was measured yet, or if some link was found changed in a
+    round after that: links often change together, and plans are about to be made. Those that were
+    not measured for longest come first. All probes together never have more than
     ``overlay.probe_share`` of the bytes that all members have sent as chunks.
 
     Where nothing moves on a way over several links, one small message goes over each of them, so
@@ -72,6 +72,7 @@ class Prober:
         self._seen = dict.fromkeys(self._links, -1)  # round of the last sample
         self._asked = dict.fromkeys(self._links, -1)  # round of the last probe
         self._measured = {edge: belief.last(edge)[0] for edge in self._links}
+        self._changed_at, self._changed = belief.changed_at, -1  # a link; and the round of that
         self._sent: dict[str, int] = {}  # bytes of chunks, by member
         self._tried: dict[Edge, float] = {}  # when a link was suspected last, s
         self.spent = 0  # bytes of all probes
@@ -82,6 +83,8 @@ class Prober:
 
     def due(self, number: int, alive: Collection[str]) -> list[Probe]:
         """The links to be probed after round ``number`` is over; asked once for each round."""
+        if self._belief.changed_at != self._changed_at:
+            self._changed_at, self._changed = self._belief.changed_at, number
         for edge in self._links:
             at, _ = self._belief.last(edge)
             if at != self._measured[edge]:
@@ -116,7 +119,7 @@ class Prober:
         return probes
 
     def _is_due(self, edge: Edge, number: int) -> bool:
-        at, nbytes = self._belief.last(edge)
-        if nbytes < THIN_BYTES or at < self._belief.changed_at:
+        _, nbytes = self._belief.last(edge)
+        if nbytes < THIN_BYTES or self._seen[edge] < self._changed:
             return number > self._asked[edge]
         return number - max(self._seen[edge], self._asked[edge]) >= self._after

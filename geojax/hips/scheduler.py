@@ -34,15 +34,18 @@ member knows the policy of every round that it may begin; no round has two, and 
 anybody. Where plans may change, grants reach only two rounds ahead.
 
 **Plans** are made in a process of their own while messages are answered and rounds go on. The run
-waits for one at its start and when the membership changes. Beside that, when the belief about the
-WAN has changed, one plan at a time is made and estimated beside the present policy on the same view
-(:mod:`geojax.overlay.estimate`); it is taken if it saves more than ``overlay.hysteresis`` of the
-time. A plan for an epoch that is over when it comes is dropped. If a policy that rounds go by
-needs a link that is out (either way, :func:`geojax.overlay.routes.two_way`), and the new plan does
-not, a new epoch begins at once, so that the round that is stuck runs again along other links; else
-it waits for the link. Control messages themselves take static routes, as IP's are: where these are
-cut, a member falls silent and is dead after ``timeouts.dead`` unless the link comes back before;
-with ``wan.server_center=external`` they have links of their own.
+waits for one at its start, for ``timeouts.start`` at most, and when the membership changes, for
+``timeouts.round``. Beside that, when the belief about the WAN has changed, one plan at a time is
+made and estimated beside the present policy on the same view (:mod:`geojax.overlay.estimate`); it
+is taken if it saves more than ``overlay.hysteresis`` of the time. A plan for an epoch that is over
+when it comes is dropped. If a policy that rounds go by needs a link that is out (either way,
+:func:`geojax.overlay.routes.two_way`), and the new plan does not, a new epoch begins at once, so
+that the round that is stuck runs again along other links; else it waits for the link.
+
+Control messages take static routes, as IP's are; with ``wan.server_center=external`` they have
+links of their own. Where these are cut, a member falls silent and is dead after ``timeouts.dead``
+unless the link comes back before. Where just the way to it is cut, it is heard all the same, but
+learns of no new epoch: who owes a report on one is dead after ``timeouts.dead``, too.
 
 Global servers on a site of their own only merge. No change waits for what they hold, since only
 centers keep rounds, and the end waits for nothing of theirs.
@@ -61,24 +64,24 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from geojax.config import RunConfig
-from geojax.errors import GeojaxError
+from geojax.errors import GeojaxError, WaitTimeout
 from geojax.hips.awareness import Awareness
 from geojax.hips.belief import Belief
 from geojax.hips.checkpoint import START, ResumePoint
 from geojax.hips.granting import Granting
 from geojax.hips.in_force import InForce, Propose
 from geojax.hips.initial import senders
+from geojax.hips.joining import Joining
 from geojax.hips.machine import Machine
 from geojax.hips.path_tables import PathTables, PlanTables
 from geojax.hips.places import WAN_GROUP, Places
 from geojax.hips.policy_messages import packed_policies
-from geojax.hips.recovery import Report, is_up, pairs, recover_all, sources
+from geojax.hips.recovery import Report, recover_all, sources
 from geojax.hips.replicas import Replicas
 from geojax.hips.silence import Silence
+from geojax.hips.transfers import Transfers
 from geojax.hips.waits import wait_for
-from geojax.overlay.cutting import packed, unpacked
-from geojax.overlay.keep_roots import keep_roots
-from geojax.overlay.placement import loads, place
+from geojax.overlay.cutting import unpacked
 from geojax.overlay.planning import Proposal
 from geojax.overlay.policy import Policy
 from geojax.overlay.routes import two_way
@@ -148,8 +151,7 @@ class Scheduler:
         self._tasks: list[asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
         self._alive: tuple[str, ...] = places.members
-        self._elements: dict[str, int] = {}
-        self._initial: dict[str, str] = {}  # digests of initial vectors
+        self._joining = Joining(places, config.timeouts)
         self._silence = Silence(config.timeouts, lambda: self._alive, self._bury_silent)
         self._reports: dict[str, Report] = {}
         self._replicas = Replicas()
@@ -163,10 +165,8 @@ class Scheduler:
         self._grants = Granting(
             config, places, first=self._first, independent=independent, replans=replans
         )
-        self._transfers: list[tuple[str, str]] = []  # of what the last change found lacking
-        self._resumed_after = -1  # the round that somebody held then
+        self._transfers = Transfers()
         self._resume_time, self._lan_rounds = resume.time, lan_rounds
-        self._all_joined: asyncio.Future[None] = self._loop.create_future()
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._running = False
         self.epoch = 0
@@ -182,9 +182,9 @@ class Scheduler:
         """
         self._in_background(self._pump())
         try:
-            await self._gather_members()
+            await self._joining.gather()
             self._considered = self._belief.revision
-            planned = await self._policies.plan(self._alive)
+            planned = await self._plan(self._config.timeouts.start)
             if not self._finished.done():  # it has failed in the meantime
                 self._start(planned)
             await self._finished
@@ -193,28 +193,11 @@ class Scheduler:
             for task in self._tasks:
                 task.cancel()
 
-    async def _gather_members(self) -> None:
-        timeouts = self._config.timeouts
-
-        def missing() -> str:
-            absent = [name for name in self._alive if name not in self._elements]
-            return f"join of {', '.join(absent)} ({len(absent)} of {len(self._alive)} nodes)"
-
-        await wait_for(
-            self._all_joined, describe=missing, timeout=timeouts.start, warn=timeouts.warn
-        )
-        counts = {n: c for n, c in self._elements.items() if n not in self._places.global_servers}
-        if len(set(counts.values())) > 1:
-            raise GeojaxError(
-                "the nodes' models differ in size (elements of the vector): "
-                + ", ".join(f"{name} {count}" for name, count in counts.items())
-            )
-
     def _start(self, planned: dict[int, Policy]) -> None:
         self._policies.begin(planned)
         now = self._loop.time()
         self._running = True
-        initial = senders(self._initial, self._alive, self._places)
+        initial = senders(self._joining.digests, self._alive, self._places)
         if initial:
             log.warning("initial parameters of %s differ: the master's count", ", ".join(initial))
             self._recorder.event("initial", at=self._resume_time, sources=initial)
@@ -237,16 +220,16 @@ class Scheduler:
                 time=self._resume_time,
                 initial_from=initial.get(name),
                 initial_to=[other for other, source in initial.items() if source == name],
-                **self._told_cut(name),
+                **self._policies.told_cut(name),
             )
         self._recorder.event(
             "start",
             at=self._resume_time,
             members=list(self._alive),
-            elements=max(self._elements.values()),  # global servers have none
+            elements=max(self._joining.elements.values()),  # global servers have none
             policies=self._policies.described(),
         )
-        self._record_loads(self._resume_time)
+        self._policies.record_loads(self._recorder, self._resume_time)
         self._silence.watch()
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
@@ -272,9 +255,8 @@ class Scheduler:
     def _fail(self, error: BaseException) -> None:
         """Ends :meth:`run` with an error, in whichever phase it is."""
         self._ended = True
-        waiting = self._finished if self._all_joined.done() else self._all_joined
-        if not waiting.done():
-            waiting.set_exception(error)
+        if not self._joining.fail(error) and not self._finished.done():
+            self._finished.set_exception(error)
 
     # ---- what members say
 
@@ -305,17 +287,9 @@ class Scheduler:
         handler(name, body)
 
     def _on_join(self, name: str, body: Mapping[str, Any]) -> None:
-        self._elements[name] = int(body["elements"])
-        if body.get("digest") is not None:
-            self._initial[name] = str(body["digest"])
         if name in self._places.servers:
             self._policies.cut = unpacked(body["sizes"]), unpacked(body["layers"])
-        log.info("%s joined (%d of %d)", name, len(self._elements), len(self._alive))
-        self._check_joined()
-
-    def _check_joined(self) -> None:
-        if all(name in self._elements for name in self._alive) and not self._all_joined.done():
-            self._all_joined.set_result(None)
+        self._joining.take(name, body)
 
     def _on_heartbeat(self, name: str, body: Mapping[str, Any]) -> None:
         self._belief.take(name, body.get("links", ()), self._clock())
@@ -396,9 +370,8 @@ class Scheduler:
     def _decide(self, proposal: Proposal) -> None:
         """Takes a plan or leaves it, see the module's docstring."""
         present, view = proposal.present_s[-1], two_way(self._belief.view())
-        held, begun = self._grants.held, self._resumed_after
-        waiting = [way for way in self._transfers if held.get(way[1], -1) <= begun]
-        cut = any(map(math.isinf, proposal.present_s)) or not all(is_up(*w, view) for w in waiting)
+        cut = any(map(math.isinf, proposal.present_s))
+        cut = cut or self._transfers.cut(self._grants.held, view)
         if cut and not math.isinf(proposal.seconds):
             log.warning("a link that the round needs is out: new epoch")
             self._change((), wan=proposal.policy)
@@ -413,8 +386,8 @@ class Scheduler:
         for name in self._places.groups(self._alive)[WAN_GROUP]:
             self._say(name, "policy", {WAN_GROUP: policy}, epoch=self.epoch, first=first)
         self._tables.tell(policy)
-        self._record_policy(first, "rates")
-        self._record_loads()
+        self._policies.record(self._recorder, first, "rates")
+        self._policies.record_loads(self._recorder)
 
     # ---- membership
 
@@ -422,10 +395,10 @@ class Scheduler:
         if item.peer in self._alive and not self._ended:
             self._bury((item.peer,), item.reason)
 
-    def _bury_silent(self, names: Sequence[str]) -> bool:
+    def _bury_silent(self, names: Sequence[str], reason: str) -> bool:
         try:
             if names and not self._ended:
-                self._bury(names, f"silent for {self._config.timeouts.dead:g} s")
+                self._bury(names, reason)
         except GeojaxError as error:
             self._fail(error)
         return not self._ended
@@ -448,7 +421,7 @@ class Scheduler:
 
     def _on_return(self, name: str, body: Mapping[str, Any]) -> None:
         """A dead node has been started again. A center comes back whole, any other node alone."""
-        if self._ended or int(body["elements"]) != self._elements[name]:
+        if self._ended or int(body["elements"]) != self._joining.elements[name]:
             self._say(name, "expelled", reason="the run is over, or its model is another one")
             return
         if name in self._alive:  # it was restarted before its death was noticed
@@ -484,19 +457,34 @@ class Scheduler:
         self._stateless = {name: None for name in self._stateless if name in self._alive}
         for name in self._alive:
             self._say(name, "prepare", epoch=self.epoch, dead=list(dead))
+        self._silence.ask(self._alive, f"report for epoch {self.epoch}")
         self._in_background(self._plan_for(self.epoch, wan))
 
     async def _plan_for(self, epoch: int, wan: Policy | None) -> None:
         if wan is None:
             self._considered = self._belief.revision
-        planned = await self._policies.plan(self._alive, wan)
+        try:
+            planned = await self._plan(self._config.timeouts.round, wan)
+        except WaitTimeout:
+            if epoch == self.epoch:
+                raise
+            return  # nobody waits for it any more
         if epoch == self.epoch:
             self._planned = planned
             self._check_changed()
 
+    async def _plan(self, timeout: float, wan: Policy | None = None) -> dict[int, Policy]:
+        """Fresh policies that the run waits for; ``wan``: the one that is there already."""
+        what = f"plan of epoch {self.epoch} for {len(self._alive)} members"
+        return await wait_for(
+            self._policies.plan(self._alive, wan), describe=lambda: what, timeout=timeout,
+            warn=self._config.timeouts.warn,
+        )  # fmt: skip
+
     def _on_report(self, name: str, body: Mapping[str, Any]) -> None:
         if int(body["epoch"]) != self.epoch or not self._changing:
             return
+        self._silence.answered(name)
         self._reports[name] = Report(
             {int(group): int(held) for group, held in body["held"].items()},
             {int(group): bool(keeps) for group, keeps in body["keeps"].items()},
@@ -513,9 +501,8 @@ class Scheduler:
 
     def _resume(self, planned: dict[int, Policy]) -> None:
         """Ends the change: who holds the last round sends it, everything later runs again."""
-        before = self._policies.groups[WAN_GROUP]
         if self._independent:
-            planned = {**planned, WAN_GROUP: self._keep_servers(before, planned[WAN_GROUP])}
+            planned = self._keep_servers(planned)
         self._policies.begin(planned)
         self._tables.tell(planned[WAN_GROUP])
         view = two_way(self._belief.view())
@@ -526,9 +513,7 @@ class Scheduler:
         wan = found[WAN_GROUP]
         servers = [name for name in self._stateless if name in self._places.servers]
         states = sources(servers, wan.able, view)
-        ways = [*pairs(wan.sends), *pairs(states)]
-        self._transfers = [way for way in ways if is_up(*way, view)]
-        self._resumed_after = wan.held
+        self._transfers.begin(wan, states, view)
         for name in self._alive:
             mine = self._policies.of(name)
             fields = {
@@ -538,7 +523,7 @@ class Scheduler:
             }
             if name in self._stateless:
                 now = {"at": self._loop.time(), "time": self._clock()}
-                cut = self._told_cut(name)
+                cut = self._policies.told_cut(name)
                 self._say(name, "start", mine, **fields, **self._grants.told(name), **now, **cut)
             else:
                 self._say(name, "resume", mine, **fields, state_to=states.get(name, []))
@@ -548,23 +533,21 @@ class Scheduler:
             policies=self._policies.described(),
         )  # fmt: skip
         if self._outage:
-            self._record_policy(wan.held + 1, "outage")
-        self._record_loads()
+            self._policies.record(self._recorder, wan.held + 1, "outage")
+        self._policies.record_loads(self._recorder)
         self._check_end()
 
-    def _keep_servers(self, before: Policy, planned: Policy) -> Policy:
+    def _keep_servers(self, planned: dict[int, Policy]) -> dict[int, Policy]:
         """Leaves shards where they are, and has who comes back go on behind everyone."""
-        rounds = {name: self._reports[name].held[WAN_GROUP] for name in before.members
-                  if name in planned.members and name not in self._stateless}  # fmt: skip
+        before, after = (of[WAN_GROUP].members for of in (self._policies.groups, planned))
+        rounds = {name: self._reports[name].held[WAN_GROUP] for name in before
+                  if name in after and name not in self._stateless}  # fmt: skip
         self._grants.highest = max(self._grants.highest, *rounds.values(), -1)
-        sizes, layers = self._policies.cut
         for name in self._stateless:
             if self._places.place(name).role == "server":
                 self._grants.begin_anew(name, self._clock())
-        return keep_roots(
-            before, planned, sizes, lambda policy, sizes: place(policy, sizes, layers),
-            holding=[name for name in self._alive if name not in self._stateless], fresh=rounds,
-        )  # fmt: skip
+        holding = [name for name in self._alive if name not in self._stateless]
+        return self._policies.with_kept_roots(planned, holding, rounds)
 
     # ---- helpers
 
@@ -572,27 +555,6 @@ class Scheduler:
     def _centers(self) -> list[str]:
         """The living centers."""
         return [name for name in self._places.servers if name in self._alive]
-
-    def _told_cut(self, name: str) -> dict[str, Any]:
-        """How vectors are cut, for nodes that have none."""
-        if name not in self._places.global_servers:
-            return {}
-        sizes, layers = self._policies.cut
-        return {"sizes": packed(sizes), "layers": packed(layers)}
-
-    def _record_loads(self, at: float | None = None) -> None:
-        """Records what share of the model the roots merge, where they are several."""
-        policy = self._policies.groups[WAN_GROUP]
-        if len(policy.trees) > 1:
-            carried = zip(policy.trees, loads(policy, *self._policies.cut), strict=True)
-            elements = {tree.root: count for tree, count in carried}
-            self._recorder.event("loads", at=at, elements=elements)
-
-    def _record_policy(self, first: int, reason: str) -> None:
-        policy = self._policies.groups[WAN_GROUP]
-        self._recorder.event(
-            "policy", version=policy.version, first=first, reason=reason, policy=policy.to_dict()
-        )
 
     def _say(
         self, name: str, kind: str, policies: Mapping[int, Policy] | None = None, **fields: Any

@@ -23,7 +23,8 @@ class _Open:
 class SendSpans:
     """An observer of a transport: one span per peer and round, from its first bit to its last.
 
-    It says how many ``bytes`` left in it, headers included. Where the run records events of chunks,
+    It says how many ``bytes`` left in it, headers included. Messages of probes are of no round and
+    have spans of their own, without one. Where the run records events of chunks,
     every chunk has a span of its own.
     """
 
@@ -39,6 +40,9 @@ class SendSpans:
         begin, left = self._clock.at(start), self._clock.at(end)
         self._recorder.totals["send_s"] += left - begin
         nbytes = wire_bytes(message)
+        if message.kind is Kind.PROBE:
+            self._add(begin, left, peer=peer, bytes=nbytes)
+            return
         if self._chunks:
             told = {"peer": peer, "round": message.round, "chunk": message.chunk}
             self._add(begin, left, **told, bytes=nbytes)

@@ -1,4 +1,4 @@
-"""Who has not been heard for too long."""
+"""Who has not been heard for too long, or owes an answer for too long."""
 
 from __future__ import annotations
 
@@ -12,25 +12,37 @@ class Silence:
     """Notes when members were heard, and looks for silent ones again and again.
 
     Args:
-      timeouts: ``dead``: silence after which a member is dead; ``heartbeat``: between two looks.
+      timeouts: ``dead``: time after which a member is dead that is silent, or owes an answer;
+        ``heartbeat``: between two looks.
       alive: who should be heard.
-      bury: called with those who were not; returns whether to go on looking.
+      bury: called with those who were not, and why; returns whether to go on looking.
     """
 
     def __init__(
         self,
         timeouts: TimeoutsConfig,
         alive: Callable[[], Sequence[str]],
-        bury: Callable[[Sequence[str]], bool],
+        bury: Callable[[Sequence[str], str], bool],
     ):
         self._timeouts, self._alive, self._bury = timeouts, alive, bury
         self._loop = asyncio.get_running_loop()
         self._heard: dict[str, float] = {}
+        self._asked: dict[str, float] = {}  # who owes an answer, and since when
+        self._what = ""  # that answer
         self._looked = 0.0
 
     def hear(self, name: str) -> None:
         """A member was heard, or begins, now."""
         self._heard[name] = self._loop.time()
+
+    def ask(self, names: Sequence[str], what: str) -> None:
+        """Now these members owe an answer; those who owe another one do so since that was asked."""
+        now = self._loop.time()
+        self._asked, self._what = {name: self._asked.get(name, now) for name in names}, what
+
+    def answered(self, name: str) -> None:
+        """A member has given it."""
+        self._asked.pop(name, None)
 
     def watch(self) -> None:
         """Begins to look."""
@@ -41,8 +53,12 @@ class Silence:
         now, timeouts = self._loop.time(), self._timeouts
         if now - self._looked > 2 * timeouts.heartbeat:  # this process stood still itself:
             self._heard = dict.fromkeys(self._heard, now)  # what was said is yet to be read
+            self._asked = dict.fromkeys(self._asked, now)
         self._looked = now
         limit = now - timeouts.dead
         silent = tuple(name for name in self._alive() if self._heard[name] < limit)
-        if self._bury(silent):
+        if not self._bury(silent, f"silent for {timeouts.dead:g} s"):
+            return
+        owing = tuple(n for n in self._alive() if self._asked.get(n, now) < limit)
+        if self._bury(owing, f"heard, but no {self._what} within {timeouts.dead:g} s"):
             self._loop.call_later(timeouts.heartbeat, self._look)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from geojax.overlay.routes import routes
 from geojax.overlay.view import Edge, NetworkView
 
 HALF_LIFE_S = 5.0  # after which a sample counts half as much as one of now
@@ -21,11 +20,13 @@ class _Sums:
       nbytes: bytes moved; older ones count less.
       seconds: that this took, weighted alike.
       at: time of the last sample, s.
+      gathered: bytes since the link was found changed, all alike.
     """
 
     nbytes: float = 0.0
     seconds: float = 0.0
     at: float = 0.0
+    gathered: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -40,7 +41,8 @@ class _Sums:
             departs = abs(8.0 * nbytes / seconds / self.rate - 1.0) > CHANGED
             changed = departs and nbytes >= min(CHANGE_BYTES, kept * self.nbytes)
         if changed:
-            kept = 0.0
+            kept = self.gathered = 0.0
+        self.gathered += nbytes
         self.nbytes = kept * self.nbytes + nbytes
         self.seconds = kept * self.seconds + seconds
         self.at = now
@@ -59,9 +61,9 @@ class LinkRates:
     the link has changed. A link that was never
     measured is believed to be as fast as the fastest one known, so that plans try it and it gets
     measured; before anything is known all are equal. What passed between centers that are no
-    neighbours was slower than each link of its route, and is a lower bound for those. A link that
-    is out has rate 0 until it is back, and then its old rate; the first sample after that is left
-    out, since the time of the outage is in it.
+    neighbours says nothing of single links, but counts for the fastest. A link that is out has rate
+    0 until it is back, and then its old rate; the first sample after that is left out, since the
+    time of the outage is in it.
 
     Args:
       known: the WAN's description.
@@ -78,10 +80,11 @@ class LinkRates:
     """
 
     def __init__(self, known: NetworkView):
-        self._known, self._routes = known, routes(known)
+        self._known = known
         self._sums: dict[Edge, _Sums] = {}  # also of centers that are no neighbours
         self._out: dict[Edge, None] = {}
         self._back: dict[Edge, None] = {}  # were out, and have had no sample since
+        self._moved: dict[Edge, float] = {}  # when the last sample came, even if left out
         self.changed_at = float("-inf")
 
     def take(self, source: str, target: str, nbytes: float, seconds: float, now: float) -> None:
@@ -95,6 +98,7 @@ class LinkRates:
             raise ValueError(f"expected a sample between two centers of the WAN, came {edge}")
         if not (nbytes > 0 and seconds > 0):
             raise ValueError(f"expected bytes and seconds above 0, came {nbytes} and {seconds}")
+        self._moved[edge] = now
         self.set_out(edge, out=False)
         if edge in self._back:
             del self._back[edge]
@@ -116,10 +120,17 @@ class LinkRates:
         """The links that are out."""
         return tuple(self._out)
 
+    def moved(self, edge: Edge) -> float:
+        """When it was told last that a link had moved something, s; -inf: never."""
+        return self._moved.get(edge, float("-inf"))
+
     def last(self, edge: Edge) -> tuple[float, float]:
-        """When a link was measured last, and the bytes in its sums then; (-inf, 0): never."""
+        """When a link was measured last, and all bytes of that since it changed; (-inf, 0): never.
+
+        Old bytes count like new ones here.
+        """
         sums = self._sums.get(edge)
-        return (float("-inf"), 0.0) if sums is None else (sums.at, sums.nbytes)
+        return (float("-inf"), 0.0) if sums is None else (sums.at, sums.gathered)
 
     def rates(self) -> dict[Edge, float]:
         """The believed rate of every link, bit/s."""

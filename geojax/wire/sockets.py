@@ -26,9 +26,9 @@ BACKLOG = 128
 
 _TCP = socket.IPPROTO_TCP
 # Fields of ``struct tcp_info`` (linux/tcp.h): segments sent and not acknowledged, milliseconds
-# since the last acknowledgement, bytes not sent yet.
+# since the last acknowledgement.
 _INFO_FIELD = struct.Struct("=I")
-_UNACKED_AT, _LAST_ACK_AT, _NOTSENT_AT, _INFO_BYTES = 24, 56, 144, 148
+_UNACKED_AT, _LAST_ACK_AT, _INFO_BYTES = 24, 56, 60
 _PROC = Path("/proc/sys/net/ipv4")
 
 
@@ -118,6 +118,9 @@ def listen(address: Address, congestion_control: str | None) -> socket.socket:
 def outstanding(sock: socket.socket) -> float | None:
     """Seconds since the peer's kernel acknowledged anything, or None if it has all that was sent.
 
+    What is not sent yet does not count: while some is on its way, that tells the same, and while
+    none is, the peer has no room for more, as its process has stopped reading; its link may be fine
+    (TCP then asks at ever longer intervals, so the last acknowledgement may be long ago).
     Only Linux tells; elsewhere nothing is ever outstanding.
 
     Raises:
@@ -127,12 +130,9 @@ def outstanding(sock: socket.socket) -> float | None:
     if number is None:
         return None
     info = sock.getsockopt(_TCP, number, _INFO_BYTES)
-    if len(info) < _INFO_BYTES:  # a kernel before 4.6
-        return None
     (unacknowledged,) = _INFO_FIELD.unpack_from(info, _UNACKED_AT)
-    (unsent,) = _INFO_FIELD.unpack_from(info, _NOTSENT_AT)
     (age_ms,) = _INFO_FIELD.unpack_from(info, _LAST_ACK_AT)
-    return age_ms / 1000 if unacknowledged or unsent else None
+    return age_ms / 1000 if unacknowledged else None
 
 
 def send_all(sock: socket.socket, buffers: Sequence[bytes | memoryview]) -> None:

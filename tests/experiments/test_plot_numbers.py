@@ -162,6 +162,18 @@ def test_shares_of_a_round_are_of_what_the_rates_in_force_allow():
     assert run.marks() == {"rates change": [3.0, 4.0], "new policy": []}
 
 
+def test_probes_count_in_the_round_that_began_last_before_them():
+    """Though they are of none."""
+    rounds = [ended("a", 0, 1.0, 2.0), ended("a", 1, 1.9, 4.0), ended("a", 2, 4.0, 5.0)]
+    sends = [send("a", "b", n, start, 5.0, 250_000) for n, start in enumerate((1.0, 1.9, 4.0))]
+    probes = [
+        NodeSpan("a", "send", start, start + 0.1, {"peer": "b", "bytes": 1000})
+        for start in (0.0, 1.95, 2.5, 4.5)
+    ]
+    use = link_use(made_up(rounds, [*sends, *probes]))
+    assert (use.bits[0] / 8).tolist() == [251_000, 252_000, 251_000]
+
+
 def test_without_common_rounds_links_are_shown_over_time():
     spans = [send("b", "a", 0, 0.0, 6.0, 3_000_000), send("c", "b", 4, 6.0, 12.0, 1_500_000)]
     applied = {"t": 1.0, "event": "applied", "staleness": 0}

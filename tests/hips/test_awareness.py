@@ -4,8 +4,8 @@ import pytest
 
 from geojax.config import OverlayConfig
 from geojax.hips.awareness import Awareness
-from geojax.hips.measured_belief import OUT_AFTER_S, REVISED, MeasuredBelief
-from geojax.hips.prober import THIN_BYTES, Prober
+from geojax.hips.measured_belief import ON_ITS_WAY_S, OUT_AFTER_S, REVISED, MeasuredBelief
+from geojax.hips.prober import THIN_BYTES, TRAIN, Prober
 from geojax.overlay.view import NetworkView
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.frame import wire_bytes
@@ -82,6 +82,16 @@ def test_what_comes_through_ends_an_outage(belief):
     assert (belief.out, belief.view().rate["c1", "c2"]) == ((), 8e6)
 
 
+def test_a_heartbeat_that_was_on_its_way_does_not_begin_the_outage_again(belief):
+    all_measured(belief, 0.0)
+    belief.take("c1", [["c2", 0, OUT_AFTER_S + 1]], 3.0)
+    belief.take("c2", [["c1", MB, 1.0]], 3.5)
+    belief.take("c1", [["c2", 0, OUT_AFTER_S + 1]], 3.6)
+    assert belief.out == ()
+    belief.take("c1", [["c2", 0, OUT_AFTER_S]], 3.6 + ON_ITS_WAY_S)
+    assert belief.out == (("c1", "c2"),)
+
+
 def test_workers_see_nothing_of_the_wan(belief):
     belief.take("c1", [["c2", 0, OUT_AFTER_S]], 2.0)
     belief.take("c1/w0", (), 3.0)
@@ -129,9 +139,31 @@ def test_links_of_which_little_is_known_are_probed_in_every_round(belief):
     probes = plenty(prober(belief, after=5))
     for number in range(3):
         assert len(probes.due(number, CENTERS)) == len(LINKS)
-        all_measured(belief, float(number), nbytes=THIN_BYTES // 2)
+        all_measured(belief, float(number), nbytes=THIN_BYTES // 4)
     belief.take("c1", [["c2", THIN_BYTES, 1.0]], 3.0)
     assert len(probes.due(3, CENTERS)) < len(LINKS)
+
+
+def test_small_probes_of_long_rounds_are_enough_at_last(belief):
+    """A link that carries nothing else is known after three of the smallest probes."""
+    probes, asked = plenty(prober(belief, after=3)), []
+    for number in range(12):
+        due = [probe for probe in probes.due(number, CENTERS) if probe.source == "c1"]
+        asked.append(len(due))
+        for probe in due:
+            timed = (TRAIN - 1) * probe.nbytes
+            belief.take(probe.target, [["c1", timed, timed / MB]], 10.0 * number + 1)
+    assert asked == [2, 2, 2, 0, 0, 0, 2, 0, 0, 0, 2, 0]
+
+
+def test_a_link_measured_in_the_round_in_which_another_has_changed_is_not_stale(belief):
+    all_measured(belief, 0.0)
+    probes = plenty(prober(belief, after=5))
+    assert probes.due(0, CENTERS) == []
+    belief.take("c2", [["c1", MB, 1.0], ["c3", MB, 1.0]], 1.0)
+    belief.take("c1", [["c2", MB, 0.5]], 1.1)
+    asked = {(p.source, p.target) for p in probes.due(1, CENTERS)}
+    assert asked == {*LINKS} - {("c1", "c2"), ("c3", "c2"), ("c2", "c1")}
 
 
 def test_when_one_link_has_changed_the_others_are_probed_unless_they_were_measured_since(belief):

@@ -21,7 +21,8 @@ OUT = {"kind": "outage", "at": 0.6, "duration": 3.0, **ASIDE}
 
 def following(name="packing", **settings):
     defaults = {"elements": 50_000, "chunk_elements": 1000, "rounds": 20, "seed": 0}
-    return small_config(wan="netstorm9_draw", overlay__name=name, **{**defaults, **settings})
+    defaults["wan"] = "netstorm9_draw"
+    return small_config(overlay__name=name, **{**defaults, **settings})
 
 
 @pytest.fixture(autouse=True)
@@ -164,6 +165,35 @@ def test_a_run_waits_for_its_first_plan_and_for_that_of_a_new_membership():
     (epoch,), (dead,) = outcome.of("epoch"), outcome.of("dead")
     assert epoch["t"] - dead["t"] >= 0.7
     assert not outcome.of("dead")[1:], "heartbeats are answered all the while"
+
+
+def test_a_plan_that_takes_too_long_ends_the_run_before_it_starts():
+    outcome = simulated(following(pace__plan_s=1000.0, timeouts__start=20.0), fails=True)
+    assert "no plan of epoch 0 for 9 members within 20 s" in str(outcome.error)
+
+
+def test_the_wait_for_the_plan_of_a_new_membership_is_logged(caplog):
+    caplog.set_level(logging.WARNING, logger="geojax.hips")
+    faults = [kill("c9", 0.3)]
+    simulated(following(pace__plan_s=5.0, testbed__faults=faults, timeouts__warn=4.0))
+    said = [record.getMessage() for record in caplog.records]
+    assert "waiting for plan of epoch 0 for 9 members since 4.0 s" in said
+    assert "waiting for plan of epoch 1 for 8 members since 4.0 s" in said
+
+
+@pytest.mark.parametrize(
+    ("wan", "behind"), [("three_centers", ["c2"]), ("netstorm9_draw", ["c2", "c5", "c7", "c8"])]
+)
+def test_who_is_heard_but_does_not_hear_of_a_new_epoch_is_dead(wan, behind):
+    """From c1, where the scheduler is, nothing gets to c2; what c2 says comes to it."""
+    one_way = {"kind": "outage", "at": 0.6, "duration": 100.0, "from": "c1", "to": "c2"}
+    outcome = simulated(following(wan=wan, wan__dynamics=one_way, rounds=60))
+    [dead] = outcome.of("dead")
+    assert dead["nodes"] == behind
+    began = min(event["t"] for event in outcome.of("rates"))
+    assert 5.0 <= dead["t"] - began <= 5.0 + 2 * 0.5 + 0.2
+    assert {*behind}.isdisjoint(outcome.finals)
+    assert {last for last, _ in outcome.finals.values()} == {59}
 
 
 def test_one_plan_is_made_at_a_time_and_for_the_newest_view(monkeypatch):

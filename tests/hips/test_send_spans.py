@@ -4,7 +4,7 @@ import pytest
 
 from geojax.hips.send_spans import SendSpans
 from geojax.hollow import SizeOnly
-from geojax.telemetry.recorder import Recorder
+from geojax.telemetry.recorder import Recorder, Span
 from geojax.wire.message import HEADER_BYTES, Kind, Message
 
 
@@ -39,6 +39,20 @@ def test_a_round_s_span_is_from_first_to_last_bit_with_all_bytes():
         (1.0, 1.5, {"peer": "c3", "round": 0, "bytes": 10 + head}),
     ]
     assert recorder.totals["send_s"] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("level", ["round", "chunk"])
+def test_probes_are_of_no_round_and_split_no_span(level):
+    recorder = Recorder("c1", lambda event: None, level)
+    spans = SendSpans(recorder, Clock())
+    for kind, start in ((Kind.OFFER, 101.0), (Kind.PROBE, 102.0), (Kind.OFFER, 103.0)):
+        message = Message(kind, round=4 * (kind is Kind.OFFER), payload=SizeOnly(100))
+        spans("c2", message, start, start + 0.5)
+    spans.flush()
+    probe = {"peer": "c2", "bytes": 100 + HEADER_BYTES}
+    assert [s for s in recorder.spans if "round" not in s.args] == [Span("send", 2.0, 2.5, probe)]
+    assert len(recorder.spans) == (2 if level == "round" else 3)
+    assert recorder.totals["send_s"] == pytest.approx(1.5)
 
 
 def test_each_chunk_has_its_span_where_events_are_that_fine():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import closing
+import time
+from contextlib import closing, suppress
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from geojax.wire import connection
 from geojax.wire.connection import Outgoing
 from geojax.wire.frame import wire_bytes
 from geojax.wire.message import FRAGMENT_BYTES, HEADER_BYTES, Kind, Message
-from geojax.wire.sockets import FrameReader, send_all
+from geojax.wire.sockets import FrameReader, outstanding, send_all
 from geojax.wire.tcp import TcpTransport
 
 
@@ -221,3 +222,22 @@ def test_what_is_on_its_way_to_a_peer_that_does_not_answer_is_stalled_since_it_w
     outgoing._resumed -= 5.0
     assert 5.0 <= outgoing.stalled() < 6.0
     outgoing._wakeup.close()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="only Linux tells")
+def test_a_peer_that_has_stopped_reading_is_no_link_that_is_out() -> None:
+    """Its kernel has acknowledged what it had room for; the rest is not even on its way."""
+    with socket.socket() as listener, socket.socket() as sender:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        sender.connect(listener.getsockname())
+        reader, _ = listener.accept()
+        with reader:
+            sender.setblocking(False)
+            with suppress(BlockingIOError):
+                while True:
+                    sender.send(bytes(65_536))
+            until = time.monotonic() + 5.0
+            while outstanding(sender) is not None:
+                assert time.monotonic() < until, "what is not sent counts as on its way"
