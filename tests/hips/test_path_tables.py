@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from itertools import pairwise
 
 import pytest
 from exchange_group import run_virtual, star_policy
@@ -53,7 +54,7 @@ class Played:
         """Those of all routes that were told."""
         found = [table_of(message, NAMES) for _, message in self.told[since:]]
         routes = [route.hops for table in found for many in table.values() for route in many]
-        return {link for hops in routes for link in zip(hops, hops[1:], strict=False)}
+        return {link for hops in routes for link in pairwise(hops)}
 
 
 def played(test):
