@@ -43,7 +43,8 @@ class Awareness:
         if fresh or self._belief.revision != self._revision:
             self._round, self._revision = max(number, self._round), self._belief.revision
             self._record()
-        return self._prober.due(number, alive) if fresh else []
+        due = self._prober.due(number, alive) if fresh else []
+        return [*due, *self._prober.suspected(alive)]
 
     def _record(self) -> None:
         view = self._belief.view()

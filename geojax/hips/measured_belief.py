@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from geojax.overlay.link_rates import LinkRates
+from geojax.overlay.routes import routes
 from geojax.overlay.view import Edge, NetworkView
 
 REVISED = 0.1  # relative change of a link's believed rate that is worth another look at the plan
@@ -28,6 +30,8 @@ class MeasuredBelief:
 
     def __init__(self, known: NetworkView, center_of: Mapping[str, str]):
         self._rates, self._center_of = LinkRates(known), center_of
+        self._links, self._routes = known.rate, routes(known)
+        self._standing: dict[str, set[Edge]] = {}  # ways on which nothing moves, by their start
         self._now = 0.0
         self._looked = self._rates.rates()  # when the revision grew last
         self.revision = 0
@@ -50,6 +54,20 @@ class MeasuredBelief:
         """The links that are out."""
         return self._rates.out
 
+    @property
+    def now(self) -> float:
+        """Experiment time of what was taken last, s."""
+        return self._now
+
+    @property
+    def suspects(self) -> set[Edge]:
+        """Links of which one may be out: those of ways over several links where nothing moves."""
+        ways = (way for standing in self._standing.values() for way in standing)
+        hops = (
+            hop for way in ways if way not in self._links for hop in pairwise(self._routes[way])
+        )
+        return set(hops) - set(self._rates.out)
+
     def take(self, member: str, samples: Sequence[Sequence[Any]], now: float) -> None:
         """Takes ``links`` of a heartbeat, see :meth:`geojax.hips.throughput.Meter.links`.
 
@@ -69,6 +87,7 @@ class MeasuredBelief:
                 self._rates.take(other, here, nbytes, seconds, now)
             elif seconds >= OUT_AFTER_S:
                 standing.add((here, other))
+        self._standing[here] = standing
         for edge in {*standing, *(edge for edge in self._rates.out if edge[0] == here)}:
             self._rates.set_out(edge, out=edge in standing)
         rates = self._rates.rates()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from geojax.config import OverlayConfig
-from geojax.hips.measured_belief import MeasuredBelief
+from geojax.hips.measured_belief import OUT_AFTER_S, MeasuredBelief
 from geojax.hollow import SizeOnly
 from geojax.overlay.view import Edge
 from geojax.wire.frame import wire_bytes
@@ -17,6 +18,7 @@ LEAST_BYTES = 64 * 1024  # payload of each of them at least
 # A link of which less was measured is probed again at once: a connection that has not carried much
 # yet is still finding out how fast it may go.
 THIN_BYTES = 512 * 1024
+SUSPECT_BYTES = 1024  # payload of the one message that shows whether a link moves anything
 
 
 class Probe(NamedTuple):
@@ -44,6 +46,10 @@ class Prober:
     measured for longest come first. All probes together never have more than
     ``overlay.probe_share`` of the bytes that all members have sent as chunks.
 
+    Where nothing moves on a way over several links, one small message goes over each of them, so
+    that the one that is out is found; it may be a link that nothing else is on. These messages
+    count, but wait for no bytes to be sent: while a round is stuck there are none.
+
     Args:
       config: its ``probe_after`` (0: never) and ``probe_share``.
       belief: what was measured.
@@ -67,6 +73,7 @@ class Prober:
         self._asked = dict.fromkeys(self._links, -1)  # round of the last probe
         self._measured = {edge: belief.last(edge)[0] for edge in self._links}
         self._sent: dict[str, int] = {}  # bytes of chunks, by member
+        self._tried: dict[Edge, float] = {}  # when a link was suspected last, s
         self.spent = 0  # bytes of all probes
 
     def note_sent(self, member: str, nbytes: int) -> None:
@@ -93,6 +100,19 @@ class Prober:
             self.spent += self._cost
             self._asked[edge] = number
             probes.append(Probe(source, target, self._size, TRAIN))
+        return probes
+
+    def suspected(self, alive: Collection[str]) -> list[Probe]:
+        """Probes of links that may be out, each again after ``OUT_AFTER_S``."""
+        probes, now = [], self._belief.now
+        suspects = self._belief.suspects if self._after else ()
+        for edge in (edge for edge in self._links if edge in suspects):
+            source, target = (self._node_at[center] for center in edge)
+            waited = now - self._tried.get(edge, -math.inf) >= OUT_AFTER_S
+            if waited and source in alive and target in alive:
+                self._tried[edge] = now
+                self.spent += wire_bytes(Message(Kind.PROBE, payload=SizeOnly(SUSPECT_BYTES)))
+                probes.append(Probe(source, target, SUSPECT_BYTES, 1))
         return probes
 
     def _is_due(self, edge: Edge, number: int) -> bool:

@@ -38,12 +38,11 @@ waits for one at its start and when the membership changes. Beside that, when th
 WAN has changed, one plan at a time is made and estimated beside the present policy on the same view
 (:mod:`geojax.overlay.estimate`); it is taken if it saves more than ``overlay.hysteresis`` of the
 time. A plan for an epoch that is over when it comes is dropped. If a policy that rounds go by
-needs a link that is out, and the new plan does not, a new epoch begins at once, so that the round
-that is stuck runs again along other links; else the run waits for the link, for ``timeouts.round``
-at most. A link is out while either direction is (:func:`geojax.overlay.routes.two_way`). Control
-messages themselves take routes that are static, as IP's are: where these are cut, a member falls
-silent and is declared dead after ``timeouts.dead`` unless the link comes back before.
-``wan.server_center`` says where the scheduler is.
+needs a link that is out (either way, :func:`geojax.overlay.routes.two_way`), and the new plan does
+not, a new epoch begins at once, so that the round that is stuck runs again along other links; else
+it waits for the link. Control messages themselves take static routes, as IP's are: where these are
+cut, a member falls silent and is dead after ``timeouts.dead`` unless the link comes back before;
+with ``wan.server_center=external`` they have links of their own.
 
 Global servers on a site of their own only merge. No change waits for what they hold, since only
 centers keep rounds, and the end waits for nothing of theirs.
@@ -244,7 +243,7 @@ class Scheduler:
             "start",
             at=self._resume_time,
             members=list(self._alive),
-            elements=next(iter(self._elements.values())),
+            elements=max(self._elements.values()),  # global servers have none
             policies=self._policies.described(),
         )
         self._record_loads(self._resume_time)

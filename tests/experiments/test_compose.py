@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import pathlib
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 
 from experiments import schema
 from geojax.config import RunConfig, to_dict
-from testbed.run import check
+from testbed.run import check, prepare
 
 GROUPS = [*schema.groups(), "experiment"]
 MEMBERS = [(group, name) for group in schema.groups() for name in schema.choices(group)]
@@ -67,6 +68,18 @@ def test_demo_variants_are_valid_and_set_their_own_keys(composed, group, name):
     assert config.experiment == name
     assert config.lan.workers == (3 if name == "one_center" else 1)
     assert (config.sync.local_steps > 1) == (name == "star_local_steps")
+
+
+@pytest.mark.parametrize("name", schema.choices("overlay"))
+def test_the_scheduler_may_have_a_site_of_its_own_with_any_overlay(composed, name):
+    site = "wan.server_center=external", "++wan.external={rate: 100, rtt: 20}"
+    config = composed(f"overlay={name}", *site)
+    check(config)
+    setup, wan, _ = prepare(config, pathlib.Path())
+    served = {"star": 1, "multigps": config.overlay.servers}.get(name, 0)
+    assert len(setup.places.global_servers) == served
+    assert setup.places.place("scheduler").center == wan.server_center == "external"
+    assert ("external" in setup.view.centers) == bool(served)
 
 
 @pytest.mark.parametrize("name", HEADLINE)

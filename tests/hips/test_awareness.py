@@ -214,3 +214,37 @@ def test_views_are_recorded_once_a_round_or_revision_and_only_what_changed(belie
     assert heard(1) == []
     [event] = heard(2)
     assert event["links"][0][:2] == ["c1", "c2"]
+
+
+# ---- links that nothing else is on
+
+
+LINE = NetworkView(
+    CENTERS, dict.fromkeys([("c1", "c2"), ("c2", "c1"), ("c2", "c3"), ("c3", "c2")], 1.0), {}
+)
+
+
+def test_every_link_of_a_way_that_stands_still_is_tried_with_one_small_message():
+    belief = MeasuredBelief(LINE, AT)
+    probes = Prober(OverlayConfig(), belief, AT, LINE.rate)
+    belief.take("c1", [["c3", 0, OUT_AFTER_S / 2]], 1.0)
+    assert not belief.suspects
+    belief.take("c1", [["c3", 0, OUT_AFTER_S]], 2.0)
+    assert belief.out == (), "nobody knows which"
+    found = probes.suspected(CENTERS)
+    assert [(p.source, p.target, p.count) for p in found] == [("c1", "c2", 1), ("c2", "c3", 1)]
+    assert probes.spent < 4096
+    assert not probes.suspected(CENTERS), "not at once again"
+    belief.take("c2", [["c3", 0, OUT_AFTER_S]], 2.0 + OUT_AFTER_S)
+    assert belief.out == (("c2", "c3"),)
+    assert [(p.source, p.target) for p in probes.suspected(CENTERS)] == [("c1", "c2")]
+    belief.take("c1", [], 6.0)
+    assert not belief.suspects
+
+
+def test_the_dead_try_nothing_and_without_probes_nobody_does():
+    belief = MeasuredBelief(LINE, AT)
+    belief.take("c1", [["c3", 0, OUT_AFTER_S]], 2.0)
+    probes = Prober(OverlayConfig(), belief, AT, LINE.rate)
+    assert [(p.source, p.target) for p in probes.suspected(["c1", "c2"])] == [("c1", "c2")]
+    assert not Prober(OverlayConfig(probe_after=0), belief, AT, LINE.rate).suspected(CENTERS)

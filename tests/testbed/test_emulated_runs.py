@@ -109,6 +109,24 @@ def test_a_killed_center_does_not_stop_the_others(tmp_path: Path) -> None:
     assert len({e["digest"] for e in finals}) == 1
 
 
+@pytest.mark.parametrize("overlay", ["netstorm", "packing"])
+def test_a_link_out_in_one_direction_cuts_nobody_off(tmp_path: Path, overlay: str) -> None:
+    """The scheduler has a site of its own; TCP has no use for the direction that is still up."""
+    made = synthetic("emulated", 2_000_000, 15)
+    made.wan.server_center, made.wan.external = "external", {"rate": 100, "rtt": 20}
+    made.wan.dynamics = {"kind": "outage", "from": "c1", "to": "c2", "at": 2.0, "duration": 90.0}
+    made.overlay.name = overlay
+    summary = run(made, tmp_path)
+    assert summary["rounds"] == 15
+    found = events(tmp_path)
+    assert not [e for e in found if e["event"] == "dead"]
+    assert [e["reason"] for e in found if e["event"] == "policy"][:1] == ["outage"]
+    assert 2.0 < summary["time_s"] < 60.0
+    assert len({e["digest"] for e in found if e["event"] == "final"}) == 1
+    kernel = json.loads((tmp_path / "wan.json").read_text())["kernel_link_bytes"]
+    assert max(sent for link, sent in kernel.items() if "external" in link) < 1e6
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_when_the_run_is_ended(tmp_path: Path, number: signal.Signals) -> None:
     namespaces_before, wans_before = namespaces(), set(wans())
