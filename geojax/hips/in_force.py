@@ -46,11 +46,14 @@ class InForce:
         self.cut: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
 
     async def plan(self, alive: Sequence[str], wan: Policy | None = None) -> dict[int, Policy]:
-        """A fresh policy for every group of the living, one of which may be there already."""
+        """A fresh policy for every group of the living, one of which may be there already.
+
+        The run waits for it, so it goes before other plans.
+        """
         groups = self._places.groups(alive)
         members = groups.pop(WAN_GROUP)
         version = self._version if wan is not None else self._next_version()
-        planned = wan or (await self._ask(members, version)).policy
+        planned = wan or (await self._ask(members, version, urgent=True)).policy
         stars = {
             group: Policy(version, center, (star_tree(center[0], center),))
             for group, center in groups.items()
@@ -129,7 +132,12 @@ class InForce:
         return self._version
 
     async def _ask(
-        self, members: tuple[str, ...], version: int, present: tuple[Policy, ...] = ()
+        self,
+        members: tuple[str, ...],
+        version: int,
+        present: tuple[Policy, ...] = (),
+        *,
+        urgent: bool = False,
     ) -> Proposal:
         task = Task(self._belief.view(), members, *self.cut, version, present)
-        return await self._machine.plan(self._propose, task)
+        return await self._machine.plan(self._propose, task, urgent=urgent)

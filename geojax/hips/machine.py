@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from geojax.hips.plan_process import PlanProcess
+from geojax.hips.turns import Turns
 
 T = TypeVar("T")
 
@@ -50,12 +51,13 @@ class Machine(Protocol):
         """Does work that costs no experiment time (writing a snapshot, evaluating)."""
         ...
 
-    async def plan(self, work: Callable[..., T], *args: Any) -> T:
+    async def plan(self, work: Callable[..., T], *args: Any, urgent: bool = False) -> T:
         """What ``work`` makes of the arguments, in a process of its own; one plan at a time.
 
         Args:
           work: a function of a module, so that another process finds it.
           args: picklable, and so must be what it returns.
+          urgent: it goes before all plans that wait and are not.
 
         Raises:
           Exception: whatever ``work`` raised.
@@ -77,7 +79,7 @@ class RealMachine:
         self._paced = False  # the step under way has a pace
         self._devices = ThreadPoolExecutor(1, "devices")
         self._aside = ThreadPoolExecutor(1, "aside")
-        self._plans = PlanProcess()
+        self._plans, self._planning = PlanProcess(), Turns()
 
     async def compute(
         self, work: Callable[[], T], seconds: float, *, follows: bool = False, ends: bool = True
@@ -110,9 +112,10 @@ class RealMachine:
         """Runs in a thread of its own."""
         return await asyncio.get_running_loop().run_in_executor(self._aside, work)
 
-    async def plan(self, work: Callable[..., T], *args: Any) -> T:
+    async def plan(self, work: Callable[..., T], *args: Any, urgent: bool = False) -> T:
         """See :meth:`Machine.plan`; the process is started with the first plan."""
-        return await self._plans.run(work, *args)
+        async with self._planning.turn(urgent=urgent):
+            return await self._plans.run(work, *args)
 
     def close(self) -> None:
         """Ends the threads and the process."""

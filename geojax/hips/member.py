@@ -324,8 +324,9 @@ class Membership:
             return
         epoch = max(self._engines[self._main_group].epoch, 0)
         message = Message(Kind.PROBE, group=self._main_group, epoch=epoch, payload=payload)
+        way = self._outlet or self._transport
         for _ in range(int(body["count"])):
-            self._transport.send(peer, message, PROBE_PRIORITY)
+            way.send(peer, message, PROBE_PRIORITY)
 
     def _on_expelled(self, body: Mapping[str, Any]) -> None:
         raise Expelled(f"{self.me} was expelled from the run: {body['reason']}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -51,22 +51,28 @@ class PathTables:
         self._names, self._start, self._send = tuple(names), start, send
         self._epoch = 0
         self._policy: Policy | None = None  # whose chunks the tables are for
-        self._revision = -1  # of the belief that was planned for last
+        self._reviewed = -1  # revision of the belief that was looked at last
         self._links: set[Edge] = set()  # that chunks of this epoch may be on
+        self._planning = self._wanted = False  # tables are being planned; others are wanted
 
     def begin(self, epoch: int) -> None:
         """Whatever was under way is sent again in a new epoch, on tables that are yet to come."""
-        self._epoch, self._policy = epoch, None
+        self._epoch, self._policy, self._wanted = epoch, None, False
         self._links.clear()
 
     def tell(self, policy: Policy) -> None:
         """Plans for the chunks that a policy has centers send; then tells every center its table.
 
-        The plan is dropped if another epoch has begun when it is there.
+        One plan is under way at a time. When it is there, it is dropped if another epoch has begun,
+        or if a route leads over a link that has gone out meanwhile. Tables for a policy or rates
+        that have changed otherwise are told all the same, as better ones than none; others follow.
         """
-        if self._plan is not None:
-            self._policy, self._revision = policy, self._belief.revision
-            self._start(self._tell(self._plan, policy, self._epoch))
+        if self._plan is None:
+            return
+        self._policy = policy
+        if not self._links:  # else there are links to be reviewed
+            self._reviewed = self._belief.revision
+        self._want(self._plan)
 
     def review(self) -> bool:
         """Plans anew if the belief has changed; true if what is under way must be sent again.
@@ -74,21 +80,50 @@ class PathTables:
         That is so if a link is out, in either direction, that a chunk of this epoch may be on.
         Nobody else would miss it: trees may have no use for that link.
         """
-        if self._policy is None or self._revision == self._belief.revision:
+        if self._plan is None or self._policy is None or self._reviewed == self._belief.revision:
             return False
-        view = two_way(self._belief.view())
-        cut = [link for link in self._links if not is_up(*link, view)]
+        self._reviewed = self._belief.revision
+        cut = self._out(self._links)
         if cut:
-            log.warning("auxiliary routes lead over links that are out: %s", sorted(cut))
+            log.warning("auxiliary routes lead over links that are out: %s", cut)
         else:
-            self.tell(self._policy)
+            self._want(self._plan)
         return bool(cut)
 
-    async def _tell(self, plan: PlanTables, policy: Policy, epoch: int) -> None:
-        tables = await self._machine.plan(plan, two_way(self._belief.view()), policy)
-        if epoch != self._epoch:
+    def _want(self, plan: PlanTables) -> None:
+        """Plans tables now, or when those that are being planned are there."""
+        self._wanted = True
+        if not self._planning:
+            self._planning = True
+            self._start(self._tell(plan))
+
+    async def _tell(self, plan: PlanTables) -> None:
+        while self._wanted and self._policy is not None:
+            self._wanted, epoch = False, self._epoch
+            view = two_way(self._belief.view())
+            tables = await self._machine.plan(plan, view, self._policy)
+            if epoch == self._epoch:
+                self._take(tables)
+        self._planning = False
+
+    def _take(self, tables: Mapping[str, PathTable]) -> None:
+        links = {
+            link
+            for table in tables.values()
+            for found in table.values()
+            for route in found
+            for link in pairwise(route.hops)
+        }
+        cut = self._out(links)
+        if cut:
+            log.warning("dropped path tables: these links have gone out: %s", cut)
+            self._wanted = True
             return
+        self._links |= links
         for name, table in tables.items():
-            for route in (route for found in table.values() for route in found):
-                self._links.update(pairwise(route.hops))
-            self._send(name, table_message(epoch, table, self._names))
+            self._send(name, table_message(self._epoch, table, self._names))
+
+    def _out(self, links: Collection[Edge]) -> list[Edge]:
+        """Those that are out."""
+        view = two_way(self._belief.view())
+        return sorted(link for link in links if not is_up(*link, view))

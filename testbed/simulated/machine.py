@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from geojax.config import PaceConfig
+from geojax.hips.turns import Turns
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ class VirtualMachine:
         self._loop = asyncio.get_running_loop()
         self._free_at = 0.0
         self._frozen_s = 0.0
-        self._planning = asyncio.Lock()
+        self._planning = Turns()
 
     async def compute(
         self, work: Callable[[], T], seconds: float, *, follows: bool = False, ends: bool = True
@@ -80,13 +81,13 @@ class VirtualMachine:
         """Costs nothing."""
         return work()
 
-    async def plan(self, work: Callable[..., T], *args: Any) -> T:
+    async def plan(self, work: Callable[..., T], *args: Any, urgent: bool = False) -> T:
         """Plans now and lets the cost of a plan pass, beside all other work of the host.
 
         Plans wait for each other as they do for a real machine's only process.
         """
         result = work(*args)
-        async with self._planning:
+        async with self._planning.turn(urgent=urgent):
             await self._last(self._pace.plan_s)
         return result
 

@@ -1,13 +1,17 @@
 """Whole simulated runs with auxiliary routes: the star's model bit for bit, whatever happens."""
 
 import functools
+from collections import Counter
+from itertools import pairwise
 
 import pytest
 from simulated_runs import kill, simulated, small_config
 
 from geojax.errors import ConfigError
+from geojax.overlay.planning import Task
 from geojax.overlay.registry import OVERLAYS
 from testbed.run import check, run
+from testbed.simulated.machine import VirtualMachine
 
 SLOW = {"wan__bandwidth_scale": 0.1, "chunk_elements": 200, "hash_every": 10}
 CENTERS = {f"c{number}" for number in range(1, 10)}
@@ -100,6 +104,40 @@ def test_a_link_of_routes_alone_may_be_out_for_ever():
     (epoch,) = outcome.of("epoch")
     assert 0.3 <= epoch["t"] < 2.0
     assert {event["t"] < epoch["t"] for event in outcome.of("auxiliary")} == {True}
+
+
+@pytest.mark.parametrize("at", [0.3, 0.8])
+def test_no_chunk_waits_for_a_link_that_went_out_while_routes_were_planned(at):
+    """At 0.3 s the first tables are being planned; at 0.8 s they have been told."""
+    outage = {"kind": "outage", "between": ["c8", "c9"], "at": at, "duration": 40.0}
+    outcome = simulated(
+        with_routes(overlay__roots=1, pace__plan_s=1.0, wan__dynamics=[outage], rounds=40, **SLOW)
+    )
+    done = sorted(event["t"] for event in outcome.of("round"))
+    assert max(b - a for a, b in pairwise(done)) < 2.5
+    assert done[-1] < 10.0
+    assert len(set(outcome.finals.values())) == 1
+    assert outcome.of("auxiliary")
+
+
+def test_plans_of_policies_do_not_starve_behind_those_of_routes(monkeypatch):
+    """Measured rates that are drawn anew every second: the belief changes with every heartbeat."""
+    made = Counter()
+    plan = VirtualMachine.plan
+
+    async def counted_plan(self, work, *args, **options):
+        made["policy" if isinstance(args[0], Task) else "tables"] += 1
+        return await plan(self, work, *args, **options)
+
+    monkeypatch.setattr(VirtualMachine, "plan", counted_plan)
+    redraw = {"kind": "redraw", "period_s": 1.0, "low": 20, "high": 155}
+    outcome = simulated(
+        with_routes(pace__plan_s=0.5, overlay__awareness="measured", wan__dynamics=[redraw],
+                    timeouts__heartbeat=0.1, rounds=40, **SLOW)
+    )  # fmt: skip
+    assert made["policy"] >= 4
+    assert made["tables"] <= made["policy"] + 1
+    assert len(set(outcome.finals.values())) == 1
 
 
 def test_routes_follow_the_belief_between_rounds():

@@ -149,3 +149,20 @@ def test_on_virtual_time_plans_cost_what_the_table_says_one_after_another():
     assert ends["sum"] == (None, 0.125)
     assert ends["first"] == ((3, 1), 2.5)
     assert ends["second"] == ((4, 1), 3.0)
+
+
+def test_on_virtual_time_an_urgent_plan_goes_before_those_that_wait():
+    async def run():
+        made, order = VirtualMachine(PaceConfig(plan_s=0.5)), []
+
+        async def note(name, *, urgent=False):
+            await made.plan(divmod, 7, 2, urgent=urgent)
+            order.append((name, made._loop.time()))
+
+        plain = [asyncio.ensure_future(note(name)) for name in ("under way", "given up", "waits")]
+        await asyncio.sleep(0.1)
+        plain[1].cancel()
+        await asyncio.gather(plain[0], plain[2], note("urgent", urgent=True))
+        return order
+
+    assert run_virtual(run()) == [("under way", 0.5), ("urgent", 1.0), ("waits", 1.5)]

@@ -63,7 +63,7 @@ class Wire:
 class Played:
     """Member c2 of two, with its pump running. ``measures``: it has a meter."""
 
-    def __init__(self, *, measures=False):
+    def __init__(self, *, measures=False, outlet=None):
         self.wire, self.events = Wire(), []
         recorder = Recorder("c2", self.events.append)
         self.engine = TreeExchange(
@@ -72,7 +72,7 @@ class Played:
         )  # fmt: skip
         self.member = Membership(
             "c2", transport=self.wire, engines={0: self.engine}, timeouts=TIMEOUTS,
-            recorder=recorder, meter=METERS[measures](self.wire),
+            recorder=recorder, outlet=outlet, meter=METERS[measures](self.wire),
         )  # fmt: skip
         self.pump = asyncio.ensure_future(self.member.pump())
 
@@ -160,6 +160,19 @@ def test_it_sends_the_probes_that_the_scheduler_asks_for_unless_nothing_moves_th
         assert [(peer, m.payload_bytes) for peer, m in probes] == [("c1", 70_000)] * 3
 
     play(scenario)
+
+
+def test_probes_go_the_way_that_chunks_go():
+    wanted = {"type": "probe", "peer": "c1", "bytes": 70_000, "count": 3}
+    outlet = Wire()
+
+    async def scenario(played, member, wire):
+        wire.inbox.put_nowait(Received("scheduler", Message(Kind.CONTROL, body=wanted)))
+        await asyncio.sleep(0.1)
+        assert [m.kind for _, _, m in outlet.sent] == [Kind.PROBE] * 3
+        assert not [m for _, _, m in wire.sent if m.kind is Kind.PROBE]
+
+    play(scenario, outlet=outlet)
 
 
 def test_probes_that_come_do_nothing_else():

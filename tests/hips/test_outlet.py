@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from exchange_group import run_virtual
 
+from geojax.hips.member import PROBE_PRIORITY
 from geojax.hips.outlet import Outlet
 from geojax.overlay.auxiliary import Route
 from geojax.telemetry.recorder import Recorder
@@ -194,6 +195,53 @@ def test_a_paced_route_takes_no_more_than_its_slowest_link():
         assert line.chunks("c") == [5]
 
     run_virtual(main())
+
+
+# ---- probes
+
+
+def probe(made, peer="b", count=4):
+    for _ in range(count):
+        made.send(peer, Message(Kind.PROBE, chunk=99), PROBE_PRIORITY)
+
+
+def test_probes_stay_behind_all_chunks():
+    made, line = outlet()
+    push(made, range(8))
+    probe(made)
+    assert line.chunks("b") == [0, 1, 2]
+    push(made, range(8, 12))
+    left = [chunk for peer, chunk in line.run_dry() if peer == "b"]
+    assert left[-4:] == [99] * 4
+    assert 99 not in left[:-4]
+    assert left[:-4] == sorted(left[:-4])
+
+
+def test_a_probe_that_waits_keeps_no_way_busy():
+    made, line = outlet()
+    for peer in ("b", "c"):  # to b it goes through the outlet's queue, to c straight on
+        probe(made, peer)
+    push(made, range(6))
+    assert line.chunks("b") == [0, 1, 2, 99, 99, 99, 99]
+    assert line.chunks("c") == [3, 99, 99, 99, 99]
+    assert line.chunks("d") == [4]
+    line.leave("c")
+    assert line.chunks("c") == [5, 99, 99, 99, 99]
+    line.run_dry()
+    assert not +made._probes
+    push(made, range(5))
+    assert line.chunks("b") == [0, 1, 2], "those that have left count no more"
+
+
+def test_probes_that_went_with_a_lost_connection_count_no_more():
+    made, line = outlet()
+    probe(made, "c")
+    line.queues.clear()
+    made.lose("c")
+    made.change(1)
+    made.route_by(TABLE)
+    push(made, range(6))
+    assert (line.chunks("b"), line.chunks("c")) == ([0, 1, 2], [3])
 
 
 # ---- relays

@@ -79,6 +79,19 @@ def test_plans_come_one_after_another_from_one_process_while_the_loop_goes_on():
     assert ticks > 10
 
 
+def test_an_urgent_plan_goes_before_those_that_wait():
+    async def use(machine):
+        order = []
+
+        async def note(number, *, urgent=False):
+            order.append(await machine.plan(plans.divided, number, 1, urgent=urgent))
+
+        await asyncio.gather(*(note(number, urgent=number == 3) for number in range(4)))
+        return order
+
+    assert with_machine(use) == [0, 3, 1, 2]
+
+
 def test_what_a_plan_raises_is_raised_to_who_asked_and_the_next_is_made():
     async def use(machine):
         with pytest.raises(ZeroDivisionError) as caught:

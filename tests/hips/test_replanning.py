@@ -200,12 +200,12 @@ def test_one_plan_is_made_at_a_time_and_for_the_newest_view(monkeypatch):
     under_way, most, views = 0, 0, []
     plan = VirtualMachine.plan
 
-    async def counted(self, work, *args):
+    async def counted(self, work, *args, **options):
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
         views.append(args[-1].view)
-        result = await plan(self, work, *args)
+        result = await plan(self, work, *args, **options)
         under_way -= 1
         return result
 

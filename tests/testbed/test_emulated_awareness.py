@@ -58,3 +58,17 @@ def test_an_outage_and_its_end_are_noticed(measured):
     back = next(t for t, view in seen if t > went and view["c2", "c3"] > 0)
     assert OUT + 2 <= went < OUT + 5
     assert BACK <= back < BACK + 5
+
+
+def test_rounds_go_round_the_link_before_it_is_back(measured):
+    """c2 and c3 reach each other over c1."""
+    _, events = measured
+    change = next(e for e in events if e["event"] == "policy" and e["reason"] == "outage")
+    assert OUT + 2 <= change["t"] < BACK
+    for tree in change["policy"]["trees"]:
+        nodes = change["policy"]["nodes"]
+        for ways in (tree["up"], tree.get("down", tree["up"])):
+            pairs = [{node, nodes[up]} for node, up in zip(nodes, ways, strict=True) if up >= 0]
+            assert {"c2", "c3"} not in pairs
+    held = [e["held"] for e in events if e["event"] == "round" and e["round"] >= change["first"]]
+    assert change["t"] < min(held) < BACK
