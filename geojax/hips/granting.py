@@ -10,6 +10,9 @@ from geojax.hips.grants import AHEAD, Grants
 from geojax.hips.places import Places
 
 _AHEAD_OF_CHANGES = 2  # where policies may change, or the run ends once it has reached its target
+# Beside rounds that last so long, s, the round trip of a grant is little, so that none is granted
+# before somebody holds the one in front of it: a new policy waits for the round at work alone.
+_LONG_ROUND_S = 10.0
 _AHEAD_ALONE = 8  # rounds granted ahead to one center while time limits the run
 _AT_A_PACE = ("server", "worker")  # roles that make rounds
 
@@ -38,6 +41,7 @@ class Granting:
         self.held: dict[str, int] = {}
         self.highest = first - 1
         self.common = self._new(first)
+        self._timed, self._since = self.highest, 0.0  # the last round that was timed; its end, s
         self._of: dict[str, Grants] = {}  # by center, where they are independent
 
     def told(self, name: str) -> dict[str, Any]:
@@ -53,7 +57,11 @@ class Granting:
     def extend(self, name: str, now: float) -> None:
         """Extends the grant of a member that has told what it holds, and of all that share it."""
         if not self._independent:
-            self.common.extend(max(self.held.values(), default=-1), now)
+            held = max(self.held.values(), default=-1)
+            if self._replans and held > self._timed:
+                self._timed, self._since, lasted = held, now, now - self._since
+                self.common.ahead = 1 if lasted >= _LONG_ROUND_S else _AHEAD_OF_CHANGES
+            self.common.extend(held, now)
         elif self._places.place(name).role in _AT_A_PACE:
             self._for(name).extend(self.held[name], now)
 

@@ -19,7 +19,8 @@ class Grants:
       first: number of the first round of this run; more than 0 when it continues another.
       since: round, and experiment time of its start, from which on the pace is counted; for a
         member that comes back and has not made the rounds before.
-      ahead: most rounds granted ahead. They may outlast the time limit when the pace changes.
+      ahead: most rounds granted ahead; may be set anew. They may outlast the time limit when the
+        pace changes.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class Grants:
         ahead: int = AHEAD,
     ):
         self._rounds, self._max_time = rounds, max_time_s
-        self._since, self._ahead = since, ahead
+        self._since, self.ahead = since, ahead
         self.until = min(rounds, first + (ahead if max_time_s is None else _FIRST))
         self.final = self.until == rounds
 
@@ -54,7 +55,7 @@ class Grants:
         done = held + 1
         begun, at = self._since
         if self._max_time is None:
-            until = done + self._ahead
+            until = done + self.ahead
         elif now >= self._max_time:
             self.final = True
             return
@@ -62,6 +63,6 @@ class Grants:
             return
         else:
             left = (self._max_time - now) * (done - begun) / (now - at)
-            until = done + max(1, int(min(left / 2, self._ahead)))
+            until = done + max(1, int(min(left / 2, self.ahead)))
         self.until = max(self.until, min(until, self._rounds))
         self.final = self.until == self._rounds

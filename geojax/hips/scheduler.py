@@ -31,7 +31,7 @@ expelled       scheduler → member     the run goes on without you
 takes effect from the furthest round on that anybody has been granted; every member is sent it
 before any ``beat`` that grants that round, and what is sent between two nodes keeps its order. So a
 member knows the policy of every round that it may begin; no round has two, and nobody waits for
-anybody. Where plans may change, grants reach only two rounds ahead.
+anybody. Where plans may change, grants reach only two rounds ahead, and one where rounds are long.
 
 **Plans** are made in a process of their own while messages are answered and rounds go on. The run
 waits for one at its start, for ``timeouts.start`` at most, and when the membership changes, for
