@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from experiments.comparison import setting_text
 from experiments.plots.run_records import RunRecords
 from experiments.runs import Row, Run, differing, label
+
+NAME_LENGTH = 120  # of a file, at most
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,15 @@ def run_title(name: str, row: Row, run: Run) -> str:
 
 
 def file_name(kind: str, name: str) -> str:
-    """A file's name without its ending.
+    """A file's name without its ending; what is too long for one ends in a digest of it all.
 
     >>> file_name("trees", "netstorm, overlay.roots=3")
     'trees-netstorm-overlay.roots-3'
+    >>> len(file_name("trees", "netstorm, " * 50)) == len("trees-") + NAME_LENGTH
+    True
     """
     words = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")
+    if len(words) > NAME_LENGTH:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        words = f"{words[: NAME_LENGTH - len(digest) - 1]}-{digest}"
     return f"{kind}-{words}" if words else kind
