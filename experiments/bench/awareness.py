@@ -13,19 +13,16 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
+from experiments.bench.simulated import play
 from geojax.config import OverlayConfig, RunConfig
 from geojax.telemetry.summary import sync_times
 from geojax.wire.message import DATA_KINDS, Kind
 from testbed.awareness import view_error
-from testbed.run import prepare
-from testbed.simulated.run import simulate
 from testbed.wan import load_preset
 
 SOURCES = {  # of the rates that plans go by
@@ -74,12 +71,7 @@ def configuration(options: argparse.Namespace, overlay: str, source: str, seed: 
 
 def measure(config: RunConfig) -> Outcome:
     """Runs it."""
-    events: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        setup, wan, faults = prepare(config, Path(folder))
-        setup.models.mkdir()
-        reports, _ = simulate(setup, wan, faults, events.append)
-    events.sort(key=lambda event: event["t"])
+    _, wan, events, reports = play(config)
     kinds = dict.fromkeys(DATA_KINDS, 0)
     for node in reports.values():
         for counters in node["sent"].values():

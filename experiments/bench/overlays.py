@@ -19,24 +19,20 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from experiments.bench.simulated import play
 from geojax.config import OverlayConfig, RunConfig, WanConfig
 from geojax.errors import ConfigError, GeojaxError, nearest
 from geojax.overlay.bound import bounds
 from geojax.telemetry.summary import sync_times
-from testbed.run import prepare
-from testbed.simulated.run import simulate
 from testbed.wan import build_wan, load_preset
 
 REFERENCE = "netstorm, all roots"
@@ -94,12 +90,7 @@ def configuration(options: argparse.Namespace, overlay: OverlayConfig, seed: int
 
 def sync_time(config: RunConfig) -> float:
     """Sync time of the round, s."""
-    events: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        setup, wan, faults = prepare(config, Path(folder))
-        setup.models.mkdir()
-        simulate(setup, wan, faults, events.append)
-    return sync_times(events)[0]
+    return sync_times(play(config).events)[0]
 
 
 def measure(options: argparse.Namespace, seed: int) -> dict[str, float]:

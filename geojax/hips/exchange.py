@@ -45,6 +45,7 @@ from geojax.hips.machine import Machine
 from geojax.hips.outlet import Outlet
 from geojax.hips.refusals import is_refused
 from geojax.hips.rounds import Round
+from geojax.hips.source_routes import ROUTED
 from geojax.overlay.policy import Policy
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message, Payload
@@ -54,7 +55,6 @@ log = logging.getLogger("geojax.hips")
 
 
 RootHandler = Callable[[int, int, Contribution], None]
-_ROUTED = (Kind.OFFER, Kind.RESULT)  # what goes along the trees of a policy
 
 
 class TreeExchange:
@@ -215,7 +215,7 @@ class TreeExchange:
         if not 0 <= message.chunk < len(self.sizes):
             log.warning("%s: refused chunk %d from %s: no such chunk", self.me, message.chunk, peer)
             return
-        if message.kind in _ROUTED and message.round > self.held:
+        if message.kind in ROUTED and message.round > self.held:
             if message.policy > self._laid.newest.policy.version:
                 self._early.append((peer, message))
                 return

@@ -17,7 +17,8 @@ import numpy as np
 from geojax.overlay.auxiliary import PathTable, from_lists, to_lists
 from geojax.wire.message import Kind, Message
 
-ROUTED = (Kind.OFFER, Kind.RESULT)  # what may take an auxiliary route
+# What goes along the trees of a policy, and so may take an auxiliary route.
+ROUTED = (Kind.OFFER, Kind.RESULT)
 _LEAST = 3  # members of a route; one without a relay is the primary way
 
 

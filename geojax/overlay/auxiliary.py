@@ -18,7 +18,7 @@ import numpy as np
 
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError, nearest
-from geojax.overlay.fastest_paths import disjoint_paths
+from geojax.overlay.fastest_paths import block, disjoint_paths
 from geojax.overlay.logical import OUTAGE_RATE, neighbour_links
 from geojax.overlay.netstorm import CHUNK_ELEMENTS
 from geojax.overlay.policy import Policy
@@ -140,20 +140,22 @@ def _pairs(policy: Policy) -> list[tuple[str, str]]:
 
 
 def _fastest(seconds: np.ndarray, primary: Sequence[int]) -> list[tuple[int, ...]]:
-    free = _without(seconds, primary)
+    free = seconds.copy()
+    block(free, primary)
     return disjoint_paths(free, primary[0], primary[-1], most=MOST_ROUTES)
 
 
 def _random(seconds: np.ndarray, primary: Sequence[int], *, seed: str) -> list[tuple[int, ...]]:
     rng = random.Random(seed)
-    free = _without(seconds, primary)
+    free = seconds.copy()
+    block(free, primary)
     found: list[tuple[int, ...]] = []
     while len(found) < MOST_ROUTES:
         path = _search(free, primary[0], primary[-1], rng)
         if path is None:
             break
         found.append(path)
-        free = _without(free, path)
+        block(free, path)
     return sorted(found, key=lambda path: (sum(seconds[hop] for hop in pairwise(path)), path))
 
 
@@ -179,16 +181,6 @@ def _search(
         rng.shuffle(onward)
         waiting += [(other, node) for other in onward if other not in reached]
     return None
-
-
-def _without(seconds: np.ndarray, path: Sequence[int]) -> np.ndarray:
-    """The links without a path's interior nodes, or without its link if it has none."""
-    free = seconds.copy()
-    interior = list(path[1:-1])
-    free[interior, :] = free[:, interior] = np.inf
-    if not interior:
-        free[path[0], path[-1]] = np.inf
-    return free
 
 
 def to_lists(table: PathTable, names: Sequence[str]) -> list[list[list]]:

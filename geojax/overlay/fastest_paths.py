@@ -100,12 +100,12 @@ def disjoint_paths(
         while path[-1] != target:
             path.append(int(after[path[-1]]))
         found.append(tuple(path))
-        _block(free, path)
+        block(free, path)
     return found
 
 
-def _block(free: np.ndarray, path: Sequence[int]) -> None:
-    """Takes a path's interior nodes out, or its link if it has none."""
+def block(free: np.ndarray, path: Sequence[int]) -> None:
+    """Takes a path's interior nodes out of ``free``, or its link if it has none."""
     interior = list(path[1:-1])
     free[interior, :] = free[:, interior] = np.inf
     if not interior:

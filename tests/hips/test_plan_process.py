@@ -11,10 +11,10 @@ from pathlib import Path
 import plans
 import pytest
 
-from geojax.assemble.planning import plan_policy
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError, GeojaxError
 from geojax.hips.machine import RealMachine
+from geojax.overlay.planning import Task, propose
 from geojax.overlay.view import NetworkView
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,10 +51,11 @@ def with_machine(use):
 
 
 def test_a_plan_is_that_of_the_same_inputs_here():
-    inputs = (OverlayConfig(name="netstorm"), CENTERS, (), VIEW, CENTERS, (7, 5, 3), 4)
-    there = with_machine(lambda machine: machine.plan(plan_policy, *inputs))
-    assert there == plan_policy(*inputs)
-    assert there.version == 4
+    task = Task(VIEW, CENTERS, (7, 5, 3), (15,), 4)
+    inputs = (OverlayConfig(name="netstorm"), CENTERS, (), task)
+    there = with_machine(lambda machine: machine.plan(propose, *inputs))
+    assert there == propose(*inputs)
+    assert there.policy.version == 4
 
 
 def test_plans_come_one_after_another_from_one_process_while_the_loop_goes_on():
@@ -97,10 +98,9 @@ def test_what_a_plan_raises_is_raised_to_who_asked_and_the_next_is_made():
         with pytest.raises(ZeroDivisionError) as caught:
             await machine.plan(plans.divided, 1, 0)
         assert "in divided" in caught.value.__notes__[0]
+        task = Task(VIEW, (), (), (), 0)
         with pytest.raises(ConfigError) as wrong:
-            await machine.plan(
-                plan_policy, OverlayConfig(name="stra"), CENTERS, (), VIEW, (), (), 0
-            )
+            await machine.plan(propose, OverlayConfig(name="stra"), CENTERS, (), task)
         assert wrong.value.key == "overlay.name"
         with pytest.raises(GeojaxError, match="not this one: 3"):
             await machine.plan(plans.stubborn, 3)
