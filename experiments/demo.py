@@ -16,7 +16,8 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from experiments import children, table
+from experiments.table import __main__ as table
+from experiments.train import children
 from geojax.errors import GeojaxError
 
 # A look at everything in a fraction of the time: too little training to reach the target.

@@ -74,7 +74,7 @@ class WanConfig:
     """A WAN: either ``centers`` and ``links`` written out, or a ``generator`` with its numbers."""
 
     name: str = "three_centers"
-    generator: str | None = None  # None: written out; else a member of testbed.wan_generators
+    generator: str | None = None  # None: written out; else a member of testbed.wan.generators
     centers: Any = None  # list of names or {name, workers, egress, ingress}; generators: a number
     links: list[Any] = field(default_factory=list)
     rate: float | None = None  # Mbit/s, generators

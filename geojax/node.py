@@ -19,14 +19,14 @@ from typing import Any
 from geojax.assemble import Setup, run_node
 from geojax.config import RunConfig, from_dict, to_dict
 from geojax.errors import GeojaxError, MembershipError
-from geojax.hips.checkpoint import ResumePoint
-from geojax.hips.machine import RealMachine
-from geojax.hips.places import SCHEDULER, Place, Places
-from geojax.hips.send_spans import SendSpans
+from geojax.hips.cluster import SCHEDULER, Place, Places
+from geojax.hips.storage.checkpoint import ResumePoint
+from geojax.machine.machine import RealMachine
 from geojax.overlay.view import NetworkView
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder, jsonl_sink
 from geojax.telemetry.report import report
+from geojax.wire.send_spans import SendSpans
 from geojax.wire.tcp import TcpTransport
 
 FAILED, EXPELLED, ORPHANED = 3, 4, 5  # exit codes

@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the command")
     options = parser.parse_args(list(argv))
     if options.command == "describe":
-        from testbed.describe import main as run
+        from testbed.wan.describe import main as run
     elif options.command == "check":
         from testbed.emulated.check import main as run
     elif options.command == "up":

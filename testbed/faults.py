@@ -25,7 +25,7 @@ from typing import Any
 
 from geojax.config import RunConfig
 from geojax.errors import ConfigError, nearest
-from geojax.hips.places import Places
+from geojax.hips.cluster import Places
 from geojax.overlay.view import Edge
 
 PROCESS_KINDS = ("kill", "restart", "freeze")

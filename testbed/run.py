@@ -13,20 +13,20 @@ from geojax.assemble import Setup
 from geojax.assemble import check as check_setup
 from geojax.config import RunConfig
 from geojax.errors import ConfigError, nearest
-from geojax.hips.checkpoint import START, ResumePoint, resume_point
-from geojax.hips.places import Place, Places
+from geojax.hips.cluster import Place, Places
+from geojax.hips.storage.checkpoint import START, ResumePoint, resume_point
 from geojax.models.registry import SYNTHETIC
 from geojax.overlay.multigps import server_count
 from geojax.telemetry.recorder import Span, chrome_trace, jsonl_sink
 from geojax.telemetry.summary import summarize
 from geojax.wire.message import DATA_KINDS, Kind
-from testbed.awareness import view_error
-from testbed.cpu_limits import read_limits
-from testbed.efficiency import efficiency
 from testbed.faults import Fault, apply_faults
+from testbed.figures.efficiency import efficiency
+from testbed.figures.view_error import view_error
+from testbed.local.cpu_limits import read_limits
 from testbed.progress import RunProgress
-from testbed.simulated.links import hops
-from testbed.wan import Wan, build_wan
+from testbed.simulated.routes import hops
+from testbed.wan.build import Wan, build_wan
 
 TESTBEDS = ("simulated", "emulated", "local")
 
@@ -153,6 +153,6 @@ def _execute(
         peak = max(node["peak_memory_bytes"] for node in reports.values())
         extra = {"goodput_factor": testbed.goodput_factor, "peak_memory_bytes": peak}
         return reports, spans, extra
-    from testbed.processes import run_processes
+    from testbed.local.processes import run_processes
 
     return run_processes(setup, wan, faults, run_dir, sink, say)

@@ -11,7 +11,7 @@ from geojax.config import RunConfig
 from geojax.errors import GeojaxError
 from testbed.run import prepare
 from testbed.simulated.run import simulate
-from testbed.wan import load_preset
+from testbed.wan.build import load_preset
 
 __all__ = ["Outcome", "kill", "simulated", "small_config"]
 

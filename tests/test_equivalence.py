@@ -17,7 +17,7 @@ from geojax.center.trainer import build_spec, initial_vector
 from geojax.data.batches import BatchOrder
 from geojax.data.dataset import load_dataset
 from geojax.data.partitions import partition
-from geojax.hips.member import Membership
+from geojax.hips.control.member import Membership
 from geojax.models.registry import build_model
 
 TOLERANCE = 1e-5

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from experiments.bench.simulated import play
 from geojax.config import OverlayConfig, RunConfig
 from geojax.telemetry.summary import sync_times
 from geojax.wire.message import DATA_KINDS, Kind
-from testbed.awareness import view_error
-from testbed.wan import load_preset
+from testbed.figures.view_error import view_error
+from testbed.play import play
+from testbed.wan.build import load_preset
 
 SOURCES = {  # of the rates that plans go by
     "oracle": {"awareness": "oracle"},

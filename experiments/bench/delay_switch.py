@@ -24,8 +24,8 @@ from rich.table import Table
 from geojax.config import LanConfig, WanConfig
 from geojax.errors import GeojaxError
 from testbed.emulated import EmulatedWan
-from testbed.emulated.verify import Agent
-from testbed.wan import build_wan
+from testbed.emulated.measure.verify import Agent
+from testbed.wan.build import build_wan
 
 GOODPUT_GOAL = 0.90  # of a link's rate, on every flow
 CPU_GOAL = 0.5  # cores

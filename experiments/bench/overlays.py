@@ -28,12 +28,12 @@ from multiprocessing import get_context
 from rich.console import Console
 from rich.table import Table
 
-from experiments.bench.simulated import play
 from geojax.config import OverlayConfig, RunConfig, WanConfig
 from geojax.errors import ConfigError, GeojaxError, nearest
 from geojax.overlay.bound import bounds
 from geojax.telemetry.summary import sync_times
-from testbed.wan import build_wan, load_preset
+from testbed.play import play
+from testbed.wan.build import build_wan, load_preset
 
 REFERENCE = "netstorm, all roots"
 ROOTED = ("star", "mlnet", "tsengine")  # run for every root

@@ -3,7 +3,7 @@
 Trains models layer by layer over two centers that are joined by one link, without and with P3, one
 after the other, and prints how long a round took beside what it should take: T_serial, when all
 computing is followed by all communication, and T_ideal, below which no order of sending can get
-(:mod:`experiments.p3_schedule`). The gain is (T_serial - T_measured) / (T_serial - T_ideal): the
+(:mod:`experiments.bench.p3_schedule`). The gain is (T_serial - T_measured) / (T_serial - T_ideal): the
 share of what overlap can save that P3 saved. The last column is the share of a center's sending
 during which it also computed, from the traces of the two runs.
 
@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from experiments.overlap import overlap_share
-from experiments.p3_schedule import Hop, gain, ideal_round, serial_round, stage_times
+from experiments.bench.overlap import overlap_share
+from experiments.bench.p3_schedule import Hop, gain, ideal_round, serial_round, stage_times
 from geojax.center.pace import step_seconds
 from geojax.center.stages import build_stages
 from geojax.config import ModelConfig, RunConfig, WanConfig

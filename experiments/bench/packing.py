@@ -29,10 +29,10 @@ from geojax.overlay.columns import pack
 from geojax.overlay.registry import OVERLAYS, build_overlay
 from geojax.overlay.shared_links import shared_links
 from geojax.overlay.view import NetworkView
-from testbed.describe import MODEL_BYTES
 from testbed.run import run
-from testbed.wan import build_wan
-from testbed.wan_presets import parse_arguments
+from testbed.wan.build import build_wan
+from testbed.wan.describe import MODEL_BYTES
+from testbed.wan.presets import parse_arguments
 
 CHUNK_ELEMENTS = 16_384
 _FREE_GBPS = 1e9  # host work that takes no time

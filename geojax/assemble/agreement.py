@@ -14,7 +14,7 @@ from geojax.compression.codec import Codec
 from geojax.compression.dense import dense
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
-from geojax.hips.parts import Part, parts_of
+from geojax.hips.exchange.buckets import Part, parts_of
 from geojax.hollow import SIZE_ONLY
 from geojax.models.registry import SYNTHETIC
 from geojax.overlay.cutting import Ranges, chunk_ranges

@@ -12,8 +12,8 @@ from geojax.config import RunConfig
 from geojax.data.dataset import DATASETS
 from geojax.data.partitions import PARTITIONS
 from geojax.errors import ConfigError, nearest
-from geojax.hips.places import WAN_GROUP, Places
-from geojax.hips.shard import check_shards
+from geojax.hips.cluster import WAN_GROUP, Places
+from geojax.hips.exchange.shard import check_shards
 from geojax.hollow import SIZE_ONLY
 from geojax.models.registry import SYNTHETIC, model_info
 from geojax.overlay.policy import Policy

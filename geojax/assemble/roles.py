@@ -10,31 +10,31 @@ import numpy as np
 
 from geojax.assemble.agreement import Agreement, answer_codec, build_outer
 from geojax.assemble.setup import Setup
+from geojax.awareness.awareness import Awareness
+from geojax.awareness.link_meter import Meter
+from geojax.awareness.measured_view import MeasuredBelief
+from geojax.awareness.probing import Prober
+from geojax.awareness.views import Belief, OracleBelief
 from geojax.center.pace import build_pace
 from geojax.center.trainer import build_trainer
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
-from geojax.hips.awareness import Awareness
-from geojax.hips.belief import Belief, OracleBelief
-from geojax.hips.checkpoint import START, Checkpoints
-from geojax.hips.exchange import TreeExchange
-from geojax.hips.global_server import GlobalServer
-from geojax.hips.links import DirectLink, LanDownlink, LanUplink
-from geojax.hips.local_server import LocalServer
-from geojax.hips.machine import Machine
-from geojax.hips.measured_belief import MeasuredBelief
-from geojax.hips.member import Membership
-from geojax.hips.outlet import Outlet
-from geojax.hips.places import SCHEDULER, WAN_GROUP
-from geojax.hips.prober import Prober
-from geojax.hips.scheduler import Scheduler
-from geojax.hips.server_exchange import ServerExchange
-from geojax.hips.shard import shard_maker
-from geojax.hips.shard_snapshots import ShardSnapshots
-from geojax.hips.snapshots import Snapshots
-from geojax.hips.throughput import Meter
-from geojax.hips.waits import first_failure
-from geojax.hips.worker import Worker, WorkerNode
+from geojax.hips.cluster import SCHEDULER, WAN_GROUP
+from geojax.hips.control.member import Membership
+from geojax.hips.exchange.lan import DirectLink, LanDownlink, LanUplink
+from geojax.hips.exchange.push_pull import ServerExchange
+from geojax.hips.exchange.shard import shard_maker
+from geojax.hips.exchange.tree import TreeExchange
+from geojax.hips.roles.global_server import GlobalServer
+from geojax.hips.roles.local_server import LocalServer
+from geojax.hips.roles.scheduler import Scheduler
+from geojax.hips.roles.worker import Worker, WorkerNode
+from geojax.hips.routing.multipath import Outlet
+from geojax.hips.storage.checkpoint import START, Checkpoints
+from geojax.hips.storage.shard_snapshots import ShardSnapshots
+from geojax.hips.storage.snapshots import Snapshots
+from geojax.machine.machine import Machine
+from geojax.machine.waits import first_failure
 from geojax.models.registry import SYNTHETIC
 from geojax.overlay.auxiliary import path_tables
 from geojax.overlay.planning import propose

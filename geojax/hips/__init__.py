@@ -1,1 +1,1 @@
-"""The roles that act: worker, local server, scheduler, and the exchange engine between them."""
+"""HiPS: the roles of a run, what controls them, and the exchange between them."""

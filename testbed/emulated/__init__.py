@@ -14,7 +14,7 @@ center's access cap, a class per neighbour for the directed link, chosen by the 
 address. The switch delays packets by (source, target) pair and holds the ingress caps. Centers
 without a link between them reach each other through intermediate gateways, which forward IP.
 The switch also loses packets at random and varies their delays, where links say so, and holds them
-back while a link's rate is 0; see :mod:`testbed.emulated.paths`, or :func:`shaping.netem_queue` on
+back while a link's rate is 0; see :mod:`testbed.emulated.switch.paths`, or :func:`shaping.netem_queue` on
 kernels with netem. Packets are lost one by one: a center with a lossy link sends no GSO
 super-packets, which costs the delaying switch about eight times as much. Elsewhere a super-packet
 draws one delay for all of its packets. While links are measured, jitter and loss are off.
@@ -23,7 +23,7 @@ in both directions. A LAN's delay (0.1 ms one way) lies below what emulation add
 pair and a bridge take about 0.05 ms) and is not emulated.
 
 Everything lives in anonymous namespaces that end with their processes; see
-:mod:`testbed.emulated.teardown` for how a run ends in every case.
+:mod:`testbed.emulated.cleanup.teardown` for how a run ends in every case.
 
 The names here are loaded when first used: the helper processes of this package (forwarder, agent,
 watchdog) run without anything beyond the standard library.
@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from testbed.emulated.errors import TestbedError
-    from testbed.emulated.verify import LinkCheck
+    from testbed.emulated.measure.verify import LinkCheck
     from testbed.emulated.wan import EmulatedWan
 
 __all__ = ["EmulatedWan", "LinkCheck", "TestbedError"]
@@ -47,7 +47,7 @@ def __getattr__(name: str) -> Any:
 
         return EmulatedWan
     if name == "LinkCheck":
-        from testbed.emulated.verify import LinkCheck
+        from testbed.emulated.measure.verify import LinkCheck
 
         return LinkCheck
     if name == "TestbedError":

@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from testbed import cpu_limits
 from testbed.emulated import probe
+from testbed.local import cpu_limits
 
 
 def findings() -> dict[str, Any]:

@@ -13,8 +13,8 @@ from testbed.emulated.commands import inside, run, wait_until, wires_up
 from testbed.emulated.errors import TestbedError
 from testbed.emulated.layout import Layout
 from testbed.emulated.mininet_parts import BridgeSwitch, Host, Net, addressed
-from testbed.emulated.switches import DelaySwitch, NetemSwitch
-from testbed.wan_types import Center
+from testbed.emulated.switch.switches import DelaySwitch, NetemSwitch
+from testbed.wan.types import Center
 
 WIRES_UP_S = 10.0
 IPV6 = Path("/proc/sys/net/ipv6")

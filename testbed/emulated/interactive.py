@@ -10,10 +10,11 @@ import time
 from collections.abc import Sequence
 
 from geojax.errors import GeojaxError
-from testbed import cpu_limits
-from testbed.emulated import processes, state
-from testbed.emulated.state import RunState
-from testbed.emulated.teardown import tear_down
+from testbed import pids as processes
+from testbed.emulated.cleanup import state
+from testbed.emulated.cleanup.state import RunState
+from testbed.emulated.cleanup.teardown import tear_down
+from testbed.local import cpu_limits
 
 OWNER_END_S = 10.0
 
@@ -41,10 +42,11 @@ def up(argv: Sequence[str]) -> int:
     parser.add_argument("--verify", action="store_true", help="measure every link first")
     parser.add_argument("--tolerance", type=float, default=0.15, help="of --verify; default 0.15")
     options = parser.parse_intermixed_args(list(argv))
-    from testbed.emulated import probe, verify
+    from testbed.emulated import probe
+    from testbed.emulated.measure import verify
     from testbed.emulated.wan import EmulatedWan
-    from testbed.wan import build_wan
-    from testbed.wan_presets import parse_arguments
+    from testbed.wan.build import build_wan
+    from testbed.wan.presets import parse_arguments
 
     reason = probe.why_not()
     if reason is not None:

@@ -9,8 +9,8 @@ from itertools import pairwise
 from geojax.overlay.view import Edge
 from testbed.emulated import naming, shaping
 from testbed.emulated.errors import TestbedError
-from testbed.emulated.switches_plan import Crossing, Ends, Port
-from testbed.wan_types import Center, Wan
+from testbed.emulated.switch.plan import Crossing, Ends, Port
+from testbed.wan.types import Center, Wan
 
 LAN_QUEUE_S = 5e-3  # a LAN port buffers so much, in time at its rate
 SMALLEST_RECEIVE_BUFFER = 6 << 20  # the kernel's own bounds of TCP's automatic buffers

@@ -89,7 +89,7 @@ def has_netem_seed() -> bool:
 
 def packet_sockets() -> str | None:
     """Why the delaying switch cannot have its sockets; None if it can."""
-    from testbed.emulated import forwarder
+    from testbed.emulated.switch import forwarder
 
     try:
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as port:

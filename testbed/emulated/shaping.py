@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from testbed.emulated.naming import mac_words
-from testbed.wan_types import Distribution
+from testbed.wan.types import Distribution
 
 UNLIMITED = 100e9  # rate of a root class without a cap, beyond what a virtual wire can carry
 SMALLEST_RATE = 8e3  # below it one packet takes seconds, and HTB's arithmetic gives out

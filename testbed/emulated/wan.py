@@ -13,28 +13,29 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from geojax.overlay.view import Edge
-from testbed.emulated import naming, probe, shaping, verify
+from testbed.emulated import naming, probe, shaping
+from testbed.emulated.cleanup.guard import Guard, uninterrupted
+from testbed.emulated.cleanup.state import RunState
+from testbed.emulated.cleanup.teardown import tear_down
 from testbed.emulated.commands import inside, run
 from testbed.emulated.errors import TestbedError
-from testbed.emulated.guard import Guard, uninterrupted
 from testbed.emulated.layout import Layout, check_rate
-from testbed.emulated.processes import identify
-from testbed.emulated.state import RunState
-from testbed.emulated.teardown import tear_down
-from testbed.emulated.verify import LinkCheck
-from testbed.wan_types import Wan
+from testbed.emulated.measure import verify
+from testbed.emulated.measure.verify import LinkCheck
+from testbed.pids import identify
+from testbed.wan.types import Wan
 
 if TYPE_CHECKING:  # it imports Mininet, which is asked for only when a WAN is started
     from testbed.emulated.fabric import Fabric
     from testbed.emulated.mininet_parts import Net
-    from testbed.emulated.switches import DelaySwitch, NetemSwitch
+    from testbed.emulated.switch.switches import DelaySwitch, NetemSwitch
 
 
 class EmulatedWan:
     """A WAN of network namespaces, shaped wires and real processes on this machine.
 
     Use it as a context manager, or call :meth:`start` and :meth:`stop`. Whatever happens to the
-    process, what it made is removed: see :mod:`testbed.emulated.teardown`.
+    process, what it made is removed: see :mod:`testbed.emulated.cleanup.teardown`.
 
     Args:
       wan: what to emulate.

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
-from testbed.wan import Link
+from testbed.wan.build import Link
 
 SEGMENT_BYTES = 1448  # an Ethernet frame's worth, less IP and TCP headers with timestamps
 MATHIS = math.sqrt(3 / 2)

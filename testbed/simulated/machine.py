@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from geojax.config import PaceConfig
-from geojax.hips.turns import Turns
+from geojax.machine.priority_lock import Turns
 
 T = TypeVar("T")
 
 
 class VirtualMachine:
-    """One node's machine; see :class:`geojax.hips.machine.Machine`.
+    """One node's machine; see :class:`geojax.machine.machine.Machine`.
 
     Steps last their pace. Host work is done by one core after another: a piece of work starts when
     the one before it is done. No measured duration is ever charged.

@@ -10,18 +10,18 @@ from typing import Any
 
 from geojax.assemble import Setup, run_node
 from geojax.errors import GeojaxError, MembershipError
-from geojax.hips.places import SCHEDULER
-from geojax.hips.send_spans import SendSpans
+from geojax.hips.cluster import SCHEDULER
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder, Span
 from geojax.telemetry.report import report
 from geojax.telemetry.summary import TargetWatch
+from geojax.wire.send_spans import SendSpans
 from testbed.faults import PROCESS_KINDS, Fault, restarted
-from testbed.simulated.links import NodeRoutes, resources
 from testbed.simulated.loop import run_virtual, virtual_loop
 from testbed.simulated.machine import VirtualMachine
+from testbed.simulated.routes import NodeRoutes, resources
 from testbed.simulated.transport import SimulatedNetwork, SimulatedTransport
-from testbed.wan import Wan
+from testbed.wan.build import Wan
 
 # A simulation keeps many objects and makes few cycles: collecting them seldom saves a tenth of it.
 _COLLECT = (100_000, 20, 50)

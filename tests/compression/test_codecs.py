@@ -15,7 +15,7 @@ from geojax.compression.codec import Parted, restore_state
 from geojax.compression.registry import CODECS, build_codec
 from geojax.config import CompressionConfig
 from geojax.errors import ConfigError, Diverged, FrameError
-from geojax.hips.checkpoint import pack, unpack
+from geojax.hips.storage.checkpoint import pack, unpack
 
 LAYERS = [
     ("dense/kernel", (40, 25)),

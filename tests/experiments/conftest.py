@@ -12,7 +12,7 @@ import textwrap
 
 import pytest
 
-from experiments import records
+from experiments.runs import records
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

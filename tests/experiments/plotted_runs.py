@@ -7,7 +7,7 @@ from pathlib import Path
 
 from simulated_runs import small_config
 
-from experiments import records, schema
+from experiments.runs import records, schema
 from geojax.config import RunConfig, WanConfig
 from testbed.run import run
 

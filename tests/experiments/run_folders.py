@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from experiments import schema
+from experiments.runs import schema
 from geojax.config import RunConfig, from_dict
 
 

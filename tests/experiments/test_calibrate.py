@@ -9,15 +9,18 @@ import sys
 
 import pytest
 
-from experiments import calibrate, calibration_cases, children, records, schema
-from experiments.calibration_cases import CASES, FIT, HELD_OUT, LONGEST_S, chosen
-from experiments.calibration_fit import CONSTANTS, Constant, Fit, defaults, fit, relative_error
-from experiments.calibration_outcome import Outcome, explain
-from experiments.calibration_report import Origin, blocks, to_document, to_terminal
-from experiments.calibration_runs import Measurement, Runs, quick, read
+from experiments.calibrate import __main__ as calibrate
+from experiments.calibrate import cases as calibration_cases
+from experiments.calibrate.cases import CASES, FIT, HELD_OUT, LONGEST_S, chosen
+from experiments.calibrate.fit import CONSTANTS, Constant, Fit, defaults, fit, relative_error
+from experiments.calibrate.outcome import Outcome, explain
+from experiments.calibrate.report import Origin, blocks, to_document, to_terminal
+from experiments.calibrate.runs import Measurement, Runs, quick, read
+from experiments.runs import records, schema
+from experiments.train import children
 from geojax.errors import ConfigError, GeojaxError
 from testbed import run as testbed_run
-from testbed.wan import build_wan
+from testbed.wan.build import build_wan
 
 GOLDEN = pathlib.Path(__file__).with_name("calibration_golden.md")
 HALVES = {half: [case for case in CASES if case.half == half] for half in (FIT, HELD_OUT)}

@@ -7,8 +7,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments import schema
-from experiments.command_line import UsageError, explain, prepare
+from experiments.runs import schema
+from experiments.train.command_line import UsageError, explain, prepare
 
 
 @pytest.mark.parametrize(

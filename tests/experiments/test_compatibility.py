@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from experiments import compatibility
-from experiments.compatibility import (
+from experiments.compatibility import __main__ as compatibility
+from experiments.compatibility.__main__ import (
     DOCUMENT,
     TRAINS,
     Outcome,
@@ -18,7 +18,7 @@ from experiments.compatibility import (
     problems,
     refusal,
 )
-from experiments.compatibility_axes import (
+from experiments.compatibility.axes import (
     CODECS,
     MODES,
     REFUSED,

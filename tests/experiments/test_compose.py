@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from experiments import schema
+from experiments.runs import schema
 from geojax.config import RunConfig, to_dict
 from testbed.run import check, prepare
 

@@ -6,7 +6,9 @@ import dataclasses
 
 import pytest
 
-from experiments import children, records, schema, train
+from experiments.runs import records, schema
+from experiments.train import __main__ as train
+from experiments.train import children
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError
 

@@ -10,7 +10,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from experiments import records, schema, table
+from experiments.runs import records, schema
+from experiments.table import __main__ as table
 from geojax.config import to_dict
 from geojax.errors import ConfigError
 from testbed.run import check, run

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.overlap import overlap_share
+from experiments.bench.overlap import overlap_share
 from geojax.telemetry.recorder import Span, chrome_trace
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.p3_schedule import (
+from experiments.bench.p3_schedule import (
     Hop,
     StageTimes,
     best_round,

@@ -11,16 +11,16 @@ import pytest
 from plotted_runs import add_events, executed, path_config
 from run_folders import write_run
 
-from experiments import plot as command
-from experiments.plot import Options, find_groups, plot
-from experiments.plots.curves import draw_curves
-from experiments.plots.links import draw_links
-from experiments.plots.run_records import read_records
-from experiments.plots.sync import draw_sync
-from experiments.plots.timeline import draw_timeline
-from experiments.plots.trees import choose, draw_trees
+from experiments.plot import __main__ as command
+from experiments.plot.__main__ import Options, find_groups, plot
+from experiments.plot.curves import draw_curves
+from experiments.plot.links import draw_links
+from experiments.plot.run_events import read_records
+from experiments.plot.sync import draw_sync
+from experiments.plot.timeline import draw_timeline
+from experiments.plot.trees import choose, draw_trees
 from geojax.errors import ConfigError, GeojaxError
-from testbed.drawing import save
+from testbed.wan.drawing import save
 
 
 @pytest.fixture(scope="module")

@@ -9,23 +9,23 @@ import numpy as np
 import pytest
 from plotted_runs import LINKS, add_events, events_of, executed, path_config
 
-from experiments.plots.lanes import LAN, rounds_between
-from experiments.plots.lanes import lanes as lanes_of
-from experiments.plots.link_use import link_use, windows_with_sends
-from experiments.plots.run_records import NodeSpan, RunRecords, Window, read_records
-from experiments.plots.series import (
+from experiments.plot.lanes import LAN, rounds_between
+from experiments.plot.lanes import lanes as lanes_of
+from experiments.plot.link_use import link_use, windows_with_sends
+from experiments.plot.run_events import NodeSpan, RunRecords, Window, read_records
+from experiments.plot.series import (
     accuracy_over_bytes,
     bound_spells,
     mean_sync,
     sync_series,
     wan_bytes_until,
 )
-from experiments.plots.tree_flows import Flow, all_flows, relative_times, tree_flows
-from experiments.plots.trees import choose, largest
+from experiments.plot.tree_flows import Flow, all_flows, relative_times, tree_flows
+from experiments.plot.trees import choose, largest
 from geojax.errors import ConfigError, GeojaxError
-from geojax.hips.places import Place, Places
+from geojax.hips.cluster import Place, Places
 from geojax.overlay.policy import Policy, Tree
-from testbed.wan import build_wan
+from testbed.wan.build import build_wan
 
 STAR = Tree("a", {"b": "a", "c": "a"})
 CHAIN = Tree("c", {"a": "b", "b": "c"}, down={"a": "c", "b": "a"})

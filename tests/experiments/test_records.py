@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from experiments import records, schema
-from experiments.machine_lock import machine_lock
+from experiments.runs import records, schema
+from experiments.train.machine_lock import machine_lock
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from experiments import records
-from experiments.sweep import SweepReport
+from experiments.runs import records
+from experiments.train.sweep import SweepReport
 
 JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 

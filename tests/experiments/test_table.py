@@ -10,8 +10,8 @@ import sys
 import pytest
 from run_folders import write_run
 
-from experiments import table
-from experiments.formats import FORMATS
+from experiments.table import __main__ as table
+from experiments.table.formats import FORMATS
 from geojax.errors import GeojaxError
 
 FSA = {"sync.name": "fsa", "sync.local_steps": 1}

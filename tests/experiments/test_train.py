@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from experiments import schema
+from experiments.runs import schema
 
 FINISHED, FAILS, BREAKS, DIES, REFUSED = 3, 13, 14, 15, 0  # rounds; see the stand-in
 

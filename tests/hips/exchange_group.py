@@ -11,8 +11,8 @@ import random
 import numpy as np
 
 from geojax.compression.dense import dense
-from geojax.hips.contribution import Contribution
-from geojax.hips.exchange import TreeExchange
+from geojax.hips.exchange.contribution import Contribution
+from geojax.hips.exchange.tree import TreeExchange
 from geojax.overlay.policy import Policy, Tree
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message

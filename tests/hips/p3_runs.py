@@ -2,7 +2,7 @@
 
 from simulated_runs import small_config
 
-from experiments.p3_schedule import Hop, ideal_round, serial_round, stage_times
+from experiments.bench.p3_schedule import Hop, ideal_round, serial_round, stage_times
 from geojax.center.pace import step_seconds
 from geojax.center.stages import build_stages
 from geojax.config import WanConfig

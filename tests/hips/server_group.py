@@ -8,9 +8,9 @@ from exchange_group import Ends, Network, SlowMachine, run_virtual
 
 from geojax.center.outer import PlainSgd
 from geojax.compression.dense import dense
-from geojax.hips.contribution import Contribution
-from geojax.hips.server_exchange import ServerExchange
-from geojax.hips.shard import shard_maker
+from geojax.hips.exchange.contribution import Contribution
+from geojax.hips.exchange.push_pull import ServerExchange
+from geojax.hips.exchange.shard import shard_maker
 from geojax.overlay.keep_roots import keep_roots
 from geojax.overlay.placement import place
 from geojax.overlay.policy import Policy, Tree

@@ -2,10 +2,10 @@
 
 import pytest
 
+from geojax.awareness.awareness import Awareness
+from geojax.awareness.measured_view import ON_ITS_WAY_S, OUT_AFTER_S, REVISED, MeasuredBelief
+from geojax.awareness.probing import THIN_BYTES, TRAIN, Prober
 from geojax.config import OverlayConfig
-from geojax.hips.awareness import Awareness
-from geojax.hips.measured_belief import ON_ITS_WAY_S, OUT_AFTER_S, REVISED, MeasuredBelief
-from geojax.hips.prober import THIN_BYTES, TRAIN, Prober
 from geojax.overlay.view import NetworkView
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.frame import wire_bytes

@@ -18,7 +18,7 @@ from exchange_group import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geojax.hips.contribution import Contribution
+from geojax.hips.exchange.contribution import Contribution
 from geojax.overlay.policy import Tree
 from geojax.wire.message import Kind
 

@@ -15,7 +15,7 @@ from geojax.errors import ConfigError
 from geojax.overlay.policy import Policy
 from geojax.wire.message import Kind
 from testbed.run import check
-from testbed.wan import load_preset
+from testbed.wan.build import load_preset
 
 SITE = {"rate": 50, "rtt": 30}
 WHOLE_RUN_S = 0.28  # experiment time of the six rounds, when nobody dies

@@ -1,8 +1,8 @@
 """How far ahead rounds are granted where policies may change."""
 
 from geojax.config import RunConfig
-from geojax.hips.granting import Granting
-from geojax.hips.places import Place, Places
+from geojax.hips.cluster import Place, Places
+from geojax.hips.control.granting import Granting
 
 PLACES = Places((Place("scheduler", "a", "scheduler"), Place("a", "a", "server")))
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geojax.hips.grants import Grants
+from geojax.hips.control.grants import Grants
 
 
 def test_a_short_run_is_granted_at_once():

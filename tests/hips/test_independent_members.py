@@ -7,13 +7,13 @@ import pytest
 from exchange_group import run_virtual
 from simulated_runs import small_config
 
+from geojax.awareness.views import OracleBelief
 from geojax.config import TimeoutsConfig
 from geojax.errors import GeojaxError, WaitTimeout
-from geojax.hips.belief import OracleBelief
-from geojax.hips.member import Membership
-from geojax.hips.places import Place, Places
-from geojax.hips.policy_messages import unpacked_policies
-from geojax.hips.scheduler import Scheduler
+from geojax.hips.cluster import Place, Places
+from geojax.hips.control.member import Membership
+from geojax.hips.control.policy_messages import unpacked_policies
+from geojax.hips.roles.scheduler import Scheduler
 from geojax.overlay.cutting import packed
 from geojax.overlay.planning import Proposal
 from geojax.overlay.star import star

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from simulated_runs import kill, simulated, small_config
 
-from geojax.hips.places import Place, Places
+from geojax.hips.cluster import Place, Places
 
 WHOLE_RUN_S = 0.42  # experiment time of the six rounds, when nobody dies
 SLOW = {f"pace__{kind}_gbps": 1e-4 for kind in ("encode", "sum", "outer")}  # tens of ms each

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from geojax.center.spec import VectorSpec
 from geojax.compression.codec import Parted
 from geojax.compression.dgt import dgt
-from geojax.hips.contribution import Contribution, contribution_of
+from geojax.hips.exchange.contribution import Contribution, contribution_of
 from geojax.overlay.policy import Tree
 from geojax.wire.message import Kind
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from geojax.config import PaceConfig
-from geojax.hips import machine
-from geojax.hips.machine import RealMachine
+from geojax.machine import machine
+from geojax.machine.machine import RealMachine
 from testbed.simulated.loop import run_virtual
 from testbed.simulated.machine import VirtualMachine
 

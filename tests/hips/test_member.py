@@ -6,14 +6,14 @@ import logging
 import pytest
 from exchange_group import run_virtual, star_policy
 
+from geojax.awareness.link_meter import Meter
+from geojax.awareness.measured_view import OUT_AFTER_S
 from geojax.compression.dense import dense
 from geojax.config import TimeoutsConfig
 from geojax.errors import Expelled, SchedulerLost, WaitTimeout
-from geojax.hips.exchange import TreeExchange
-from geojax.hips.measured_belief import OUT_AFTER_S
-from geojax.hips.member import Membership
-from geojax.hips.policy_messages import packed_policies
-from geojax.hips.throughput import Meter
+from geojax.hips.control.member import Membership
+from geojax.hips.control.policy_messages import packed_policies
+from geojax.hips.exchange.tree import TreeExchange
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Lost, Received

@@ -11,7 +11,7 @@ from geojax.assemble import setup
 from geojax.data.dataset import load_dataset
 from geojax.data.partitions import partition
 from geojax.errors import Diverged
-from geojax.hips.checkpoint import Checkpoints
+from geojax.hips.storage.checkpoint import Checkpoints
 
 BAD = {1: "c2", 2: "c2/w1"}  # with so many workers a center
 LAYERS = ["Dense_0/kernel", "Dense_1/kernel", "Dense_1/bias"]  # ReLU passes no NaN back to a bias

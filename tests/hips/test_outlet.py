@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from exchange_group import run_virtual
 
-from geojax.hips.member import PROBE_PRIORITY
-from geojax.hips.outlet import Outlet
+from geojax.hips.control.member import PROBE_PRIORITY
+from geojax.hips.routing.multipath import Outlet
 from geojax.overlay.auxiliary import Route
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message

@@ -8,14 +8,14 @@ import pytest
 from p3_runs import line_of, round_time, schedule, two_centers
 from simulated_runs import simulated
 
-from experiments.overlap import overlap_share
-from experiments.p3_schedule import gain, serial_round, stage_times
+from experiments.bench.overlap import overlap_share
+from experiments.bench.p3_schedule import gain, serial_round, stage_times
 from geojax.assemble import roles, setup
 from geojax.center.pace import step_seconds
 from geojax.center.stages import build_stages
 from geojax.config import DataConfig
 from geojax.data.dataset import load_dataset
-from geojax.hips.places import WAN_GROUP
+from geojax.hips.cluster import WAN_GROUP
 from geojax.telemetry.recorder import chrome_trace
 
 EIGHT = {"elements": 1_000_000, "model__stages": 8, "model__pace_s": 0.4, "rounds": 7}

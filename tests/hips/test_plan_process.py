@@ -13,7 +13,7 @@ import pytest
 
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError, GeojaxError
-from geojax.hips.machine import RealMachine
+from geojax.machine.machine import RealMachine
 from geojax.overlay.planning import Task, propose
 from geojax.overlay.view import NetworkView
 

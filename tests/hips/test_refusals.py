@@ -13,8 +13,8 @@ from geojax.center.spec import VectorSpec
 from geojax.compression.bisparse import bisparse
 from geojax.compression.dense import dense
 from geojax.compression.size_only import size_only
-from geojax.hips.contribution import Contribution
-from geojax.hips.refusals import is_refused
+from geojax.hips.exchange.contribution import Contribution
+from geojax.hips.exchange.refusals import is_refused
 from geojax.hollow import SizeOnly
 from geojax.wire.message import Kind
 

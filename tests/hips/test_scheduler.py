@@ -8,9 +8,9 @@ import pytest
 from simulated_runs import kill, simulated, small_config
 
 from geojax.errors import Expelled, GeojaxError, ReplicaDeviation, WaitTimeout
-from geojax.hips.local_server import LocalServer
-from geojax.hips.member import Membership
-from geojax.hips.scheduler import Scheduler
+from geojax.hips.control.member import Membership
+from geojax.hips.roles.local_server import LocalServer
+from geojax.hips.roles.scheduler import Scheduler
 from geojax.wire.message import Kind
 from geojax.wire.transport import Lost
 from testbed.simulated.transport import SimulatedTransport

@@ -20,10 +20,10 @@ from exchange_group import random_pair, random_tree
 from simulated_runs import kill, simulated, small_config
 
 from geojax.assemble import roles
+from geojax.awareness.views import OracleBelief
 from geojax.config import OverlayConfig
-from geojax.hips.belief import OracleBelief
-from geojax.hips.initial import digest
-from geojax.hips.member import Membership
+from geojax.hips.control.initial import digest
+from geojax.hips.control.member import Membership
 from geojax.overlay.estimate import estimate
 from geojax.overlay.planning import Proposal, propose
 from geojax.overlay.policy import Policy

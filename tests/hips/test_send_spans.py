@@ -2,10 +2,10 @@
 
 import pytest
 
-from geojax.hips.send_spans import SendSpans
 from geojax.hollow import SizeOnly
 from geojax.telemetry.recorder import Recorder, Span
 from geojax.wire.message import HEADER_BYTES, Kind, Message
+from geojax.wire.send_spans import SendSpans
 
 
 class Clock:

@@ -14,7 +14,7 @@ from geojax.center.outer import FlatOptimizer, PlainSgd
 from geojax.center.spec import VectorSpec
 from geojax.compression.size_only import size_only
 from geojax.config import OptimizerConfig
-from geojax.hips.contribution import Contribution
+from geojax.hips.exchange.contribution import Contribution
 from geojax.hollow import SizeOnly
 from geojax.sync.compensation import build_compensation
 from geojax.sync.mixed_sync import mixed_sync

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from server_group import ServerGroup, count, pull_to, run_virtual, stars
 
 from geojax.errors import GeojaxError
-from geojax.hips.contribution import Contribution
+from geojax.hips.exchange.contribution import Contribution
 from geojax.sync.mixed_sync import mixed_sync
 from geojax.wire.message import Kind
 

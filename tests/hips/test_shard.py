@@ -6,7 +6,7 @@ import pytest
 from geojax.center.outer import FlatOptimizer, PlainSgd
 from geojax.config import OptimizerConfig
 from geojax.errors import ConfigError
-from geojax.hips.shard import check_shards, shard_maker, shard_spec
+from geojax.hips.exchange.shard import check_shards, shard_maker, shard_spec
 from geojax.hollow import hollow, is_hollow
 from geojax.sync.mixed_sync import mixed_sync
 

@@ -9,7 +9,7 @@ from server_group import ServerGroup, run_virtual, stars
 
 from geojax.config import TimeoutsConfig
 from geojax.errors import WaitTimeout
-from geojax.hips.shard_snapshots import ShardSnapshots, SharedParts, StoredParts
+from geojax.hips.storage.shard_snapshots import ShardSnapshots, SharedParts, StoredParts
 from geojax.hollow import hollow
 from geojax.telemetry.recorder import Recorder
 

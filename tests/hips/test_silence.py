@@ -5,7 +5,7 @@ import asyncio
 from exchange_group import run_virtual
 
 from geojax.config import TimeoutsConfig
-from geojax.hips.silence import Silence
+from geojax.hips.control.failure_detector import Silence
 
 DEAD, BEAT = 5.0, 0.5
 

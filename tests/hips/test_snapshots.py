@@ -8,7 +8,7 @@ from exchange_group import run_virtual
 from simulated_runs import kill, simulated, small_config
 
 from geojax.assemble import Setup
-from geojax.hips.snapshots import Snapshots
+from geojax.hips.storage.snapshots import Snapshots
 from geojax.telemetry.recorder import Recorder
 
 

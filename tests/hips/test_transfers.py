@@ -2,8 +2,8 @@
 
 import pytest
 
-from geojax.hips.recovery import Recovery
-from geojax.hips.transfers import Transfers
+from geojax.hips.control.recovery import Recovery
+from geojax.hips.control.transfers import Transfers
 from geojax.overlay.view import NetworkView
 
 CENTERS = ("c1", "c2", "c3")

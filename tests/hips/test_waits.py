@@ -7,7 +7,7 @@ import pytest
 from exchange_group import run_virtual
 
 from geojax.errors import DataError, WaitTimeout
-from geojax.hips.waits import first_failure, wait_for
+from geojax.machine.waits import first_failure, wait_for
 
 
 def now():

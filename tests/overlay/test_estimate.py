@@ -15,7 +15,7 @@ from geojax.overlay.policy import Policy, Tree
 from geojax.overlay.registry import build_overlay
 from geojax.overlay.shared_links import shared_links
 from geojax.overlay.view import NetworkView
-from testbed.wan import build_wan
+from testbed.wan.build import build_wan
 
 LINE = ("a", "b", "c")
 RATE = 32_000.0  # one chunk of 1000 float32 a second

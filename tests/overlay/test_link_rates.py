@@ -3,13 +3,7 @@
 import pytest
 from wans import path, ring
 
-from geojax.overlay.link_rates import (
-    ASSUMED_RATE,
-    CHANGE_BYTES,
-    CHANGED,
-    HALF_LIFE_S,
-    LinkRates,
-)
+from geojax.awareness.link_rates import ASSUMED_RATE, CHANGE_BYTES, CHANGED, HALF_LIFE_S, LinkRates
 
 MB = 1_000_000
 AB, BA, BC = ("c1", "c2"), ("c2", "c1"), ("c2", "c3")

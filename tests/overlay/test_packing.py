@@ -15,7 +15,7 @@ from geojax.overlay.registry import build_overlay
 from geojax.overlay.shared_links import shared_links
 from geojax.overlay.short_trees import refit, shorten
 from geojax.wire.frame import MAX_BODY_BYTES
-from testbed.wan import build_wan, load_preset
+from testbed.wan.build import build_wan, load_preset
 
 CHUNKS = 403  # of 16,384 elements in LEAF's CNN
 

@@ -8,12 +8,12 @@ import pytest
 
 from geojax.config import RunConfig
 from geojax.errors import ConfigError
-from testbed import cpu_limits
-from testbed.cpu_limits import CpuLimits, Group, Hierarchy, find_hierarchy, read_limits
 from testbed.emulated.errors import TestbedError
-from testbed.emulated.processes import identify
+from testbed.local import cpu_limits
+from testbed.local.cpu_limits import CpuLimits, Group, Hierarchy, find_hierarchy, read_limits
+from testbed.pids import identify
 from testbed.run import check, run
-from testbed.wan import load_preset
+from testbed.wan.build import load_preset
 
 CENTERS = ("c1", "c2")
 

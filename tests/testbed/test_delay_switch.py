@@ -5,7 +5,7 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.emulated.forwarder import (
+from testbed.emulated.switch.forwarder import (
     BUSY_FRAMES,
     LATE_NS,
     ORPHAN_CHECK_S,
@@ -14,7 +14,7 @@ from testbed.emulated.forwarder import (
     Flight,
     Forwarder,
 )
-from testbed.emulated.paths import Path
+from testbed.emulated.switch.paths import Path
 
 MS = 1_000_000  # ns
 

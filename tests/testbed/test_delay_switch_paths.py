@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.emulated.forwarder import Control, Forwarder
-from testbed.emulated.paths import Impairment, Path
+from testbed.emulated.switch.forwarder import Control, Forwarder
+from testbed.emulated.switch.paths import Impairment, Path
 
 MS = 1_000_000  # ns
 FAR_APART = 1000 * MS  # between frames that cannot hold up each other

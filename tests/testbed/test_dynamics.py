@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from geojax.config import LanConfig
 from geojax.errors import ConfigError
-from testbed.dynamics import Constant, Draw, Redraw, build_dynamics
-from testbed.wan import build_wan, load_preset
+from testbed.wan.build import build_wan, load_preset
+from testbed.wan.dynamics import Constant, Draw, Redraw, build_dynamics
 
 EDGES = [("a", "b"), ("b", "a"), ("a", "c"), ("c", "a")]
 REDRAW = {"kind": "redraw", "period_s": 180, "low": 20, "high": 155}

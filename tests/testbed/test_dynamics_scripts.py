@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from geojax.config import LanConfig, WanConfig
 from geojax.errors import ConfigError
-from testbed.dynamics import Draw, Script
-from testbed.wan import build_wan
+from testbed.wan.build import build_wan
+from testbed.wan.dynamics import Draw, Script
 
 AB, BA, BC, CB = ("a", "b"), ("b", "a"), ("b", "c"), ("c", "b")
 OUTAGE = {"kind": "outage", "between": ["a", "b"], "at": 10, "duration": 5}

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from geojax.config import LanConfig, WanConfig
 from geojax.errors import ConfigError
-from testbed.dynamics import (
+from testbed.wan.build import build_wan
+from testbed.wan.dynamics import (
     Change,
     Series,
     read_csv,
@@ -17,7 +18,6 @@ from testbed.dynamics import (
     write_csv,
     write_mahimahi,
 )
-from testbed.wan import build_wan
 
 CSV = "time_s,from,to,mbit\n0,a,b,10\n5,a,b,20\n5,b,a,0\n7.5,b,a,3\n"
 SERIES = st.lists(

@@ -9,9 +9,9 @@ import pytest
 from simulated_runs import small_config
 
 from geojax.config import RunConfig
-from geojax.hips.places import Place, Places
+from geojax.hips.cluster import Place, Places
 from geojax.overlay.view import NetworkView
-from testbed.efficiency import efficiency
+from testbed.figures.efficiency import efficiency
 from testbed.run import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +93,7 @@ def test_what_is_not_known_is_absent():
 
 
 def test_of_very_many_changes_evenly_spaced_ones_are_taken(monkeypatch):
-    monkeypatch.setattr("testbed.efficiency.TOTAL_WORK", 2 * 2 * 2)  # two linear programs
+    monkeypatch.setattr("testbed.figures.efficiency.TOTAL_WORK", 2 * 2 * 2)  # two linear programs
     events = []
     for number in range(4):  # 1, 2, 4, 8 s
         events += [rates(10.0 * number, 8e6 / 2**number)]

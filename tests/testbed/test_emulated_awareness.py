@@ -6,7 +6,7 @@ import pytest
 
 from geojax.config import RunConfig
 from testbed.run import run
-from testbed.wan import load_preset
+from testbed.wan.build import load_preset
 
 pytestmark = [pytest.mark.emulated, pytest.mark.timeout(240)]
 OUT, BACK = 3.0, 10.0  # s

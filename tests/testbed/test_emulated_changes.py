@@ -14,9 +14,9 @@ import pytest
 
 from geojax.config import LanConfig, RunConfig, WanConfig
 from testbed.emulated import EmulatedWan, TestbedError
-from testbed.emulated.verify import Agent
+from testbed.emulated.measure.verify import Agent
 from testbed.run import run as start_run
-from testbed.wan import build_wan, load_preset
+from testbed.wan.build import build_wan, load_preset
 
 pytestmark = pytest.mark.emulated
 
@@ -209,7 +209,7 @@ def test_a_cut_stops_the_rounds_for_as_long_as_the_simulator_says(tmp_path):
 
 
 def test_a_run_whose_links_are_off_keeps_what_was_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr("testbed.emulated.verify.GOODPUT_FACTOR", 1.9)
+    monkeypatch.setattr("testbed.emulated.measure.verify.GOODPUT_FACTOR", 1.9)
     config = RunConfig(wan=load_preset("three_centers", centers=["c1", "c2"]), rounds=1)
     config.wan.links = [{"between": ["c1", "c2"], "rate": 50, "rtt": 10}]
     config.testbed.name, config.model.name, config.model.bytes = "emulated", "synthetic", 1000

@@ -10,17 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geojax.config import LanConfig, WanConfig
-from testbed.emulated import naming, probe, shaping, verify
+from testbed.emulated import naming, probe, shaping
+from testbed.emulated.cleanup.state import RunState, load
+from testbed.emulated.cleanup.teardown import tear_down
 from testbed.emulated.errors import TestbedError
-from testbed.emulated.forwarder import read_path
 from testbed.emulated.interactive import down
 from testbed.emulated.layout import Layout
-from testbed.emulated.processes import Process, alive, identify
-from testbed.emulated.state import RunState, load
-from testbed.emulated.switches_plan import forwarder_config, netem_change_lines, netem_lines
-from testbed.emulated.teardown import tear_down
-from testbed.emulated.verify import LinkCheck, Target
-from testbed.wan import build_wan
+from testbed.emulated.measure import verify
+from testbed.emulated.measure.verify import LinkCheck, Target
+from testbed.emulated.switch.forwarder import read_path
+from testbed.emulated.switch.plan import forwarder_config, netem_change_lines, netem_lines
+from testbed.pids import Process, alive, identify
+from testbed.wan.build import build_wan
 
 
 def layout(centers, links, rtt=20.0, **lan):
@@ -352,7 +353,7 @@ def test_a_reused_process_number_and_our_own_namespace_are_left_alone(tmp_path):
 
 
 def test_down_removes_stale_records_and_spares_living_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("testbed.emulated.state.FOLDERS", (tmp_path,))
+    monkeypatch.setattr("testbed.emulated.cleanup.state.FOLDERS", (tmp_path,))
     me = identify(os.getpid())
     RunState("stale", "gaaaa", Process(me.pid, me.start - 1), folder=tmp_path).save()
     RunState("living", "gbbbb", me, folder=tmp_path).save()

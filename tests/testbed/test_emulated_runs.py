@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from geojax.config import RunConfig
-from testbed.emulated import state
+from testbed.emulated.cleanup import state
 from testbed.run import run
-from testbed.wan import load_preset
+from testbed.wan.build import load_preset
 
 pytestmark = [pytest.mark.emulated, pytest.mark.timeout(240)]
 ROOT = Path(__file__).resolve().parents[2]

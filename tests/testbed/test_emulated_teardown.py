@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from testbed.emulated.cleanup.state import default_folder
 from testbed.emulated.interactive import down
-from testbed.emulated.processes import Process, alive, identify
-from testbed.emulated.state import default_folder
+from testbed.pids import Process, alive, identify
 
 pytestmark = pytest.mark.emulated
 

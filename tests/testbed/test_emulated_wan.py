@@ -10,10 +10,10 @@ import pytest
 from geojax.config import LanConfig, WanConfig
 from testbed.emulated import EmulatedWan, TestbedError, shaping
 from testbed.emulated.commands import inside, run
-from testbed.emulated.processes import alive, identify, namespace
-from testbed.emulated.switches_plan import netem_lines
-from testbed.emulated.verify import GOODPUT_FACTOR
-from testbed.wan import build_wan, load_preset
+from testbed.emulated.measure.verify import GOODPUT_FACTOR
+from testbed.emulated.switch.plan import netem_lines
+from testbed.pids import alive, identify, namespace
+from testbed.wan.build import build_wan, load_preset
 
 pytestmark = pytest.mark.emulated
 

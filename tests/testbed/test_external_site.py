@@ -10,13 +10,13 @@ from rich.console import Console
 
 from geojax.config import LanConfig, WanConfig
 from geojax.errors import ConfigError
-from geojax.hips.places import Place, Places
-from testbed.describe import describe
+from geojax.hips.cluster import Place, Places
 from testbed.emulated.layout import Layout
-from testbed.pictures import draw
-from testbed.simulated.links import NodeRoutes, resources
-from testbed.wan import NodePlace, Wan, build_wan
-from testbed.wan_tables import render
+from testbed.simulated.routes import NodeRoutes, resources
+from testbed.wan.build import NodePlace, Wan, build_wan
+from testbed.wan.describe import describe
+from testbed.wan.picture import draw
+from testbed.wan.tables import render
 
 LINKS = [{"between": ["c1", "c2"], "rate": 100, "rtt": 20}]
 SITE = {"name": "external", "workers": 0}

@@ -13,7 +13,7 @@ from geojax.config import RunConfig
 from geojax.errors import ConfigError
 from testbed.faults import apply_faults
 from testbed.run import check, run
-from testbed.wan import load_preset
+from testbed.wan.build import load_preset
 
 EDGES = [("c1", "c2"), ("c2", "c1"), ("c1", "c3"), ("c3", "c1"), ("c2", "c3"), ("c3", "c2")]
 NODES = ["scheduler", "c1", "c2", "c3"]

@@ -5,7 +5,7 @@ from simulated_runs import simulated, small_config
 
 from geojax.overlay.view import NetworkView
 from geojax.wire.message import CHUNK_KINDS, Kind
-from testbed.awareness import view_error
+from testbed.figures.view_error import view_error
 from testbed.run import run
 
 VIEW = NetworkView(("c1", "c2"), {("c1", "c2"): 10.0, ("c2", "c1"): 20.0}, {})

@@ -8,7 +8,7 @@ from simulated_runs import simulated, small_config
 
 from geojax import node
 from geojax.assemble import Setup
-from geojax.hips.places import Places
+from geojax.hips.cluster import Places
 from testbed.run import prepare, run
 
 STEPS = {"kind": "steps", "steps": [{"at": 0.5, "between": ["c1", "c2"], "factor": 0.01}]}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from experiments.overlap import overlap_share
+from experiments.bench.overlap import overlap_share
 from geojax.config import RunConfig, WanConfig
 from testbed.run import run
 
@@ -42,7 +42,7 @@ def test_parameters_equal_the_simulated_ones_and_a_step_counts_once(tmp_path: Pa
 @pytest.mark.emulated
 @pytest.mark.timeout(240)
 def test_rounds_are_shorter_and_sending_overlaps_with_computing(tmp_path: Path) -> None:
-    """Serially a round takes 0.85 s, and 0.57 s at best (experiments.p3_schedule)."""
+    """Serially a round takes 0.85 s, and 0.57 s at best (experiments.bench.p3_schedule)."""
     times, shares = {}, {}
     for p3 in (False, True):
         made = config("emulated", p3=p3, rounds=12)

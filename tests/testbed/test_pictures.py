@@ -5,8 +5,8 @@ import re
 import pytest
 
 from geojax.config import LanConfig, WanConfig
-from testbed.pictures import draw
-from testbed.wan import build_wan, load_preset
+from testbed.wan.build import build_wan, load_preset
+from testbed.wan.picture import draw
 
 
 def wan_of(name, **overrides):

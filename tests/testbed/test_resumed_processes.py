@@ -7,7 +7,7 @@ from pathlib import Path
 
 from geojax.config import RunConfig
 from testbed.run import run
-from testbed.wan import load_preset
+from testbed.wan.build import load_preset
 
 
 def config(testbed: str, rounds: int) -> RunConfig:

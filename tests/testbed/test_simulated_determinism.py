@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from geojax.config import RunConfig, to_dict
-from testbed.wan import load_preset
+from testbed.wan.build import load_preset
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = """

@@ -11,7 +11,7 @@ from testbed.run import run
 from testbed.simulated.fluid import FluidNetwork
 from testbed.simulated.impairments import SEGMENT_BYTES, Arrivals, along, loss_limit
 from testbed.simulated.loop import VirtualLoop
-from testbed.wan import Link
+from testbed.wan.build import Link
 
 FAR_APART = 100.0  # s between messages that cannot hold up each other
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from geojax.config import LanConfig, WanConfig
-from geojax.hips.places import Place, Places
-from testbed.simulated.links import NodeRoutes, hops, resources
+from geojax.hips.cluster import Place, Places
+from testbed.simulated.routes import NodeRoutes, hops, resources
 from testbed.simulated.transport import Route
-from testbed.wan import Wan, build_wan
+from testbed.wan.build import Wan, build_wan
 
 MBIT = 1e6
 LAN_DELAY = 0.0001  # half of the LAN's rtt of 0.2 ms

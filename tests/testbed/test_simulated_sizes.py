@@ -18,7 +18,7 @@ from geojax.config import RunConfig
 from geojax.errors import ConfigError
 from geojax.hollow import hollow, is_hollow, join
 from testbed.run import check, run
-from testbed.wan import load_preset
+from testbed.wan.build import load_preset
 
 ROOT = Path(__file__).resolve().parents[2]
 

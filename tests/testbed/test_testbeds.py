@@ -13,7 +13,7 @@ import pytest
 from geojax.config import RunConfig
 from geojax.overlay.policy import Policy
 from testbed.run import run
-from testbed.wan import load_preset
+from testbed.wan.build import load_preset
 
 TESTBEDS = ["simulated", "local", pytest.param("emulated", marks=pytest.mark.emulated)]
 ROUNDS = 30

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from geojax.config import LanConfig, WanConfig
 from geojax.errors import ConfigError
-from testbed.wan import Center, Link, NodePlace, build_wan
+from testbed.wan.build import Center, Link, NodePlace, build_wan
 
 
 def config(**fields):

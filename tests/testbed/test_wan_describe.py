@@ -11,8 +11,8 @@ from rich.console import Console
 
 from geojax.config import LanConfig, WanConfig
 from geojax.overlay.cut import min_cut
-from testbed.describe import describe, main, render
-from testbed.wan import build_wan, load_preset
+from testbed.wan.build import build_wan, load_preset
+from testbed.wan.describe import describe, main, render
 
 
 def wan_of(name="three_centers", **overrides):
@@ -185,7 +185,7 @@ def test_a_large_wan_is_summed_up():
 
 
 def test_a_min_cut_that_would_take_minutes_is_left_out(monkeypatch):
-    monkeypatch.setattr("testbed.describe.CUT_WORK", 20)
+    monkeypatch.setattr("testbed.wan.describe.CUT_WORK", 20)
     found = describe(wan_of())
     assert found["min_cut_mbit"] is None
     assert "4 maximum flows" in found["left_out"]["min_cut"]

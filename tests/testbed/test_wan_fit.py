@@ -8,8 +8,8 @@ import pytest
 
 from geojax.config import LanConfig
 from testbed.simulated.fluid import max_min_rates
-from testbed.wan import build_wan, load_preset
-from testbed.wan_fit import MEASURED, PRESET, load, main, render
+from testbed.wan.build import build_wan, load_preset
+from tools.fit_aws8_2025 import MEASURED, PRESET, load, main, render
 
 WAN = build_wan(load_preset("aws8_2025"), LanConfig(), 0)
 DATA = json.loads(MEASURED.read_text())

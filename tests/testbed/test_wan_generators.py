@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from geojax.config import LanConfig, WanConfig
 from geojax.errors import ConfigError
 from geojax.overlay.routes import routes
-from testbed.wan import build_wan
+from testbed.wan.build import build_wan
 
 
 def build(generator, seed=0, **fields):

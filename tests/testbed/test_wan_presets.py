@@ -7,9 +7,9 @@ from omegaconf import OmegaConf
 
 from geojax.config import LanConfig, WanConfig
 from geojax.errors import ConfigError
-from testbed import wan_presets
-from testbed.wan import build_wan, load_preset, preset_names
-from testbed.wan_presets import PRESETS, parse_arguments
+from testbed.wan import presets as wan_presets
+from testbed.wan.build import build_wan, load_preset, preset_names
+from testbed.wan.presets import PRESETS, parse_arguments
 
 # NetStorm's released scripts: 13 pairs, and the 100/500 table by source center
 NETSTORM_PAIRS = ["12", "13", "23", "25", "34", "45", "46", "57", "67", "68", "69", "78", "89"]

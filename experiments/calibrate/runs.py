@@ -1,0 +1,138 @@
+"""The runs of the calibration: repeated on the emulated WAN, once (and quickly again) simulated."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.calibrate.cases import Case
+from experiments.runs import records, schema
+from experiments.train import children
+from geojax.config import RunConfig, to_dict
+from geojax.errors import GeojaxError
+from geojax.telemetry.summary import sync_times
+from testbed.run import prepare
+from testbed.simulated.run import simulate
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One finished run.
+
+    Attributes:
+      rounds: sync time of every round, s.
+      cpu_share: busy share of the whole machine's cores; None: not measured.
+      goodput_factor: TCP payload ÷ link rate of single flows, as measured; None: not measured.
+    """
+
+    rounds: tuple[float, ...]
+    cpu_share: float | None = None
+    goodput_factor: float | None = None
+
+    @property
+    def mean(self) -> float:
+        """Mean sync time over all rounds, the first included, s."""
+        return statistics.fmean(self.rounds)
+
+
+def read(run_dir: pathlib.Path) -> Measurement:
+    """Reads a finished run from its directory."""
+    events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    summary = records.read_json(run_dir / records.SUMMARY)
+    goodput = summary.get("goodput_factor") if summary.get("testbed") == "emulated" else None
+    return Measurement(tuple(sync_times(events).values()), summary.get("cpu_share"), goodput)
+
+
+def quick(case: Case, constants: Mapping[str, float] | None = None) -> float:
+    """Mean sync time of a simulated run, s; without content, hence fast, and with equal times."""
+    config = case.config("simulated", constants)
+    config.compression.name = "size_only"
+    events: list[dict] = []
+    with tempfile.TemporaryDirectory(prefix="geojax-calibrate-") as folder:
+        setup, wan, faults = prepare(config, pathlib.Path(folder))
+        simulate(setup, wan, faults, events.append)
+    return statistics.fmean(sync_times(events).values())
+
+
+class Runs:
+    """The run directories of one calibration: ``OUTPUT/TESTBED/CASE/NUMBER``.
+
+    Args:
+      output: the calibration's directory.
+      constants: dotted keys that only the simulator reads; emulated runs that differ in nothing
+        else are the same.
+      say: is told about every run.
+    """
+
+    def __init__(self, output: pathlib.Path, constants: Sequence[str], say: Say = print):
+        self._output, self._constants, self._say = output, frozenset(constants), say
+
+    @property
+    def empty(self) -> bool:
+        """Whether no run has been started in this directory."""
+        return not any(self._output.glob(f"*/*/*/{records.CONFIG}"))
+
+    def emulated(self, case: Case) -> list[Measurement]:
+        """The finished repetitions of a case, in the order in which they were made."""
+        return [read(path) for path in self._finished(case.config("emulated"), case)]
+
+    def missing(self, case: Case, repetitions: int) -> int:
+        """How many repetitions are still to be made."""
+        return max(0, repetitions - len(self._finished(case.config("emulated"), case)))
+
+    def run(self, case: Case, testbed: str) -> Measurement:
+        """Makes one run in a fresh process and a fresh directory.
+
+        Raises:
+          GeojaxError: the run failed.
+        """
+        config = case.config(testbed)
+        run_dir = self._free(testbed, case)
+        schema.save(config, run_dir / records.CONFIG)
+        code = children.run_job(run_dir)
+        status = records.read_json(run_dir / records.SUMMARY)
+        if status.get("status") != records.FINISHED:
+            reason = status.get("error") or f"its process ended with {code}"
+            raise GeojaxError(f"{case.name}, {testbed}: {reason} ({run_dir})")
+        measured = read(run_dir)
+        busy = "" if measured.cpu_share is None else f", {measured.cpu_share:.0%} of the CPU busy"
+        self._say(f"{case.name}, {testbed}: mean sync time {measured.mean:.4g} s{busy}")
+        return measured
+
+    def _free(self, testbed: str, case: Case) -> pathlib.Path:
+        folder = self._output / testbed / case.name
+        taken = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
+        run_dir = folder / str(max(taken, default=0) + 1)
+        run_dir.mkdir(parents=True)
+        return run_dir
+
+    def _finished(self, config: RunConfig, case: Case) -> list[pathlib.Path]:
+        folder = self._output / config.testbed.name / case.name
+        paths = [path for path in folder.glob("*") if path.name.isdigit()]
+        return [
+            path
+            for path in sorted(paths, key=lambda path: int(path.name))
+            if records.read_json(path / records.SUMMARY).get("status") == records.FINISHED
+            and self._same(config, path / records.CONFIG)
+        ]
+
+    def _same(self, config: RunConfig, path: pathlib.Path) -> bool:
+        """Whether a stored configuration makes the same emulated run as ``config``."""
+        try:
+            stored = schema.load(path)
+        except OmegaConfBaseException:
+            return False  # an older schema wrote it
+        return self._settings(stored) == self._settings(config)
+
+    def _settings(self, config: RunConfig) -> dict[str, object]:
+        flat = schema.flatten(to_dict(config))
+        ignored = self._constants
+        return {k: v for k, v in flat.items() if k not in ignored and not schema.is_noise(k)}

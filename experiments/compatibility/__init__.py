@@ -1,0 +1,1 @@
+"""Which settings go together: `python -m experiments.compatibility`."""

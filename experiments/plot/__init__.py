@@ -1,0 +1,1 @@
+"""Pictures of runs: `python -m experiments.plot`."""

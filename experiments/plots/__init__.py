@@ -1,1 +1,0 @@
-"""Pictures of runs: what each shows is computed by plain functions, apart from its drawing."""

@@ -1,0 +1,1 @@
+"""Run directories: the configuration's schema, their files, and one reader of them."""

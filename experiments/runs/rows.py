@@ -1,0 +1,212 @@
+"""Finished and failed runs, read from their directories and grouped over seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from omegaconf import OmegaConf
+
+from experiments.runs import records
+from experiments.runs.schema import flatten, groups, is_noise
+from geojax.config import RunConfig, to_dict
+
+Settings = dict[str, Any]
+
+
+class Stat(NamedTuple):
+    """A measured figure over the seeds of one row."""
+
+    mean: float
+    std: float | None  # sample standard deviation; None with fewer than two values
+    count: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory.
+
+    Attributes:
+      path: the directory.
+      settings: its configuration, flattened.
+      summary: its ``summary.json``.
+      complete: whether ``settings`` is all of it; else what the summary says, the rest unknown.
+    """
+
+    path: pathlib.Path
+    settings: Settings
+    summary: dict[str, Any]
+    complete: bool = True
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.summary.get("status") != records.FAILED
+
+    def figure(self, key: str) -> float | None:
+        """A figure of the summary by its dotted key, e.g. ``sync_s.mean``; None: not measured."""
+        value: Any = self.summary
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        return float(value) if math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ only in their seed."""
+
+    settings: Settings
+    runs: tuple[Run, ...]
+
+    @property
+    def finished(self) -> tuple[Run, ...]:
+        """The runs that came to their end: those that figures are made of."""
+        return tuple(run for run in self.runs if run.finished)
+
+    @property
+    def errors(self) -> list[str]:
+        """Why runs of this row failed, in order."""
+        return [str(run.summary.get("error", "")) for run in self.runs if not run.finished]
+
+    def stat(self, key: str) -> Stat | None:
+        """A figure over the finished runs that measured it; None: none did."""
+        values = [value for run in self.finished if (value := run.figure(key)) is not None]
+        if not values:
+            return None
+        std = statistics.stdev(values) if len(values) > 1 else None
+        return Stat(statistics.fmean(values), std, len(values))
+
+    @property
+    def missed(self) -> int:
+        """How many finished runs had a target accuracy, measured accuracy, and did not reach it."""
+        return sum(
+            run.figure("target_accuracy") is not None
+            and run.figure("final_accuracy") is not None
+            and run.figure("time_to_target_s") is None
+            for run in self.finished
+        )
+
+
+def collect(folders: Iterable[pathlib.Path]) -> list[Run]:
+    """All runs below some folders, each once, in the order of their paths.
+
+    A job that was resumed stands for the earlier run directory that it points to.
+    """
+    found: dict[pathlib.Path, Run] = {}
+    for folder in folders:
+        names = (records.SUMMARY, records.ELSEWHERE)
+        paths = {path.parent for name in names for path in folder.rglob(name)}
+        for path in sorted(paths, key=_natural):
+            run_dir = records.follow(path).resolve()
+            if run_dir not in found and (run_dir / records.SUMMARY).exists():
+                found[run_dir] = _read(run_dir)
+    return list(found.values())
+
+
+def unfinished(folders: Iterable[pathlib.Path]) -> int:
+    """How many run directories hold no summary: still running, or ended without a word."""
+    configs = {path.parent for folder in folders for path in folder.rglob(records.CONFIG)}
+    return sum(not (path / records.SUMMARY).exists() for path in configs)
+
+
+def _natural(path: pathlib.Path) -> list[tuple[int, str]]:
+    """Sorts job 10 after job 9."""
+    return [(int(part) if part.isdigit() else -1, part) for part in path.parts]
+
+
+def _read(run_dir: pathlib.Path) -> Run:
+    summary = records.read_json(run_dir / records.SUMMARY)
+    if not summary:
+        summary = {"status": records.FAILED, "error": f"{records.SUMMARY} holds no JSON object"}
+    config = run_dir / records.CONFIG
+    stored = OmegaConf.to_container(OmegaConf.load(config)) if config.exists() else None
+    if not isinstance(stored, dict) or not stored:
+        return Run(run_dir, _settings_of(summary), summary, complete=False)
+    # A setting that is younger than the run had its default value then.
+    settings = flatten(to_dict(RunConfig())) | flatten({str(k): v for k, v in stored.items()})
+    return Run(run_dir, settings, summary)
+
+
+def _settings_of(summary: dict[str, Any]) -> Settings:
+    """What a summary says of its configuration, when the configuration is not beside it."""
+    settings = {f"{axis}.name": name for axis, name in summary.get("axes", {}).items()}
+    for key in ("model", "wan", "testbed"):
+        if key in summary:
+            settings[f"{key}.name"] = summary[key]
+    for key in ("bandwidth_scale", "delay_scale"):
+        if key in summary:
+            settings[f"wan.{key}"] = summary[key]
+    return settings | {key: summary[key] for key in ("experiment", "seed") if key in summary}
+
+
+def group(runs: Iterable[Run]) -> list[Row]:
+    """Puts runs that differ only in their seed into one row, in order of first appearance."""
+    rows: dict[str, list[Run]] = {}
+    for run in runs:
+        rows.setdefault(identity(run.settings), []).append(run)
+    return [Row(_comparable(members[0].settings), tuple(members)) for members in rows.values()]
+
+
+def identity(settings: Settings, without: str | None = None) -> str:
+    """What a row is the same by: all settings but seed and noise, and but one group if named."""
+    kept = _comparable(settings)
+    if without is not None:
+        kept = {key: value for key, value in kept.items() if not belongs(key, without)}
+    return json.dumps(kept, sort_keys=True)
+
+
+def belongs(key: str, axis: str) -> bool:
+    """Whether ``key`` is the setting ``axis`` or lies in the group that ``axis`` names."""
+    return key == axis or key.startswith(f"{axis.removesuffix('.name')}.")
+
+
+def _comparable(settings: Settings) -> Settings:
+    return {k: value for k, value in settings.items() if k != "seed" and not is_noise(k)}
+
+
+def differing(rows: Sequence[Row]) -> list[str]:
+    """The settings that tell the rows apart, in the order of the configuration.
+
+    A group's own settings count only where they vary among rows with the same member of that
+    group: ``wan.links`` differs between two WANs, but it is the WAN's name that tells them apart.
+    """
+    order = ["experiment", *(f"{name}.name" for name in groups())]
+    every = dict.fromkeys(key for row in rows for key in row.settings)
+    keys = [key for key in order if key in every] + [key for key in every if key not in order]
+    return [key for key in keys if _varies(key, rows)]
+
+
+def _varies(key: str, rows: Sequence[Row]) -> bool:
+    prefix, dot, leaf = key.partition(".")
+    chooser = f"{prefix}.name"
+    seen: dict[str, set[str]] = {}
+    for row in rows:
+        if key not in row.settings and not row.runs[0].complete:
+            continue
+        member = row.settings.get(chooser, "") if dot and leaf != "name" else ""
+        seen.setdefault(str(member), set()).add(json.dumps(row.settings.get(key)))
+    return any(len(values) > 1 for values in seen.values())
+
+
+def label(key: str) -> str:
+    """How a setting is called in a table: a group's member by the group's name.
+
+    >>> label("overlay.name"), label("sync.local_steps"), label("rounds")
+    ('overlay', 'sync.local_steps', 'round limit')
+    """
+    return "round limit" if key == "rounds" else key.removesuffix(".name")
+
+
+def full_key(name: str, rows: Sequence[Row]) -> str | None:
+    """The settings key that ``name`` stands for in these rows; None: they have no such setting."""
+    for key in (name, f"{name}.name"):
+        if any(key in row.settings for row in rows):
+            return key
+    return None

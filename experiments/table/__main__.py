@@ -1,0 +1,115 @@
+"""The comparison of runs: ``python -m experiments.table DIR... [--baseline k=v] [--format md]``.
+
+Finds every ``summary.json`` below the folders, puts runs that differ only in their seed into one
+row (mean ± standard deviation), and shows the settings that tell the rows apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.runs.rows import collect, group, unfinished
+from experiments.table.comparison import METRICS, Table, compare
+from experiments.table.formats import FORMATS
+from experiments.table.pivot import pivot
+from geojax.errors import GeojaxError
+
+
+def build(
+    folders: Sequence[pathlib.Path],
+    *,
+    columns: Sequence[str] | None = None,
+    baseline: dict[str, str] | None = None,
+    side_by_side: str | None = None,
+) -> Table:
+    """Builds the table of all runs below some folders.
+
+    Args:
+      folders: where to look for ``summary.json``, at any depth.
+      columns: summary keys to show; None: the default set.
+      baseline: settings of the rows that others are compared with.
+      side_by_side: a setting, e.g. ``testbed``, whose values become columns.
+
+    Raises:
+      GeojaxError: nothing is found, or a name is wrong.
+    """
+    missing = [str(folder) for folder in folders if not folder.is_dir()]
+    if missing:
+        raise GeojaxError(f"no such folder: {', '.join(missing)}")
+    rows = group(collect(folders))
+    if not rows:
+        raise GeojaxError(f"no summary.json below {', '.join(map(str, folders))}")
+    if side_by_side:
+        table = pivot(rows, side_by_side, columns=columns)
+    else:
+        table = compare(rows, columns=columns, baseline=baseline)
+    left_out = unfinished(folders)
+    if left_out:
+        table.notes.append(f"{left_out} unfinished runs (no summary.json) are left out")
+    return table
+
+
+def show(folders: Sequence[pathlib.Path], **options: Any) -> None:
+    """Prints the table of all runs below some folders; ``options``: see :func:`build`."""
+    print(FORMATS["rich"](build(folders, **options)), flush=True)
+
+
+def _setting(text: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name and equals and value for name, equals, value in pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form key=value[,key=value]")
+    return {name: value for name, _, value in pairs}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.table",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folders", nargs="+", type=pathlib.Path, metavar="DIR")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument(
+        "--baseline",
+        type=_setting,
+        metavar="KEY=VALUE",
+        help="adds speed-ups over the rows with this setting, e.g. sync=fsa",
+    )
+    shape.add_argument(
+        "--pivot",
+        metavar="KEY",
+        help="one column per value of a setting, e.g. testbed, and their ratio",
+    )
+    parser.add_argument("--format", choices=list(FORMATS), default="rich")
+    parser.add_argument(
+        "--columns",
+        type=lambda text: text.split(","),
+        metavar="KEY,...",
+        help="figures of summary.json to show, e.g. time_s,sync_s.p95; "
+        f"default: {','.join(metric.key for metric in METRICS)}",
+    )
+    return parser
+
+
+def main() -> None:
+    """The command: exits with 2 when nothing is found or a name is wrong."""
+    arguments = _parser().parse_args()
+    try:
+        table = build(
+            arguments.folders,
+            columns=arguments.columns,
+            baseline=arguments.baseline,
+            side_by_side=arguments.pivot,
+        )
+    except GeojaxError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.stdout.write(FORMATS[arguments.format](table))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One run or a sweep of them: `python -m experiments.train`."""

@@ -1,0 +1,172 @@
+"""One run, or with ``-m`` a sweep: ``python -m experiments.train experiment=NAME key=value ...``.
+
+Composes the configuration with Hydra, validates it, and runs each job in a fresh child process
+(:mod:`experiments.train.job`). This process never imports JAX.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import sys
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.runs import records, schema
+from experiments.train import children
+from experiments.train.command_line import UsageError, explain, prepare
+from geojax.config import RunConfig
+from geojax.errors import GeojaxError
+
+schema.register()
+
+
+@hydra.main(version_base="1.3", config_path=str(schema.CONF), config_name="config")
+def job(composed: DictConfig) -> bool:
+    """One job of this invocation; True when its run is finished, now or before."""
+    chosen = HydraConfig.get()
+    config = schema.build(composed)
+    if config.experiment == "default":
+        config.experiment = chosen.runtime.choices["experiment"]
+    run_dir = pathlib.Path(chosen.runtime.output_dir)
+    if chosen.mode != RunMode.MULTIRUN:
+        try:
+            _check(config)
+            finished = execute(config, run_dir, search_in=run_dir.absolute().parent)
+        except GeojaxError as error:
+            sys.exit(_refused(error))
+        finally:
+            with contextlib.suppress(OSError):
+                run_dir.rmdir()  # only if nothing was written: the run was refused
+        sys.exit(0 if finished else 1)
+    return _sweep_job(config, run_dir, pathlib.Path(chosen.sweep.dir))
+
+
+def _sweep_job(config: RunConfig, run_dir: pathlib.Path, sweep_dir: pathlib.Path) -> bool:
+    """A job of a sweep: what goes wrong is recorded in its run directory, and the sweep goes on."""
+    run_dir = _unused(run_dir, config)
+    try:
+        _check(config)
+        return execute(config, run_dir, search_in=sweep_dir.absolute().parent)
+    except GeojaxError as error:
+        print(f"error: {run_dir}: {error}", file=sys.stderr, flush=True)
+        schema.save(config, run_dir / records.CONFIG)
+        records.fail(run_dir, config, str(error))
+        return False
+
+
+def _check(config: RunConfig) -> None:
+    from testbed.run import check
+
+    check(config)
+
+
+def execute(config: RunConfig, run_dir: pathlib.Path, *, search_in: pathlib.Path) -> bool:
+    """Runs one validated configuration in a child process.
+
+    Args:
+      config: what to run.
+      run_dir: a directory of its own for the run.
+      search_in: with ``config.resume``, where finished and broken runs of it are looked for.
+
+    Returns:
+      True when the run is finished; False when it failed, which its ``summary.json`` explains.
+
+    Raises:
+      GeojaxError: the directory belongs to another run, or the run is in progress elsewhere.
+    """
+    target, wanted = run_dir, schema.config_hash(config)
+    if config.resume:
+        finished, broken = records.search(search_in, wanted)
+        if finished is not None:
+            print(f"finished before: {finished}", flush=True)
+            _point(run_dir, finished)
+            return True
+        target = broken or run_dir
+    if target != run_dir or (config.resume and records.belongs(run_dir, wanted)):
+        if records.live(target):
+            raise GeojaxError(f"{target}: another process is running this job now")
+        _point(run_dir, target)
+    else:
+        _take(run_dir)
+    (target / records.SUMMARY).unlink(missing_ok=True)
+    schema.save(config, target / records.CONFIG)
+    return _run(config, target)
+
+
+def _run(config: RunConfig, run_dir: pathlib.Path) -> bool:
+    try:
+        code = children.run_job(run_dir)
+    except children.Stopped:
+        _ensure_failed(config, run_dir, "interrupted")
+        raise
+    if code != 0:
+        reason = f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        _ensure_failed(config, run_dir, f"the run's process {reason} without a summary")
+    status = records.read_json(run_dir / records.SUMMARY).get("status")
+    print(f"{status}: {run_dir}", flush=True)
+    return status == records.FINISHED
+
+
+def _ensure_failed(config: RunConfig, run_dir: pathlib.Path, error: str) -> None:
+    if records.read_json(run_dir / records.SUMMARY).get("status") != records.FAILED:
+        records.fail(run_dir, config, error)
+
+
+def _point(run_dir: pathlib.Path, target: pathlib.Path) -> None:
+    """Leaves word in a job's directory when its run lies in another one."""
+    if target != run_dir:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        records.write_json(run_dir / records.ELSEWHERE, {"run_dir": str(target)})
+
+
+def _take(run_dir: pathlib.Path) -> None:
+    """Makes the directory this run's own, before anyone else does."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        if records.used(run_dir):
+            raise FileExistsError
+        (run_dir / records.CONFIG).touch(exist_ok=False)
+    except FileExistsError as error:
+        raise UsageError(
+            f"{run_dir} holds another run, which is never overwritten: choose another directory"
+        ) from error
+
+
+def _unused(run_dir: pathlib.Path, config: RunConfig) -> pathlib.Path:
+    """``run_dir``, or beside it a free name when a resumed sweep numbers its jobs differently."""
+    wanted, free, count = schema.config_hash(config), run_dir, 1
+    while records.used(free) and not records.belongs(free, wanted):
+        count += 1
+        free = run_dir.with_name(f"{run_dir.name}_{count}")
+    free.mkdir(parents=True, exist_ok=True)
+    return free
+
+
+def _refused(error: Exception) -> int:
+    print(f"error: {explain(error)}", file=sys.stderr)
+    return 2
+
+
+def main() -> None:
+    """The command: exits with 0, 1 when a run failed, 2 when the configuration is wrong."""
+    try:
+        sys.argv[1:] = prepare(sys.argv[1:])
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and we explain in one line
+        with children.stoppable():
+            job()
+    except (GeojaxError, HydraException, OmegaConfBaseException) as error:
+        sys.exit(_refused(error))
+    except children.Stopped as stopped:
+        print("stopped; resume=true goes on from here", file=sys.stderr)
+        sys.exit(128 + stopped.number)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Starting jobs as fresh child processes, and ending all of them when the user says stop.
+
+Jobs may be started by this process or by a launcher's worker processes (joblib). All of them
+register in one folder, named by an environment variable that the workers inherit, so that the
+process which the user stops can ask every job to end and wait until each has cleaned up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+GRACE_S = 20.0  # wall time that a job gets to clean up before it is killed
+_FOLDER = "GEOJAX_JOBS"
+_STOP = "stop"
+_own: set[int] = set()  # jobs that this very process has to reap
+_owners: set[int] = set()  # this process, when it is the one that the user started
+
+
+class Stopped(BaseException):
+    """The user asked to stop; like KeyboardInterrupt, no ordinary handler catches it.
+
+    Attributes:
+      number: the signal's number.
+    """
+
+    def __init__(self, number: int):
+        self.number = number
+        super().__init__(signal.Signals(number).name)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """In the process that the user started: passes SIGINT and SIGTERM to all jobs within.
+
+    Raises:
+      Stopped: a signal came; when it is raised, jobs of other processes have ended.
+    """
+    with tempfile.TemporaryDirectory(prefix="geojax-jobs-") as folder:
+        os.environ[_FOLDER] = folder
+        _owners.add(os.getpid())
+
+        def stop(number: int, _frame: FrameType | None) -> None:
+            for each in (signal.SIGINT, signal.SIGTERM):  # asking twice changes nothing
+                signal.signal(each, signal.SIG_IGN)
+            (pathlib.Path(folder) / _STOP).touch()
+            _end_all(pathlib.Path(folder), number)
+            raise Stopped(number)
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            _owners.discard(os.getpid())
+            os.environ.pop(_FOLDER, None)
+
+
+def run_job(run_dir: pathlib.Path) -> int:
+    """Runs ``experiments.train.job`` on a run directory in a fresh process and waits for it.
+
+    Returns:
+      The exit code; negative: ended by that signal.
+    """
+    folder = _shared_folder()
+    if folder and (folder / _STOP).exists():
+        return -signal.SIGINT
+    command = [sys.executable, "-m", "experiments.train.job", str(run_dir), "--end-with-parent"]
+    # A session of its own: a terminal's Ctrl-C reaches the job once, through us. The pipe is never
+    # written to; it closes when this process ends, and the job then ends itself.
+    job = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    entry = folder / str(job.pid) if folder else None
+    _own.add(job.pid)
+    try:
+        if entry:
+            entry.touch()
+        return job.wait()
+    except Stopped:
+        _wait_or_kill(job)
+        raise
+    finally:
+        _own.discard(job.pid)
+        if entry:
+            entry.unlink(missing_ok=True)
+        if job.stdin:
+            job.stdin.close()
+
+
+def _shared_folder() -> pathlib.Path | None:
+    """Where jobs of this sweep register; None on another machine, where a cluster ends them."""
+    named = os.environ.get(_FOLDER, "")
+    if not os.path.isdir(named):
+        return None
+    if os.getpid() not in _owners:
+        _become_worker()
+    return pathlib.Path(named)
+
+
+@functools.cache
+def _become_worker() -> None:
+    """Makes a launcher's worker process leave signals to the sweep's process, and end with it."""
+    if threading.current_thread() is threading.main_thread():
+        # The user's process signals the jobs and waits for them; here the waiting just goes on.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(sweep: int) -> None:
+    """Ends this worker soon after the sweep's process was killed; closed pipes end its jobs."""
+    while os.getppid() == sweep:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+def _wait_or_kill(job: subprocess.Popen) -> None:
+    try:
+        job.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
+        print(f"job {job.pid} did not end within {GRACE_S:.0f} s: killed", file=sys.stderr)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
+
+
+def _end_all(folder: pathlib.Path, number: int) -> None:
+    """Signals every registered job; waits for those that other processes have to reap."""
+    for pid in _registered(folder):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+    deadline = time.monotonic() + GRACE_S
+    while (others := _registered(folder) - _own) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for pid in others:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def _registered(folder: pathlib.Path) -> set[int]:
+    return {int(path.name) for path in folder.iterdir() if path.name.isdigit()}

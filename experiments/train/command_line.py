@@ -1,0 +1,136 @@
+"""Overrides as typed: checked against the schema, and errors told in one clean line.
+
+Hydra refuses a wrong key as well, but names no valid one; so keys are checked before it composes,
+and whatever it or OmegaConf raises afterwards is rewritten by :func:`explain`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.runs import schema
+from geojax.errors import GeojaxError, nearest
+
+
+class UsageError(GeojaxError):
+    """The command line is wrong; the message is what the user sees."""
+
+
+_ASSIGNMENT = re.compile(r"^(?P<prefix>\+{0,2}|~)(?P<key>[^\s=+~-][^\s=]*)=")
+_KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
+
+
+def prepare(arguments: Sequence[str]) -> list[str]:
+    """Checks the keys of all overrides; makes free-form ones settable without Hydra's ``++``.
+
+    Args:
+      arguments: the command line without the program's name.
+
+    Returns:
+      The command line to hand to Hydra.
+
+    Raises:
+      UsageError: an override is malformed, names no key or group, or sweeps without ``-m``.
+    """
+    multirun = bool({"-m", "--multirun"} & set(arguments))
+    return [_prepare_one(argument, multirun) for argument in arguments]
+
+
+def _prepare_one(argument: str, multirun: bool) -> str:
+    match = _ASSIGNMENT.match(argument)
+    if match is None:
+        return argument
+    override = _parse(argument)
+    key = override.key_or_group
+    if key.partition(".")[0].partition("/")[0] == "hydra":
+        return argument
+    if override.is_sweep_override() and not multirun:
+        text = override.get_value_string()
+        raise UsageError(f"{key}={text} is a sweep: add -m, or quote the value: '{key}=\"{text}\"'")
+    if "/" in key or (schema.CONF / key).is_dir() or schema.known(key):
+        return argument
+    if schema.free_form(key):
+        return argument if match["prefix"] else f"++{argument}"
+    raise UsageError(f"{key}: {suggest(key)}")
+
+
+def _parse(argument: str) -> Override:
+    try:
+        return OverridesParser.create().parse_overrides([argument])[0]
+    except OverrideParseException as error:
+        key, _, value = argument.partition("=")
+        raise UsageError(
+            f"{argument}: the value cannot be read; quote it: '{key}=\"{value}\"'"
+        ) from error
+
+
+def suggest(key: str) -> str:
+    """Says which valid key or group is meant.
+
+    >>> suggest("optimzer.lr")
+    "did you mean 'optimizer.lr'?"
+    >>> suggest("alpha")
+    "did you mean 'partition.alpha'?"
+    """
+    if key.startswith("hydra."):
+        return "no such key of Hydra; --cfg hydra shows its keys"
+    valid = schema.every_key()
+    names = [*schema.groups(), "experiment", *valid]
+    endings = [name for name in valid if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    close = difflib.get_close_matches(key, names, n=1, cutoff=0.75) or endings[:1]
+    close = close or difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "no such key or group; --help lists them, --cfg job shows every key"
+
+
+def explain(error: BaseException) -> str:
+    """One line that says what was wrong in a configuration and what is valid instead.
+
+    Args:
+      error: what Hydra, OmegaConf or geojax raised.
+    """
+    chain = list(_causes(error))
+    for cause in chain:
+        if isinstance(cause, MissingConfigException) and cause.options:
+            group, _, name = str(cause.missing_cfg_file).rpartition("/")
+            options = [option for option in cause.options if not option.startswith("base_")]
+            return f"{group} = {name!r}: {nearest(name, options)}"
+    for cause in chain:
+        full_key = getattr(cause, "full_key", None)
+        if isinstance(cause, OmegaConfBaseException) and full_key:
+            return _explain_omegaconf(cause, str(full_key), chain)
+        if isinstance(cause, OverrideParseException):
+            return f"{cause.override}: not of the form key=value"
+    return _first_line(error)
+
+
+def _explain_omegaconf(
+    cause: OmegaConfBaseException, key: str, chain: Sequence[BaseException]
+) -> str:
+    file = next((m[1] for e in chain if (m := re.match(r"In '(.+?)'", str(e)))), None)
+    where = f"in conf file {file}.yaml: " if file else ""
+    if isinstance(cause, AttributeError | KeyError) or "not in" in _first_line(cause):
+        return f"{where}{key}: {suggest(key)}"
+    wrong = re.search(r"Value '(.*?)'.* (?:converted to|is not a valid) (\w+)", _first_line(cause))
+    if wrong:
+        return f"{where}{key} = {wrong[1]!r}: must be {_KINDS.get(wrong[2], wrong[2])}"
+    return f"{where}{key}: {_first_line(cause)}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,85 @@
+"""One run, in a process of its own: ``python -m experiments.train.job RUN_DIR``.
+
+Reads the run directory's ``config.yaml``, runs it and leaves ``summary.json`` there, also when the
+run fails. It is started by :mod:`experiments.train`; by hand it repeats a run from its directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import pathlib
+import signal
+import sys
+import threading
+from types import FrameType
+
+from experiments.runs import records, schema
+from experiments.train.machine_lock import machine_lock
+from geojax.config import RunConfig
+from geojax.errors import GeojaxError
+
+
+def main() -> None:
+    """Runs the job; exits with 0, with 1 when the run failed, with 130 when it was interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.train.job", description=__doc__)
+    parser.add_argument("run_dir", type=pathlib.Path)
+    parser.add_argument(
+        "--end-with-parent",
+        action="store_true",
+        help="standard input is a pipe from the parent; end when it closes",
+    )
+    arguments = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    if arguments.end_with_parent:
+        threading.Thread(target=_follow_parent, daemon=True).start()
+    run_dir = arguments.run_dir
+    try:
+        config = schema.load(run_dir / records.CONFIG)
+        with records.claim(run_dir):
+            _run(config, run_dir)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except GeojaxError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
+
+
+def _run(config: RunConfig, run_dir: pathlib.Path) -> None:
+    from testbed import run as runner
+
+    emulated = config.testbed.name == "emulated"
+    try:
+        with machine_lock(str(run_dir)) if emulated else contextlib.nullcontext():
+            summary = runner.run(config, run_dir)
+    except GeojaxError as error:
+        records.fail(run_dir, config, str(error))
+        raise
+    except KeyboardInterrupt:
+        records.fail(run_dir, config, "interrupted")
+        raise
+    except BaseException as error:
+        # Recorded for the tables, then shown whole: this one is a defect, not a refusal.
+        records.fail(run_dir, config, f"{type(error).__name__}: {error}")
+        raise
+    records.finish(run_dir, config, summary)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """Ends the run once; a second signal must not cut its cleaning up short."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _follow_parent() -> None:
+    """Interrupts this process when the parent is gone, even if it was killed outright."""
+    while os.read(0, 1):
+        pass
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Which links are to be probed, so that what is believed of them does not grow old."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from geojax.awareness.measured_view import OUT_AFTER_S, MeasuredBelief
+from geojax.config import OverlayConfig
+from geojax.hollow import SizeOnly
+from geojax.overlay.view import Edge
+from geojax.wire.frame import wire_bytes
+from geojax.wire.message import FRAGMENT_BYTES, Kind, Message
+
+TRAIN = 4  # messages of a probe; the first one only begins the time
+LEAST_BYTES = 64 * 1024  # payload of each of them at least
+# A link of which less was measured is probed again at once: a connection that has not carried much
+# yet is still finding out how fast it may go.
+THIN_BYTES = 512 * 1024
+SUSPECT_BYTES = 1024  # payload of the one message that shows whether a link moves anything
+
+
+class Probe(NamedTuple):
+    """One link that is to be probed.
+
+    Attributes:
+      source: the member that sends.
+      target: the member that it sends to.
+      nbytes: payload of each message.
+      count: of messages, one straight behind the other.
+    """
+
+    source: str
+    target: str
+    nbytes: int
+    count: int
+
+
+class Prober:
+    """Chooses links that had no sample for some rounds, within a budget.
+
+    A link is due when ``overlay.probe_after`` rounds have passed since it was measured or probed
+    last; one round is enough if little was measured yet, or if some link was found changed in a
+    round after that: links often change together, and plans are about to be made. Those that were
+    not measured for longest come first. All probes together never have more than
+    ``overlay.probe_share`` of the bytes that all members have sent as chunks.
+
+    Where nothing moves on a way over several links, one small message goes over each of them, so
+    that the one that is out is found; it may be a link that nothing else is on. These messages
+    count, but wait for no bytes to be sent: while a round is stuck there are none.
+
+    Args:
+      config: its ``probe_after`` (0: never) and ``probe_share``.
+      belief: what was measured.
+      node_at: the member of the WAN group at each center that has one.
+      links: all links of the WAN.
+    """
+
+    def __init__(
+        self,
+        config: OverlayConfig,
+        belief: MeasuredBelief,
+        node_at: Mapping[str, str],
+        links: Collection[Edge],
+    ):
+        self._after, self._share, self._belief = config.probe_after, config.probe_share, belief
+        self._node_at = node_at
+        self._links = [edge for edge in links if {*edge} <= node_at.keys()]
+        self._size = min(max(4 * config.chunk_elements, LEAST_BYTES), FRAGMENT_BYTES)
+        self._cost = TRAIN * wire_bytes(Message(Kind.PROBE, payload=SizeOnly(self._size)))
+        self._seen = dict.fromkeys(self._links, -1)  # round of the last sample
+        self._asked = dict.fromkeys(self._links, -1)  # round of the last probe
+        self._measured = {edge: belief.last(edge)[0] for edge in self._links}
+        self._changed_at, self._changed = belief.changed_at, -1  # a link; and the round of that
+        self._sent: dict[str, int] = {}  # bytes of chunks, by member
+        self._tried: dict[Edge, float] = {}  # when a link was suspected last, s
+        self.spent = 0  # bytes of all probes
+
+    def note_sent(self, member: str, nbytes: int) -> None:
+        """Takes note of how many bytes of chunks a member has sent so far."""
+        self._sent[member] = max(self._sent.get(member, 0), nbytes)
+
+    def due(self, number: int, alive: Collection[str]) -> list[Probe]:
+        """The links to be probed after round ``number`` is over; asked once for each round."""
+        if self._belief.changed_at != self._changed_at:
+            self._changed_at, self._changed = self._belief.changed_at, number
+        for edge in self._links:
+            at, _ = self._belief.last(edge)
+            if at != self._measured[edge]:
+                self._measured[edge], self._seen[edge] = at, number
+        if not self._after:
+            return []
+        probes = []
+        for edge in sorted(self._links, key=self._measured.__getitem__):
+            source, target = (self._node_at[center] for center in edge)
+            if source not in alive or target not in alive:
+                continue
+            if not self._is_due(edge, number):
+                continue
+            if self.spent + self._cost > self._share * sum(self._sent.values()):
+                break
+            self.spent += self._cost
+            self._asked[edge] = number
+            probes.append(Probe(source, target, self._size, TRAIN))
+        return probes
+
+    def suspected(self, alive: Collection[str]) -> list[Probe]:
+        """Probes of links that may be out, each again after ``OUT_AFTER_S``."""
+        probes, now = [], self._belief.now
+        suspects = self._belief.suspects if self._after else ()
+        for edge in (edge for edge in self._links if edge in suspects):
+            source, target = (self._node_at[center] for center in edge)
+            waited = now - self._tried.get(edge, -math.inf) >= OUT_AFTER_S
+            if waited and source in alive and target in alive:
+                self._tried[edge] = now
+                self.spent += wire_bytes(Message(Kind.PROBE, payload=SizeOnly(SUSPECT_BYTES)))
+                probes.append(Probe(source, target, SUSPECT_BYTES, 1))
+        return probes
+
+    def _is_due(self, edge: Edge, number: int) -> bool:
+        _, nbytes = self._belief.last(edge)
+        if nbytes < THIN_BYTES or self._seen[edge] < self._changed:
+            return number > self._asked[edge]
+        return number - max(self._seen[edge], self._asked[edge]) >= self._after

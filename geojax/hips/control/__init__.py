@@ -1,0 +1,1 @@
+"""Who lives, which rounds may begin, and by which policy."""

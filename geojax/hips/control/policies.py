@@ -1,0 +1,143 @@
+"""The policies that rounds go by, at the scheduler, and plans for others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from geojax.awareness.views import Belief
+from geojax.hips.cluster import WAN_GROUP, Places
+from geojax.machine.machine import Machine
+from geojax.overlay.cutting import packed
+from geojax.overlay.keep_roots import keep_roots
+from geojax.overlay.placement import loads, place
+from geojax.overlay.planning import Proposal, Task
+from geojax.overlay.policy import Policy
+from geojax.overlay.star import star_tree
+from geojax.telemetry.recorder import Recorder
+
+Propose = Callable[[Task], Proposal]
+
+
+class InForce:
+    """Policies of all groups, by the rounds that they hold for.
+
+    The group of a center always has a star. The WAN's policy is planned by the overlay, on another
+    process (:meth:`geojax.machine.machine.Machine.plan`), from what is believed then. Every plan gets
+    a version of its own, higher than all before.
+
+    Args:
+      places: all nodes.
+      machine: makes plans.
+      belief: what the WAN is believed to be.
+      propose: makes a plan; a function that another process can be given.
+
+    Attributes:
+      groups: the policy of the latest rounds, by group.
+      cut: elements of each chunk, and of each layer.
+    """
+
+    def __init__(self, places: Places, machine: Machine, belief: Belief, propose: Propose):
+        self._places, self._machine = places, machine
+        self._belief, self._propose = belief, propose
+        self._version = -1
+        self._by_round: list[tuple[int, Policy]] = []  # of the WAN, with their first rounds
+        self.groups: dict[int, Policy] = {}
+        self.cut: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
+
+    async def plan(self, alive: Sequence[str], wan: Policy | None = None) -> dict[int, Policy]:
+        """A fresh policy for every group of the living, one of which may be there already.
+
+        The run waits for it, so it goes before other plans.
+        """
+        groups = self._places.groups(alive)
+        members = groups.pop(WAN_GROUP)
+        version = self._version if wan is not None else self._next_version()
+        planned = wan or (await self._ask(members, version, urgent=True)).policy
+        stars = {
+            group: Policy(version, center, (star_tree(center[0], center),))
+            for group, center in groups.items()
+        }
+        return {WAN_GROUP: planned, **stars}
+
+    async def compare(self, alive: Sequence[str], held: int) -> Proposal:
+        """Another policy for the WAN, estimated beside those that rounds after ``held`` go by."""
+        self.forget(held)
+        members = self._places.groups(alive)[WAN_GROUP]
+        present = tuple(policy for _, policy in self._by_round)
+        return await self._ask(members, self._next_version(), present)
+
+    def begin(self, policies: dict[int, Policy]) -> None:
+        """All rounds to come go by these."""
+        self.groups = policies
+        self._by_round = [(0, policies[WAN_GROUP])]
+
+    def change(self, first: int, policy: Policy) -> None:
+        """The WAN's rounds go by this one from ``first`` on."""
+        self._by_round = [*(entry for entry in self._by_round if entry[0] < first), (first, policy)]
+        self.groups = {**self.groups, WAN_GROUP: policy}
+
+    def forget(self, held: int) -> None:
+        """Forgets policies that no round after ``held`` goes by."""
+        while len(self._by_round) > 1 and self._by_round[1][0] <= held + 1:
+            del self._by_round[0]
+
+    def of(self, name: str) -> dict[int, Policy]:
+        """The policies of a node's groups."""
+        return {
+            group: policy
+            for group, policy in self.groups.items()
+            if name in policy.members or name in policy.passive
+        }
+
+    def told_cut(self, name: str) -> dict[str, Any]:
+        """How vectors are cut, for a node that has none of its own to tell by."""
+        if name not in self._places.global_servers:
+            return {}
+        sizes, layers = self.cut
+        return {"sizes": packed(sizes), "layers": packed(layers)}
+
+    def with_kept_roots(
+        self, planned: dict[int, Policy], holding: Sequence[str], fresh: Mapping[str, int]
+    ) -> dict[int, Policy]:
+        """The same where the WAN's shards stay where they are; see :func:`keep_roots`."""
+        sizes, layers = self.cut
+        kept = keep_roots(
+            self.groups[WAN_GROUP], planned[WAN_GROUP], sizes,
+            lambda policy, sizes: place(policy, sizes, layers), holding=holding, fresh=fresh,
+        )  # fmt: skip
+        return {**planned, WAN_GROUP: kept}
+
+    def described(self) -> dict[str, Any]:
+        """All of them, for the record."""
+        return {str(group): policy.to_dict() for group, policy in self.groups.items()}
+
+    def record_loads(self, recorder: Recorder, at: float | None = None) -> None:
+        """Records what share of the model the WAN's roots merge, where they are several."""
+        policy = self.groups[WAN_GROUP]
+        if len(policy.trees) > 1:
+            carried = zip(policy.trees, loads(policy, *self.cut), strict=True)
+            elements = {tree.root: count for tree, count in carried}
+            recorder.event("loads", at=at, elements=elements)
+
+    def record(self, recorder: Recorder, first: int, reason: str) -> None:
+        """Records that the WAN's rounds go by another policy from ``first`` on."""
+        policy = self.groups[WAN_GROUP]
+        recorder.event(
+            "policy", version=policy.version, first=first, reason=reason, policy=policy.to_dict()
+        )
+
+    def _next_version(self) -> int:
+        self._version += 1
+        return self._version
+
+    async def _ask(
+        self,
+        members: tuple[str, ...],
+        version: int,
+        present: tuple[Policy, ...] = (),
+        *,
+        urgent: bool = False,
+    ) -> Proposal:
+        task = Task(self._belief.view(), members, *self.cut, version, present)
+        return await self._machine.plan(self._propose, task, urgent=urgent)

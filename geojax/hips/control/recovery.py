@@ -1,0 +1,164 @@
+"""Where rounds go on after a change: the last one that anybody holds, and who sends it to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from geojax.errors import GeojaxError
+from geojax.hips.cluster import WAN_GROUP
+from geojax.overlay.policy import Policy
+from geojax.overlay.routes import routes
+from geojax.overlay.view import NetworkView
+
+
+class Report(NamedTuple):
+    """What a member holds, by group.
+
+    Attributes:
+      held: its last whole round.
+      keeps: whether the results of that round are still there, to be sent to others.
+    """
+
+    held: Mapping[int, int]
+    keeps: Mapping[int, bool]
+
+
+class Recovery(NamedTuple):
+    """How one group goes on.
+
+    Attributes:
+      held: the last round that anybody holds; all later ones run again.
+      sends: who sends that round's results, and to whom: members who lack it. Who is sent them may
+        have to send them on.
+      able: who has them, the one that is asked first at the front.
+    """
+
+    held: int
+    sends: Mapping[str, Sequence[str]] = {}
+    able: tuple[str, ...] = ()
+
+
+def recover(
+    group: int,
+    policy: Policy,
+    reports: Mapping[str, Report],
+    *,
+    stateless: Collection[str],
+    at_least: int,
+    view: NetworkView,
+) -> Recovery:
+    """Finds the last round that any member of a group holds, and brings it to those who lack it.
+
+    Args:
+      group: index of the group.
+      policy: its new policy.
+      reports: of all its members.
+      stateless: members that come back and have nothing.
+      at_least: the round that counts as held if nobody has anything.
+      view: the WAN; results take ways without links that are out, as far as there are any.
+
+    Raises:
+      GeojaxError: some lack the round, and nobody has its results any more.
+    """
+    holding = {name: reports[name] for name in policy.members if name not in stateless}
+    held = max((report.held[group] for report in holding.values()), default=at_least)
+    holders = [name for name, report in holding.items() if report.held[group] == held]
+    able = [name for name in holders if holding[name].keeps[group]]
+    lacking = [name for name, report in holding.items() if report.held[group] < held]
+    if group != WAN_GROUP and held >= 0 and holding:
+        lacking += [name for name in policy.members if name in stateless]
+    if lacking and not able:
+        raise GeojaxError(
+            f"round {held} is lost: {', '.join(lacking)} lack it, and {', '.join(holders)} no "
+            "longer have it whole"
+        )
+    first = tuple(able or holders)
+    if group != WAN_GROUP:
+        return Recovery(held, {able[0]: lacking} if lacking else {}, first)
+    return Recovery(held, ways_to(lacking, able, view), first)
+
+
+def recover_all(
+    policies: Mapping[int, Policy],
+    reports: Mapping[str, Report],
+    *,
+    stateless: Collection[str],
+    lan_rounds: int,
+    view: NetworkView,
+    highest: int | None,
+) -> dict[int, Recovery]:
+    """Where every group goes on.
+
+    Args:
+      policies: the new ones, the WAN's first.
+      reports: as of :func:`recover`.
+      stateless: the same.
+      lan_rounds: exchanges within a center in one round.
+      view: as of :func:`recover`.
+      highest: where centers go at paces of their own, the last round that anyone ever held: then
+        nobody is sent a round of the WAN.
+    """
+    found: dict[int, Recovery] = {}
+    for group, policy in policies.items():
+        if highest is not None and group == WAN_GROUP:
+            found[group] = Recovery(highest)
+            continue
+        rounds = found[WAN_GROUP].held + 1 if found else 0
+        found[group] = recover(
+            group, policy, reports, stateless=stateless, at_least=rounds * lan_rounds - 1, view=view
+        )
+    return found
+
+
+def ways_to(
+    lacking: Sequence[str], having: Sequence[str], view: NetworkView
+) -> dict[str, list[str]]:
+    """Who sends something to whom, so that in the end all have it: {sender: receivers}.
+
+    A way over a link that is out (rate 0) is taken only where there is no other: the first that
+    has it sends it to everybody whom it can reach, then the others that have it, then those who
+    are sent it send it on. Whoever is cut off from all gets it from the first, once a link is back.
+
+    >>> rates = {("a", "b"): 0.0, ("b", "a"): 0.0, ("a", "c"): 1.0, ("c", "a"): 1.0,
+    ...          ("c", "b"): 1.0, ("b", "c"): 1.0}
+    >>> ways_to(["b", "c"], ["a"], NetworkView(("a", "b", "c"), rates, {}))
+    {'a': ['c'], 'c': ['b']}
+    """
+    if not lacking:
+        return {}
+    sends: dict[str, list[str]] = {}
+    left, senders = list(lacking), list(having)
+    for sender in senders:  # grows on the way
+        reached = [name for name in left if is_up(sender, name, view)]
+        if reached:
+            sends[sender] = reached
+            senders += reached
+            left = [name for name in left if name not in reached]
+    if left:
+        sends[having[0]] = [*sends.get(having[0], ()), *left]
+    return sends
+
+
+def sources(
+    lacking: Sequence[str], having: Sequence[str], view: NetworkView
+) -> dict[str, list[str]]:
+    """The same without sending on: to each from the first that has it and has a way to it."""
+    sends: dict[str, list[str]] = {}
+    for name in lacking if having else ():
+        reaching = (sender for sender in having if is_up(sender, name, view))
+        sends.setdefault(next(reaching, having[0]), []).append(name)
+    return sends
+
+
+def pairs(sends: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    """Who sends to whom, one by one."""
+    return [(sender, name) for sender, names in sends.items() for name in names]
+
+
+def is_up(source: str, target: str, view: NetworkView) -> bool:
+    """Whether no link on the route between two centers is out."""
+    if all(view.rate.values()):
+        return True
+    return all(view.rate[hop] > 0 for hop in pairwise(routes(view)[source, target]))

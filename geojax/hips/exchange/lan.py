@@ -1,0 +1,318 @@
+"""Between the workers of a center and its local server: in one process, or over the LAN.
+
+A *LAN round* is one exchange within a center; an algorithm has ``lan_rounds`` of them in each round
+of the WAN (more than one in hierarchical averaging alone), numbered on without a gap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from geojax.compression.codec import Codec
+from geojax.config import TimeoutsConfig
+from geojax.hips.exchange.buckets import Part
+from geojax.hips.exchange.contribution import Contribution, contribution_of
+from geojax.hips.exchange.tree import TreeExchange
+from geojax.hollow import is_hollow, join
+from geojax.machine.machine import Machine
+from geojax.machine.waits import wait_for
+from geojax.telemetry.clock import Clock
+from geojax.telemetry.recorder import Recorder
+
+
+class Total(NamedTuple):
+    """The sum of a center's offers for one part.
+
+    Attributes:
+      vector: Σ weight · offer.
+      weights: Σ weight of every chunk; they differ only in a round in which a worker died.
+      contributors: number of offers in every chunk.
+      loss: mean training loss; None: nobody told.
+    """
+
+    vector: np.ndarray
+    weights: tuple[float, ...]
+    contributors: tuple[int, ...]
+    loss: float | None
+
+
+class Uplink(Protocol):
+    """A worker's end."""
+
+    async def offer(
+        self, number: int, part: Part, values: np.ndarray, weight: float, loss: float | None
+    ) -> None:
+        """Offers a part of LAN round ``number``; ``values`` must not change any more."""
+        ...
+
+    def here(self, number: int, part: Part) -> bool:
+        """Whether :meth:`parameters` would not have to wait."""
+        ...
+
+    async def parameters(self, number: int, part: Part) -> np.ndarray:
+        """The part as it is after LAN round ``number``; read-only."""
+        ...
+
+
+class Downlink(Protocol):
+    """The local server's end.
+
+    Attributes:
+      passes_on: sums go to the WAN as they come, chunk by chunk; nobody asks for :meth:`total`.
+    """
+
+    passes_on: bool
+
+    async def total(self, number: int, part: Part) -> Total:
+        """What the center's workers have offered."""
+        ...
+
+    async def publish(self, number: int, part: Part, values: np.ndarray) -> None:
+        """Gives the workers a part as it is after LAN round ``number``."""
+        ...
+
+
+def weighted(values: np.ndarray, weight: float) -> np.ndarray:
+    """``weight · values``; the very same values for weight 1."""
+    return values if weight == 1.0 or is_hollow(values) else values * np.float32(weight)
+
+
+class DirectLink:
+    """Both ends of a center with one worker, which lives in its local server's process."""
+
+    passes_on = False
+
+    def __init__(self) -> None:
+        self._offered: dict[tuple[int, int], asyncio.Future[Total]] = {}
+        self._applied: dict[tuple[int, int], asyncio.Future[np.ndarray]] = {}
+
+    async def offer(
+        self, number: int, part: Part, values: np.ndarray, weight: float, loss: float | None
+    ) -> None:
+        """See :class:`Uplink`."""
+        count = len(part.chunks)
+        total = Total(weighted(values, weight), (weight,) * count, (1,) * count, loss)
+        _slot(self._offered, number, part).set_result(total)
+
+    async def total(self, number: int, part: Part) -> Total:
+        """See :class:`Downlink`."""
+        total = await _slot(self._offered, number, part)
+        del self._offered[number, part.index]
+        return total
+
+    async def publish(self, number: int, part: Part, values: np.ndarray) -> None:
+        """See :class:`Downlink`."""
+        _slot(self._applied, number, part).set_result(values)
+
+    def here(self, number: int, part: Part) -> bool:
+        """See :class:`Uplink`."""
+        return _slot(self._applied, number, part).done()
+
+    async def parameters(self, number: int, part: Part) -> np.ndarray:
+        """See :class:`Uplink`."""
+        values = await _slot(self._applied, number, part)
+        del self._applied[number, part.index]
+        return values
+
+
+def _slot(slots: dict[tuple[int, int], asyncio.Future[Any]], number: int, part: Part) -> Any:
+    slot = slots.get((number, part.index))
+    if slot is None:
+        slot = slots[number, part.index] = asyncio.get_running_loop().create_future()
+    return slot
+
+
+class LanUplink:
+    """A worker's end over the LAN.
+
+    Args:
+      engine: its part in the exchange of the center's group.
+      codec: what travels over the LAN.
+      parts: of the vector.
+      timeouts: bounds on waits.
+      clock: experiment time.
+      recorder: takes the round's instants.
+      lan_rounds: LAN rounds in a round of the WAN; the last one's instants are recorded.
+    """
+
+    def __init__(
+        self,
+        engine: TreeExchange,
+        codec: Codec,
+        parts: Sequence[Part],
+        *,
+        timeouts: TimeoutsConfig,
+        clock: Clock,
+        recorder: Recorder,
+        lan_rounds: int = 1,
+    ):
+        self._engine, self._codec, self._parts = engine, codec, tuple(parts)
+        self._states = [codec.init(part.spec.layers, part.ranges) for part in parts]
+        self._timeouts, self._clock, self._recorder = timeouts, clock, recorder
+        self._lan_rounds = lan_rounds
+        self._offered: dict[int, float] = {}
+        engine.on_held = self._held
+
+    async def offer(
+        self, number: int, part: Part, values: np.ndarray, weight: float, loss: float | None
+    ) -> None:
+        """See :class:`Uplink`."""
+        encoded = self._codec.encode(weighted(values, weight), self._states[part.index])
+        payloads, self._states[part.index] = encoded
+        self._engine.ask(number, part.chunks)
+        for chunk, payload in zip(part.chunks, payloads, strict=True):
+            told = loss if chunk == part.chunks.start else None
+            self._engine.offer(number, chunk, contribution_of(payload, weight, loss=told))
+        self._offered[number] = self._clock()
+
+    def here(self, number: int, part: Part) -> bool:
+        """See :class:`Uplink`."""
+        return self._engine.ask(number, part.chunks).done()
+
+    async def parameters(self, number: int, part: Part) -> np.ndarray:
+        """See :class:`Uplink`."""
+        merged = await wait_for(
+            self._engine.ask(number, part.chunks),
+            describe=lambda: self._engine.missing(number),
+            timeout=self._timeouts.round,
+            warn=self._timeouts.warn,
+        )
+        return join([self._codec.decode(chunk.payload) for chunk in merged])  # type: ignore[arg-type]
+
+    async def whole(self, number: int) -> np.ndarray:
+        """The whole vector after LAN round ``number``, for a worker that comes back."""
+        return join([await self.parameters(number, part) for part in self._parts])
+
+    def _held(self, number: int) -> None:
+        offered = self._offered.pop(number, None)
+        if offered is not None and (number + 1) % self._lan_rounds == 0:
+            record_round(self._recorder, number // self._lan_rounds, offered, self._clock())
+
+
+def record_round(recorder: Recorder, number: int, offered: float, held: float) -> None:
+    """Records when a member had made its offer to a round, and when it held the result."""
+    recorder.event("round", round=number, offered=round(offered, 9), held=round(held, 9))
+
+
+class LanDownlink:
+    """A local server's end over the LAN.
+
+    Args:
+      engine: the root of the center's group; it hands its sums to :meth:`merged` from now on.
+      codec: what travels over the LAN.
+      parts: of the vector.
+      machine: charges the encoding.
+      timeouts: bounds on waits.
+      pass_on: takes a chunk's sum at once, ``(LAN round, chunk, sum)``; None: sums are gathered.
+      first: number of the first LAN round of this run.
+    """
+
+    def __init__(
+        self,
+        engine: TreeExchange,
+        codec: Codec,
+        parts: Sequence[Part],
+        *,
+        machine: Machine,
+        timeouts: TimeoutsConfig,
+        pass_on: Callable[[int, int, Contribution], None] | None,
+        first: int = 0,
+    ):
+        self.engine, self.passes_on = engine, pass_on is not None
+        engine.at_root = self.merged
+        self._codec, self._parts, self._machine = codec, parts, machine
+        self._states = [codec.init(part.spec.layers, part.ranges) for part in parts]
+        self._timeouts, self._pass_on = timeouts, pass_on
+        count = parts[-1].chunks.stop
+        self._published = [first - 1] * count
+        self._payloads: list[Contribution | None] = [None] * count
+        self._part_of = [part for part in parts for _ in part.chunks]
+        self._sums: dict[tuple[int, int], dict[int, Contribution]] = {}
+        self._totals: dict[tuple[int, int], asyncio.Future[Total]] = {}
+
+    def merged(self, number: int, chunk: int, total: Contribution) -> None:
+        """Takes a chunk that all workers of the center have contributed to.
+
+        After a change of the membership workers may repeat offers whose round is merged already:
+        they get its parameters again.
+        """
+        if number <= self._published[chunk]:
+            again = self._payloads[chunk]
+            assert again is not None
+            self.engine.publish(number, chunk, again)
+        elif self._pass_on is not None:
+            self._pass_on(number, chunk, total)
+        else:
+            self._gather(number, chunk, total)
+
+    async def total(self, number: int, part: Part) -> Total:
+        """See :class:`Downlink`."""
+        total = await wait_for(
+            _slot(self._totals, number, part),
+            describe=lambda: self.engine.missing(number),
+            timeout=self._timeouts.round,
+            warn=self._timeouts.warn,
+        )
+        del self._totals[number, part.index]
+        return total
+
+    async def publish(self, number: int, part: Part, values: np.ndarray) -> None:
+        """See :class:`Downlink`."""
+        issued = self.engine.ask(number, part.chunks)
+        payloads = await self._encode(part, values)
+        for chunk, payload in zip(part.chunks, payloads, strict=True):
+            self._published[chunk] = number
+            self._payloads[chunk] = Contribution(payload, 1.0, 1)
+            self.engine.publish(number, chunk, self._payloads[chunk])  # type: ignore[arg-type]
+        for old in [key for key in self._sums if key[0] < number]:
+            del self._sums[old]
+        await wait_for(
+            issued,
+            describe=lambda: f"workers' part in {self.engine.missing(number)}",
+            timeout=self._timeouts.round,
+            warn=self._timeouts.warn,
+        )
+
+    def missing(self, number: int) -> str:
+        """What LAN round ``number`` still waits for, and from whom."""
+        return self.engine.missing(number)
+
+    async def adopt(self, number: int, vector: np.ndarray) -> None:
+        """Takes a vector as what LAN round ``number`` ended with, and sends it to the workers."""
+        if self.engine.policy is None:
+            return
+        for part in self._parts:
+            payloads = await self._encode(part, part.of(vector))
+            for chunk, payload in zip(part.chunks, payloads, strict=True):
+                self._published[chunk] = number
+                self._payloads[chunk] = Contribution(payload, 1.0, 1)
+        workers = [name for name in self.engine.policy.members if name != self.engine.me]
+        self.engine.adopt(number, self._payloads, workers)  # type: ignore[arg-type]
+
+    async def _encode(self, part: Part, values: np.ndarray) -> list:
+        state = self._states[part.index]
+        payloads, self._states[part.index] = await self._machine.host(
+            "encode", values.nbytes, lambda: self._codec.encode(values, state)
+        )
+        return payloads
+
+    def _gather(self, number: int, chunk: int, total: Contribution) -> None:
+        part = self._part_of[chunk]
+        sums = self._sums.setdefault((number, part.index), {})
+        sums[chunk] = total
+        slot = _slot(self._totals, number, part)
+        if slot.done() or len(sums) < len(part.chunks):
+            return
+        mine = [sums[each] for each in part.chunks]
+        slot.set_result(
+            Total(
+                join([self._codec.decode(each.payload) for each in mine]),  # type: ignore[arg-type]
+                tuple(each.weight for each in mine),
+                tuple(each.contributors for each in mine),
+                mine[0].loss,
+            )
+        )

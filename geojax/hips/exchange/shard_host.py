@@ -1,0 +1,221 @@
+"""What a global server does: it applies pushes to its shards in order, and answers them.
+
+No messages here: :class:`geojax.hips.exchange.push_pull.ServerExchange` moves them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from geojax.center.spec import VectorSpec
+from geojax.compression.codec import Codec
+from geojax.hips.exchange.contribution import Contribution
+from geojax.hips.exchange.hosted_shard import HostedShard, Push
+from geojax.hips.exchange.shard import ShardMaker
+from geojax.machine.machine import Machine
+from geojax.telemetry.recorder import Recorder
+from geojax.wire.message import Payload
+
+
+class ShardWatcher(Protocol):
+    """Is told about the shards that a node hosts."""
+
+    def hosts(self, shard: HostedShard) -> None:
+        """From now on the node hosts ``shard``."""
+        ...
+
+    def changes(self, shard: HostedShard) -> None:
+        """A push will be applied to ``shard``: its present values were the last ones until now."""
+        ...
+
+
+class Pulled(NamedTuple):
+    """Parameters of one chunk, as a center pulls them.
+
+    Attributes:
+      payload: encoded by the exchange's codec of answers; None: the run's initial parameters.
+      version: how many pushes they contain.
+      applied: for each center the last of its rounds that they contain.
+    """
+
+    payload: Payload
+    version: int
+    applied: Mapping[str, int]
+
+
+Answer = Callable[[str, int, int, Pulled], None]
+"""``(center, round, chunk, parameters)``: answers one chunk of a center's push."""
+
+
+class ShardHost:
+    """The shards of one node; see the module's docstring.
+
+    Args:
+      codec: decodes pushes.
+      answers: encodes parameters.
+      make_shard: makes shards.
+      machine: charges the outer steps.
+      recorder: takes the events.
+      bound: the staleness bound in rounds; None: none.
+      answer: sends one chunk of an answer.
+
+    Attributes:
+      highest: highest round of any center that was applied here; −1: none.
+      watcher: is told about the shards.
+    """
+
+    def __init__(
+        self,
+        *,
+        codec: Codec,
+        answers: Codec,
+        make_shard: ShardMaker,
+        machine: Machine,
+        recorder: Recorder,
+        bound: int | None,
+        answer: Answer,
+    ):
+        self._codec, self._answers, self._make_shard = codec, answers, make_shard
+        self._machine, self._recorder, self._bound = machine, recorder, bound
+        self._answer_chunk = answer
+        self.highest = -1
+        self.watcher: ShardWatcher | None = None
+        self._members: tuple[str, ...] = ()
+        self._turn = 0  # grows when what is under way is not wanted any more
+        self._hosted: dict[int, HostedShard] = {}  # by chunk
+        self._line: deque[tuple[HostedShard, Push]] = deque()
+        self._busy = False
+        self._retired: dict[str, None] = {}
+
+    @property
+    def shards(self) -> tuple[HostedShard, ...]:
+        """The shards, in order of their first chunks."""
+        return tuple(dict.fromkeys(self._hosted[chunk] for chunk in sorted(self._hosted)))
+
+    def __contains__(self, chunk: int) -> bool:
+        return chunk in self._hosted
+
+    def behind(self, chunk: int) -> list[str]:
+        """The centers for which this chunk's shard holds answers back."""
+        return self._hosted[chunk].behind(self._retired)
+
+    # ---- membership
+
+    def stop(self) -> None:
+        """Forgets all pushes that are not applied yet: they will be sent again."""
+        self._turn += 1
+        self._line.clear()
+        self._busy = False
+
+    def resume(self, members: Sequence[str]) -> None:
+        """Goes on with these centers."""
+        self._members = tuple(members)
+        self._retired = {name: None for name in self._retired if name in members}
+        for shard in self.shards:
+            shard.resume(members)
+
+    def add(
+        self,
+        chunks: Sequence[int],
+        values: Sequence[np.ndarray],
+        version: int,
+        applied: Mapping[str, int],
+        *,
+        everyone: bool = False,
+    ) -> None:
+        """Hosts some more chunks, as a shard of their own.
+
+        Args:
+          chunks: their indices.
+          values: their elements.
+          version: how many pushes these contain.
+          applied: for each center the last of its rounds that they contain.
+          everyone: all centers go on from just these values: it is the start of the run.
+        """
+        known = {name: n for name, n in applied.items() if name in self._members}
+        shard = HostedShard(self._make_shard(chunks, values, version), known, self._bound)
+        self._hosted.update(dict.fromkeys(chunks, shard))
+        for name in self._members if everyone else ():
+            shard.shard.answered(name)
+        self.tell(shard)
+
+    def tell(self, shard: HostedShard) -> None:
+        """Tells the watcher that ``shard`` is hosted here."""
+        if self.watcher is not None:
+            self.watcher.hosts(shard)
+
+    # ---- what centers want
+
+    def push(
+        self, center: str, number: int, chunk: int, contribution: Contribution, base: int
+    ) -> None:
+        """Takes one chunk of a center's push; it is applied, in line, when all chunks are in."""
+        shard = self._hosted[chunk]
+        push = shard.collect(center, number, chunk, contribution, base)
+        if push is None:
+            self._answer_ready(shard)
+            return
+        self._line.append((shard, push))
+        self._work()
+
+    def begin(self, center: str, number: int) -> None:
+        """Answers a center that comes back with the present parameters, without a push."""
+        self._retired.pop(center, None)
+        for shard in self.shards:
+            shard.begin(center, number)
+            self._answer(shard, center, number)
+            self._answer_ready(shard)
+
+    def retire(self, center: str) -> None:
+        """A center makes no more pushes: nobody waits for it."""
+        self._retired[center] = None
+        for shard in self.shards:
+            self._answer_ready(shard)
+
+    def _work(self) -> None:
+        """Applies the pushes in line one after the other, in the order of their arrival."""
+        if self._busy or not self._line:
+            return
+        self._busy, turn = True, self._turn
+        shard, push = self._line.popleft()
+
+        def apply() -> None:
+            if turn == self._turn:
+                self._apply(shard, push)
+                self._busy = False
+                self._work()
+
+        self._machine.after("outer", shard.shard.vector.nbytes, apply)
+
+    def _apply(self, hosted: HostedShard, push: Push) -> None:
+        if self.watcher is not None:
+            self.watcher.changes(hosted)
+        staleness = hosted.apply(push, self._codec, len(self._members))
+        self.highest = max(self.highest, push.number)
+        self._recorder.event(
+            "applied", round=push.number, center=push.center, version=hosted.shard.version,
+            staleness=staleness, chunk=hosted.shard.chunks[0],
+        )  # fmt: skip
+        self._answer_ready(hosted)
+
+    def _answer_ready(self, hosted: HostedShard) -> None:
+        for center, number in hosted.answerable(self._retired):
+            self._answer(hosted, center, number)
+
+    def _answer(self, hosted: HostedShard, center: str, number: int) -> None:
+        shard = hosted.shard
+        shard.answered(center)
+        applied = dict(hosted.progress)
+        for chunk, part in zip(shard.chunks, shard.parts(), strict=True):
+            payload = self._encoded(part)
+            self._answer_chunk(center, number, chunk, Pulled(payload, shard.version, applied))
+
+    def _encoded(self, part: np.ndarray) -> Payload:
+        layers = VectorSpec.of([("parameters", part.shape)]).layers
+        state = self._answers.init(layers, [(0, part.size)])
+        (payload,), _ = self._answers.encode(part, state)
+        return payload

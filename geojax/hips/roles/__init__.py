@@ -1,0 +1,1 @@
+"""The four actors of a run: worker, local server, global server, scheduler."""

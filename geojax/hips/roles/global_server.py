@@ -1,0 +1,39 @@
+"""The global server on a site of its own: sums what centers send, and sends the sum back.
+
+In a synchronous run it has no data, no parameters and no optimizer, and needs no JAX: its part is
+that of a passive root in the trees of the WAN group (:mod:`geojax.hips.exchange.tree`). What the sum
+does to the parameters is done in every center alike, so nothing is lost with it when it dies: the
+centers go on without it, or with those global servers that are left. In an asynchronous run it
+holds a shard of the parameters (:mod:`geojax.hips.exchange.push_pull`).
+"""
+
+from __future__ import annotations
+
+from geojax.hips.control.member import Membership
+from geojax.hips.storage.shard_snapshots import ShardSnapshots
+from geojax.telemetry.clock import Clock
+
+
+class GlobalServer:
+    """A global server; see the module's docstring.
+
+    Args:
+      member: the membership, with this server's part in the WAN exchange.
+      clock: experiment time.
+      snapshots: keeps the parts of the model that are held here, in an asynchronous run.
+    """
+
+    def __init__(
+        self, *, member: Membership, clock: Clock, snapshots: ShardSnapshots | None = None
+    ):
+        self._member, self._clock, self._snapshots = member, clock, snapshots
+
+    async def run(self) -> None:
+        """Serves until the run is over."""
+        start = await self._member.join(0)
+        self._member.has_state = True  # all that it needs
+        self._clock.start_at(start.at, start.time)
+        await self._clock.until_start()
+        await self._member.ended()
+        if self._snapshots is not None:
+            await self._snapshots.finish(speaks=False)

@@ -1,0 +1,294 @@
+"""The worker: trains on its center's data and makes one offer per LAN round."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from geojax.center.finite import nonfinite_layers
+from geojax.center.stages import Stage
+from geojax.config import TimeoutsConfig
+from geojax.errors import Diverged
+from geojax.hips.control.initial import digest
+from geojax.hips.control.member import Membership
+from geojax.hips.exchange.buckets import Part
+from geojax.hips.exchange.lan import LanUplink, Uplink
+from geojax.hips.storage.checkpoint import Checkpoints, unpack
+from geojax.hollow import is_hollow
+from geojax.machine.machine import Machine
+from geojax.machine.waits import wait_for
+from geojax.sync.algorithm import SyncAlgorithm
+from geojax.telemetry.clock import Clock
+from geojax.telemetry.recorder import Recorder
+
+
+class Worker:
+    """Local steps on one worker's devices, at its pace.
+
+    With one part, a round is: train, offer, wait for the new parameters. With several (P3) it goes
+    stage by stage: the forward pass of a stage begins as soon as its parameters are there, and its
+    gradient leaves as soon as its own backward pass is done.
+
+    Args:
+      trainer: a :class:`geojax.center.trainer.Trainer`.
+      algorithm: says how many steps a round has and what is offered.
+      parts: of the vector; the stages of the model in P3.
+      stages: of the model, one a part, with their shares of a step; unused with one part.
+      weight: of one offer, relative to the other workers'.
+      skip: a gradient that is not finite counts nothing instead of ending the run.
+      machine: runs the steps.
+      pace: emulated duration of a step by its number and the experiment time of its start, s.
+      clock: experiment time.
+      recorder: takes the compute and wait spans.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        algorithm: SyncAlgorithm,
+        parts: Sequence[Part],
+        stages: Sequence[Stage] = (),
+        *,
+        weight: float = 1.0,
+        skip: bool = False,
+        machine: Machine,
+        pace: Callable[[int, float], float],
+        clock: Clock,
+        recorder: Recorder,
+    ):
+        self.trainer, self.algorithm, self._parts = trainer, algorithm, tuple(parts)
+        self._stages = tuple(stages) if len(parts) > 1 else ()
+        self.weight, self._skip = weight, skip
+        self._machine, self._pace = machine, pace
+        self._clock, self._recorder = clock, recorder
+        self.vector = np.zeros(0, np.float32)
+        self._collected = -1  # the last LAN round whose parameters are loaded, all of them
+
+    def start(self, vector: np.ndarray, number: int) -> None:
+        """Begins LAN round ``number`` from ``vector``, as if it had never been away."""
+        self.vector = vector
+        self.trainer.load(vector)
+        self._collected = number - 1
+
+    def catch_up(self, number: int) -> None:
+        """Takes the place in the data that a worker which never was away has before a round."""
+        steps, per = self.algorithm.local_steps.steps, self.algorithm.lan_rounds
+        self.trainer.steps = sum(steps(done // per) for done in range(number))
+
+    async def train(
+        self,
+        link: Uplink,
+        first: int,
+        *,
+        granted: Callable[[int], Awaitable[bool]],
+        keeps: Callable[[int], bool],
+        keep: Callable[[int], Awaitable[None]],
+    ) -> None:
+        """Trains from LAN round ``first`` until the grants end.
+
+        Args:
+          link: to the local server.
+          first: number of the first LAN round.
+          granted: waits for the grant of a round of the WAN; false when the run ends before it.
+          keeps: whether the state after a round of the WAN is wanted.
+          keep: called with such a round when all its parameters are loaded.
+        """
+        per = self.algorithm.lan_rounds
+        number = first
+        for number in itertools.count(first):
+            if number % per == 0 and not await granted(number // per):
+                break
+            await (self._staged_round if self._stages else self._round)(link, number)
+            done = number // per
+            if (number + 1) % per == 0 and keeps(done):
+                await self._collect(link, number)
+                await keep(done)
+        await self._collect(link, number - 1)
+
+    # ---- a round in one piece
+
+    async def _round(self, link: Uplink, number: int) -> None:
+        steps = self.algorithm.local_steps.steps(number // self.algorithm.lan_rounds)
+        spec = self.trainer.spec
+
+        async def step(work: Callable[[], Any]) -> Any:
+            result = await self._step(work, 1.0, number)
+            self._recorder.add("samples", self.trainer.samples_per_step)
+            return result
+
+        (part,) = self._parts
+        try:
+            offered = await self.algorithm.offer.collect(
+                self.trainer, self.vector, spec.parameters, steps, step
+            )
+            self._check(number, part, offered)
+        except Diverged as error:
+            self._recorder.event("nonfinite", round=number, layers=list(error.layers))
+            if not self._skip:
+                raise
+            await link.offer(number, part, np.zeros_like(self.vector), 0.0, None)
+        else:
+            await self._offer(link, number, part, offered)
+        await self._collect(link, number)
+
+    # ---- a round stage by stage
+
+    async def _staged_round(self, link: Uplink, number: int) -> None:
+        try:
+            await self._stage_by_stage(link, number)
+        except Diverged as error:
+            self._recorder.event("nonfinite", round=number, layers=list(error.layers))
+            raise
+
+    async def _stage_by_stage(self, link: Uplink, number: int) -> None:
+        compute = [each for each in self._pairs if each[1].forward or each[1].backward]
+        rest = [each for each in self._pairs if each not in compute]
+        behind = self._collected < number - 1
+        if behind:
+            for part, _ in rest:
+                await self._load(link, number - 1, part)
+        follows = False
+        for part, stage in compute:
+            if behind:
+                follows &= not await self._load(link, number - 1, part)
+            work = partial(self.trainer.forward, part.index)
+            await self._step(work, stage.forward, number, follows=follows, ends=False)
+            follows = True
+        self._collected = number - 1
+        for part, _ in rest:
+            state = self.trainer.backward(part.index)
+            self._check(number, part, state)
+            await self._offer(link, number, part, state)
+        for part, stage in reversed(compute):
+            work = partial(self.trainer.backward, part.index)
+            ends = part is compute[0][0]
+            gradient = await self._step(work, stage.backward, number, follows=True, ends=ends)
+            self._check(number, part, gradient)
+            await self._offer(link, number, part, gradient)
+        self._recorder.add("samples", self.trainer.samples_per_step)
+
+    @property
+    def _pairs(self) -> list[tuple[Part, Stage]]:
+        return list(zip(self._parts, self._stages, strict=True))
+
+    # ---- what both do
+
+    async def _step(
+        self,
+        work: Callable[[], Any],
+        share: float,
+        number: int,
+        *,
+        follows: bool = False,
+        ends: bool = True,
+    ) -> Any:
+        """Runs a share of a step at its pace; see :meth:`geojax.machine.machine.Machine.compute`."""
+        start = self._clock()
+        seconds = self._pace(self.trainer.steps, start) * share
+        result = await self._machine.compute(work, seconds, follows=follows, ends=ends)
+        round_of = number // self.algorithm.lan_rounds
+        self._recorder.span("compute", start, self._clock(), round=round_of)
+        return result
+
+    def _check(self, number: int, part: Part, values: np.ndarray) -> None:
+        """Finds what is not finite before others get it."""
+        bad = [] if is_hollow(values) else nonfinite_layers(values, part.spec.layers)
+        if bad:
+            raise Diverged(
+                f"{self._recorder.node}, round {number}: not finite: {', '.join(bad)}; lower lr, "
+                "or set optimizer.clip_norm",
+                bad,
+            )
+
+    async def _offer(self, link: Uplink, number: int, part: Part, values: np.ndarray) -> None:
+        loss = float(self.trainer.last_loss)
+        told = loss if math.isfinite(loss) else None
+        await link.offer(number, part, values, self.weight, told)
+
+    async def _load(self, link: Uplink, number: int, part: Part) -> bool:
+        """Loads a part as it is after a round; returns whether it had to wait for it."""
+        start, waits = self._clock(), not link.here(number, part)
+        values = await link.parameters(number, part)
+        if waits and self._clock() > start:
+            self._recorder.span(
+                "wait", start, self._clock(), round=number // self.algorithm.lan_rounds
+            )
+        if len(self._parts) == 1:
+            self.vector = values
+            self.trainer.load(values)
+        else:
+            self.trainer.load_part(part.start, part.stop, values)
+        return waits
+
+    async def _collect(self, link: Uplink, number: int) -> None:
+        """Loads what a round ended with, if that is not done yet."""
+        if self._collected < number:
+            for part in self._parts:
+                await self._load(link, number, part)
+            self._collected = number
+
+
+class WorkerNode:
+    """A worker in a process of its own, which exchanges with its local server over the LAN."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        vector: np.ndarray,
+        *,
+        link: LanUplink,
+        member: Membership,
+        machine: Machine,
+        clock: Clock,
+        checkpoints: Checkpoints,
+        timeouts: TimeoutsConfig,
+        first: int = 0,
+    ):
+        self._worker, self._vector, self._link = worker, vector, link
+        self._member, self._machine, self._clock = member, machine, clock
+        self._checkpoints, self._timeouts, self._first = checkpoints, timeouts, first
+
+    async def run(self) -> None:
+        """Trains until the grants end."""
+        first = await self._begin()
+
+        async def keep(number: int) -> None:
+            state = {
+                "vector": self._worker.trainer.vector(),
+                "trainer": self._worker.trainer.state_dict(),
+            }
+            await self._checkpoints.keep(number, self._clock(), state, self._machine)
+
+        await self._worker.train(
+            self._link, first, granted=self._member.granted, keeps=self._checkpoints.due, keep=keep
+        )
+        await self._checkpoints.flush()
+        await self._member.finish()
+
+    async def _begin(self) -> int:
+        """Joins, and returns the first LAN round; one who comes back first gets the parameters."""
+        start = await self._member.join(self._vector.size, digest(self._vector))
+        self._clock.start_at(start.at, start.time)
+        await self._clock.until_start()
+        first = self._first
+        if start.last is not None and start.last >= 0:
+            self._vector = await self._link.whole(start.last)
+            first = start.last + 1
+            self._worker.catch_up(first)
+        if start.initial_from is not None:
+            message = await wait_for(
+                self._member.returned,
+                describe=lambda: f"initial parameters from {start.initial_from}",
+                timeout=self._timeouts.round,
+                warn=self._timeouts.warn,
+            )
+            self._vector = unpack(io.BytesIO(message.payload))["vector"]  # type: ignore[arg-type]
+        self._worker.start(self._vector, first)
+        self._member.has_state = True
+        return first

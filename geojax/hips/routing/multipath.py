@@ -1,0 +1,265 @@
+"""The outlet: which way each chunk leaves this node, the tree's own link or an auxiliary route.
+
+NetStorm's rule: a chunk for a neighbour in its tree goes by the primary way, unless more than
+``primary_busy`` messages wait for that, and fewer than ``auxiliary_queue`` for the first hop of
+some auxiliary route; then it goes by the fastest such route.
+
+What differs from the release (``Van::Sending``). There the rule is asked once, when a chunk is
+pushed. That finds queues as they are in training, where one layer's chunks come after the other's.
+Here a member may make its whole offer at one instant. Then only the first few chunks would find the
+primary way free, the next ones would fill the auxiliary routes, and the others would queue up for
+the primary way, whatever gets free later. So a chunk that finds the primary way busy and no route
+free waits at the outlet, and the rule is asked again whenever a message has left: routes are chosen
+late. (NetStorm's nine centers, 20 draws of their rates, chunks of 16,384 elements, mean of sync
+time ÷ bound: none 2.00, fastest 1.80, paced 1.65, random 2.51; by ``python -m
+experiments.bench.overlays --seeds 20``.) Up to ``primary_busy`` + 1 messages stay in the
+transport's queue, so that the primary way never runs dry. Waiting messages are those that have not
+wholly left, the one that is leaving among them; in the release that one is not counted. Probes do
+not count: chunks go before them.
+
+On a route that is *paced* (``overlay.auxiliary=paced``, our own), nothing leaves before the chunk
+that left there last has had the time to cross the route's slowest link.
+
+Whatever shares a queue with chunks that wait here, waits here too: relayed chunks, late parts,
+aggregates, probes. So messages leave by priority, as they do without an outlet. Messages to a peer
+without auxiliary routes pass straight on.
+"""
+
+from __future__ import annotations
+
+import logging
+from asyncio import get_running_loop
+from collections import Counter
+from collections.abc import Sequence
+from heapq import heappop, heappush
+from math import inf
+
+from geojax.hips.routing.source_routes import ROUTED, hop_at, is_routed, routed
+from geojax.overlay.auxiliary import PathTable, Route
+from geojax.telemetry.recorder import Recorder
+from geojax.wire.frame import wire_bytes
+from geojax.wire.message import Kind, Message
+from geojax.wire.transport import Transport
+
+log = logging.getLogger("geojax.hips")
+
+_Held = tuple[int, int, Message]  # priority, order of coming, message
+
+
+class _Queues:
+    """What waits here for one peer."""
+
+    def __init__(self) -> None:
+        self.free: list[_Held] = []  # may take any way
+        self.bound: list[_Held] = []  # may take the primary way only
+
+    @property
+    def first(self) -> list[_Held]:
+        """The queue whose head comes first; one of the two is not empty."""
+        return min((queue for queue in (self.free, self.bound) if queue), key=lambda q: q[0][:2])
+
+    def __bool__(self) -> bool:
+        return bool(self.free or self.bound)
+
+
+class Outlet:
+    """Between a member's exchange over the WAN and its transport; sends for the one by the other.
+
+    Args:
+      me: this member.
+      transport: its transport.
+      names: all centers of the run, in the order that routes count them by.
+      primary_busy: messages waiting for a neighbour, above which other routes are looked at.
+      auxiliary_queue: messages waiting for the first hop of a route, from which on it is full.
+      priorities: of each chunk, smaller first; by default its index.
+      recorder: counts chunks that left by auxiliary routes, relayed ones, and refused ones.
+    """
+
+    def __init__(
+        self,
+        me: str,
+        transport: Transport,
+        names: Sequence[str],
+        *,
+        primary_busy: int,
+        auxiliary_queue: int,
+        priorities: Sequence[int] = (),
+        recorder: Recorder,
+    ):
+        self.me, self.names = me, tuple(names)
+        self._transport, self._recorder = transport, recorder
+        self._busy, self._full = primary_busy, auxiliary_queue
+        self._priorities = tuple(priorities)
+        self._table: PathTable = {}
+        self._gone: set[str] = set()
+        self._queues: dict[str, _Queues] = {}  # of those for whom something waits
+        self._probes: Counter[str] = Counter()  # that wait in the transport's queues
+        self._came = 0
+        self._passed: dict[tuple[str, ...], float] = {}  # when the last chunk has, on a paced route
+        transport.observers.append(self._on_left)
+
+    # ---- for the exchange
+
+    def send(self, peer: str, message: Message, priority: int = 0) -> None:
+        """Sends a message to a neighbour in a tree, or a probe: at once, or when a way is free."""
+        if peer not in self._table or message.kind is Kind.STATE:
+            self._send(peer, message, priority)
+            return
+        self._hold(peer, message, priority, free=message.kind in ROUTED)
+
+    def send_datagram(self, peer: str, message: Message) -> None:
+        """Passes a datagram on; it leaves when nothing waits."""
+        self._transport.send_datagram(peer, message)
+
+    # ---- for the membership
+
+    def take(self, peer: str, message: Message) -> tuple[str, Message] | None:
+        """Takes a message that came from ``peer``, and passes it on if it is for another member.
+
+        It is relayed as it is, whatever round or policy it is of.
+
+        Returns:
+          Who made the message, and the message, if it is for this member; None if it was relayed,
+          or refused, because its route is malformed or leads over a peer that is lost.
+        """
+        if not is_routed(message):
+            return peer, message
+        hop = hop_at(self.me, peer, message, self.names)
+        if isinstance(hop, str):
+            self._recorder.add("refused_routes")
+            log.warning("%s: refused a routed chunk from %s: %s", self.me, peer, hop)
+            return None
+        if hop.onward is None:
+            return hop.origin, message
+        if hop.onward in self._gone:
+            self._recorder.add("dropped_relays")
+            log.warning(
+                "%s: dropped chunk %d of round %d from %s: %s, the next on its route, is lost",
+                self.me, message.chunk, message.round, hop.origin, hop.onward,
+            )  # fmt: skip
+            return None
+        self._recorder.add("relayed_chunks")
+        priority = self._priority(message.chunk)
+        if hop.onward in self._table:
+            self._hold(hop.onward, message, priority, free=False)
+        else:
+            self._transport.send(hop.onward, message, priority)
+        return None
+
+    def route_by(self, table: PathTable) -> None:
+        """Takes a new path table; what has left already keeps the route that it carries."""
+        self._table = table
+        for peer in [peer for peer in self._queues if peer not in table]:
+            self._pass_on(peer)
+        self._ask()
+
+    def change(self, epoch: int) -> None:
+        """Begins an epoch: chunks of older ones that wait are dropped, and there are no routes.
+
+        Offers are sent again in the new epoch, and results follow from them. Late parts are not:
+        they leave at once.
+        """
+        for queues in self._queues.values():
+            for queue in (queues.free, queues.bound):
+                queue[:] = [
+                    held for held in queue
+                    if held[2].epoch >= epoch or held[2].kind is Kind.LATE
+                ]  # fmt: skip
+        self._gone.clear()
+        self._passed.clear()
+        self.route_by({})
+
+    def lose(self, peer: str) -> None:
+        """Notes that the connection to a peer ended, until the next epoch; drops what waits for it.
+
+        A transport drops what waits there, too: the change of the membership that follows, sees to
+        its being sent again.
+        """
+        self._gone.add(peer)
+        self._queues.pop(peer, None)
+        del self._probes[peer]
+        self._ask()
+
+    # ---- the rule
+
+    def _on_left(self, peer: str, message: Message, *_: float) -> None:
+        if message.kind is Kind.PROBE and self._probes[peer]:
+            self._probes[peer] -= 1
+        if self._queues:
+            self._ask()
+
+    def _ask(self) -> None:
+        """Asks the rule for the first chunk of each peer, until none finds a way that is free."""
+        again = True
+        while again:
+            order = sorted(self._queues, key=lambda peer: self._queues[peer].first[0][:2])
+            again = any(self._let_go(peer) for peer in order)
+
+    def _let_go(self, peer: str) -> bool:
+        """Lets the message go that comes first and finds a way; whether there was one."""
+        queues = self._queues[peer]
+        if self._waiting(peer) <= self._busy:
+            priority, _, message = heappop(queues.first)
+            self._send(peer, message, priority)
+        else:
+            route = self._free_route(peer) if queues.free else None
+            if route is None:
+                return False
+            priority, _, message = heappop(queues.free)
+            self._recorder.add("auxiliary_chunks")
+            self._recorder.chunk_event(
+                "auxiliary", round=message.round, chunk=message.chunk, kind=message.kind.name,
+                route=list(route.hops),
+            )  # fmt: skip
+            message = routed(message, route.hops, self.names)
+            self._pace(route, message)
+            self._transport.send(route.hops[1], message, priority)
+        if not queues:
+            del self._queues[peer]
+        return True
+
+    def _free_route(self, peer: str) -> Route | None:
+        """The fastest auxiliary route whose first hop has room."""
+        for route in self._table[peer]:
+            first = route.hops[1]
+            room = first not in self._gone and self._waiting(first) < self._full
+            if room and self._has_passed(route):
+                return route
+        return None
+
+    def _has_passed(self, route: Route) -> bool:
+        passed = self._passed.get(route.hops)
+        return passed is None or get_running_loop().time() >= passed
+
+    def _pace(self, route: Route, message: Message) -> None:
+        if route.rate < inf:
+            seconds = 8 * wire_bytes(message) / route.rate
+            self._passed[route.hops] = get_running_loop().time() + seconds
+
+    def _hold(self, peer: str, message: Message, priority: int, *, free: bool) -> None:
+        queues = self._queues.setdefault(peer, _Queues())
+        heappush(queues.free if free else queues.bound, (priority, self._came, message))
+        self._came += 1
+        self._ask()
+
+    def _pass_on(self, peer: str) -> None:
+        """Sends everything that waits for a peer the primary way."""
+        queues = self._queues.pop(peer)
+        while queues:
+            priority, _, message = heappop(queues.first)
+            self._send(peer, message, priority)
+
+    def _send(self, peer: str, message: Message, priority: int) -> None:
+        """The primary way."""
+        before = self._transport.waiting(peer)
+        self._transport.send(peer, message, priority)
+        if message.kind is Kind.PROBE:  # a peer that is dead gets none
+            self._probes[peer] += self._transport.waiting(peer) > before
+
+    def _waiting(self, peer: str) -> int:
+        """Messages for a peer in the transport's queue that a chunk would have to wait for."""
+        return self._transport.waiting(peer) - self._probes[peer]
+
+    def _priority(self, chunk: int) -> int:
+        known = 0 <= chunk < len(self._priorities)
+        return self._priorities[chunk] if known else chunk

@@ -1,0 +1,129 @@
+"""Path tables at the scheduler: planned beside the run, told to the centers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from geojax.awareness.views import Belief
+from geojax.hips.control.recovery import is_up
+from geojax.hips.routing.source_routes import table_message
+from geojax.machine.machine import Machine
+from geojax.overlay.auxiliary import PathTable
+from geojax.overlay.policy import Policy
+from geojax.overlay.routes import two_way
+from geojax.overlay.view import Edge, NetworkView
+from geojax.wire.message import Message
+
+log = logging.getLogger("geojax.scheduler")
+PlanTables = Callable[[NetworkView, Policy], dict[str, PathTable]]
+
+
+class PathTables:
+    """The auxiliary routes of a run.
+
+    Centers need not change their tables at the same time, since chunks carry their routes. Until a
+    new epoch's tables are there, its chunks go the primary way.
+
+    Args:
+      plan: plans the tables of all centers, a function that another process can be given; None: the
+        run has no auxiliary routes, and everything below does nothing.
+      machine: makes the plans.
+      belief: what the WAN is believed to be.
+      names: all centers of the run, in the order that routes count them by.
+      start: does work beside the run.
+      send: sends a control message to a center.
+    """
+
+    def __init__(
+        self,
+        plan: PlanTables | None,
+        machine: Machine,
+        belief: Belief,
+        *,
+        names: Sequence[str],
+        start: Callable[[Coroutine[Any, Any, None]], None],
+        send: Callable[[str, Message], None],
+    ):
+        self._plan, self._machine, self._belief = plan, machine, belief
+        self._names, self._start, self._send = tuple(names), start, send
+        self._epoch = 0
+        self._policy: Policy | None = None  # whose chunks the tables are for
+        self._reviewed = -1  # revision of the belief that was looked at last
+        self._links: set[Edge] = set()  # that chunks of this epoch may be on
+        self._planning = self._wanted = False  # tables are being planned; others are wanted
+
+    def begin(self, epoch: int) -> None:
+        """Whatever was under way is sent again in a new epoch, on tables that are yet to come."""
+        self._epoch, self._policy, self._wanted = epoch, None, False
+        self._links.clear()
+
+    def tell(self, policy: Policy) -> None:
+        """Plans for the chunks that a policy has centers send; then tells every center its table.
+
+        One plan is under way at a time. When it is there, it is dropped if another epoch has begun,
+        or if a route leads over a link that has gone out meanwhile. Tables for a policy or rates
+        that have changed otherwise are told all the same, as better ones than none; others follow.
+        """
+        if self._plan is None:
+            return
+        self._policy = policy
+        if not self._links:  # else there are links to be reviewed
+            self._reviewed = self._belief.revision
+        self._want(self._plan)
+
+    def review(self) -> bool:
+        """Plans anew if the belief has changed; true if what is under way must be sent again.
+
+        That is so if a link is out, in either direction, that a chunk of this epoch may be on.
+        Nobody else would miss it: trees may have no use for that link.
+        """
+        if self._plan is None or self._policy is None or self._reviewed == self._belief.revision:
+            return False
+        self._reviewed = self._belief.revision
+        cut = self._out(self._links)
+        if cut:
+            log.warning("auxiliary routes lead over links that are out: %s", cut)
+        else:
+            self._want(self._plan)
+        return bool(cut)
+
+    def _want(self, plan: PlanTables) -> None:
+        """Plans tables now, or when those that are being planned are there."""
+        self._wanted = True
+        if not self._planning:
+            self._planning = True
+            self._start(self._tell(plan))
+
+    async def _tell(self, plan: PlanTables) -> None:
+        while self._wanted and self._policy is not None:
+            self._wanted, epoch = False, self._epoch
+            view = two_way(self._belief.view())
+            tables = await self._machine.plan(plan, view, self._policy)
+            if epoch == self._epoch:
+                self._take(tables)
+        self._planning = False
+
+    def _take(self, tables: Mapping[str, PathTable]) -> None:
+        links = {
+            link
+            for table in tables.values()
+            for found in table.values()
+            for route in found
+            for link in pairwise(route.hops)
+        }
+        cut = self._out(links)
+        if cut:
+            log.warning("dropped path tables: these links have gone out: %s", cut)
+            self._wanted = True
+            return
+        self._links |= links
+        for name, table in tables.items():
+            self._send(name, table_message(self._epoch, table, self._names))
+
+    def _out(self, links: Collection[Edge]) -> list[Edge]:
+        """Those that are out."""
+        view = two_way(self._belief.view())
+        return sorted(link for link in links if not is_up(*link, view))

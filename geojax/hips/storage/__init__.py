@@ -1,0 +1,1 @@
+"""What a run keeps: checkpoints to go on from, snapshots to evaluate."""

@@ -1,0 +1,124 @@
+"""What a node computes on: real, or charged to a virtual clock.
+
+Protocol code never measures its own work. It hands work to a machine: *compute* (steps on the
+center's devices) is stretched to its emulated duration, *host work* (encode, sum, outer step) takes
+what it takes on a real machine and is charged from a table on a virtual one, and so is a *plan*,
+which is made in a process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+from geojax.machine.plan_process import PlanProcess
+from geojax.machine.priority_lock import Turns
+
+T = TypeVar("T")
+
+
+class Machine(Protocol):
+    """Where a node's work is done."""
+
+    violations: int  # steps that took longer than their pace
+    steps: int  # steps in all
+
+    async def compute(
+        self, work: Callable[[], T], seconds: float, *, follows: bool = False, ends: bool = True
+    ) -> T:
+        """Runs a step of the devices, or a part of one, so that it lasts ``seconds``.
+
+        Args:
+          work: what to run.
+          seconds: of experiment time.
+          follows: it is a part that goes straight on after the part before, without having waited
+            for anything from others.
+          ends: the step ends with it.
+        """
+        ...
+
+    def after(self, kind: str, nbytes: int, then: Callable[[], None]) -> None:
+        """Calls ``then`` when host work of this kind over ``nbytes`` would be done."""
+        ...
+
+    async def host(self, kind: str, nbytes: int, work: Callable[[], T]) -> T:
+        """Does host work that is worth leaving the event loop for."""
+        ...
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Does work that costs no experiment time (writing a snapshot, evaluating)."""
+        ...
+
+    async def plan(self, work: Callable[..., T], *args: Any, urgent: bool = False) -> T:
+        """What ``work`` makes of the arguments, in a process of its own; one plan at a time.
+
+        Args:
+          work: a function of a module, so that another process finds it.
+          args: picklable, and so must be what it returns.
+          urgent: it goes before all plans that wait and are not.
+
+        Raises:
+          Exception: whatever ``work`` raised.
+        """
+        ...
+
+
+class RealMachine:
+    """Real time: steps run in a thread and are stretched to their pace, never shortened.
+
+    A step in parts keeps its pace as a whole: what ends late leaves the part that follows less to
+    be stretched. (A part may well be shorter than calling the devices takes.)
+    """
+
+    def __init__(self) -> None:
+        self.violations = 0
+        self.steps = 0
+        self._due = 0.0  # loop time at which the last part should have ended
+        self._paced = False  # the step under way has a pace
+        self._devices = ThreadPoolExecutor(1, "devices")
+        self._aside = ThreadPoolExecutor(1, "aside")
+        self._plans, self._planning = PlanProcess(), Turns()
+
+    async def compute(
+        self, work: Callable[[], T], seconds: float, *, follows: bool = False, ends: bool = True
+    ) -> T:
+        """See :meth:`Machine.compute`; a step slower than its pace is counted as a violation."""
+        loop = asyncio.get_running_loop()
+        self._due = (self._due if follows else loop.time()) + seconds
+        self._paced |= seconds > 0
+        result = await loop.run_in_executor(self._devices, work)
+        left = self._due - loop.time()
+        if left > 0:
+            await asyncio.sleep(left)
+        if ends:
+            self.steps += 1
+            self.violations += self._paced and left < 0
+            self._paced = False
+        return result
+
+    def after(self, kind: str, nbytes: int, then: Callable[[], None]) -> None:
+        """The work is part of ``then`` and takes what it takes."""
+        del kind, nbytes
+        then()
+
+    async def host(self, kind: str, nbytes: int, work: Callable[[], T]) -> T:
+        """Runs in the devices' thread, so that the event loop goes on moving chunks."""
+        del kind, nbytes
+        return await asyncio.get_running_loop().run_in_executor(self._devices, work)
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Runs in a thread of its own."""
+        return await asyncio.get_running_loop().run_in_executor(self._aside, work)
+
+    async def plan(self, work: Callable[..., T], *args: Any, urgent: bool = False) -> T:
+        """See :meth:`Machine.plan`; the process is started with the first plan."""
+        async with self._planning.turn(urgent=urgent):
+            return await self._plans.run(work, *args)
+
+    def close(self) -> None:
+        """Ends the threads and the process."""
+        self._plans.close()
+        self._devices.shutdown(cancel_futures=True)
+        self._aside.shutdown(cancel_futures=True)

@@ -1,0 +1,1 @@
+"""How an emulated WAN ends: on exit, on signals, after SIGKILL, by command."""

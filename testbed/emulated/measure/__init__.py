@@ -1,0 +1,1 @@
+"""Whether the links of an emulated WAN are what they should be."""

@@ -1,0 +1,1 @@
+"""The WAN switch of the emulated testbed: delay, jitter, loss."""

@@ -1,0 +1,1 @@
+"""Real processes on plain loopback, and what they may use of the processor."""

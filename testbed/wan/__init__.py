@@ -1,0 +1,1 @@
+"""A WAN as data: centers, links, generators, presets, and how they change."""

@@ -1,0 +1,135 @@
+"""Finds WAN descriptions by name or path without Hydra, for tools and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from geojax.config import LanConfig, WanConfig
+from geojax.errors import ConfigError, nearest
+from testbed.wan import fields as wan_fields
+
+PRESETS = Path(__file__).resolve().parents[2] / "conf" / "wan"
+SCHEMA = "base_wan"  # the WanConfig dataclass, which Hydra knows under this name
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the WANs that come with the project."""
+    if not PRESETS.is_dir():
+        fix = "no presets there; use a source checkout or an editable install, or give a path"
+        raise ConfigError("wan", str(PRESETS), fix)
+    return tuple(sorted(path.stem for path in PRESETS.glob("*.yaml")))
+
+
+def load_preset(name_or_path: str | Path, **overrides: Any) -> WanConfig:
+    """Reads a WAN description.
+
+    Args:
+      name_or_path: a preset's name, or the path of a YAML file (it ends with ``.yaml``).
+      **overrides: fields of :class:`WanConfig`; mappings are merged, everything else replaced.
+
+    Returns:
+      The configuration; :func:`testbed.wan.build.build_wan` validates its values.
+
+    >>> load_preset("uniform", centers=5).centers
+    5
+    """
+    values = _read(_path(name_or_path))
+    values.setdefault("name", Path(name_or_path).stem)
+    _check_keys(overrides)
+    return WanConfig(**_merge(values, overrides))
+
+
+def _path(name_or_path: str | Path, folder: Path | None = None) -> Path:
+    text = str(name_or_path)
+    if text.endswith((".yaml", ".yml")):
+        path = Path(text)
+        if not path.is_file():
+            raise ConfigError("wan", text, "no such file")
+        return path
+    if folder is not None and (folder / f"{text}.yaml").is_file():
+        return folder / f"{text}.yaml"
+    if text not in preset_names():
+        fix = f"no such WAN; {nearest(text, preset_names())}; or the path of a .yaml file"
+        raise ConfigError("wan", text, fix)
+    return PRESETS / f"{text}.yaml"
+
+
+def _read(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A file's values over those of the files in its ``defaults`` list, as Hydra composes them."""
+    if path in within:
+        raise ConfigError("wan.defaults", str(path), "this file builds on itself")
+    try:
+        own = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ConfigError("wan", str(path), f"no valid YAML: {error}") from error
+    if not isinstance(own, dict):
+        raise ConfigError("wan", str(path), "the file must hold a mapping of WAN keys")
+    defaults = wan_fields.sequence("wan.defaults", own.pop("defaults", []), "WAN names")
+    _check_keys(own)
+    values: dict[str, Any] = {}
+    for entry in defaults if "_self_" in defaults else [*defaults, "_self_"]:
+        if entry == "_self_":
+            values = _merge(values, own)
+        elif entry != SCHEMA:
+            values = _merge(values, _read(_path(entry, path.parent), (*within, path)))
+    return values
+
+
+def _merge(values: Mapping[Any, Any], over: Mapping[Any, Any]) -> dict[str, Any]:
+    """``values`` with ``over`` laid on top: mappings are merged, everything else is replaced."""
+    merged = {str(key): value for key, value in values.items()}
+    for key, value in over.items():
+        below = merged.get(str(key))
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            value = _merge(below, value)
+        merged[str(key)] = value
+    return merged
+
+
+def _check_keys(values: Mapping[Any, Any], group: str = "wan", schema: type = WanConfig) -> None:
+    valid = [item.name for item in fields(schema)]
+    for key, value in values.items():
+        if key not in valid:
+            raise ConfigError(f"{group}.{key}", value, f"no such key; {nearest(key, valid)}")
+
+
+def parse_arguments(arguments: Sequence[str]) -> tuple[WanConfig, LanConfig, int]:
+    """Reads ``wan=NAME wan.KEY=VALUE lan.KEY=VALUE seed=N`` as given on a command line.
+
+    Returns:
+      The arguments of :func:`testbed.wan.build.build_wan`.
+
+    >>> wan, lan, seed = parse_arguments(["wan=uniform", "wan.rate=50", "lan.workers=2", "seed=7"])
+    >>> wan.rate, lan.workers, seed
+    (50, 2, 7)
+    """
+    chosen: str | None = None
+    settings: list[str] = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or not key:
+            raise ConfigError(argument, None, "write KEY=VALUE, e.g. wan=three_centers")
+        if key == "wan":
+            chosen = value
+        elif key == "seed" or key.startswith(("wan.", "lan.")):
+            settings.append(argument)
+        else:
+            valid = ("wan", "wan.KEY", "lan.KEY", "seed")
+            raise ConfigError(key, value, f"no such setting here; {nearest(key, valid)}")
+    if not chosen:
+        raise ConfigError("wan", chosen, f"name a WAN, one of {', '.join(preset_names())}")
+    try:
+        stated = OmegaConf.to_container(OmegaConf.from_dotlist(settings), resolve=True)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(" ".join(settings), None, f"cannot be read: {error}") from error
+    assert isinstance(stated, dict)
+    lan = stated.get("lan", {})
+    _check_keys(lan, "lan", LanConfig)
+    return load_preset(chosen, **stated.get("wan", {})), LanConfig(**lan), stated.get("seed", 0)
