@@ -19,7 +19,7 @@ from typing import Any
 from geojax.assemble import Setup, run_node
 from geojax.config import RunConfig, from_dict, to_dict
 from geojax.errors import GeojaxError, MembershipError
-from geojax.hips.cluster import SCHEDULER, Place, Places
+from geojax.hips.cluster import SCHEDULER, Cluster, NodeSpec
 from geojax.hips.storage.checkpoint import ResumePoint
 from geojax.machine.machine import RealMachine
 from geojax.overlay.view import NetworkView
@@ -39,7 +39,7 @@ def write_run(run_dir: Path, run_id: str, setup: Setup) -> None:
     values = {
         "run_id": run_id,
         "config": to_dict(setup.config),
-        "places": [vars(place) for place in setup.places.all],
+        "places": [vars(place) for place in setup.cluster.all],
         "resume": list(setup.resume),
         "view": setup.view.to_dict(),
     }
@@ -51,7 +51,7 @@ def read_run(run_dir: Path) -> tuple[str, Setup]:
     values = json.loads((run_dir / "run.json").read_text())
     setup = Setup(
         from_dict(RunConfig, values["config"]),
-        Places(tuple(Place(**place) for place in values["places"])),
+        Cluster(tuple(NodeSpec(**place) for place in values["places"])),
         NetworkView.from_dict(values["view"]),
         models=run_dir / "models",
         checkpoints=run_dir / "checkpoints",
@@ -92,9 +92,9 @@ def node_folder(run_dir: Path, name: str) -> Path:
 
 async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
     """Runs one node over TCP and writes its report."""
-    config, places = setup.config, setup.places
-    place = places.place(name)
-    addresses = places.addresses()
+    config, cluster = setup.config, setup.cluster
+    place = cluster.node(name)
+    addresses = cluster.addresses()
     clock = Clock()
     machine = RealMachine()
     with (folder / "events.jsonl").open("a", buffering=1) as stream:

@@ -25,7 +25,7 @@ from typing import Any
 
 from geojax.config import RunConfig
 from geojax.errors import ConfigError, nearest
-from geojax.hips.cluster import Places
+from geojax.hips.cluster import Cluster
 from geojax.overlay.view import Edge
 
 PROCESS_KINDS = ("kill", "restart", "freeze")
@@ -112,10 +112,10 @@ def apply_faults(
     return changed, tuple(sorted(faults, key=lambda fault: fault.at))
 
 
-def restarted(fault: Fault, places: Places, is_dead: Callable[[str], bool]) -> tuple[str, ...]:
+def restarted(fault: Fault, cluster: Cluster, is_dead: Callable[[str], bool]) -> tuple[str, ...]:
     """The nodes that a ``restart`` starts: the named one, and dead workers of a named server."""
-    server = fault.node in places.servers
-    workers = places.workers(fault.node) if server else ()
+    server = fault.node in cluster.servers
+    workers = cluster.workers(fault.node) if server else ()
     return tuple(name for name in (fault.node, *workers) if is_dead(name))
 
 

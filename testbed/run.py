@@ -13,7 +13,7 @@ from geojax.assemble import Setup
 from geojax.assemble import check as check_setup
 from geojax.config import RunConfig
 from geojax.errors import ConfigError, nearest
-from geojax.hips.cluster import Place, Places
+from geojax.hips.cluster import Cluster, NodeSpec
 from geojax.hips.storage.checkpoint import START, ResumePoint, resume_point
 from geojax.models.registry import SYNTHETIC
 from geojax.overlay.multigps import server_count
@@ -46,13 +46,13 @@ def prepare(config: RunConfig, run_dir: Path) -> tuple[Setup, Wan, tuple[Fault, 
     config, faults = apply_faults(config, wan.edges, [node.name for node in wan.nodes()])
     wan = build_wan(config.wan, config.lan, config.seed, servers)
     read_limits(config.testbed.cpu_limit, config.testbed.name, wan.center_names)
-    places = Places(tuple(Place(node.name, node.center, node.role) for node in wan.nodes()))
+    cluster = Cluster(tuple(NodeSpec(node.name, node.center, node.role) for node in wan.nodes()))
     inline = config.testbed.name == "simulated"
     kept = run_dir / "checkpoints"
-    keepers = [place.name for place in places.all if place.role in ("server", "worker")]
+    keepers = [place.name for place in cluster.all if place.role in ("server", "worker")]
     resume = resume_point(kept, keepers) if config.resume else START
-    setup = Setup(config, places, wan.view(), run_dir / "models", kept, inline, resume)
-    check_setup(config, places, setup.view)
+    setup = Setup(config, cluster, wan.view(), run_dir / "models", kept, inline, resume)
+    check_setup(config, cluster, setup.view)
     return setup, wan, faults
 
 
@@ -107,8 +107,8 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
         **summarize(
             events,
             reports,
-            trainers=setup.places.trainers,
-            hops=hops(wan, setup.places),
+            trainers=setup.cluster.trainers,
+            hops=hops(wan, setup.cluster),
             target=config.target_accuracy,
             data_kinds=DATA_KINDS,
             warmup_rounds=config.warmup_rounds,
@@ -116,7 +116,7 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
             probe_kind=Kind.PROBE if config.overlay.awareness == "measured" else None,
             train_samples=None if config.model.name == SYNTHETIC else setup.train_samples(),
         ),
-        **efficiency(config, wan.view(), events, setup.places, extra.get("goodput_factor")),
+        **efficiency(config, wan.view(), events, setup.cluster, extra.get("goodput_factor")),
         **view_error(wan.view(), events, extra.get("goodput_factor")),
         "wall_s": time.monotonic() - started,
         **extra,

@@ -144,8 +144,8 @@ class Fit:
         one, other = self.sites[i]["rtt_name"], self.sites[j]["rtt_name"]
         if one is None or other is None:
             return []
-        places = sites.index(one), sites.index(other)
-        return [rows[a][b] for a, b in (places, places[::-1]) if a < len(rows)]
+        cluster = sites.index(one), sites.index(other)
+        return [rows[a][b] for a, b in (cluster, cluster[::-1]) if a < len(rows)]
 
 
 def load() -> Fit:
@@ -178,9 +178,9 @@ provenance:
     {np.nanmax(error):.1%} (median error {np.nanmedian(error):.1%})
   estimated:
     fit: >-
-      pair rates and caps by tools/fit_aws8_2025.py from the medians; alone, three pairs were measured
-      (mumbai-singapore 230, tokyo-singapore 174, ireland-california 93), for the others the fit
-      leans towards p90 x {fit.k:.3f}
+      pair rates and caps by tools/fit_aws8_2025.py from the medians; alone, three pairs were
+      measured (mumbai-singapore 230, tokyo-singapore 174, ireland-california 93), for the others
+      the fit leans towards p90 x {fit.k:.3f}
     distance: >-
       {start:.1f} ms + {slope * 1e3:.2f} ms per 1000 km of great circle, the line through the other
       pairs (least squares); Mumbai is not in the table of rtts

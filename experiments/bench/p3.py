@@ -3,8 +3,8 @@
 Trains models layer by layer over two centers that are joined by one link, without and with P3, one
 after the other, and prints how long a round took beside what it should take: T_serial, when all
 computing is followed by all communication, and T_ideal, below which no order of sending can get
-(:mod:`experiments.bench.p3_schedule`). The gain is (T_serial - T_measured) / (T_serial - T_ideal): the
-share of what overlap can save that P3 saved. The last column is the share of a center's sending
+(:mod:`experiments.bench.p3_schedule`). The gain is (T_serial - T_measured) / (T_serial - T_ideal):
+the share of what overlap can save that P3 saved. The last column is the share of a center's sending
 during which it also computed, from the traces of the two runs.
 
 The link's rate in T_serial and T_ideal is what TCP gets of it: configured when simulated, measured

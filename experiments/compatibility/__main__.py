@@ -70,7 +70,7 @@ def outcome(case: Case) -> Outcome:
     ends = [event for event in events if event["event"] == "final"]
     if not all(map(math.isfinite, losses)) or losses[-1] > LEARNS * losses[0]:
         return Outcome(problem=f"it does not learn: losses {losses}")
-    if [event["round"] for event in ends] != [config.rounds - 1] * len(setup.places.servers):
+    if [event["round"] for event in ends] != [config.rounds - 1] * len(setup.cluster.servers):
         return Outcome(problem=f"not every center made all rounds: {ends}")
     together = build_sync(config.sync).admission.exchange == "tree"
     if together and len({event["digest"] for event in ends}) > 1:

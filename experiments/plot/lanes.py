@@ -66,8 +66,8 @@ def lanes(run: RunRecords, window: Window) -> list[Lane]:
     local server that has workers, a global server). Then comes a lane
     for each node of another center that it sends to, and one for all that it sends on its LAN.
     """
-    center = {place.name: place.center for place in run.places.all}
-    order = {place.name: index for index, place in enumerate(run.places.all)}
+    center = {place.name: place.center for place in run.cluster.all}
+    order = {place.name: index for index, place in enumerate(run.cluster.all)}
     found: dict[tuple[int, int], tuple[str, str, list[Bar]]] = {}
     for span in run.spans:
         if span.end <= window.start or span.start >= window.end:

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.runs import schema
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError
-from geojax.hips.cluster import WAN_GROUP, Place, Places
+from geojax.hips.cluster import WAN_GROUP, Cluster, NodeSpec
 from geojax.overlay.multigps import server_count
 from geojax.overlay.policy import Policy
 from geojax.overlay.view import Edge
@@ -68,20 +68,20 @@ class RunRecords:
       path: the directory.
       config: of the run.
       wan: as it was at t = 0, without the faults that were scripted.
-      places: the nodes.
+      cluster: the nodes.
       events: in order of time.
     """
 
     path: Path
     config: RunConfig
     wan: Wan
-    places: Places
+    cluster: Cluster
     events: Sequence[Event]
 
     @cached_property
     def hops(self) -> Mapping[Edge, tuple[Edge, ...]]:
         """The directed WAN links that lie between two nodes."""
-        return hops(self.wan, self.places)
+        return hops(self.wan, self.cluster)
 
     @cached_property
     def planned(self) -> tuple[Planned, ...]:
@@ -175,8 +175,8 @@ def read_records(run_dir: Path) -> RunRecords:
         raise GeojaxError(f"{run_dir}/config.yaml is of another version: {said}") from None
     events = [json.loads(line) for line in lines if line.endswith("}")]
     wan = build_wan(config.wan, config.lan, config.seed, server_count(config.overlay))
-    places = Places(tuple(Place(node.name, node.center, node.role) for node in wan.nodes()))
-    return RunRecords(run_dir, config, wan, places, events)
+    cluster = Cluster(tuple(NodeSpec(node.name, node.center, node.role) for node in wan.nodes()))
+    return RunRecords(run_dir, config, wan, cluster, events)
 
 
 def _planned(events: Sequence[Event]) -> list[Planned]:

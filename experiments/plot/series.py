@@ -108,7 +108,7 @@ def bound_spells(run: RunRecords) -> list[tuple[float, float]]:
     :func:`geojax.overlay.bound.bounds`. Empty where there is no such bound (a compressed run,
     ``testbed=local``), or where its linear programs would take too long.
     """
-    config, members = run.config, run.places.servers
+    config, members = run.config, run.cluster.servers
     sizes = [e["elements"] for e in run.events if e["event"] == "start" and "elements" in e]
     view = run.wan.view()
     work = len(view.centers) * len(view.rate)

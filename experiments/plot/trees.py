@@ -57,14 +57,14 @@ class _Sites(NamedTuple):
     lines: float = 1.0  # widths of arrows, relative
 
     @classmethod
-    def of(cls, places: Mapping[str, Point], scale: float) -> _Sites:
-        if len(places) > NAMED_CENTERS:
-            return cls(places, 5, 1, 0, lines=0.4)
-        crowd = min(1.0, 4 / math.sqrt(len(places)))  # many sites are smaller
+    def of(cls, cluster: Mapping[str, Point], scale: float) -> _Sites:
+        if len(cluster) > NAMED_CENTERS:
+            return cls(cluster, 5, 1, 0, lines=0.4)
+        crowd = min(1.0, 4 / math.sqrt(len(cluster)))  # many sites are smaller
         size = scale * crowd
-        if max(map(len, places)) > _SHORT:
-            return cls(places, 110 * size, 7 * size, max(6, 9.5 * size), above=5 + 4 * size)
-        return cls(places, 420 * size**2, 12 * size, max(4.5, 9 * size))
+        if max(map(len, cluster)) > _SHORT:
+            return cls(cluster, 110 * size, 7 * size, max(6, 9.5 * size), above=5 + 4 * size)
+        return cls(cluster, 420 * size**2, 12 * size, max(4.5, 9 * size))
 
 
 def choose(run: RunRecords, version: int | None) -> Planned:
@@ -121,7 +121,7 @@ def draw_trees(run: RunRecords, title: str, planned: Planned, most: int = MOST_T
     flows = [tree_flows(trees[tree], shares[tree], run.hops) for tree in shown]
     heaviest = max((flow.total for each in flows for flow in each.values()), default=1.0)
     for axes, tree, flow in zip(panels, shown, flows, strict=False):
-        root = run.places.place(trees[tree].root).center
+        root = run.cluster.node(trees[tree].root).center
         _draw_tree(axes, run, _Sites.of(sites, 0.62), flow, root, heaviest)
         axes.set_title(f"root {trees[tree].root}: {100 * shares[tree]:.3g} %", fontsize=9)
     for axes in panels[len(shown) :]:
@@ -180,7 +180,7 @@ def _draw_sum(
                 zorder=4,
                 bbox=BOX,
             )
-    _draw_sites(axes, run, sites, {run.places.place(t.root).center for t in planned.policy.trees})
+    _draw_sites(axes, run, sites, {run.cluster.node(t.root).center for t in planned.policy.trees})
     as_map(axes)
     axes.set_title("all trees: how often the model crosses each link in a round", fontsize=10)
     bar = axes.figure.colorbar(

@@ -14,7 +14,7 @@ from geojax.compression.codec import Codec
 from geojax.compression.dense import dense
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
-from geojax.hips.exchange.buckets import Part, parts_of
+from geojax.hips.exchange.buckets import Bucket, buckets_of
 from geojax.hollow import SIZE_ONLY
 from geojax.models.registry import SYNTHETIC
 from geojax.overlay.cutting import Ranges, chunk_ranges
@@ -31,7 +31,7 @@ class Agreement:
       stages: of the model, if it is trained layer by layer (P3); else none.
       layers: elements of each layer.
       ranges: the chunks.
-      parts: the pieces of the vector that are exchanged on their own.
+      buckets: the pieces of the vector that are exchanged on their own.
       priorities: of each chunk, smaller first.
       algorithm: the synchronization algorithm.
       codec: what travels over the WAN.
@@ -42,7 +42,7 @@ class Agreement:
     stages: tuple[Stage, ...]
     layers: tuple[int, ...]
     ranges: Ranges
-    parts: tuple[Part, ...]
+    buckets: tuple[Bucket, ...]
     priorities: tuple[int, ...]
     algorithm: SyncAlgorithm
     codec: Codec
@@ -58,14 +58,14 @@ class Agreement:
         stops = [stage.stop for stage in stages] or [spec.size]
         layers = tuple(layer.size for layer in spec.layers)
         ranges = chunk_ranges(config.overlay, layers, stops)
-        parts = parts_of(spec, stops, ranges)
+        buckets = buckets_of(spec, stops, ranges)
         # Model state has no stage of its own to compute and is small: it goes first.
-        idle = [part for part, stage in zip(parts, stages, strict=False) if not stage.forward]
-        first = [chunk for part in idle for chunk in part.chunks]
+        idle = [bucket for bucket, stage in zip(buckets, stages, strict=False) if not stage.forward]
+        first = [chunk for bucket in idle for chunk in bucket.chunks]
         order = [*first, *(chunk for chunk in range(len(ranges)) if chunk not in set(first))]
         priorities = tuple(int(place) for place in np.argsort(order))
         lan = lan_codec(config, codec)
-        return cls(spec, stages, layers, ranges, parts, priorities, algorithm, codec, lan)
+        return cls(spec, stages, layers, ranges, buckets, priorities, algorithm, codec, lan)
 
 
 def wan_codec(config: RunConfig) -> Codec:

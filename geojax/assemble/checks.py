@@ -12,7 +12,7 @@ from geojax.config import RunConfig
 from geojax.data.dataset import DATASETS
 from geojax.data.partitions import PARTITIONS
 from geojax.errors import ConfigError, nearest
-from geojax.hips.cluster import WAN_GROUP, Places
+from geojax.hips.cluster import WAN_GROUP, Cluster
 from geojax.hips.exchange.shard import check_shards
 from geojax.hollow import SIZE_ONLY
 from geojax.models.registry import SYNTHETIC, model_info
@@ -30,7 +30,7 @@ AWARENESS = ("measured", "oracle")
 LAN_CODECS = ("bf16", "dense", "fp16")  # without residuals: a worker may come and go
 
 
-def check(config: RunConfig, places: Places, view: NetworkView) -> None:
+def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
     """Finds what is wrong with a configuration before any process starts.
 
     Raises:
@@ -47,8 +47,8 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
             value = getattr(config, key)
             raise ConfigError(key, value, nearest(str(value), names))
     for center in config.pace.centers:
-        if center not in places.servers:
-            raise ConfigError("pace.centers", center, nearest(center, places.servers))
+        if center not in cluster.servers:
+            raise ConfigError("pace.centers", center, nearest(center, cluster.servers))
     check_optimizer(config.optimizer, config.rate_of(config.optimizer))
     if config.outer_optimizer.name != "auto":
         outer = config.outer_optimizer
@@ -67,8 +67,8 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
         )  # fmt: skip
     build_selection(config.selection)
     _check_awareness(config, algorithm)
-    overlay = build_overlay(config.overlay, places.servers, places.global_servers)
-    policy = overlay.plan(view, places.groups(places.members)[WAN_GROUP], (1,), 0)
+    overlay = build_overlay(config.overlay, cluster.servers, cluster.global_servers)
+    policy = overlay.plan(view, cluster.groups(cluster.members)[WAN_GROUP], (1,), 0)
     depth = max(_depth(policy, member) for member in policy.members)
     if depth > 1 and not codec.exact_combine:
         raise ConfigError(
@@ -78,8 +78,8 @@ def check(config: RunConfig, places: Places, view: NetworkView) -> None:
         )  # fmt: skip
     if algorithm.admission.exchange == "server":
         _check_servers(config, depth, len(policy.trees))
-    for name in places.trainers:
-        build_pace(config, places.trainers, name)
+    for name in cluster.trainers:
+        build_pace(config, cluster.trainers, name)
     model_info(config.model.name)
     if config.model.name != SYNTHETIC:
         DATASETS[config.data.name]

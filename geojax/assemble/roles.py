@@ -10,11 +10,9 @@ import numpy as np
 
 from geojax.assemble.agreement import Agreement, answer_codec, build_outer
 from geojax.assemble.setup import Setup
-from geojax.awareness.awareness import Awareness
-from geojax.awareness.link_meter import Meter
-from geojax.awareness.measured_view import MeasuredBelief
-from geojax.awareness.probing import Prober
-from geojax.awareness.views import Belief, OracleBelief
+from geojax.awareness.link_meter import LinkMeter
+from geojax.awareness.probing import Awareness, Prober
+from geojax.awareness.views import MeasuredView, OracleView, WanView
 from geojax.center.pace import build_pace
 from geojax.center.trainer import build_trainer
 from geojax.compression.registry import build_codec
@@ -22,14 +20,14 @@ from geojax.config import RunConfig
 from geojax.hips.cluster import SCHEDULER, WAN_GROUP
 from geojax.hips.control.member import Membership
 from geojax.hips.exchange.lan import DirectLink, LanDownlink, LanUplink
-from geojax.hips.exchange.push_pull import ServerExchange
+from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.shard import shard_maker
 from geojax.hips.exchange.tree import TreeExchange
 from geojax.hips.roles.global_server import GlobalServer
 from geojax.hips.roles.local_server import LocalServer
 from geojax.hips.roles.scheduler import Scheduler
 from geojax.hips.roles.worker import Worker, WorkerNode
-from geojax.hips.routing.multipath import Outlet
+from geojax.hips.routing.multipath import MultipathSender
 from geojax.hips.storage.checkpoint import START, Checkpoints
 from geojax.hips.storage.shard_snapshots import ShardSnapshots
 from geojax.hips.storage.snapshots import Snapshots
@@ -57,7 +55,7 @@ async def run_node(
     recorder: Recorder,
 ) -> None:
     """Runs one node from joining to the end of the run."""
-    place = setup.places.place(name)
+    place = setup.cluster.node(name)
     if name == SCHEDULER:
         await _scheduler(setup, transport, machine, clock, recorder).run()
         return
@@ -80,15 +78,15 @@ async def _watch(member: Membership) -> None:
 def _scheduler(
     setup: Setup, transport: Transport, machine: Machine, clock: Clock, recorder: Recorder
 ) -> Scheduler:
-    places = setup.places
-    belief, awareness = _belief(setup, recorder)
+    cluster = setup.cluster
+    wan_view, awareness = _wan_view(setup, recorder)
     config, independent = setup.config.overlay, _holds_parameters(setup.config)
-    overlay = build_overlay(config, places.servers, places.global_servers)
+    overlay = build_overlay(config, cluster.servers, cluster.global_servers)
     return Scheduler(
-        setup.config, places, transport=transport, machine=machine, recorder=recorder,
-        propose=partial(propose, config, places.servers, places.global_servers),
+        setup.config, cluster, transport=transport, machine=machine, recorder=recorder,
+        propose=partial(propose, config, cluster.servers, cluster.global_servers),
         replans=overlay.follows_rates and config.replan and not independent,
-        belief=belief, awareness=awareness, clock=clock, resume=setup.resume,
+        wan_view=wan_view, awareness=awareness, clock=clock, resume=setup.resume,
         plan_tables=None if config.auxiliary == "none" else partial(
             path_tables, kind=config.auxiliary, elements=config.chunk_elements,
             seed=setup.config.seed,
@@ -98,32 +96,34 @@ def _scheduler(
     )  # fmt: skip
 
 
-def _belief(setup: Setup, recorder: Recorder) -> tuple[Belief, Awareness | None]:
+def _wan_view(setup: Setup, recorder: Recorder) -> tuple[WanView, Awareness | None]:
     """What the scheduler goes by: the true rates, or what the members measure."""
-    config, places = setup.config.overlay, setup.places
+    config, cluster = setup.config.overlay, setup.cluster
     if config.awareness == "oracle":
-        return OracleBelief(lambda: setup.view), None
-    members = [*places.servers, *places.global_servers]
-    center_of = {name: places.place(name).center for name in members}
-    belief = MeasuredBelief(setup.view, center_of)
+        return OracleView(lambda: setup.view), None
+    members = [*cluster.servers, *cluster.global_servers]
+    center_of = {name: cluster.node(name).center for name in members}
+    wan_view = MeasuredView(setup.view, center_of)
     node_at = {center: name for name, center in reversed(center_of.items())}
-    return belief, Awareness(belief, Prober(config, belief, node_at, setup.view.rate), recorder)
+    return wan_view, Awareness(
+        wan_view, Prober(config, wan_view, node_at, setup.view.rate), recorder
+    )
 
 
-def _meter(name: str, setup: Setup, transport: Transport) -> Meter | None:
+def _meter(name: str, setup: Setup, transport: Transport) -> LinkMeter | None:
     """Times what comes from the other members of the WAN group, if anybody wants to know."""
     if setup.config.overlay.awareness == "oracle":
         return None
-    places = setup.places
-    others = [n for n in (*places.servers, *places.global_servers) if n != name]
-    return Meter(transport, others)
+    cluster = setup.cluster
+    others = [n for n in (*cluster.servers, *cluster.global_servers) if n != name]
+    return LinkMeter(transport, others)
 
 
 def _worker(
     name: str, setup: Setup, plan: Agreement, machine: Machine, clock: Clock, recorder: Recorder
 ) -> Worker:
     config = setup.config
-    index = setup.places.trainers.index(name)
+    index = setup.cluster.trainers.index(name)
     features = labels = np.zeros(0, np.float32)
     if config.model.name != SYNTHETIC:
         mine = setup.part(name)
@@ -133,15 +133,15 @@ def _worker(
         features=features,
         labels=labels,
         worker_index=index,
-        worker_count=len(setup.places.trainers),
+        worker_count=len(setup.cluster.trainers),
     )
     inner = plan.algorithm.offer.inner
     trainer.warm_up(gradient=not inner, step=inner)
     return Worker(
-        trainer, plan.algorithm, plan.parts, plan.stages,
+        trainer, plan.algorithm, plan.buckets, plan.stages,
         weight=_weight(name, setup, plan.algorithm), skip=config.nonfinite == "skip",
         machine=machine, clock=clock, recorder=recorder,
-        pace=build_pace(config, setup.places.trainers, name),
+        pace=build_pace(config, setup.cluster.trainers, name),
     )  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def _worker_node(
     config = setup.config
     plan = Agreement.of(config)
     worker = _worker(name, setup, plan, machine, clock, recorder)
-    group = setup.places.lan_group(setup.places.place(name).center)
+    group = setup.cluster.lan_group(setup.cluster.node(name).center)
     per = plan.algorithm.lan_rounds
     first = (setup.resume.round + 1) * per
     engine = _engine(
@@ -175,7 +175,7 @@ def _worker_node(
     if kept:
         worker.trainer.load_state(kept["trainer"])
     link = LanUplink(
-        engine, plan.lan_codec, plan.parts, timeouts=config.timeouts, clock=clock,
+        engine, plan.lan_codec, plan.buckets, timeouts=config.timeouts, clock=clock,
         recorder=recorder, lan_rounds=per,
     )  # fmt: skip
     node = WorkerNode(
@@ -192,13 +192,13 @@ def _server_node(
     config = setup.config
     plan = Agreement.of(config)
     per, held = plan.algorithm.lan_rounds, setup.resume.round
-    outlet = _outlet(name, setup, plan, transport, recorder)
-    wan = _wan_engine(name, setup, plan, transport, machine, recorder, outlet=outlet)
+    multipath = _multipath(name, setup, plan, transport, recorder)
+    wan = _wan_engine(name, setup, plan, transport, machine, recorder, multipath=multipath)
     engines: dict[int, Any] = {WAN_GROUP: wan}
     link: DirectLink | LanDownlink
     worker = None
-    if setup.places.workers(name):
-        group = setup.places.lan_group(name)
+    if setup.cluster.workers(name):
+        group = setup.cluster.lan_group(name)
         first = (held + 1) * per
         engines[group] = lan = _engine(
             name, group, plan, transport, machine, recorder, codec=plan.lan_codec,
@@ -206,7 +206,7 @@ def _server_node(
         )  # fmt: skip
         streams = plan.lan_codec is plan.codec and per == 1 and plan.algorithm.weights != "centers"
         link = LanDownlink(
-            lan, plan.lan_codec, plan.parts, machine=machine, timeouts=config.timeouts,
+            lan, plan.lan_codec, plan.buckets, machine=machine, timeouts=config.timeouts,
             pass_on=wan.offer if streams else None, first=first,
         )  # fmt: skip
     else:
@@ -214,13 +214,13 @@ def _server_node(
         worker = _worker(name, setup, plan, machine, clock, recorder)
     member = Membership(
         name, transport=transport, engines=engines, timeouts=config.timeouts, recorder=recorder,
-        lan_rounds=per, outlet=outlet, meter=_meter(name, setup, transport),
+        lan_rounds=per, multipath=multipath, meter=_meter(name, setup, transport),
     )  # fmt: skip
     checkpoints, kept = _checkpoints(name, setup, transport, machine, recorder)
     snapshots = _snapshots(name, setup, wan, machine, clock, recorder)
     server = LocalServer(
-        config, plan.algorithm, kept["vector"] if kept else setup.initial(), plan.parts,
-        outers=[build_outer(config, plan.algorithm, part.spec) for part in plan.parts],
+        config, plan.algorithm, kept["vector"] if kept else setup.initial(), plan.buckets,
+        outers=[build_outer(config, plan.algorithm, part.spec) for part in plan.buckets],
         codec=plan.codec, wan=wan, link=link, worker=worker, member=member, machine=machine,
         clock=clock, recorder=recorder, snapshots=snapshots, checkpoints=checkpoints,
         first=held + 1,
@@ -262,28 +262,28 @@ def _holds_parameters(config: RunConfig) -> bool:
     return build_sync(config.sync).admission.exchange == "server"
 
 
-def _outlet(
+def _multipath(
     name: str, setup: Setup, plan: Agreement, transport: Transport, recorder: Recorder
-) -> Outlet | None:
+) -> MultipathSender | None:
     """Between a center's exchange over the WAN and its transport, where it has several ways."""
     options = setup.config.overlay
     if options.auxiliary == "none":
         return None
-    return Outlet(
-        name, transport, setup.places.servers, primary_busy=options.primary_busy,
+    return MultipathSender(
+        name, transport, setup.cluster.servers, primary_busy=options.primary_busy,
         auxiliary_queue=options.auxiliary_queue, priorities=plan.priorities, recorder=recorder,
     )  # fmt: skip
 
 
 def _wan_engine(
     name: str, setup: Setup, plan: Agreement, transport: Transport, machine: Machine,
-    recorder: Recorder, *, outlet: Outlet | None = None, **options: Any,
-) -> TreeExchange | ServerExchange:  # fmt: skip
+    recorder: Recorder, *, multipath: MultipathSender | None = None, **options: Any,
+) -> TreeExchange | PushPullExchange:  # fmt: skip
     """A node's part in the exchange over the WAN, of the kind that the algorithm needs."""
     config, algorithm = setup.config, plan.algorithm
     if not _holds_parameters(config):
         return _engine(
-            name, WAN_GROUP, plan, outlet or transport, machine, recorder, codec=plan.codec,
+            name, WAN_GROUP, plan, multipath or transport, machine, recorder, codec=plan.codec,
             held=setup.resume.round, **options,
         )  # fmt: skip
     start = setup.initial()
@@ -291,7 +291,7 @@ def _wan_engine(
         algorithm, plan.ranges, plan.spec.parameters,
         lambda spec: build_outer(config, algorithm, spec),
     )  # fmt: skip
-    return ServerExchange(
+    return PushPullExchange(
         name, WAN_GROUP, values=[start[first:stop] for first, stop in plan.ranges],
         transport=transport, codec=plan.codec, answers=answer_codec(plan.codec),
         make_shard=make_shard, machine=machine, recorder=recorder,
@@ -301,7 +301,7 @@ def _wan_engine(
 
 
 def _snapshots(
-    name: str, setup: Setup, wan: TreeExchange | ServerExchange, machine: Machine, clock: Clock,
+    name: str, setup: Setup, wan: TreeExchange | PushPullExchange, machine: Machine, clock: Clock,
     recorder: Recorder,
 ) -> Snapshots | ShardSnapshots:  # fmt: skip
     """Keeps models for evaluation: whole ones, or the parts that global servers hold."""
@@ -336,8 +336,8 @@ def _checkpoints(
 
 
 def _engine(
-    name: str, group: int, plan: Agreement, transport: Transport | Outlet, machine: Machine,
-    recorder: Recorder, **options: Any,
+    name: str, group: int, plan: Agreement, transport: Transport | MultipathSender,
+    machine: Machine, recorder: Recorder, **options: Any,
 ) -> TreeExchange:  # fmt: skip
     sizes = [stop - start for start, stop in plan.ranges]
     return TreeExchange(

@@ -13,7 +13,7 @@ from geojax.center.trainer import initial_vector
 from geojax.config import RunConfig
 from geojax.data.dataset import Dataset, load_dataset
 from geojax.data.partitions import partition
-from geojax.hips.cluster import Places
+from geojax.hips.cluster import Cluster
 from geojax.hips.storage.checkpoint import START, ResumePoint
 from geojax.hips.storage.shard_snapshots import Parts, SharedParts, StoredParts
 from geojax.hollow import is_hollow
@@ -27,7 +27,7 @@ class Setup:
 
     Attributes:
       config: the run.
-      places: all nodes.
+      cluster: all nodes.
       view: the WAN as it is; where its rates change, another view takes its place.
       models: folder of the final model, and of models that wait for evaluation.
       inline: evaluate at once, while the clock stands still (simulation).
@@ -37,7 +37,7 @@ class Setup:
     """
 
     config: RunConfig
-    places: Places
+    cluster: Cluster
     view: NetworkView
     models: Path
     checkpoints: Path
@@ -64,7 +64,7 @@ class Setup:
         labels = self.dataset().train_y
         seed = config.seed if config.partition.seed is None else config.partition.seed
         return self._once(
-            "parts", lambda: partition(config.partition, labels, self.places.trainers, seed)
+            "parts", lambda: partition(config.partition, labels, self.cluster.trainers, seed)
         )
 
     def initial(self) -> np.ndarray:

@@ -26,7 +26,7 @@ from geojax.wire.transport import Received, Transport
 LEAST_BYTES, LEAST_S = 128 * 1024, 0.005
 
 
-class Meter:
+class LinkMeter:
     """Gathers what arrives from each peer between two reports.
 
     Args:

@@ -1,15 +1,16 @@
-"""Which links are to be probed, so that what is believed of them does not grow old."""
+"""Which links are probed, and what the scheduler records of its view."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from geojax.awareness.measured_view import OUT_AFTER_S, MeasuredBelief
+from geojax.awareness.views import OUT_AFTER_S, MeasuredView
 from geojax.config import OverlayConfig
 from geojax.hollow import SizeOnly
 from geojax.overlay.view import Edge
+from geojax.telemetry.recorder import Recorder
 from geojax.wire.frame import wire_bytes
 from geojax.wire.message import FRAGMENT_BYTES, Kind, Message
 
@@ -52,7 +53,7 @@ class Prober:
 
     Args:
       config: its ``probe_after`` (0: never) and ``probe_share``.
-      belief: what was measured.
+      view: what was measured.
       node_at: the member of the WAN group at each center that has one.
       links: all links of the WAN.
     """
@@ -60,19 +61,19 @@ class Prober:
     def __init__(
         self,
         config: OverlayConfig,
-        belief: MeasuredBelief,
+        wan_view: MeasuredView,
         node_at: Mapping[str, str],
         links: Collection[Edge],
     ):
-        self._after, self._share, self._belief = config.probe_after, config.probe_share, belief
+        self._after, self._share, self._wan_view = config.probe_after, config.probe_share, wan_view
         self._node_at = node_at
         self._links = [edge for edge in links if {*edge} <= node_at.keys()]
         self._size = min(max(4 * config.chunk_elements, LEAST_BYTES), FRAGMENT_BYTES)
         self._cost = TRAIN * wire_bytes(Message(Kind.PROBE, payload=SizeOnly(self._size)))
         self._seen = dict.fromkeys(self._links, -1)  # round of the last sample
         self._asked = dict.fromkeys(self._links, -1)  # round of the last probe
-        self._measured = {edge: belief.last(edge)[0] for edge in self._links}
-        self._changed_at, self._changed = belief.changed_at, -1  # a link; and the round of that
+        self._measured = {edge: wan_view.last(edge)[0] for edge in self._links}
+        self._changed_at, self._changed = wan_view.changed_at, -1  # a link; and the round of that
         self._sent: dict[str, int] = {}  # bytes of chunks, by member
         self._tried: dict[Edge, float] = {}  # when a link was suspected last, s
         self.spent = 0  # bytes of all probes
@@ -83,10 +84,10 @@ class Prober:
 
     def due(self, number: int, alive: Collection[str]) -> list[Probe]:
         """The links to be probed after round ``number`` is over; asked once for each round."""
-        if self._belief.changed_at != self._changed_at:
-            self._changed_at, self._changed = self._belief.changed_at, number
+        if self._wan_view.changed_at != self._changed_at:
+            self._changed_at, self._changed = self._wan_view.changed_at, number
         for edge in self._links:
-            at, _ = self._belief.last(edge)
+            at, _ = self._wan_view.last(edge)
             if at != self._measured[edge]:
                 self._measured[edge], self._seen[edge] = at, number
         if not self._after:
@@ -107,8 +108,8 @@ class Prober:
 
     def suspected(self, alive: Collection[str]) -> list[Probe]:
         """Probes of links that may be out, each again after ``OUT_AFTER_S``."""
-        probes, now = [], self._belief.now
-        suspects = self._belief.suspects if self._after else ()
+        probes, now = [], self._wan_view.now
+        suspects = self._wan_view.suspects if self._after else ()
         for edge in (edge for edge in self._links if edge in suspects):
             source, target = (self._node_at[center] for center in edge)
             waited = now - self._tried.get(edge, -math.inf) >= OUT_AFTER_S
@@ -119,7 +120,56 @@ class Prober:
         return probes
 
     def _is_due(self, edge: Edge, number: int) -> bool:
-        _, nbytes = self._belief.last(edge)
+        _, nbytes = self._wan_view.last(edge)
         if nbytes < THIN_BYTES or self._seen[edge] < self._changed:
             return number > self._asked[edge]
         return number - max(self._seen[edge], self._asked[edge]) >= self._after
+
+
+_TOLD = 0.01  # relative change of a rate that is worth recording
+
+
+class Awareness:
+    """Follows a measured view while a run goes on.
+
+    Args:
+      view: has taken each heartbeat's ``links`` before :meth:`heard` is called.
+      prober: chooses the links to be probed.
+      recorder: takes the events ``view``: links whose believed rate has changed, as
+        ``[source, target, bit/s, age in s]`` (age null: never measured); at most one for each round
+        and each revision of the view.
+    """
+
+    def __init__(self, wan_view: MeasuredView, prober: Prober, recorder: Recorder):
+        self._wan_view, self._prober, self._recorder = wan_view, prober, recorder
+        self._told: dict[Edge, float] = {}
+        self._revision, self._round = wan_view.revision, -1
+
+    def heard(self, member: str, sent: int, number: int, alive: Collection[str]) -> list[Probe]:
+        """Goes on after a heartbeat; returns the probes that are to be sent.
+
+        Args:
+          member: whose.
+          sent: bytes of chunks that it has sent so far.
+          number: the last round that anybody holds.
+          alive: the members that are.
+        """
+        self._prober.note_sent(member, sent)
+        fresh = number > self._round
+        if fresh or self._wan_view.revision != self._revision:
+            self._round, self._revision = max(number, self._round), self._wan_view.revision
+            self._record()
+        due = self._prober.due(number, alive) if fresh else []
+        return [*due, *self._prober.suspected(alive)]
+
+    def _record(self) -> None:
+        view = self._wan_view.view()
+        links: list[list[Any]] = []
+        for edge, rate in view.rate.items():
+            before = self._told.get(edge)
+            if before is None or abs(rate - before) > _TOLD * before:
+                self._told[edge] = rate
+                age = view.age.get(edge)
+                links.append([*edge, round(rate), None if age is None else round(age, 3)])
+        if links:
+            self._recorder.event("view", revision=self._revision, links=links)

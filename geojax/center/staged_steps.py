@@ -10,7 +10,7 @@ import numpy as np
 
 from geojax.center.network import Arrays
 from geojax.center.staged_mesh import StagedMesh
-from geojax.center.stages import Turns
+from geojax.center.stages import PriorityLock
 from geojax.center.transfer import first_to_host
 
 
@@ -40,7 +40,7 @@ class StagedSteps:
         if mesh.read_state is not None:
             self.ranges.append((spec.parameters, spec.size))
         self.loss = math.nan
-        self._turns = Turns(self.count)
+        self._turns = PriorityLock(self.count)
         self._kept: list[_Kept] = []
         self._hidden: Any = None  # output of the last forward part; images before the first
         self._labels: Any = None

@@ -146,13 +146,13 @@ def check_p3(config: RunConfig) -> None:
             raise ConfigError("sync.p3", True, f"{fix}, or sync.p3=false")
 
 
-class Turns:
+class PriorityLock:
     """The order of the parts of staged steps: all forward, then all backward, the last one first.
 
     Args:
       count: number of stages that compute (without ``state``).
 
-    >>> turns = Turns(2)
+    >>> turns = PriorityLock(2)
     >>> turns.forward(0), turns.forward(1), turns.backward(1), turns.backward(0)
     (None, None, None, None)
     >>> turns.backward(1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from geojax.center.stages import Turns, build_stages
+from geojax.center.stages import PriorityLock, build_stages
 from geojax.center.synthetic_layout import synthetic_spec
 from geojax.config import RunConfig
 from geojax.hollow import hollow
@@ -35,7 +35,7 @@ class SyntheticTrainer:
         self._numbers = numbers.astype(np.float32)
         self._vector = np.zeros(self.spec.size, np.float32)
         self._stages = build_stages(config)
-        self._turns = Turns(len(self._stages))
+        self._turns = PriorityLock(len(self._stages))
 
     def load(self, vector: np.ndarray) -> None:
         """Sets the vector; it is copied and may be reused at once."""
@@ -97,7 +97,7 @@ class HollowTrainer:
         self.steps = 0
         self.last_loss = math.nan
         self._stages = build_stages(config)
-        self._turns = Turns(len(self._stages))
+        self._turns = PriorityLock(len(self._stages))
 
     def load(self, vector: np.ndarray) -> None:
         """There is nothing to set but zeros."""

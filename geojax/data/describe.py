@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 
-class Part(NamedTuple):
+class Share(NamedTuple):
     """One worker's part in numbers."""
 
     worker: str
@@ -21,7 +21,7 @@ class Part(NamedTuple):
     distance: float  # total variation to the whole set's label mix: 0 same, 1 disjoint
 
 
-def describe(parts: Mapping[str, np.ndarray], labels: np.ndarray, classes: int) -> list[Part]:
+def describe(parts: Mapping[str, np.ndarray], labels: np.ndarray, classes: int) -> list[Share]:
     """Counts what every worker holds.
 
     Args:
@@ -40,7 +40,7 @@ def describe(parts: Mapping[str, np.ndarray], labels: np.ndarray, classes: int) 
         mix = _mix(counts)
         held = mix[mix > 0]
         described.append(
-            Part(
+            Share(
                 worker=worker,
                 samples=len(part),
                 labels=counts.tolist(),
@@ -51,7 +51,7 @@ def describe(parts: Mapping[str, np.ndarray], labels: np.ndarray, classes: int) 
     return described
 
 
-def table(described: list[Part], title: str) -> Table:
+def table(described: list[Share], title: str) -> Table:
     """The parts as a table, one row a worker and one for all of them."""
     labels = np.array([part.labels for part in described])
     sizes = np.array([part.samples for part in described])

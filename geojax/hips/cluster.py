@@ -11,7 +11,7 @@ WAN_GROUP = 0
 
 
 @dataclass(frozen=True)
-class Place:
+class NodeSpec:
     """One node: ``role`` is ``scheduler``, ``server`` (local server), ``worker`` or ``global``.
 
     A center with one worker runs both roles in one process, under the center's name. ``global`` is
@@ -26,25 +26,25 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Places:
+class Cluster:
     """All nodes of a run, in fixed order: scheduler, center by center, then global servers."""
 
-    all: tuple[Place, ...]
+    all: tuple[NodeSpec, ...]
 
     @cached_property
     def servers(self) -> tuple[str, ...]:
         """Local servers in WAN order; a local server has its center's name."""
-        return tuple(place.name for place in self.all if place.role == "server")
+        return tuple(node.name for node in self.all if node.role == "server")
 
     @cached_property
     def global_servers(self) -> tuple[str, ...]:
         """Global servers on a site of their own."""
-        return tuple(place.name for place in self.all if place.role == "global")
+        return tuple(node.name for node in self.all if node.role == "global")
 
     @cached_property
     def members(self) -> tuple[str, ...]:
         """Everyone but the scheduler."""
-        return tuple(place.name for place in self.all if place.name != SCHEDULER)
+        return tuple(node.name for node in self.all if node.name != SCHEDULER)
 
     @cached_property
     def trainers(self) -> tuple[str, ...]:
@@ -88,22 +88,22 @@ class Places:
                 left = [name for name in left if name not in (center, *workers)]
         return tuple(left)
 
-    def place(self, name: str) -> Place:
+    def node(self, name: str) -> NodeSpec:
         """The node of that name."""
         return self._by_name[name]
 
     def addresses(self) -> Mapping[str, tuple[str, int]]:
         """Host and port of every node."""
-        return {place.name: (place.host, place.port) for place in self.all}
+        return {node.name: (node.host, node.port) for node in self.all}
 
     @cached_property
-    def _by_name(self) -> dict[str, Place]:
-        return {place.name: place for place in self.all}
+    def _by_name(self) -> dict[str, NodeSpec]:
+        return {node.name: node for node in self.all}
 
     @cached_property
     def _workers(self) -> dict[str, tuple[str, ...]]:
         found: dict[str, tuple[str, ...]] = {}
-        for place in self.all:
-            if place.role == "worker":
-                found[place.center] = (*found.get(place.center, ()), place.name)
+        for node in self.all:
+            if node.role == "worker":
+                found[node.center] = (*found.get(node.center, ()), node.name)
         return found

@@ -9,12 +9,13 @@ which is made in a process of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from heapq import heappop, heappush
 from typing import Any, Protocol, TypeVar
 
 from geojax.machine.plan_process import PlanProcess
-from geojax.machine.priority_lock import Turns
 
 T = TypeVar("T")
 
@@ -79,7 +80,7 @@ class RealMachine:
         self._paced = False  # the step under way has a pace
         self._devices = ThreadPoolExecutor(1, "devices")
         self._aside = ThreadPoolExecutor(1, "aside")
-        self._plans, self._planning = PlanProcess(), Turns()
+        self._plans, self._planning = PlanProcess(), PriorityLock()
 
     async def compute(
         self, work: Callable[[], T], seconds: float, *, follows: bool = False, ends: bool = True
@@ -122,3 +123,47 @@ class RealMachine:
         self._plans.close()
         self._devices.shutdown(cancel_futures=True)
         self._aside.shutdown(cancel_futures=True)
+
+
+class PriorityLock:
+    """Whose turn it is."""
+
+    def __init__(self) -> None:
+        self._taken = False
+        self._came = 0
+        self._waiting: list[tuple[bool, int, asyncio.Future[None]]] = []
+
+    @asynccontextmanager
+    async def turn(self, *, urgent: bool = False) -> AsyncIterator[None]:
+        """Waits for a turn, which lasts as long as the ``async with``.
+
+        Args:
+          urgent: goes before everyone that waits and is not.
+        """
+        await self._take(urgent)
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    async def _take(self, urgent: bool) -> None:
+        if not self._taken:
+            self._taken = True
+            return
+        mine = asyncio.get_running_loop().create_future()
+        heappush(self._waiting, (not urgent, self._came, mine))
+        self._came += 1
+        try:
+            await mine
+        except asyncio.CancelledError:
+            if mine.done() and not mine.cancelled():  # it was its turn already
+                self._pass_on()
+            raise
+
+    def _pass_on(self) -> None:
+        while self._waiting:
+            _, _, following = heappop(self._waiting)
+            if not following.done():
+                following.set_result(None)
+                return
+        self._taken = False

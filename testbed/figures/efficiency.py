@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from geojax.config import RunConfig
-from geojax.hips.cluster import Places
+from geojax.hips.cluster import Cluster
 from geojax.overlay.bound import BOUND_WORK, bounds, latency_bound
 from geojax.overlay.view import Edge, NetworkView
 from geojax.telemetry.summary import sync_times
@@ -35,7 +35,7 @@ def efficiency(
     config: RunConfig,
     view: NetworkView,
     events: Sequence[Event],
-    places: Places,
+    cluster: Cluster,
     goodput_factor: float | None,
 ) -> dict[str, float]:
     """The bounds of a run and how near it came to them, for ``summary.json``.
@@ -56,21 +56,21 @@ def efficiency(
       config: the run.
       view: the WAN at t = 0.
       events: of the run, in order of time.
-      places: its nodes.
+      cluster: its nodes.
       goodput_factor: TCP payload ÷ link rate; None: not known.
 
     Returns:
       What is known of the four. Nothing for compressed runs, for a testbed without a WAN
       (``local``), and for one center; no bound where its linear program takes too long.
     """
-    members = places.servers
+    members = cluster.servers
     if config.compression.name not in WHOLE or config.testbed.name == "local" or len(members) < 2:
         return {}
     figures = {"latency_bound_s": latency_bound(view, members)}
     if len(view.centers) * len(view.rate) > BOUND_WORK:
         return figures
     sizes = [e["elements"] for e in events if e["event"] == "start" and "elements" in e]
-    steady = _steady_rounds(view, events, places.trainers, config.warmup_rounds)
+    steady = _steady_rounds(view, events, cluster.trainers, config.warmup_rounds)
     rounds = _sampled(steady, view)
     if not sizes or not rounds:
         return figures

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from geojax import node
 from geojax.assemble import Setup
 from geojax.errors import GeojaxError
-from geojax.hips.cluster import SCHEDULER, Places
+from geojax.hips.cluster import SCHEDULER, Cluster
 from geojax.telemetry.recorder import Span
 from testbed.faults import PROCESS_KINDS, Fault, restarted
 from testbed.local.cpu_limits import CpuLimits, read_limits
@@ -163,14 +163,14 @@ class Processes:
     ):
         self._wan, self._faults, self._run_dir = wan, list(faults), run_dir
         self._hosts, self._sink = hosts, sink
-        self._places = Places(
+        self._cluster = Cluster(
             tuple(
                 replace(place, host=hosts.address(place.name), port=next(ports))
-                for place in setup.places.all
+                for place in setup.cluster.all
             )
         )
         ports.close()
-        self._setup = replace(setup, places=self._places)
+        self._setup = replace(setup, cluster=self._cluster)
         self._view = setup.view  # follows the changes
         self._running: dict[str, subprocess.Popen] = {}
         self._tails: dict[str, _Tail] = {}
@@ -184,7 +184,7 @@ class Processes:
     ) -> tuple[dict[str, dict[str, Any]], dict[str, list[Span]]]:
         """Starts all nodes, follows them to the end and collects their reports."""
         self._run_dir.mkdir(parents=True, exist_ok=True)
-        for place in self._places.all:  # a broken run that this one continues left its own
+        for place in self._cluster.all:  # a broken run that this one continues left its own
             for name in LEFT_BEHIND:
                 (node.node_folder(self._run_dir, place.name) / name).unlink(missing_ok=True)
         (self._run_dir / node.VIEW).unlink(missing_ok=True)
@@ -193,7 +193,7 @@ class Processes:
         try:
             with self._limits:
                 try:
-                    for place in self._places.all:
+                    for place in self._cluster.all:
                         self._start(place.name)
                     self._follow()
                 finally:
@@ -270,7 +270,7 @@ class Processes:
         self._sink(fault.event())
         if fault.kind == "restart":
             for name in restarted(
-                fault, self._places, lambda n: self._running[n].poll() is not None
+                fault, self._cluster, lambda n: self._running[n].poll() is not None
             ):
                 self._start(name)
             return
@@ -323,7 +323,7 @@ class Processes:
 
     def _collect(self) -> tuple[dict[str, dict[str, Any]], dict[str, list[Span]]]:
         reports: dict[str, dict[str, Any]] = {}
-        for place in self._places.all:
+        for place in self._cluster.all:
             path = node.node_folder(self._run_dir, place.name) / "report.json"
             if path.exists():
                 reports[place.name] = json.loads(path.read_text())
@@ -338,7 +338,7 @@ def _limits(setup: Setup, wan: Wan) -> CpuLimits:
     """The CPU limits of all nodes but the scheduler."""
     testbed = setup.config.testbed
     shares = read_limits(testbed.cpu_limit, testbed.name, wan.center_names)
-    nodes = [place for place in setup.places.all if place.name != SCHEDULER]
+    nodes = [place for place in setup.cluster.all if place.name != SCHEDULER]
     return CpuLimits({node.name: shares[node.center] for node in nodes if node.center in shares})
 
 

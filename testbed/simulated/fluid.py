@@ -229,13 +229,13 @@ class FluidNetwork:
                             others[index] = rest
                             left[index] -= sum(flow.rate for flow in rest)
             rates, levels = fill(paths, left, {flow: flow.weight for flow in flows})
-            joining = self._joining(rates, levels, left, others)
+            joining = self._join_barrier(rates, levels, left, others)
             if not joining:
                 break
             flows = {**flows, **joining}
         return rates
 
-    def _joining(
+    def _join_barrier(
         self,
         rates: dict[Flow, tuple[float, int]],
         levels: dict[int, float],

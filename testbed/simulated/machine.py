@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from geojax.config import PaceConfig
-from geojax.machine.priority_lock import Turns
+from geojax.machine.machine import PriorityLock
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class VirtualMachine:
         self._loop = asyncio.get_running_loop()
         self._free_at = 0.0
         self._frozen_s = 0.0
-        self._planning = Turns()
+        self._planning = PriorityLock()
 
     async def compute(
         self, work: Callable[[], T], seconds: float, *, follows: bool = False, ends: bool = True

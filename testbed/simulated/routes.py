@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Hashable, Mapping
 
-from geojax.hips.cluster import Place, Places
+from geojax.hips.cluster import Cluster, NodeSpec
 from geojax.overlay.view import Edge
 from testbed.simulated.impairments import along
 from testbed.simulated.transport import Route
 from testbed.wan.build import Link, Wan
 
 
-def resources(wan: Wan, places: Places) -> dict[Hashable, float]:
+def resources(wan: Wan, cluster: Cluster) -> dict[Hashable, float]:
     """Every shared resource and its rate, bit/s.
 
     ``("link", a, b)``: a directed WAN link; ``("egress", a)`` and ``("ingress", a)``: access caps;
@@ -27,7 +27,7 @@ def resources(wan: Wan, places: Places) -> dict[Hashable, float]:
             found["egress", center.name] = center.egress
         if center.ingress is not None:
             found["ingress", center.name] = center.ingress
-        for name in (center.name, *places.workers(center.name)):
+        for name in (center.name, *cluster.workers(center.name)):
             found["up", name] = center.lan_rate
             found["down", name] = center.lan_rate
     return found
@@ -41,12 +41,12 @@ class NodeRoutes:
     worker reaches other centers through its gateway.
     """
 
-    def __init__(self, wan: Wan, places: Places):
+    def __init__(self, wan: Wan, cluster: Cluster):
         self._links = {link.edge: link for link in wan.links}
         self._lan_delay = {center.name: center.lan_delay for center in wan.centers}
         self._paths = wan.routes()
-        self._places = {place.name: place for place in places.all}
-        self._known = resources(wan, places)
+        self._cluster = {place.name: place for place in cluster.all}
+        self._known = resources(wan, cluster)
         self._routes: dict[Edge, Route] = {}
 
     def __getitem__(self, pair: Edge) -> Route:
@@ -54,11 +54,11 @@ class NodeRoutes:
         route = self._routes.get(pair)
         if route is None:
             source, target = pair
-            route = self._route(self._places[source], self._places[target])
+            route = self._route(self._cluster[source], self._cluster[target])
             self._routes[pair] = route
         return route
 
-    def _route(self, source: Place, target: Place) -> Route:
+    def _route(self, source: NodeSpec, target: NodeSpec) -> Route:
         crossed: list[Hashable] = []
         links: list[Link] = []
         delay = 0.0
@@ -80,23 +80,23 @@ class NodeRoutes:
         return Route(tuple(key for key in crossed if key in self._known), delay, along(links))
 
 
-def _host(place: Place) -> str:
+def _host(place: NodeSpec) -> str:
     """Whose LAN port a node uses: its own if it is a worker, else its center's gateway's."""
     return place.name if place.role == "worker" else place.center
 
 
-def hops(wan: Wan, places: Places) -> Mapping[Edge, tuple[Edge, ...]]:
+def hops(wan: Wan, cluster: Cluster) -> Mapping[Edge, tuple[Edge, ...]]:
     """The directed WAN links that a message between two nodes crosses, by (source, target)."""
-    return _Hops(wan, places)
+    return _Hops(wan, cluster)
 
 
 class _Hops(dict[Edge, tuple[Edge, ...]]):
     """Filled as it is asked: few pairs of a large WAN ever talk."""
 
-    def __init__(self, wan: Wan, places: Places):
+    def __init__(self, wan: Wan, cluster: Cluster):
         super().__init__()
         self._paths = wan.routes()
-        self._center = {place.name: place.center for place in places.all}
+        self._center = {place.name: place.center for place in cluster.all}
 
     def __missing__(self, pair: Edge) -> tuple[Edge, ...]:
         here, there = (self._center[name] for name in pair)

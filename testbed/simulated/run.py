@@ -58,10 +58,10 @@ async def _simulate(
     if config.stop_at_target:
         sink = _until_target(setup, sink)
     factor = config.testbed.goodput_factor
-    capacities = {key: rate * factor for key, rate in resources(wan, setup.places).items()}
+    capacities = {key: rate * factor for key, rate in resources(wan, setup.cluster).items()}
     network = SimulatedNetwork(
         capacities,
-        NodeRoutes(wan, setup.places),
+        NodeRoutes(wan, setup.cluster),
         virtual_loop(),
         congestion_control=config.testbed.congestion_control,
         rtt_bias=config.testbed.rtt_bias,
@@ -124,7 +124,7 @@ class _Nodes:
         self.recorders: dict[str, Recorder] = {}
         self._senders: dict[str, SendSpans] = {}
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        for place in setup.places.all:
+        for place in setup.cluster.all:
             self._start(place.name)
 
     def apply(self, fault: Fault) -> None:
@@ -133,7 +133,7 @@ class _Nodes:
         if fault.kind == "restart":
             if self.living[SCHEDULER].task.done():
                 return
-            for name in restarted(fault, self._setup.places, lambda n: n not in self.living):
+            for name in restarted(fault, self._setup.cluster, lambda n: n not in self.living):
                 self._start(name)
             return
         node = self.living.get(fault.node)

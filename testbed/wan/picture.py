@@ -74,11 +74,11 @@ def draw(wan: Wan, path: Path, note: str = "") -> None:
     figure = new_figure(19 if table else 10, 9)
     left, *right = figure.subplots(1, 2 if table else 1, squeeze=False)[0]
     style = _Style(max((link.rate for link in wan.links), default=1.0), mpl.colormaps["Blues"])
-    places = place_sites(wan)
+    cluster = place_sites(wan)
     if len(wan.centers) > NAMED_CENTERS:
-        _draw_many(left, wan, places, style)
+        _draw_many(left, wan, cluster, style)
     else:
-        _draw_few(left, wan, places, style)
+        _draw_few(left, wan, cluster, style)
     as_map(left)
     left.set_title(_title(wan) + (f"\n{note}" if note else ""), fontsize=11)
     for axes in right:
@@ -102,10 +102,10 @@ def _title(wan: Wan) -> str:
     return f"{wan.name}: {', '.join(parts)}"
 
 
-def _draw_few(axes: Axes, wan: Wan, places: dict[str, Point], style: _Style) -> None:
+def _draw_few(axes: Axes, wan: Wan, cluster: dict[str, Point], style: _Style) -> None:
     labelled = len(wan.links) <= LABELLED_LINKS
     for link in sorted(wan.links, key=lambda link: link.rate):
-        start, end = places[link.source], places[link.target]
+        start, end = cluster[link.source], cluster[link.target]
         arrow(
             axes,
             start,
@@ -117,7 +117,7 @@ def _draw_few(axes: Axes, wan: Wan, places: dict[str, Point], style: _Style) -> 
         if labelled:
             _label(axes, link, start, end)
     for center in wan.centers:
-        x, y = places[center.name]
+        x, y = cluster[center.name]
         marker = "o" if center.workers else "s"  # a site without workers is a square
         axes.scatter([x], [y], s=850, marker=marker, color="white", edgecolor="black", zorder=4)
         axes.text(x, y, center.name, ha="center", va="center", fontsize=9, zorder=6, bbox=BOX)
@@ -151,16 +151,16 @@ def _label(axes: Axes, link: Link, start: Point, end: Point) -> None:
     axes.text(x, y, text, ha="center", va="center", fontsize=7, zorder=3, bbox=BOX)
 
 
-def _draw_many(axes: Axes, wan: Wan, places: dict[str, Point], style: _Style) -> None:
+def _draw_many(axes: Axes, wan: Wan, cluster: dict[str, Point], style: _Style) -> None:
     links = sorted(wan.links, key=lambda link: link.rate)
     axes.add_collection(
         LineCollection(
-            [[places[link.source], places[link.target]] for link in links],
+            [[cluster[link.source], cluster[link.target]] for link in links],
             linewidths=[style.width(link) / 4 for link in links],
             colors=[style.color(link) for link in links],
         )
     )
-    xs, ys = zip(*places.values(), strict=True)
+    xs, ys = zip(*cluster.values(), strict=True)
     axes.scatter(xs, ys, s=6, color="black", zorder=3)
 
 

@@ -170,17 +170,17 @@ class Wan:
         The global servers of a site of their own come last, if there are any: ``external``, or
         ``external/g0``, ``external/g1``, … if they are several.
         """
-        places = [NodePlace("scheduler", self.server_center, "scheduler")]
+        cluster = [NodePlace("scheduler", self.server_center, "scheduler")]
         for center in self.centers:
             if not center.workers:
                 several = [f"{center.name}/g{index}" for index in range(self.global_servers)]
                 names = [center.name] if self.global_servers == 1 else several
-                places += [NodePlace(name, center.name, "global") for name in names]
+                cluster += [NodePlace(name, center.name, "global") for name in names]
                 continue
-            places.append(NodePlace(center.name, center.name, "server"))
+            cluster.append(NodePlace(center.name, center.name, "server"))
             if center.workers > 1:
-                places += [
+                cluster += [
                     NodePlace(f"{center.name}/w{index}", center.name, "worker")
                     for index in range(center.workers)
                 ]
-        return tuple(places)
+        return tuple(cluster)

@@ -77,8 +77,8 @@ def test_the_scheduler_may_have_a_site_of_its_own_with_any_overlay(composed, nam
     check(config)
     setup, wan, _ = prepare(config, pathlib.Path())
     served = {"star": 1, "multigps": config.overlay.servers}.get(name, 0)
-    assert len(setup.places.global_servers) == served
-    assert setup.places.place("scheduler").center == wan.server_center == "external"
+    assert len(setup.cluster.global_servers) == served
+    assert setup.cluster.node("scheduler").center == wan.server_center == "external"
     assert ("external" in setup.view.centers) == bool(served)
 
 

@@ -23,7 +23,7 @@ from experiments.plot.series import (
 from experiments.plot.tree_flows import Flow, all_flows, relative_times, tree_flows
 from experiments.plot.trees import choose, largest
 from geojax.errors import ConfigError, GeojaxError
-from geojax.hips.cluster import Place, Places
+from geojax.hips.cluster import Cluster, NodeSpec
 from geojax.overlay.policy import Policy, Tree
 from testbed.wan.build import build_wan
 
@@ -51,8 +51,8 @@ def made_up(events=(), spans=(), **settings) -> RunRecords:
     """Records on the path of three centers without a run."""
     config = path_config(**settings)
     wan = build_wan(config.wan, config.lan, config.seed)
-    places = Places(tuple(Place(node.name, node.center, node.role) for node in wan.nodes()))
-    found = RunRecords(Path("made-up"), config, wan, places, events)
+    cluster = Cluster(tuple(NodeSpec(node.name, node.center, node.role) for node in wan.nodes()))
+    found = RunRecords(Path("made-up"), config, wan, cluster, events)
     found.__dict__["spans"] = tuple(spans)
     return found
 

@@ -9,7 +9,7 @@ from exchange_group import Ends, Network, SlowMachine, run_virtual
 from geojax.center.outer import PlainSgd
 from geojax.compression.dense import dense
 from geojax.hips.exchange.contribution import Contribution
-from geojax.hips.exchange.push_pull import ServerExchange
+from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.shard import shard_maker
 from geojax.overlay.keep_roots import keep_roots
 from geojax.overlay.placement import place
@@ -74,7 +74,7 @@ class ServerGroup:
     def build(self, name):
         """A new process of that name."""
         size = self.start_vector.size
-        self.network.engines[name] = ServerExchange(
+        self.network.engines[name] = PushPullExchange(
             name, 0, values=[self.start_vector[a:b] for a, b in self.ranges],
             transport=Ends(name, self.network), codec=self.codec, answers=self.answers,
             make_shard=shard_maker(self.algorithm, self.ranges, size, self.outer),

@@ -121,7 +121,7 @@ def test_no_chunk_waits_for_a_link_that_went_out_while_routes_were_planned(at):
 
 
 def test_plans_of_policies_do_not_starve_behind_those_of_routes(monkeypatch):
-    """Measured rates that are drawn anew every second: the belief changes with every heartbeat."""
+    """Measured rates that are drawn anew every second: the view changes with every heartbeat."""
     made = Counter()
     plan = VirtualMachine.plan
 

@@ -1,15 +1,15 @@
 """How far ahead rounds are granted where policies may change."""
 
 from geojax.config import RunConfig
-from geojax.hips.cluster import Place, Places
-from geojax.hips.control.granting import Granting
+from geojax.hips.cluster import Cluster, NodeSpec
+from geojax.hips.control.grants import Grants
 
-PLACES = Places((Place("scheduler", "a", "scheduler"), Place("a", "a", "server")))
+PLACES = Cluster((NodeSpec("scheduler", "a", "scheduler"), NodeSpec("a", "a", "server")))
 
 
 def until_after(ends: list[float], *, replans: bool = True) -> list[int]:
     """The round that grants reach to when a round ends at each of these times, s."""
-    granting = Granting(RunConfig(rounds=1000), PLACES, first=0, independent=False, replans=replans)
+    granting = Grants(RunConfig(rounds=1000), PLACES, first=0, independent=False, replans=replans)
     reached = [granting.common.until]
     for number, at in enumerate(ends):
         granting.note("a", number)

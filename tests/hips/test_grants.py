@@ -4,16 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geojax.hips.control.grants import Grants
+from geojax.hips.control.grants import Grant
 
 
 def test_a_short_run_is_granted_at_once():
-    grants = Grants(10, None)
+    grants = Grant(10, None)
     assert (grants.until, grants.final) == (10, True)
 
 
 def test_a_long_run_is_granted_64_rounds_ahead():
-    grants = Grants(1000, None)
+    grants = Grant(1000, None)
     assert (grants.until, grants.final) == (64, False)
     grants.extend(9, 1.0)
     assert (grants.until, grants.final) == (74, False)
@@ -22,12 +22,12 @@ def test_a_long_run_is_granted_64_rounds_ahead():
 
 
 def test_a_run_that_continues_is_granted_from_its_first_round_on():
-    assert Grants(1000, None, first=100).until == 164
-    assert Grants(1000, 10.0, first=100).until == 102
+    assert Grant(1000, None, first=100).until == 164
+    assert Grant(1000, 10.0, first=100).until == 102
 
 
 def test_with_a_time_limit_the_grant_reaches_half_of_the_rounds_that_are_left():
-    grants = Grants(1000, 100.0)
+    grants = Grant(1000, 100.0)
     grants.extend(9, 10.0)  # 10 rounds in 10 s: 90 are left
     assert (grants.until, grants.final) == (10 + 45, False)
     grants.extend(54, 55.0)
@@ -37,7 +37,7 @@ def test_with_a_time_limit_the_grant_reaches_half_of_the_rounds_that_are_left():
 
 
 def test_after_the_limit_nothing_more_is_granted():
-    grants = Grants(1000, 100.0)
+    grants = Grant(1000, 100.0)
     grants.extend(9, 10.0)
     grants.extend(30, 100.0)
     assert (grants.until, grants.final) == (55, True)
@@ -46,14 +46,14 @@ def test_after_the_limit_nothing_more_is_granted():
 
 
 def test_nothing_is_concluded_from_a_time_before_the_start():
-    grants = Grants(1000, 100.0, first=5)
+    grants = Grant(1000, 100.0, first=5)
     for now in (-0.5, 0.0):
         grants.extend(4, now)
     assert (grants.until, grants.final) == (7, False)
 
 
 def test_who_comes_back_is_granted_rounds_by_its_own_pace_only():
-    grants = Grants(1000, 100.0, first=500, since=(500, 60.0))
+    grants = Grant(1000, 100.0, first=500, since=(500, 60.0))
     assert (grants.until, grants.final) == (502, False)
     grants.extend(499, 62.0)
     assert grants.until == 502
@@ -62,10 +62,10 @@ def test_who_comes_back_is_granted_rounds_by_its_own_pace_only():
 
 
 def test_no_more_rounds_are_granted_ahead_than_are_wanted():
-    grants = Grants(1000, 100.0, ahead=8)
+    grants = Grant(1000, 100.0, ahead=8)
     grants.extend(9, 1.0)
     assert grants.until == 10 + 8
-    assert Grants(1000, None, ahead=8).until == 8
+    assert Grant(1000, None, ahead=8).until == 8
 
 
 moments = st.lists(
@@ -75,7 +75,7 @@ moments = st.lists(
 
 @given(rounds=st.integers(1, 300), limit=st.none() | st.floats(0.1, 200), moments=moments)
 def test_a_grant_never_shrinks_and_never_passes_the_last_round(rounds, limit, moments):
-    grants = Grants(rounds, limit)
+    grants = Grant(rounds, limit)
     before, was_final = grants.until, grants.final
     assert 1 <= before <= rounds
     for held, now in moments:
@@ -98,7 +98,7 @@ def test_rounds_of_one_length_end_exactly_or_within_two_rounds_of_the_limit(
     rounds, limit, length, beat
 ):
     """Members go on as long as they have a grant, and ask when they have none; by the clock."""
-    grants = Grants(rounds, limit)
+    grants = Grant(rounds, limit)
     now, done, next_beat = 0.0, 0, 0.0
 
     def beats_until(end):
@@ -123,4 +123,4 @@ def test_rounds_of_one_length_end_exactly_or_within_two_rounds_of_the_limit(
 
 @pytest.mark.parametrize("limit", [None, 10.0])
 def test_one_round_is_final_from_the_start(limit):
-    assert Grants(1, limit).final
+    assert Grant(1, limit).final

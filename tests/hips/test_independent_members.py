@@ -7,10 +7,10 @@ import pytest
 from exchange_group import run_virtual
 from simulated_runs import small_config
 
-from geojax.awareness.views import OracleBelief
+from geojax.awareness.views import OracleView
 from geojax.config import TimeoutsConfig
 from geojax.errors import GeojaxError, WaitTimeout
-from geojax.hips.cluster import Place, Places
+from geojax.hips.cluster import Cluster, NodeSpec
 from geojax.hips.control.member import Membership
 from geojax.hips.control.policy_messages import unpacked_policies
 from geojax.hips.roles.scheduler import Scheduler
@@ -35,7 +35,7 @@ class Played:
         self.sent, self.inbox, self.events = [], asyncio.Queue(), []
         roles = [("scheduler", "c1", "scheduler"), *((c, c, "server") for c in CENTERS)]
         roles += [(f"c3/w{i}", "c3", "worker") for i in (0, 1)]
-        self.places = Places(tuple(Place(*role) for role in roles))
+        self.cluster = Cluster(tuple(NodeSpec(*role) for role in roles))
         self.clock = Clock()
         view = NetworkView(CENTERS, {}, {})
 
@@ -43,9 +43,9 @@ class Played:
             return Proposal(star().plan(task.view, task.members, task.sizes, task.version))
 
         self.scheduler = Scheduler(
-            self.config, self.places, transport=self, machine=VirtualMachine(self.config.pace),
+            self.config, self.cluster, transport=self, machine=VirtualMachine(self.config.pace),
             recorder=Recorder("scheduler", self.events.append, clock=self.clock),
-            propose=propose, belief=OracleBelief(lambda: view), clock=self.clock,
+            propose=propose, wan_view=OracleView(lambda: view), clock=self.clock,
             independent=True,
         )  # fmt: skip
         self.run = asyncio.ensure_future(self.scheduler.run())
@@ -75,7 +75,7 @@ class Played:
         await self.say(name, "join", elements=1000, **cut)
 
     async def started(self):
-        for name in self.places.members:
+        for name in self.cluster.members:
             await self.join(name)
         await asyncio.sleep(0.5)
         return self

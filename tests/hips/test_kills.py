@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from simulated_runs import kill, simulated, small_config
 
-from geojax.hips.cluster import Place, Places
+from geojax.hips.cluster import Cluster, NodeSpec
 
 WHOLE_RUN_S = 0.42  # experiment time of the six rounds, when nobody dies
 SLOW = {f"pace__{kind}_gbps": 1e-4 for kind in ("encode", "sum", "outer")}  # tens of ms each
@@ -28,13 +28,13 @@ def all_nodes(workers):
 
 
 def survivors(workers, dead):
-    places = Places(
+    cluster = Cluster(
         tuple(
-            Place(name, name.split("/")[0], "worker" if "/" in name else "server")
+            NodeSpec(name, name.split("/")[0], "worker" if "/" in name else "server")
             for name in all_nodes(workers)
         )
     )
-    return [name for name in places.survivors(all_nodes(workers), dead) if "/" not in name]
+    return [name for name in cluster.survivors(all_nodes(workers), dead) if "/" not in name]
 
 
 def check(workers, *faults, rounds=6, back=False, **settings):

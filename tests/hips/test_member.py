@@ -6,8 +6,8 @@ import logging
 import pytest
 from exchange_group import run_virtual, star_policy
 
-from geojax.awareness.link_meter import Meter
-from geojax.awareness.measured_view import OUT_AFTER_S
+from geojax.awareness.link_meter import LinkMeter
+from geojax.awareness.views import OUT_AFTER_S
 from geojax.compression.dense import dense
 from geojax.config import TimeoutsConfig
 from geojax.errors import Expelled, SchedulerLost, WaitTimeout
@@ -18,7 +18,7 @@ from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Lost, Received
 
-METERS = {False: lambda wire: None, True: lambda wire: Meter(CountingNothing(wire), ["c1"])}
+METERS = {False: lambda wire: None, True: lambda wire: LinkMeter(CountingNothing(wire), ["c1"])}
 TIMEOUTS = TimeoutsConfig(start=20.0, heartbeat=0.5, dead=5.0, round=60.0, warn=30.0)
 
 
@@ -63,7 +63,7 @@ class Wire:
 class Played:
     """Member c2 of two, with its pump running. ``measures``: it has a meter."""
 
-    def __init__(self, *, measures=False, outlet=None):
+    def __init__(self, *, measures=False, multipath=None):
         self.wire, self.events = Wire(), []
         recorder = Recorder("c2", self.events.append)
         self.engine = TreeExchange(
@@ -72,7 +72,7 @@ class Played:
         )  # fmt: skip
         self.member = Membership(
             "c2", transport=self.wire, engines={0: self.engine}, timeouts=TIMEOUTS,
-            recorder=recorder, outlet=outlet, meter=METERS[measures](self.wire),
+            recorder=recorder, multipath=multipath, meter=METERS[measures](self.wire),
         )  # fmt: skip
         self.pump = asyncio.ensure_future(self.member.pump())
 
@@ -164,15 +164,15 @@ def test_it_sends_the_probes_that_the_scheduler_asks_for_unless_nothing_moves_th
 
 def test_probes_go_the_way_that_chunks_go():
     wanted = {"type": "probe", "peer": "c1", "bytes": 70_000, "count": 3}
-    outlet = Wire()
+    multipath = Wire()
 
     async def scenario(played, member, wire):
         wire.inbox.put_nowait(Received("scheduler", Message(Kind.CONTROL, body=wanted)))
         await asyncio.sleep(0.1)
-        assert [m.kind for _, _, m in outlet.sent] == [Kind.PROBE] * 3
+        assert [m.kind for _, _, m in multipath.sent] == [Kind.PROBE] * 3
         assert not [m for _, _, m in wire.sent if m.kind is Kind.PROBE]
 
-    play(scenario, outlet=outlet)
+    play(scenario, multipath=multipath)
 
 
 def test_probes_that_come_do_nothing_else():

@@ -6,7 +6,7 @@ import pytest
 from exchange_group import run_virtual
 
 from geojax.hips.control.member import PROBE_PRIORITY
-from geojax.hips.routing.multipath import Outlet
+from geojax.hips.routing.multipath import MultipathSender
 from geojax.overlay.auxiliary import Route
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
@@ -56,9 +56,9 @@ class Line:
         return [(peer, message.chunk) for peer, message in self.left[before:]]
 
 
-def outlet(*, busy=2, full=1, table=TABLE, me="a", **options):
+def multipath(*, busy=2, full=1, table=TABLE, me="a", **options):
     line = Line()
-    made = Outlet(
+    made = MultipathSender(
         me, line, NAMES, primary_busy=busy, auxiliary_queue=full,
         recorder=Recorder(me, lambda _: None), **options,
     )  # fmt: skip
@@ -81,7 +81,7 @@ def total(made, name):
 
 @pytest.mark.parametrize("busy", [0, 1, 2, 5])
 def test_no_other_way_is_looked_at_until_more_than_primary_busy_wait(busy):
-    made, line = outlet(busy=busy)
+    made, line = multipath(busy=busy)
     push(made, range(busy + 1))
     assert line.chunks("b") == list(range(busy + 1))
     assert line.chunks("c") == line.chunks("d") == []
@@ -91,7 +91,7 @@ def test_no_other_way_is_looked_at_until_more_than_primary_busy_wait(busy):
 
 @pytest.mark.parametrize("full", [1, 2, 3])
 def test_routes_are_filled_in_order_of_cost_up_to_auxiliary_queue(full):
-    made, line = outlet(full=full)
+    made, line = multipath(full=full)
     push(made, range(3 + 2 * full + 4))
     assert line.chunks("b") == [0, 1, 2]
     assert line.chunks("c") == list(range(3, 3 + full))
@@ -100,7 +100,7 @@ def test_routes_are_filled_in_order_of_cost_up_to_auxiliary_queue(full):
 
 
 def test_the_rule_is_asked_again_whenever_a_message_has_left():
-    made, line = outlet()
+    made, line = multipath()
     push(made, range(8))  # 5, 6 and 7 find no way
     line.leave("d")
     assert line.chunks("d") == [5]
@@ -111,7 +111,7 @@ def test_the_rule_is_asked_again_whenever_a_message_has_left():
 
 
 def test_the_primary_way_never_runs_dry_and_nothing_starves():
-    made, line = outlet()
+    made, line = multipath()
     push(made, range(100))
     for _ in range(50):
         line.leave("b")
@@ -121,7 +121,7 @@ def test_the_primary_way_never_runs_dry_and_nothing_starves():
 
 
 def test_what_waits_leaves_by_priority():
-    made, line = outlet()
+    made, line = multipath()
     push(made, [*range(10, 20), *range(10)])
     assert line.chunks("b") == [10, 11, 12]
     assert (line.chunks("c"), line.chunks("d")) == ([13], [14])
@@ -134,7 +134,7 @@ def test_what_waits_leaves_by_priority():
 
 
 def test_a_free_route_goes_to_the_most_urgent_chunk_of_all_neighbours():
-    made, line = outlet(table={"b": (Route(("a", "d", "b")),), "c": (Route(("a", "d", "c")),)})
+    made, line = multipath(table={"b": (Route(("a", "d", "b")),), "c": (Route(("a", "d", "c")),)})
     push(made, range(10, 20), "b")
     push(made, range(8), "c")
     assert line.chunks("d") == [13]
@@ -144,7 +144,7 @@ def test_a_free_route_goes_to_the_most_urgent_chunk_of_all_neighbours():
 
 
 def test_a_route_travels_with_its_chunk_and_the_rest_of_its_body():
-    made, line = outlet(busy=0)
+    made, line = multipath(busy=0)
     made.send("b", offer(0), 0)
     made.send("b", offer(1, body={"loss": 0.5}), 1)
     assert line.queues["b"][0][2].body is None
@@ -152,7 +152,7 @@ def test_a_route_travels_with_its_chunk_and_the_rest_of_its_body():
 
 
 def test_only_offers_and_results_take_other_ways():
-    made, line = outlet(busy=0)
+    made, line = multipath(busy=0)
     for chunk, kind in enumerate((Kind.OFFER, Kind.LATE, Kind.AGGREGATE, Kind.RESULT)):
         made.send("b", offer(chunk, kind), chunk)
     assert (line.chunks("b"), line.chunks("c")) == ([0], [3])
@@ -165,7 +165,7 @@ def test_only_offers_and_results_take_other_ways():
 
 @pytest.mark.parametrize("table", [{}, {"c": (Route(("a", "d", "c")),)}])
 def test_what_is_for_a_peer_without_routes_passes_straight_on(table):
-    made, line = outlet(table=table)
+    made, line = multipath(table=table)
     sent = [offer(chunk) for chunk in range(50)]
     for message in sent:
         made.send("b", message, message.chunk)
@@ -173,7 +173,7 @@ def test_what_is_for_a_peer_without_routes_passes_straight_on(table):
 
 
 def test_a_table_that_comes_later_holds_for_what_waits():
-    made, line = outlet(table={"b": (Route(("a", "c", "b")),)})
+    made, line = multipath(table={"b": (Route(("a", "c", "b")),)})
     push(made, range(6))
     made.route_by({"b": (Route(("a", "d", "b")),)})
     assert (line.chunks("c"), line.chunks("d")) == ([3], [4])
@@ -184,7 +184,7 @@ def test_a_table_that_comes_later_holds_for_what_waits():
 
 def test_a_paced_route_takes_no_more_than_its_slowest_link():
     async def main():
-        made, line = outlet(table={"b": (Route(("a", "c", "b"), 8 * 110.0),)})
+        made, line = multipath(table={"b": (Route(("a", "c", "b"), 8 * 110.0),)})
         push(made, range(6))  # a message without body has 80 bytes; a routed one some 90
         line.leave("c")
         assert line.chunks("c") == []
@@ -206,7 +206,7 @@ def probe(made, peer="b", count=4):
 
 
 def test_probes_stay_behind_all_chunks():
-    made, line = outlet()
+    made, line = multipath()
     push(made, range(8))
     probe(made)
     assert line.chunks("b") == [0, 1, 2]
@@ -218,7 +218,7 @@ def test_probes_stay_behind_all_chunks():
 
 
 def test_a_probe_that_waits_keeps_no_way_busy():
-    made, line = outlet()
+    made, line = multipath()
     for peer in ("b", "c"):  # to b it goes through the outlet's queue, to c straight on
         probe(made, peer)
     push(made, range(6))
@@ -234,7 +234,7 @@ def test_a_probe_that_waits_keeps_no_way_busy():
 
 
 def test_probes_that_went_with_a_lost_connection_count_no_more():
-    made, line = outlet()
+    made, line = multipath()
     probe(made, "c")
     line.queues.clear()
     made.lose("c")
@@ -252,7 +252,7 @@ def on_its_way(route, chunk=7, **fields):
 
 
 def test_a_relay_passes_the_very_message_on_at_its_chunk_s_priority():
-    made, line = outlet(me="c", table={}, priorities=[9 - chunk for chunk in range(10)])
+    made, line = multipath(me="c", table={}, priorities=[9 - chunk for chunk in range(10)])
     messages = [on_its_way([0, 2, 1], chunk, round=99, policy=5, epoch=3) for chunk in (3, 8)]
     assert [made.take("a", message) for message in messages] == [None, None]
     assert [entry[2] for entry in line.queues["b"]] == messages[::-1]
@@ -261,7 +261,7 @@ def test_a_relay_passes_the_very_message_on_at_its_chunk_s_priority():
 
 
 def test_relayed_chunks_and_own_ones_share_a_queue_by_priority():
-    made, line = outlet(me="c", table={"b": (Route(("c", "d", "b")),)})
+    made, line = multipath(me="c", table={"b": (Route(("c", "d", "b")),)})
     push(made, [4, 5, 6, 7, 8])  # 7 takes the route
     made.take("a", on_its_way([0, 2, 1], 3))
     made.take("a", on_its_way([0, 2, 1], 9))
@@ -271,7 +271,7 @@ def test_relayed_chunks_and_own_ones_share_a_queue_by_priority():
 
 
 def test_the_last_on_a_route_sees_its_origin_as_the_peer():
-    made, _ = outlet(me="b")
+    made, _ = multipath(me="b")
     message = on_its_way([0, 2, 1])
     assert made.take("c", message) == ("a", message)
     plain = offer(1)
@@ -298,7 +298,7 @@ def test_the_last_on_a_route_sees_its_origin_as_the_peer():
     ],
 )
 def test_malformed_routes_are_refused_logged_and_counted(peer, message, says, caplog):
-    made, line = outlet(me="c")
+    made, line = multipath(me="c")
     assert made.take(peer, message) is None
     assert says in caplog.text
     assert total(made, "refused_routes") == 1
@@ -306,7 +306,7 @@ def test_malformed_routes_are_refused_logged_and_counted(peer, message, says, ca
 
 
 def test_a_relay_that_has_lost_the_next_hop_drops_with_a_log(caplog):
-    made, line = outlet(me="c", table={})
+    made, line = multipath(me="c", table={})
     made.lose("b")
     assert made.take("a", on_its_way([0, 2, 1])) is None
     assert "the next on its route, is lost" in caplog.text
@@ -320,7 +320,7 @@ def test_a_relay_that_has_lost_the_next_hop_drops_with_a_log(caplog):
 
 
 def test_a_new_epoch_drops_what_waits_but_late_parts():
-    made, line = outlet(busy=0, table={"b": (Route(("a", "c", "b")),)})
+    made, line = multipath(busy=0, table={"b": (Route(("a", "c", "b")),)})
     push(made, range(4))
     made.send("b", offer(9, Kind.LATE), 9)
     made.take("d", offer(8, epoch=1, body={"route": [3, 0, 1]}))
@@ -333,7 +333,7 @@ def test_a_new_epoch_drops_what_waits_but_late_parts():
 
 
 def test_nothing_waits_for_a_lost_peer_and_no_route_leads_over_one():
-    made, line = outlet(busy=0)
+    made, line = multipath(busy=0)
     push(made, range(4))
     made.lose("c")
     line.leave("c")

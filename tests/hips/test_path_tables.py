@@ -1,4 +1,4 @@
-"""When path tables are planned, and which of them are told, while the belief and epochs change."""
+"""When path tables are planned, and which of them are told, while the view and epochs change."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ POLICY, OTHER = star_policy(NAMES), star_policy(NAMES, root="d", version=1)
 OUT = {("b", "c"): 0.0}  # no link of the star
 
 
-class Belief:
+class WanView:
     """What the test says; a change is another revision."""
 
     def __init__(self):
@@ -39,9 +39,9 @@ class Played:
 
     def __init__(self):
         self.asked, self.told, self.tasks = [], [], []
-        self.belief = Belief()
+        self.wan_view = WanView()
         self.tables = PathTables(
-            self.plan, VirtualMachine(PaceConfig(plan_s=1.0)), self.belief, names=NAMES,
+            self.plan, VirtualMachine(PaceConfig(plan_s=1.0)), self.wan_view, names=NAMES,
             start=lambda work: self.tasks.append(asyncio.ensure_future(work)),
             send=lambda name, message: self.told.append((name, message)),
         )  # fmt: skip
@@ -90,7 +90,7 @@ def test_one_plan_is_under_way_however_often_the_belief_changes():
     async def test(group):
         for change in range(20):
             await asyncio.sleep(0.04)
-            group.belief.change({("b", "c"): 1e6 + change})
+            group.wan_view.change({("b", "c"): 1e6 + change})
             assert not group.tables.review()
         await asyncio.sleep(2.5)
         assert [rate["b", "c"] for rate, _ in group.asked] == [8e6, 1e6 + 19]
@@ -103,7 +103,7 @@ def test_tables_are_told_even_if_the_belief_changes_faster_than_they_are_planned
     async def test(group):
         for change in range(50):
             await asyncio.sleep(0.1)
-            group.belief.change({("b", "c"): 1e6 + change})
+            group.wan_view.change({("b", "c"): 1e6 + change})
             assert not group.tables.review()
         assert len(group.told) >= 4 * 4
         await asyncio.sleep(2.0)
@@ -116,7 +116,7 @@ def test_tables_are_told_even_if_the_belief_changes_faster_than_they_are_planned
 def test_tables_with_a_link_that_has_gone_out_meanwhile_are_dropped(reviewed):
     async def test(group):
         await asyncio.sleep(0.5)
-        group.belief.change(OUT)
+        group.wan_view.change(OUT)
         assert not (reviewed and group.tables.review()), "no chunk can be on it"
         await asyncio.sleep(0.9)
         assert not group.told
@@ -124,7 +124,7 @@ def test_tables_with_a_link_that_has_gone_out_meanwhile_are_dropped(reviewed):
         assert len(group.told) == 4
         assert not {("b", "c"), ("c", "b")} & group.links()
         assert not group.tables.review()
-        group.belief.change({})
+        group.wan_view.change({})
         assert not group.tables.review(), "it is back"
         await asyncio.sleep(1.1)
         assert ("b", "c") in group.links()
@@ -134,11 +134,11 @@ def test_tables_with_a_link_that_has_gone_out_meanwhile_are_dropped(reviewed):
 
 @pytest.mark.parametrize("changed", [True, False])
 def test_what_may_be_on_a_link_that_goes_out_is_to_be_sent_again(changed):
-    """Even if another policy is told of between the outage and the next look at the belief."""
+    """Even if another policy is told of between the outage and the next look at the view."""
 
     async def test(group):
         await asyncio.sleep(1.1)
-        group.belief.change(OUT)
+        group.wan_view.change(OUT)
         if changed:
             group.tables.tell(OTHER)
         assert group.tables.review()

@@ -13,8 +13,7 @@ from geojax.center.spec import VectorSpec
 from geojax.compression.bisparse import bisparse
 from geojax.compression.dense import dense
 from geojax.compression.size_only import size_only
-from geojax.hips.exchange.contribution import Contribution
-from geojax.hips.exchange.refusals import is_refused
+from geojax.hips.exchange.contribution import Contribution, is_refused
 from geojax.hollow import SizeOnly
 from geojax.wire.message import Kind
 

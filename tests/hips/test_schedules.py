@@ -20,9 +20,9 @@ from exchange_group import random_pair, random_tree
 from simulated_runs import kill, simulated, small_config
 
 from geojax.assemble import roles
-from geojax.awareness.views import OracleBelief
+from geojax.awareness.views import OracleView
 from geojax.config import OverlayConfig
-from geojax.hips.control.initial import digest
+from geojax.hips.control.joining import digest
 from geojax.hips.control.member import Membership
 from geojax.overlay.estimate import estimate
 from geojax.overlay.planning import Proposal, propose
@@ -139,8 +139,8 @@ class Schedule:
         return Proposal(policy, times[0] if times[0] == np.inf else 0.5, present)
 
 
-class Restless(OracleBelief):
-    """The oracle's belief, which wants to be looked at again at random."""
+class Restless(OracleView):
+    """The oracle's view, which wants to be looked at again at random."""
 
     def __init__(self, read, rng):
         super().__init__(read)

@@ -5,7 +5,7 @@ import asyncio
 from exchange_group import run_virtual
 
 from geojax.config import TimeoutsConfig
-from geojax.hips.control.failure_detector import Silence
+from geojax.hips.control.failure_detector import FailureDetector
 
 DEAD, BEAT = 5.0, 0.5
 
@@ -16,15 +16,15 @@ class Watched:
     def __init__(self, heard=("c1", "c2")):
         self.loop = asyncio.get_running_loop()
         self.alive, self.buried, self.heard = ["c1", "c2"], [], heard
-        self.silence = Silence(
-            TimeoutsConfig(dead=DEAD, heartbeat=BEAT), lambda: self.alive, self.bury
+        self.silence = FailureDetector(
+            TimeoutsConfig(dead=DEAD, heartbeat=BEAT), lambda: self.alive, self.declare_dead
         )
         for name in self.alive:
             self.silence.hear(name)
         self.silence.watch()
         self.beat()
 
-    def bury(self, names, reason):
+    def declare_dead(self, names, reason):
         self.buried += [(name, reason, self.loop.time()) for name in names]
         self.alive = [name for name in self.alive if name not in names]
         return bool(self.alive) and self.loop.time() < 60

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from geojax.awareness.link_meter import LEAST_BYTES, LEAST_S, Meter
+from geojax.awareness.link_meter import LEAST_BYTES, LEAST_S, LinkMeter
 from geojax.wire.frame import Assembler, frames_of, parse_header
 from geojax.wire.message import FRAGMENT_BYTES, HEADER_BYTES, Kind, Message
 from geojax.wire.transport import LinkCounters, Received
@@ -31,7 +31,7 @@ def ends():
 
 @pytest.fixture
 def meter(ends):
-    return Meter(ends, ["c2", "c3"])
+    return LinkMeter(ends, ["c2", "c3"])
 
 
 def arrive(meter, *arrivals, peer="c2"):

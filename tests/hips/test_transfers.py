@@ -2,8 +2,7 @@
 
 import pytest
 
-from geojax.hips.control.recovery import Recovery
-from geojax.hips.control.transfers import Transfers
+from geojax.hips.control.recovery import Recovery, StateTransfer
 from geojax.overlay.view import NetworkView
 
 CENTERS = ("c1", "c2", "c3")
@@ -18,13 +17,13 @@ def without(*out):
 @pytest.fixture
 def transfers():
     """c1 sends round 4 to c2, and its state to c3, which comes back."""
-    transfers = Transfers()
+    transfers = StateTransfer()
     transfers.begin(Recovery(4, {"c1": ["c2"]}, ("c1",)), {"c1": ["c3"]}, UP)
     return transfers
 
 
 def test_before_any_change_nothing_is_sent():
-    assert not Transfers().cut({}, without(*LINKS))
+    assert not StateTransfer().cut({}, without(*LINKS))
 
 
 @pytest.mark.parametrize(
@@ -43,6 +42,6 @@ def test_a_state_is_there_when_its_receiver_holds_a_round_more(transfers, held, 
 
 
 def test_what_had_no_other_way_waits_for_its_link():
-    transfers = Transfers()
+    transfers = StateTransfer()
     transfers.begin(Recovery(4, {"c1": ["c2"]}, ("c1",)), {}, without(("c1", "c2")))
     assert not transfers.cut({}, without(("c1", "c2")))

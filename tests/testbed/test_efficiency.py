@@ -9,7 +9,7 @@ import pytest
 from simulated_runs import small_config
 
 from geojax.config import RunConfig
-from geojax.hips.cluster import Place, Places
+from geojax.hips.cluster import Cluster, NodeSpec
 from geojax.overlay.view import NetworkView
 from testbed.figures.efficiency import efficiency
 from testbed.run import run
@@ -21,11 +21,11 @@ VIEW = NetworkView(
     rate={("c1", "c2"): 8e6, ("c2", "c1"): 8e6},
     delay={("c1", "c2"): 0.01, ("c2", "c1"): 0.03},
 )
-PLACES = Places(
+PLACES = Cluster(
     (
-        Place("scheduler", "c1", "scheduler"),
-        Place("c1", "c1", "server"),
-        Place("c2", "c2", "server"),
+        NodeSpec("scheduler", "c1", "scheduler"),
+        NodeSpec("c1", "c1", "server"),
+        NodeSpec("c2", "c2", "server"),
     )
 )
 START = {"t": 0.0, "node": "scheduler", "event": "start", "elements": ELEMENTS}

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from geojax.config import LanConfig, WanConfig
 from geojax.errors import ConfigError
-from geojax.hips.cluster import Place, Places
+from geojax.hips.cluster import Cluster, NodeSpec
 from testbed.emulated.layout import Layout
 from testbed.simulated.routes import NodeRoutes, resources
 from testbed.wan.build import NodePlace, Wan, build_wan
@@ -95,15 +95,15 @@ def test_scheduler_and_global_servers_live_there(servers: int, names: list[str])
         NodePlace(name, "external", "global") for name in names
     ]
     assert list(nodes[-servers:]) == [NodePlace(name, "external", "global") for name in names]
-    places = Places(tuple(Place(*node) for node in nodes))
-    assert places.servers == ("c1", "c2")
-    assert places.global_servers == tuple(names)
-    assert places.trainers == ("c1/w0", "c1/w1", "c2/w0", "c2/w1")
-    assert places.members[-servers:] == tuple(names)
-    living = [name for name in places.members if name != names[0]]
-    assert places.groups(living)[0] == ("c1", "c2", *names[1:])
-    assert places.survivors(places.members, names[:1]) == tuple(living)
-    assert places.groups(places.members)[1] == ("c1", "c1/w0", "c1/w1")
+    cluster = Cluster(tuple(NodeSpec(*node) for node in nodes))
+    assert cluster.servers == ("c1", "c2")
+    assert cluster.global_servers == tuple(names)
+    assert cluster.trainers == ("c1/w0", "c1/w1", "c2/w0", "c2/w1")
+    assert cluster.members[-servers:] == tuple(names)
+    living = [name for name in cluster.members if name != names[0]]
+    assert cluster.groups(living)[0] == ("c1", "c2", *names[1:])
+    assert cluster.survivors(cluster.members, names[:1]) == tuple(living)
+    assert cluster.groups(cluster.members)[1] == ("c1", "c1/w0", "c1/w1")
 
 
 LINE = {
@@ -154,15 +154,15 @@ def test_centers_must_be_joined_without_the_schedulers_site() -> None:
 
 def test_routes_lead_from_a_worker_over_its_gateway_to_a_global_server() -> None:
     wan = build(2, LanConfig(workers=2))
-    places = Places(tuple(Place(*node) for node in wan.nodes()))
-    routes = NodeRoutes(wan, places)
+    cluster = Cluster(tuple(NodeSpec(*node) for node in wan.nodes()))
+    routes = NodeRoutes(wan, cluster)
     assert routes["c1", "external/g1"].resources == (("link", "c1", "external"),)
     assert routes["external/g0", "c1"].delay == 0.015
     assert routes["external/g0", "scheduler"].resources == ()
     assert routes["scheduler", "c1/w1"].resources == (
         ("link", "external", "c1"), ("up", "c1"), ("down", "c1/w1"),
     )  # fmt: skip
-    assert set(routes["c2/w0", "scheduler"].resources) <= set(resources(wan, places))
+    assert set(routes["c2/w0", "scheduler"].resources) <= set(resources(wan, cluster))
 
 
 def test_emulated_global_servers_are_processes_of_one_host() -> None:

@@ -8,7 +8,7 @@ from simulated_runs import simulated, small_config
 
 from geojax import node
 from geojax.assemble import Setup
-from geojax.hips.cluster import Places
+from geojax.hips.cluster import Cluster
 from testbed.run import prepare, run
 
 STEPS = {"kind": "steps", "steps": [{"at": 0.5, "between": ["c1", "c2"], "factor": 0.01}]}
@@ -39,7 +39,7 @@ def test_the_scheduler_of_real_processes_plans_anew_when_the_wan_changes(tmp_pat
 
 def test_the_scheduler_takes_the_view_that_was_written_last(tmp_path):
     view = prepare(small_config(), tmp_path)[0].view
-    setup = Setup(small_config(), Places(()), view, tmp_path, tmp_path)
+    setup = Setup(small_config(), Cluster(()), view, tmp_path, tmp_path)
     edge = next(iter(view.rate))
 
     async def until(rate):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from geojax.config import LanConfig, WanConfig
-from geojax.hips.cluster import Place, Places
+from geojax.hips.cluster import Cluster, NodeSpec
 from testbed.simulated.routes import NodeRoutes, hops, resources
 from testbed.simulated.transport import Route
 from testbed.wan.build import Wan, build_wan
@@ -14,7 +14,7 @@ MBIT = 1e6
 LAN_DELAY = 0.0001  # half of the LAN's rtt of 0.2 ms
 
 
-def laid_out() -> tuple[Wan, Places]:
+def laid_out() -> tuple[Wan, Cluster]:
     """a - b - c in a row; a has three workers, b two; b has access caps; the scheduler is in b."""
     config = WanConfig(
         name="row",
@@ -28,8 +28,8 @@ def laid_out() -> tuple[Wan, Places]:
         server_center="b",
     )  # fmt: skip
     wan = build_wan(config, LanConfig(rate=1000.0, rtt=0.2), seed=0)
-    places = Places(tuple(Place(node.name, node.center, node.role) for node in wan.nodes()))
-    return wan, places
+    cluster = Cluster(tuple(NodeSpec(node.name, node.center, node.role) for node in wan.nodes()))
+    return wan, cluster
 
 
 def test_resources_and_their_rates() -> None:
@@ -86,9 +86,9 @@ def test_routes(source: str, target: str, crossed: list, delay: float) -> None:
 
 
 def test_every_route_crosses_known_resources_and_stays_the_same() -> None:
-    wan, places = laid_out()
-    known, routes = resources(wan, places), NodeRoutes(wan, places)
-    names = [place.name for place in places.all]
+    wan, cluster = laid_out()
+    known, routes = resources(wan, cluster), NodeRoutes(wan, cluster)
+    names = [place.name for place in cluster.all]
     for source in names:
         for target in names:
             if source != target:

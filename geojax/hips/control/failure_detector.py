@@ -8,23 +8,23 @@ from collections.abc import Callable, Sequence
 from geojax.config import TimeoutsConfig
 
 
-class Silence:
+class FailureDetector:
     """Notes when members were heard, and looks for silent ones again and again.
 
     Args:
       timeouts: ``dead``: time after which a member is dead that is silent, or owes an answer;
         ``heartbeat``: between two looks.
       alive: who should be heard.
-      bury: called with those who were not, and why; returns whether to go on looking.
+      declare_dead: called with those who were not, and why; returns whether to go on looking.
     """
 
     def __init__(
         self,
         timeouts: TimeoutsConfig,
         alive: Callable[[], Sequence[str]],
-        bury: Callable[[Sequence[str], str], bool],
+        declare_dead: Callable[[Sequence[str], str], bool],
     ):
-        self._timeouts, self._alive, self._bury = timeouts, alive, bury
+        self._timeouts, self._alive, self._declare_dead = timeouts, alive, declare_dead
         self._loop = asyncio.get_running_loop()
         self._heard: dict[str, float] = {}
         self._asked: dict[str, float] = {}  # who owes an answer, and since when
@@ -57,8 +57,8 @@ class Silence:
         self._looked = now
         limit = now - timeouts.dead
         silent = tuple(name for name in self._alive() if self._heard[name] < limit)
-        if not self._bury(silent, f"silent for {timeouts.dead:g} s"):
+        if not self._declare_dead(silent, f"silent for {timeouts.dead:g} s"):
             return
         owing = tuple(n for n in self._alive() if self._asked.get(n, now) < limit)
-        if self._bury(owing, f"heard, but no {self._what} within {timeouts.dead:g} s"):
+        if self._declare_dead(owing, f"heard, but no {self._what} within {timeouts.dead:g} s"):
             self._loop.call_later(timeouts.heartbeat, self._look)

@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from geojax.awareness.link_meter import Meter
-from geojax.awareness.measured_view import OUT_AFTER_S
+from geojax.awareness.link_meter import LinkMeter
+from geojax.awareness.views import OUT_AFTER_S
 from geojax.config import TimeoutsConfig
 from geojax.errors import Expelled, GeojaxError, SchedulerLost, WaitTimeout
 from geojax.hips.cluster import SCHEDULER, WAN_GROUP
 from geojax.hips.control.policy_messages import unpacked_policies
-from geojax.hips.exchange.push_pull import ServerExchange
+from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.tree import TreeExchange
 from geojax.hips.roles.scheduler import CONTROL_PRIORITY
-from geojax.hips.routing.multipath import Outlet
+from geojax.hips.routing.multipath import MultipathSender
 from geojax.hips.routing.source_routes import table_of
 from geojax.machine.waits import wait_for
 from geojax.overlay.cutting import packed, unpacked
@@ -63,7 +63,7 @@ class Membership:
       timeouts: bounds on all waits.
       recorder: takes the events.
       lan_rounds: exchanges within a center in one round.
-      outlet: through which the WAN's exchange sends, where the run has auxiliary routes.
+      multipath: through which the WAN's exchange sends, where the run has auxiliary routes.
       meter: times what arrives from the other members of the WAN group, for the heartbeats; None:
         nobody wants to know.
 
@@ -79,14 +79,14 @@ class Membership:
         me: str,
         *,
         transport: Transport,
-        engines: Mapping[int, TreeExchange | ServerExchange],
+        engines: Mapping[int, TreeExchange | PushPullExchange],
         timeouts: TimeoutsConfig,
         recorder: Recorder,
         lan_rounds: int = 1,
-        outlet: Outlet | None = None,
-        meter: Meter | None = None,
+        multipath: MultipathSender | None = None,
+        meter: LinkMeter | None = None,
     ):
-        self._outlet, self._meter = outlet, meter
+        self._multipath, self._meter = multipath, meter
         self.me, self._lan_rounds = me, lan_rounds
         self._transport, self._engines = transport, engines
         self._timeouts, self._recorder = timeouts, recorder
@@ -202,8 +202,8 @@ class Membership:
     # ---- what comes in
 
     def _on_chunk(self, peer: str, message: Message) -> None:
-        if self._outlet is not None:
-            taken = self._outlet.take(peer, message)
+        if self._multipath is not None:
+            taken = self._multipath.take(peer, message)
             if taken is None:
                 return
             peer, message = taken
@@ -218,8 +218,8 @@ class Membership:
             if not self._end.done():
                 raise SchedulerLost(f"{self.me}: the scheduler is gone: {item.reason}")
             return
-        if self._outlet is not None:
-            self._outlet.lose(item.peer)
+        if self._multipath is not None:
+            self._multipath.lose(item.peer)
         self._recorder.event("lost", peer=item.peer)
         self._say("lost", peer=item.peer, reason=item.reason)
 
@@ -290,8 +290,8 @@ class Membership:
         epoch = int(body["epoch"])
         for engine in self._engines.values():
             engine.freeze(epoch)
-        if self._outlet is not None:
-            self._outlet.change(epoch)
+        if self._multipath is not None:
+            self._multipath.change(epoch)
         held = {str(group): engine.held for group, engine in self._engines.items()}
         dead = ", ".join(body["dead"])
         log.warning("%s: membership epoch %d begins%s", self.me, epoch, dead and f"; dead: {dead}")
@@ -313,9 +313,9 @@ class Membership:
             self.on_state_wanted(body["state_to"], int(body["held"][str(WAN_GROUP)]))
 
     def _on_routes(self, message: Message) -> None:
-        if self._outlet is None:
+        if self._multipath is None:
             raise GeojaxError(f"{self.me} has no use for auxiliary routes")
-        self._outlet.route_by(table_of(message, self._outlet.names))
+        self._multipath.route_by(table_of(message, self._multipath.names))
 
     def _on_probe(self, body: Mapping[str, Any]) -> None:
         """Sends bytes to a peer, behind all chunks; not where something waits for a dead link."""
@@ -324,14 +324,14 @@ class Membership:
             return
         epoch = max(self._engines[self._main_group].epoch, 0)
         message = Message(Kind.PROBE, group=self._main_group, epoch=epoch, payload=payload)
-        way = self._outlet or self._transport
+        way = self._multipath or self._transport
         for _ in range(int(body["count"])):
             way.send(peer, message, PROBE_PRIORITY)
 
     def _on_expelled(self, body: Mapping[str, Any]) -> None:
         raise Expelled(f"{self.me} was expelled from the run: {body['reason']}")
 
-    def _engine(self, group: int) -> TreeExchange | ServerExchange:
+    def _engine(self, group: int) -> TreeExchange | PushPullExchange:
         engine = self._engines.get(group)
         if engine is None:
             raise GeojaxError(f"{self.me} is no member of group {group}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from geojax.awareness.views import Belief
-from geojax.hips.cluster import WAN_GROUP, Places
+from geojax.awareness.views import WanView
+from geojax.hips.cluster import WAN_GROUP, Cluster
 from geojax.machine.machine import Machine
 from geojax.overlay.cutting import packed
 from geojax.overlay.keep_roots import keep_roots
@@ -19,17 +19,17 @@ from geojax.telemetry.recorder import Recorder
 Propose = Callable[[Task], Proposal]
 
 
-class InForce:
+class Policies:
     """Policies of all groups, by the rounds that they hold for.
 
     The group of a center always has a star. The WAN's policy is planned by the overlay, on another
-    process (:meth:`geojax.machine.machine.Machine.plan`), from what is believed then. Every plan gets
-    a version of its own, higher than all before.
+    process (:meth:`geojax.machine.machine.Machine.plan`), from what is believed then. Every plan
+    gets a version of its own, higher than all before.
 
     Args:
-      places: all nodes.
+      cluster: all nodes.
       machine: makes plans.
-      belief: what the WAN is believed to be.
+      view: what the WAN is believed to be.
       propose: makes a plan; a function that another process can be given.
 
     Attributes:
@@ -37,9 +37,9 @@ class InForce:
       cut: elements of each chunk, and of each layer.
     """
 
-    def __init__(self, places: Places, machine: Machine, belief: Belief, propose: Propose):
-        self._places, self._machine = places, machine
-        self._belief, self._propose = belief, propose
+    def __init__(self, cluster: Cluster, machine: Machine, wan_view: WanView, propose: Propose):
+        self._cluster, self._machine = cluster, machine
+        self._wan_view, self._propose = wan_view, propose
         self._version = -1
         self._by_round: list[tuple[int, Policy]] = []  # of the WAN, with their first rounds
         self.groups: dict[int, Policy] = {}
@@ -50,7 +50,7 @@ class InForce:
 
         The run waits for it, so it goes before other plans.
         """
-        groups = self._places.groups(alive)
+        groups = self._cluster.groups(alive)
         members = groups.pop(WAN_GROUP)
         version = self._version if wan is not None else self._next_version()
         planned = wan or (await self._ask(members, version, urgent=True)).policy
@@ -63,7 +63,7 @@ class InForce:
     async def compare(self, alive: Sequence[str], held: int) -> Proposal:
         """Another policy for the WAN, estimated beside those that rounds after ``held`` go by."""
         self.forget(held)
-        members = self._places.groups(alive)[WAN_GROUP]
+        members = self._cluster.groups(alive)[WAN_GROUP]
         present = tuple(policy for _, policy in self._by_round)
         return await self._ask(members, self._next_version(), present)
 
@@ -92,7 +92,7 @@ class InForce:
 
     def told_cut(self, name: str) -> dict[str, Any]:
         """How vectors are cut, for a node that has none of its own to tell by."""
-        if name not in self._places.global_servers:
+        if name not in self._cluster.global_servers:
             return {}
         sizes, layers = self.cut
         return {"sizes": packed(sizes), "layers": packed(layers)}
@@ -139,5 +139,5 @@ class InForce:
         *,
         urgent: bool = False,
     ) -> Proposal:
-        task = Task(self._belief.view(), members, *self.cut, version, present)
+        task = Task(self._wan_view.view(), members, *self.cut, version, present)
         return await self._machine.plan(self._propose, task, urgent=urgent)

@@ -10,7 +10,7 @@ from geojax.errors import GeojaxError
 from geojax.hips.cluster import WAN_GROUP
 from geojax.overlay.policy import Policy
 from geojax.overlay.routes import routes
-from geojax.overlay.view import NetworkView
+from geojax.overlay.view import Edge, NetworkView
 
 
 class Report(NamedTuple):
@@ -162,3 +162,31 @@ def is_up(source: str, target: str, view: NetworkView) -> bool:
     if all(view.rate.values()):
         return True
     return all(view.rate[hop] > 0 for hop in pairwise(routes(view)[source, target]))
+
+
+class StateTransfer:
+    """The results of the round after which all go on, and states for who comes back.
+
+    No policy says that the run waits for these, so an outage of their links must be looked for.
+    """
+
+    def __init__(self) -> None:
+        self._over_with: dict[Edge, int] = {}  # the round whose holder has got it, by who and whom
+
+    def begin(self, wan: Recovery, states: Mapping[str, Sequence[str]], view: NetworkView) -> None:
+        """These begin. Those over links that are out already wait for them: there is no other way.
+
+        Args:
+          wan: who sends that round to whom; it is over when the receiver holds the round.
+          states: who sends its state to whom. Who comes back counts as holding the round before it
+            has the state; so this is over when it holds one more.
+          view: the WAN.
+        """
+        rounds = dict.fromkeys(pairs(wan.sends), wan.held)
+        rounds |= dict.fromkeys(pairs(states), wan.held + 1)
+        self._over_with = {way: over for way, over in rounds.items() if is_up(*way, view)}
+
+    def cut(self, held: Mapping[str, int], view: NetworkView) -> bool:
+        """Whether some that are not over are on a link that is out; ``held``: rounds, by member."""
+        waiting = [way for way, over in self._over_with.items() if held.get(way[1], -1) < over]
+        return not all(is_up(*way, view) for way in waiting)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from geojax.errors import ReplicaDeviation
 
 
-class Replicas:
+class ReplicaCheck:
     """Compares the digests that centers tell of their parameters."""
 
     def __init__(self) -> None:

@@ -15,11 +15,11 @@ import numpy as np
 from geojax.center.spec import VectorSpec
 
 
-class Part(NamedTuple):
+class Bucket(NamedTuple):
     """A contiguous piece of the vector.
 
     Attributes:
-      index: its place among the parts.
+      index: its place among the buckets.
       start: first element.
       stop: one past the last element.
       spec: layout of the piece alone.
@@ -44,21 +44,21 @@ class Part(NamedTuple):
         return vector[self.start : self.stop]
 
 
-def parts_of(
+def buckets_of(
     spec: VectorSpec, stops: Sequence[int], ranges: Sequence[tuple[int, int]]
-) -> tuple[Part, ...]:
-    """Cuts a vector and its chunks into parts.
+) -> tuple[Bucket, ...]:
+    """Cuts a vector and its chunks into buckets.
 
     Args:
       spec: layout of the whole vector.
-      stops: one past the last element of every part, in order.
+      stops: one past the last element of every bucket, in order.
       ranges: the chunks of the whole vector, none of which crosses from part to part.
 
     >>> spec = VectorSpec.of([("a", (4,)), ("b", (3,))])
-    >>> [(part.start, part.ranges, part.chunks) for part in parts_of(spec, [7], [(0, 5), (5, 7)])]
+    >>> [(b.start, b.ranges, b.chunks) for b in buckets_of(spec, [7], [(0, 5), (5, 7)])]
     [(0, ((0, 5), (5, 7)), range(0, 2))]
     """
-    parts: list[Part] = []
+    buckets: list[Bucket] = []
     start = chunk = 0
     for index, stop in enumerate(stops):
         first = chunk
@@ -66,6 +66,6 @@ def parts_of(
             chunk += 1
         mine = tuple((begin - start, end - start) for begin, end in ranges[first:chunk])
         own = spec if (start, stop) == (0, spec.size) else spec.part(start, stop)
-        parts.append(Part(index, start, stop, own, mine, range(first, chunk)))
+        buckets.append(Bucket(index, start, stop, own, mine, range(first, chunk)))
         start = stop
-    return tuple(parts)
+    return tuple(buckets)

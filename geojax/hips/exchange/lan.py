@@ -14,7 +14,7 @@ import numpy as np
 
 from geojax.compression.codec import Codec
 from geojax.config import TimeoutsConfig
-from geojax.hips.exchange.buckets import Part
+from geojax.hips.exchange.buckets import Bucket
 from geojax.hips.exchange.contribution import Contribution, contribution_of
 from geojax.hips.exchange.tree import TreeExchange
 from geojax.hollow import is_hollow, join
@@ -25,7 +25,7 @@ from geojax.telemetry.recorder import Recorder
 
 
 class Total(NamedTuple):
-    """The sum of a center's offers for one part.
+    """The sum of a center's offers for one bucket.
 
     Attributes:
       vector: Σ weight · offer.
@@ -44,16 +44,16 @@ class Uplink(Protocol):
     """A worker's end."""
 
     async def offer(
-        self, number: int, part: Part, values: np.ndarray, weight: float, loss: float | None
+        self, number: int, bucket: Bucket, values: np.ndarray, weight: float, loss: float | None
     ) -> None:
-        """Offers a part of LAN round ``number``; ``values`` must not change any more."""
+        """Offers a bucket of LAN round ``number``; ``values`` must not change any more."""
         ...
 
-    def here(self, number: int, part: Part) -> bool:
+    def here(self, number: int, bucket: Bucket) -> bool:
         """Whether :meth:`parameters` would not have to wait."""
         ...
 
-    async def parameters(self, number: int, part: Part) -> np.ndarray:
+    async def parameters(self, number: int, bucket: Bucket) -> np.ndarray:
         """The part as it is after LAN round ``number``; read-only."""
         ...
 
@@ -67,12 +67,12 @@ class Downlink(Protocol):
 
     passes_on: bool
 
-    async def total(self, number: int, part: Part) -> Total:
+    async def total(self, number: int, bucket: Bucket) -> Total:
         """What the center's workers have offered."""
         ...
 
-    async def publish(self, number: int, part: Part, values: np.ndarray) -> None:
-        """Gives the workers a part as it is after LAN round ``number``."""
+    async def publish(self, number: int, bucket: Bucket, values: np.ndarray) -> None:
+        """Gives the workers a bucket as it is after LAN round ``number``."""
         ...
 
 
@@ -91,38 +91,38 @@ class DirectLink:
         self._applied: dict[tuple[int, int], asyncio.Future[np.ndarray]] = {}
 
     async def offer(
-        self, number: int, part: Part, values: np.ndarray, weight: float, loss: float | None
+        self, number: int, bucket: Bucket, values: np.ndarray, weight: float, loss: float | None
     ) -> None:
         """See :class:`Uplink`."""
-        count = len(part.chunks)
+        count = len(bucket.chunks)
         total = Total(weighted(values, weight), (weight,) * count, (1,) * count, loss)
-        _slot(self._offered, number, part).set_result(total)
+        _slot(self._offered, number, bucket).set_result(total)
 
-    async def total(self, number: int, part: Part) -> Total:
+    async def total(self, number: int, bucket: Bucket) -> Total:
         """See :class:`Downlink`."""
-        total = await _slot(self._offered, number, part)
-        del self._offered[number, part.index]
+        total = await _slot(self._offered, number, bucket)
+        del self._offered[number, bucket.index]
         return total
 
-    async def publish(self, number: int, part: Part, values: np.ndarray) -> None:
+    async def publish(self, number: int, bucket: Bucket, values: np.ndarray) -> None:
         """See :class:`Downlink`."""
-        _slot(self._applied, number, part).set_result(values)
+        _slot(self._applied, number, bucket).set_result(values)
 
-    def here(self, number: int, part: Part) -> bool:
+    def here(self, number: int, bucket: Bucket) -> bool:
         """See :class:`Uplink`."""
-        return _slot(self._applied, number, part).done()
+        return _slot(self._applied, number, bucket).done()
 
-    async def parameters(self, number: int, part: Part) -> np.ndarray:
+    async def parameters(self, number: int, bucket: Bucket) -> np.ndarray:
         """See :class:`Uplink`."""
-        values = await _slot(self._applied, number, part)
-        del self._applied[number, part.index]
+        values = await _slot(self._applied, number, bucket)
+        del self._applied[number, bucket.index]
         return values
 
 
-def _slot(slots: dict[tuple[int, int], asyncio.Future[Any]], number: int, part: Part) -> Any:
-    slot = slots.get((number, part.index))
+def _slot(slots: dict[tuple[int, int], asyncio.Future[Any]], number: int, bucket: Bucket) -> Any:
+    slot = slots.get((number, bucket.index))
     if slot is None:
-        slot = slots[number, part.index] = asyncio.get_running_loop().create_future()
+        slot = slots[number, bucket.index] = asyncio.get_running_loop().create_future()
     return slot
 
 
@@ -132,7 +132,7 @@ class LanUplink:
     Args:
       engine: its part in the exchange of the center's group.
       codec: what travels over the LAN.
-      parts: of the vector.
+      buckets: of the vector.
       timeouts: bounds on waits.
       clock: experiment time.
       recorder: takes the round's instants.
@@ -143,40 +143,40 @@ class LanUplink:
         self,
         engine: TreeExchange,
         codec: Codec,
-        parts: Sequence[Part],
+        buckets: Sequence[Bucket],
         *,
         timeouts: TimeoutsConfig,
         clock: Clock,
         recorder: Recorder,
         lan_rounds: int = 1,
     ):
-        self._engine, self._codec, self._parts = engine, codec, tuple(parts)
-        self._states = [codec.init(part.spec.layers, part.ranges) for part in parts]
+        self._engine, self._codec, self._buckets = engine, codec, tuple(buckets)
+        self._states = [codec.init(bucket.spec.layers, bucket.ranges) for bucket in buckets]
         self._timeouts, self._clock, self._recorder = timeouts, clock, recorder
         self._lan_rounds = lan_rounds
         self._offered: dict[int, float] = {}
         engine.on_held = self._held
 
     async def offer(
-        self, number: int, part: Part, values: np.ndarray, weight: float, loss: float | None
+        self, number: int, bucket: Bucket, values: np.ndarray, weight: float, loss: float | None
     ) -> None:
         """See :class:`Uplink`."""
-        encoded = self._codec.encode(weighted(values, weight), self._states[part.index])
-        payloads, self._states[part.index] = encoded
-        self._engine.ask(number, part.chunks)
-        for chunk, payload in zip(part.chunks, payloads, strict=True):
-            told = loss if chunk == part.chunks.start else None
+        encoded = self._codec.encode(weighted(values, weight), self._states[bucket.index])
+        payloads, self._states[bucket.index] = encoded
+        self._engine.ask(number, bucket.chunks)
+        for chunk, payload in zip(bucket.chunks, payloads, strict=True):
+            told = loss if chunk == bucket.chunks.start else None
             self._engine.offer(number, chunk, contribution_of(payload, weight, loss=told))
         self._offered[number] = self._clock()
 
-    def here(self, number: int, part: Part) -> bool:
+    def here(self, number: int, bucket: Bucket) -> bool:
         """See :class:`Uplink`."""
-        return self._engine.ask(number, part.chunks).done()
+        return self._engine.ask(number, bucket.chunks).done()
 
-    async def parameters(self, number: int, part: Part) -> np.ndarray:
+    async def parameters(self, number: int, bucket: Bucket) -> np.ndarray:
         """See :class:`Uplink`."""
         merged = await wait_for(
-            self._engine.ask(number, part.chunks),
+            self._engine.ask(number, bucket.chunks),
             describe=lambda: self._engine.missing(number),
             timeout=self._timeouts.round,
             warn=self._timeouts.warn,
@@ -185,7 +185,7 @@ class LanUplink:
 
     async def whole(self, number: int) -> np.ndarray:
         """The whole vector after LAN round ``number``, for a worker that comes back."""
-        return join([await self.parameters(number, part) for part in self._parts])
+        return join([await self.parameters(number, bucket) for bucket in self._buckets])
 
     def _held(self, number: int) -> None:
         offered = self._offered.pop(number, None)
@@ -204,7 +204,7 @@ class LanDownlink:
     Args:
       engine: the root of the center's group; it hands its sums to :meth:`merged` from now on.
       codec: what travels over the LAN.
-      parts: of the vector.
+      buckets: of the vector.
       machine: charges the encoding.
       timeouts: bounds on waits.
       pass_on: takes a chunk's sum at once, ``(LAN round, chunk, sum)``; None: sums are gathered.
@@ -215,7 +215,7 @@ class LanDownlink:
         self,
         engine: TreeExchange,
         codec: Codec,
-        parts: Sequence[Part],
+        buckets: Sequence[Bucket],
         *,
         machine: Machine,
         timeouts: TimeoutsConfig,
@@ -224,13 +224,13 @@ class LanDownlink:
     ):
         self.engine, self.passes_on = engine, pass_on is not None
         engine.at_root = self.merged
-        self._codec, self._parts, self._machine = codec, parts, machine
-        self._states = [codec.init(part.spec.layers, part.ranges) for part in parts]
+        self._codec, self._buckets, self._machine = codec, buckets, machine
+        self._states = [codec.init(bucket.spec.layers, bucket.ranges) for bucket in buckets]
         self._timeouts, self._pass_on = timeouts, pass_on
-        count = parts[-1].chunks.stop
+        count = buckets[-1].chunks.stop
         self._published = [first - 1] * count
         self._payloads: list[Contribution | None] = [None] * count
-        self._part_of = [part for part in parts for _ in part.chunks]
+        self._bucket_of = [bucket for bucket in buckets for _ in bucket.chunks]
         self._sums: dict[tuple[int, int], dict[int, Contribution]] = {}
         self._totals: dict[tuple[int, int], asyncio.Future[Total]] = {}
 
@@ -249,22 +249,22 @@ class LanDownlink:
         else:
             self._gather(number, chunk, total)
 
-    async def total(self, number: int, part: Part) -> Total:
+    async def total(self, number: int, bucket: Bucket) -> Total:
         """See :class:`Downlink`."""
         total = await wait_for(
-            _slot(self._totals, number, part),
+            _slot(self._totals, number, bucket),
             describe=lambda: self.engine.missing(number),
             timeout=self._timeouts.round,
             warn=self._timeouts.warn,
         )
-        del self._totals[number, part.index]
+        del self._totals[number, bucket.index]
         return total
 
-    async def publish(self, number: int, part: Part, values: np.ndarray) -> None:
+    async def publish(self, number: int, bucket: Bucket, values: np.ndarray) -> None:
         """See :class:`Downlink`."""
-        issued = self.engine.ask(number, part.chunks)
-        payloads = await self._encode(part, values)
-        for chunk, payload in zip(part.chunks, payloads, strict=True):
+        issued = self.engine.ask(number, bucket.chunks)
+        payloads = await self._encode(bucket, values)
+        for chunk, payload in zip(bucket.chunks, payloads, strict=True):
             self._published[chunk] = number
             self._payloads[chunk] = Contribution(payload, 1.0, 1)
             self.engine.publish(number, chunk, self._payloads[chunk])  # type: ignore[arg-type]
@@ -285,29 +285,29 @@ class LanDownlink:
         """Takes a vector as what LAN round ``number`` ended with, and sends it to the workers."""
         if self.engine.policy is None:
             return
-        for part in self._parts:
-            payloads = await self._encode(part, part.of(vector))
-            for chunk, payload in zip(part.chunks, payloads, strict=True):
+        for bucket in self._buckets:
+            payloads = await self._encode(bucket, bucket.of(vector))
+            for chunk, payload in zip(bucket.chunks, payloads, strict=True):
                 self._published[chunk] = number
                 self._payloads[chunk] = Contribution(payload, 1.0, 1)
         workers = [name for name in self.engine.policy.members if name != self.engine.me]
         self.engine.adopt(number, self._payloads, workers)  # type: ignore[arg-type]
 
-    async def _encode(self, part: Part, values: np.ndarray) -> list:
-        state = self._states[part.index]
-        payloads, self._states[part.index] = await self._machine.host(
+    async def _encode(self, bucket: Bucket, values: np.ndarray) -> list:
+        state = self._states[bucket.index]
+        payloads, self._states[bucket.index] = await self._machine.host(
             "encode", values.nbytes, lambda: self._codec.encode(values, state)
         )
         return payloads
 
     def _gather(self, number: int, chunk: int, total: Contribution) -> None:
-        part = self._part_of[chunk]
-        sums = self._sums.setdefault((number, part.index), {})
+        bucket = self._bucket_of[chunk]
+        sums = self._sums.setdefault((number, bucket.index), {})
         sums[chunk] = total
-        slot = _slot(self._totals, number, part)
-        if slot.done() or len(sums) < len(part.chunks):
+        slot = _slot(self._totals, number, bucket)
+        if slot.done() or len(sums) < len(bucket.chunks):
             return
-        mine = [sums[each] for each in part.chunks]
+        mine = [sums[each] for each in bucket.chunks]
         slot.set_result(
             Total(
                 join([self._codec.decode(each.payload) for each in mine]),  # type: ignore[arg-type]

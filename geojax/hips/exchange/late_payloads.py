@@ -39,7 +39,7 @@ class _History:
     after: Any
 
 
-class LateParts:
+class LatePayloads:
     """The late parts that came to one member, by chunk.
 
     Args:

@@ -10,7 +10,7 @@ from geojax.overlay.policy import Policy, Tree
 
 
 @dataclass(frozen=True)
-class LaidOut:
+class LocalPolicy:
     """A policy, and what follows from it for one member.
 
     Attributes:
@@ -42,9 +42,9 @@ class LaidOut:
         return self.receivers[self.placement[chunk]]
 
 
-def lay_out(
+def local_policy(
     me: str, policy: Policy, sizes: Sequence[int], layers: Sequence[int], *, contributes: bool
-) -> LaidOut:
+) -> LocalPolicy:
     """Works out what a policy means for a member.
 
     Args:
@@ -55,7 +55,7 @@ def lay_out(
       contributes: whether the member has contributions of its own.
 
     >>> policy = Policy(0, ("a", "b"), (Tree("a", {"b": "a"}),))
-    >>> laid = lay_out("a", policy, [9, 9], [18], contributes=True)
+    >>> laid = local_policy("a", policy, [9, 9], [18], contributes=True)
     >>> laid.expected_of(1), laid.receivers_of(1), laid.own
     (('a', 'b'), ('b',), 2)
     """
@@ -65,7 +65,7 @@ def lay_out(
         wanted = {*tree.children(me), *((me,) if contributes else ())}
         return tuple(name for name in policy.members if name in wanted)
 
-    return LaidOut(
+    return LocalPolicy(
         policy,
         placement,
         receivers=tuple(tree.receivers(me) for tree in policy.trees),
@@ -78,7 +78,8 @@ def lay_out(
 class ByRound:
     """Which policy each round goes by: one holds from its first round on, until the next one's.
 
-    >>> one, two = (lay_out("a", Policy(v, ("a",), (Tree("a", {}),)), [9], [9], contributes=True)
+    >>> trees = (Tree("a", {}),)
+    >>> one, two = (local_policy("a", Policy(v, ("a",), trees), [9], [9], contributes=True)
     ...             for v in (4, 7))
     >>> rounds = ByRound()
     >>> rounds.begin(one)
@@ -91,16 +92,16 @@ class ByRound:
     """
 
     def __init__(self) -> None:
-        self._known: list[tuple[int, LaidOut]] = []
+        self._known: list[tuple[int, LocalPolicy]] = []
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def begin(self, laid: LaidOut) -> None:
+    def begin(self, laid: LocalPolicy) -> None:
         """All rounds go by one policy."""
         self._known = [(0, laid)]
 
-    def change(self, first: int, laid: LaidOut) -> None:
+    def change(self, first: int, laid: LocalPolicy) -> None:
         """Rounds go by another policy from ``first`` on; what was to hold from there on never does.
 
         Raises:
@@ -111,7 +112,7 @@ class ByRound:
             raise ValueError(f"policy version {version} does not follow the one before")
         self._known = [*(entry for entry in self._known if entry[0] < first), (first, laid)]
 
-    def of(self, number: int) -> LaidOut:
+    def of(self, number: int) -> LocalPolicy:
         """The policy of a round; of one so old that its own is forgotten, the oldest that is known.
 
         Raises:
@@ -130,6 +131,6 @@ class ByRound:
             del self._known[0]
 
     @property
-    def newest(self) -> LaidOut:
+    def newest(self) -> LocalPolicy:
         """The policy of the latest rounds."""
         return self._known[-1][1]

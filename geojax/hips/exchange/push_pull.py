@@ -14,7 +14,7 @@ Shards decide on their own, and there is no deadlock: pushes are never held back
 a center with the fewest rounds done, k. Every other one has pushed round k − 1 to all shards, and
 those that have not pushed round k will, as they wait for nothing. Then at every shard nobody's
 progress is below k, so that round k is answered for any s ≥ 0, and the fewest rounds done grow. A
-center that makes no more offers says so (:meth:`ServerExchange.retire`) and is not counted.
+center that makes no more offers says so (:meth:`PushPullExchange.retire`) and is not counted.
 
 **Changes of the membership.** Shards survive an epoch; what was on its way does not. Centers send
 pushes that were not answered again, and a shard that has applied one already only answers it. The
@@ -38,11 +38,9 @@ import numpy as np
 
 from geojax.compression.codec import Codec
 from geojax.errors import GeojaxError
-from geojax.hips.exchange.contribution import Contribution
-from geojax.hips.exchange.hosted_shard import HostedShard
-from geojax.hips.exchange.refusals import is_refused
+from geojax.hips.exchange.contribution import Contribution, is_refused
 from geojax.hips.exchange.shard import ShardMaker
-from geojax.hips.exchange.shard_host import Pulled, ShardHost, ShardWatcher
+from geojax.hips.exchange.shard_server import Pulled, ServedShard, ShardServer, ShardWatcher
 from geojax.machine.machine import Machine
 from geojax.overlay.placement import place
 from geojax.overlay.policy import Policy
@@ -73,11 +71,11 @@ class _Round:
         return sum(len(chunks) for chunks, wanted in self.asked.items() if wanted.done())
 
 
-class ServerExchange:
+class PushPullExchange:
     """One member's part in the exchanges of a group; see the module's docstring.
 
-    It has the face of :class:`geojax.hips.exchange.tree.TreeExchange`, but the result of a round are
-    parameters, not a merged offer.
+    It has the face of :class:`geojax.hips.exchange.tree.TreeExchange`, but the result of a round
+    are parameters, not a merged offer.
 
     Args:
       me: this member's name.
@@ -126,7 +124,7 @@ class ServerExchange:
         self.epoch, self._held = -1, held
         self._transport, self._codec, self.answers = transport, codec, answers
         self._recorder, self._contributes = recorder, contributes
-        self._host = ShardHost(
+        self._host = ShardServer(
             codec=codec, answers=answers, make_shard=make_shard, machine=machine,
             recorder=recorder, bound=bound, answer=self._answer,
         )  # fmt: skip
@@ -150,7 +148,7 @@ class ServerExchange:
         return self._held if self._contributes else max(self._held, self._host.highest)
 
     @property
-    def hosted(self) -> tuple[HostedShard, ...]:
+    def hosted(self) -> tuple[ServedShard, ...]:
         """The shards hosted here, in order of their first chunks."""
         return self._host.shards
 
@@ -235,7 +233,7 @@ class ServerExchange:
     def handle(self, peer: str, message: Message) -> None:
         """Takes a message of this group. Old epochs are dropped and logged, new ones wait.
 
-        Payloads that nobody could decode are refused; see :mod:`geojax.hips.exchange.refusals`.
+        Payloads that nobody could decode are refused; see :mod:`geojax.hips.exchange.contribution`.
         """
         assert message.epoch >= 0
         if message.epoch < self.epoch:

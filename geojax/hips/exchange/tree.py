@@ -11,7 +11,8 @@ own) is *passive*: it keeps no results, and a round of which it has published al
 for it.
 
 An offer may have late parts, which follow behind all chunks on its first hop, to the parent, and
-which no merge waits for (see :mod:`geojax.hips.exchange.late_payloads`). What a parent sends on is one payload.
+which no merge waits for (see :mod:`geojax.hips.exchange.late_payloads`). What a parent sends on is
+one payload.
 
 Every round goes by one policy, and the scheduler may have another one from some later round on
 (:meth:`TreeExchange.change`). Chunks carry the version of theirs. One of a version that is not
@@ -20,10 +21,10 @@ policy of every round that it is granted, but its neighbours may be granted roun
 is given to offer of a round that it does not know to be granted waits too
 (:meth:`TreeExchange.grant`).
 
-When the membership changes (see :mod:`geojax.hips.roles.scheduler`), a round that nobody holds whole is
-run again from the kept offers; one that somebody holds is fetched from there. The last whole round
-is kept until the next one is whole: then every member has contributed to that one, so every member
-has applied the one before.
+When the membership changes (see :mod:`geojax.hips.roles.scheduler`), a round that nobody holds
+whole is run again from the kept offers; one that somebody holds is fetched from there. The last
+whole round is kept until the next one is whole: then every member has contributed to that one, so
+every member has applied the one before.
 """
 
 from __future__ import annotations
@@ -38,12 +39,11 @@ import numpy as np
 
 from geojax.compression.codec import Codec
 from geojax.errors import GeojaxError
-from geojax.hips.exchange.contribution import Contribution, mean_loss
-from geojax.hips.exchange.late_payloads import RELIABLE, LateParts, own_parts
-from geojax.hips.exchange.local_policy import ByRound, LaidOut, lay_out
-from geojax.hips.exchange.refusals import is_refused
+from geojax.hips.exchange.contribution import Contribution, is_refused, mean_loss
+from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, own_parts
+from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
 from geojax.hips.exchange.rounds import Round
-from geojax.hips.routing.multipath import Outlet
+from geojax.hips.routing.multipath import MultipathSender
 from geojax.hips.routing.source_routes import ROUTED
 from geojax.machine.machine import Machine
 from geojax.overlay.policy import Policy
@@ -85,7 +85,7 @@ class TreeExchange:
         group: int,
         *,
         sizes: Sequence[int],
-        transport: Transport | Outlet,
+        transport: Transport | MultipathSender,
         codec: Codec,
         machine: Machine,
         recorder: Recorder,
@@ -105,7 +105,7 @@ class TreeExchange:
         self._priorities = tuple(priorities)
         self._rounds: dict[int, Round] = {}
         self._early: list[tuple[str, Message]] = []
-        self._late = LateParts(codec.fill)
+        self._late = LatePayloads(codec.fill)
         self._agreed: dict[int, int] = {}  # epoch: the round after which it began
         self._frozen = True
         self.on_held: Callable[[int], None] = lambda _: None
@@ -202,7 +202,7 @@ class TreeExchange:
     def handle(self, peer: str, message: Message) -> None:
         """Takes a message of this group. Old epochs are dropped and logged, new ones wait.
 
-        Payloads that no sum could take are refused; see :mod:`geojax.hips.exchange.refusals`.
+        Payloads that no sum could take are refused; see :mod:`geojax.hips.exchange.contribution`.
         """
         assert message.epoch >= 0
         if message.epoch < self.epoch and not self._still_late(message):
@@ -273,8 +273,8 @@ class TreeExchange:
         self._laid.change(first, self._lay_out(policy))
         self._take_early()
 
-    def _lay_out(self, policy: Policy) -> LaidOut:
-        return lay_out(self.me, policy, self.sizes, self.layers, contributes=self._contributes)
+    def _lay_out(self, policy: Policy) -> LocalPolicy:
+        return local_policy(self.me, policy, self.sizes, self.layers, contributes=self._contributes)
 
     def _take_early(self) -> None:
         early, self._early = self._early, []

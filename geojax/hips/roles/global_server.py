@@ -1,9 +1,9 @@
 """The global server on a site of its own: sums what centers send, and sends the sum back.
 
 In a synchronous run it has no data, no parameters and no optimizer, and needs no JAX: its part is
-that of a passive root in the trees of the WAN group (:mod:`geojax.hips.exchange.tree`). What the sum
-does to the parameters is done in every center alike, so nothing is lost with it when it dies: the
-centers go on without it, or with those global servers that are left. In an asynchronous run it
+that of a passive root in the trees of the WAN group (:mod:`geojax.hips.exchange.tree`). What the
+sum does to the parameters is done in every center alike, so nothing is lost with it when it dies:
+the centers go on without it, or with those global servers that are left. In an asynchronous run it
 holds a shard of the parameters (:mod:`geojax.hips.exchange.push_pull`).
 """
 

@@ -20,12 +20,12 @@ import numpy as np
 from geojax.center.outer import OuterOptimizer
 from geojax.compression.codec import Codec, restore_state
 from geojax.config import RunConfig
-from geojax.hips.control.initial import digest
+from geojax.hips.control.joining import digest
 from geojax.hips.control.member import Membership
-from geojax.hips.exchange.buckets import Part
+from geojax.hips.exchange.buckets import Bucket
 from geojax.hips.exchange.contribution import Contribution, contribution_of
 from geojax.hips.exchange.lan import DirectLink, LanDownlink, Total, record_round
-from geojax.hips.exchange.push_pull import ServerExchange
+from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.tree import TreeExchange
 from geojax.hips.roles.worker import Worker
 from geojax.hips.storage.checkpoint import Checkpoints, pack, unpack
@@ -48,8 +48,8 @@ class LocalServer:
       config: the run.
       algorithm: how offers are merged and applied.
       vector: initial parameters and model state.
-      parts: of the vector.
-      outers: the outer optimizer of each part.
+      buckets: of the vector.
+      outers: the outer optimizer of each bucket.
       codec: what travels over the WAN.
       wan: this center's part in the WAN exchange, of the kind that the algorithm needs.
       link: to the workers.
@@ -68,11 +68,11 @@ class LocalServer:
         config: RunConfig,
         algorithm: SyncAlgorithm,
         vector: np.ndarray,
-        parts: Sequence[Part],
+        buckets: Sequence[Bucket],
         *,
         outers: Sequence[OuterOptimizer],
         codec: Codec,
-        wan: TreeExchange | ServerExchange,
+        wan: TreeExchange | PushPullExchange,
         link: DirectLink | LanDownlink,
         worker: Worker | None,
         member: Membership,
@@ -84,8 +84,8 @@ class LocalServer:
         first: int = 0,
     ):
         self._config, self._algorithm = config, algorithm
-        self._parts, self._outers, self._codec = tuple(parts), tuple(outers), codec
-        self._codec_states = [codec.init(part.spec.layers, part.ranges) for part in parts]
+        self._buckets, self._outers, self._codec = tuple(buckets), tuple(outers), codec
+        self._codec_states = [codec.init(bucket.spec.layers, bucket.ranges) for bucket in buckets]
         self._wan, self._link, self._worker = wan, link, worker
         self._member, self._machine, self._clock, self._recorder = member, machine, clock, recorder
         self._snapshots, self._checkpoints, self._first = snapshots, checkpoints, first
@@ -138,7 +138,7 @@ class LocalServer:
 
     async def _end(self, last: int) -> None:
         end = self._clock()
-        if isinstance(self._wan, ServerExchange):
+        if isinstance(self._wan, PushPullExchange):
             self._wan.retire()
         else:
             await self._keep_snapshots(last, end, self.vector)
@@ -156,53 +156,53 @@ class LocalServer:
 
     async def _average_alone(self, lan_number: int) -> None:
         """An exchange within the center: its workers go on from their mean."""
-        (part,) = self._parts
-        total = await self._link.total(lan_number, part)
+        (bucket,) = self._buckets
+        total = await self._link.total(lan_number, bucket)
         self._center = self._moved(total)
-        await self._link.publish(lan_number, part, self._center)
+        await self._link.publish(lan_number, bucket, self._center)
 
     async def _exchange(self, number: int) -> np.ndarray:
-        """A round over the WAN, all parts at once; returns the new vector."""
-        merged: list[np.ndarray] = [self.vector] * len(self._parts)
+        """A round over the WAN, all buckets at once; returns the new vector."""
+        merged: list[np.ndarray] = [self.vector] * len(self._buckets)
 
-        async def exchange(part: Part) -> None:
-            merged[part.index] = await self._merge(number, part)
+        async def exchange(bucket: Bucket) -> None:
+            merged[bucket.index] = await self._merge(number, bucket)
             last = (number + 1) * self._algorithm.lan_rounds - 1
-            await self._link.publish(last, part, merged[part.index])
+            await self._link.publish(last, bucket, merged[bucket.index])
 
-        if len(self._parts) == 1:
-            await exchange(self._parts[0])
+        if len(self._buckets) == 1:
+            await exchange(self._buckets[0])
         else:
-            await first_failure([asyncio.create_task(exchange(part)) for part in self._parts])
+            await first_failure([asyncio.create_task(exchange(bucket)) for bucket in self._buckets])
         return join(merged)
 
-    async def _merge(self, number: int, part: Part) -> np.ndarray:
+    async def _merge(self, number: int, bucket: Bucket) -> np.ndarray:
         """One part's way: the center's offer up, the merged one down, and the outer step."""
-        results = self._wan.ask(number, part.chunks)
+        results = self._wan.ask(number, bucket.chunks)
         if not self._link.passes_on:
             last = (number + 1) * self._algorithm.lan_rounds - 1
-            await self._offer(number, part, await self._link.total(last, part))
+            await self._offer(number, bucket, await self._link.total(last, bucket))
         merged = await wait_for(
             results,
             describe=lambda: self._missing(number),
             timeout=self._config.timeouts.round,
             warn=self._config.timeouts.warn,
         )
-        return await self._machine.host("outer", part.nbytes, lambda: self._apply(part, merged))
+        return await self._machine.host("outer", bucket.nbytes, lambda: self._apply(bucket, merged))
 
-    async def _offer(self, number: int, part: Part, total: Total) -> None:
+    async def _offer(self, number: int, bucket: Bucket, total: Total) -> None:
         total = self._counted(total)
-        kept = state = self._codec_states[part.index]
+        kept = state = self._codec_states[bucket.index]
         empty = not any(total.weights)
         if empty:  # it counts nothing, so what has accumulated stays here for the next offer
-            state = self._codec.init(part.spec.layers, part.ranges)
+            state = self._codec.init(bucket.spec.layers, bucket.ranges)
         if self._codec.observe is not None and total.loss is not None:
             state = self._codec.observe(state, total.loss)
         payloads, state = await self._machine.host(
             "encode", total.vector.nbytes, lambda: self._codec.encode(total.vector, state)
         )
-        self._codec_states[part.index] = kept if empty else state
-        for at, (chunk, payload) in enumerate(zip(part.chunks, payloads, strict=True)):
+        self._codec_states[bucket.index] = kept if empty else state
+        for at, (chunk, payload) in enumerate(zip(bucket.chunks, payloads, strict=True)):
             contribution = contribution_of(
                 payload, total.weights[at], contributors=total.contributors[at],
                 loss=None if at else total.loss,
@@ -213,7 +213,7 @@ class LocalServer:
     def _counted(self, total: Total) -> Total:
         """A center's sum as it counts in the merge over the WAN."""
         if self._algorithm.lan_rounds > 1:  # from the last global parameters, not the center's own
-            vector, split = self._moved(total), self._parts[0].spec.parameters
+            vector, split = self._moved(total), self._buckets[0].spec.parameters
             vector[:split] -= self.vector[:split]
             total = total._replace(vector=self._scaled(vector, total.weights))
         if self._algorithm.weights == "centers":
@@ -226,7 +226,7 @@ class LocalServer:
     def _moved(self, total: Total) -> np.ndarray:
         """The center's parameters after its workers' mean delta; model state is their mean."""
         inverse = tuple(1.0 / weight if weight else 0.0 for weight in total.weights)
-        moved, split = self._scaled(total.vector, inverse), self._parts[0].spec.parameters
+        moved, split = self._scaled(total.vector, inverse), self._buckets[0].spec.parameters
         moved[:split] += self._center[:split]
         return moved
 
@@ -234,23 +234,23 @@ class LocalServer:
         """A fresh vector, every chunk times its factor."""
         if is_hollow(vector):
             return vector
-        pieces = zip(self._parts[0].ranges, factors, strict=True)
+        pieces = zip(self._buckets[0].ranges, factors, strict=True)
         return join([vector[start:stop] * np.float32(factor) for (start, stop), factor in pieces])
 
-    def _apply(self, part: Part, merged: list[Contribution]) -> np.ndarray:
+    def _apply(self, bucket: Bucket, merged: list[Contribution]) -> np.ndarray:
         """The outer step: merged offers in, new values out."""
         if isinstance(merged[0].payload, SizeOnly):
-            return hollow(part.stop - part.start)
-        if isinstance(self._wan, ServerExchange):  # it has taken the step: these are parameters
+            return hollow(bucket.stop - bucket.start)
+        if isinstance(self._wan, PushPullExchange):  # it has taken the step: these are parameters
             return join([self._wan.answers.decode(chunk.payload) for chunk in merged])  # type: ignore[arg-type]
         decoded = [self._codec.decode(chunk.payload) for chunk in merged]  # type: ignore[arg-type]
         if not all(chunk.weight for chunk in merged):  # nobody had anything finite to offer
-            return part.of(self.vector)
+            return bucket.of(self.vector)
         pairs = zip(decoded, merged, strict=True)
         mean = join([self._algorithm.merge.merge(sums, chunk.weight) for sums, chunk in pairs])
-        split = part.spec.parameters
+        split = bucket.spec.parameters
         mean[:split] = self._algorithm.offer.pseudo_gradient(mean[:split])
-        return self._outers[part.index].apply(part.of(self.vector), mean)
+        return self._outers[bucket.index].apply(bucket.of(self.vector), mean)
 
     def _missing(self, number: int) -> str:
         lan = f"{self._link.missing(number)} or " if isinstance(self._link, LanDownlink) else ""
@@ -314,7 +314,7 @@ class LocalServer:
     @property
     def _pulls(self) -> bool:
         """Whether a center that comes back gets its parameters from the global servers."""
-        return isinstance(self._wan, ServerExchange)
+        return isinstance(self._wan, PushPullExchange)
 
     async def _pull(self, last: int) -> int:
         merged = await wait_for(
@@ -323,8 +323,8 @@ class LocalServer:
             timeout=self._config.timeouts.round,
             warn=self._config.timeouts.warn,
         )
-        (part,) = self._parts
-        self.vector = self._center = self._apply(part, merged)
+        (bucket,) = self._buckets
+        self.vector = self._center = self._apply(bucket, merged)
         return await self._go_on_after(last)
 
     async def _catch_up(self) -> int:

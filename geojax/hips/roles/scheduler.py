@@ -35,7 +35,7 @@ anybody. Where plans may change, grants reach only two rounds ahead, and one whe
 
 **Plans** are made in a process of their own while messages are answered and rounds go on. The run
 waits for one at its start, for ``timeouts.start`` at most, and when the membership changes, for
-``timeouts.round``. Beside that, when the belief about the WAN has changed, one plan at a time is
+``timeouts.round``. Beside that, when the view of the WAN has changed, one plan at a time is
 made and estimated beside the present policy on the same view (:mod:`geojax.overlay.estimate`); it
 is taken if it saves more than ``overlay.hysteresis`` of the time. A plan for an epoch that is over
 when it comes is dropped. If a policy that rounds go by needs a link that is out (either way,
@@ -63,20 +63,18 @@ import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from geojax.awareness.awareness import Awareness
-from geojax.awareness.views import Belief
+from geojax.awareness.probing import Awareness
+from geojax.awareness.views import WanView
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError, WaitTimeout
-from geojax.hips.cluster import WAN_GROUP, Places
-from geojax.hips.control.failure_detector import Silence
-from geojax.hips.control.granting import Granting
-from geojax.hips.control.initial import senders
-from geojax.hips.control.joining import Joining
-from geojax.hips.control.policies import InForce, Propose
+from geojax.hips.cluster import WAN_GROUP, Cluster
+from geojax.hips.control.failure_detector import FailureDetector
+from geojax.hips.control.grants import Grants
+from geojax.hips.control.joining import JoinBarrier, senders
+from geojax.hips.control.policies import Policies, Propose
 from geojax.hips.control.policy_messages import packed_policies
-from geojax.hips.control.recovery import Report, recover_all, sources
-from geojax.hips.control.replica_check import Replicas
-from geojax.hips.control.transfers import Transfers
+from geojax.hips.control.recovery import Report, StateTransfer, recover_all, sources
+from geojax.hips.control.replica_check import ReplicaCheck
 from geojax.hips.routing.path_tables import PathTables, PlanTables
 from geojax.hips.storage.checkpoint import START, ResumePoint
 from geojax.machine.machine import Machine
@@ -100,33 +98,33 @@ class Scheduler:
 
     Args:
       config: the run.
-      places: all its nodes.
+      cluster: all its nodes.
       transport: its own transport.
       machine: makes the plans.
       recorder: takes the events.
       propose: plans the policy of the WAN group, and estimates it.
       replans: whether plans depend on what is believed about rates, and may change between rounds.
-      belief: what the WAN is believed to be; it takes what members measure.
+      view: what the WAN is believed to be; it takes what members measure.
       plan_tables: plans the centers' path tables; None: the run has no auxiliary routes.
       clock: experiment time.
       resume: where the run goes on, if it continues a broken one.
       lan_rounds: exchanges within a center in one round.
       enough: whether the run has reached its target and may end.
       independent: centers go at paces of their own, see the module's docstring.
-      awareness: follows the belief and has links probed, where that is what was measured.
+      awareness: follows the view and has links probed, where that is what was measured.
     """
 
     def __init__(
         self,
         config: RunConfig,
-        places: Places,
+        cluster: Cluster,
         *,
         transport: Transport,
         machine: Machine,
         recorder: Recorder,
         propose: Propose,
         replans: bool = False,
-        belief: Belief,
+        wan_view: WanView,
         plan_tables: PlanTables | None = None,
         clock: Clock,
         resume: ResumePoint = START,
@@ -135,26 +133,28 @@ class Scheduler:
         enough: Callable[[], bool] = lambda: False,
         awareness: Awareness | None = None,
     ):
-        self._config, self._places, self._transport = config, places, transport
+        self._config, self._cluster, self._transport = config, cluster, transport
         self._recorder = recorder
-        self._clock, self._belief, self._replans = clock, belief, replans
+        self._clock, self._wan_view, self._replans = clock, wan_view, replans
         self._awareness = awareness
-        self._policies = InForce(places, machine, belief, propose)
+        self._policies = Policies(cluster, machine, wan_view, propose)
         self._tables = PathTables(
-            plan_tables, machine, belief, names=places.servers, start=self._in_background,
+            plan_tables, machine, wan_view, names=cluster.servers, start=self._in_background,
             send=lambda name, message: transport.send(name, message, CONTROL_PRIORITY),
         )  # fmt: skip
         self._planned: dict[int, Policy] | None = None  # for the epoch that begins
         self._outage = False  # it begins since a link is out
-        self._considered = -1  # revision of the belief that was planned for last
+        self._considered = -1  # revision of the view that was planned for last
         self._comparing = False
         self._tasks: list[asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
-        self._alive: tuple[str, ...] = places.members
-        self._joining = Joining(places, config.timeouts)
-        self._silence = Silence(config.timeouts, lambda: self._alive, self._bury_silent)
+        self._alive: tuple[str, ...] = cluster.members
+        self._join_barrier = JoinBarrier(cluster, config.timeouts)
+        self._failure_detector = FailureDetector(
+            config.timeouts, lambda: self._alive, self._declare_silent_dead
+        )
         self._reports: dict[str, Report] = {}
-        self._replicas = Replicas()
+        self._replicas = ReplicaCheck()
         self._done: set[str] = set()
         self._returning: dict[str, None] = {}  # joined again, not admitted yet
         self._stateless: dict[str, None] = {}  # admitted, have no parameters yet
@@ -162,10 +162,10 @@ class Scheduler:
         self._ended = False
         self._independent, self._enough = independent, enough
         self._first = resume.round + 1
-        self._grants = Granting(
-            config, places, first=self._first, independent=independent, replans=replans
+        self._grants = Grants(
+            config, cluster, first=self._first, independent=independent, replans=replans
         )
-        self._transfers = Transfers()
+        self._state_transfer = StateTransfer()
         self._resume_time, self._lan_rounds = resume.time, lan_rounds
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._running = False
@@ -182,8 +182,8 @@ class Scheduler:
         """
         self._in_background(self._pump())
         try:
-            await self._joining.gather()
-            self._considered = self._belief.revision
+            await self._join_barrier.gather()
+            self._considered = self._wan_view.revision
             planned = await self._plan(self._config.timeouts.start)
             if not self._finished.done():  # it has failed in the meantime
                 self._start(planned)
@@ -197,7 +197,7 @@ class Scheduler:
         self._policies.begin(planned)
         now = self._loop.time()
         self._running = True
-        initial = senders(self._joining.digests, self._alive, self._places)
+        initial = senders(self._join_barrier.digests, self._alive, self._cluster)
         if initial:
             log.warning("initial parameters of %s differ: the master's count", ", ".join(initial))
             self._recorder.event("initial", at=self._resume_time, sources=initial)
@@ -209,7 +209,7 @@ class Scheduler:
         self._clock.start_at(now + _LEAD_S, self._resume_time)
         self._tables.tell(planned[WAN_GROUP])
         for name in self._alive:
-            self._silence.hear(name)
+            self._failure_detector.hear(name)
             self._say(
                 name,
                 "start",
@@ -226,11 +226,11 @@ class Scheduler:
             "start",
             at=self._resume_time,
             members=list(self._alive),
-            elements=max(self._joining.elements.values()),  # global servers have none
+            elements=max(self._join_barrier.elements.values()),  # global servers have none
             policies=self._policies.described(),
         )
         self._policies.record_loads(self._recorder, self._resume_time)
-        self._silence.watch()
+        self._failure_detector.watch()
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Does something beside the run, which ends with an error if it does."""
@@ -255,7 +255,7 @@ class Scheduler:
     def _fail(self, error: BaseException) -> None:
         """Ends :meth:`run` with an error, in whichever phase it is."""
         self._ended = True
-        if not self._joining.fail(error) and not self._finished.done():
+        if not self._join_barrier.fail(error) and not self._finished.done():
             self._finished.set_exception(error)
 
     # ---- what members say
@@ -272,7 +272,7 @@ class Scheduler:
         if name not in self._alive:
             self._say(name, "expelled", reason="it was declared dead")
             return
-        self._silence.hear(name)
+        self._failure_detector.hear(name)
         handlers = {
             "join": self._on_join,
             "heartbeat": self._on_heartbeat,
@@ -287,18 +287,18 @@ class Scheduler:
         handler(name, body)
 
     def _on_join(self, name: str, body: Mapping[str, Any]) -> None:
-        if name in self._places.servers:
+        if name in self._cluster.servers:
             self._policies.cut = unpacked(body["sizes"]), unpacked(body["layers"])
-        self._joining.take(name, body)
+        self._join_barrier.take(name, body)
 
     def _on_heartbeat(self, name: str, body: Mapping[str, Any]) -> None:
-        self._belief.take(name, body.get("links", ()), self._clock())
+        self._wan_view.take(name, body.get("links", ()), self._clock())
         self._reconsider()
         if not (self._changing or self._ended) and self._tables.review():
             self._change(())  # a link of a route is out: what is on it runs again
         if self._enough():
             self._grants.finish()
-        if name not in self._places.global_servers:
+        if name not in self._cluster.global_servers:
             held = self._grants.held
             self._grants.note(name, max(held.get(name, -1), int(body["held"])))
         self._grants.extend(name, self._clock())
@@ -338,7 +338,7 @@ class Scheduler:
         self._check_end()
 
     def _check_end(self) -> None:
-        awaited = set(self._alive) - set(self._places.global_servers)
+        awaited = set(self._alive) - set(self._cluster.global_servers)
         if self._changing or self._ended or not awaited <= self._done:
             return
         self._ended = True
@@ -355,8 +355,8 @@ class Scheduler:
     def _reconsider(self) -> None:
         """Plans anew, beside the run, if what is believed about the WAN has changed."""
         busy = self._comparing or self._changing or self._ended
-        if self._replans and not busy and self._belief.revision != self._considered:
-            self._considered, self._comparing = self._belief.revision, True
+        if self._replans and not busy and self._wan_view.revision != self._considered:
+            self._considered, self._comparing = self._wan_view.revision, True
             self._in_background(self._compare(self.epoch))
 
     async def _compare(self, epoch: int) -> None:
@@ -369,9 +369,9 @@ class Scheduler:
 
     def _decide(self, proposal: Proposal) -> None:
         """Takes a plan or leaves it, see the module's docstring."""
-        present, view = proposal.present_s[-1], two_way(self._belief.view())
+        present, view = proposal.present_s[-1], two_way(self._wan_view.view())
         cut = any(map(math.isinf, proposal.present_s))
-        cut = cut or self._transfers.cut(self._grants.held, view)
+        cut = cut or self._state_transfer.cut(self._grants.held, view)
         if cut and not math.isinf(proposal.seconds):
             log.warning("a link that the round needs is out: new epoch")
             self._change((), wan=proposal.policy)
@@ -383,7 +383,7 @@ class Scheduler:
         if self._grants.common.final:  # no round will go by it
             return
         self._policies.change(first, policy)
-        for name in self._places.groups(self._alive)[WAN_GROUP]:
+        for name in self._cluster.groups(self._alive)[WAN_GROUP]:
             self._say(name, "policy", {WAN_GROUP: policy}, epoch=self.epoch, first=first)
         self._tables.tell(policy)
         self._policies.record(self._recorder, first, "rates")
@@ -393,18 +393,18 @@ class Scheduler:
 
     def _on_lost(self, item: Lost) -> None:
         if item.peer in self._alive and not self._ended:
-            self._bury((item.peer,), item.reason)
+            self._declare_dead((item.peer,), item.reason)
 
-    def _bury_silent(self, names: Sequence[str], reason: str) -> bool:
+    def _declare_silent_dead(self, names: Sequence[str], reason: str) -> bool:
         try:
             if names and not self._ended:
-                self._bury(names, reason)
+                self._declare_dead(names, reason)
         except GeojaxError as error:
             self._fail(error)
         return not self._ended
 
-    def _bury(self, names: Sequence[str], reason: str) -> None:
-        left = self._places.survivors(self._alive, names)
+    def _declare_dead(self, names: Sequence[str], reason: str) -> None:
+        left = self._cluster.survivors(self._alive, names)
         gone = [name for name in self._alive if name not in left]
         log.warning("dead: %s (%s); left: %s", ", ".join(gone), reason, ", ".join(left) or "none")
         self._recorder.event("dead", nodes=gone)
@@ -413,7 +413,7 @@ class Scheduler:
                 self._say(name, "expelled", reason=f"{', '.join(names)}: {reason}")
         if not self._running:
             raise GeojaxError(f"{', '.join(gone)} died before the run started: {reason}")
-        if not set(left) & set(self._places.servers):
+        if not set(left) & set(self._cluster.servers):
             raise GeojaxError(f"no member is left: {', '.join(gone)} died ({reason})")
         self._alive = left
         self._grants.keep(left)
@@ -421,24 +421,24 @@ class Scheduler:
 
     def _on_return(self, name: str, body: Mapping[str, Any]) -> None:
         """A dead node has been started again. A center comes back whole, any other node alone."""
-        if self._ended or int(body["elements"]) != self._joining.elements[name]:
+        if self._ended or int(body["elements"]) != self._join_barrier.elements[name]:
             self._say(name, "expelled", reason="the run is over, or its model is another one")
             return
         if name in self._alive:  # it was restarted before its death was noticed
-            self._bury((name,), "started again")
+            self._declare_dead((name,), "started again")
         self._returning[name] = None
-        place = self._places.place(name)
+        place = self._cluster.node(name)
         server = name if place.role == "global" else place.center
-        center = (server, *self._places.workers(server))
+        center = (server, *self._cluster.workers(server))
         if server not in self._alive and not all(node in self._returning for node in center):
             return
         back = [node for node in center if node in self._returning]
         for node in back:
             del self._returning[node]
             self._stateless[node] = None
-            self._silence.hear(node)
+            self._failure_detector.hear(node)
             self._done.discard(node)
-        self._alive = tuple(n for n in self._places.members if n in {*self._alive, *back})
+        self._alive = tuple(n for n in self._cluster.members if n in {*self._alive, *back})
         log.warning("back: %s; members: %s", ", ".join(back), ", ".join(self._alive))
         self._recorder.event("back", nodes=back)
         self._change(())
@@ -457,12 +457,12 @@ class Scheduler:
         self._stateless = {name: None for name in self._stateless if name in self._alive}
         for name in self._alive:
             self._say(name, "prepare", epoch=self.epoch, dead=list(dead))
-        self._silence.ask(self._alive, f"report for epoch {self.epoch}")
+        self._failure_detector.ask(self._alive, f"report for epoch {self.epoch}")
         self._in_background(self._plan_for(self.epoch, wan))
 
     async def _plan_for(self, epoch: int, wan: Policy | None) -> None:
         if wan is None:
-            self._considered = self._belief.revision
+            self._considered = self._wan_view.revision
         try:
             planned = await self._plan(self._config.timeouts.round, wan)
         except WaitTimeout:
@@ -484,7 +484,7 @@ class Scheduler:
     def _on_report(self, name: str, body: Mapping[str, Any]) -> None:
         if int(body["epoch"]) != self.epoch or not self._changing:
             return
-        self._silence.answered(name)
+        self._failure_detector.answered(name)
         self._reports[name] = Report(
             {int(group): int(held) for group, held in body["held"].items()},
             {int(group): bool(keeps) for group, keeps in body["keeps"].items()},
@@ -505,15 +505,15 @@ class Scheduler:
             planned = self._keep_servers(planned)
         self._policies.begin(planned)
         self._tables.tell(planned[WAN_GROUP])
-        view = two_way(self._belief.view())
+        view = two_way(self._wan_view.view())
         found = recover_all(
             planned, self._reports, stateless=self._stateless, lan_rounds=self._lan_rounds,
             view=view, highest=self._grants.highest if self._independent else None,
         )  # fmt: skip
         wan = found[WAN_GROUP]
-        servers = [name for name in self._stateless if name in self._places.servers]
+        servers = [name for name in self._stateless if name in self._cluster.servers]
         states = sources(servers, wan.able, view)
-        self._transfers.begin(wan, states, view)
+        self._state_transfer.begin(wan, states, view)
         for name in self._alive:
             mine = self._policies.of(name)
             fields = {
@@ -544,7 +544,7 @@ class Scheduler:
                   if name in after and name not in self._stateless}  # fmt: skip
         self._grants.highest = max(self._grants.highest, *rounds.values(), -1)
         for name in self._stateless:
-            if self._places.place(name).role == "server":
+            if self._cluster.node(name).role == "server":
                 self._grants.begin_anew(name, self._clock())
         holding = [name for name in self._alive if name not in self._stateless]
         return self._policies.with_kept_roots(planned, holding, rounds)
@@ -554,7 +554,7 @@ class Scheduler:
     @property
     def _centers(self) -> list[str]:
         """The living centers."""
-        return [name for name in self._places.servers if name in self._alive]
+        return [name for name in self._cluster.servers if name in self._alive]
 
     def _say(
         self, name: str, kind: str, policies: Mapping[int, Policy] | None = None, **fields: Any

@@ -15,9 +15,9 @@ from geojax.center.finite import nonfinite_layers
 from geojax.center.stages import Stage
 from geojax.config import TimeoutsConfig
 from geojax.errors import Diverged
-from geojax.hips.control.initial import digest
+from geojax.hips.control.joining import digest
 from geojax.hips.control.member import Membership
-from geojax.hips.exchange.buckets import Part
+from geojax.hips.exchange.buckets import Bucket
 from geojax.hips.exchange.lan import LanUplink, Uplink
 from geojax.hips.storage.checkpoint import Checkpoints, unpack
 from geojax.hollow import is_hollow
@@ -31,15 +31,15 @@ from geojax.telemetry.recorder import Recorder
 class Worker:
     """Local steps on one worker's devices, at its pace.
 
-    With one part, a round is: train, offer, wait for the new parameters. With several (P3) it goes
-    stage by stage: the forward pass of a stage begins as soon as its parameters are there, and its
-    gradient leaves as soon as its own backward pass is done.
+    With one bucket, a round is: train, offer, wait for the new parameters. With several (P3) it
+    goes stage by stage: the forward pass of a stage begins as soon as its parameters are there, and
+    its gradient leaves as soon as its own backward pass is done.
 
     Args:
       trainer: a :class:`geojax.center.trainer.Trainer`.
       algorithm: says how many steps a round has and what is offered.
-      parts: of the vector; the stages of the model in P3.
-      stages: of the model, one a part, with their shares of a step; unused with one part.
+      buckets: of the vector; the stages of the model in P3.
+      stages: of the model, one a bucket, with their shares of a step; unused with one bucket.
       weight: of one offer, relative to the other workers'.
       skip: a gradient that is not finite counts nothing instead of ending the run.
       machine: runs the steps.
@@ -52,7 +52,7 @@ class Worker:
         self,
         trainer: Any,
         algorithm: SyncAlgorithm,
-        parts: Sequence[Part],
+        buckets: Sequence[Bucket],
         stages: Sequence[Stage] = (),
         *,
         weight: float = 1.0,
@@ -62,8 +62,8 @@ class Worker:
         clock: Clock,
         recorder: Recorder,
     ):
-        self.trainer, self.algorithm, self._parts = trainer, algorithm, tuple(parts)
-        self._stages = tuple(stages) if len(parts) > 1 else ()
+        self.trainer, self.algorithm, self._buckets = trainer, algorithm, tuple(buckets)
+        self._stages = tuple(stages) if len(buckets) > 1 else ()
         self.weight, self._skip = weight, skip
         self._machine, self._pace = machine, pace
         self._clock, self._recorder = clock, recorder
@@ -122,19 +122,19 @@ class Worker:
             self._recorder.add("samples", self.trainer.samples_per_step)
             return result
 
-        (part,) = self._parts
+        (bucket,) = self._buckets
         try:
             offered = await self.algorithm.offer.collect(
                 self.trainer, self.vector, spec.parameters, steps, step
             )
-            self._check(number, part, offered)
+            self._check(number, bucket, offered)
         except Diverged as error:
             self._recorder.event("nonfinite", round=number, layers=list(error.layers))
             if not self._skip:
                 raise
-            await link.offer(number, part, np.zeros_like(self.vector), 0.0, None)
+            await link.offer(number, bucket, np.zeros_like(self.vector), 0.0, None)
         else:
-            await self._offer(link, number, part, offered)
+            await self._offer(link, number, bucket, offered)
         await self._collect(link, number)
 
     # ---- a round stage by stage
@@ -151,31 +151,31 @@ class Worker:
         rest = [each for each in self._pairs if each not in compute]
         behind = self._collected < number - 1
         if behind:
-            for part, _ in rest:
-                await self._load(link, number - 1, part)
+            for bucket, _ in rest:
+                await self._load(link, number - 1, bucket)
         follows = False
-        for part, stage in compute:
+        for bucket, stage in compute:
             if behind:
-                follows &= not await self._load(link, number - 1, part)
-            work = partial(self.trainer.forward, part.index)
+                follows &= not await self._load(link, number - 1, bucket)
+            work = partial(self.trainer.forward, bucket.index)
             await self._step(work, stage.forward, number, follows=follows, ends=False)
             follows = True
         self._collected = number - 1
-        for part, _ in rest:
-            state = self.trainer.backward(part.index)
-            self._check(number, part, state)
-            await self._offer(link, number, part, state)
-        for part, stage in reversed(compute):
-            work = partial(self.trainer.backward, part.index)
-            ends = part is compute[0][0]
+        for bucket, _ in rest:
+            state = self.trainer.backward(bucket.index)
+            self._check(number, bucket, state)
+            await self._offer(link, number, bucket, state)
+        for bucket, stage in reversed(compute):
+            work = partial(self.trainer.backward, bucket.index)
+            ends = bucket is compute[0][0]
             gradient = await self._step(work, stage.backward, number, follows=True, ends=ends)
-            self._check(number, part, gradient)
-            await self._offer(link, number, part, gradient)
+            self._check(number, bucket, gradient)
+            await self._offer(link, number, bucket, gradient)
         self._recorder.add("samples", self.trainer.samples_per_step)
 
     @property
-    def _pairs(self) -> list[tuple[Part, Stage]]:
-        return list(zip(self._parts, self._stages, strict=True))
+    def _pairs(self) -> list[tuple[Bucket, Stage]]:
+        return list(zip(self._buckets, self._stages, strict=True))
 
     # ---- what both do
 
@@ -188,7 +188,7 @@ class Worker:
         follows: bool = False,
         ends: bool = True,
     ) -> Any:
-        """Runs a share of a step at its pace; see :meth:`geojax.machine.machine.Machine.compute`."""
+        """Runs a share of a step at its pace; see :meth:`geojax.machine.machine.Machine`."""
         start = self._clock()
         seconds = self._pace(self.trainer.steps, start) * share
         result = await self._machine.compute(work, seconds, follows=follows, ends=ends)
@@ -196,9 +196,9 @@ class Worker:
         self._recorder.span("compute", start, self._clock(), round=round_of)
         return result
 
-    def _check(self, number: int, part: Part, values: np.ndarray) -> None:
+    def _check(self, number: int, bucket: Bucket, values: np.ndarray) -> None:
         """Finds what is not finite before others get it."""
-        bad = [] if is_hollow(values) else nonfinite_layers(values, part.spec.layers)
+        bad = [] if is_hollow(values) else nonfinite_layers(values, bucket.spec.layers)
         if bad:
             raise Diverged(
                 f"{self._recorder.node}, round {number}: not finite: {', '.join(bad)}; lower lr, "
@@ -206,31 +206,31 @@ class Worker:
                 bad,
             )
 
-    async def _offer(self, link: Uplink, number: int, part: Part, values: np.ndarray) -> None:
+    async def _offer(self, link: Uplink, number: int, bucket: Bucket, values: np.ndarray) -> None:
         loss = float(self.trainer.last_loss)
         told = loss if math.isfinite(loss) else None
-        await link.offer(number, part, values, self.weight, told)
+        await link.offer(number, bucket, values, self.weight, told)
 
-    async def _load(self, link: Uplink, number: int, part: Part) -> bool:
-        """Loads a part as it is after a round; returns whether it had to wait for it."""
-        start, waits = self._clock(), not link.here(number, part)
-        values = await link.parameters(number, part)
+    async def _load(self, link: Uplink, number: int, bucket: Bucket) -> bool:
+        """Loads a bucket as it is after a round; returns whether it had to wait for it."""
+        start, waits = self._clock(), not link.here(number, bucket)
+        values = await link.parameters(number, bucket)
         if waits and self._clock() > start:
             self._recorder.span(
                 "wait", start, self._clock(), round=number // self.algorithm.lan_rounds
             )
-        if len(self._parts) == 1:
+        if len(self._buckets) == 1:
             self.vector = values
             self.trainer.load(values)
         else:
-            self.trainer.load_part(part.start, part.stop, values)
+            self.trainer.load_part(bucket.start, bucket.stop, values)
         return waits
 
     async def _collect(self, link: Uplink, number: int) -> None:
         """Loads what a round ended with, if that is not done yet."""
         if self._collected < number:
-            for part in self._parts:
-                await self._load(link, number, part)
+            for bucket in self._buckets:
+                await self._load(link, number, bucket)
             self._collected = number
 
 

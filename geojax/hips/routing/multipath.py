@@ -62,7 +62,7 @@ class _Queues:
         return bool(self.free or self.bound)
 
 
-class Outlet:
+class MultipathSender:
     """Between a member's exchange over the WAN and its transport; sends for the one by the other.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from geojax.awareness.views import Belief
+from geojax.awareness.views import WanView
 from geojax.hips.control.recovery import is_up
 from geojax.hips.routing.source_routes import table_message
 from geojax.machine.machine import Machine
@@ -31,7 +31,7 @@ class PathTables:
       plan: plans the tables of all centers, a function that another process can be given; None: the
         run has no auxiliary routes, and everything below does nothing.
       machine: makes the plans.
-      belief: what the WAN is believed to be.
+      view: what the WAN is believed to be.
       names: all centers of the run, in the order that routes count them by.
       start: does work beside the run.
       send: sends a control message to a center.
@@ -41,17 +41,17 @@ class PathTables:
         self,
         plan: PlanTables | None,
         machine: Machine,
-        belief: Belief,
+        wan_view: WanView,
         *,
         names: Sequence[str],
         start: Callable[[Coroutine[Any, Any, None]], None],
         send: Callable[[str, Message], None],
     ):
-        self._plan, self._machine, self._belief = plan, machine, belief
+        self._plan, self._machine, self._wan_view = plan, machine, wan_view
         self._names, self._start, self._send = tuple(names), start, send
         self._epoch = 0
         self._policy: Policy | None = None  # whose chunks the tables are for
-        self._reviewed = -1  # revision of the belief that was looked at last
+        self._reviewed = -1  # revision of the view that was looked at last
         self._links: set[Edge] = set()  # that chunks of this epoch may be on
         self._planning = self._wanted = False  # tables are being planned; others are wanted
 
@@ -71,18 +71,18 @@ class PathTables:
             return
         self._policy = policy
         if not self._links:  # else there are links to be reviewed
-            self._reviewed = self._belief.revision
+            self._reviewed = self._wan_view.revision
         self._want(self._plan)
 
     def review(self) -> bool:
-        """Plans anew if the belief has changed; true if what is under way must be sent again.
+        """Plans anew if the view has changed; true if what is under way must be sent again.
 
         That is so if a link is out, in either direction, that a chunk of this epoch may be on.
         Nobody else would miss it: trees may have no use for that link.
         """
-        if self._plan is None or self._policy is None or self._reviewed == self._belief.revision:
+        if self._plan is None or self._policy is None or self._reviewed == self._wan_view.revision:
             return False
-        self._reviewed = self._belief.revision
+        self._reviewed = self._wan_view.revision
         cut = self._out(self._links)
         if cut:
             log.warning("auxiliary routes lead over links that are out: %s", cut)
@@ -100,7 +100,7 @@ class PathTables:
     async def _tell(self, plan: PlanTables) -> None:
         while self._wanted and self._policy is not None:
             self._wanted, epoch = False, self._epoch
-            view = two_way(self._belief.view())
+            view = two_way(self._wan_view.view())
             tables = await self._machine.plan(plan, view, self._policy)
             if epoch == self._epoch:
                 self._take(tables)
@@ -125,5 +125,5 @@ class PathTables:
 
     def _out(self, links: Collection[Edge]) -> list[Edge]:
         """Those that are out."""
-        view = two_way(self._belief.view())
+        view = two_way(self._wan_view.view())
         return sorted(link for link in links if not is_up(*link, view))

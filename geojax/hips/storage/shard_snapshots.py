@@ -1,9 +1,10 @@
 """Models of an asynchronous run on a grid of experiment time, put together from their shards.
 
-The grid, and what becomes of a model, are those of :mod:`geojax.hips.storage.snapshots`. But no node has
-the whole model here: each global server keeps its part of it at every grid point, and a model is
-whole when the parts of all chunks are there. In simulation the nodes share an object in which they
-gather; else parts are files, and the center that speaks puts them together after the run.
+The grid, and what becomes of a model, are those of :mod:`geojax.hips.storage.snapshots`. But no
+node has the whole model here: each global server keeps its part of it at every grid point, and a
+model is whole when the parts of all chunks are there. In simulation the nodes share an object in
+which they gather; else parts are files, and the center that speaks puts them together after the
+run.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from geojax.config import TimeoutsConfig
-from geojax.hips.exchange.hosted_shard import HostedShard
+from geojax.hips.exchange.shard_server import ServedShard
 from geojax.hips.storage.snapshots import Evaluator
 from geojax.hollow import is_hollow, join
 from geojax.machine.machine import Machine
@@ -28,7 +29,7 @@ FINAL = float("inf")  # the grid point of the last model
 _LOOK_S = 0.05  # s between two looks for parts of the last model
 
 
-class Part(NamedTuple):
+class ShardModel(NamedTuple):
     """A shard's values at one grid point.
 
     Attributes:
@@ -49,7 +50,7 @@ class Parts(Protocol):
 
     inline: bool  # whole models are evaluated at once
 
-    def add(self, part: Part) -> None:
+    def add(self, part: ShardModel) -> None:
         """Takes a part, unless its chunks are there for this point already."""
         ...
 
@@ -61,7 +62,7 @@ class Parts(Protocol):
         """Grid points of which there are parts, in order, without the last model."""
         ...
 
-    def take(self, point: float) -> list[Part]:
+    def take(self, point: float) -> list[ShardModel]:
         """All parts of a point; where several have a chunk, the first one counts."""
         ...
 
@@ -76,10 +77,10 @@ class SharedParts:
     inline = True
 
     def __init__(self) -> None:
-        self._parts: dict[float, list[Part]] = {}
+        self._parts: dict[float, list[ShardModel]] = {}
         self._dropped: set[float] = set()
 
-    def add(self, part: Part) -> None:
+    def add(self, part: ShardModel) -> None:
         """See :class:`Parts`."""
         if part.point not in self._dropped:
             self._parts.setdefault(part.point, []).append(part)
@@ -91,7 +92,7 @@ class SharedParts:
         """See :class:`Parts`."""
         return sorted(point for point in self._parts if point != FINAL)
 
-    def take(self, point: float) -> list[Part]:
+    def take(self, point: float) -> list[ShardModel]:
         """See :class:`Parts`."""
         return self._parts.get(point, [])
 
@@ -113,9 +114,9 @@ class StoredParts:
 
     def __init__(self, folder: Path, node: str):
         self._folder, self._node = folder, node.replace("/", "_")
-        self._waiting: list[Part] = []
+        self._waiting: list[ShardModel] = []
 
-    def add(self, part: Part) -> None:
+    def add(self, part: ShardModel) -> None:
         """See :class:`Parts`."""
         self._waiting.append(part)
 
@@ -125,7 +126,7 @@ class StoredParts:
         if waiting:
             await machine.aside(lambda: self._write(waiting))
 
-    def _write(self, parts: Sequence[Part]) -> None:
+    def _write(self, parts: Sequence[ShardModel]) -> None:
         partial = self._folder / f"{self._node}.partial"
         for part in parts:
             path = self._folder / f"{_label(part.point)}.{min(part.pieces):08d}.part"
@@ -142,7 +143,7 @@ class StoredParts:
         names = {path.name.rsplit(".", 2)[0] for path in self._folder.glob("*.part")}
         return sorted(float(name) for name in names - {_label(FINAL)})
 
-    def take(self, point: float) -> list[Part]:
+    def take(self, point: float) -> list[ShardModel]:
         """See :class:`Parts`."""
         return [_read(path) for path in sorted(self._folder.glob(f"{_label(point)}.*.part"))]
 
@@ -155,8 +156,8 @@ class StoredParts:
 class ShardSnapshots:
     """Keeps the parts of the shards that one node hosts, and evaluates whole models.
 
-    Give it to :meth:`geojax.hips.exchange.push_pull.ServerExchange.watch`. When a server dies, its
-    successor keeps what it goes on from for the grid points that the dead one did not come to.
+    Give it to :meth:`geojax.hips.exchange.push_pull.PushPullExchange.watch`. When a server dies,
+    its successor keeps what it goes on from for the grid points that the dead one did not come to.
 
     Args:
       every_s: distance of the grid points, s of experiment time.
@@ -191,33 +192,33 @@ class ShardSnapshots:
         self._first = 0
         while self._first * every_s < since:
             self._first += 1
-        self._hosted: dict[HostedShard, int] = {}  # with the number of the next grid point
-        self._changed: dict[HostedShard, float] = {}
+        self._hosted: dict[ServedShard, int] = {}  # with the number of the next grid point
+        self._changed: dict[ServedShard, float] = {}
         self._known: tuple[np.ndarray, dict[str, float]] | None = None
 
     # ---- as a shard's watcher
 
-    def hosts(self, shard: HostedShard) -> None:
-        """See :class:`geojax.hips.exchange.shard_host.ShardWatcher`."""
+    def hosts(self, shard: ServedShard) -> None:
+        """See :class:`geojax.hips.exchange.shard_server.ShardWatcher`."""
         self._hosted[shard] = self._first
         self._changed[shard] = max(0.0, self._clock())
 
-    def changes(self, shard: HostedShard) -> None:
-        """See :class:`geojax.hips.exchange.shard_host.ShardWatcher`."""
+    def changes(self, shard: ServedShard) -> None:
+        """See :class:`geojax.hips.exchange.shard_server.ShardWatcher`."""
         now = self._clock()
         self._note(shard, now)
         self._changed[shard] = now
 
-    def _note(self, shard: HostedShard, now: float) -> None:
+    def _note(self, shard: ServedShard, now: float) -> None:
         """The shard's present values are those of all grid points before ``now``."""
         while self._hosted[shard] * self._every < now:
             if self._evaluator is not None:
                 self._parts.add(self._part(shard, self._hosted[shard] * self._every))
             self._hosted[shard] += 1
 
-    def _part(self, shard: HostedShard, point: float) -> Part:
+    def _part(self, shard: ServedShard, point: float) -> ShardModel:
         pieces = dict(zip(shard.shard.chunks, shard.shard.parts(), strict=True))
-        return Part(point, pieces, shard.highest, self._changed[shard])
+        return ShardModel(point, pieces, shard.highest, self._changed[shard])
 
     # ---- for the roles
 
@@ -294,8 +295,8 @@ def _label(point: float) -> str:
     return "final" if point == FINAL else f"{point:015.6f}"
 
 
-def _read(path: Path) -> Part:
+def _read(path: Path) -> ShardModel:
     with np.load(path) as archive:
         described = json.loads(str(archive["described"]))
         pieces = {int(name): archive[name] for name in archive.files if name != "described"}
-    return Part(pieces=pieces, **described)
+    return ShardModel(pieces=pieces, **described)

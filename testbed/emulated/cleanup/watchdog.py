@@ -1,9 +1,9 @@
 """A process that outlives its run's SIGKILL and removes what the run left behind.
 
 Started by :class:`testbed.emulated.wan.EmulatedWan` in a session of its own, with nothing but the
-standard library: ``python -m testbed.emulated.cleanup.watchdog RECORD``. Its standard input is a pipe that
-the run holds open; when the pipe ends, or the run's process is gone, it tears down what the run's
-record still lists. After an orderly end there is no record, and so nothing to do.
+standard library: ``python -m testbed.emulated.cleanup.watchdog RECORD``. Its standard input is a
+pipe that the run holds open; when the pipe ends, or the run's process is gone, it tears down what
+the run's record still lists. After an orderly end there is no record, and so nothing to do.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Event:
-    """What one script does at one instant; :class:`testbed.wan.dynamics.Script` makes changes of it.
+    """What one script does at one instant; :class:`testbed.wan.dynamics.Script` joins them.
 
     Attributes:
       at: experiment time, s.
