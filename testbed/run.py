@@ -16,7 +16,7 @@ from geojax.errors import ConfigError, nearest
 from geojax.hips.cluster import Cluster, NodeSpec
 from geojax.hips.storage.checkpoint import START, ResumePoint, resume_point
 from geojax.models.registry import SYNTHETIC
-from geojax.overlay.multigps import server_count
+from geojax.overlay.planners.multigps import server_count
 from geojax.telemetry.recorder import Span, chrome_trace, jsonl_sink
 from geojax.telemetry.summary import summarize
 from geojax.wire.message import DATA_KINDS, Kind

@@ -4,8 +4,8 @@ Simulated, sizes only: all centers offer a synthetic model at one instant, and t
 last of them holds the whole sum is what counts. By default the network has no delays and TCP takes
 the whole rate, so that only routes and rates matter. Overlays with one root are run for each root;
 the table has the best, the median and the worst. ``x bound``: mean over the seeds of the sync time
-÷ the fluid optimum of the same draw (:mod:`geojax.overlay.bound`). ``x NetStorm``: the same ÷
-NetStorm's time with all roots.
+÷ the fluid optimum of the same draw (:mod:`geojax.overlay.bounds.bound`). ``x NetStorm``: the same
+÷ NetStorm's time with all roots.
 
   ... --seeds 20                       twenty draws, seeds 0 to 19
   ... --seeds 3,5 --delay 20           these draws, 20 ms on every hop
@@ -30,7 +30,7 @@ from rich.table import Table
 
 from geojax.config import OverlayConfig, RunConfig, WanConfig
 from geojax.errors import ConfigError, GeojaxError, nearest
-from geojax.overlay.bound import bounds
+from geojax.overlay.bounds.bound import bounds
 from geojax.telemetry.summary import sync_times
 from testbed.play import play
 from testbed.wan.build import build_wan, load_preset

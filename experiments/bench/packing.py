@@ -3,8 +3,8 @@
 For each seed it packs trees, times that, and simulates one synchronization of a synthetic model,
 sizes only, along them and along other overlays: no delay, goodput 1, free host work, all centers
 offer at one instant. What is left is the network, and the ratio of sync time to
-:func:`geojax.overlay.bound.bounds` says how much of it an overlay uses. The certificate is the
-proven share by which no packing is faster.
+:func:`geojax.overlay.bounds.bound.bounds` says how much of it an overlay uses. The certificate is
+the proven share by which no packing is faster.
 
 The WAN is named as for ``python -m testbed describe``: ``wan=netstorm9_draw``, or
 ``wan=random_sparse wan.centers=32 wan.degree=4``.
@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from geojax.config import OverlayConfig, RunConfig, WanConfig
-from geojax.overlay.bound import bounds
-from geojax.overlay.columns import pack
+from geojax.overlay.bounds.bound import bounds
+from geojax.overlay.planners.columns import pack
 from geojax.overlay.registry import OVERLAYS, build_overlay
-from geojax.overlay.shared_links import shared_links
+from geojax.overlay.routes.shared_links import shared_links
 from geojax.overlay.view import NetworkView
 from testbed.run import run
 from testbed.wan.build import build_wan

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from geojax.config import OverlayConfig, RunConfig
 from geojax.overlay.base import Overlay
-from geojax.overlay.policy import Policy, Tree
+from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.registry import OVERLAYS
 from geojax.overlay.view import NetworkView
 from testbed.run import run

@@ -15,8 +15,8 @@ from experiments.runs import schema
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError
 from geojax.hips.cluster import WAN_GROUP, Cluster, NodeSpec
-from geojax.overlay.multigps import server_count
-from geojax.overlay.policy import Policy
+from geojax.overlay.planners.multigps import server_count
+from geojax.overlay.policy.policy import Policy
 from geojax.overlay.view import Edge
 from testbed.simulated.routes import hops
 from testbed.wan.build import Wan, build_wan

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.plot.run_events import RunRecords
-from geojax.overlay.bound import BOUND_WORK, bounds
+from geojax.overlay.bounds.bound import BOUND_WORK, bounds
 from geojax.telemetry.summary import sync_times
 from testbed.figures.efficiency import ELEMENT_BYTES, TOTAL_WORK, WHOLE
 
@@ -105,8 +105,8 @@ def bound_spells(run: RunRecords) -> list[tuple[float, float]]:
     """The bound of a synchronization (s) at the rates in force, and from when on it holds.
 
     The fluid optimum of the dense float32 vector among all centers, at whole link rates; see
-    :func:`geojax.overlay.bound.bounds`. Empty where there is no such bound (a compressed run,
-    ``testbed=local``), or where its linear programs would take too long.
+    :func:`geojax.overlay.bounds.bound.bounds`. Empty where there is no such bound (a compressed
+    run, ``testbed=local``), or where its linear programs would take too long.
     """
     config, members = run.config, run.cluster.servers
     sizes = [e["elements"] for e in run.events if e["event"] == "start" and "elements" in e]

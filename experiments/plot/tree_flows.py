@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from geojax.overlay.policy import Tree
+from geojax.overlay.policy.policy import Tree
 from geojax.overlay.view import Edge
 
 

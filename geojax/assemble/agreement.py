@@ -17,7 +17,7 @@ from geojax.config import RunConfig
 from geojax.hips.exchange.buckets import Bucket, buckets_of
 from geojax.hollow import SIZE_ONLY
 from geojax.models.registry import SYNTHETIC
-from geojax.overlay.cutting import Ranges, chunk_ranges
+from geojax.overlay.policy.cutting import Ranges, chunk_ranges
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.sync.registry import build_sync
 

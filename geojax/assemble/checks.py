@@ -16,7 +16,7 @@ from geojax.hips.cluster import WAN_GROUP, Cluster
 from geojax.hips.exchange.shard import check_shards
 from geojax.hollow import SIZE_ONLY
 from geojax.models.registry import SYNTHETIC, model_info
-from geojax.overlay.policy import Policy
+from geojax.overlay.policy.policy import Policy
 from geojax.overlay.registry import build_overlay
 from geojax.overlay.view import NetworkView
 from geojax.selection.registry import build_selection

@@ -34,9 +34,9 @@ from geojax.hips.storage.snapshots import Snapshots
 from geojax.machine.machine import Machine
 from geojax.machine.waits import first_failure
 from geojax.models.registry import SYNTHETIC
-from geojax.overlay.auxiliary import path_tables
-from geojax.overlay.planning import propose
+from geojax.overlay.policy.planning import propose
 from geojax.overlay.registry import build_overlay
+from geojax.overlay.routes.auxiliary import path_tables
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.sync.registry import build_sync
 from geojax.telemetry.clock import Clock

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from geojax.awareness.link_rates import LinkRates
-from geojax.overlay.routes import routes
+from geojax.overlay.routes.static_routes import routes
 from geojax.overlay.view import Edge, NetworkView
 
 

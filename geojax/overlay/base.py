@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from geojax.overlay.policy import Policy
+from geojax.overlay.policy.policy import Policy
 from geojax.overlay.view import NetworkView
 
 Plan = Callable[[NetworkView, Sequence[str], Sequence[int], int], Policy]

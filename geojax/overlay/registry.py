@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError, nearest
-from geojax.overlay.auxiliary import check_auxiliary
 from geojax.overlay.base import Overlay
-from geojax.overlay.butterfly import butterfly
-from geojax.overlay.mlnet import mlnet
-from geojax.overlay.multigps import MULTIGPS, STAR, read_multigps, server_count
-from geojax.overlay.netstorm import netstorm
-from geojax.overlay.ring import ORDERS, ring
-from geojax.overlay.sharded_star import sharded_star
-from geojax.overlay.star import star
-from geojax.overlay.tsengine import tsengine
+from geojax.overlay.planners.butterfly import butterfly
+from geojax.overlay.planners.mlnet import mlnet
+from geojax.overlay.planners.multigps import MULTIGPS, STAR, read_multigps, server_count
+from geojax.overlay.planners.netstorm import netstorm
+from geojax.overlay.planners.ring import ORDERS, ring
+from geojax.overlay.planners.sharded_star import sharded_star
+from geojax.overlay.planners.star import star
+from geojax.overlay.planners.tsengine import tsengine
+from geojax.overlay.routes.auxiliary import check_auxiliary
 from geojax.registry import Registry
 
 Build = Callable[[OverlayConfig, Sequence[str], Sequence[str]], Overlay]
@@ -38,7 +38,7 @@ def _sharded_star(config: OverlayConfig, *_: Sequence[str]) -> Overlay:
 
 @OVERLAYS.register("packing")
 def _packing(config: OverlayConfig, *_: Sequence[str]) -> Overlay:
-    from geojax.overlay.packing import packing  # its solver is loaded only where it plans
+    from geojax.overlay.planners.packing import packing  # its solver is loaded only where it plans
 
     _no_root(config, "the plan chooses the roots of packing")
     most = config.max_trees
@@ -106,7 +106,8 @@ def build_overlay(
       config: the overlay group of the run's configuration.
       centers: names of the WAN's centers, for validation.
       sites: names of the global servers on a site of their own (``wan.server_center=external``);
-        only a star and multigps have any, see :func:`geojax.overlay.multigps.server_count`.
+        only a star and multigps have any, see
+        :func:`geojax.overlay.planners.multigps.server_count`.
 
     Raises:
       ConfigError: for an unknown overlay or root, chunks without elements, or another wrong value.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from geojax.config import RunConfig
 from geojax.hips.cluster import Cluster
-from geojax.overlay.bound import BOUND_WORK, bounds, latency_bound
+from geojax.overlay.bounds.bound import BOUND_WORK, bounds, latency_bound
 from geojax.overlay.view import Edge, NetworkView
 from geojax.telemetry.summary import sync_times
 
@@ -41,11 +41,11 @@ def efficiency(
     """The bounds of a run and how near it came to them, for ``summary.json``.
 
     ``bound_s`` is the fluid optimum of one synchronization of the dense float32 vector
-    (:func:`geojax.overlay.bound.bounds`) under the rates in force when a round starts, mean over
-    rounds; ``bound_efficiency`` is it ÷ (goodput factor × mean sync time of these rounds). Left out
-    are the run's ``warmup_rounds``, rounds in which a rate changes, and those that not all trainers
-    took part in: fewer may be faster than the bound of all. Where rates changed more often than
-    there is time for linear programs, evenly spaced ones of these spells are taken.
+    (:func:`geojax.overlay.bounds.bound.bounds`) under the rates in force when a round starts, mean
+    over rounds; ``bound_efficiency`` is it ÷ (goodput factor × mean sync time of these rounds).
+    Left out are the run's ``warmup_rounds``, rounds in which a rate changes, and those that not all
+    trainers took part in: fewer may be faster than the bound of all. Where rates changed more often
+    than there is time for linear programs, evenly spaced ones of these spells are taken.
     ``latency_bound_s`` is that of the WAN.
 
     ``bound_ratio`` is 1 ÷ ``bound_efficiency``: how many times the bound a synchronization took.

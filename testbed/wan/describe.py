@@ -14,9 +14,9 @@ from typing import Any
 from rich.console import Console
 
 from geojax.errors import ConfigError, GeojaxError
-from geojax.overlay.bound import BOUND_WORK, Bounds, bounds
-from geojax.overlay.cut import min_cut
-from geojax.overlay.routes import routes
+from geojax.overlay.bounds.bound import BOUND_WORK, Bounds, bounds
+from geojax.overlay.bounds.cut import min_cut
+from geojax.overlay.routes.static_routes import routes
 from geojax.overlay.view import NetworkView
 from testbed.wan import fields as wan_fields
 from testbed.wan.build import Center, Link, Wan, build_wan
@@ -32,11 +32,11 @@ MODEL_BYTES = 26_414_840  # LEAF's CNN (FEMNIST): 6,603,710 parameters in float3
 def describe(wan: Wan, nbytes: int = MODEL_BYTES) -> dict[str, Any]:
     """All that is known of a WAN at t = 0, JSON-ready; rates in Mbit/s, times in ms.
 
-    ``min_cut_mbit`` is the smallest capacity over all ways to part the centers in two, in the
-    worse direction, caps included: no exchange among all centers moves data across it faster.
+    ``min_cut_mbit`` is the smallest capacity over all ways to part the centers in two, in the worse
+    direction, caps included: no exchange among all centers moves data across it faster.
     ``*bound_s`` are the bounds (s) of one synchronization of ``nbytes`` among all centers, see
-    :func:`geojax.overlay.bound.bounds`. What would take too long is None, with the reason under
-    ``left_out``.
+    :func:`geojax.overlay.bounds.bound.bounds`. What would take too long is None, with the reason
+    under ``left_out``.
     """
     view = wan.view()
     left_out: dict[str, str] = {}

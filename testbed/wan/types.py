@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from geojax.overlay.routes import routes
+from geojax.overlay.routes.static_routes import routes
 from geojax.overlay.view import Edge, NetworkView
 from testbed.wan import fields as wan_fields
 from testbed.wan.dynamics import Change, Constant, Dynamics
@@ -139,7 +139,7 @@ class Wan:
         return self._view(without=self.scheduler_sites)
 
     def routes(self) -> Mapping[Edge, tuple[str, ...]]:
-        """The fixed path between every two sites; see :func:`geojax.overlay.routes.routes`."""
+        """The fixed path between every two sites (:mod:`geojax.overlay.routes.static_routes`)."""
         return routes(self._view(), ends=self.scheduler_sites)
 
     def _view(self, without: Collection[str] = ()) -> NetworkView:

@@ -38,7 +38,7 @@ def test_a_mistyped_override_is_refused_with_the_nearest_key(typed, meant):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["rounds=3", "overlay=star", "overlay.root=c1", "hydra.run.dir=x", "demo=star_fsa"],
+        ["rounds=3", "overlay=star", "overlay.root=c1", "hydra.run.dir=x", "variant/demo=star_fsa"],
         ["-m", "lr=1,2", "seed=range(3)"],
         ["--multirun", "overlay=star", "--config-dir", "more"],
         ["++pace.centers.c1=2", "wan.centers=[a,b]", "+wan.dynamics.kind=redraw", "--cfg", "job"],

@@ -84,7 +84,10 @@ def test_the_scheduler_may_have_a_site_of_its_own_with_any_overlay(composed, nam
 
 @pytest.mark.parametrize("name", HEADLINE)
 def test_rows_of_the_headline_are_valid_and_alike_but_for_their_techniques(composed, name):
-    config, base = composed("experiment=geomx_exceeds_lan", f"geomx={name}"), RunConfig()
+    config, base = (
+        composed("experiment=geomx_exceeds_lan", f"variant/geomx_exceeds_lan={name}"),
+        RunConfig(),
+    )
     check(config)
     assert config.experiment == name
     centers = 1 if name.startswith("one_center") else config.wan.centers
@@ -96,7 +99,7 @@ def test_rows_of_the_headline_are_valid_and_alike_but_for_their_techniques(compo
 
 @pytest.mark.parametrize("name", schema.choices("accuracy"))
 def test_rows_of_the_accuracy_experiment_are_valid(composed, name):
-    config = composed("experiment=geomx_accuracy", f"accuracy={name}")
+    config = composed("experiment=geomx_accuracy", f"variant/geomx_accuracy={name}")
     check(config)
     assert config.experiment == config.compression.name == name
     in_codec = name in ("bisparse", "mpq")

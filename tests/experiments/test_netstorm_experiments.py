@@ -46,7 +46,11 @@ ROWS = [
     *((name, (f"overlay={overlay}",)) for name, rows in OVERLAYS.items() for overlay in rows),
     *(("overlay_bench", (f"overlay={overlay}",)) for overlay in ALL_TO_ALL),
     *(("overlay_bench", (f"wan={wan}",)) for wan in schema.choices("wan")),
-    *(("netstorm_ablation", (f"netstorm={row}", f"wan={wan}")) for row in ABLATION for wan in WANS),
+    *(
+        ("netstorm_ablation", (f"variant/netstorm_ablation={row}", f"wan={wan}"))
+        for row in ABLATION
+        for wan in WANS
+    ),
 ]
 SMALL = ["model=mlp", "data=digits", "target_accuracy=0.5", "lr=0.01", "wan.bandwidth_scale=0.1",
          "data.test_samples=100", "eval_every_s=0.1", "rounds=40", "model.pace_s=0.1"]  # fmt: skip
@@ -59,7 +63,7 @@ TINY = {  # what makes an experiment small, its rows, and the columns of its tab
     ),
     "netstorm_ablation": (
         ["model.bytes=4000000", "rounds=3", "warmup_rounds=1", "wan=netstorm9_draw"],
-        [["netstorm=complete"], ["netstorm=roots_1"]],
+        [["variant/netstorm_ablation=complete"], ["variant/netstorm_ablation=roots_1"]],
         ["experiment", "overlay.roots", "wan", "testbed", "sync (s)", "sync_s.p95", "× bound",
          "WAN (MB)", "speed-up"],
     ),
@@ -112,7 +116,7 @@ def flat(composed, *words):
 @pytest.mark.parametrize("row", ABLATION)
 def test_rows_of_the_ablation_differ_in_what_their_names_say(composed, row):
     complete, other = (
-        flat(composed, "experiment=netstorm_ablation", f"netstorm={name}")
+        flat(composed, "experiment=netstorm_ablation", f"variant/netstorm_ablation={name}")
         for name in ("complete", row)
     )
     changed = {key: value for key, value in other.items() if value != complete[key]}

@@ -24,7 +24,7 @@ from experiments.plot.tree_flows import Flow, all_flows, relative_times, tree_fl
 from experiments.plot.trees import choose, largest
 from geojax.errors import ConfigError, GeojaxError
 from geojax.hips.cluster import Cluster, NodeSpec
-from geojax.overlay.policy import Policy, Tree
+from geojax.overlay.policy.policy import Policy, Tree
 from testbed.wan.build import build_wan
 
 STAR = Tree("a", {"b": "a", "c": "a"})

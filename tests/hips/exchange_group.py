@@ -13,7 +13,7 @@ import numpy as np
 from geojax.compression.dense import dense
 from geojax.hips.exchange.contribution import Contribution
 from geojax.hips.exchange.tree import TreeExchange
-from geojax.overlay.policy import Policy, Tree
+from geojax.overlay.policy.policy import Policy, Tree
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
 from testbed.simulated.loop import run_virtual

@@ -11,10 +11,10 @@ from geojax.compression.dense import dense
 from geojax.hips.exchange.contribution import Contribution
 from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.shard import shard_maker
-from geojax.overlay.keep_roots import keep_roots
-from geojax.overlay.placement import place
-from geojax.overlay.policy import Policy, Tree
-from geojax.overlay.star import star_tree
+from geojax.overlay.planners.keep_roots import keep_roots
+from geojax.overlay.planners.star import star_tree
+from geojax.overlay.policy.placement import place
+from geojax.overlay.policy.policy import Policy, Tree
 from geojax.sync.mixed_sync import mixed_sync
 from geojax.telemetry.recorder import Recorder
 

@@ -8,7 +8,7 @@ import pytest
 from simulated_runs import kill, simulated, small_config
 
 from geojax.errors import ConfigError
-from geojax.overlay.planning import Task
+from geojax.overlay.policy.planning import Task
 from geojax.overlay.registry import OVERLAYS
 from testbed.run import check, run
 from testbed.simulated.machine import VirtualMachine

@@ -18,7 +18,7 @@ from exchange_group import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geojax.overlay.policy import Tree, deal
+from geojax.overlay.policy.policy import Tree, deal
 from geojax.wire.message import Kind
 
 NAMES = tuple(f"c{number}" for number in range(1, 8))

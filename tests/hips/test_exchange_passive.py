@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 from exchange_group import Group, forged, policy_of, run_virtual
 
-from geojax.overlay.policy import Tree
+from geojax.overlay.policy.policy import Tree
 from geojax.wire.message import Kind
 
 MEMBERS, SITES = ("a", "b", "c"), ("s", "t")

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geojax.hips.exchange.contribution import Contribution
-from geojax.overlay.policy import Tree
+from geojax.overlay.policy.policy import Tree
 from geojax.wire.message import Kind
 
 TWO, THREE = ("c1", "c2"), ("c1", "c2", "c3")

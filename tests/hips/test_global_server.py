@@ -12,7 +12,7 @@ from simulated_runs import kill, simulated, small_config
 
 from geojax.config import RunConfig
 from geojax.errors import ConfigError
-from geojax.overlay.policy import Policy
+from geojax.overlay.policy.policy import Policy
 from geojax.wire.message import Kind
 from testbed.run import check
 from testbed.wan.build import load_preset

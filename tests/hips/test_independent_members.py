@@ -14,9 +14,9 @@ from geojax.hips.cluster import Cluster, NodeSpec
 from geojax.hips.control.member import Membership
 from geojax.hips.control.policy_messages import unpacked_policies
 from geojax.hips.roles.scheduler import Scheduler
-from geojax.overlay.cutting import packed
-from geojax.overlay.planning import Proposal
-from geojax.overlay.star import star
+from geojax.overlay.planners.star import star
+from geojax.overlay.policy.cutting import packed
+from geojax.overlay.policy.planning import Proposal
 from geojax.overlay.view import NetworkView
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder

@@ -10,7 +10,7 @@ from exchange_group import run_virtual, star_policy
 from geojax.config import PaceConfig
 from geojax.hips.routing.path_tables import PathTables
 from geojax.hips.routing.source_routes import table_of
-from geojax.overlay.auxiliary import path_tables
+from geojax.overlay.routes.auxiliary import path_tables
 from geojax.overlay.view import NetworkView
 from testbed.simulated.machine import VirtualMachine
 

@@ -9,7 +9,7 @@ from simulated_runs import kill, simulated, small_config
 from geojax.assemble import roles
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError
-from geojax.overlay.planning import propose
+from geojax.overlay.policy.planning import propose
 from testbed.simulated.machine import VirtualMachine
 
 NINE = [f"c{number}" for number in range(1, 10)]

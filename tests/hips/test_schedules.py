@@ -24,10 +24,10 @@ from geojax.awareness.views import OracleView
 from geojax.config import OverlayConfig
 from geojax.hips.control.joining import digest
 from geojax.hips.control.member import Membership
-from geojax.overlay.estimate import estimate
-from geojax.overlay.planning import Proposal, propose
-from geojax.overlay.policy import Policy
-from geojax.overlay.routes import routes, two_way
+from geojax.overlay.policy.estimate import estimate
+from geojax.overlay.policy.planning import Proposal, propose
+from geojax.overlay.policy.policy import Policy
+from geojax.overlay.routes.static_routes import routes, two_way
 from geojax.overlay.view import NetworkView
 
 ROUNDS, ELEMENTS, CHUNK = 6, 60, 12

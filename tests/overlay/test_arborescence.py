@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geojax.overlay.arborescence import minimum_arborescences
+from geojax.overlay.planners.arborescence import minimum_arborescences
 
 _LARGE = 1000.0  # more than any tree weighs: branchings of the most edges weigh most
 

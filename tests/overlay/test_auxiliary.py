@@ -8,11 +8,11 @@ from wans import full_mesh, random_wan
 
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError
-from geojax.overlay.auxiliary import MOST_ROUTES, from_lists, path_tables, to_lists
-from geojax.overlay.netstorm import auxiliary_routes, netstorm
-from geojax.overlay.policy import Policy, Tree
+from geojax.overlay.planners.netstorm import auxiliary_routes, netstorm
+from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.registry import build_overlay
-from geojax.overlay.routes import routes
+from geojax.overlay.routes.auxiliary import MOST_ROUTES, from_lists, path_tables, to_lists
+from geojax.overlay.routes.static_routes import routes
 from geojax.overlay.view import NetworkView
 
 KINDS = ("fastest", "paced", "random")

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wans import full_mesh, path, random_wan, ring, wan_of
 
-from geojax.overlay.bound import Bounds, bounds
-from geojax.overlay.cut import min_cut
-from geojax.overlay.fluid import fluid_optimum
+from geojax.overlay.bounds.bound import Bounds, bounds
+from geojax.overlay.bounds.cut import min_cut
+from geojax.overlay.bounds.fluid import fluid_optimum
 from geojax.overlay.view import NetworkView
 
 BIT = 1 / 8  # bytes

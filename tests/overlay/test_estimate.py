@@ -8,12 +8,12 @@ import pytest
 from simulated_runs import simulated, small_config
 
 from geojax.config import OverlayConfig
-from geojax.overlay.columns import pack
-from geojax.overlay.estimate import estimate
-from geojax.overlay.planning import Task, propose
-from geojax.overlay.policy import Policy, Tree
+from geojax.overlay.planners.columns import pack
+from geojax.overlay.policy.estimate import estimate
+from geojax.overlay.policy.planning import Task, propose
+from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.registry import build_overlay
-from geojax.overlay.shared_links import shared_links
+from geojax.overlay.routes.shared_links import shared_links
 from geojax.overlay.view import NetworkView
 from testbed.wan.build import build_wan
 

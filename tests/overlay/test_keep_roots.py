@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geojax.errors import GeojaxError
-from geojax.overlay.keep_roots import keep_roots
-from geojax.overlay.placement import place
-from geojax.overlay.policy import Policy, Tree
-from geojax.overlay.star import star_tree
+from geojax.overlay.planners.keep_roots import keep_roots
+from geojax.overlay.planners.star import star_tree
+from geojax.overlay.policy.placement import place
+from geojax.overlay.policy.policy import Policy, Tree
 
 SIZES = (10, 10, 10, 5)
 MEMBERS = ("a", "b", "c")

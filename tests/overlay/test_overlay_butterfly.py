@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from overlay_graphs import mesh
 from scipy.optimize import linprog
 
-from geojax.overlay.butterfly import access_rate, butterfly, load_shares
-from geojax.overlay.sharded_star import sharded_star
+from geojax.overlay.planners.butterfly import access_rate, butterfly, load_shares
+from geojax.overlay.planners.sharded_star import sharded_star
 from geojax.overlay.view import NetworkView
 
 rates = st.lists(st.floats(0.1, 100), min_size=3, max_size=9)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from overlay_graphs import networks
 
-from geojax.overlay.netstorm import auxiliary_routes, netstorm
+from geojax.overlay.planners.netstorm import auxiliary_routes, netstorm
 from geojax.overlay.view import NetworkView
 
 ELEMENTS = 1000

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geojax.overlay.policy import Policy, Tree, deal
+from geojax.overlay.policy.policy import Policy, Tree, deal
 from geojax.overlay.view import NetworkView
 
 shares = st.lists(st.integers(1, 1000), min_size=1, max_size=6)

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from overlay_graphs import mesh, networks
 
-from geojax.overlay import ring_orders
-from geojax.overlay.logical import member_links
-from geojax.overlay.ring import ring, ring_order
-from geojax.overlay.ring_orders import cheapest_order, widest_order
+from geojax.overlay.planners import ring_orders
+from geojax.overlay.planners.ring import ring, ring_order
+from geojax.overlay.planners.ring_orders import cheapest_order, widest_order
+from geojax.overlay.routes.logical import member_links
 from geojax.overlay.view import NetworkView
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geojax.errors import ConfigError
-from geojax.overlay.routes import routes, two_way
+from geojax.overlay.routes.static_routes import routes, two_way
 from geojax.overlay.view import NetworkView
 
 

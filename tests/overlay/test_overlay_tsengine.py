@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from overlay_graphs import mesh, networks
 
-from geojax.overlay import tsengine as module
-from geojax.overlay.fastest_paths import distances
-from geojax.overlay.logical import OUTAGE_RATE, member_links
-from geojax.overlay.tsengine import tsengine
+from geojax.overlay.planners import tsengine as module
+from geojax.overlay.planners.fastest_paths import distances
+from geojax.overlay.planners.tsengine import tsengine
+from geojax.overlay.routes.logical import OUTAGE_RATE, member_links
 from geojax.overlay.view import NetworkView
 
 SIZES = [65_536] * 20

@@ -6,12 +6,12 @@ import pytest
 
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError
-from geojax.overlay.mlnet import mlnet
-from geojax.overlay.multigps import multigps
-from geojax.overlay.policy import Policy, deal
+from geojax.overlay.planners.mlnet import mlnet
+from geojax.overlay.planners.multigps import multigps
+from geojax.overlay.planners.sharded_star import sharded_star
+from geojax.overlay.planners.star import star
+from geojax.overlay.policy.policy import Policy, deal
 from geojax.overlay.registry import OVERLAYS, build_overlay
-from geojax.overlay.sharded_star import sharded_star
-from geojax.overlay.star import star
 from geojax.overlay.view import NetworkView
 
 CENTERS = ("c1", "c2", "c3", "c4", "c5", "c6")

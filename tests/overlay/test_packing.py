@@ -7,13 +7,13 @@ from wans import full_mesh, path, random_wan, ring
 
 from geojax.config import LanConfig, OverlayConfig, WanConfig
 from geojax.errors import ConfigError
-from geojax.overlay.columns import pack
-from geojax.overlay.fluid import fluid_optimum
-from geojax.overlay.packing import packing, whole_chunks
-from geojax.overlay.policy import Policy, deal
+from geojax.overlay.bounds.fluid import fluid_optimum
+from geojax.overlay.planners.columns import pack
+from geojax.overlay.planners.packing import packing, whole_chunks
+from geojax.overlay.planners.short_trees import refit, shorten
+from geojax.overlay.policy.policy import Policy, deal
 from geojax.overlay.registry import build_overlay
-from geojax.overlay.shared_links import shared_links
-from geojax.overlay.short_trees import refit, shorten
+from geojax.overlay.routes.shared_links import shared_links
 from geojax.wire.frame import MAX_BODY_BYTES
 from testbed.wan.build import build_wan, load_preset
 

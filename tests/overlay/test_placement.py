@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geojax.config import OverlayConfig
-from geojax.overlay.cutting import chunk_ranges, packed, unpacked
-from geojax.overlay.multigps import multigps
-from geojax.overlay.placement import by_bytes, by_key, ends_of_parts, loads, place
-from geojax.overlay.policy import Policy, Tree, deal
+from geojax.overlay.planners.multigps import multigps
+from geojax.overlay.policy.cutting import chunk_ranges, packed, unpacked
+from geojax.overlay.policy.placement import by_bytes, by_key, ends_of_parts, loads, place
+from geojax.overlay.policy.policy import Policy, Tree, deal
 from geojax.overlay.view import NetworkView
 from geojax.wire.frame import MAX_BODY_BYTES, pack_body
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from geojax.config import RunConfig
-from geojax.overlay.policy import Policy
+from geojax.overlay.policy.policy import Policy
 from testbed.run import run
 from testbed.wan.build import load_preset
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from geojax.config import LanConfig, WanConfig
-from geojax.overlay.cut import min_cut
+from geojax.overlay.bounds.cut import min_cut
 from testbed.wan.build import build_wan, load_preset
 from testbed.wan.describe import describe, main, render
 

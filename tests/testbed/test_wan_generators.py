@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from geojax.config import LanConfig, WanConfig
 from geojax.errors import ConfigError
-from geojax.overlay.routes import routes
+from geojax.overlay.routes.static_routes import routes
 from testbed.wan.build import build_wan
 
 

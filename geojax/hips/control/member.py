@@ -21,8 +21,8 @@ from geojax.hips.roles.scheduler import CONTROL_PRIORITY
 from geojax.hips.routing.multipath import MultipathSender
 from geojax.hips.routing.source_routes import table_of
 from geojax.machine.waits import wait_for
-from geojax.overlay.cutting import packed, unpacked
-from geojax.overlay.policy import Policy
+from geojax.overlay.policy.cutting import packed, unpacked
+from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Lost, Received, Transport

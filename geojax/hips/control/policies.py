@@ -8,12 +8,12 @@ from typing import Any
 from geojax.awareness.views import WanView
 from geojax.hips.cluster import WAN_GROUP, Cluster
 from geojax.machine.machine import Machine
-from geojax.overlay.cutting import packed
-from geojax.overlay.keep_roots import keep_roots
-from geojax.overlay.placement import loads, place
-from geojax.overlay.planning import Proposal, Task
-from geojax.overlay.policy import Policy
-from geojax.overlay.star import star_tree
+from geojax.overlay.planners.keep_roots import keep_roots
+from geojax.overlay.planners.star import star_tree
+from geojax.overlay.policy.cutting import packed
+from geojax.overlay.policy.placement import loads, place
+from geojax.overlay.policy.planning import Proposal, Task
+from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
 
 Propose = Callable[[Task], Proposal]

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import msgpack
 import numpy as np
 
-from geojax.overlay.policy import Policy
+from geojax.overlay.policy.policy import Policy
 from geojax.wire.message import Payload
 
 
 def packed_policies(policies: Mapping[int, Policy]) -> np.ndarray:
     """The policies of some groups as bytes.
 
-    >>> from geojax.overlay.policy import Tree
+    >>> from geojax.overlay.policy.policy import Tree
     >>> policies = {0: Policy(3, ("a", "b"), (Tree("a", {"b": "a"}),))}
     >>> unpacked_policies(packed_policies(policies)) == policies
     True

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from geojax.errors import GeojaxError
 from geojax.hips.cluster import WAN_GROUP
-from geojax.overlay.policy import Policy
-from geojax.overlay.routes import routes
+from geojax.overlay.policy.policy import Policy
+from geojax.overlay.routes.static_routes import routes
 from geojax.overlay.view import Edge, NetworkView
 
 

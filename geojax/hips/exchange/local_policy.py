@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from geojax.overlay.placement import place
-from geojax.overlay.policy import Policy, Tree
+from geojax.overlay.policy.placement import place
+from geojax.overlay.policy.policy import Policy, Tree
 
 
 @dataclass(frozen=True)

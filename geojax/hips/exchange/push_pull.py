@@ -42,8 +42,8 @@ from geojax.hips.exchange.contribution import Contribution, is_refused
 from geojax.hips.exchange.shard import ShardMaker
 from geojax.hips.exchange.shard_server import Pulled, ServedShard, ShardServer, ShardWatcher
 from geojax.machine.machine import Machine
-from geojax.overlay.placement import place
-from geojax.overlay.policy import Policy
+from geojax.overlay.policy.placement import place
+from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Transport

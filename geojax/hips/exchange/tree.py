@@ -46,7 +46,7 @@ from geojax.hips.exchange.rounds import Round
 from geojax.hips.routing.multipath import MultipathSender
 from geojax.hips.routing.source_routes import ROUTED
 from geojax.machine.machine import Machine
-from geojax.overlay.policy import Policy
+from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message, Payload
 from geojax.wire.transport import Transport

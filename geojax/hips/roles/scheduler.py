@@ -35,12 +35,12 @@ anybody. Where plans may change, grants reach only two rounds ahead, and one whe
 
 **Plans** are made in a process of their own while messages are answered and rounds go on. The run
 waits for one at its start, for ``timeouts.start`` at most, and when the membership changes, for
-``timeouts.round``. Beside that, when the view of the WAN has changed, one plan at a time is
-made and estimated beside the present policy on the same view (:mod:`geojax.overlay.estimate`); it
+``timeouts.round``. Beside that, when the view of the WAN has changed, one plan at a time is made
+and estimated beside the present policy on the same view (:mod:`geojax.overlay.policy.estimate`); it
 is taken if it saves more than ``overlay.hysteresis`` of the time. A plan for an epoch that is over
 when it comes is dropped. If a policy that rounds go by needs a link that is out (either way,
-:func:`geojax.overlay.routes.two_way`), and the new plan does not, a new epoch begins at once, so
-that the round that is stuck runs again along other links; else it waits for the link.
+:func:`geojax.overlay.routes.static_routes.two_way`), and the new plan does not, a new epoch begins
+at once, so that the round that is stuck runs again along other links; else it waits for the link.
 
 Control messages take static routes, as IP's are; with ``wan.server_center=external`` they have
 links of their own. Where these are cut, a member falls silent and is dead after ``timeouts.dead``
@@ -48,11 +48,11 @@ unless the link comes back before. Where just the way to it is cut, it is heard 
 learns of no new epoch: who owes a report on one is dead after ``timeouts.dead``, too.
 
 Global servers on a site of their own only merge. No change waits for what they hold, since only
-centers keep rounds, and the end waits for nothing of theirs.
-Where centers exchange with global servers at paces of their own (*independent*), every center has
-rounds and a grant of its own: then no round is run again when the membership changes, nobody's
-parameters are compared, the global servers stay where they are (see
-:func:`geojax.overlay.keep_roots.keep_roots`), and no plan is made but for a new membership.
+centers keep rounds, and the end waits for nothing of theirs. Where centers exchange with global
+servers at paces of their own (*independent*), every center has rounds and a grant of its own: then
+no round is run again when the membership changes, nobody's parameters are compared, the global
+servers stay where they are (see :func:`geojax.overlay.planners.keep_roots.keep_roots`), and no plan
+is made but for a new membership.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ from geojax.hips.routing.path_tables import PathTables, PlanTables
 from geojax.hips.storage.checkpoint import START, ResumePoint
 from geojax.machine.machine import Machine
 from geojax.machine.waits import wait_for
-from geojax.overlay.cutting import unpacked
-from geojax.overlay.planning import Proposal
-from geojax.overlay.policy import Policy
-from geojax.overlay.routes import two_way
+from geojax.overlay.policy.cutting import unpacked
+from geojax.overlay.policy.planning import Proposal
+from geojax.overlay.policy.policy import Policy
+from geojax.overlay.routes.static_routes import two_way
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message

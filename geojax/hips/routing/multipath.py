@@ -35,7 +35,7 @@ from heapq import heappop, heappush
 from math import inf
 
 from geojax.hips.routing.source_routes import ROUTED, hop_at, is_routed, routed
-from geojax.overlay.auxiliary import PathTable, Route
+from geojax.overlay.routes.auxiliary import PathTable, Route
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.frame import wire_bytes
 from geojax.wire.message import Kind, Message

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgpack
 import numpy as np
 
-from geojax.overlay.auxiliary import PathTable, from_lists, to_lists
+from geojax.overlay.routes.auxiliary import PathTable, from_lists, to_lists
 from geojax.wire.message import Kind, Message
 
 # What goes along the trees of a policy, and so may take an auxiliary route.

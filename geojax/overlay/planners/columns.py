@@ -1,14 +1,14 @@
 """Packing pairs of trees into a WAN by column generation.
 
-The linear program of :func:`geojax.overlay.fluid.fluid_optimum` without its flows: a column t is a
-pair of a tree towards and a tree away from one root, y_t the rate (bit/s) that travels along it,
-u_rt how often the two together take resource r (a link, an access cap) of capacity c_r::
+The linear program of :func:`geojax.overlay.bounds.fluid.fluid_optimum` without its flows: a column
+t is a pair of a tree towards and a tree away from one root, y_t the rate (bit/s) that travels along
+it, u_rt how often the two together take resource r (a link, an access cap) of capacity c_r::
 
     master   maximize Σ_t y_t   subject to   Σ_t u_rt y_t ≤ c_r for all r,  y ≥ 0
 
 There are far too many columns to list. Those that matter are found by their price Σ_r w_r u_rt
 under prices w of the resources: the cheapest pair of each root is the two minimum arborescences
-that :mod:`geojax.overlay.arborescence` finds. Any w ≥ 0 proves (weak duality) ::
+that :mod:`geojax.overlay.planners.arborescence` finds. Any w ≥ 0 proves (weak duality) ::
 
     Σ_t y_t ≤ Σ_r w_r c_r ÷ (smallest price of a pair),
 
@@ -29,8 +29,8 @@ from scipy.optimize import linprog
 from scipy.sparse import csc_array
 
 from geojax.errors import GeojaxError
-from geojax.overlay.arborescence import minimum_arborescences
-from geojax.overlay.shared_links import SharedLinks
+from geojax.overlay.planners.arborescence import minimum_arborescences
+from geojax.overlay.routes.shared_links import SharedLinks
 
 _WARM = 100, 2  # pairs sought by multiplicative weights: at least so many, and so many per link
 _RAISE = 0.3  # how much a resource's price grows when a pair takes all of it
@@ -85,7 +85,7 @@ def pack(
     Raises:
       GeojaxError: if the solver fails.
 
-    >>> from geojax.overlay.shared_links import shared_links
+    >>> from geojax.overlay.routes.shared_links import shared_links
     >>> from geojax.overlay.view import NetworkView
     >>> path = [("a", "b"), ("b", "c"), ("c", "b"), ("b", "a")]
     >>> view = NetworkView(("a", "b", "c"), rate=dict.fromkeys(path, 8e6), delay={})

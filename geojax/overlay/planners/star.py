@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from geojax.overlay.base import Overlay
-from geojax.overlay.policy import Policy, Tree
+from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.view import NetworkView
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geojax.overlay.routes import routes
+from geojax.overlay.routes.static_routes import routes
 from geojax.overlay.view import Edge, NetworkView
 
 ELEMENT_BITS = 32  # float32

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from geojax.config import OverlayConfig
-from geojax.overlay.estimate import estimate
-from geojax.overlay.policy import Policy
+from geojax.overlay.policy.estimate import estimate
+from geojax.overlay.policy.policy import Policy
 from geojax.overlay.registry import build_overlay
-from geojax.overlay.routes import two_way
+from geojax.overlay.routes.static_routes import two_way
 from geojax.overlay.view import NetworkView
 
 
@@ -50,9 +50,10 @@ class Proposal(NamedTuple):
 def propose(
     config: OverlayConfig, centers: Sequence[str], sites: Sequence[str], task: Task
 ) -> Proposal:
-    """Plans a policy, and estimates it and the present ones (:mod:`geojax.overlay.estimate`).
+    """Plans a policy, and estimates it and the present ones.
 
-    A link counts as out while either direction is (:func:`geojax.overlay.routes.two_way`).
+    Estimates are those of :mod:`geojax.overlay.policy.estimate`.
+    A link counts as out while either direction is; see :func:`two_way`.
 
     Args:
       config: the overlay group of the run's configuration.

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
-from geojax.overlay.cut import min_cut
-from geojax.overlay.fluid import fluid_optimum
+from geojax.overlay.bounds.cut import min_cut
+from geojax.overlay.bounds.fluid import fluid_optimum
 from geojax.overlay.view import NetworkView
 
 BOUND_WORK = 6_000  # centers x links up to which the fluid optimum takes seconds at most
@@ -20,11 +20,11 @@ class Bounds(NamedTuple):
     """Lower bounds of the time of one synchronization, s; 0 for one member.
 
     Attributes:
-      cut_s: every set of members must send one sum out, and get one result in.
-      node_s: the same for single members.
-      volume_s: all must carry what N members need at least, 2(N-1) transfers of every element.
-      latency_s: a bit's way from the farthest member to the best root and back to the farthest.
-      bound_s: the fluid optimum (:func:`geojax.overlay.fluid.fluid_optimum`), never below the
+      cut_s: every set of members must send one sum out, and get one result in. node_s: the same for
+      single members. volume_s: all must carry what N members need at least, 2(N-1) transfers of
+      every element. latency_s: a bit's way from the farthest member to the best root and back to
+      the farthest. bound_s: the fluid optimum (:func:`geojax.overlay.bounds.fluid.fluid_optimum`),
+      never below the
         first three; reached in the limit of small chunks and no delay.
     """
 

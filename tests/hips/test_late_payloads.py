@@ -14,7 +14,7 @@ from geojax.center.spec import VectorSpec
 from geojax.compression.codec import Parted
 from geojax.compression.dgt import dgt
 from geojax.hips.exchange.contribution import Contribution, contribution_of
-from geojax.overlay.policy import Tree
+from geojax.overlay.policy.policy import Tree
 from geojax.wire.message import Kind
 
 PARTS = 4  # of an offer: the important one, a reliable late one, and two datagrams

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate, groupby, pairwise
 
 from geojax.config import OverlayConfig
-from geojax.overlay.multigps import MULTIGPS, server_count
-from geojax.overlay.placement import WHOLE_BELOW, ends_of_parts
+from geojax.overlay.planners.multigps import MULTIGPS, server_count
+from geojax.overlay.policy.placement import WHOLE_BELOW, ends_of_parts
 
 LEAST_CHUNKS = 40  # per server, so that the most loaded one is at most 1/40 above the mean
 

@@ -1,9 +1,9 @@
 """Short trees for a packing: of equally fast ones, those whose pipes fill soon.
 
-The optimum of :mod:`geojax.overlay.columns` holds for chunks of no size. A chunk of b bits along a
-pair of trees takes F_t = b · (longest Σ 1/rate up + longest Σ 1/rate down) beside what it waits;
-one synchronization takes about T = M/X and then this, for the last chunks. So the master is solved
-again, with pairs worth ::
+The optimum of :mod:`geojax.overlay.planners.columns` holds for chunks of no size. A chunk of b bits
+along a pair of trees takes F_t = b · (longest Σ 1/rate up + longest Σ 1/rate down) beside what it
+waits; one synchronization takes about T = M/X and then this, for the last chunks. So the master is
+solved again, with pairs worth ::
 
     g_t = 1 ÷ (1 + κ F_t / T)
 
@@ -21,8 +21,8 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
-from geojax.overlay.columns import SAME, Columns, Packing, Pair
-from geojax.overlay.shared_links import SharedLinks
+from geojax.overlay.planners.columns import SAME, Columns, Packing, Pair
+from geojax.overlay.routes.shared_links import SharedLinks
 
 _WAITING = 3.0  # κ: a chunk waits behind others on its way; from 1.5 to 4 it matters little
 _MIXES = (0.02, 0.1, 0.3, 1.0)  # λ, as shares of what a chunk's time on a link costs
@@ -34,7 +34,7 @@ def shorten(columns: Columns, rates: np.ndarray, chunk_share: float) -> Packing:
     """The packing that synchronizes fastest in chunks, as far as it is found.
 
     Args:
-      columns: what :func:`geojax.overlay.columns.pack` found; gets more columns.
+      columns: what :func:`geojax.overlay.planners.columns.pack` found; gets more columns.
       rates: of the columns, in units.
       chunk_share: of one chunk in the whole vector.
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError, nearest
 from geojax.overlay.base import Overlay
-from geojax.overlay.policy import Policy, Tree
-from geojax.overlay.star import star_tree
+from geojax.overlay.planners.star import star_tree
+from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.view import NetworkView
 
 MULTIGPS, STAR = "multigps", "star"  # can have their roots on a site of their own
@@ -23,8 +23,8 @@ def multigps(
     MultiGPS, a technique of GeoMX (the INET-RC/GeoMX project, 2023), spreads the model over several
     global servers so that no single one is the bottleneck, and finds a layer's server by a hash of
     its key, as MXNet's KVStore does. A hash does not look at bytes. So by default the chunks are
-    placed by bytes (:func:`geojax.overlay.placement.by_bytes`) and cut small enough for that
-    (:func:`geojax.overlay.cutting.chunk_ranges`); ``placement="geomx"`` is GeoMX's own rule.
+    placed by bytes (:func:`geojax.overlay.policy.placement.by_bytes`) and cut small enough for that
+    (:func:`geojax.overlay.policy.cutting.chunk_ranges`); ``placement="geomx"`` is GeoMX's own rule.
 
     Args:
       servers: the names of the centers that serve, or how many of them: the first ones that live,

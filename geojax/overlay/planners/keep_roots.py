@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from geojax.errors import GeojaxError
-from geojax.overlay.policy import Policy, Tree
-from geojax.overlay.star import star_tree
+from geojax.overlay.planners.star import star_tree
+from geojax.overlay.policy.policy import Policy, Tree
 
 
 def keep_roots(
@@ -36,7 +36,7 @@ def keep_roots(
     Raises:
       GeojaxError: chunks are left without a root, and no center has parameters.
 
-    >>> from geojax.overlay.placement import place
+    >>> from geojax.overlay.policy.placement import place
     >>> both = Policy(0, ("a", "b"), (Tree("a", {"b": "a"}), Tree("b", {"a": "b"})))
     >>> alone = Policy(1, ("a", "b"), (Tree("b", {"a": "b"}),))
     >>> fresh = {"a": 3, "b": 3}

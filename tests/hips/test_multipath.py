@@ -7,7 +7,7 @@ from exchange_group import run_virtual
 
 from geojax.hips.control.member import PROBE_PRIORITY
 from geojax.hips.routing.multipath import MultipathSender
-from geojax.overlay.auxiliary import Route
+from geojax.overlay.routes.auxiliary import Route
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
 

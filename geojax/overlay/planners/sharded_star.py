@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from geojax.overlay.base import Overlay
-from geojax.overlay.policy import Policy, Tree
-from geojax.overlay.star import star_tree
+from geojax.overlay.planners.star import star_tree
+from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.view import NetworkView
 
 
@@ -16,8 +16,8 @@ def sharded_star() -> Overlay:
     MXNet's distributed KVStore (Li et al., *Scaling Distributed Machine Learning with the Parameter
     Server*, 2014, which MXNet follows) has several servers: it cuts an array of a million elements
     or more evenly over all of them, and gives a smaller one whole to a server by a hash of its key.
-    Here the unit is the chunk, and chunks are dealt so that every root gets its share of the
-    bytes (:func:`geojax.overlay.policy.deal`), which is what the hash aims at. A model should have
+    Here the unit is the chunk, and chunks are dealt so that every root gets its share of the bytes
+    (:func:`geojax.overlay.policy.policy.deal`), which is what the hash aims at. A model should have
     at least as many chunks as there are centers (``overlay.chunk_elements``), or some roots stay
     without work.
 

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
-from geojax.overlay.policy import Policy, deal
+from geojax.overlay.policy.policy import Policy, deal
 
 WHOLE_BELOW = 1_000_000  # elements of a layer; MXNET_KVSTORE_BIGARRAY_BOUND
 HASH_FACTOR = 9973

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from geojax.overlay.base import Overlay
-from geojax.overlay.policy import Policy, Tree
-from geojax.overlay.star import first_or
+from geojax.overlay.planners.star import first_or
+from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.view import NetworkView
 
 

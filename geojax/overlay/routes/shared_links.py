@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 
-from geojax.overlay.routes import routes
+from geojax.overlay.routes.static_routes import routes
 from geojax.overlay.view import NetworkView
 
 _DEAD = 1e-6  # a link without rate counts as this share of the fastest one: worth nothing, finite
@@ -38,9 +38,9 @@ def shared_links(view: NetworkView, members: Sequence[str]) -> SharedLinks:
     """The links that trees over ``members`` may be built of.
 
     Two members have a link when no other member lies on the route between them (fewest hops,
-    :mod:`geojax.overlay.routes`): one that does could add and pass on as well. While all centers
-    are members these are the physical links; where some are not, they relay. The links join all
-    members, as routes do.
+    :mod:`geojax.overlay.routes.static_routes`): one that does could add and pass on as well. While
+    all centers are members these are the physical links; where some are not, they relay. The links
+    join all members, as routes do.
 
     >>> path = [("a", "b"), ("b", "c"), ("c", "b"), ("b", "a")]
     >>> view = NetworkView(("a", "b", "c"), rate=dict.fromkeys(path, 1e6), delay={})

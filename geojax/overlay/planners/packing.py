@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from geojax.overlay.base import Overlay
-from geojax.overlay.columns import Columns, Packing, Pair, pack
-from geojax.overlay.policy import Policy, Tree
-from geojax.overlay.shared_links import SharedLinks, shared_links
-from geojax.overlay.short_trees import refit, shorten
+from geojax.overlay.planners.columns import Columns, Packing, Pair, pack
+from geojax.overlay.planners.short_trees import refit, shorten
+from geojax.overlay.policy.policy import Policy, Tree
+from geojax.overlay.routes.shared_links import SharedLinks, shared_links
 from geojax.overlay.view import NetworkView
 
 _CROWDING = 200.0  # how sharply a chunk avoids resources that are used most
@@ -20,10 +20,10 @@ def packing(*, max_trees: int | None = None, gap: float = 1e-3) -> Overlay:
     """Trees whose joint rate is the fluid optimum, each with ways of its own up and down.
 
     Weighted pairs of an in-tree and an out-tree with one root are packed into the links and caps of
-    the WAN by column generation (:mod:`geojax.overlay.columns`), which gives the optimum of
-    :func:`geojax.overlay.fluid.fluid_optimum`, then replaced by short ones where that pays
-    (:mod:`geojax.overlay.short_trees`). Chunks are dealt in proportion to the weights, in whole
-    numbers that load links evenly.
+    the WAN by column generation (:mod:`geojax.overlay.planners.columns`), which gives the optimum
+    of :func:`geojax.overlay.bounds.fluid.fluid_optimum`, then replaced by short ones where that
+    pays (:mod:`geojax.overlay.planners.short_trees`). Chunks are dealt in proportion to the
+    weights, in whole numbers that load links evenly.
 
     The idea is old for single broadcasts (Edmonds 1973; Blink: Wang et al., MLSys 2020; ForestColl:
     Zhao et al., 2024); pairs with one root, so that reduction and broadcast overlap on whatever

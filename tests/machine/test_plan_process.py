@@ -14,7 +14,7 @@ import pytest
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError, GeojaxError
 from geojax.machine.machine import RealMachine
-from geojax.overlay.planning import Task, propose
+from geojax.overlay.policy.planning import Task, propose
 from geojax.overlay.view import NetworkView
 
 ROOT = Path(__file__).resolve().parents[2]

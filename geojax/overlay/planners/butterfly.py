@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from geojax.overlay.base import Overlay
-from geojax.overlay.logical import OUTAGE_RATE, member_links
-from geojax.overlay.policy import Policy, Tree
-from geojax.overlay.star import star_tree
+from geojax.overlay.planners.star import star_tree
+from geojax.overlay.policy.policy import Policy, Tree
+from geojax.overlay.routes.logical import OUTAGE_RATE, member_links
 from geojax.overlay.view import NetworkView
 
 _NONE = 1e-9  # a smaller share than this is none
@@ -18,12 +18,13 @@ _NONE = 1e-9  # a smaller share than this is none
 def butterfly() -> Overlay:
     """One star around each member; its share of the bytes goes by the member's access rate.
 
-    All send to all, as in :func:`geojax.overlay.sharded_star.sharded_star`, but with the shares of
-    :func:`load_shares`; who is too slow to sum anything has no tree of its own. A member's rate is
-    what it can send or receive over all its links at once, the smaller of the two. The overlay
-    knows of no inner links: on a sparse WAN, where messages pass through other members, the
-    shares are not optimal. While links are out, only members to whom and from whom all ways are up
-    sum anything, if there are such members; Hivemind would leave those out who cannot be reached.
+    All send to all, as in :func:`geojax.overlay.planners.sharded_star.sharded_star`, but with the
+    shares of :func:`load_shares`; who is too slow to sum anything has no tree of its own. A
+    member's rate is what it can send or receive over all its links at once, the smaller of the two.
+    The overlay knows of no inner links: on a sparse WAN, where messages pass through other members,
+    the shares are not optimal. While links are out, only members to whom and from whom all ways are
+    up sum anything, if there are such members; Hivemind would leave those out who cannot be
+    reached.
 
     References:
       Diskin et al., *Distributed Deep Learning in Open Collaborations* (NeurIPS 2021,

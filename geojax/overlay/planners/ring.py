@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from geojax.overlay.base import Overlay
-from geojax.overlay.logical import LogicalLinks, member_links
-from geojax.overlay.policy import Policy, Tree
-from geojax.overlay.ring_orders import cheapest_order, widest_order
+from geojax.overlay.planners.ring_orders import cheapest_order, widest_order
+from geojax.overlay.policy.policy import Policy, Tree
+from geojax.overlay.routes.logical import LogicalLinks, member_links
 from geojax.overlay.view import NetworkView
 
 ORDERS = ("tsp", "bottleneck")
@@ -30,7 +30,7 @@ def ring(*, order: str = "tsp") -> Overlay:
     Args:
       order: ``tsp``: least Σ 1 / rate around the ring, as PCCL and prime order theirs;
         ``bottleneck``: the slowest link as fast as can be, on which the time of a ring depends.
-        Exact for few members (:mod:`geojax.overlay.ring_orders`).
+        Exact for few members (:mod:`geojax.overlay.planners.ring_orders`).
 
     References:
       Patarasuk, Yuan, *Bandwidth optimal all-reduce algorithms for clusters of workstations*

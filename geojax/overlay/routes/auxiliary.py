@@ -18,11 +18,11 @@ import numpy as np
 
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError, nearest
-from geojax.overlay.fastest_paths import block, disjoint_paths
-from geojax.overlay.logical import OUTAGE_RATE, neighbour_links
-from geojax.overlay.netstorm import CHUNK_ELEMENTS
-from geojax.overlay.policy import Policy
-from geojax.overlay.routes import routes
+from geojax.overlay.planners.fastest_paths import block, disjoint_paths
+from geojax.overlay.planners.netstorm import CHUNK_ELEMENTS
+from geojax.overlay.policy.policy import Policy
+from geojax.overlay.routes.logical import OUTAGE_RATE, neighbour_links
+from geojax.overlay.routes.static_routes import routes
 from geojax.overlay.view import NetworkView
 
 KINDS = ("none", "fastest", "paced", "random")
@@ -71,16 +71,16 @@ def path_tables(
 
     A member sends sums to its parents and results to its receivers. For each such neighbour, the
     primary way's members in between are out (or the link, if there are none); then routes are taken
-    greedily, the fastest of those left first, until there are no more or there are
-    ``MOST_ROUTES``. So the ways of a pair are :func:`geojax.overlay.netstorm.auxiliary_routes`
-    wherever the primary way is the fastest. In the release the first path of its table is the
-    primary one both ways; here it is the tree's own link, and where a path of several links is
-    faster than that (rates differ by direction), that path is the first auxiliary route.
-    ``random``, the release's ``ENABLE_RANDOM``: each route is one that a depth-first search with
-    neighbours in random order finds first; then they are sorted by time.
-    ``paced``: the fastest ones, and nothing is sent on a route faster than its slowest link takes
-    it. That is our own: the release looks at the first hop's queue alone, and a route over a fast
-    link and a slow one piles its chunks up at the relay between them.
+    greedily, the fastest of those left first, until there are no more or there are ``MOST_ROUTES``.
+    So the ways of a pair are :func:`geojax.overlay.planners.netstorm.auxiliary_routes` wherever the
+    primary way is the fastest. In the release the first path of its table is the primary one both
+    ways; here it is the tree's own link, and where a path of several links is faster than that
+    (rates differ by direction), that path is the first auxiliary route. ``random``, the release's
+    ``ENABLE_RANDOM``: each route is one that a depth-first search with neighbours in random order
+    finds first; then they are sorted by time. ``paced``: the fastest ones, and nothing is sent on a
+    route faster than its slowest link takes it. That is our own: the release looks at the first
+    hop's queue alone, and a route over a fast link and a slow one piles its chunks up at the relay
+    between them.
 
     Links that are believed to be out are never used, and a root that is no center of the view (a
     global server on a site of its own) has no auxiliary routes.
@@ -95,7 +95,7 @@ def path_tables(
     Returns:
       For every member the routes by neighbour; a neighbour without any has no entry.
 
-    >>> from geojax.overlay.policy import Tree
+    >>> from geojax.overlay.policy.policy import Tree
     >>> links = dict.fromkeys([("a", "b"), ("b", "a"), ("b", "c"), ("c", "b")], 8e6)
     >>> links |= {("a", "c"): 1e6, ("c", "a"): 1e6}
     >>> policy = Policy(0, ("a", "b", "c"), (Tree("a", {"b": "a", "c": "b"}),))

@@ -4,10 +4,10 @@ import asyncio
 import logging
 
 import pytest
-from exchange_group import run_virtual
 
 from geojax.errors import DataError, WaitTimeout
 from geojax.machine.waits import first_failure, wait_for
+from testbed.simulated.loop import run_virtual
 
 
 def now():

@@ -7,10 +7,10 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from geojax.overlay.logical import ELEMENT_BITS
-from geojax.overlay.placement import place
-from geojax.overlay.policy import Policy, Tree
-from geojax.overlay.routes import routes
+from geojax.overlay.policy.placement import place
+from geojax.overlay.policy.policy import Policy, Tree
+from geojax.overlay.routes.logical import ELEMENT_BITS
+from geojax.overlay.routes.static_routes import routes
 from geojax.overlay.view import NetworkView
 
 
@@ -33,9 +33,9 @@ def estimate(
 
     A resource r (a directed link, an access cap) of c_r bit/s carries L_r bits: every chunk whose
     tree has an edge over it, once for each such edge. An edge between members that have no link of
-    their own takes every link of its route (:mod:`geojax.overlay.routes`). A chunk of b bits takes
-    w_e = b / min c_r + λ_e along edge e, and waits there until all the edge has to carry is
-    through; so for a way p from a member up to its root and down to a member ::
+    their own takes every link of its route (:mod:`geojax.overlay.routes.static_routes`). A chunk of
+    b bits takes w_e = b / min c_r + λ_e along edge e, and waits there until all the edge has to
+    carry is through; so for a way p from a member up to its root and down to a member ::
 
         T_p = Σ_{e in p} w_e + max_{e in p} (max_{r on e} L_r / c_r - b / min_{r on e} c_r)
         T   = max_p T_p

@@ -1,0 +1,1 @@
+"""How fast a synchronization over a WAN can be, whatever the schedule."""

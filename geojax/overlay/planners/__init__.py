@@ -1,0 +1,1 @@
+"""The overlays: each plans trees over the WAN that it is shown."""

@@ -1,0 +1,1 @@
+"""What a planner returns, how vectors are cut and placed on it, and what it would cost."""
