@@ -20,6 +20,7 @@ from geojax.assemble import Setup, run_node
 from geojax.config import RunConfig, from_dict, to_dict
 from geojax.errors import GeojaxError, MembershipError
 from geojax.hips.cluster import SCHEDULER, Cluster, NodeSpec
+from geojax.hips.context import NodeContext, Oracle
 from geojax.hips.storage.checkpoint import ResumePoint
 from geojax.machine.machine import RealMachine
 from geojax.overlay.view import NetworkView
@@ -67,8 +68,8 @@ def write_view(run_dir: Path, view: NetworkView) -> None:
     partial.rename(run_dir / VIEW)
 
 
-async def follow_view(run_dir: Path, setup: Setup) -> None:
-    """Keeps ``setup.view`` as :func:`write_view` says; files are read aside, in a thread."""
+async def follow_view(run_dir: Path, oracle: Oracle) -> None:
+    """Keeps ``oracle.view`` as :func:`write_view` says; files are read aside, in a thread."""
     path, loop = run_dir / VIEW, asyncio.get_running_loop()
 
     def read(seen: int) -> tuple[int, NetworkView | None]:
@@ -81,7 +82,7 @@ async def follow_view(run_dir: Path, setup: Setup) -> None:
     while True:
         seen, view = await loop.run_in_executor(None, read, seen)
         if view is not None:
-            setup.view = view
+            oracle.view = view
         await asyncio.sleep(_LOOK_S)
 
 
@@ -96,7 +97,7 @@ async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
     place = cluster.node(name)
     addresses = cluster.addresses()
     clock = Clock()
-    machine = RealMachine()
+    machine, oracle = RealMachine(), Oracle(setup.view)
     with (folder / "events.jsonl").open("a", buffering=1) as stream:
         recorder = Recorder(name, jsonl_sink(stream), config.events, clock)
         transport = TcpTransport(
@@ -115,12 +116,10 @@ async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
         await transport.start()
         beside = []
         if name == SCHEDULER:
-            beside = [_announce(clock, folder), follow_view(folder.parents[1], setup)]
+            beside = [_announce(clock, folder), follow_view(folder.parents[1], oracle)]
         tasks = [asyncio.create_task(work) for work in beside]
         try:
-            await run_node(
-                name, setup, transport=transport, machine=machine, clock=clock, recorder=recorder
-            )
+            await run_node(NodeContext(name, setup, oracle, transport, machine, clock, recorder))
             senders.flush()
             measured = {
                 **report(recorder, transport, machine),

@@ -18,6 +18,7 @@ from geojax.center.trainer import build_trainer
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
 from geojax.hips.cluster import SCHEDULER, WAN_GROUP
+from geojax.hips.context import NodeContext
 from geojax.hips.control.member import Membership
 from geojax.hips.exchange.lan import DirectLink, LanDownlink, LanUplink
 from geojax.hips.exchange.push_pull import PushPullExchange
@@ -31,7 +32,6 @@ from geojax.hips.routing.multipath import MultipathSender
 from geojax.hips.storage.checkpoint import START, Checkpoints
 from geojax.hips.storage.shard_snapshots import ShardSnapshots
 from geojax.hips.storage.snapshots import Snapshots
-from geojax.machine.machine import Machine
 from geojax.machine.waits import first_failure
 from geojax.models.registry import SYNTHETIC
 from geojax.overlay.policy.planning import propose
@@ -39,31 +39,21 @@ from geojax.overlay.registry import build_overlay
 from geojax.overlay.routes.auxiliary import path_tables
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.sync.registry import build_sync
-from geojax.telemetry.clock import Clock
-from geojax.telemetry.recorder import Recorder
 from geojax.telemetry.report import counters, restore
-from geojax.wire.transport import Transport
+
+Context = NodeContext[Setup]
 
 
-async def run_node(
-    name: str,
-    setup: Setup,
-    *,
-    transport: Transport,
-    machine: Machine,
-    clock: Clock,
-    recorder: Recorder,
-) -> None:
+async def run_node(context: Context) -> None:
     """Runs one node from joining to the end of the run."""
-    place = setup.cluster.node(name)
-    if name == SCHEDULER:
-        await _scheduler(setup, transport, machine, clock, recorder).run()
+    if context.name == SCHEDULER:
+        await _scheduler(context).run()
         return
     build = {"worker": _worker_node, "server": _server_node, "global": _global_node}
-    member, role = build[place.role](name, setup, transport, machine, clock, recorder)
-    main = create_task(role, name=f"{name} main")
-    pump = create_task(member.pump(), name=f"{name} pump")
-    watch = create_task(_watch(member), name=f"{name} watch")
+    member, role = build[context.setup.cluster.node(context.name).role](context)
+    main = create_task(role, name=f"{context.name} main")
+    pump = create_task(member.pump(), name=f"{context.name} pump")
+    watch = create_task(_watch(member), name=f"{context.name} watch")
     main.add_done_callback(lambda _: (pump.cancel(), watch.cancel()))
     try:
         await first_failure((main, pump, watch))
@@ -75,54 +65,50 @@ async def _watch(member: Membership) -> None:
     await member.failed
 
 
-def _scheduler(
-    setup: Setup, transport: Transport, machine: Machine, clock: Clock, recorder: Recorder
-) -> Scheduler:
-    cluster = setup.cluster
-    wan_view, awareness = _wan_view(setup, recorder)
+def _scheduler(context: Context) -> Scheduler:
+    setup, cluster = context.setup, context.setup.cluster
+    wan_view, awareness = _wan_view(context)
     config, independent = setup.config.overlay, _holds_parameters(setup.config)
     overlay = build_overlay(config, cluster.servers, cluster.global_servers)
     return Scheduler(
-        setup.config, cluster, transport=transport, machine=machine, recorder=recorder,
+        context,
         propose=partial(propose, config, cluster.servers, cluster.global_servers),
         replans=overlay.follows_rates and config.replan and not independent,
-        wan_view=wan_view, awareness=awareness, clock=clock, resume=setup.resume,
+        wan_view=wan_view, awareness=awareness,
         plan_tables=None if config.auxiliary == "none" else partial(
             path_tables, kind=config.auxiliary, elements=config.chunk_elements,
             seed=setup.config.seed,
         ),
         lan_rounds=build_sync(setup.config.sync).lan_rounds, independent=independent,
-        enough=lambda: setup.enough,
     )  # fmt: skip
 
 
-def _wan_view(setup: Setup, recorder: Recorder) -> tuple[WanView, Awareness | None]:
+def _wan_view(context: Context) -> tuple[WanView, Awareness | None]:
     """What the scheduler goes by: the true rates, or what the members measure."""
+    setup, oracle = context.setup, context.oracle
     config, cluster = setup.config.overlay, setup.cluster
     if config.awareness == "oracle":
-        return OracleView(lambda: setup.view), None
+        return OracleView(lambda: oracle.view), None
     members = [*cluster.servers, *cluster.global_servers]
     center_of = {name: cluster.node(name).center for name in members}
     wan_view = MeasuredView(setup.view, center_of)
     node_at = {center: name for name, center in reversed(center_of.items())}
     return wan_view, Awareness(
-        wan_view, Prober(config, wan_view, node_at, setup.view.rate), recorder
+        wan_view, Prober(config, wan_view, node_at, setup.view.rate), context.recorder
     )
 
 
-def _meter(name: str, setup: Setup, transport: Transport) -> LinkMeter | None:
+def _meter(context: Context) -> LinkMeter | None:
     """Times what comes from the other members of the WAN group, if anybody wants to know."""
-    if setup.config.overlay.awareness == "oracle":
+    if context.setup.config.overlay.awareness == "oracle":
         return None
-    cluster = setup.cluster
-    others = [n for n in (*cluster.servers, *cluster.global_servers) if n != name]
-    return LinkMeter(transport, others)
+    cluster = context.setup.cluster
+    others = [n for n in (*cluster.servers, *cluster.global_servers) if n != context.name]
+    return LinkMeter(context.transport, others)
 
 
-def _worker(
-    name: str, setup: Setup, plan: Agreement, machine: Machine, clock: Clock, recorder: Recorder
-) -> Worker:
-    config = setup.config
+def _worker(context: Context, plan: Agreement) -> Worker:
+    name, setup, config = context.name, context.setup, context.setup.config
     index = setup.cluster.trainers.index(name)
     features = labels = np.zeros(0, np.float32)
     if config.model.name != SYNTHETIC:
@@ -140,7 +126,7 @@ def _worker(
     return Worker(
         trainer, plan.algorithm, plan.buckets, plan.stages,
         weight=_weight(name, setup, plan.algorithm), skip=config.nonfinite == "skip",
-        machine=machine, clock=clock, recorder=recorder,
+        machine=context.machine, clock=context.clock, recorder=context.recorder,
         pace=build_pace(config, setup.cluster.trainers, name),
     )  # fmt: skip
 
@@ -153,47 +139,37 @@ def _weight(name: str, setup: Setup, algorithm: SyncAlgorithm) -> float:
     return sizes[name] * len(sizes) / sum(sizes.values())
 
 
-def _worker_node(
-    name: str, setup: Setup, transport: Transport, machine: Machine, clock: Clock,
-    recorder: Recorder,
-) -> tuple[Membership, Any]:  # fmt: skip
-    config = setup.config
+def _worker_node(context: Context) -> tuple[Membership, Any]:
+    setup, config = context.setup, context.setup.config
     plan = Agreement.of(config)
-    worker = _worker(name, setup, plan, machine, clock, recorder)
-    group = setup.cluster.lan_group(setup.cluster.node(name).center)
+    worker = _worker(context, plan)
+    group = setup.cluster.lan_group(setup.cluster.node(context.name).center)
     per = plan.algorithm.lan_rounds
     first = (setup.resume.round + 1) * per
-    engine = _engine(
-        name, group, plan, transport, machine, recorder, codec=plan.lan_codec, held=first - 1
-    )
-    member = Membership(
-        name, transport=transport, engines={group: engine}, timeouts=config.timeouts,
-        recorder=recorder, lan_rounds=per,
-    )  # fmt: skip
-    checkpoints, kept = _checkpoints(name, setup, transport, machine, recorder)
+    engine = _engine(context, group, plan, codec=plan.lan_codec, held=first - 1)
+    member = Membership(context, engines={group: engine}, lan_rounds=per)
+    checkpoints, kept = _checkpoints(context)
     vector = kept["vector"] if kept else setup.initial()
     if kept:
         worker.trainer.load_state(kept["trainer"])
     link = LanUplink(
-        engine, plan.lan_codec, plan.buckets, timeouts=config.timeouts, clock=clock,
-        recorder=recorder, lan_rounds=per,
+        engine, plan.lan_codec, plan.buckets, timeouts=config.timeouts, clock=context.clock,
+        recorder=context.recorder, lan_rounds=per,
     )  # fmt: skip
     node = WorkerNode(
-        worker, vector, link=link, member=member, machine=machine, clock=clock,
+        worker, vector, link=link, member=member, machine=context.machine, clock=context.clock,
         checkpoints=checkpoints, timeouts=config.timeouts, first=first,
     )  # fmt: skip
     return member, node.run()
 
 
-def _server_node(
-    name: str, setup: Setup, transport: Transport, machine: Machine, clock: Clock,
-    recorder: Recorder,
-) -> tuple[Membership, Any]:  # fmt: skip
-    config = setup.config
+def _server_node(context: Context) -> tuple[Membership, Any]:
+    name, setup, config = context.name, context.setup, context.setup.config
+    machine, clock = context.machine, context.clock
     plan = Agreement.of(config)
     per, held = plan.algorithm.lan_rounds, setup.resume.round
-    multipath = _multipath(name, setup, plan, transport, recorder)
-    wan = _wan_engine(name, setup, plan, transport, machine, recorder, multipath=multipath)
+    multipath = _multipath(context, plan)
+    wan = _wan_engine(context, plan, multipath=multipath)
     engines: dict[int, Any] = {WAN_GROUP: wan}
     link: DirectLink | LanDownlink
     worker = None
@@ -201,9 +177,8 @@ def _server_node(
         group = setup.cluster.lan_group(name)
         first = (held + 1) * per
         engines[group] = lan = _engine(
-            name, group, plan, transport, machine, recorder, codec=plan.lan_codec,
-            held=first - 1, contributes=False,
-        )  # fmt: skip
+            context, group, plan, codec=plan.lan_codec, held=first - 1, contributes=False
+        )
         streams = plan.lan_codec is plan.codec and per == 1 and plan.algorithm.weights != "centers"
         link = LanDownlink(
             lan, plan.lan_codec, plan.buckets, machine=machine, timeouts=config.timeouts,
@@ -211,18 +186,17 @@ def _server_node(
         )  # fmt: skip
     else:
         link = DirectLink()
-        worker = _worker(name, setup, plan, machine, clock, recorder)
+        worker = _worker(context, plan)
     member = Membership(
-        name, transport=transport, engines=engines, timeouts=config.timeouts, recorder=recorder,
-        lan_rounds=per, multipath=multipath, meter=_meter(name, setup, transport),
-    )  # fmt: skip
-    checkpoints, kept = _checkpoints(name, setup, transport, machine, recorder)
-    snapshots = _snapshots(name, setup, wan, machine, clock, recorder)
+        context, engines=engines, lan_rounds=per, multipath=multipath, meter=_meter(context)
+    )
+    checkpoints, kept = _checkpoints(context)
+    snapshots = _snapshots(context, wan)
     server = LocalServer(
         config, plan.algorithm, kept["vector"] if kept else setup.initial(), plan.buckets,
         outers=[build_outer(config, plan.algorithm, part.spec) for part in plan.buckets],
         codec=plan.codec, wan=wan, link=link, worker=worker, member=member, machine=machine,
-        clock=clock, recorder=recorder, snapshots=snapshots, checkpoints=checkpoints,
+        clock=clock, recorder=context.recorder, snapshots=snapshots, checkpoints=checkpoints,
         first=held + 1,
     )  # fmt: skip
     if kept:
@@ -232,29 +206,24 @@ def _server_node(
     return member, server.run()
 
 
-def _global_node(
-    name: str, setup: Setup, transport: Transport, machine: Machine, clock: Clock,
-    recorder: Recorder,
-) -> tuple[Membership, Any]:  # fmt: skip
+def _global_node(context: Context) -> tuple[Membership, Any]:
     """A global server on a site of its own; one that only sums loads no model, and so no JAX."""
-    config = setup.config
+    config = context.setup.config
     snapshots = None
     if _holds_parameters(config):
         plan = Agreement.of(config)
-        engine = _wan_engine(name, setup, plan, transport, machine, recorder, contributes=False)
-        kept = _snapshots(name, setup, engine, machine, clock, recorder)
+        engine = _wan_engine(context, plan, contributes=False)
+        kept = _snapshots(context, engine)
         snapshots = kept if isinstance(kept, ShardSnapshots) else None
     else:
         engine = TreeExchange(
-            name, WAN_GROUP, sizes=(), transport=transport, machine=machine, recorder=recorder,
+            context.name, WAN_GROUP, sizes=(), transport=context.transport,
+            machine=context.machine, recorder=context.recorder,
             codec=build_codec(config.compression),  # to sum with it, nothing else
-            contributes=False, held=setup.resume.round,
+            contributes=False, held=context.setup.resume.round,
         )  # fmt: skip
-    member = Membership(
-        name, transport=transport, engines={WAN_GROUP: engine}, timeouts=config.timeouts,
-        recorder=recorder, meter=_meter(name, setup, transport),
-    )  # fmt: skip
-    return member, GlobalServer(member=member, clock=clock, snapshots=snapshots).run()
+    member = Membership(context, engines={WAN_GROUP: engine}, meter=_meter(context))
+    return member, GlobalServer(member=member, clock=context.clock, snapshots=snapshots).run()
 
 
 def _holds_parameters(config: RunConfig) -> bool:
@@ -262,29 +231,27 @@ def _holds_parameters(config: RunConfig) -> bool:
     return build_sync(config.sync).admission.exchange == "server"
 
 
-def _multipath(
-    name: str, setup: Setup, plan: Agreement, transport: Transport, recorder: Recorder
-) -> MultipathSender | None:
-    """Between a center's exchange over the WAN and its transport, where it has several ways."""
-    options = setup.config.overlay
+def _multipath(context: Context, plan: Agreement) -> MultipathSender | None:
+    """Between a center's exchange over the WAN and its transport, where it has several paths."""
+    options = context.setup.config.overlay
     if options.auxiliary == "none":
         return None
     return MultipathSender(
-        name, transport, setup.cluster.servers, primary_busy=options.primary_busy,
-        auxiliary_queue=options.auxiliary_queue, priorities=plan.priorities, recorder=recorder,
+        context.name, context.transport, context.setup.cluster.servers,
+        primary_busy=options.primary_busy, auxiliary_queue=options.auxiliary_queue,
+        priorities=plan.priorities, recorder=context.recorder,
     )  # fmt: skip
 
 
 def _wan_engine(
-    name: str, setup: Setup, plan: Agreement, transport: Transport, machine: Machine,
-    recorder: Recorder, *, multipath: MultipathSender | None = None, **options: Any,
-) -> TreeExchange | PushPullExchange:  # fmt: skip
+    context: Context, plan: Agreement, *, multipath: MultipathSender | None = None, **options: Any
+) -> TreeExchange | PushPullExchange:
     """A node's part in the exchange over the WAN, of the kind that the algorithm needs."""
-    config, algorithm = setup.config, plan.algorithm
+    setup, config, algorithm = context.setup, context.setup.config, plan.algorithm
     if not _holds_parameters(config):
         return _engine(
-            name, WAN_GROUP, plan, multipath or transport, machine, recorder, codec=plan.codec,
-            held=setup.resume.round, **options,
+            context, WAN_GROUP, plan, codec=plan.codec, held=setup.resume.round,
+            sender=multipath, **options,
         )  # fmt: skip
     start = setup.initial()
     make_shard = shard_maker(
@@ -292,55 +259,55 @@ def _wan_engine(
         lambda spec: build_outer(config, algorithm, spec),
     )  # fmt: skip
     return PushPullExchange(
-        name, WAN_GROUP, values=[start[first:stop] for first, stop in plan.ranges],
-        transport=transport, codec=plan.codec, answers=answer_codec(plan.codec),
-        make_shard=make_shard, machine=machine, recorder=recorder,
+        context.name, WAN_GROUP, values=[start[first:stop] for first, stop in plan.ranges],
+        transport=context.transport, codec=plan.codec, answers=answer_codec(plan.codec),
+        make_shard=make_shard, machine=context.machine, recorder=context.recorder,
         bound=algorithm.admission.bound, held=setup.resume.round, layers=plan.layers,
         priorities=plan.priorities, **options,
     )  # fmt: skip
 
 
 def _snapshots(
-    name: str, setup: Setup, wan: TreeExchange | PushPullExchange, machine: Machine, clock: Clock,
-    recorder: Recorder,
-) -> Snapshots | ShardSnapshots:  # fmt: skip
+    context: Context, wan: TreeExchange | PushPullExchange
+) -> Snapshots | ShardSnapshots:
     """Keeps models for evaluation: whole ones, or the parts that global servers hold."""
-    config = setup.config
+    setup, config = context.setup, context.setup.config
     if isinstance(wan, TreeExchange):
         return Snapshots(
-            config.eval_every_s, setup.evaluator(), recorder=recorder, machine=machine,
-            folder=setup.models, evaluated=setup.evaluated(),
+            config.eval_every_s, setup.evaluator(), recorder=context.recorder,
+            machine=context.machine, folder=setup.models, evaluated=setup.evaluated(),
         )  # fmt: skip
     snapshots = ShardSnapshots(
-        config.eval_every_s, setup.evaluator(), chunks=len(wan.sizes), parts=setup.parts_of(name),
-        recorder=recorder, machine=machine, clock=clock, folder=setup.models,
+        config.eval_every_s, setup.evaluator(), chunks=len(wan.sizes),
+        parts=setup.parts_of(context.name),
+        recorder=context.recorder, machine=context.machine, clock=context.clock,
+        folder=setup.models,
         timeouts=config.timeouts, since=setup.resume.time,
     )  # fmt: skip
     wan.watch(snapshots)
     return snapshots
 
 
-def _checkpoints(
-    name: str, setup: Setup, transport: Transport, machine: Machine, recorder: Recorder
-) -> tuple[Checkpoints, dict[str, Any]]:
+def _checkpoints(context: Context) -> tuple[Checkpoints, dict[str, Any]]:
     """A node's checkpoints, and the state to go on from (empty at the start of a run)."""
+    setup, measured = context.setup, (context.recorder, context.transport, context.machine)
     checkpoints = Checkpoints(
-        setup.checkpoints, name, setup.config.checkpoint_every,
-        counters=lambda: counters(recorder, transport, machine),
+        setup.checkpoints, context.name, setup.config.checkpoint_every,
+        counters=lambda: counters(*measured),
     )  # fmt: skip
     if setup.resume == START:
         return checkpoints, {}
     _, kept = checkpoints.read(setup.resume.round)
-    restore(kept["counters"], recorder, transport, machine)
+    restore(kept["counters"], *measured)
     return checkpoints, kept
 
 
 def _engine(
-    name: str, group: int, plan: Agreement, transport: Transport | MultipathSender,
-    machine: Machine, recorder: Recorder, **options: Any,
+    context: Context, group: int, plan: Agreement, *, sender: MultipathSender | None = None,
+    **options: Any,
 ) -> TreeExchange:  # fmt: skip
-    sizes = [stop - start for start, stop in plan.ranges]
     return TreeExchange(
-        name, group, sizes=sizes, transport=transport, machine=machine, recorder=recorder,
+        context.name, group, sizes=[stop - start for start, stop in plan.ranges],
+        transport=sender or context.transport, machine=context.machine, recorder=context.recorder,
         priorities=plan.priorities, layers=plan.layers, **options,
     )  # fmt: skip

@@ -21,19 +21,18 @@ from geojax.models.registry import SYNTHETIC
 from geojax.overlay.view import NetworkView
 
 
-@dataclass
+@dataclass(frozen=True)
 class Setup:
     """What all nodes of a run know, and what nodes of one process share (data, evaluator).
 
     Attributes:
       config: the run.
       cluster: all nodes.
-      view: the WAN as it is; where its rates change, another view takes its place.
+      view: the WAN as it is when the run starts.
       models: folder of the final model, and of models that wait for evaluation.
       inline: evaluate at once, while the clock stands still (simulation).
       checkpoints: folder of the nodes' checkpoints.
       resume: where the run goes on, if it continues a broken one.
-      enough: whether the run has reached its target and may end (``stop_at_target``).
     """
 
     config: RunConfig
@@ -43,7 +42,6 @@ class Setup:
     checkpoints: Path
     inline: bool = False
     resume: ResumePoint = START
-    enough: bool = False
     _cache: dict[str, Any] = field(default_factory=dict)
 
     def dataset(self) -> Dataset:

@@ -11,6 +11,7 @@ from typing import Any
 from geojax.assemble import Setup, run_node
 from geojax.errors import GeojaxError, MembershipError
 from geojax.hips.cluster import SCHEDULER
+from geojax.hips.context import NodeContext, Oracle
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder, Span
 from geojax.telemetry.report import report
@@ -55,8 +56,9 @@ async def _simulate(
     setup: Setup, wan: Wan, faults: tuple[Fault, ...], sink: Callable[[dict[str, Any]], None]
 ) -> Outcome:
     config = setup.config
+    oracle = Oracle(setup.view)
     if config.stop_at_target:
-        sink = _until_target(setup, sink)
+        sink = _until_target(setup, oracle, sink)
     factor = config.testbed.goodput_factor
     capacities = {key: rate * factor for key, rate in resources(wan, setup.cluster).items()}
     network = SimulatedNetwork(
@@ -67,11 +69,11 @@ async def _simulate(
         rtt_bias=config.testbed.rtt_bias,
         seed=config.seed if config.wan.seed is None else config.wan.seed,
     )
-    nodes = _Nodes(setup, network, sink)
+    nodes = _Nodes(setup, oracle, network, sink)
     clock = nodes.living[SCHEDULER].clock
     scripts = [
         asyncio.create_task(_faults(clock, faults, nodes), name="faults"),
-        asyncio.create_task(_changes(clock, wan, network, setup, sink), name="changes"),
+        asyncio.create_task(_changes(clock, wan, network, oracle, factor, sink), name="changes"),
     ]
     try:
         await nodes.over
@@ -84,14 +86,14 @@ async def _simulate(
     return reports, {name: recorder.spans for name, recorder in nodes.recorders.items()}
 
 
-def _until_target(setup: Setup, sink: Callable[[dict[str, Any]], None]) -> Any:
+def _until_target(setup: Setup, oracle: Oracle, sink: Callable[[dict[str, Any]], None]) -> Any:
     """A sink that notes when the run has reached its target accuracy."""
     watch = TargetWatch(setup.config.target_accuracy, setup.config.target_over)
 
     def take(event: dict[str, Any]) -> None:
         sink(event)
         if event["event"] == "evaluation":
-            setup.enough = watch.take(event["accuracy"], event["round"]) or setup.enough
+            oracle.reached |= watch.take(event["accuracy"], event["round"])
 
     return take
 
@@ -117,9 +119,13 @@ class _Nodes:
     """
 
     def __init__(
-        self, setup: Setup, network: SimulatedNetwork, sink: Callable[[dict[str, Any]], None]
+        self,
+        setup: Setup,
+        oracle: Oracle,
+        network: SimulatedNetwork,
+        sink: Callable[[dict[str, Any]], None],
     ):
-        self._setup, self._network, self._sink = setup, network, sink
+        self._setup, self._oracle, self._network, self._sink = setup, oracle, network, sink
         self.living: dict[str, _Node] = {}
         self.recorders: dict[str, Recorder] = {}
         self._senders: dict[str, SendSpans] = {}
@@ -164,10 +170,8 @@ class _Nodes:
         self._senders[name] = SendSpans(recorder, clock)
         transport.observers.append(self._senders[name])
         machine = VirtualMachine(config.pace)
-        running = run_node(
-            name, self._setup, transport=transport, machine=machine, clock=clock, recorder=recorder
-        )
-        task = asyncio.create_task(running, name=name)
+        context = NodeContext(name, self._setup, self._oracle, transport, machine, clock, recorder)
+        task = asyncio.create_task(run_node(context), name=name)
         self.living[name] = _Node(task, transport, machine, clock, recorder)
         self.recorders[name] = recorder
         task.add_done_callback(lambda task: self._ended(name, task))
@@ -200,17 +204,17 @@ async def _changes(
     clock: Clock,
     wan: Wan,
     network: SimulatedNetwork,
-    setup: Setup,
+    oracle: Oracle,
+    factor: float,
     sink: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Changes the links' rates in time; ``setup.view`` follows."""
-    factor = setup.config.testbed.goodput_factor
+    """Changes the links' rates in time, times ``factor``; ``oracle.view`` follows."""
     await clock.started.wait()
     for change in wan.changes():
         await asyncio.sleep(max(0.0, change.at - clock()))
         for (source, target), rate in change.rates.items():
             network.fluid.set_capacity(("link", source, target), rate * factor)
-        setup.view = setup.view.with_rates(change.rates)
+        oracle.view = oracle.view.with_rates(change.rates)
         sink(change_event(change))
 
 

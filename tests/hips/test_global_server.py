@@ -215,11 +215,12 @@ import asyncio, sys
 from pathlib import Path
 from geojax import assemble
 from geojax.config import RunConfig
-from geojax.hips.machine import RealMachine
+from geojax.hips.context import NodeContext, Oracle
+from geojax.machine.machine import RealMachine
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder
 from testbed.run import prepare
-from testbed.wan import load_preset
+from testbed.wan.build import load_preset
 
 class Transport:
     def send(self, peer, message, priority=0):
@@ -233,8 +234,8 @@ async def join():
     setup, _, _ = prepare(config, Path())
     transport, clock = Transport(), Clock()
     node = asyncio.ensure_future(assemble.run_node(
-        "external", setup, transport=transport, machine=RealMachine(), clock=clock,
-        recorder=Recorder("external", print)))
+        NodeContext("external", setup, Oracle(setup.view), transport, RealMachine(), clock,
+                    Recorder("external", print))))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert transport.told["type"] == "join", transport.told

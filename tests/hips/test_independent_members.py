@@ -4,11 +4,12 @@ import asyncio
 import logging
 
 import pytest
+from contexts import node_context
 from exchange_group import run_virtual
 from simulated_runs import small_config
 
 from geojax.awareness.views import OracleView
-from geojax.config import TimeoutsConfig
+from geojax.config import RunConfig, TimeoutsConfig
 from geojax.errors import GeojaxError, WaitTimeout
 from geojax.hips.cluster import Cluster, NodeSpec
 from geojax.hips.control.member import Membership
@@ -19,7 +20,6 @@ from geojax.overlay.policy.cutting import packed
 from geojax.overlay.policy.planning import Proposal
 from geojax.overlay.view import NetworkView
 from geojax.telemetry.clock import Clock
-from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Lost, Received
 from testbed.simulated.machine import VirtualMachine
@@ -43,10 +43,11 @@ class Played:
             return Proposal(star().plan(task.view, task.members, task.sizes, task.version))
 
         self.scheduler = Scheduler(
-            self.config, self.cluster, transport=self, machine=VirtualMachine(self.config.pace),
-            recorder=Recorder("scheduler", self.events.append, clock=self.clock),
-            propose=propose, wan_view=OracleView(lambda: view), clock=self.clock,
-            independent=True,
+            node_context(
+                "scheduler", self, config=self.config, cluster=self.cluster, clock=self.clock,
+                machine=VirtualMachine(self.config.pace), events=self.events,
+            ),
+            propose=propose, wan_view=OracleView(lambda: view), independent=True,
         )  # fmt: skip
         self.run = asyncio.ensure_future(self.scheduler.run())
 
@@ -310,9 +311,11 @@ def finished_after(beats):
 
     async def main():
         member = Membership(
-            "c1", transport=Silent(), engines={0: Engine()}, recorder=Recorder("c1", print),
-            timeouts=TimeoutsConfig(round=10.0, warn=100.0),
-        )  # fmt: skip
+            node_context(
+                "c1", Silent(), config=RunConfig(timeouts=TimeoutsConfig(round=10.0, warn=100.0))
+            ),
+            engines={0: Engine()},
+        )
         loop = asyncio.get_running_loop()
         for time, progress in beats:
             body = {"type": "beat", "until": 10, "final": True, **progress}

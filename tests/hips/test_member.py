@@ -4,17 +4,17 @@ import asyncio
 import logging
 
 import pytest
+from contexts import node_context
 from exchange_group import run_virtual, star_policy
 
 from geojax.awareness.link_meter import LinkMeter
 from geojax.awareness.views import OUT_AFTER_S
 from geojax.compression.dense import dense
-from geojax.config import TimeoutsConfig
+from geojax.config import RunConfig, TimeoutsConfig
 from geojax.errors import Expelled, SchedulerLost, WaitTimeout
 from geojax.hips.control.member import Membership
 from geojax.hips.control.policy_messages import packed_policies
 from geojax.hips.exchange.tree import TreeExchange
-from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Lost, Received
 
@@ -65,14 +65,15 @@ class Played:
 
     def __init__(self, *, measures=False, multipath=None):
         self.wire, self.events = Wire(), []
-        recorder = Recorder("c2", self.events.append)
+        config = RunConfig(timeouts=TIMEOUTS)
+        context = node_context("c2", self.wire, config=config, events=self.events)
         self.engine = TreeExchange(
             "c2", 0, sizes=(1,), transport=self.wire, codec=dense(), machine=None,
-            recorder=recorder,
+            recorder=context.recorder,
         )  # fmt: skip
         self.member = Membership(
-            "c2", transport=self.wire, engines={0: self.engine}, timeouts=TIMEOUTS,
-            recorder=recorder, multipath=multipath, meter=METERS[measures](self.wire),
+            context, engines={0: self.engine}, multipath=multipath,
+            meter=METERS[measures](self.wire),
         )  # fmt: skip
         self.pump = asyncio.ensure_future(self.member.pump())
 

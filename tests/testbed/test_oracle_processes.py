@@ -7,8 +7,7 @@ import pytest
 from simulated_runs import simulated, small_config
 
 from geojax import node
-from geojax.assemble import Setup
-from geojax.hips.cluster import Cluster
+from geojax.hips.context import Oracle
 from testbed.run import prepare, run
 
 STEPS = {"kind": "steps", "steps": [{"at": 0.5, "between": ["c1", "c2"], "factor": 0.01}]}
@@ -39,20 +38,20 @@ def test_the_scheduler_of_real_processes_plans_anew_when_the_wan_changes(tmp_pat
 
 def test_the_scheduler_takes_the_view_that_was_written_last(tmp_path):
     view = prepare(small_config(), tmp_path)[0].view
-    setup = Setup(small_config(), Cluster(()), view, tmp_path, tmp_path)
+    oracle = Oracle(view)
     edge = next(iter(view.rate))
 
     async def until(rate):
         async with asyncio.timeout(20):
-            while setup.view.rate[edge] != rate:
+            while oracle.view.rate[edge] != rate:
                 await asyncio.sleep(0.01)
 
     async def main():
-        following = asyncio.create_task(node.follow_view(tmp_path, setup))
+        following = asyncio.create_task(node.follow_view(tmp_path, oracle))
         for rate in (1e6, 0.0, 2e6):
             node.write_view(tmp_path, view.with_rates({edge: rate}))
             await until(rate)
-        assert setup.view.with_rates({edge: view.rate[edge]}) == view
+        assert oracle.view.with_rates({edge: view.rate[edge]}) == view
         following.cancel()
 
     asyncio.run(main())

@@ -11,9 +11,9 @@ import numpy as np
 
 from geojax.awareness.link_meter import LinkMeter
 from geojax.awareness.views import OUT_AFTER_S
-from geojax.config import TimeoutsConfig
 from geojax.errors import Expelled, GeojaxError, SchedulerLost, WaitTimeout
 from geojax.hips.cluster import SCHEDULER, WAN_GROUP
+from geojax.hips.context import NodeContext
 from geojax.hips.control.policy_messages import unpacked_policies
 from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.tree import TreeExchange
@@ -23,9 +23,8 @@ from geojax.hips.routing.source_routes import table_of
 from geojax.machine.waits import wait_for
 from geojax.overlay.policy.cutting import packed, unpacked
 from geojax.overlay.policy.policy import Policy
-from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
-from geojax.wire.transport import Lost, Received, Transport
+from geojax.wire.transport import Lost, Received
 
 log = logging.getLogger("geojax.member")
 PROBE_PRIORITY = 1 << 30  # behind every chunk
@@ -57,11 +56,8 @@ class Membership:
     """Joins, beats, holds grants, and follows changes of the membership.
 
     Args:
-      me: this member's name.
-      transport: its transport; :meth:`pump` is its only reader.
+      context: its node; :meth:`pump` is the only reader of its transport.
       engines: the exchanges it takes part in, by group.
-      timeouts: bounds on all waits.
-      recorder: takes the events.
       lan_rounds: exchanges within a center in one round.
       multipath: through which the WAN's exchange sends, where the run has auxiliary routes.
       meter: times what arrives from the other members of the WAN group, for the heartbeats; None:
@@ -76,20 +72,17 @@ class Membership:
 
     def __init__(
         self,
-        me: str,
+        context: NodeContext,
         *,
-        transport: Transport,
         engines: Mapping[int, TreeExchange | PushPullExchange],
-        timeouts: TimeoutsConfig,
-        recorder: Recorder,
         lan_rounds: int = 1,
         multipath: MultipathSender | None = None,
         meter: LinkMeter | None = None,
     ):
         self._multipath, self._meter = multipath, meter
-        self.me, self._lan_rounds = me, lan_rounds
-        self._transport, self._engines = transport, engines
-        self._timeouts, self._recorder = timeouts, recorder
+        self.me, self._lan_rounds = context.name, lan_rounds
+        self._transport, self._engines = context.transport, engines
+        self._timeouts, self._recorder = context.setup.config.timeouts, context.recorder
         self._loop = asyncio.get_running_loop()
         self._main_group = min(engines)
         self._until, self._final = 0, False

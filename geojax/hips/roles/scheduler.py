@@ -60,14 +60,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from geojax.awareness.probing import Awareness
 from geojax.awareness.views import WanView
-from geojax.config import RunConfig
 from geojax.errors import GeojaxError, WaitTimeout
-from geojax.hips.cluster import WAN_GROUP, Cluster
+from geojax.hips.cluster import WAN_GROUP
+from geojax.hips.context import NodeContext
 from geojax.hips.control.failure_detector import FailureDetector
 from geojax.hips.control.grants import Grants
 from geojax.hips.control.joining import JoinBarrier, senders
@@ -76,17 +76,13 @@ from geojax.hips.control.policy_messages import packed_policies
 from geojax.hips.control.recovery import Report, StateTransfer, recover_all, sources
 from geojax.hips.control.replica_check import ReplicaCheck
 from geojax.hips.routing.path_tables import PathTables, PlanTables
-from geojax.hips.storage.checkpoint import START, ResumePoint
-from geojax.machine.machine import Machine
 from geojax.machine.waits import wait_for
 from geojax.overlay.policy.cutting import unpacked
 from geojax.overlay.policy.planning import Proposal
 from geojax.overlay.policy.policy import Policy
 from geojax.overlay.routes.static_routes import two_way
-from geojax.telemetry.clock import Clock
-from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
-from geojax.wire.transport import Lost, Received, Transport
+from geojax.wire.transport import Lost, Received
 
 log = logging.getLogger("geojax.scheduler")
 CONTROL_PRIORITY = -1  # before every chunk
@@ -97,45 +93,33 @@ class Scheduler:
     """The scheduler of one run.
 
     Args:
-      config: the run.
-      cluster: all its nodes.
-      transport: its own transport.
-      machine: makes the plans.
-      recorder: takes the events.
+      context: its node.
       propose: plans the policy of the WAN group, and estimates it.
       replans: whether plans depend on what is believed about rates, and may change between rounds.
       view: what the WAN is believed to be; it takes what members measure.
       plan_tables: plans the centers' path tables; None: the run has no auxiliary routes.
-      clock: experiment time.
-      resume: where the run goes on, if it continues a broken one.
       lan_rounds: exchanges within a center in one round.
-      enough: whether the run has reached its target and may end.
       independent: centers go at paces of their own, see the module's docstring.
       awareness: follows the view and has links probed, where that is what was measured.
     """
 
     def __init__(
         self,
-        config: RunConfig,
-        cluster: Cluster,
+        context: NodeContext,
         *,
-        transport: Transport,
-        machine: Machine,
-        recorder: Recorder,
         propose: Propose,
         replans: bool = False,
         wan_view: WanView,
         plan_tables: PlanTables | None = None,
-        clock: Clock,
-        resume: ResumePoint = START,
         lan_rounds: int = 1,
         independent: bool = False,
-        enough: Callable[[], bool] = lambda: False,
         awareness: Awareness | None = None,
     ):
+        config, cluster, resume = context.setup.config, context.setup.cluster, context.setup.resume
+        transport, machine = context.transport, context.machine
         self._config, self._cluster, self._transport = config, cluster, transport
-        self._recorder = recorder
-        self._clock, self._wan_view, self._replans = clock, wan_view, replans
+        self._recorder, self._oracle = context.recorder, context.oracle
+        self._clock, self._wan_view, self._replans = context.clock, wan_view, replans
         self._awareness = awareness
         self._policies = Policies(cluster, machine, wan_view, propose)
         self._tables = PathTables(
@@ -160,7 +144,7 @@ class Scheduler:
         self._stateless: dict[str, None] = {}  # admitted, have no parameters yet
         self._changing = False
         self._ended = False
-        self._independent, self._enough = independent, enough
+        self._independent = independent
         self._first = resume.round + 1
         self._grants = Grants(
             config, cluster, first=self._first, independent=independent, replans=replans
@@ -296,7 +280,7 @@ class Scheduler:
         self._reconsider()
         if not (self._changing or self._ended) and self._tables.review():
             self._change(())  # a link of a route is out: what is on it runs again
-        if self._enough():
+        if self._oracle.reached:
             self._grants.finish()
         if name not in self._cluster.global_servers:
             held = self._grants.held
