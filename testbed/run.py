@@ -25,8 +25,8 @@ from testbed.figures.efficiency import efficiency
 from testbed.figures.view_error import view_error
 from testbed.local.cpu_limits import read_limits
 from testbed.progress import RunProgress
-from testbed.simulated.routes import hops
 from testbed.wan.build import Wan, build_wan
+from testbed.wan.hops import hops
 
 TESTBEDS = ("simulated", "emulated", "local")
 
@@ -153,6 +153,10 @@ def _execute(
         peak = max(node["peak_memory_bytes"] for node in reports.values())
         extra = {"goodput_factor": testbed.goodput_factor, "peak_memory_bytes": peak}
         return reports, spans, extra
-    from testbed.local.processes import run_processes
+    if testbed.name == "local":
+        from testbed.local.run import run_processes
 
-    return run_processes(setup, wan, faults, run_dir, sink, say)
+        return run_processes(setup, wan, faults, run_dir, sink, say)
+    from testbed.emulated.run import run_emulated
+
+    return run_emulated(setup, wan, faults, run_dir, sink, say)

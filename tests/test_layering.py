@@ -14,20 +14,65 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("geojax", "testbed", "experiments")  # each may import those before it
+PACKAGES = ("geojax", "testbed", "experiments")
 
-# geojax, from the bottom up. A part imports its own layer's base or a layer below; the parts of one
-# layer know nothing of each other, except at the bottom.
-LAYERS = (
-    ("errors", "registry", "config", "hollow", "telemetry"),
-    ("models", "data", "compression", "overlay", "wire"),
-    ("center", "selection", "sync"),
-    ("hips", "federated"),
-    ("assemble",),
-    ("node",),
-)
-RANKS = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
-APART = {"testbed.simulated", "testbed.emulated"}  # two testbeds that know nothing of each other
+# The rooms, from the bottom up. A module imports its own room and rooms of lower layers; the rooms
+# of one layer know nothing of each other, except where the layer starts with GROUND. A room that is
+# not listed as a key has no order inside, only no circles.
+GROUND = "ground:"
+ROOMS = {
+    "": ("geojax", "testbed", "experiments"),
+    "geojax": (
+        "ground: errors registry fields config hollow telemetry",
+        "models data compression overlay wire machine",
+        "center selection sync awareness",
+        "hips",
+        "assemble",
+        "node",
+    ),
+    "geojax.overlay": (
+        "view",
+        "policy.policy",
+        "bounds routes",
+        "base policy.placement",
+        "policy.estimate planners",
+        "registry",
+        "policy.cutting policy.planning",  # by the overlay that a configuration names
+    ),
+    "geojax.hips": (
+        "cluster",
+        "routing",
+        "exchange",
+        "storage control",
+        "roles",
+    ),
+    "testbed": (
+        "ground: errors pids progress",
+        "wan figures",
+        "faults",
+        "simulated local",
+        "emulated",
+        "run",
+        "play __main__",
+    ),
+    "testbed.emulated": (
+        "commands launch naming",
+        "shaping mininet_parts",
+        "switch",
+        "layout probe measure cleanup",
+        "fabric check",
+        "wan",
+        "run interactive",
+    ),
+    "experiments": (
+        "runs",
+        "table",
+        "plot train bench compatibility",
+        "calibrate demo",
+    ),
+}
+# What a layer would allow and yet must not be.
+STRANGERS = {"testbed.emulated": "testbed.simulated"}
 
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 WITH_JAX = ("geojax.models.", "geojax.center.")  # modules that may load it
@@ -119,35 +164,62 @@ class Tree:
         return []
 
 
-def part(module: str) -> str:
-    """The part of geojax that a module belongs to, e.g. ``wire``."""
-    return (module + ".").split(".")[1]
+def layers(parent: str) -> dict[str, int]:
+    """The layer of every room below ``parent``."""
+    return {
+        room: layer
+        for layer, rooms in enumerate(ROOMS[parent])
+        for room in rooms.removeprefix(GROUND).split()
+    }
+
+
+def room(module: str, parent: str) -> str | None:
+    """The room below ``parent`` that a module belongs to; None: it has no place.
+
+    A room may be named in two steps (``policy.policy``) where a folder spans layers.
+    """
+    inner = module.removeprefix(parent).removeprefix(".") + "."
+    found = [name for name in layers(parent) if inner.startswith(f"{name}.")]
+    return max(found, key=len, default=None)
+
+
+def shared(module: str, target: str) -> str:
+    """The innermost room with an order that both modules are in."""
+    above = [name for name in ROOMS if f"{module}.".startswith(name and f"{name}.")]
+    return max((name for name in above if f"{target}.".startswith(name and f"{name}.")), key=len)
 
 
 def misdirected(module: str, target: str) -> str:
     """Why ``module`` may not import ``target``; empty: it may."""
-    package, other = module.split(".")[0], target.split(".")[0]
+    other = target.split(".")[0]
     if other == "tests":
         return "tests are no library"
     if other == "mininet" and not module.startswith("testbed.emulated"):
         return "only testbed.emulated knows Mininet"
     if other not in PACKAGES:
         return ""
-    if PACKAGES.index(other) > PACKAGES.index(package):
-        return f"{other} lies above {package}"
-    testbeds = {".".join(name.split(".")[:2]) for name in (module, target)}
-    if len(testbeds) == 2 and testbeds == APART:
+    if any(module.startswith(a) and target.startswith(b) for a, b in STRANGERS.items()):
         return "the two testbeds know nothing of each other"
-    if package != "geojax":
+    parent = shared(module, target)
+    if target == parent:
+        return "" if module == target else f"import the module, not the package {target}"
+    own, theirs = room(module, parent), room(target, parent)
+    if own is None or theirs is None or own == theirs:
+        return ""  # a module without a place is reported once, by itself
+    rank, lower = layers(parent)[own], layers(parent)[theirs]
+    if lower < rank or (lower == rank and ROOMS[parent][rank].startswith(GROUND)):
         return ""
-    own, theirs = part(module), part(target)
-    if not own or not theirs:
-        return "" if target == module else "import the module, not the package geojax"
-    if not {own, theirs} <= RANKS.keys():
-        return ""  # reported once, at that part's own modules
-    if own == theirs or RANKS[theirs] < RANKS[own] or RANKS[theirs] == RANKS[own] == 0:
-        return ""
-    return f"{theirs} lies {'beside' if RANKS[theirs] == RANKS[own] else 'above'} {own}"
+    return f"{theirs} lies {'beside' if lower == rank else 'above'} {own}"
+
+
+def homeless(module: str) -> str:
+    """The room in whose order this module has no place; empty: there is none."""
+    for parent in filter(None, ROOMS):
+        inner = module.removeprefix(f"{parent}.")
+        spanning = any(name.startswith(f"{inner}.") for name in layers(parent))
+        if inner != module and not spanning and room(module, parent) is None:
+            return parent
+    return ""
 
 
 def forbidden(module: str, node: ast.expr) -> str:
@@ -173,8 +245,8 @@ def faults(tree: Tree) -> Iterator[str]:
     """Every violation in the tree, as ``path:line: why``."""
     for module, items in tree.imports.items():
         path = tree.paths[module]
-        if module.startswith("geojax.") and part(module) not in RANKS:
-            yield f"{path}:1: geojax.{part(module)} has no place in LAYERS yet"
+        if parent := homeless(module):
+            yield f"{path}:1: {module} has no place in ROOMS[{parent!r}] yet"
         for item in items:
             if reason := misdirected(module, item.target):
                 yield f"{path}:{item.line}: imports {item.target}: {reason}"
@@ -238,14 +310,38 @@ BAD = [
     ("geojax/wire/tcp.py", "import geojax.overlay.view", "overlay lies beside wire"),
     ("geojax/sync/fsa.py", "def f():\n    from geojax.node import main", "node lies above sync"),
     ("geojax/errors.py", "from .wire import tcp", "wire lies above errors"),
-    ("geojax/hips/roles/worker.py", "from ..node import main", "node lies above hips"),
+    ("geojax/hips/roles/worker.py", "from ...node import main", "node lies above hips"),
     ("geojax/hips/__init__.py", "from .. import node", "node lies above hips"),
     ("geojax/hips/roles/worker.py", "import testbed.wan.build", "testbed lies above geojax"),
     ("geojax/hips/roles/worker.py", "import mininet.net", "only testbed.emulated knows Mininet"),
-    ("geojax/tools.py", "", "geojax.tools has no place in LAYERS"),
+    ("geojax/tools.py", "", "geojax.tools has no place in ROOMS"),
     ("geojax/data/mnist.py", "import_module('geojax.center.pace')", "center lies above data"),
     ("testbed/wan/build.py", "import experiments.train", "experiments lies above testbed"),
-    ("testbed/simulated/run.py", "import testbed.emulated.net", "know nothing of each other"),
+    ("testbed/simulated/run.py", "import testbed.emulated.wan", "emulated lies above"),
+    ("testbed/emulated/wan.py", "import testbed.simulated.run", "know nothing of each other"),
+    ("testbed/local/run.py", "import testbed.emulated.wan", "emulated lies above local"),
+    ("testbed/wan/build.py", "import testbed", "not the package testbed"),
+    ("testbed/tools.py", "", "testbed.tools has no place in ROOMS"),
+    ("geojax/hips/cluster.py", "import geojax.hips.roles.worker", "roles lies above cluster"),
+    ("geojax/hips/exchange/tree.py", "from ..control import member", "control lies above exchange"),
+    (
+        "geojax/hips/control/member.py",
+        "import geojax.hips.storage.x",
+        "storage lies beside control",
+    ),
+    (
+        "geojax/overlay/policy/policy.py",
+        "import geojax.overlay.routes.x",
+        "lies above policy.policy",
+    ),
+    (
+        "geojax/overlay/policy/estimate.py",
+        "import geojax.overlay.policy.planning",
+        "policy.planning",
+    ),
+    ("geojax/machine/waits.py", "import geojax.wire.tcp", "wire lies beside machine"),
+    ("geojax/awareness/views.py", "import geojax.hips.roles.worker", "hips lies above awareness"),
+    ("experiments/runs/rows.py", "import experiments.train.job", "train lies above runs"),
     (
         "testbed/wan/build.py",
         "import jax.numpy as jnp",
@@ -276,7 +372,7 @@ GOOD = {
     "geojax/data/mnist.py": "import time\nsubprocess.run(['ls'], shell=False)",
     "geojax/node.py": "from geojax.hips import worker",
     "testbed/wan/build.py": "from geojax.errors import ConfigError",
-    "testbed/emulated/net.py": "import mininet.net\nfrom testbed import wan",
+    "testbed/emulated/wan.py": "import mininet.net\nimport testbed.wan.build, testbed.local.run",
     "testbed/simulated/run.py": "import geojax.hips.roles.worker",
     "experiments/train/__main__.py": "import testbed.wan.build, geojax.node",
 }

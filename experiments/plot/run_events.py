@@ -18,8 +18,8 @@ from geojax.hips.cluster import WAN_GROUP, Cluster, NodeSpec
 from geojax.overlay.planners.multigps import server_count
 from geojax.overlay.policy.policy import Policy
 from geojax.overlay.view import Edge
-from testbed.simulated.routes import hops
 from testbed.wan.build import Wan, build_wan
+from testbed.wan.hops import hops
 
 Event = Mapping[str, Any]
 Rates = Mapping[Edge, float]  # of the directed links, bit/s

@@ -30,6 +30,7 @@ class Kind(IntEnum):
 
 CHUNK_KINDS = (Kind.OFFER, Kind.RESULT, Kind.AGGREGATE, Kind.STATE, Kind.LATE)
 DATA_KINDS = (*CHUNK_KINDS, Kind.PROBE)  # not control
+ROUTED = (Kind.OFFER, Kind.RESULT)  # along the trees of a policy; may take an auxiliary route
 
 
 Payload = np.ndarray | SizeOnly | None

@@ -34,9 +34,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from testbed.emulated.errors import TestbedError
     from testbed.emulated.measure.verify import LinkCheck
     from testbed.emulated.wan import EmulatedWan
+    from testbed.errors import TestbedError
 
 __all__ = ["EmulatedWan", "LinkCheck", "TestbedError"]
 
@@ -51,7 +51,7 @@ def __getattr__(name: str) -> Any:
 
         return LinkCheck
     if name == "TestbedError":
-        from testbed.emulated.errors import TestbedError
+        from testbed.errors import TestbedError
 
         return TestbedError
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

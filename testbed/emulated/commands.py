@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 
-from testbed.emulated.errors import TestbedError
+from testbed.errors import TestbedError
 
 TIMEOUT_S = 30.0  # no command here takes more than some milliseconds
 POLL_S = 0.01

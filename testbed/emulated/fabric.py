@@ -10,10 +10,10 @@ from typing import Any
 from geojax.overlay.view import Edge
 from testbed.emulated import naming, probe, shaping
 from testbed.emulated.commands import inside, run, wait_until, wires_up
-from testbed.emulated.errors import TestbedError
 from testbed.emulated.layout import Layout
 from testbed.emulated.mininet_parts import BridgeSwitch, Host, Net, addressed
 from testbed.emulated.switch.switches import DelaySwitch, NetemSwitch
+from testbed.errors import TestbedError
 from testbed.wan.types import Center
 
 WIRES_UP_S = 10.0

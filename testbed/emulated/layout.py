@@ -8,8 +8,8 @@ from itertools import pairwise
 
 from geojax.overlay.view import Edge
 from testbed.emulated import naming, shaping
-from testbed.emulated.errors import TestbedError
 from testbed.emulated.switch.plan import Crossing, Ends, Port
+from testbed.errors import TestbedError
 from testbed.wan.types import Center, Wan
 
 LAN_QUEUE_S = 5e-3  # a LAN port buffers so much, in time at its rate

@@ -18,10 +18,10 @@ from testbed.emulated.cleanup.guard import Guard, uninterrupted
 from testbed.emulated.cleanup.state import RunState
 from testbed.emulated.cleanup.teardown import tear_down
 from testbed.emulated.commands import inside, run
-from testbed.emulated.errors import TestbedError
 from testbed.emulated.layout import Layout, check_rate
 from testbed.emulated.measure import verify
 from testbed.emulated.measure.verify import LinkCheck
+from testbed.errors import TestbedError
 from testbed.pids import identify
 from testbed.wan.types import Wan
 

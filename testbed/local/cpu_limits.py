@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from geojax.errors import ConfigError, nearest
 from testbed import pids as processes
-from testbed.emulated.errors import TestbedError
+from testbed.errors import TestbedError
 from testbed.pids import Process
 
 MOUNTS = Path("/proc/self/mounts")

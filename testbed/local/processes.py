@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,14 +23,15 @@ from geojax.telemetry.recorder import Span
 from testbed.faults import PROCESS_KINDS, Fault, restarted
 from testbed.local.cpu_limits import CpuLimits, read_limits
 from testbed.local.cpu_share import CpuShare
-from testbed.simulated.run import change_event
-from testbed.wan.build import Change, Wan
+from testbed.wan.build import Wan
+from testbed.wan.dynamics.base import Change, change_event
 
 _POLL_S = 0.02
 _TERM_S = 5.0  # from SIGTERM to SIGKILL
-_BASE_PORT = 7100
 LEFT_BEHIND = ("events.jsonl", "started", "report.json", "error.txt")
 Sink = Callable[[dict[str, Any]], None]
+Reports = dict[str, dict[str, Any]]
+Spans = dict[str, list[Span]]
 
 
 class Hosts(Protocol):
@@ -52,90 +52,6 @@ class Hosts(Protocol):
     def check_alive(self) -> None:
         """Raises ``GeojaxError`` if what carries the packets has ended."""
         ...
-
-
-class Loopback:
-    """Every node on 127.0.0.1, unshaped; needs no root."""
-
-    def address(self, node: str) -> str:
-        """Always the loopback address."""
-        del node
-        return "127.0.0.1"
-
-    def popen(self, node: str, argv: list[str], **options: Any) -> subprocess.Popen:
-        """An ordinary process."""
-        del node
-        return subprocess.Popen(argv, **options)
-
-    def change(self, rates: Mapping[tuple[str, str], float]) -> None:
-        """Loopback has no links to change."""
-
-    def check_alive(self) -> None:
-        """Loopback does not end."""
-
-
-def run_processes(
-    setup: Setup,
-    wan: Wan,
-    faults: tuple[Fault, ...],
-    run_dir: Path,
-    sink: Sink,
-    say: Callable[[str], None],
-) -> tuple[dict[str, dict[str, Any]], dict[str, list[Span]], dict[str, Any]]:
-    """Runs on ``testbed=local`` or ``testbed=emulated``.
-
-    Returns:
-      The reports of the nodes that lived to write one, the spans of these, and figures of this
-      testbed alone.
-
-    Raises:
-      GeojaxError: the WAN or a CPU limit is not as configured, or a node failed.
-    """
-    config = setup.config
-    if config.testbed.name == "local":
-        processes = Processes(setup, wan, faults, run_dir, Loopback(), sink, _free_ports())
-        reports, spans = processes.run(say)
-        return reports, spans, processes.figures()
-    from testbed.emulated import EmulatedWan
-    from testbed.emulated.measure import verify
-
-    say("setting up the WAN")
-    testbed = config.testbed
-    seed = config.seed if config.wan.seed is None else config.wan.seed
-    with EmulatedWan(wan, congestion_control=testbed.congestion_control, seed=seed) as emulated:
-        say("measuring every link")
-        checks = emulated.measure(testbed.verify_tolerance)
-        measured = {
-            "tolerance": testbed.verify_tolerance,
-            "links": [check._asdict() for check in checks],
-            "testbed": emulated.facts,
-        }
-        (run_dir / "wan.json").write_text(json.dumps(measured, indent=2))
-        verify.refuse(checks, testbed.verify_tolerance)
-        processes = Processes(setup, wan, faults, run_dir, emulated, sink, _fixed_ports())
-        before = emulated.link_bytes()
-        reports, spans = processes.run(say)
-        after = emulated.link_bytes()
-        measured["switch"] = emulated.switch_counters()
-    measured["kernel_link_bytes"] = {f"{a}>{b}": after[a, b] - before[a, b] for a, b in after}
-    (run_dir / "wan.json").write_text(json.dumps(measured, indent=2))
-    rates = [check.rate_measured / check.rate_configured for check in checks]
-    goodput = {"goodput_factor": sum(rates) / len(rates)} if rates else {}
-    return reports, spans, {**processes.figures(), **goodput}
-
-
-def _fixed_ports() -> Generator[int, None, None]:
-    """Ports in namespaces of our own, where nobody else listens."""
-    yield from range(_BASE_PORT, 65_536)
-
-
-def _free_ports() -> Generator[int, None, None]:
-    """Ports that were free a moment ago on a host that we share."""
-    with contextlib.ExitStack() as held:
-        while True:
-            probe = held.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            yield probe.getsockname()[1]
 
 
 class Processes:
@@ -179,9 +95,7 @@ class Processes:
         self._started: float | None = None
         self._thaws: list[tuple[float, subprocess.Popen]] = []
 
-    def run(
-        self, say: Callable[[str], None]
-    ) -> tuple[dict[str, dict[str, Any]], dict[str, list[Span]]]:
+    def run(self, say: Callable[[str], None]) -> tuple[Reports, Spans]:
         """Starts all nodes, follows them to the end and collects their reports."""
         self._run_dir.mkdir(parents=True, exist_ok=True)
         for place in self._cluster.all:  # a broken run that this one continues left its own
@@ -321,8 +235,8 @@ class Processes:
             if process.stdin is not None:
                 process.stdin.close()
 
-    def _collect(self) -> tuple[dict[str, dict[str, Any]], dict[str, list[Span]]]:
-        reports: dict[str, dict[str, Any]] = {}
+    def _collect(self) -> tuple[Reports, Spans]:
+        reports: Reports = {}
         for place in self._cluster.all:
             path = node.node_folder(self._run_dir, place.name) / "report.json"
             if path.exists():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 
 from geojax.hips.cluster import Cluster, NodeSpec
 from geojax.overlay.view import Edge
@@ -83,23 +83,3 @@ class NodeRoutes:
 def _host(place: NodeSpec) -> str:
     """Whose LAN port a node uses: its own if it is a worker, else its center's gateway's."""
     return place.name if place.role == "worker" else place.center
-
-
-def hops(wan: Wan, cluster: Cluster) -> Mapping[Edge, tuple[Edge, ...]]:
-    """The directed WAN links that a message between two nodes crosses, by (source, target)."""
-    return _Hops(wan, cluster)
-
-
-class _Hops(dict[Edge, tuple[Edge, ...]]):
-    """Filled as it is asked: few pairs of a large WAN ever talk."""
-
-    def __init__(self, wan: Wan, cluster: Cluster):
-        super().__init__()
-        self._paths = wan.routes()
-        self._center = {place.name: place.center for place in cluster.all}
-
-    def __missing__(self, pair: Edge) -> tuple[Edge, ...]:
-        here, there = (self._center[name] for name in pair)
-        crossed = () if here == there else tuple(itertools.pairwise(self._paths[here, there]))
-        self[pair] = crossed
-        return crossed

@@ -23,6 +23,7 @@ from testbed.simulated.machine import VirtualMachine
 from testbed.simulated.routes import NodeRoutes, resources
 from testbed.simulated.transport import SimulatedNetwork, SimulatedTransport
 from testbed.wan.build import Wan
+from testbed.wan.dynamics.base import change_event
 
 # A simulation keeps many objects and makes few cycles: collecting them seldom saves a tenth of it.
 _COLLECT = (100_000, 20, 50)
@@ -216,9 +217,3 @@ async def _changes(
             network.fluid.set_capacity(("link", source, target), rate * factor)
         oracle.view = oracle.view.with_rates(change.rates)
         sink(change_event(change))
-
-
-def change_event(change: Any) -> dict[str, Any]:
-    """The event of a change of link rates, bit/s."""
-    rates = [[*edge, rate] for edge, rate in change.rates.items()]
-    return {"t": round(change.at, 9), "node": "wan", "event": "rates", "rates": rates}

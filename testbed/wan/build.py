@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from geojax import fields
 from geojax.config import LanConfig, WanConfig
 from geojax.errors import ConfigError
 from testbed.wan import fields as wan_fields
@@ -65,11 +66,11 @@ def build_wan(wan: WanConfig, lan: LanConfig, seed: int, global_servers: int = 1
     if not isinstance(wan.name, str) or not wan.name:
         raise ConfigError("wan.name", wan.name, "write a name for the tables")
     seed_key, drawn_from = ("seed", seed) if wan.seed is None else ("wan.seed", wan.seed)
-    drawn_from = wan_fields.integer(seed_key, drawn_from, "the seed of random rates", least=0)
-    bandwidth_scale = wan_fields.number(
+    drawn_from = fields.integer(seed_key, drawn_from, "the seed of random rates", least=0)
+    bandwidth_scale = fields.number(
         "wan.bandwidth_scale", wan.bandwidth_scale, "the factor of all WAN rates"
     )
-    delay_scale = wan_fields.number(
+    delay_scale = fields.number(
         "wan.delay_scale", wan.delay_scale, "the factor of all WAN delays", zero=True
     )
     center_entries, link_entries = _written_out(wan, drawn_from)
@@ -129,8 +130,8 @@ def _written_out(wan: WanConfig, seed: int) -> tuple[list, list]:
         fix = "list the centers' names; only a generator (wan=uniform) takes their number"
         raise ConfigError("wan.centers", wan.centers, fix)
     return (
-        wan_fields.sequence("wan.centers", wan.centers, "centers"),
-        wan_fields.sequence("wan.links", wan.links, "links"),
+        fields.sequence("wan.centers", wan.centers, "centers"),
+        fields.sequence("wan.links", wan.links, "links"),
     )
 
 
@@ -178,7 +179,7 @@ def _read_center(key: str, entry: object, lan: LanConfig, bandwidth_scale: float
         entry, name_key = {"name": entry}, key
     else:
         name_key = f"{key}.name"
-    stated = wan_fields.mapping(key, entry, CENTER_KEYS)
+    stated = fields.mapping(key, entry, CENTER_KEYS)
 
     def own_or_default(own: str, default: str) -> tuple[str, object]:
         if stated.get(own) is not None:
@@ -188,7 +189,7 @@ def _read_center(key: str, entry: object, lan: LanConfig, bandwidth_scale: float
     def cap(name: str) -> float | None:
         if stated.get(name) is None:
             return None
-        rate = wan_fields.number(f"{key}.{name}", stated[name], f"the {name} cap in Mbit/s")
+        rate = fields.number(f"{key}.{name}", stated[name], f"the {name} cap in Mbit/s")
         return rate * MBIT * bandwidth_scale
 
     name = wan_fields.center_name(name_key, stated.get("name"))
@@ -197,11 +198,11 @@ def _read_center(key: str, entry: object, lan: LanConfig, bandwidth_scale: float
         fix = "no center is on the site of this name: write workers: 0, or rename it"
         raise ConfigError(f"{key}.workers", workers, fix)
     least = 0 if name == wan_fields.EXTERNAL else 1
-    lan_rtt = wan_fields.number(*own_or_default("lan_rtt", "rtt"), "the LAN's rtt in ms", zero=True)
+    lan_rtt = fields.number(*own_or_default("lan_rtt", "rtt"), "the LAN's rtt in ms", zero=True)
     return Center(
         name=name,
-        workers=wan_fields.integer(key_of_workers, workers, "the workers per center", least=least),
-        lan_rate=wan_fields.number(*own_or_default("lan_rate", "rate"), "the LAN's rate in Mbit/s")
+        workers=fields.integer(key_of_workers, workers, "the workers per center", least=least),
+        lan_rate=fields.number(*own_or_default("lan_rate", "rate"), "the LAN's rate in Mbit/s")
         * MBIT,
         lan_delay=lan_rtt / 2 * wan_links.MS,
         egress=cap("egress"),

@@ -13,12 +13,12 @@ from typing import Any
 
 from rich.console import Console
 
+from geojax import fields
 from geojax.errors import ConfigError, GeojaxError
 from geojax.overlay.bounds.bound import BOUND_WORK, Bounds, bounds
 from geojax.overlay.bounds.cut import min_cut
 from geojax.overlay.routes.static_routes import routes
 from geojax.overlay.view import NetworkView
-from testbed.wan import fields as wan_fields
 from testbed.wan.build import Center, Link, Wan, build_wan
 from testbed.wan.dynamics import MBIT, record, write_csv
 from testbed.wan.presets import parse_arguments
@@ -211,7 +211,7 @@ def _draw(wan: Wan, description: dict[str, Any], path: Path | None) -> list[Path
 def _record(wan: Wan, options: argparse.Namespace) -> list[Path]:
     if options.trace is None:
         return []
-    until = wan_fields.number("--until", options.until, "the end of the trace in seconds")
+    until = fields.number("--until", options.until, "the end of the trace in seconds")
     if not options.trace.parent.is_dir():
         fix = f"there is no folder {options.trace.parent}"
         raise ConfigError("--trace", str(options.trace), fix)

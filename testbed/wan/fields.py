@@ -1,46 +1,19 @@
-"""Reading single values of a WAN description; every mistake is refused under its full key."""
+"""Reads what only a WAN description has: names of centers, ends of links, positions, estimates."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from numbers import Integral, Real
-from typing import Any
+from numbers import Real
 
+from geojax import fields
 from geojax.errors import ConfigError, nearest
 from geojax.overlay.view import Edge
 
 CENTER_NAME = re.compile(r"[a-z0-9_-]{1,12}")  # fits into interface names with a run's prefix
 RESERVED_NAMES = frozenset({"scheduler"})
 EXTERNAL = "external"  # the site of scheduler and global servers, if they have their own
-
-
-def number(key: str, value: object, what: str, *, zero: bool = False) -> float:
-    """A finite number above 0, or of at least 0 if ``zero``.
-
-    Args:
-      key: the full configuration key, for the message.
-      value: what was given.
-      what: what belongs there, with its unit, e.g. ``"the rate in Mbit/s"``.
-      zero: whether 0 is allowed.
-
-    >>> number("wan.rate", 100, "the rate in Mbit/s")
-    100.0
-    """
-    least = "of at least 0" if zero else "above 0"
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise ConfigError(key, value, f"write {what}, a plain number {least}")
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise ConfigError(key, value, f"write {what}, a finite number {least}")
-    return float(value)
-
-
-def integer(key: str, value: object, what: str, *, least: int) -> int:
-    """A whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ConfigError(key, value, f"write {what}, a whole number of at least {least}")
-    return int(value)
 
 
 def center_name(key: str, value: object) -> str:
@@ -68,7 +41,7 @@ def read_ends(key: str, stated: Mapping, names: Mapping[str, None]) -> list[Edge
         fix = "write either {between: [a, b], ...} or {from: a, to: b, ...}"
         raise ConfigError(key, dict(stated), fix)
     if "between" in stated:
-        ends = sequence(f"{key}.between", stated["between"], "two centers")
+        ends = fields.sequence(f"{key}.between", stated["between"], "two centers")
         if len(ends) != 2:
             raise ConfigError(f"{key}.between", ends, "write exactly two centers")
         keys = f"{key}.between[0]", f"{key}.between[1]"
@@ -90,27 +63,9 @@ def existing_links(key: str, chosen: Sequence[Edge], edges: Collection[Edge]) ->
     return tuple(chosen)
 
 
-def mapping(key: str, value: object, valid: Iterable[str]) -> dict[str, object]:
-    """A mapping with no other keys than ``valid``."""
-    names = tuple(valid)
-    if not isinstance(value, Mapping):
-        raise ConfigError(key, value, f"write a mapping with the keys {', '.join(names)}")
-    for name in value:
-        if name not in names:
-            raise ConfigError(f"{key}.{name}", value[name], f"no such key; {nearest(name, names)}")
-    return dict(value)
-
-
-def share(key: str, value: object, what: str) -> float:
-    """A number of at least 0 and below 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ConfigError(key, value, f"write {what}, a number of at least 0 and below 1")
-    return float(value)
-
-
 def position(key: str, value: object) -> tuple[float, float]:
     """Two coordinates for pictures."""
-    pair = sequence(key, value, "two coordinates, e.g. longitude and latitude in degrees")
+    pair = fields.sequence(key, value, "two coordinates, e.g. longitude and latitude in degrees")
     if len(pair) != 2 or any(isinstance(x, bool) or not isinstance(x, Real) for x in pair):
         fix = "write two numbers, e.g. longitude and latitude in degrees"
         raise ConfigError(key, pair, fix)
@@ -124,15 +79,8 @@ def estimates(key: str, value: object, valid: Iterable[str]) -> dict[str, str]:
     """Rules by which values were estimated: ``{rtt: "great-circle distance, ..."}``."""
     if value is None:
         return {}
-    rules = mapping(key, value, valid)
+    rules = fields.mapping(key, value, valid)
     for name, rule in rules.items():
         if not isinstance(rule, str) or not rule:
             raise ConfigError(f"{key}.{name}", rule, "write the rule of the estimate as text")
     return {name: str(rule) for name, rule in rules.items()}
-
-
-def sequence(key: str, value: object, what: str) -> list[Any]:
-    """A list; text is none."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise ConfigError(key, value, f"write a list of {what}")
-    return list(value)

@@ -11,10 +11,10 @@ import numpy as np
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import pdist, squareform
 
+from geojax import fields
 from geojax.config import WanConfig
 from geojax.errors import ConfigError
 from geojax.registry import Registry
-from testbed.wan import fields as wan_fields
 
 WrittenOut = tuple[list[Any], list[Any]]  # ``wan.centers`` and ``wan.links`` as in a file
 
@@ -70,7 +70,7 @@ def random_geometric(wan: WanConfig, seed: int) -> WrittenOut:
     """
     names = _centers(wan)
     size, degree = len(names), _degree(wan, len(names))
-    rtt = wan_fields.number("wan.rtt", wan.rtt, "the round-trip time over the square's side in ms")
+    rtt = fields.number("wan.rtt", wan.rtt, "the round-trip time over the square's side in ms")
     points = np.random.default_rng([seed, _STREAM, size]).random((size, 2))
     distances = squareform(pdist(points))
     tree = minimum_spanning_tree(distances).tocoo()
@@ -95,15 +95,15 @@ def random_geometric(wan: WanConfig, seed: int) -> WrittenOut:
 
 def _centers(wan: WanConfig) -> list[str]:
     """Names c1, c2, … of ``wan.centers`` centers; and that rates and delays are known."""
-    size = wan_fields.integer("wan.centers", wan.centers, "the number of centers", least=1)
+    size = fields.integer("wan.centers", wan.centers, "the number of centers", least=1)
     if wan.draw is None and wan.dynamics is None:
-        wan_fields.number("wan.rate", wan.rate, "the rate of every link in Mbit/s")
-    wan_fields.number("wan.rtt", wan.rtt, "the round-trip time in ms", zero=True)
+        fields.number("wan.rate", wan.rate, "the rate of every link in Mbit/s")
+    fields.number("wan.rtt", wan.rtt, "the round-trip time in ms", zero=True)
     return [f"c{index}" for index in range(1, size + 1)]
 
 
 def _degree(wan: WanConfig, size: int) -> int:
-    degree = wan_fields.integer("wan.degree", wan.degree, "the neighbours of a center", least=1)
+    degree = fields.integer("wan.degree", wan.degree, "the neighbours of a center", least=1)
     if degree >= size:
         raise ConfigError("wan.degree", degree, f"{size} centers have at most {size - 1} others")
     if degree == 1 and size > 2:

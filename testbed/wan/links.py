@@ -7,6 +7,7 @@ from typing import NamedTuple, cast
 
 import networkx
 
+from geojax import fields
 from geojax.config import WanConfig
 from geojax.errors import ConfigError, nearest
 from geojax.overlay.view import Edge
@@ -50,7 +51,7 @@ def read_links(keyed: Sequence[Keyed], names: Sequence[str], wan: WanConfig) -> 
     links: dict[Edge, Stated] = {}
     known = dict.fromkeys(names)
     for key, entry in keyed:
-        stated = wan_fields.mapping(key, entry, LINK_KEYS)
+        stated = fields.mapping(key, entry, LINK_KEYS)
         for edge in wan_fields.read_ends(key, stated, known):
             if edge in links:
                 fix = f"{links[edge].key} states this link already; keep one"
@@ -67,7 +68,7 @@ def external_links(wan: WanConfig, names: Sequence[str]) -> list[Keyed]:
       ConfigError: nothing says what they are like.
     """
     key, *values = "wan.external", "rate", "rtt"
-    own = {} if wan.external is None else wan_fields.mapping(key, wan.external, values)
+    own = {} if wan.external is None else fields.mapping(key, wan.external, values)
     drawn = wan.draw is not None or wan.dynamics is not None
     known = {"rate": drawn or wan.rate is not None, "rtt": wan.rtt is not None}
     if any(own.get(name) is None and not known[name] for name in values):
@@ -82,12 +83,12 @@ def external_links(wan: WanConfig, names: Sequence[str]) -> list[Keyed]:
 def _read_link(key: str, edge: Edge, stated: Mapping, wan: WanConfig) -> Stated:
     rate_key, rate = _own_or_wan(key, "rate", stated, wan)
     if rate is not None:
-        rate = wan_fields.number(rate_key, rate, "the rate in Mbit/s") * MBIT
+        rate = fields.number(rate_key, rate, "the rate in Mbit/s") * MBIT
     rtt_key, rtt = _own_or_wan(key, "rtt", stated, wan)
     if rtt is None:
         fix = "state the round-trip time in ms here, or wan.rtt for all links"
         raise ConfigError(f"{key}.rtt", None, fix)
-    rtt = wan_fields.number(rtt_key, rtt, "the round-trip time in ms", zero=True)
+    rtt = fields.number(rtt_key, rtt, "the round-trip time in ms", zero=True)
     jitter_key, value = _own_or_wan(key, "jitter", stated, wan)
     jitter, distribution = _read_jitter(jitter_key, value)
     if jitter > rtt / 2:
@@ -95,7 +96,7 @@ def _read_link(key: str, edge: Edge, stated: Mapping, wan: WanConfig) -> Stated:
         raise ConfigError(jitter_key, value, fix)
     loss_key, loss = _own_or_wan(key, "loss", stated, wan)
     if loss is not None:
-        loss = wan_fields.share(loss_key, loss, "the share of packets that are lost")
+        loss = fields.share(loss_key, loss, "the share of packets that are lost")
     estimated = wan_fields.estimates(f"{key}.estimated", stated.get("estimated"), VALUE_KEYS)
     return Stated(edge, rate, rtt / 2 * MS, jitter * MS, distribution, loss or 0.0, estimated, key)
 
@@ -113,9 +114,9 @@ def _read_jitter(key: str, value: object) -> tuple[float, Distribution]:
     if value is None:
         return 0.0, DISTRIBUTIONS[0]
     if not isinstance(value, Mapping):
-        return wan_fields.number(key, value, what, zero=True), DISTRIBUTIONS[0]
-    stated = wan_fields.mapping(key, value, ("ms", "distribution"))
-    jitter = wan_fields.number(f"{key}.ms", stated.get("ms"), what, zero=True)
+        return fields.number(key, value, what, zero=True), DISTRIBUTIONS[0]
+    stated = fields.mapping(key, value, ("ms", "distribution"))
+    jitter = fields.number(f"{key}.ms", stated.get("ms"), what, zero=True)
     name = stated.get("distribution", DISTRIBUTIONS[0])
     if name not in DISTRIBUTIONS:
         raise ConfigError(f"{key}.distribution", name, nearest(str(name), DISTRIBUTIONS))

@@ -13,7 +13,7 @@ from yaml import YAMLError
 
 from geojax.config import LanConfig, WanConfig
 from geojax.errors import ConfigError, nearest
-from testbed.wan import fields as wan_fields
+from geojax.fields import sequence
 
 PRESETS = Path(__file__).resolve().parents[2] / "conf" / "wan"
 SCHEMA = "base_wan"  # the WanConfig dataclass, which Hydra knows under this name
@@ -71,7 +71,7 @@ def _read(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise ConfigError("wan", str(path), f"no valid YAML: {error}") from error
     if not isinstance(own, dict):
         raise ConfigError("wan", str(path), "the file must hold a mapping of WAN keys")
-    defaults = wan_fields.sequence("wan.defaults", own.pop("defaults", []), "WAN names")
+    defaults = sequence("wan.defaults", own.pop("defaults", []), "WAN names")
     _check_keys(own)
     values: dict[str, Any] = {}
     for entry in defaults if "_self_" in defaults else [*defaults, "_self_"]:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from overlay_graphs import mesh, networks
 
 from geojax.overlay.planners import tsengine as module
-from geojax.overlay.planners.fastest_paths import distances
 from geojax.overlay.planners.tsengine import tsengine
+from geojax.overlay.routes.fastest_paths import distances
 from geojax.overlay.routes.logical import OUTAGE_RATE, member_links
 from geojax.overlay.view import NetworkView
 

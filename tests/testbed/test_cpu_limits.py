@@ -8,7 +8,7 @@ import pytest
 
 from geojax.config import RunConfig
 from geojax.errors import ConfigError
-from testbed.emulated.errors import TestbedError
+from testbed.errors import TestbedError
 from testbed.local import cpu_limits
 from testbed.local.cpu_limits import CpuLimits, Group, Hierarchy, find_hierarchy, read_limits
 from testbed.pids import identify

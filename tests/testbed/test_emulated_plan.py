@@ -13,13 +13,13 @@ from geojax.config import LanConfig, WanConfig
 from testbed.emulated import naming, probe, shaping
 from testbed.emulated.cleanup.state import RunState, load
 from testbed.emulated.cleanup.teardown import tear_down
-from testbed.emulated.errors import TestbedError
 from testbed.emulated.interactive import down
 from testbed.emulated.layout import Layout
 from testbed.emulated.measure import verify
 from testbed.emulated.measure.verify import LinkCheck, Target
 from testbed.emulated.switch.forwarder import read_path
 from testbed.emulated.switch.plan import forwarder_config, netem_change_lines, netem_lines
+from testbed.errors import TestbedError
 from testbed.pids import Process, alive, identify
 from testbed.wan.build import build_wan
 

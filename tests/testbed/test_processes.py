@@ -16,7 +16,8 @@ import pytest
 from simulated_runs import kill, simulated, small_config
 
 from geojax.errors import GeojaxError
-from testbed.local.processes import Loopback, Processes, _free_ports
+from testbed.local.processes import Processes
+from testbed.local.run import Loopback, _free_ports
 from testbed.run import prepare, run
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -6,9 +6,10 @@ import pytest
 
 from geojax.config import LanConfig, WanConfig
 from geojax.hips.cluster import Cluster, NodeSpec
-from testbed.simulated.routes import NodeRoutes, hops, resources
+from testbed.simulated.routes import NodeRoutes, resources
 from testbed.simulated.transport import Route
 from testbed.wan.build import Wan, build_wan
+from testbed.wan.hops import hops
 
 MBIT = 1e6
 LAN_DELAY = 0.0001  # half of the LAN's rtt of 0.2 ms

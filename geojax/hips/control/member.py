@@ -14,10 +14,9 @@ from geojax.awareness.views import OUT_AFTER_S
 from geojax.errors import Expelled, GeojaxError, SchedulerLost, WaitTimeout
 from geojax.hips.cluster import SCHEDULER, WAN_GROUP
 from geojax.hips.context import NodeContext
-from geojax.hips.control.policy_messages import unpacked_policies
+from geojax.hips.control.policy_messages import CONTROL_PRIORITY, unpacked_policies
 from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.tree import TreeExchange
-from geojax.hips.roles.scheduler import CONTROL_PRIORITY
 from geojax.hips.routing.multipath import MultipathSender
 from geojax.hips.routing.source_routes import table_of
 from geojax.machine.waits import wait_for

@@ -10,6 +10,8 @@ import numpy as np
 from geojax.overlay.policy.policy import Policy
 from geojax.wire.message import Payload
 
+CONTROL_PRIORITY = -1  # before every chunk
+
 
 def packed_policies(policies: Mapping[int, Policy]) -> np.ndarray:
     """The policies of some groups as bytes.

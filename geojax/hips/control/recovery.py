@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 from geojax.errors import GeojaxError
 from geojax.hips.cluster import WAN_GROUP
 from geojax.overlay.policy.policy import Policy
-from geojax.overlay.routes.static_routes import routes
+from geojax.overlay.routes.static_routes import is_up
 from geojax.overlay.view import Edge, NetworkView
 
 
@@ -155,13 +154,6 @@ def sources(
 def pairs(sends: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
     """Who sends to whom, one by one."""
     return [(sender, name) for sender, names in sends.items() for name in names]
-
-
-def is_up(source: str, target: str, view: NetworkView) -> bool:
-    """Whether no link on the route between two centers is out."""
-    if all(view.rate.values()):
-        return True
-    return all(view.rate[hop] > 0 for hop in pairwise(routes(view)[source, target]))
 
 
 class StateTransfer:

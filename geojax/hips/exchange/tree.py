@@ -44,11 +44,10 @@ from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, own_parts
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
 from geojax.hips.exchange.rounds import Round
 from geojax.hips.routing.multipath import MultipathSender
-from geojax.hips.routing.source_routes import ROUTED
 from geojax.machine.machine import Machine
 from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
-from geojax.wire.message import Kind, Message, Payload
+from geojax.wire.message import ROUTED, Kind, Message, Payload
 from geojax.wire.transport import Transport
 
 log = logging.getLogger("geojax.hips")

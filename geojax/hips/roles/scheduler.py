@@ -72,7 +72,7 @@ from geojax.hips.control.failure_detector import FailureDetector
 from geojax.hips.control.grants import Grants
 from geojax.hips.control.joining import JoinBarrier, senders
 from geojax.hips.control.policies import Policies, Propose
-from geojax.hips.control.policy_messages import packed_policies
+from geojax.hips.control.policy_messages import CONTROL_PRIORITY, packed_policies
 from geojax.hips.control.recovery import Report, StateTransfer, recover_all, sources
 from geojax.hips.control.replica_check import ReplicaCheck
 from geojax.hips.routing.path_tables import PathTables, PlanTables
@@ -85,7 +85,6 @@ from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Lost, Received
 
 log = logging.getLogger("geojax.scheduler")
-CONTROL_PRIORITY = -1  # before every chunk
 _LEAD_S = 0.5  # from the start message to experiment time 0
 
 

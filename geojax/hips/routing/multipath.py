@@ -34,11 +34,11 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 from math import inf
 
-from geojax.hips.routing.source_routes import ROUTED, hop_at, is_routed, routed
+from geojax.hips.routing.source_routes import hop_at, is_routed, routed
 from geojax.overlay.routes.auxiliary import PathTable, Route
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.frame import wire_bytes
-from geojax.wire.message import Kind, Message
+from geojax.wire.message import ROUTED, Kind, Message
 from geojax.wire.transport import Transport
 
 log = logging.getLogger("geojax.hips")

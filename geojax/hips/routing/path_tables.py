@@ -8,12 +8,11 @@ from itertools import pairwise
 from typing import Any
 
 from geojax.awareness.views import WanView
-from geojax.hips.control.recovery import is_up
 from geojax.hips.routing.source_routes import table_message
 from geojax.machine.machine import Machine
 from geojax.overlay.policy.policy import Policy
 from geojax.overlay.routes.auxiliary import PathTable
-from geojax.overlay.routes.static_routes import two_way
+from geojax.overlay.routes.static_routes import is_up, two_way
 from geojax.overlay.view import Edge, NetworkView
 from geojax.wire.message import Message
 

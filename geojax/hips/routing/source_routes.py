@@ -15,10 +15,8 @@ import msgpack
 import numpy as np
 
 from geojax.overlay.routes.auxiliary import PathTable, from_lists, to_lists
-from geojax.wire.message import Kind, Message
+from geojax.wire.message import ROUTED, Kind, Message
 
-# What goes along the trees of a policy, and so may take an auxiliary route.
-ROUTED = (Kind.OFFER, Kind.RESULT)
 _LEAST = 3  # members of a route; one without a relay is the primary way
 
 

@@ -7,18 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from geojax.overlay.base import Overlay
-from geojax.overlay.planners.fastest_paths import (
+from geojax.overlay.policy.policy import Policy, Tree
+from geojax.overlay.routes.fastest_paths import (
     disjoint_paths,
     distances,
     levels,
     tree_from,
     tree_to,
 )
-from geojax.overlay.policy.policy import Policy, Tree
-from geojax.overlay.routes.logical import neighbour_links
+from geojax.overlay.routes.logical import CHUNK_ELEMENTS, neighbour_links
 from geojax.overlay.view import NetworkView
-
-CHUNK_ELEMENTS = 65_536  # of a full chunk, where nobody says
 
 
 def netstorm(*, roots: int | None = None, processing_s: float = 0.0) -> Overlay:

@@ -11,9 +11,9 @@ from random import Random
 import numpy as np
 
 from geojax.overlay.base import Overlay
-from geojax.overlay.planners.fastest_paths import distances, tree_from, tree_to
 from geojax.overlay.planners.star import first_or
 from geojax.overlay.policy.policy import Policy, Tree
+from geojax.overlay.routes.fastest_paths import distances, tree_from, tree_to
 from geojax.overlay.routes.logical import OUTAGE_RATE, member_links
 from geojax.overlay.view import NetworkView
 

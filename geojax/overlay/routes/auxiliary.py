@@ -18,10 +18,9 @@ import numpy as np
 
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError, nearest
-from geojax.overlay.planners.fastest_paths import block, disjoint_paths
-from geojax.overlay.planners.netstorm import CHUNK_ELEMENTS
 from geojax.overlay.policy.policy import Policy
-from geojax.overlay.routes.logical import OUTAGE_RATE, neighbour_links
+from geojax.overlay.routes.fastest_paths import block, disjoint_paths
+from geojax.overlay.routes.logical import CHUNK_ELEMENTS, OUTAGE_RATE, neighbour_links
 from geojax.overlay.routes.static_routes import routes
 from geojax.overlay.view import NetworkView
 

@@ -12,6 +12,7 @@ from geojax.overlay.routes.static_routes import routes
 from geojax.overlay.view import Edge, NetworkView
 
 ELEMENT_BITS = 32  # float32
+CHUNK_ELEMENTS = 65_536  # of a full chunk, where nobody says
 # A link that is out counts as one bit a second: the last resort, and nothing divides by zero.
 OUTAGE_RATE = 1.0
 

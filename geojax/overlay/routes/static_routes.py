@@ -38,6 +38,13 @@ def routes(view: NetworkView, *, ends: Collection[str] = ()) -> Mapping[Edge, tu
     return _Routes(view, ends)
 
 
+def is_up(source: str, target: str, view: NetworkView) -> bool:
+    """Whether no link on the route between two centers is out."""
+    if all(view.rate.values()):
+        return True
+    return all(view.rate[hop] > 0 for hop in pairwise(routes(view)[source, target]))
+
+
 def two_way(view: NetworkView) -> NetworkView:
     """The same WAN, where a link is out (rate 0) too while its way back is.
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from geojax.overlay.view import Edge
-from testbed.emulated.errors import TestbedError
 from testbed.emulated.launch import python_module
+from testbed.errors import TestbedError
 
 GOODPUT_FACTOR = 0.95  # TCP payload ÷ link rate: 1448 of 1514 bytes, less some acknowledgements
 RTT_SLACK_S = 3e-3  # a round trip may be off by this much, whatever the tolerance

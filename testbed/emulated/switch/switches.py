@@ -16,7 +16,6 @@ from typing import IO, Any
 
 from testbed.emulated import shaping
 from testbed.emulated.commands import inside, run
-from testbed.emulated.errors import TestbedError
 from testbed.emulated.launch import python_module
 from testbed.emulated.mininet_parts import BridgeSwitch, Switch
 from testbed.emulated.switch.plan import (
@@ -27,6 +26,7 @@ from testbed.emulated.switch.plan import (
     netem_change_lines,
     netem_lines,
 )
+from testbed.errors import TestbedError
 
 START_S = 10.0  # how long the forwarder may take to start, or to answer
 LAST_WORDS = 300  # characters of a dead forwarder's complaint that are told

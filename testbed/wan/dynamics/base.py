@@ -24,6 +24,12 @@ class Change:
     rates: Mapping[Edge, float]
 
 
+def change_event(change: Change) -> dict[str, Any]:
+    """The event of a change of link rates, bit/s."""
+    rates = [[*edge, rate] for edge, rate in change.rates.items()]
+    return {"t": round(change.at, 9), "node": "wan", "event": "rates", "rates": rates}
+
+
 @dataclass(frozen=True)
 class Event:
     """What one script does at one instant; :class:`testbed.wan.dynamics.Script` joins them.

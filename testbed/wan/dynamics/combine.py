@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, ClassVar
 
+from geojax import fields
 from geojax.errors import ConfigError, nearest
 from geojax.overlay.view import Edge
 from geojax.registry import Registry
-from testbed.wan import fields as wan_fields
 from testbed.wan.dynamics.base import Change, Dynamics, Event, Part
 from testbed.wan.dynamics.draws import Constant, Draw, Redraw, read_draw, read_redraw
 from testbed.wan.dynamics.scripts import read_outage, read_steps
@@ -100,7 +100,7 @@ DYNAMICS: Registry[Callable[[str, Mapping, _Given], Constant | Redraw | Part]] =
 
 @DYNAMICS.register("constant")
 def _constant(key: str, settings: Mapping, given: _Given) -> Constant:
-    wan_fields.mapping(key, settings, ("kind",))
+    fields.mapping(key, settings, ("kind",))
     return Constant(given.draw)
 
 

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from geojax import fields
 from geojax.errors import ConfigError
 from geojax.overlay.view import Edge
-from testbed.wan import fields as wan_fields
 from testbed.wan.dynamics.base import MBIT, Change
 
 
@@ -90,11 +90,9 @@ class Redraw:
 
 def read_draw(key: str, value: object, seed: int) -> Draw:
     """Reads ``{low, high}``, whole Mbit/s."""
-    stated = wan_fields.mapping(key, value, ("low", "high"))
-    low = wan_fields.integer(f"{key}.low", stated.get("low"), "the lowest rate in Mbit/s", least=1)
-    high = wan_fields.integer(
-        f"{key}.high", stated.get("high"), "the highest rate in Mbit/s", least=1
-    )
+    stated = fields.mapping(key, value, ("low", "high"))
+    low = fields.integer(f"{key}.low", stated.get("low"), "the lowest rate in Mbit/s", least=1)
+    high = fields.integer(f"{key}.high", stated.get("high"), "the highest rate in Mbit/s", least=1)
     if high < low:
         raise ConfigError(f"{key}.high", high, f"must not lie below {key}.low = {low}")
     return Draw(low, high, seed)
@@ -102,9 +100,9 @@ def read_draw(key: str, value: object, seed: int) -> Draw:
 
 def read_redraw(key: str, settings: Mapping, draw: Draw | None, seed: int) -> Redraw:
     """Reads ``{kind: redraw, period_s, low, high}``; the limits may stand in ``wan.draw``."""
-    stated = wan_fields.mapping(key, settings, ("kind", "period_s", "low", "high"))
+    stated = fields.mapping(key, settings, ("kind", "period_s", "low", "high"))
     what = "the seconds between two draws"
-    period = wan_fields.number(f"{key}.period_s", stated.get("period_s"), what)
+    period = fields.number(f"{key}.period_s", stated.get("period_s"), what)
     limits = {name: stated[name] for name in ("low", "high") if name in stated}
     if draw is None or limits:
         own = read_draw(key, limits, seed)

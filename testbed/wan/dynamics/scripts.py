@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from geojax import fields
 from geojax.errors import ConfigError
 from geojax.overlay.view import Edge
 from testbed.wan import fields as wan_fields
@@ -82,8 +83,8 @@ class Outage:
 
 def read_steps(key: str, settings: Mapping, edges: Collection[Edge]) -> Steps:
     """Reads ``{kind: steps, steps: [...]}``."""
-    stated = wan_fields.mapping(key, settings, ("kind", "steps"))
-    entries = wan_fields.sequence(f"{key}.steps", stated.get("steps"), "steps {at, ...}")
+    stated = fields.mapping(key, settings, ("kind", "steps"))
+    entries = fields.sequence(f"{key}.steps", stated.get("steps"), "steps {at, ...}")
     if not entries:
         raise ConfigError(f"{key}.steps", entries, "write at least one step {at, ...}")
     steps = [_read_step(f"{key}.steps[{i}]", entry, edges) for i, entry in enumerate(entries)]
@@ -91,32 +92,32 @@ def read_steps(key: str, settings: Mapping, edges: Collection[Edge]) -> Steps:
 
 
 def _read_step(key: str, entry: object, edges: Collection[Edge]) -> Step:
-    stated = wan_fields.mapping(key, entry, ("at", "rate", "factor", *SELECTORS))
+    stated = fields.mapping(key, entry, ("at", "rate", "factor", *SELECTORS))
     at = _read_at(key, stated)
     chosen = read_links(key, stated, edges)
     if ("rate" in stated) == ("factor" in stated):
         raise ConfigError(key, dict(stated), "write either a rate in Mbit/s or a factor")
     if "rate" in stated:
         what = "the new rate in Mbit/s"
-        rate = wan_fields.number(f"{key}.rate", stated["rate"], what, zero=True)
+        rate = fields.number(f"{key}.rate", stated["rate"], what, zero=True)
         return Step(at, chosen, rate=rate * MBIT)
     what = "the factor of the rate"
-    factor = wan_fields.number(f"{key}.factor", stated["factor"], what, zero=True)
+    factor = fields.number(f"{key}.factor", stated["factor"], what, zero=True)
     return Step(at, chosen, factor=factor)
 
 
 def read_outage(key: str, settings: Mapping, edges: Collection[Edge]) -> Outage:
     """Reads ``{kind: outage, at, duration, LINKS}``."""
-    stated = wan_fields.mapping(key, settings, ("kind", "at", "duration", *SELECTORS))
+    stated = fields.mapping(key, settings, ("kind", "at", "duration", *SELECTORS))
     at = _read_at(key, stated)
     what = "the seconds that it lasts"
-    duration = wan_fields.number(f"{key}.duration", stated.get("duration"), what)
+    duration = fields.number(f"{key}.duration", stated.get("duration"), what)
     return Outage(read_links(key, stated, edges), at, duration)
 
 
 def _read_at(key: str, stated: Mapping) -> float:
     """An instant after the start: what holds at t = 0 is stated in the links."""
-    return wan_fields.number(f"{key}.at", stated.get("at"), "when, in seconds of experiment time")
+    return fields.number(f"{key}.at", stated.get("at"), "when, in seconds of experiment time")
 
 
 def read_links(key: str, stated: Mapping, edges: Collection[Edge]) -> tuple[Edge, ...]:
@@ -152,11 +153,11 @@ def _pair(key: str, stated: Mapping, edges: Collection[Edge]) -> tuple[Edge, ...
 
 
 def _several(key: str, stated: Mapping, edges: Collection[Edge]) -> tuple[Edge, ...]:
-    entries = wan_fields.sequence(f"{key}.links", stated["links"], "links")
+    entries = fields.sequence(f"{key}.links", stated["links"], "links")
     chosen: dict[Edge, None] = {}
     for index, entry in enumerate(entries):
         inner = f"{key}.links[{index}]"
-        named = wan_fields.mapping(inner, entry, ("center", "between", "from", "to"))
+        named = fields.mapping(inner, entry, ("center", "between", "from", "to"))
         chosen.update(dict.fromkeys(read_links(inner, named, edges)))
     if not chosen:
         raise ConfigError(f"{key}.links", entries, "name at least one link")

@@ -9,6 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
+from geojax import fields
 from geojax.errors import ConfigError
 from geojax.overlay.view import Edge
 from testbed.wan import fields as wan_fields
@@ -47,7 +48,7 @@ class Trace:
 
 def read_trace(key: str, settings: Mapping, edges: Collection[Edge]) -> Trace:
     """Reads ``{kind: trace, file, repeat_s}`` or ``{kind: trace, mahimahi: [...], bin_s}``."""
-    stated = wan_fields.mapping(key, settings, ("kind", "file", "repeat_s", "mahimahi", "bin_s"))
+    stated = fields.mapping(key, settings, ("kind", "file", "repeat_s", "mahimahi", "bin_s"))
     if ("file" in stated) == ("mahimahi" in stated):
         fix = "name either a CSV file (file: PATH) or packet traces (mahimahi: [...])"
         raise ConfigError(key, dict(stated), fix)
@@ -67,7 +68,7 @@ def _read_csv_trace(key: str, stated: Mapping, edges: Collection[Edge]) -> Trace
         raise ConfigError(f"{key}.bin_s", stated["bin_s"], "belongs to mahimahi traces; remove it")
     path, repeat = _path(f"{key}.file", stated["file"]), stated.get("repeat_s")
     if repeat is not None:
-        repeat = wan_fields.number(f"{key}.repeat_s", repeat, "the seconds of one turn")
+        repeat = fields.number(f"{key}.repeat_s", repeat, "the seconds of one turn")
     found = read_csv(path, f"{key}.file", repeat)
     for edge in found:
         if edge not in edges:
@@ -81,14 +82,14 @@ def _read_mahimahi_trace(key: str, stated: Mapping, edges: Collection[Edge]) -> 
         fix = "a mahimahi trace starts again at its own end; remove it"
         raise ConfigError(f"{key}.repeat_s", stated["repeat_s"], fix)
     what = "the seconds over which packets are counted"
-    bin_s = wan_fields.number(f"{key}.bin_s", stated.get("bin_s", 1.0), what)
+    bin_s = fields.number(f"{key}.bin_s", stated.get("bin_s", 1.0), what)
     centers = dict.fromkeys(center for edge in edges for center in edge)
     found: dict[Edge, Series] = {}
     sources: list[str] = []
-    entries = wan_fields.sequence(f"{key}.mahimahi", stated["mahimahi"], "{from, to, file}")
+    entries = fields.sequence(f"{key}.mahimahi", stated["mahimahi"], "{from, to, file}")
     for index, entry in enumerate(entries):
         inner = f"{key}.mahimahi[{index}]"
-        named = wan_fields.mapping(inner, entry, ("between", "from", "to", "file"))
+        named = fields.mapping(inner, entry, ("between", "from", "to", "file"))
         path = _path(f"{inner}.file", named.get("file"))
         ends = {name: value for name, value in named.items() if name != "file"}
         chosen = wan_fields.existing_links(inner, wan_fields.read_ends(inner, ends, centers), edges)

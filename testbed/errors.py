@@ -1,4 +1,4 @@
-"""What goes wrong on the emulated testbed."""
+"""What goes wrong on a testbed of real processes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from geojax.errors import GeojaxError
 
 
 class TestbedError(GeojaxError):
-    """The emulated WAN cannot be made, or is not what was configured."""
+    """An emulated WAN or a CPU limit cannot be made, or is not as configured."""
 
     __test__ = False  # not a test, whatever pytest thinks of the name
