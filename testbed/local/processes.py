@@ -130,12 +130,22 @@ def _fixed_ports() -> Generator[int, None, None]:
 
 
 def _free_ports() -> Generator[int, None, None]:
-    """Ports that were free a moment ago on a host that we share."""
+    """Ports of a host that we share, free for TCP and UDP; held until the generator is closed.
+
+    A socket that is bound and does not listen keeps others off its port; whoever says
+    ``SO_REUSEADDR`` and asks for this very port, as a node does, may bind and listen beside it.
+    """
     with contextlib.ExitStack() as held:
         while True:
-            probe = held.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            yield probe.getsockname()[1]
+            holder = held.enter_context(socket.socket())
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", 0))
+            try:
+                with socket.socket(type=socket.SOCK_DGRAM) as probe:
+                    probe.bind(holder.getsockname())
+            except OSError:
+                continue
+            yield holder.getsockname()[1]
 
 
 class Processes:
@@ -148,7 +158,7 @@ class Processes:
       run_dir: the run's directory.
       hosts: where the nodes run.
       sink: takes the events of all nodes.
-      ports: a port for every node.
+      ports: a port for every node; closed when the run has ended.
     """
 
     def __init__(
@@ -169,7 +179,7 @@ class Processes:
                 for place in setup.cluster.all
             )
         )
-        ports.close()
+        self._ports = ports
         self._setup = replace(setup, cluster=self._cluster)
         self._view = setup.view  # follows the changes
         self._running: dict[str, subprocess.Popen] = {}
@@ -199,6 +209,7 @@ class Processes:
                 finally:
                     self._stop()
         finally:
+            self._ports.close()
             for tail in self._tails.values():
                 tail.read(self._sink)
         return self._collect()

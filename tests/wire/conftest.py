@@ -27,7 +27,7 @@ def _open_descriptors() -> set[str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _small_heap() -> Iterator[None]:
-    """Keeps the collector off what earlier modules left, so that collecting after a test is cheap."""
+    """Keeps the collector off what earlier modules left: it runs after every test here."""
     gc.collect()
     gc.freeze()
     yield
