@@ -5,7 +5,8 @@ MAKEFLAGS += --no-print-directory
 
 PY := .venv/bin/python
 # One XLA thread, so that replicas are bit-identical and the timed runs keep a core to themselves.
-PYTEST := NPROC=1 OMP_NUM_THREADS=1 $(PY) -m pytest
+# Two test files at a time; what needs an emulated WAN comes last, alone (tests/emulated_last.py).
+PYTEST := NPROC=1 OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # More words for the command, e.g. make test ARGS="tests/wire -x".
 ARGS ?=
 
@@ -26,8 +27,9 @@ test: setup ## the whole suite but the long tests; with root, on Mininet too
 	@$(PYTEST) $(ARGS)
 
 .PHONY: nightly
-nightly: setup ## the long tests
-	@$(PYTEST) -m nightly --timeout=3600 $(ARGS)
+nightly: setup ## the long tests, and the property tests on fresh examples
+	@$(PYTEST) -m "nightly or hypothesis" --hypothesis-profile=nightly --timeout=3600 \
+	  --durations=20 $(ARGS)
 
 .PHONY: lint
 lint: setup ## ruff (rules and format) and pyright

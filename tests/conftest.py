@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import signal
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+# A folder of this test run: the processes of pytest-xdist share that of the process which started
+# them, and which removes it.
+SHARED_FOLDER = "GEOJAX_TESTS_FOLDER"
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if not IS_WORKER:
+    os.environ[SHARED_FOLDER] = tempfile.mkdtemp(prefix="geojax-tests-")
+    atexit.register(shutil.rmtree, os.environ[SHARED_FOLDER], ignore_errors=True)
+SHARED = Path(os.environ[SHARED_FOLDER])
+COMPILE_CACHE = SHARED / "compiled"
+EMULATED = SHARED / "emulated.json"  # the names of the tests with this mark
+
 # Before anything imports JAX, and inherited by every process that a test starts. One XLA thread
 # keeps replicas bit-identical; the compile cache keeps a test's second process from compiling anew.
-COMPILE_CACHE = Path(tempfile.mkdtemp(prefix="geojax-compile-cache-"))
-atexit.register(shutil.rmtree, COMPILE_CACHE, ignore_errors=True)
 os.environ.update(
     JAX_PLATFORMS="cpu",
     NPROC="1",
@@ -33,7 +44,11 @@ os.environ.update(
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Property tests draw the same examples every time; `make nightly` has them draw fresh ones.
 settings.register_profile("geojax", derandomize=True, deadline=None, database=None)
+settings.register_profile(
+    "nightly", settings.get_profile("geojax"), derandomize=False, max_examples=500, print_blob=True
+)
 settings.load_profile("geojax")
 
 # Set by .ci/run as root: then a test of the emulated testbed that would skip fails instead.
@@ -61,6 +76,24 @@ def emulated_gate(request: pytest.FixtureRequest) -> None:
         reason = request.getfixturevalue("why_not_emulated")
         if reason:
             pytest.skip(f"no emulated WAN here: {reason}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tells ``EmulatedLast``, which knows tests by name only, which ones are ``emulated``."""
+    if IS_WORKER:
+        names = [item.nodeid for item in items if item.get_closest_marker("emulated")]
+        EMULATED.write_text(json.dumps(names))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """How ``--dist loadfile``, of `make test` and `make nightly`, hands out tests."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from emulated_last import EmulatedLast
+
+    return EmulatedLast(config, log, lambda: json.loads(EMULATED.read_text()))
 
 
 def is_required() -> bool:

@@ -35,9 +35,10 @@ def run_inner(folder: Path, required: str) -> subprocess.CompletedProcess[str]:
     """Runs pytest in ``folder`` under the real conftest.py."""
     shutil.copy(Path(__file__).with_name("conftest.py"), folder)
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = emulated\n")
+    own = {name: value for name, value in os.environ.items() if "XDIST" not in name}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", str(folder)],
-        env={**os.environ, "GEOJAX_REQUIRE_EMULATED": required, "COLUMNS": "200"},
+        env={**own, "GEOJAX_REQUIRE_EMULATED": required, "COLUMNS": "200"},
         cwd=folder,
         capture_output=True,
         text=True,

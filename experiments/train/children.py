@@ -8,9 +8,11 @@ process which the user stops can ask every job to end and wait until each has cl
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,7 +48,7 @@ def stoppable() -> Iterator[None]:
     Raises:
       Stopped: a signal came; when it is raised, jobs of other processes have ended.
     """
-    with tempfile.TemporaryDirectory(prefix="geojax-jobs-") as folder:
+    with tempfile.TemporaryDirectory(prefix="geojax-jobs-") as folder, _locked(folder):
         os.environ[_FOLDER] = folder
         _owners.add(os.getpid())
 
@@ -65,6 +67,29 @@ def stoppable() -> Iterator[None]:
                 signal.signal(number, handler)
             _owners.discard(os.getpid())
             os.environ.pop(_FOLDER, None)
+
+
+def tidy() -> None:
+    """At a job's end: removes the sweep's folder if the sweep's process was killed."""
+    folder = os.environ.get(_FOLDER, "")
+    with contextlib.suppress(FileNotFoundError, BlockingIOError), _locked(folder):
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """Holds a folder; the kernel lets go of it when the process ends, however it ends.
+
+    Raises:
+      BlockingIOError: another process holds it.
+      FileNotFoundError: there is no such folder.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def run_job(run_dir: pathlib.Path) -> int:

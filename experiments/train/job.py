@@ -16,6 +16,7 @@ import threading
 from types import FrameType
 
 from experiments.runs import records, schema
+from experiments.train import children
 from experiments.train.machine_lock import machine_lock
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError
@@ -45,6 +46,8 @@ def main() -> None:
     except GeojaxError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(1)
+    finally:
+        children.tidy()
 
 
 def _run(config: RunConfig, run_dir: pathlib.Path) -> None:

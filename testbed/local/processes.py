@@ -64,7 +64,7 @@ class Processes:
       run_dir: the run's directory.
       hosts: where the nodes run.
       sink: takes the events of all nodes.
-      ports: a port for every node.
+      ports: a port for every node; closed when the run has ended.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Processes:
                 for place in setup.cluster.all
             )
         )
-        ports.close()
+        self._ports = ports
         self._setup = replace(setup, cluster=self._cluster)
         self._view = setup.view  # follows the changes
         self._running: dict[str, subprocess.Popen] = {}
@@ -113,6 +113,7 @@ class Processes:
                 finally:
                     self._stop()
         finally:
+            self._ports.close()
             for tail in self._tails.values():
                 tail.read(self._sink)
         return self._collect()

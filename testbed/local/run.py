@@ -58,9 +58,19 @@ def run_processes(
 
 
 def _free_ports() -> Generator[int, None, None]:
-    """Ports that were free a moment ago on a host that we share."""
+    """Ports of a host that we share, free for TCP and UDP; held until the generator is closed.
+
+    A socket that is bound and does not listen keeps others off its port; whoever says
+    ``SO_REUSEADDR`` and asks for this very port, as a node does, may bind and listen beside it.
+    """
     with contextlib.ExitStack() as held:
         while True:
-            probe = held.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            yield probe.getsockname()[1]
+            holder = held.enter_context(socket.socket())
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", 0))
+            try:
+                with socket.socket(type=socket.SOCK_DGRAM) as probe:
+                    probe.bind(holder.getsockname())
+            except OSError:
+                continue
+            yield holder.getsockname()[1]

@@ -20,8 +20,8 @@ NEEDS = {
     ("data", "digits"): ("model", "mlp"),  # 8 x 8 images; the demo CNN is made for 28 x 28
     ("compression", "size_only"): ("model", "synthetic"),
 }
-DEMOS = [("demo", name) for name in schema.choices("demo")]
-HEADLINE = schema.choices("geomx")
+DEMOS = [("variant/demo", name) for name in schema.choices("variant/demo")]
+HEADLINE = schema.choices("variant/geomx_exceeds_lan")
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_rows_of_the_headline_are_valid_and_alike_but_for_their_techniques(compo
         assert (config.wan.rate, config.wan.rtt) == (100, 40)
 
 
-@pytest.mark.parametrize("name", schema.choices("accuracy"))
+@pytest.mark.parametrize("name", schema.choices("variant/geomx_accuracy"))
 def test_rows_of_the_accuracy_experiment_are_valid(composed, name):
     config = composed("experiment=geomx_accuracy", f"variant/geomx_accuracy={name}")
     check(config)
@@ -108,7 +108,7 @@ def test_rows_of_the_accuracy_experiment_are_valid(composed, name):
 
 def test_the_headline_sweeps_over_all_its_rows():
     text = (schema.CONF / "experiment" / "geomx_exceeds_lan.yaml").read_text()
-    swept = next(line for line in text.splitlines() if line.strip().startswith("geomx:"))
+    (swept,) = (line for line in text.splitlines() if line.startswith("      variant/"))
     assert sorted(swept.split(":")[1].strip().split(",")) == HEADLINE
 
 

@@ -69,9 +69,11 @@ def test_a_signal_ends_all_jobs_of_a_parallel_sweep(commands):
         assert (run_dir / "cleaned").exists()
 
 
-def test_a_killed_parent_leaves_no_job(commands):
-    process = commands.start(*SWEEPS["joblib"])
-    jobs = [started(process), started(process)]
+@pytest.mark.parametrize(("kind", "count"), [("run", 1), ("joblib", 2)])
+def test_a_killed_parent_leaves_no_job_and_no_temporary_folder(commands, kind, count):
+    process = commands.start(*SWEEPS[kind])
+    jobs = [started(process) for _ in range(count)]
+    assert list(commands.folder.glob("geojax-jobs-*"))  # TMPDIR of these commands
     process.kill()
     process.wait()
     for pid, run_dir in jobs:
@@ -79,3 +81,4 @@ def test_a_killed_parent_leaves_no_job(commands):
         assert (run_dir / "cleaned").exists()
     process.stdout.close()
     process.stderr.close()
+    assert not list(commands.folder.glob("geojax-jobs-*"))

@@ -96,10 +96,10 @@ def test_sweeps_have_all_their_rows():
     }
     assert swept == {
         **{(name, "overlay"): rows for name, rows in OVERLAYS.items()},
-        ("netstorm_ablation", "netstorm"): list(ABLATION),
+        ("netstorm_ablation", "variant/netstorm_ablation"): list(ABLATION),
         ("netstorm_ablation", "wan"): WANS,
     }
-    assert sorted(ABLATION) == schema.choices("netstorm")
+    assert sorted(ABLATION) == schema.choices("variant/netstorm_ablation")
 
 
 @pytest.mark.parametrize(("name", "words"), ROWS, ids=str)

@@ -7,7 +7,8 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.bench.p3_schedule import (
@@ -138,7 +139,7 @@ SMALL = st.lists(
 )
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(SMALL)
 def test_the_bound_is_the_optimum_of_unit_chunks_and_p3_reaches_it(stages):
     ideal = ideal_round(stages, UP_DOWN, 1)
@@ -152,7 +153,7 @@ TIMES = st.builds(
 HOPS = st.lists(st.builds(Hop, st.floats(0.5, 4), st.floats(0, 0.5)), min_size=1, max_size=4)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(TIMES, min_size=1, max_size=4), HOPS)
 def test_no_order_beats_the_bound_and_small_chunks_come_close(stages, hops):
     chunk = 0.05

@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+from examples import examples
 from exchange_group import (
     Group,
     forged,
@@ -15,7 +16,7 @@ from exchange_group import (
     run_virtual,
     star_policy,
 )  # fmt: skip
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geojax.hips.exchange.contribution import Contribution
@@ -266,7 +267,7 @@ def test_a_policy_of_another_shape_takes_over_a_round_in_progress():
 # ---- any deaths at any time
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(
     count=st.integers(2, 6), kills=st.integers(1, 3), trees=st.integers(1, 2),
     slowest=st.sampled_from([0.3, 1.0, 3.0]), work=st.sampled_from([0.0, 0.5]),

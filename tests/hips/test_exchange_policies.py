@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+from examples import examples
 from exchange_group import (
     Group,
     forged,
@@ -15,7 +16,7 @@ from exchange_group import (
     run_virtual,
     star_policy,
 )  # fmt: skip
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geojax.hips.exchange.contribution import Contribution
@@ -181,7 +182,7 @@ def test_who_fetches_a_round_sends_it_on():
     run_virtual(main())
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(
     count=st.integers(2, 6), changes=st.lists(st.integers(0, 9), max_size=6),
     slowest=st.sampled_from([0.3, 1.0, 3.0]), work=st.sampled_from([0.0, 0.5]),

@@ -6,8 +6,9 @@ import random
 
 import numpy as np
 import pytest
+from examples import examples
 from exchange_group import Group, forged, policy_of, random_tree, run_virtual, star_policy
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geojax.center.spec import VectorSpec
@@ -242,7 +243,7 @@ def test_a_late_part_of_an_old_epoch_counts_if_its_round_is_whole_and_else_comes
     assert run_virtual(main()) == 1103.0
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     count=st.integers(2, 5), kills=st.integers(1, 2), datagrams=st.booleans(),
     deep=st.booleans(), slowest=st.sampled_from([0.3, 1.0, 3.0]),

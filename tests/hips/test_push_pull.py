@@ -5,8 +5,9 @@ import logging
 
 import numpy as np
 import pytest
+from examples import examples
 from exchange_group import forged
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from server_group import ServerGroup, plain_loop, pull_to, run_virtual, stars
 
@@ -208,7 +209,7 @@ def test_parts_are_given_out_as_they_come_and_held_is_told_once():
 # ---- the staleness bound
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     bound=st.integers(0, 3), seed=st.integers(0, 10**6),
     roots=st.sampled_from([("c1",), ("c1", "c2", "c3"), ("g1", "g2"), ("c2", "g1")]),

@@ -5,8 +5,9 @@ import logging
 
 import numpy as np
 import pytest
+from examples import examples
 from exchange_group import forged
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from server_group import ServerGroup, count, pull_to, run_virtual, stars
 
@@ -77,7 +78,7 @@ def servers_of(roots):
 # ---- everybody lives on
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     roots=several, bound=bounds, seed=st.integers(0, 10**6),
     changes=st.lists(st.floats(0, 30), min_size=1, max_size=4),
@@ -133,7 +134,7 @@ def test_a_push_in_line_when_the_epoch_changes_is_not_applied_before_it_comes_ag
 # ---- a center dies
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(bound=bounds, seed=st.integers(0, 10**6), at=st.floats(0, 20))
 def test_when_a_center_dies_the_others_go_on_and_keep_what_it_pushed(bound, seed, at):
     async def main():
@@ -168,7 +169,7 @@ def test_the_dead_are_no_longer_waited_for():
 # ---- a server dies
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     bound=bounds, seed=st.integers(0, 10**6), at=st.floats(0, 20),
     roots=st.sampled_from([("c1",), ("c1", "c2"), ("g1",), ("g1", "c2"), ("c1", "g1")]),
@@ -268,7 +269,7 @@ def test_outer_state_is_fresh_and_no_delay_is_compensated_for_at_first():
 # ---- a center comes back
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     bound=bounds, seed=st.integers(0, 10**6), at=st.floats(0, 12), away=st.floats(0, 10),
     dies=st.sampled_from(["c1", "c3"]),

@@ -5,7 +5,8 @@ from dataclasses import replace
 from itertools import combinations
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from wans import full_mesh, path, random_wan, ring, wan_of
 
@@ -75,7 +76,7 @@ def test_a_center_that_is_no_member_may_relay_and_merge():
     assert bounds(view, BIT, ("c2",)).bound_s == 0
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(st.integers(0, 2**32))
 def test_no_bound_is_above_the_optimum(seed):
     view = random_wan(seed)
@@ -84,7 +85,7 @@ def test_no_bound_is_above_the_optimum(seed):
     assert found.node_s <= found.cut_s * (1 + 1e-6)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(st.integers(0, 2**32))
 def test_the_optimum_is_at_least_that_of_the_best_single_tree(seed):
     """Summing over a path of fewest hops and back is one schedule: half its slowest link."""

@@ -1,7 +1,8 @@
 """The shares of Hivemind's all-reduce against a solver of linear programs."""
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from overlay_graphs import mesh
 from scipy.optimize import linprog
@@ -18,7 +19,7 @@ def slowest(rates, shares):
     return max((1 + (count - 2) * share) / rate for rate, share in zip(rates, shares, strict=True))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(rates)
 def test_no_shares_are_faster(rates):
     count = len(rates)

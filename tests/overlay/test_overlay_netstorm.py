@@ -5,7 +5,8 @@ import itertools
 import networkx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from overlay_graphs import networks
 
@@ -48,7 +49,7 @@ def plan(view, *, members=None, **options):
     return netstorm(**options).plan(view, members or view.centers, [ELEMENTS, 7], 1)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(networks())
 def test_no_spanning_tree_aggregates_faster(view):
     for tree in plan(view).trees:
@@ -57,7 +58,6 @@ def test_no_spanning_tree_aggregates_faster(view):
         assert aggregated(view, ours, tree.root) == pytest.approx(best)
 
 
-@settings(deadline=None)
 @given(networks(most=7))
 def test_every_way_to_a_root_is_a_fastest_path(view):
     graph = networkx.DiGraph()
@@ -153,7 +153,7 @@ def untied(draw):
     return NetworkView(view.centers, rate, view.delay)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(untied())
 def test_auxiliary_routes_are_those_of_the_enumeration(view):
     for source, target in itertools.permutations(view.centers, 2):
@@ -161,7 +161,7 @@ def test_auxiliary_routes_are_those_of_the_enumeration(view):
         assert routes == greedy(view, source, target)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(networks(most=7))
 def test_auxiliary_routes_are_simple_disjoint_and_ordered(view):
     parents = {tree.root: tree.parent for tree in plan(view).trees}

@@ -4,7 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from overlay_graphs import mesh, networks
 
@@ -39,7 +40,7 @@ def tables(draw, *, least=2, most=7):
     return np.array([[draw(values) for _ in range(count)] for _ in range(count)], float)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(tables())
 def test_the_cheapest_order_is_the_best_of_all(cost):
     order = cheapest_order(cost)
@@ -48,7 +49,7 @@ def test_the_cheapest_order_is_the_best_of_all(cost):
     assert total(cost, order) == min(total(cost, other) for other in round_trips(len(cost)))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(tables())
 def test_the_widest_order_is_the_widest_and_of_these_the_cheapest(rate):
     order = widest_order(rate)
@@ -60,7 +61,7 @@ def test_the_widest_order_is_the_widest_and_of_these_the_cheapest(rate):
     assert total(1 / rate, order) == pytest.approx(min(total(1 / rate, o) for o in widest))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(tables(least=3))
 def test_the_heuristic_is_a_round_trip_that_no_reversal_improves(cost):
     order = ring_orders._improved(cost)
@@ -98,7 +99,7 @@ def test_wide_and_cheap_differ():
     assert slowest(links.rate, ["abcd".index(member) for member in order]) == 4e6
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(networks(most=6), st.sampled_from(["tsp", "bottleneck"]))
 def test_chains_run_once_round_to_the_root_and_on(view, order):
     policy = ring(order=order).plan(view, view.centers, [1000], 1)

@@ -4,7 +4,8 @@ from collections import Counter
 from random import Random
 
 import numpy as np
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from overlay_graphs import mesh, networks
 
@@ -23,7 +24,7 @@ def plan(view, version=1, sizes=SIZES, **options):
     return tsengine(**options).plan(view, view.centers, sizes, version)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(networks(most=7), st.booleans())
 def test_both_ways_span_all_members(view, faithful):
     for tree in plan(view, faithful=faithful).trees:
@@ -128,7 +129,7 @@ def test_the_release_counts_whole_transfers():
     assert set(first) == {"b"}
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(networks(most=7), st.randoms(use_true_random=False), st.booleans())
 def test_no_link_that_is_out_is_taken_if_there_is_another_way(view, rng, faithful):
     """Links of all kinds go out, as long as those that stay connect everybody."""

@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -102,7 +103,7 @@ def test_a_mahimahi_trace_counts_packets_per_bin(tmp_path):
     ]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=6), st.sampled_from([0.2, 0.5, 1.0]))
 def test_mahimahi_round_trip_within_a_packet(tmp_path, rates, bin_s):
     times = tuple(index * bin_s for index in range(len(rates)))

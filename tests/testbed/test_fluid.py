@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.simulated.fluid import Flow, FluidNetwork, max_min_rates
@@ -283,7 +284,7 @@ class History(Running):
         self.fluid.set_capacity(resource, rate)
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(networks(), events)
 def test_any_history_has_fair_rates_and_loses_no_bit(network: Any, script: Any) -> None:
     async def main() -> None:

@@ -170,6 +170,23 @@ def test_a_port_in_use_is_named(tmp_path):
     assert left_over(tmp_path) == []
 
 
+def test_the_ports_of_a_run_are_its_own_until_it_ends(tmp_path):
+    """Another run, or any program, cannot take a port between its choice and a node's start."""
+    (tmp_path / "models").mkdir()
+    config = local_config(wan="single_center", rounds=2)
+    processes = start(config, tmp_path, _free_ports())
+    addresses = [(place.host, place.port) for place in processes._cluster.all]
+    for address in addresses:
+        with socket.socket() as other, pytest.raises(OSError, match="Address already in use"):
+            other.bind(address)
+    processes.run(lambda _: None)
+    for address in addresses:
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # past TIME_WAIT
+            other.bind(address)
+            other.listen()
+
+
 class Misnaming(Loopback):
     """Starts c2 under a name that the run does not have."""
 

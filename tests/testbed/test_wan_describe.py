@@ -5,7 +5,8 @@ import itertools
 import json
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -51,7 +52,7 @@ def test_min_cut_of_a_large_mesh_is_the_slowest_center():
     assert sorted(cut.near + cut.far) == sorted(wan.center_names)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(
     st.lists(st.integers(1, 100), min_size=6, max_size=6),
     st.lists(st.none() | st.integers(1, 150), min_size=6, max_size=6),

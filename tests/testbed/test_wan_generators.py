@@ -5,7 +5,8 @@ import time
 
 import networkx
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geojax.config import LanConfig, WanConfig
@@ -26,7 +27,7 @@ def graph_of(wan):
     return graph
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.integers(3, 40), st.integers(2, 6), st.integers(0, 2**40))
 def test_random_sparse_gives_every_center_its_degree(size, degree, seed):
     degree = min(degree, size - 1)
@@ -42,7 +43,7 @@ def test_random_sparse_gives_every_center_its_degree(size, degree, seed):
     assert {(target, source) for source, target in wan.edges} == set(wan.edges)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.integers(3, 40), st.integers(2, 6), st.integers(0, 2**40))
 def test_random_geometric_links_near_centers_and_all_of_them(size, degree, seed):
     degree = min(degree, size - 1)

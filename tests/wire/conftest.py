@@ -25,6 +25,15 @@ def _open_descriptors() -> set[str]:
     return {link for link in links if "socket:" in link}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _small_heap() -> Iterator[None]:
+    """Keeps the collector off what earlier modules left: it runs after every test here."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def leaves_nothing_open() -> Iterator[None]:
     """Fails a test that leaves a thread or a socket behind."""

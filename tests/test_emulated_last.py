@@ -1,0 +1,136 @@
+"""How `make test` hands out tests: two files at a time, the emulated ones last and alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from emulated_last import EmulatedLast
+
+HELPERS = Path(__file__).parent
+
+
+class Gateway:
+    id = "gw"
+
+
+class Process:
+    """A process of pytest-xdist: runs a test once it knows the next, or that there is none."""
+
+    def __init__(self):
+        self.given: list[int] = []
+        self.shutting_down = False
+        self.gateway = Gateway()
+
+    def send_runtest_some(self, indices):
+        assert not self.shutting_down
+        self.given += indices
+
+    def shutdown(self):
+        self.shutting_down = True
+
+    def next(self):
+        ready = len(self.given) > 1 or (self.given and self.shutting_down)
+        return self.given[0] if ready else None
+
+
+def hand_out(config, names, processes, rng):
+    """Runs ``names`` in random order of events; yields (process, all processes at work, name)."""
+    emulated = [name for name in names if name.endswith("emulated")]
+    scheduler = EmulatedLast(config, None, lambda: emulated)
+    for process in processes:
+        scheduler.add_node(process)
+    for process in processes:
+        scheduler.add_node_collection(process, names)
+    scheduler.schedule()
+    while ready := [process for process in processes if process.next() is not None]:
+        process = rng.choice(ready)
+        index = process.next()
+        yield process, ready, names[index]
+        process.given.pop(0)
+        scheduler.mark_test_complete(process, index)
+    assert scheduler.tests_finished
+    assert not scheduler.has_pending
+
+
+@pytest.fixture
+def options(pytestconfig, monkeypatch):
+    monkeypatch.setattr(pytestconfig.option, "tx", ["popen", "popen"], raising=False)
+    monkeypatch.setattr(pytestconfig.option, "loadscopereorder", False, raising=False)
+    return pytestconfig
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_every_test_runs_once_and_the_emulated_ones_last_and_alone(options, seed):
+    rng = random.Random(seed)
+    shares = [rng.choice([0.0, 0.3, 1.0]) for _ in range(rng.randint(1, 5))]
+    names = [
+        f"tests/test_{file}.py::test[{number}]" + "-emulated" * (rng.random() < share)
+        for file, share in enumerate(shares)
+        for number in range(rng.randint(1, 5))
+    ]
+    processes = [Process(), Process()]
+    ran, of_file = [], {}
+    for process, at_work, name in hand_out(options, names, processes, rng):
+        ran.append(name)
+        if name.endswith("-emulated"):
+            assert at_work == [process]
+        else:
+            assert of_file.setdefault(name.partition("::")[0], process) is process
+    assert Counter(ran) == Counter(names)
+    kinds = [name.endswith("-emulated") for name in ran]
+    assert kinds == sorted(kinds)
+
+
+INNER = """
+import os, pathlib, pytest
+
+@pytest.fixture(scope="session")
+def why_not_emulated():
+    return None
+
+def note(kind):
+    with pathlib.Path({log!r}).open("a") as stream:
+        print(kind, os.environ["PYTEST_XDIST_WORKER"], os.environ["JAX_COMPILATION_CACHE_DIR"],
+              file=stream)
+
+@pytest.mark.parametrize("number", range(3))
+def test_plain(number):
+    note("plain")
+
+@pytest.mark.emulated
+def test_emulated():
+    note("emulated")
+"""
+
+
+def test_a_run_of_two_processes_ends_with_one_line_and_shares_the_compile_cache(tmp_path):
+    for name in ("conftest.py", "emulated_last.py"):
+        shutil.copy(HELPERS / name, tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = emulated\n")
+    for name in ("test_a.py", "test_b.py"):
+        (tmp_path / name).write_text(INNER.format(log=str(tmp_path / "log")))
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", str(tmp_path)],
+        cwd=tmp_path,
+        env={name: os.environ[name] for name in os.environ if "XDIST" not in name},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert " 8 passed in " in run.stdout.splitlines()[-1], run.stdout + run.stderr
+    kinds, processes, caches = zip(
+        *(line.split() for line in (tmp_path / "log").read_text().splitlines()), strict=True
+    )
+    assert kinds == ("plain",) * 6 + ("emulated",) * 2, run.stdout
+    assert set(processes[:6]) == {"gw0", "gw1"}
+    assert processes[6] == processes[7]
+    (cache,) = set(caches)
+    assert not Path(cache).exists()  # removed at the end
+    assert cache != os.environ["JAX_COMPILATION_CACHE_DIR"]
