@@ -197,14 +197,14 @@ class Network:
             sample,
         )
         found = f"outputs of shape {outputs.shape} with {target.dtype} targets of {target.shape}"
+        fix = f"cannot compare {found}; choose another loss, model or data set"
         for score in self._scores.values():
             try:
-                made = jax.eval_shape(score, outputs, target)
-            except (TypeError, ValueError, AssertionError) as error:
-                reason = f"cannot compare {found} ({error}); choose another loss, model or data set"
-                raise ConfigError("loss", loss, reason) from error
-            if made.shape != (2,):
-                raise ConfigError("loss", loss, f"makes {made.shape} of {found}; make (2,)")
+                made = jax.eval_shape(score, outputs, target).shape
+            except (AssertionError, IndexError, TypeError, ValueError) as error:
+                raise ConfigError("loss", loss, f"{fix} ({error})") from error
+            if made != (2,):
+                raise ConfigError("loss", loss, f"{fix} (it makes {made}, not one number of each)")
 
     def _initial(self, key: jax.Array) -> tuple[jax.Array, Arrays]:
         arrays = self._start(key)

@@ -10,6 +10,7 @@ images are stored as floats, best in [0, 1]. Sequences are integers (samples, le
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def npz(config: DataConfig) -> Stored:
             wanted = [name for name in (*_SAMPLES, *_TARGETS) if name in archive.files]
             arrays = {name: archive[name] for name in wanted}
             found = ", ".join(archive.files) or "nothing"
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as problem:
+    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as problem:
         raise DataError(
             f"{path} cannot be read as a .npz file ({problem}); write it with numpy.savez, of "
             "arrays of numbers"
