@@ -25,7 +25,7 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    """On what. ``path``: a folder to look in first; ``*_samples``: use only the first so many."""
+    """On what. ``path``: npz: the file, else a folder to look in first; ``*_samples``: so many."""
 
     name: str = "fashion_mnist"
     path: str | None = None
@@ -248,6 +248,7 @@ class RunConfig:
     max_time_s: float | None = None  # experiment time after which no round starts
     batch_size: int = 32  # per worker and step
     lr: float = 0.01
+    loss: str = "cross_entropy"  # what training makes small; or next_token, mse, an own one
     eval_every_s: float = 5.0  # experiment time
     target_accuracy: float = 0.8
     target_over: str = "evaluations"  # what the mean of three is over; or "models", each once

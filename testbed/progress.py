@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class RunProgress:
-    """Shows rounds done, experiment time and the last accuracy; feed it the run's events.
+    """Shows rounds done, experiment time and the last test figure; feed it the run's events.
 
     On a terminal it is a bar that moves; elsewhere one line is printed at the end.
 
@@ -22,7 +22,7 @@ class RunProgress:
     def __init__(self, title: str, rounds: int):
         self._console = Console(stderr=True)
         self._title, self._rounds = title, rounds
-        self._done, self._time, self._accuracy = 0, 0.0, ""
+        self._done, self._time, self._figure = 0, 0.0, ""
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(),
             TextColumn("rounds  {task.fields[said]}"), TimeElapsedColumn(),
@@ -36,7 +36,7 @@ class RunProgress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
-        said = f"{self._title}: {self._done} rounds in {self._time:.1f} s{self._accuracy}"
+        said = f"{self._title}: {self._done} rounds in {self._time:.1f} s{self._figure}"
         self._console.print(said, highlight=False, soft_wrap=True)
 
     def take(self, event: Mapping[str, Any]) -> None:
@@ -45,10 +45,11 @@ class RunProgress:
             self._done = max(self._done, event["round"] + 1)
             self._time = max(self._time, event["held"])
         elif event["event"] == "evaluation":
-            self._accuracy = f", test accuracy {event['accuracy']:.3f}"
+            figure = "accuracy" if "accuracy" in event else "loss"
+            self._figure = f", test {figure} {event[figure]:.3f}"
         else:
             return
-        said = f"t = {self._time:.1f} s{self._accuracy}"
+        said = f"t = {self._time:.1f} s{self._figure}"
         self._bar.update(self._task, completed=self._done, said=said)
 
     def say(self, what: str) -> None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
+from networks import module_of
 from simulated_runs import kill, simulated, small_config
 
 from geojax.center.trainer import build_spec, initial_vector
@@ -18,7 +19,6 @@ from geojax.data.batches import BatchOrder
 from geojax.data.dataset import load_dataset
 from geojax.data.partitions import partition
 from geojax.hips.control.member import Membership
-from geojax.models.registry import build_model
 
 TOLERANCE = 1e-5
 ROUNDS = 20
@@ -127,7 +127,7 @@ def centers_by_hand(config):
     batch; but the mean of the gradients, and that of the statistics, can be taken by hand."""
     data = load_dataset(config.data)
     batches = batches_of(config, data, 3)
-    model = build_model("cnn_batchnorm", data.train_x.shape[1:], 10)
+    model = module_of("cnn_batchnorm", data.train_x.shape[1:], 10)
     arrays = named(config, initial_vector(config))
     spec = build_spec(config)
     trained = [layer.name for layer in spec.layers if layer.kind == "parameter"]

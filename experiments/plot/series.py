@@ -49,7 +49,8 @@ def band(runs: Sequence[Series]) -> Band:
 
 def accuracy_over_time(run: RunRecords) -> Series | None:
     """Test accuracy over experiment time (s); None: nothing was evaluated."""
-    found = sorted((e["t"], e["accuracy"]) for e in run.events if e["event"] == "evaluation")
+    evaluations = [e for e in run.events if e["event"] == "evaluation" and "accuracy" in e]
+    found = sorted((e["t"], e["accuracy"]) for e in evaluations)
     if not found:
         return None
     times, accuracies = zip(*found, strict=True)

@@ -15,6 +15,7 @@ from geojax.errors import ConfigError, nearest
 from geojax.hips.cluster import WAN_GROUP, Cluster
 from geojax.hips.exchange.shard import check_shards
 from geojax.hollow import SIZE_ONLY
+from geojax.models.losses import LOSSES
 from geojax.models.registry import SYNTHETIC, model_info
 from geojax.overlay.policy.policy import Policy
 from geojax.overlay.registry import build_overlay
@@ -80,8 +81,9 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
         _check_servers(config, depth, len(policy.trees))
     for name in cluster.trainers:
         build_pace(config, cluster.trainers, name)
-    model_info(config.model.name)
+    model_info(config.model)
     if config.model.name != SYNTHETIC:
+        LOSSES[config.loss]
         DATASETS[config.data.name]
         PARTITIONS[config.partition.name]
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geojax.center.inputs import checked, inputs_of
+from geojax.center.inputs import checked
 from geojax.config import RunConfig
-from geojax.errors import Diverged
+from geojax.errors import ConfigError, Diverged
+from geojax.models.losses import ACCURACY
 from geojax.models.registry import SYNTHETIC
 
 if TYPE_CHECKING:
@@ -25,14 +26,19 @@ Evaluator = Callable[[np.ndarray], dict[str, float]]
 def build_evaluator(config: RunConfig, features: np.ndarray, labels: np.ndarray) -> Evaluator:
     """A function from a vector to its figures on the whole of ``features`` and ``labels``.
 
-    The figures are ``accuracy`` (share of right answers) and ``loss`` (mean softmax cross
-    entropy), with the model in evaluation mode and its integer leaves at their start. Samples go
+    The figures are ``loss`` and the metric of the configured loss (``accuracy``, share of right
+    answers), with the model in evaluation mode and its integer leaves at their start. Samples go
     through the first local device in fixed batches, in order, so the same vector always gives the
     same figures. They stay on that device. A synthetic model has no figures: the dictionary is
     empty.
 
     The returned function raises ``ValueError`` for a vector of another size, and
     :class:`geojax.errors.Diverged` when the loss is not finite.
+
+    Raises:
+      ConfigError: model, loss and data do not go together, or the run stops at an accuracy that the
+        loss does not have.
+      DataError: the samples do not fit the configured data set.
     """
     if config.model.name == SYNTHETIC:
         return lambda _: {}
@@ -44,7 +50,10 @@ def build_evaluator(config: RunConfig, features: np.ndarray, labels: np.ndarray)
 
     import jax
 
-    network = build_network(config.model.name, *inputs_of(config.data))
+    network = build_network(config)
+    if config.stop_at_target and network.metric != ACCURACY:
+        fix = f"loss={config.loss} has no accuracy to stop at; leave it out"
+        raise ConfigError("stop_at_target", True, fix)
     features, labels = checked(config, features, labels)
     count = len(features)
     size = min(_BATCH, count)
@@ -54,14 +63,15 @@ def build_evaluator(config: RunConfig, features: np.ndarray, labels: np.ndarray)
     batches = jax.device_put([place(each) for each in (features, labels, ones)], device)
     integers = jax.device_put(network.initial(config.seed)[1], device)
     judge = _judge(network)
+    names = [*filter(None, [network.metric]), "loss"]
 
     def evaluate(vector: np.ndarray) -> dict[str, float]:
         placed = jax.device_put(np.array(network.spec.check(vector, "evaluate")), device)
         parts = [judge(placed, integers, *batch) for batch in zip(*batches, strict=True)]
-        loss = sum(float(loss) for _, loss in parts) / count
-        if not math.isfinite(loss):
+        figures = {name: sum(float(part[name]) for part in parts) / count for name in names}
+        if not math.isfinite(figures["loss"]):
             raise Diverged("the test loss is not finite: the merged parameters have diverged")
-        return {"accuracy": sum(float(right) for right, _ in parts) / count, "loss": loss}
+        return figures
 
     return evaluate
 

@@ -1,72 +1,72 @@
-"""What a model sees: the shape of a sample and the number of classes; needs no JAX."""
+"""What a model sees of the configured data; needs no JAX."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
 
+from geojax.center.shared import shared
 from geojax.config import DataConfig, RunConfig
 from geojax.data.dataset import DATASETS, load_dataset
 from geojax.errors import ConfigError, DataError
-
-
-class Inputs(NamedTuple):
-    """Shape of one sample (height, width, channels) and number of classes."""
-
-    shape: tuple[int, ...]
-    classes: int
-
+from geojax.models.inputs import Inputs, Values, labelled
 
 # So that a process that holds parameters but no data need not load any.
 _KNOWN = {
-    "fashion_mnist": Inputs((28, 28, 1), 10),
-    "mnist": Inputs((28, 28, 1), 10),
-    "digits": Inputs((8, 8, 1), 10),
+    "fashion_mnist": labelled((28, 28, 1), 10),
+    "mnist": labelled((28, 28, 1), 10),
+    "digits": labelled((8, 8, 1), 10),
 }
 
 
 def inputs_of(config: DataConfig) -> Inputs:
-    """What the samples of the configured data set look like.
+    """What an example of the configured data set looks like.
 
-    >>> inputs_of(DataConfig(name="digits"))
-    Inputs(shape=(8, 8, 1), classes=10)
+    >>> inputs_of(DataConfig(name="digits")).sample
+    Values(shape=(8, 8, 1), classes=0)
     """
     if config.name not in DATASETS:
         DATASETS[config.name]  # refuses the name, and says which ones there are
     if config.name in _KNOWN:
         return _KNOWN[config.name]
-    return _loaded(config.name, config.path, config.download)
+    return _loaded(replace(config, train_samples=1, test_samples=1))
 
 
-@functools.lru_cache
-def _loaded(name: str, path: str | None, download: bool) -> Inputs:
-    config = DataConfig(name=name, path=path, download=download)
-    dataset = load_dataset(dataclasses.replace(config, train_samples=1, test_samples=1))
-    return Inputs(dataset.train_x.shape[1:], dataset.classes)
+@shared
+def _loaded(config: DataConfig) -> Inputs:
+    data = load_dataset(config)
+    return Inputs(
+        Values(data.train_x.shape[1:], data.tokens), Values(data.train_y.shape[1:], data.classes)
+    )
 
 
 def checked(
     config: RunConfig, features: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Samples as float32 and labels as int32, both contiguous.
+    """Samples and targets as the model and the loss take them: float32 or int32, contiguous.
 
     Raises:
       DataError: they do not belong together, or not to the configured data set.
     """
-    shape, classes = inputs_of(config.data)
+    inputs = inputs_of(config.data)
     name = config.data.name
     if len(features) != len(labels) or len(features) == 0:
         raise DataError(f"{name}: {len(features)} samples with {len(labels)} labels; give both")
-    if tuple(features.shape[1:]) != shape:
-        raise DataError(f"{name}: samples of shape {tuple(features.shape[1:])}, expected {shape}")
-    labels = np.ascontiguousarray(labels, np.int32)
-    if labels.min() < 0 or labels.max() >= classes:
-        found = f"labels from {labels.min()} to {labels.max()}"
-        raise DataError(f"{name}: {found}, expected 0 to {classes - 1}")
-    return np.ascontiguousarray(features, np.float32), labels
+    return (
+        _as(inputs.sample, features, f"{name}: samples"),
+        _as(inputs.target, labels, f"{name}: labels"),
+    )
+
+
+def _as(values: Values, array: np.ndarray, what: str) -> np.ndarray:
+    if tuple(array.shape[1:]) != values.shape:
+        raise DataError(f"{what} of shape {tuple(array.shape[1:])}, expected {values.shape}")
+    made = np.ascontiguousarray(array, values.dtype)
+    if values.classes and (made.min() < 0 or made.max() >= values.classes):
+        found = f"{what} from {made.min()} to {made.max()}"
+        raise DataError(f"{found}, expected 0 to {values.classes - 1}")
+    return made
 
 
 def split_size(batch_size: int, devices: int) -> int:

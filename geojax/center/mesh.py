@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from geojax.center.network import Arrays, Network, build_network
+from geojax.center.network import Arrays, Network, build_network, step_key
 from geojax.center.optimizers import build_optimizer
-from geojax.config import OptimizerConfig
+from geojax.center.shared import shared
+from geojax.config import OptimizerConfig, RunConfig
 
 if TYPE_CHECKING:
     from jaxlib._jax import Device  # jax.Device is an alias that type checkers refuse
@@ -37,11 +38,12 @@ class Mesh:
       vector: (parameters, state) -> vector.
       start: (parameters) -> optimizer state.
       copy: (arrays) -> the same values in new buffers.
-      gradient: (parameters, state*, integers*, images, labels) -> vector of the mean gradient and
-        the new state, new state, new integers, loss. (* donated)
-      step: (parameters*, optimizer state*, state*, integers*, images, labels) -> new parameters,
-        optimizer state, state, integers, loss. (* donated)
-      The loss is NaN if it or a gradient is not finite.
+      gradient: (parameters, state*, integers*, samples, targets, draw) -> vector of the mean
+        gradient and the new state, new state, new integers, loss. (* donated)
+      step: (parameters*, optimizer state*, state*, integers*, samples, targets, draw) -> new
+        parameters, optimizer state, state, integers, loss. (* donated)
+      The loss is NaN if it or a gradient is not finite; ``draw`` is that of
+      :func:`geojax.center.network.step_key`.
     """
 
     def __init__(
@@ -82,12 +84,14 @@ class Mesh:
         parameters: Arrays,
         state: Arrays,
         integers: Arrays,
-        images: jax.Array,
-        labels: jax.Array,
+        samples: jax.Array,
+        targets: jax.Array,
+        draw: jax.Array,
     ) -> tuple[jax.Array, Arrays, Arrays, Arrays]:
+        key = step_key(draw, jax.lax.axis_index(_AXIS))
         differentiate = jax.value_and_grad(self.network.loss, has_aux=True)
         (loss, (state, integers)), gradient = differentiate(
-            parameters, state, integers, images, labels
+            parameters, state, integers, samples, targets, key
         )
         loss, gradient, state = jax.lax.pmean((loss, gradient, state), _AXIS)
         finite = jnp.isfinite(optax.tree.norm(gradient))
@@ -105,27 +109,14 @@ class Mesh:
         return optax.apply_updates(parameters, updates), optimizer_state, state, integers, loss
 
 
-def build_mesh(
-    model: str,
-    input_shape: tuple[int, ...],
-    classes: int,
-    optimizer: OptimizerConfig,
-    lr: float,
-    devices: tuple[Device, ...],
-) -> Mesh:
+def build_mesh(config: RunConfig, devices: tuple[Device, ...]) -> Mesh:
     """The mesh of a configured model and optimizer; workers of one process share its programs."""
-    settings = tuple(sorted(vars(optimizer).items()))
-    return _shared_mesh(model, input_shape, classes, settings, lr, devices)
+    rate = config.rate_of(config.optimizer)
+    return _shared_mesh(build_network(config), config.optimizer, rate, devices)
 
 
-@functools.lru_cache
+@shared
 def _shared_mesh(
-    model: str,
-    input_shape: tuple[int, ...],
-    classes: int,
-    optimizer: tuple[tuple[str, Any], ...],
-    lr: float,
-    devices: tuple[Device, ...],
+    network: Network, optimizer: OptimizerConfig, lr: float, devices: tuple[Device, ...]
 ) -> Mesh:
-    chosen = build_optimizer(OptimizerConfig(**dict(optimizer)), lr)
-    return Mesh(build_network(model, input_shape, classes), chosen, devices)
+    return Mesh(network, build_optimizer(optimizer, lr), devices)

@@ -11,6 +11,7 @@ import numpy as np
 
 from geojax.center.finite import nonfinite_layers
 from geojax.center.mesh import Mesh
+from geojax.center.network import worker_key
 from geojax.center.spec import VectorSpec
 from geojax.center.staged_mesh import StagedMesh
 from geojax.center.staged_steps import StagedSteps
@@ -24,8 +25,8 @@ class MeshTrainer:
 
     Args:
       mesh: the programs, shared with the other workers of this process.
-      features: the worker's own samples, float32 (samples, height, width, channels).
-      labels: their classes, int32 (samples,).
+      features: the worker's own samples, float32 or int32 (samples, ...).
+      labels: their targets, int32 or float32 (samples, ...).
       order: which samples the k-th batch holds.
       vector: parameters and state to start from, float32 (spec.size,).
       integers: integer leaves to start from.
@@ -49,6 +50,7 @@ class MeshTrainer:
         self.last_loss = math.nan
         self._mesh, self._order = mesh, order
         self._features, self._labels = features, labels
+        self._key = worker_key(order.seed, order.worker_index)
         self.load(vector)
         self._integers = self._placed(integers)
         self._optimizer = mesh.start(self._parameters)
@@ -157,11 +159,13 @@ class MeshTrainer:
             raise RuntimeError("built to train unstaged; set sync.p3 before building the trainer")
         return self._staged
 
-    def _batch(self) -> tuple[np.ndarray, np.ndarray]:
+    def _batch(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Samples and targets of the next step, and what its random numbers are drawn from."""
         positions = self._order(self.steps)
         return (
             self._mesh.split(self._features[positions]),
             self._mesh.split(self._labels[positions]),
+            self._mesh.replicate(np.append(self._key, np.uint32(self.steps))),
         )
 
     def _count(self, loss: float, gradient: np.ndarray | None = None) -> None:

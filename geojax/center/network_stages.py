@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from geojax.center.network import PARAMETERS, Arrays, Network, flat_names
@@ -52,14 +51,20 @@ class StagedNetwork:
         self.stages = _stages(network)
 
     def run(
-        self, index: int, parameters: Arrays, state: Arrays, integers: Arrays, hidden: jax.Array
+        self,
+        index: int,
+        parameters: Arrays,
+        state: Arrays,
+        integers: Arrays,
+        hidden: jax.Array,
+        key: jax.Array,
     ) -> tuple[jax.Array, tuple[Arrays, Arrays]]:
         """Output of a stage for the output of the one before, and its state and integers after it.
 
-        The arrays are those of the stage.
+        The arrays are those of the stage; ``key`` is that of the step's random numbers.
         """
         method = _method(index, train=True)
-        return self.network.trained(parameters, state, integers, method, hidden)
+        return self.network.trained(parameters, state, integers, method, hidden, key)
 
 
 def _method(index: int, *, train: bool) -> _Method:
@@ -80,7 +85,8 @@ def _stages(network: Network) -> tuple[NetworkStage, ...]:
         raise TypeError(f"{type(module).__name__} has no stages; derive it from StagedModule")
     stages: list[NetworkStage] = []
     offset, layers = 0, {layer.name: layer for layer in network.spec.layers}
-    hidden: Any = jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32)
+    sample = network.inputs.sample
+    hidden: Any = jax.ShapeDtypeStruct((1, *sample.shape), sample.dtype)
     for index in range(module.stages):
         created, out, operations = _traced(module, index, hidden)
         trained = [name for name in created if name.startswith(PARAMETERS)]

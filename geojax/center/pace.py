@@ -31,7 +31,7 @@ def step_seconds(config: RunConfig, center: str) -> float:
     base = config.model.pace_s
     if base is None:
         paces = stage_paces(config.model)
-        base = math.fsum(map(math.fsum, paces)) or model_info(config.model.name).pace_s
+        base = math.fsum(map(math.fsum, paces)) or model_info(config.model).pace_s
     values = {
         "model.pace_s": base,
         "pace.factor": config.pace.factor,

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from geojax.center.network import Arrays, build_network
+from geojax.center.network import Arrays, Network, build_network, step_key
 from geojax.center.network_stages import StagedNetwork
+from geojax.config import RunConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,14 +31,16 @@ class StagedMesh:
 
     Attributes:
       network: the network and its stages.
-      forward: a program per stage: (parameters, state, integers, hidden) -> hidden of the next
-        stage, new state, new integers. The last one also takes labels and makes the mean loss.
-        State and loss are averaged over the devices, as in :class:`geojax.center.mesh.Mesh`.
-      backward: a program per stage: (parameters, state, integers, hidden*, gradient) -> gradient of
-        the parameters as one vector, its norm, gradient of ``hidden``. Parameters' gradients are
-        averaged over the devices; ``state`` and ``integers`` are those before the forward part.
-        The last one takes labels in place of a gradient; the first one makes no gradient of its
-        input and leaves its buffer alone. (* donated)
+      forward: a program per stage: (parameters, state, integers, hidden, draw) -> hidden of the
+        next stage, new state, new integers. The last one also takes targets and makes the mean
+        loss. State and loss are averaged over the devices, and ``draw`` is what it is, as in
+        :class:`geojax.center.mesh.Mesh`.
+      backward: a program per stage: (parameters, state, integers, hidden*, draw, gradient) ->
+        gradient of the parameters as one vector, its norm, gradient of ``hidden``. Parameters'
+        gradients are averaged over the devices; ``state`` and ``integers`` are those before the
+        forward part, and its random numbers are drawn again. The last one takes targets in place
+        of a gradient; the first one makes no gradient of its input and leaves its buffer alone.
+        (* donated)
       read_state: (state) -> the float state of all stages as one vector.
     """
 
@@ -57,13 +60,16 @@ class StagedMesh:
             self.read_state = parallel(lambda arrays: network.network.flatten(arrays, state))
 
     def _loss(self, index: int) -> Callable[..., tuple[jax.Array, tuple[Arrays, Arrays]]]:
-        """A stage; the last one ends in the loss of the labels that follow its input."""
+        """A stage; the last one ends in the loss of the targets that follow its input."""
+        network = self.network
 
         def run(
-            parameters: Arrays, hidden: jax.Array, state: Arrays, integers: Arrays, *labels: Any
-        ) -> tuple[jax.Array, tuple[Arrays, Arrays]]:
-            out, after = self.network.run(index, parameters, state, integers, hidden)
-            return (self.network.network.mean_loss(out, *labels) if labels else out), after
+            parameters: Arrays, hidden: jax.Array, state: Arrays, integers: Arrays, draw: jax.Array,
+            *targets: Any,
+        ) -> tuple[jax.Array, tuple[Arrays, Arrays]]:  # fmt: skip
+            key = step_key(draw, jax.lax.axis_index(_AXIS))
+            out, after = network.run(index, parameters, state, integers, hidden, key)
+            return (network.network.mean_loss(out, *targets) if targets else out), after
 
         return run
 
@@ -71,10 +77,11 @@ class StagedMesh:
         run = self._loss(index)
 
         def forward(
-            parameters: Arrays, state: Arrays, integers: Arrays, hidden: jax.Array, *labels: Any
-        ) -> tuple[jax.Array, Arrays, Arrays]:
-            out, (state, integers) = run(parameters, hidden, state, integers, *labels)
-            if labels:
+            parameters: Arrays, state: Arrays, integers: Arrays, hidden: jax.Array, draw: jax.Array,
+            *targets: Any,
+        ) -> tuple[jax.Array, Arrays, Arrays]:  # fmt: skip
+            out, (state, integers) = run(parameters, hidden, state, integers, draw, *targets)
+            if targets:
                 out = jax.lax.pmean(out, _AXIS)
             return out, jax.lax.pmean(state, _AXIS), integers
 
@@ -87,12 +94,13 @@ class StagedMesh:
         last = index == len(self.network.stages) - 1
 
         def backward(
-            parameters: Arrays, state: Arrays, integers: Arrays, hidden: jax.Array, given: jax.Array
-        ) -> tuple[jax.Array, ...]:
-            labels = (given,) if last else ()
+            parameters: Arrays, state: Arrays, integers: Arrays, hidden: jax.Array, draw: jax.Array,
+            given: jax.Array,
+        ) -> tuple[jax.Array, ...]:  # fmt: skip
+            targets = (given,) if last else ()
 
             def output(parameters: Arrays, hidden: jax.Array) -> tuple[jax.Array, Any]:
-                return run(parameters, hidden, state, integers, *labels)
+                return run(parameters, hidden, state, integers, draw, *targets)
 
             if index:
                 out, pull, _ = jax.vjp(output, parameters, hidden, has_aux=True)
@@ -106,9 +114,11 @@ class StagedMesh:
         return backward
 
 
-@functools.lru_cache
-def build_staged_mesh(
-    model: str, input_shape: tuple[int, ...], classes: int, devices: tuple[Device, ...]
-) -> StagedMesh:
+def build_staged_mesh(config: RunConfig, devices: tuple[Device, ...]) -> StagedMesh:
     """The staged programs of a configured model; workers of one process share them."""
-    return StagedMesh(StagedNetwork(build_network(model, input_shape, classes)), devices)
+    return _shared_mesh(build_network(config), devices)
+
+
+@functools.lru_cache
+def _shared_mesh(network: Network, devices: tuple[Device, ...]) -> StagedMesh:
+    return StagedMesh(StagedNetwork(network), devices)

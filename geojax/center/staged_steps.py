@@ -20,6 +20,7 @@ class _Kept(NamedTuple):
     state: Arrays  # before the forward part
     integers: Arrays  # likewise
     hidden: jax.Array | np.ndarray  # the stage's input
+    draw: np.ndarray  # of the step's random numbers
 
 
 class StagedSteps:
@@ -42,8 +43,9 @@ class StagedSteps:
         self.loss = math.nan
         self._turns = PriorityLock(self.count)
         self._kept: list[_Kept] = []
-        self._hidden: Any = None  # output of the last forward part; images before the first
-        self._labels: Any = None
+        self._hidden: Any = None  # output of the last forward part; samples before the first
+        self._targets: Any = None
+        self._draw: Any = None  # of the step's random numbers, a slice per device
         self._gradient: Any = None  # of the output of the stage whose backward part is next
         self._finite = True
 
@@ -53,8 +55,7 @@ class StagedSteps:
         parameters: Arrays,
         state: Arrays,
         integers: Arrays,
-        images: np.ndarray | None = None,
-        labels: np.ndarray | None = None,
+        *batch: np.ndarray,
     ) -> tuple[Arrays, Arrays]:
         """Runs one stage; stage 0 is given the batch.
 
@@ -63,8 +64,7 @@ class StagedSteps:
           parameters: all parameters by name.
           state: all float state by name.
           integers: all integer leaves by name.
-          images: of the batch, a slice per device.
-          labels: likewise.
+          *batch: stage 0: samples, targets and ``draw`` of the batch, a slice per device of each.
 
         Returns:
           The stage's own state and integers after it.
@@ -72,11 +72,13 @@ class StagedSteps:
         self._turns.forward(index)
         if index == 0:
             self._kept, self._finite = [], True
-            self._hidden, self._labels = images, labels
+            self._hidden, self._targets, self._draw = batch
         stage = self._stages[index]
-        kept = _Kept(_chosen(state, stage.state), _chosen(integers, stage.integers), self._hidden)
+        kept = _Kept(
+            _chosen(state, stage.state), _chosen(integers, stage.integers), self._hidden, self._draw
+        )
         trained = _chosen(parameters, stage.parameters)
-        target = (self._labels,) if index == self.count - 1 else ()
+        target = (self._targets,) if index == self.count - 1 else ()
         self._hidden, state, integers = jax.block_until_ready(
             self._mesh.forward[index](trained, *kept, *target)
         )
@@ -87,7 +89,7 @@ class StagedSteps:
         """Gradient of one stage's parameters, a fresh float32 vector."""
         self._turns.backward(index)
         if index == self.count - 1:  # the forward pass ended in the loss
-            self._loss, self._gradient = float(first_to_host(self._hidden)), self._labels
+            self._loss, self._gradient = float(first_to_host(self._hidden)), self._targets
         trained = _chosen(parameters, self._stages[index].parameters)
         vector, norm, *before = self._mesh.backward[index](
             trained, *self._kept.pop(), self._gradient

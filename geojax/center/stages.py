@@ -12,9 +12,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from geojax.center.inputs import inputs_of
 from geojax.center.synthetic_layout import stage_paces, stage_sizes
-from geojax.config import RunConfig
+from geojax.config import ModelConfig, RunConfig
 from geojax.errors import ConfigError
 from geojax.models.registry import MODELS, SYNTHETIC, model_info
 
@@ -73,8 +72,8 @@ def build_stages(config: RunConfig) -> tuple[Stage, ...]:
     from geojax.center.network import build_network
     from geojax.center.network_stages import StagedNetwork
 
-    network = build_network(config.model.name, *inputs_of(config.data))
-    if not model_info(config.model.name).staged:
+    network = build_network(config)
+    if not model_info(config.model).staged:
         return _staged([config.model.name], [network.spec.size], [(1.0, 2.0)])
     parts = StagedNetwork(network).stages
     names = [part.name for part in parts]
@@ -106,7 +105,8 @@ def check_stages(config: RunConfig) -> None:
         has the stages that it has.
     """
     model = config.model
-    if model_info(model.name).name == SYNTHETIC:
+    model_info(model)  # refuses what the model does not take
+    if model.name == SYNTHETIC:
         stage_sizes(model)
         stage_paces(model)
         return
@@ -132,8 +132,8 @@ def check_p3(config: RunConfig) -> None:
     check_stages(config)
     if not config.sync.p3:
         return
-    if not model_info(config.model.name).staged:
-        able = ", ".join(name for name in MODELS if model_info(name).staged)
+    if not model_info(config.model).staged:
+        able = ", ".join(name for name in MODELS if model_info(ModelConfig(name)).staged)
         fix = f"model={config.model.name} has no stages; use one of {able}, or sync.p3=false"
         raise ConfigError("sync.p3", True, fix)
     if config.sync.name != "fsa":

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from geojax.center.inputs import checked, inputs_of, split_size
+from geojax.center.inputs import checked, split_size
 from geojax.center.spec import VectorSpec
 from geojax.center.stages import check_p3
 from geojax.center.synthetic import HollowTrainer, SyntheticTrainer
@@ -15,6 +15,9 @@ from geojax.center.synthetic_layout import synthetic_spec
 from geojax.config import RunConfig
 from geojax.hollow import SIZE_ONLY, hollow
 from geojax.models.registry import SYNTHETIC, model_info
+
+if TYPE_CHECKING:
+    from geojax.center.network import Network
 
 
 class Trainer(Protocol):
@@ -25,7 +28,8 @@ class Trainer(Protocol):
       samples_per_step: samples in one batch.
       last_loss: mean loss of the last batch at the parameters before the step; NaN before the
         first batch, and for a model without a loss.
-      steps: batches consumed so far; batch k is a function of (seed, worker index, k) alone.
+      steps: batches consumed so far; batch k, and the random numbers that a step on it draws, are
+        functions of (seed, worker index, k) alone.
 
     All methods return when the devices are done, so that they can be timed. ``gradient``, ``step``
     and ``backward(0)`` raise :class:`geojax.errors.Diverged` when the loss or a gradient is not
@@ -126,9 +130,9 @@ def build_trainer(
 
     Args:
       config: the run.
-      features: the worker's own samples (samples, height, width, channels); not copied, and not
-        looked at when the model is synthetic.
-      labels: their classes (samples,).
+      features: the worker's own samples (samples, ...); not copied, and not looked at when the
+        model is synthetic.
+      labels: their targets (samples, ...).
       worker_index: which worker, counted over all centers; chooses its order of batches.
       worker_count: number of workers of the run.
 
@@ -153,14 +157,12 @@ def build_trainer(
     features, labels = checked(config, features, labels)
     local = devices.local_devices()
     split_size(config.batch_size, len(local))
-    lr = config.lr if config.optimizer.lr is None else config.optimizer.lr
-    inputs = inputs_of(config.data)
-    mesh = build_mesh(config.model.name, *inputs, config.optimizer, lr, local)
+    mesh = build_mesh(config, local)
     staged = None
     if config.sync.p3:
         from geojax.center.staged_mesh import build_staged_mesh
 
-        staged = build_staged_mesh(config.model.name, *inputs, local)
+        staged = build_staged_mesh(config, local)
     order = BatchOrder(len(features), config.batch_size, config.seed, worker_index)
     return MeshTrainer(mesh, features, labels, order, *_initial(config), staged=staged)
 
@@ -178,24 +180,23 @@ def build_spec(config: RunConfig) -> VectorSpec:
     """The layout of the model's vector, without building a trainer."""
     if config.model.name == SYNTHETIC:
         return synthetic_spec(config)
-    model_info(config.model.name)  # refuses a wrong name before JAX is imported
+    model_info(config.model)  # refuses a wrong name before JAX is imported
 
     from geojax.center import devices
     from geojax.center.network import build_network
 
     devices.configure(config.testbed.devices)
-    return build_network(config.model.name, *inputs_of(config.data)).spec
+    return build_network(config).spec
 
 
 def _initial(config: RunConfig) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     build_spec(config)  # sets JAX up
-    return _initial_values(config.model.name, *inputs_of(config.data), config.seed)
+
+    from geojax.center.network import build_network
+
+    return _initial_values(build_network(config), config.seed)
 
 
 @functools.lru_cache(maxsize=4)
-def _initial_values(
-    model: str, input_shape: tuple[int, ...], classes: int, seed: int
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    from geojax.center.network import build_network
-
-    return build_network(model, input_shape, classes).initial(seed)
+def _initial_values(network: Network, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    return network.initial(seed)

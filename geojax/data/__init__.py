@@ -5,7 +5,7 @@
 ``python -m geojax.data describe --help``.
 """
 
-from geojax.data import digits, fashion_mnist, mnist  # noqa: F401  they register themselves
+from geojax.data import digits, fashion_mnist, mnist, npz  # noqa: F401  they register themselves
 from geojax.data.batches import BatchOrder, batch_indices
 from geojax.data.dataset import DATASETS, Dataset, Stored, balanced_order, load_dataset
 from geojax.data.partitions import PARTITIONS, partition

@@ -7,11 +7,13 @@ import json
 import sys
 from collections.abc import Sequence
 
+import numpy as np
 from rich.console import Console
 from rich.measure import Measurement
 
 from geojax.config import DataConfig, PartitionConfig
 from geojax.data import DATASETS, PARTITIONS, load_dataset, partition
+from geojax.data.dataset import has_labels
 from geojax.data.describe import describe, table
 from geojax.errors import ConfigError, GeojaxError
 
@@ -35,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).add_argument
     add("--data", default=data.name, metavar="NAME", help=_one_of(DATASETS, data.name))
-    add("--path", metavar="FOLDER", help="a folder to look in first for the data's files")
+    add("--path", metavar="PATH", help="the data's file, or a folder to look in first")
     add("--train-samples", type=int, metavar="N", help="use only N training samples")
     add("--no-download", action="store_true", help="do not fetch data that is not here")
     add("--partition", default=split.name, metavar="NAME", help=_one_of(PARTITIONS, split.name))
@@ -75,14 +77,17 @@ def _describe(options: argparse.Namespace) -> None:
     )
     workers = [f"c{c + 1}/w{w}" for c in range(options.centers) for w in range(options.workers)]
     parts = partition(split, data.train_y, workers, options.seed)
-    described = describe(parts, data.train_y, data.classes)
+    labels, classes = data.train_y, data.classes
+    if not has_labels(labels):  # then there are only sizes to show
+        labels, classes = np.zeros(len(labels), np.int32), 1
+    described = describe(parts, labels, classes)
     settings = {"dirichlet": "alpha", "shards": "shards", "size_skew": "skew"}
     used = {key: getattr(split, key) for name, key in settings.items() if name == split.name}
     if options.format == "json":
         answer = {
             "data": data.name,
             "samples": len(data.train_y),
-            "classes": data.classes,
+            "classes": classes,
             "partition": {"name": split.name, **used},
             "seed": options.seed,
             "workers": [part._asdict() for part in described],

@@ -14,28 +14,40 @@ from geojax.registry import Registry
 
 
 class Dataset(NamedTuple):
-    """Images and labels, ready for training."""
+    """Samples and targets, ready for training; of any shapes.
+
+    Labels are int32 (samples,) in [0, classes), sequences of tokens int32 (samples, length); other
+    targets are float32 and have no classes.
+    """
 
     name: str
-    train_x: np.ndarray  # float32 (samples, height, width, channels), in [0, 1]
-    train_y: np.ndarray  # int32 (samples,), in [0, classes)
+    train_x: np.ndarray  # float32 (samples, ...), images in [0, 1]; or int32 in [0, tokens)
+    train_y: np.ndarray  # int32 (samples, ...) in [0, classes), or float32
     test_x: np.ndarray  # as train_x
     test_y: np.ndarray  # as train_y
-    classes: int
+    classes: int  # 0: targets are float32
+    tokens: int = 0  # 0: samples are float32
 
 
 class Stored(NamedTuple):
-    """Images and labels as their source stores them; :func:`load_dataset` cuts and scales them."""
+    """Samples and targets as their source has them; :func:`load_dataset` cuts and scales them."""
 
-    train_x: np.ndarray  # any number type; (samples, height, width) or (..., channels)
-    train_y: np.ndarray  # any integer type (samples,)
+    train_x: np.ndarray  # of numbers; images: (samples, height, width) or (..., channels)
+    train_y: np.ndarray  # integers if there are classes, else floats
     test_x: np.ndarray  # as train_x
     test_y: np.ndarray  # as train_y
-    classes: int
-    largest: float  # the stored pixel value that becomes 1.0; the smallest is 0
+    classes: int  # how many different integers targets hold, from 0 on; 0: they are floats
+    largest: float | None = None  # images: the pixel value that becomes 1.0; None: no images
+    tokens: int = 0  # how many different integers samples hold, from 0 on; 0: they are floats
 
 
 DATASETS: Registry[Callable[[DataConfig], Stored]] = Registry("data.name")
+"""Sources of data. An own one is a function that registers itself and returns its arrays::
+
+    @DATASETS.register("mine")
+    def mine(config: DataConfig) -> Stored:
+        return stored(*read(config.path), "mine")  # see geojax.data.npz
+"""
 
 
 def load_dataset(config: DataConfig) -> Dataset:
@@ -62,26 +74,38 @@ def load_dataset(config: DataConfig) -> Dataset:
     test = _kept(stored.test_y, config.test_samples, f"{config.name}'s test", "test_samples")
     return Dataset(
         name=config.name,
-        train_x=_images(stored.train_x[train], stored.largest),
-        train_y=stored.train_y[train].astype(np.int32),
-        test_x=_images(stored.test_x[test], stored.largest),
-        test_y=stored.test_y[test].astype(np.int32),
+        train_x=_samples(stored.train_x[train], stored),
+        train_y=stored.train_y[train].astype(np.int32 if stored.classes else np.float32),
+        test_x=_samples(stored.test_x[test], stored),
+        test_y=stored.test_y[test].astype(np.int32 if stored.classes else np.float32),
         classes=stored.classes,
+        tokens=stored.tokens,
     )
+
+
+def has_labels(targets: np.ndarray) -> bool:
+    """Whether every target is the integer label of a class.
+
+    >>> has_labels(np.array([1, 0])), has_labels(np.array([0.5, 0.1])), has_labels(np.eye(2, 3))
+    (True, False, False)
+    """
+    return targets.ndim == 1 and np.issubdtype(targets.dtype, np.integer)
 
 
 def balanced_order(labels: np.ndarray) -> np.ndarray:
     """A fixed shuffled order in which every prefix has the class shares of the whole.
 
     Each class is shuffled by itself; its r-th of n samples is then placed at (r + 1/2) / n. So a
-    prefix holds each class in proportion, up to rounding.
+    prefix holds each class in proportion, up to rounding. Targets that are no labels are one class.
 
     Args:
-      labels: integers (samples,).
+      labels: targets (samples, ...).
 
     Returns:
       Positions in ``labels``, int64 (samples,); the same in every process and run.
     """
+    if not has_labels(labels):
+        labels = np.zeros(len(labels), np.int32)
     generator = stream("subset", 0)
     shuffled = generator.permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -104,8 +128,12 @@ def _kept(labels: np.ndarray, limit: int | None, what: str, key: str) -> np.ndar
     return np.sort(balanced_order(labels)[:limit])
 
 
-def _images(stored: np.ndarray, largest: float) -> np.ndarray:
-    """Scaled to [0, 1], with a channel axis."""
-    images = stored.astype(np.float32)
-    images /= np.float32(largest)
-    return images[..., np.newaxis] if images.ndim == 3 else images
+def _samples(samples: np.ndarray, stored: Stored) -> np.ndarray:
+    """Tokens as int32, all else as float32; images scaled to [0, 1], with a channel axis."""
+    if stored.tokens:
+        return samples.astype(np.int32)
+    samples = samples.astype(np.float32)
+    if stored.largest is None:
+        return samples
+    samples /= np.float32(stored.largest)
+    return samples[..., np.newaxis] if samples.ndim == 3 else samples

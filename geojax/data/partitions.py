@@ -1,8 +1,11 @@
 """Which worker holds which part of the training data.
 
 Every partition deals each sample to exactly one worker and leaves no worker without any. It is
-fixed by the labels, the number of workers, its settings and a seed. The order of the samples
+fixed by the targets, the number of workers, its settings and a seed. The order of the samples
 within a part means nothing: workers shuffle them.
+
+``iid`` and ``size_skew`` work on any data. ``by_class``, ``dirichlet`` and ``shards`` go by labels:
+they need one integer a sample, and refuse sequences and targets of floats.
 """
 
 from __future__ import annotations
@@ -13,11 +16,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from geojax.config import PartitionConfig
+from geojax.data.dataset import has_labels
 from geojax.data.streams import stream
 from geojax.errors import ConfigError, DataError
 from geojax.registry import Registry
 
-# (labels, number of parts, settings, randomness) -> positions in ``labels``, one array a part
+# (targets, number of parts, settings, randomness) -> positions in ``targets``, one array a part
 Split = Callable[[np.ndarray, int, PartitionConfig, np.random.Generator], list[np.ndarray]]
 
 PARTITIONS: Registry[Split] = Registry("partition.name")
@@ -32,7 +36,7 @@ def partition(
 
     Args:
       config: which partition, and its settings.
-      labels: integer class of every sample (samples,).
+      labels: target of every sample (samples, ...); the integer of its class, if it has one.
       workers: all workers of the run by name, in their fixed order.
       seed: the run's seed; ``config.seed`` goes before it.
 
@@ -40,7 +44,8 @@ def partition(
       For every worker the positions of its samples in ``labels``, int64.
 
     Raises:
-      ConfigError: an unknown partition, or a setting outside its range.
+      ConfigError: an unknown partition, one that needs labels where there are none, or a setting
+        outside its range.
       DataError: too few samples for so many workers.
 
     >>> parts = partition(PartitionConfig("by_class"), np.array([1, 0, 1, 0]), ["a/w0", "b/w0"], 0)
@@ -68,6 +73,14 @@ def require(samples: int, least: int, why: str, also: str = "") -> None:
         )
 
 
+def need_labels(config: PartitionConfig, targets: np.ndarray) -> None:
+    """Raises a ConfigError unless every target is the integer label of a class."""
+    if not has_labels(targets):
+        found = f"{targets.dtype} targets of shape {targets.shape}"
+        fix = f"goes by labels, one integer a sample, but the data has {found}"
+        raise ConfigError("partition.name", config.name, f"{fix}; use iid or size_skew")
+
+
 @PARTITIONS.register("iid")
 def iid(
     labels: np.ndarray, parts: int, _: PartitionConfig, generator: np.random.Generator
@@ -78,12 +91,13 @@ def iid(
 
 @PARTITIONS.register("by_class")
 def by_class(
-    labels: np.ndarray, parts: int, _: PartitionConfig, __: np.random.Generator
+    labels: np.ndarray, parts: int, config: PartitionConfig, _: np.random.Generator
 ) -> list[np.ndarray]:
     """Sorted by label, stably, then cut into parts of equal size (±1), as GeoMX's examples do.
 
     GeoMX leaves out the last ``samples mod parts``; here they are dealt too.
     """
+    need_labels(config, labels)
     return np.array_split(np.argsort(labels, kind="stable"), parts)
 
 
@@ -99,6 +113,7 @@ def dirichlet(
     Yurochkin et al. 2019, arXiv 1905.12022), which deals every sample once; so sizes differ too.
     Draws that leave a worker empty are drawn again, from the same stream.
     """
+    need_labels(config, labels)
     alpha = config.alpha
     if not 0 < alpha < math.inf:
         raise ConfigError("partition.alpha", alpha, "use a number above 0, e.g. 0.5")
@@ -133,6 +148,7 @@ def shards(
     The pathological non-IID split of McMahan et al. 2017 (arXiv 1602.05629, §3), where 2 shards
     give most workers two classes.
     """
+    need_labels(config, labels)
     if config.shards < 1:
         raise ConfigError("partition.shards", config.shards, "use at least 1 shard per worker")
     count = parts * config.shards

@@ -24,8 +24,7 @@ class AlexNet(StagedModule):
     convolutional neural networks*, 2014): 64, 192, 384, 256, 256 features, kernels of 5×5 in the
     second layer and 3×3 after it, dense layers of 4096. For images of 28 or 32 pixels, where the
     original takes 224, the first layer is 3×3 with stride 2 in place of 11×11 with stride 4, and
-    pools are 2×2 in place of overlapping 3×3. Dropout is left out: a step is a function of its
-    batch and its parameters alone here.
+    pools are 2×2 in place of overlapping 3×3.
 
     Parameters: 20,321,994 on 28 × 28 × 1 images of ten classes, 23,468,874 on 32 × 32 × 3. Weights
     start normal after He et al. (2015), biases at zero. A stage per layer: eight. The three
@@ -34,10 +33,13 @@ class AlexNet(StagedModule):
     Attributes:
       classes: number of classes.
       hidden: widths of the hidden dense layers.
+      dropout: share of a hidden dense layer's outputs that a training step drops; the original's
+        is 0.5.
     """
 
     classes: int = 10
     hidden: tuple[int, ...] = (4096, 4096)
+    dropout: float = 0.0
 
     @property
     def stages(self) -> int:
@@ -47,7 +49,6 @@ class AlexNet(StagedModule):
     @nn.compact
     def stage(self, index: int, hidden: jax.Array, *, train: bool = False) -> jax.Array:
         """See :class:`geojax.models.staged.StagedModule`."""
-        del train  # the same in training and evaluation
         if index < len(_CONVOLUTIONS):
             features, side, stride, pooled = _CONVOLUTIONS[index]
             convolution = nn.Conv(
@@ -59,4 +60,7 @@ class AlexNet(StagedModule):
         features = (*self.hidden, self.classes)[number]
         flat = hidden.reshape((hidden.shape[0], -1))
         out = nn.Dense(features, kernel_init=_HE, name=f"Dense_{number}")(flat)
-        return nn.relu(out) if number < len(self.hidden) else out
+        if number == len(self.hidden):
+            return out
+        drop = nn.Dropout(self.dropout, deterministic=not train, name=f"Dropout_{number}")
+        return drop(nn.relu(out))

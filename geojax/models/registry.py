@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from geojax.config import ModelConfig
 from geojax.errors import ConfigError
+from geojax.models.inputs import Inputs
 from geojax.registry import Registry
 
 if TYPE_CHECKING:
@@ -18,148 +21,188 @@ class ModelInfo(NamedTuple):
     """What is known of a model without building it.
 
     Attributes:
-      name: the configured name.
       pace_s: emulated seconds of one step of one batch, unless the configuration says otherwise.
         Chosen so that a small shared CPU keeps it (batch 32, one thread).
-      input_shape: (height, width, channels) of one sample; None: any image.
-      classes: number of classes; None: as many as the data has.
-      smallest_side: fewest pixels of height and width that the layers can take.
-      build: makes the Flax module for a number of classes; None: the model is no network.
+      build: makes the Flax module for one kind of data; None: the model is no network. The module
+        is called with samples (batch, ...) and ``train``, and makes ``outputs`` numbers of each.
+        It may draw random numbers in training (dropout), and keep state beside its parameters, see
+        :class:`geojax.center.network.Network`.
+      smallest_side: fewest pixels of height and width that the layers can take; 0: it takes any
+        samples, not only images.
       staged: the model can be trained stage by stage, which ``sync.p3`` needs: its module is a
         :class:`geojax.models.staged.StagedModule`, or it is no network.
     """
 
-    name: str
     pace_s: float
-    input_shape: tuple[int, ...] | None
-    classes: int | None
-    smallest_side: int = 1
-    build: Callable[[int], nn.Module] | None = None
+    build: Callable[[Inputs], nn.Module] | None = None
+    smallest_side: int = 0
     staged: bool = False
 
 
-MODELS: Registry[Callable[[], ModelInfo]] = Registry("model.name")
+MODELS: Registry[Callable[[Any], ModelInfo]] = Registry("model.name")
+"""Factories of models. An own one has a dataclass of its keys, which YAML sets (``model.width=8``),
+and imports Flax inside ``build``, since some processes of a run must not load it::
+
+    @dataclass
+    class TinyConfig(ModelConfig):
+        width: int = 16
+
+    @MODELS.register("tiny", TinyConfig)
+    def tiny(config: TinyConfig) -> ModelInfo:
+        def build(inputs: Inputs) -> nn.Module:
+            from my_package.tiny import Tiny
+
+            return Tiny(width=config.width, outputs=inputs.outputs)
+
+        return ModelInfo(pace_s=0.01, build=build)
+"""
 
 
 @MODELS.register("demo_cnn")
-def demo_cnn() -> ModelInfo:
+def demo_cnn(_: ModelConfig) -> ModelInfo:
     """The GeoMX demo CNN; 178,762 parameters on 28 × 28 × 1 images of ten classes."""
 
-    def build(classes: int) -> nn.Module:
+    def build(inputs: Inputs) -> nn.Module:
         from geojax.models.demo_cnn import DemoCnn
 
-        return DemoCnn(classes=classes)
+        return DemoCnn(classes=inputs.outputs)
 
-    return ModelInfo("demo_cnn", 0.05, None, None, smallest_side=16, build=build, staged=True)
+    return ModelInfo(0.05, build, smallest_side=16, staged=True)
 
 
-@MODELS.register("mlp")
-def mlp() -> ModelInfo:
-    """One hidden layer; for small images and quick tests."""
+@dataclass
+class MlpConfig(ModelConfig):
+    """Keys of a multi-layer perceptron."""
 
-    def build(classes: int) -> nn.Module:
+    hidden: list[int] = field(default_factory=lambda: [64])  # widths of the hidden layers
+    dropout: float = 0.0  # share of every hidden layer's outputs that a training step drops
+
+
+@MODELS.register("mlp", MlpConfig)
+def mlp(config: MlpConfig) -> ModelInfo:
+    """Dense layers on samples of any shape; by default one hidden layer, for quick tests."""
+    hidden, dropout = _widths(config.hidden), _dropout(config.dropout)
+
+    def build(inputs: Inputs) -> nn.Module:
         from geojax.models.mlp import Mlp
 
-        return Mlp(classes=classes)
+        return Mlp(classes=inputs.outputs, hidden=hidden, dropout=dropout)
 
-    return ModelInfo("mlp", 0.01, None, None, build=build, staged=True)
+    return ModelInfo(0.01, build, staged=True)
 
 
 @MODELS.register("leaf_cnn")
-def leaf_cnn() -> ModelInfo:
+def leaf_cnn(_: ModelConfig) -> ModelInfo:
     """LEAF's CNN for FEMNIST; 6,603,710 parameters on 28 × 28 × 1 images of 62 classes."""
 
-    def build(classes: int) -> nn.Module:
+    def build(inputs: Inputs) -> nn.Module:
         from geojax.models.leaf_cnn import LeafCnn
 
-        return LeafCnn(classes=classes)
+        return LeafCnn(classes=inputs.outputs)
 
-    return ModelInfo("leaf_cnn", 0.3, None, None, smallest_side=4, build=build, staged=True)
+    return ModelInfo(0.3, build, smallest_side=4, staged=True)
 
 
-@MODELS.register("alexnet")
-def alexnet() -> ModelInfo:
+@dataclass
+class AlexNetConfig(ModelConfig):
+    """Keys of AlexNet."""
+
+    hidden: list[int] = field(default_factory=lambda: [4096, 4096])  # widths of hidden dense layers
+    dropout: float = 0.0  # share of their outputs that a training step drops; the original has 0.5
+
+
+@MODELS.register("alexnet", AlexNetConfig)
+def alexnet(config: AlexNetConfig) -> ModelInfo:
     """AlexNet for small images; 20,321,994 parameters on 28 × 28 × 1 images of ten classes."""
+    hidden, dropout = _widths(config.hidden), _dropout(config.dropout)
 
-    def build(classes: int) -> nn.Module:
+    def build(inputs: Inputs) -> nn.Module:
         from geojax.models.alexnet import AlexNet
 
-        return AlexNet(classes=classes)
+        return AlexNet(classes=inputs.outputs, hidden=hidden, dropout=dropout)
 
-    return ModelInfo("alexnet", 1.5, None, None, smallest_side=15, build=build, staged=True)
+    return ModelInfo(1.5, build, smallest_side=15, staged=True)
 
 
 @MODELS.register("resnet18")
-def resnet18() -> ModelInfo:
+def resnet18(_: ModelConfig) -> ModelInfo:
     """ResNet-18 with GroupNorm; 11,173,962 parameters on 32 × 32 × 3 images of ten classes."""
-    return _resnet18("resnet18", "group")
+    return _resnet18("group")
 
 
 @MODELS.register("resnet18_batchnorm")
-def resnet18_batchnorm() -> ModelInfo:
+def resnet18_batchnorm(_: ModelConfig) -> ModelInfo:
     """ResNet-18 with BatchNorm: as many parameters, and 9,600 elements of float state."""
-    return _resnet18("resnet18_batchnorm", "batch")
+    return _resnet18("batch")
 
 
-def _resnet18(name: str, norm: str) -> ModelInfo:
-    def build(classes: int) -> nn.Module:
+def _resnet18(norm: str) -> ModelInfo:
+    def build(inputs: Inputs) -> nn.Module:
         from geojax.models.resnet import ResNet
 
-        return ResNet(classes=classes, norm=norm)
+        return ResNet(classes=inputs.outputs, norm=norm)
 
-    return ModelInfo(name, 5.0, None, None, smallest_side=8, build=build, staged=True)
+    return ModelInfo(5.0, build, smallest_side=8, staged=True)
 
 
 @MODELS.register("cnn_batchnorm")
-def cnn_batchnorm() -> ModelInfo:
+def cnn_batchnorm(_: ModelConfig) -> ModelInfo:
     """A small CNN with float state (BatchNorm) and an integer leaf (a counter of batches)."""
 
-    def build(classes: int) -> nn.Module:
+    def build(inputs: Inputs) -> nn.Module:
         from geojax.models.cnn_batchnorm import CnnBatchNorm
 
-        return CnnBatchNorm(classes=classes)
+        return CnnBatchNorm(classes=inputs.outputs)
 
-    return ModelInfo("cnn_batchnorm", 0.05, None, None, smallest_side=2, build=build, staged=True)
+    return ModelInfo(0.05, build, smallest_side=2, staged=True)
 
 
 @MODELS.register(SYNTHETIC)
-def synthetic() -> ModelInfo:
+def synthetic(_: ModelConfig) -> ModelInfo:
     """No network: a vector of ``model.bytes`` whose gradients are small integers."""
-    return ModelInfo(SYNTHETIC, 0.0, (), 0, staged=True)
+    return ModelInfo(0.0, staged=True)
 
 
-def model_info(name: str) -> ModelInfo:
-    """What is known of the model ``name``; a wrong name is refused with the nearest valid one.
+def model_info(config: ModelConfig) -> ModelInfo:
+    """What is known of the configured model.
 
-    >>> model_info("demo_cnn").pace_s
+    >>> model_info(ModelConfig("demo_cnn")).pace_s
     0.05
+
+    Raises:
+      ConfigError: there is no such model (names the nearest), or one of its keys is wrong.
     """
-    return MODELS[name]()
+    return MODELS[config.name](MODELS.complete(config))
 
 
-def build_model(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
-    """The Flax module of a model for one kind of data.
-
-    Args:
-      name: the configured name of the model.
-      input_shape: (height, width, channels) of one sample.
-      classes: number of classes.
+def build_model(config: ModelConfig, inputs: Inputs) -> nn.Module:
+    """The Flax module of a configured model for one kind of data.
 
     Raises:
       ConfigError: the model does not exist, is no network, or cannot take such data.
     """
-    info = model_info(name)
+    info, shape = model_info(config), inputs.sample.shape
     if info.build is None:
-        raise ConfigError("model.name", name, "has no network; choose another model for real data")
-    wanted = info.input_shape
-    if wanted is not None and wanted != tuple(input_shape):
-        raise ConfigError(
-            "model.name", name, f"takes samples of {wanted}, the data has {input_shape}"
+        fix = "has no network; choose another model for real data"
+        raise ConfigError("model.name", config.name, fix)
+    side = info.smallest_side
+    images = len(shape) == 3 and not inputs.sample.classes
+    if side and (not images or min(shape[:2]) < side):
+        fix = (
+            f"takes images of at least {side} x {side} pixels, the data has {inputs.sample.dtype} "
+            f"samples of shape {shape}; choose another model or data set"
         )
-    if info.classes is not None and info.classes != classes:
-        raise ConfigError("model.name", name, f"has {info.classes} classes, the data {classes}")
-    if len(input_shape) != 3 or min(input_shape[:2]) < info.smallest_side:
-        side = info.smallest_side
-        fix = f"takes images of at least {side} x {side} pixels, the data has {tuple(input_shape)}"
-        raise ConfigError("model.name", name, f"{fix}; choose another model or data set")
-    return info.build(classes)
+        raise ConfigError("model.name", config.name, fix)
+    return info.build(inputs)
+
+
+def _widths(values: list[int]) -> tuple[int, ...]:
+    if not all(isinstance(value, int) and value > 0 for value in values):
+        raise ConfigError("model.hidden", values, "write a list of widths above 0, e.g. [128, 64]")
+    return tuple(values)
+
+
+def _dropout(share: float) -> float:
+    if not 0 <= share < 1:
+        raise ConfigError("model.dropout", share, "write a share of at least 0, less than 1")
+    return share

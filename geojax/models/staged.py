@@ -12,7 +12,9 @@ class StagedModule(nn.Module):
     A subclass says how many stages it has and writes :meth:`stage` as its one compact method.
     There submodules carry explicit names, so that one stage can run without those before it; with
     the names that Flax itself would give, in order of execution, initial values are those of the
-    unstaged module, because Flax derives an array's random numbers from its path.
+    unstaged module, because Flax derives an array's random numbers from its path. For the same
+    reason dropout and the like must be submodules with names of their own: then a step draws the
+    same numbers staged and unstaged.
     """
 
     @property
@@ -21,19 +23,18 @@ class StagedModule(nn.Module):
         raise NotImplementedError
 
     def stage(self, index: int, hidden: jax.Array, *, train: bool = False) -> jax.Array:
-        """Output of stage ``index``: what the next stage takes, or logits (batch, classes).
+        """Output of stage ``index``: what the next stage takes, or the model's outputs.
 
         Args:
           index: which stage, from 0.
-          hidden: for stage 0 images (batch, height, width, channels); else the stage before's
-            output.
+          hidden: for stage 0 samples (batch, ...); else the stage before's output.
           train: training or evaluation.
         """
         raise NotImplementedError
 
-    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Logits (batch, classes) of images (batch, height, width, channels): all stages."""
-        hidden = images
+    def __call__(self, samples: jax.Array, *, train: bool = False) -> jax.Array:
+        """The outputs of samples (batch, ...): all stages."""
+        hidden = samples
         for index in range(self.stages):
             hidden = self.stage(index, hidden, train=train)
         return hidden

@@ -131,7 +131,9 @@ def summarize(
         }
     if train_samples and samples:
         summary["wan_bytes_per_epoch"] = summary["wan_bytes"] * train_samples / samples
-    if evaluations:
+    if evaluations and "accuracy" not in evaluations[-1]:  # the run's loss has another metric
+        summary["final_loss"] = evaluations[-1]["loss"]
+    elif evaluations:
         summary["final_accuracy"] = evaluations[-1]["accuracy"]
         summary["best_accuracy"] = max(e["accuracy"] for e in evaluations)
         reached, rounds = time_to_target(evaluations, target, target_over)

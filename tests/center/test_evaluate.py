@@ -11,6 +11,7 @@ from geojax.center.trainer import build_spec, initial_vector
 from geojax.config import DataConfig, ModelConfig, RunConfig
 from geojax.data.dataset import DATASETS, Stored
 from geojax.errors import DataError, Diverged
+from geojax.models.inputs import labelled
 
 
 def run_config(model: str = "mlp") -> RunConfig:
@@ -78,7 +79,7 @@ def test_inputs_of_a_data_set_without_an_entry_are_read_from_it(monkeypatch):
         return Stored(images, labels, images, labels, 3, 255.0)
 
     monkeypatch.setitem(DATASETS._members, "tiny", tiny)
-    assert inputs_of(DataConfig(name="tiny")) == ((6, 5, 1), 3)
+    assert inputs_of(DataConfig(name="tiny")) == labelled((6, 5, 1), 3)
 
 
 def test_known_inputs_are_those_of_the_data():
@@ -86,4 +87,4 @@ def test_known_inputs_are_those_of_the_data():
 
     digits = load_dataset(DataConfig(name="digits", train_samples=10, test_samples=10))
     known = inputs_of(DataConfig(name="digits"))
-    assert known == (digits.train_x.shape[1:], digits.classes)
+    assert known == labelled(digits.train_x.shape[1:], digits.classes)

@@ -4,10 +4,10 @@ import logging
 
 import numpy as np
 import pytest
+from networks import network_of
 from simulated_runs import simulated, small_config
 
 from geojax.assemble.agreement import Agreement
-from geojax.center.network import build_network
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def config(codec="dense", **settings):
 
 
 def test_the_vector_holds_the_float_leaves_alone():
-    network = build_network("cnn_batchnorm", (8, 8, 1), 10)
+    network = network_of("cnn_batchnorm", (8, 8, 1), 10)
     assert list(network.initial(0)[1]) == ["counters/batches"]
     layers = Agreement.of(config()).spec.layers
     assert {layer.name for layer in layers if layer.kind == "state"} == {

@@ -22,6 +22,7 @@ from geojax.errors import ConfigError, Diverged
 from geojax.models.alexnet import AlexNet
 from geojax.models.cnn_batchnorm import CnnBatchNorm
 from geojax.models.demo_cnn import DemoCnn
+from geojax.models.inputs import labelled
 from geojax.models.leaf_cnn import LeafCnn
 from geojax.models.mlp import Mlp
 from geojax.models.resnet import ResNet
@@ -47,7 +48,7 @@ def samples(side: int) -> tuple[np.ndarray, np.ndarray]:
 
 def small_trainer(name: str) -> MeshTrainer:
     module, side = SMALL[name]
-    network, devices = Network(module, (side, side, 1)), tuple(jax.local_devices())
+    network, devices = Network(module, labelled((side, side, 1), 10)), tuple(jax.local_devices())
     return MeshTrainer(
         Mesh(network, optax.sgd(0.1), devices),
         *samples(side),

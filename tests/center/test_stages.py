@@ -18,10 +18,12 @@ from geojax.center.trainer import build_spec, build_trainer
 from geojax.config import CompressionConfig, DataConfig, ModelConfig, RunConfig, SyncConfig
 from geojax.errors import ConfigError
 from geojax.hollow import is_hollow
+from geojax.models.inputs import labelled
 from geojax.models.registry import MODELS, model_info
 from geojax.models.staged import StagedModule
 
 NOTHING = np.zeros(0, np.float32)
+IMAGE = labelled((2, 2, 1), 3)
 
 
 def synthetic(**settings) -> RunConfig:
@@ -77,7 +79,7 @@ def test_operations_inside_compiled_functions_count_as_well():
                 hidden.reshape((len(hidden), -1))
             )
 
-    (stage,) = StagedNetwork(Network(Nested(), (2, 2, 1))).stages
+    (stage,) = StagedNetwork(Network(Nested(), IMAGE)).stages
     assert stage.operations == 2 * 4 * 3
 
 
@@ -108,18 +110,18 @@ def test_stages_that_are_not_the_network_are_refused():
             return 1
 
     with pytest.raises(TypeError, match=r"stage 0 of Reversed makes the parameters \('Dense_0/"):
-        StagedNetwork(Network(Reversed(), (2, 2, 1)))
+        StagedNetwork(Network(Reversed(), IMAGE))
     with pytest.raises(TypeError, match="Plain has no stages"):
-        StagedNetwork(Network(Plain(), (2, 2, 1)))
+        StagedNetwork(Network(Plain(), IMAGE))
     with pytest.raises(TypeError, match="stages of Short leave out"):
-        StagedNetwork(Network(Short(), (2, 2, 1)))
+        StagedNetwork(Network(Short(), IMAGE))
 
 
 @pytest.fixture
 def plain_model(monkeypatch):
     """A registered model without stages."""
-    info = model_info("mlp")._replace(name="plain", staged=False)
-    monkeypatch.setitem(MODELS._members, "plain", lambda: info)
+    info = model_info(ModelConfig("mlp"))._replace(staged=False)
+    monkeypatch.setitem(MODELS._members, "plain", lambda _: info)
 
 
 @pytest.mark.usefixtures("plain_model")

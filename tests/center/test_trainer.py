@@ -11,13 +11,13 @@ import numpy as np
 import optax
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
+from networks import module_of
 
 from geojax.center import transfer
 from geojax.center.trainer import build_spec, build_trainer, initial_vector
 from geojax.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TestbedConfig
 from geojax.data.batches import BatchOrder
 from geojax.errors import ConfigError, DataError, Diverged
-from geojax.models.registry import build_model
 
 BATCH = 6
 SAMPLES = 20
@@ -48,7 +48,7 @@ class Plain:
 
     def __init__(self, config: RunConfig, optimizer: optax.GradientTransformation | None = None):
         self.config, self.spec = config, build_spec(config)
-        self.module = build_model(config.model.name, SHAPES[config.model.name], 10)
+        self.module = module_of(config.model.name, SHAPES[config.model.name], 10)
         arrays = self.spec.split(initial_vector(config))
         named = {
             ("params/" if self.spec.layers[i].kind == "parameter" else "") + name: jnp.array(value)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import network_of
 
-from geojax.center.network import build_network
 from geojax.center.spec import VectorSpec
 
 SPEC = VectorSpec.of([("w", (2, 3)), ("b", (3,))], [("mean", (3,)), ("scale", ())])
@@ -107,7 +107,7 @@ def test_wrong_arrays_are_refused():
 
 
 def test_a_model_with_every_kind_of_leaf_goes_through_the_vector():
-    network = build_network("cnn_batchnorm", (8, 8, 1), 10)
+    network = network_of("cnn_batchnorm", (8, 8, 1), 10)
     parameters = [
         "Conv_0/kernel", "BatchNorm_0/scale", "BatchNorm_0/bias",
         "Conv_1/kernel", "BatchNorm_1/scale", "BatchNorm_1/bias",

@@ -24,7 +24,7 @@ def test_digits():
 
 
 def test_an_unknown_data_set_is_refused():
-    assert set(DATASETS) == {"digits", "fashion_mnist", "mnist"}
+    assert set(DATASETS) == {"digits", "fashion_mnist", "mnist", "npz"}
     with pytest.raises(ConfigError, match=r"data\.name = 'digit': did you mean 'digits'"):
         load_dataset(DataConfig("digit"))
 

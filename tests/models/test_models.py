@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from networks import module_of, network_of
 
-from geojax.center.network import build_network
+from geojax.config import ModelConfig
 from geojax.errors import ConfigError
-from geojax.models.registry import MODELS, build_model, model_info
+from geojax.models.registry import MODELS, model_info
 
 IMAGE = (28, 28, 1)
 
 
 def test_demo_cnn_has_the_published_layout():
-    spec = build_network("demo_cnn", IMAGE, 10).spec
+    spec = network_of("demo_cnn", IMAGE, 10).spec
     sizes = [layer.size for layer in spec.layers]
     assert sizes == [400, 16, 12_800, 32, 131_072, 256, 32_768, 128, 1_280, 10]
     assert spec.size == spec.parameters == 178_762
@@ -26,7 +27,7 @@ def test_demo_cnn_has_the_published_layout():
 
 
 def test_demo_cnn_starts_xavier_uniform_with_zero_biases():
-    network = build_network("demo_cnn", IMAGE, 10)
+    network = network_of("demo_cnn", IMAGE, 10)
     layers = network.spec.split(network.initial(3)[0])
     for name, values in layers.items():
         if name.endswith("bias"):
@@ -41,7 +42,7 @@ def test_demo_cnn_starts_xavier_uniform_with_zero_biases():
 @pytest.mark.parametrize("shape", [(8, 8, 1), IMAGE, (32, 32, 3)])
 @pytest.mark.parametrize(("name", "last"), [("mlp", "Dense_1"), ("cnn_batchnorm", "Dense_0")])
 def test_small_models_take_any_image(name, last, shape):
-    layers = build_network(name, shape, 7).spec.layers
+    layers = network_of(name, shape, 7).spec.layers
     *_, kernel, bias = [layer for layer in layers if layer.kind == "parameter"]
     assert (kernel.name, bias.name) == (f"{last}/kernel", f"{last}/bias")
     assert bias.shape == (7,)
@@ -63,12 +64,12 @@ COLOUR = (32, 32, 3)
     ],
 )
 def test_large_models_have_the_stated_sizes(name, shape, classes, parameters, state):
-    spec = build_network(name, shape, classes).spec
+    spec = network_of(name, shape, classes).spec
     assert (spec.parameters, spec.size) == (parameters, parameters + state)
 
 
 def test_leaf_cnn_has_the_published_layers():
-    sizes = [layer.size for layer in build_network("leaf_cnn", IMAGE, 62).spec.layers]
+    sizes = [layer.size for layer in network_of("leaf_cnn", IMAGE, 62).spec.layers]
     pairs = [kernel + bias for kernel, bias in zip(sizes[::2], sizes[1::2], strict=True)]
     assert pairs == [832, 51_264, 6_424_576, 127_038]
 
@@ -86,7 +87,7 @@ def test_leaf_cnn_has_the_published_layers():
 def test_large_models_map_images_to_logits(name, image):
     import jax
 
-    network = build_network(name, image, 7)
+    network = network_of(name, image, 7)
     shapes = jax.eval_shape(network.module.init, jax.random.key(0), np.zeros((1, *image)))
     for train in (False, True):
         made = jax.eval_shape(
@@ -102,7 +103,7 @@ def test_large_models_map_images_to_logits(name, image):
 def test_leaf_cnn_computes():
     import jax
 
-    network = build_network("leaf_cnn", (4, 4, 1), 62)
+    network = network_of("leaf_cnn", (4, 4, 1), 62)
     parameters, _ = network.unflatten(network.initial(0)[0])
     images = np.random.default_rng(0).random((2, 4, 4, 1), np.float32)
     labels = np.array([0, 61])
@@ -113,7 +114,7 @@ def test_leaf_cnn_computes():
 def test_residual_blocks_halve_the_image_between_groups():
     shapes = {
         layer.name: layer.shape
-        for layer in build_network("resnet18", IMAGE, 10).spec.layers
+        for layer in network_of("resnet18", IMAGE, 10).spec.layers
         if "Conv_2" in layer.name
     }
     assert shapes == {
@@ -128,6 +129,7 @@ def test_layers_are_in_order_of_execution_not_of_names():
     from flax import linen as nn
 
     from geojax.center.network import Network
+    from geojax.models.inputs import labelled
 
     class Named(nn.Module):
         @nn.compact
@@ -135,33 +137,32 @@ def test_layers_are_in_order_of_execution_not_of_names():
             hidden = nn.Dense(5, name="zebra")(images.reshape((len(images), -1)))
             return nn.Dense(3, name="ant")(nn.Dense(4, name="10")(hidden))
 
-    names = [layer.name for layer in Network(Named(), (2, 2, 1)).spec.layers]
+    names = [layer.name for layer in Network(Named(), labelled((2, 2, 1), 3)).spec.layers]
     expected = ["zebra", "10", "ant"]
     assert names == [f"{layer}/{leaf}" for layer in expected for leaf in ("kernel", "bias")]
 
 
 def test_too_small_images_are_refused():
     with pytest.raises(ConfigError, match=r"model\.name = 'demo_cnn'.*16 x 16.*\(8, 8, 1\)"):
-        build_model("demo_cnn", (8, 8, 1), 10)
-    build_network("demo_cnn", (16, 16, 1), 10)  # the smallest
+        module_of("demo_cnn", (8, 8, 1), 10)
+    network_of("demo_cnn", (16, 16, 1), 10)  # the smallest
     with pytest.raises(ConfigError, match=r"15 x 15"):
-        build_model("alexnet", (14, 14, 1), 10)
+        module_of("alexnet", (14, 14, 1), 10)
 
 
 def test_a_wrong_name_names_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'demo_cnn'"):
-        model_info("demo_cn")
+        model_info(ModelConfig("demo_cn"))
 
 
 def test_the_synthetic_model_is_no_network():
     with pytest.raises(ConfigError, match="has no network"):
-        build_model("synthetic", IMAGE, 10)
+        module_of("synthetic", IMAGE, 10)
 
 
 def test_every_model_has_a_pace():
-    paces = {name: model_info(name).pace_s for name in MODELS}
+    paces = {name: model_info(ModelConfig(name)).pace_s for name in MODELS}
     assert paces == {
         "demo_cnn": 0.05, "mlp": 0.01, "cnn_batchnorm": 0.05, "synthetic": 0.0,
         "leaf_cnn": 0.3, "alexnet": 1.5, "resnet18": 5.0, "resnet18_batchnorm": 5.0,
     }  # fmt: skip
-    assert all(model_info(name).name == name for name in MODELS)
