@@ -41,6 +41,7 @@ ROOMS = {
     ),
     "geojax.hips": (
         "cluster",
+        "context",
         "routing",
         "exchange",
         "storage control",
