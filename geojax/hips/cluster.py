@@ -61,6 +61,10 @@ class Cluster:
         """Index of the group that a center's local server and workers form."""
         return 1 + self.servers.index(center)
 
+    def groups_of(self, name: str) -> tuple[int, ...]:
+        """Indices of the groups that a node belongs to while all live."""
+        return tuple(group for group, names in self.groups(self.members).items() if name in names)
+
     def groups(self, alive: Sequence[str]) -> dict[int, tuple[str, ...]]:
         """Members of every group among the living; a LAN group's first member is its server.
 

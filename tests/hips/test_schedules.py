@@ -164,7 +164,7 @@ def seen_of(schedule, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Membership, "report_digest", note)
         patch.setattr(roles, "propose", schedule.propose)
-        patch.setattr(roles, "OracleBelief", lambda read: Restless(read, schedule.rng))
+        patch.setattr(roles, "OracleView", lambda read: Restless(read, schedule.rng))
         outcome = simulated(schedule.config())
     return outcome, seen
 

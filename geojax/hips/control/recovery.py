@@ -8,21 +8,10 @@ from typing import NamedTuple
 
 from geojax.errors import GeojaxError
 from geojax.hips.cluster import WAN_GROUP
+from geojax.hips.control.messages import Report
 from geojax.overlay.policy.policy import Policy
 from geojax.overlay.routes.static_routes import routes
 from geojax.overlay.view import Edge, NetworkView
-
-
-class Report(NamedTuple):
-    """What a member holds, by group.
-
-    Attributes:
-      held: its last whole round.
-      keeps: whether the results of that round are still there, to be sent to others.
-    """
-
-    held: Mapping[int, int]
-    keeps: Mapping[int, bool]
 
 
 class Recovery(NamedTuple):
@@ -88,6 +77,7 @@ def recover_all(
     lan_rounds: int,
     view: NetworkView,
     highest: int | None,
+    behind: Mapping[str, int],
 ) -> dict[int, Recovery]:
     """Where every group goes on.
 
@@ -99,13 +89,14 @@ def recover_all(
       view: as of :func:`recover`.
       highest: where centers go at paces of their own, the last round that anyone ever held: then
         nobody is sent a round of the WAN.
+      behind: likewise the round behind which each member goes on that has come back.
     """
     found: dict[int, Recovery] = {}
     for group, policy in policies.items():
         if highest is not None and group == WAN_GROUP:
             found[group] = Recovery(highest)
             continue
-        rounds = found[WAN_GROUP].held + 1 if found else 0
+        rounds = behind.get(policy.members[0], found[WAN_GROUP].held) + 1 if found else 0
         found[group] = recover(
             group, policy, reports, stateless=stateless, at_least=rounds * lan_rounds - 1, view=view
         )
