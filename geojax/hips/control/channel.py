@@ -30,6 +30,7 @@ class ControlChannel:
 
     Attributes:
       refused: why a message of a node was refused last.
+      on_refused: called with the sender of such a message, and why.
     """
 
     def __init__(self, context: NodeContext, epoch: Callable[[], int]):
@@ -38,6 +39,7 @@ class ControlChannel:
         self._transport, self._recorder = context.transport, context.recorder
         self._epoch = epoch
         self.refused: dict[str, str] = {}
+        self.on_refused: Callable[[str, str], None] = lambda _peer, _reason: None
 
     def say(self, peer: str, said: ControlMessage) -> None:
         """Sends a message to a node."""
@@ -60,3 +62,4 @@ class ControlChannel:
         kind = reprlib.repr((item.message.body or {}).get("type", item.message.kind.name))
         log.warning("%s: refused %s from %s: %s", self._me, kind, item.peer, reason)
         self._recorder.event("refused", peer=item.peer, type=kind, reason=reason)
+        self.on_refused(item.peer, reason)

@@ -27,7 +27,13 @@ from geojax.hips.control.grants import Grants
 from geojax.hips.control.joining import Returning
 from geojax.hips.control.messages import Expel, LostPeer, Prepare, Report, Resume, Return
 from geojax.hips.control.policies import Policies
-from geojax.hips.control.recovery import Recovery, StateTransfer, recover_all, sources
+from geojax.hips.control.recovery import (
+    Recovery,
+    RoundLost,
+    StateTransfer,
+    recover_all,
+    sources,
+)
 from geojax.hips.routing.path_tables import PathTables
 from geojax.machine.waits import wait_for
 from geojax.overlay.policy.policy import Policy
@@ -103,6 +109,7 @@ class Epochs:
         timeouts = context.setup.config.timeouts
         self.detector = FailureDetector(timeouts, lambda: self.alive, self._silent)
         self._change: _Change | None = None
+        self._distrusted: set[str] = set()
         # Admitted, with no parameters yet: the round behind which each goes on, where centers are
         # independent; else of no account.
         self._stateless: dict[str, int | None] = {}
@@ -162,8 +169,24 @@ class Epochs:
         if not set(left) & set(self._cluster.servers):
             raise GeojaxError(f"no member is left: {', '.join(gone)} died ({reason})")
         self.alive = left
+        self._distrusted &= {*left}
         self._grants.keep(left)
         self.change(gone)
+
+    def distrust(self, name: str, reason: str) -> None:
+        """A member has sent what cannot be true: it is broken, and dead after ``timeouts.dead``.
+
+        Some messages are sent once (``done``, ``lost``): without them the run would stand still.
+        """
+        if not self.running or name not in self.alive or name in self._distrusted:
+            return
+        self._distrusted.add(name)
+
+        def give_up() -> None:
+            if name in self.alive and name in self._distrusted:
+                self._silent((name,), f"sent what cannot be true: {reason}")
+
+        asyncio.get_running_loop().call_later(self._context.setup.config.timeouts.dead, give_up)
 
     def rejoin(self, name: str) -> None:
         """A node has been started again; a center takes part again when it is back whole."""
@@ -248,11 +271,29 @@ class Epochs:
         for group, held in report.held.items():
             rounds = held if group == WAN_GROUP else (held + 1) // self._lan_rounds - 1
             self._grants.check(name, rounds)
+        before = self._grants.held.get(name, -1)
+        if report.held.get(WAN_GROUP, before) < before:
+            raise Refused(f"report.held: expected round {before} or later, as it said before")
 
     def _check_ready(self, change: _Change) -> None:
         """Ends the change when everyone has reported and the plan is there."""
-        if change.planned is not None and all(name in change.reports for name in self.alive):
+        if change.planned is None or not all(name in change.reports for name in self.alive):
+            return
+        ahead = self._too_far_ahead(change)
+        if ahead:
+            self.declare_dead(ahead, "reported a round that others had no part in")
+            return
+        try:
             self._go_on(change, change.planned)
+        except RoundLost as error:  # the others can make it again without them
+            self.declare_dead(error.holders, str(error))
+
+    def _too_far_ahead(self, change: _Change) -> list[str]:
+        """Centers that cannot hold what they reported, as some had no part in the round before."""
+        held = {name: change.reports[name].held[WAN_GROUP] for name in self.centers
+                if name not in self._stateless}  # fmt: skip
+        lowest = min(held.values(), default=0)
+        return [] if self._independent else [name for name, n in held.items() if n > lowest + 1]
 
     def _go_on(self, change: _Change, planned: dict[int, Policy]) -> None:
         """Ends the change: who holds the last round sends it, everything later runs again."""
@@ -264,14 +305,14 @@ class Epochs:
                 "that had them died before they were sent; continue from a checkpoint "
                 "(resume=true, where the run has checkpoint_every)"
             )
-        self._policies.begin(planned)
-        self._tables.tell(planned[WAN_GROUP])
         view = two_way(self._wan_view.view())
         found = recover_all(
             planned, change.reports, stateless=self._stateless, lan_rounds=self._lan_rounds,
             view=view, highest=self._grants.highest if self._independent else None,
             behind={name: after for name, after in self._stateless.items() if after is not None},
         )  # fmt: skip
+        self._policies.begin(planned)
+        self._tables.tell(planned[WAN_GROUP])
         self._tell(found, view)
         self._change = None
         wan, recorder = found[WAN_GROUP], self._context.recorder

@@ -14,6 +14,21 @@ from geojax.overlay.routes.static_routes import routes
 from geojax.overlay.view import Edge, NetworkView
 
 
+class RoundLost(GeojaxError):
+    """Some members lack a round, and those that hold it have its results no longer.
+
+    Attributes:
+      holders: who holds it.
+    """
+
+    def __init__(self, number: int, lacking: Sequence[str], holders: Sequence[str]):
+        super().__init__(
+            f"round {number} is lost: {', '.join(lacking)} lack it, and {', '.join(holders)} no "
+            "longer have it whole"
+        )
+        self.holders = tuple(holders)
+
+
 class Recovery(NamedTuple):
     """How one group goes on.
 
@@ -49,7 +64,7 @@ def recover(
       view: the WAN; results take ways without links that are out, as far as there are any.
 
     Raises:
-      GeojaxError: some lack the round, and nobody has its results any more.
+      RoundLost: some lack the round, and nobody has its results any more.
     """
     holding = {name: reports[name] for name in policy.members if name not in stateless}
     held = max((report.held[group] for report in holding.values()), default=at_least)
@@ -59,10 +74,7 @@ def recover(
     if group != WAN_GROUP and held >= 0 and holding:
         lacking += [name for name in policy.members if name in stateless]
     if lacking and not able:
-        raise GeojaxError(
-            f"round {held} is lost: {', '.join(lacking)} lack it, and {', '.join(holders)} no "
-            "longer have it whole"
-        )
+        raise RoundLost(held, lacking, holders)
     first = tuple(able or holders)
     if group != WAN_GROUP:
         return Recovery(held, {able[0]: lacking} if lacking else {}, first)

@@ -1,8 +1,8 @@
 """The scheduler: membership, epochs, policies and grants. It never carries parameters.
 
 What it says and hears are :mod:`geojax.hips.control.messages`; each is checked where it comes in,
-and one that cannot be true is refused and its sender named. Whoever sends nothing else is silent,
-and so dead after ``timeouts.dead``.
+and one that cannot be true is refused and its sender named. Who sent it is broken, and so dead
+after ``timeouts.dead``.
 
 **Policies by round.** Every plan has a version, higher than all before. A new policy of the WAN
 takes effect from the furthest round on that anybody has been granted; every member is sent it
@@ -124,6 +124,7 @@ class Scheduler:
             context, self._channel, self._background, epochs=self.epochs, policies=self._policies,
             grants=self._grants, tables=self._tables, wan_view=wan_view,
         )  # fmt: skip
+        self._channel.on_refused = self.epochs.distrust
         self._handlers: Handlers = {
             Join: self._on_join,
             Heartbeat: self._of_living(self._on_heartbeat),
