@@ -7,7 +7,8 @@
     ├── DataError            a data set is missing, damaged or too small for the run
     ├── WireError
     │   ├── FrameError       bytes that are no valid frame (magic, version, length, checksum)
-    │   └── PeerLost         a connection ended while its peer was still expected
+    │   ├── PeerLost         a connection ended while its peer was still expected
+    │   └── Refused          a message that its receiver may not believe
     ├── MembershipError
     │   ├── Expelled         this node was declared dead by the scheduler
     │   └── SchedulerLost    the scheduler did not answer in time
@@ -58,6 +59,10 @@ class FrameError(WireError):
 
 class PeerLost(WireError):
     """The connection to a peer ended while the peer was still expected."""
+
+
+class Refused(WireError):
+    """A message that its receiver may not believe: it is logged with its sender and dropped."""
 
 
 class MembershipError(GeojaxError):

@@ -19,9 +19,8 @@ from typing import Any
 from geojax.assemble import Setup, run_node
 from geojax.config import RunConfig, from_dict, to_dict
 from geojax.errors import GeojaxError, MembershipError
-from geojax.hips.cluster import SCHEDULER, Cluster, NodeSpec
+from geojax.hips.cluster import SCHEDULER, Cluster, NodeSpec, ResumePoint
 from geojax.hips.context import NodeContext, Oracle
-from geojax.hips.storage.checkpoint import ResumePoint
 from geojax.machine.machine import RealMachine
 from geojax.overlay.view import NetworkView
 from geojax.telemetry.clock import Clock

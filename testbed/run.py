@@ -13,8 +13,8 @@ from geojax.assemble import Setup
 from geojax.assemble import check as check_setup
 from geojax.config import RunConfig
 from geojax.errors import ConfigError, nearest
-from geojax.hips.cluster import Cluster, NodeSpec
-from geojax.hips.storage.checkpoint import START, ResumePoint, resume_point
+from geojax.hips.cluster import START, Cluster, NodeSpec, ResumePoint
+from geojax.hips.storage.checkpoint import resume_point
 from geojax.models.registry import SYNTHETIC
 from geojax.overlay.planners.multigps import server_count
 from geojax.telemetry.recorder import Span, chrome_trace, jsonl_sink

@@ -17,7 +17,7 @@ from geojax.center.pace import build_pace
 from geojax.center.trainer import build_trainer
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
-from geojax.hips.cluster import SCHEDULER, WAN_GROUP
+from geojax.hips.cluster import SCHEDULER, START, WAN_GROUP
 from geojax.hips.context import NodeContext
 from geojax.hips.control.member import Membership
 from geojax.hips.exchange.lan import DirectLink, LanDownlink, LanUplink
@@ -29,7 +29,7 @@ from geojax.hips.roles.local_server import LocalServer
 from geojax.hips.roles.scheduler import Scheduler
 from geojax.hips.roles.worker import Worker, WorkerNode
 from geojax.hips.routing.multipath import MultipathSender
-from geojax.hips.storage.checkpoint import START, Checkpoints
+from geojax.hips.storage.checkpoint import Checkpoints
 from geojax.hips.storage.shard_snapshots import ShardSnapshots
 from geojax.hips.storage.snapshots import Snapshots
 from geojax.machine.waits import first_failure

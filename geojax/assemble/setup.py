@@ -13,8 +13,7 @@ from geojax.center.trainer import initial_vector
 from geojax.config import RunConfig
 from geojax.data.dataset import Dataset, load_dataset
 from geojax.data.partitions import partition
-from geojax.hips.cluster import Cluster
-from geojax.hips.storage.checkpoint import START, ResumePoint
+from geojax.hips.cluster import START, Cluster, ResumePoint
 from geojax.hips.storage.shard_snapshots import Parts, SharedParts, StoredParts
 from geojax.hollow import is_hollow
 from geojax.models.registry import SYNTHETIC

@@ -16,7 +16,6 @@ hops, access caps), and of one whose window is still growing it sees less than t
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 from geojax.wire.message import CHUNK_KINDS
 from geojax.wire.transport import Received, Transport
@@ -50,24 +49,24 @@ class LinkMeter:
             nbytes, seconds = self._moved[item.peer]
             self._moved[item.peer] = nbytes + item.nbytes, seconds + item.at - before
 
-    def links(self) -> list[list[Any]]:
+    def links(self) -> tuple[tuple[str, int, float], ...]:
         """What happened since the last report, for the heartbeat.
 
         Returns:
-          ``[peer, bytes, seconds]`` for every peer from which so many bytes came in so many
-          seconds, and ``[peer, 0, seconds]`` for every peer to which nothing has moved for so long
+          ``(peer, bytes, seconds)`` for every peer from which so many bytes came in so many
+          seconds, and ``(peer, 0, seconds)`` for every peer to which nothing has moved for so long
           although something is on its way.
         """
-        found: list[list[Any]] = []
+        found: list[tuple[str, int, float]] = []
         for peer, (nbytes, seconds) in self._moved.items():
             if nbytes >= LEAST_BYTES and seconds >= LEAST_S:
-                found.append([peer, nbytes, seconds])
+                found.append((peer, nbytes, seconds))
                 self._moved[peer] = 0, 0.0
         for peer in self._peers:
             seconds = self._transport.stalled(peer)
             if seconds > 0:
-                found.append([peer, 0, seconds])
-        return found
+                found.append((peer, 0, seconds))
+        return tuple(found)
 
     def sent(self) -> int:
         """Bytes of chunks that this node has sent to these peers since this was asked first.

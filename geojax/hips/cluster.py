@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 SCHEDULER = "scheduler"
 WAN_GROUP = 0
+
+
+class ResumePoint(NamedTuple):
+    """Where a broken run goes on: after ``round``, at experiment time ``time`` (s)."""
+
+    round: int
+    time: float
+
+
+START = ResumePoint(-1, 0.0)
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,10 @@ class Cluster:
     def lan_group(self, center: str) -> int:
         """Index of the group that a center's local server and workers form."""
         return 1 + self.servers.index(center)
+
+    def groups_of(self, name: str) -> tuple[int, ...]:
+        """Indices of the groups that a node belongs to while all live."""
+        return tuple(group for group, names in self.groups(self.members).items() if name in names)
 
     def groups(self, alive: Sequence[str]) -> dict[int, tuple[str, ...]]:
         """Members of every group among the living; a LAN group's first member is its server.

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from geojax.config import RunConfig
-from geojax.hips.cluster import Cluster
-from geojax.hips.storage.checkpoint import ResumePoint
+from geojax.hips.cluster import Cluster, ResumePoint
 from geojax.machine.machine import Machine
 from geojax.overlay.view import NetworkView
 from geojax.telemetry.clock import Clock

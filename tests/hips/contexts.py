@@ -3,9 +3,8 @@
 from types import SimpleNamespace
 
 from geojax.config import RunConfig
-from geojax.hips.cluster import Cluster
+from geojax.hips.cluster import START, Cluster
 from geojax.hips.context import NodeContext, Oracle
-from geojax.hips.storage.checkpoint import START
 from geojax.overlay.view import NetworkView
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder

@@ -13,7 +13,7 @@ from geojax.config import RunConfig, TimeoutsConfig
 from geojax.errors import GeojaxError, WaitTimeout
 from geojax.hips.cluster import Cluster, NodeSpec
 from geojax.hips.control.member import Membership
-from geojax.hips.control.policy_messages import unpacked_policies
+from geojax.hips.control.messages import unpacked_policies
 from geojax.hips.roles.scheduler import Scheduler
 from geojax.overlay.planners.star import star
 from geojax.overlay.policy.cutting import packed
@@ -42,11 +42,13 @@ class Played:
         def propose(task):
             return Proposal(star().plan(task.view, task.members, task.sizes, task.version))
 
+        context = node_context(
+            "scheduler", self, config=self.config, cluster=self.cluster, clock=self.clock,
+            machine=VirtualMachine(self.config.pace), events=self.events,
+        )  # fmt: skip
+        self.oracle = context.oracle
         self.scheduler = Scheduler(
-            node_context(
-                "scheduler", self, config=self.config, cluster=self.cluster, clock=self.clock,
-                machine=VirtualMachine(self.config.pace), events=self.events,
-            ),
+            context,
             propose=propose, wan_view=OracleView(lambda: view), independent=True,
         )  # fmt: skip
         self.run = asyncio.ensure_future(self.scheduler.run())
@@ -82,7 +84,13 @@ class Played:
         return self
 
     async def beat(self, name, held):
-        return await self.say(name, "heartbeat", held=held)
+        """A member holds this round; on the way there it has asked for all that it needed."""
+        while True:
+            told = [body for peer, body in self.sent if peer == name and "until" in body]
+            holds = min(held, told[-1]["until"] - 1)
+            answer = await self.say(name, "heartbeat", held=holds)
+            if holds == held:
+                return answer
 
     async def at(self, time):
         await asyncio.sleep(time - self.clock())
@@ -90,13 +98,13 @@ class Played:
     async def report(self, held, *, stateless=()):
         """Everybody reports on the epoch that has begun; returns what each is told then."""
         before = len(self.sent)
-        for name in self.scheduler._alive:
+        for name in self.scheduler.epochs.alive:
             center = name.split("/")[0]
             holds = {"0": held.get(center, -1)} if name in CENTERS else {}
             if center == "c3":
                 holds["3"] = held.get("c3", -1)
             await self.say(
-                name, "report", epoch=self.scheduler.epoch, held=holds,
+                name, "report", epoch=self.scheduler.epochs.number, held=holds,
                 keeps=dict.fromkeys(holds, True), has_state=name not in stateless,
             )  # fmt: skip
         await asyncio.sleep(0.1)
@@ -142,9 +150,11 @@ def test_every_center_has_a_grant_of_its_own_which_its_workers_share():
 def test_a_slow_center_is_not_granted_rounds_by_the_pace_of_a_fast_one():
     async def scenario(played):
         await played.at(10.0)
-        fast, slow = await played.beat("c1", 99), await played.beat("c2", 1)
+        slow, fast = await played.beat("c2", 1), await played.beat("c1", 99)
         assert fast["until"] == 100 + 8
         assert slow["until"] == 2 + 8
+        await played.at(57.0)
+        await played.beat("c2", 9)
         await played.at(60.0)
         assert (await played.beat("c2", 11))["until"] == 12 + 4, "half of the rounds of 5 s left"
         await played.at(100.5)
@@ -166,11 +176,17 @@ def test_a_beat_tells_how_far_everybody_is():
 
 def test_the_run_ends_when_everybody_has_ended_wherever_that_was():
     async def scenario(played):
-        for name, held in (("c1", 19), ("c2", 4), ("c3", 7), ("c3/w0", 7)):
-            assert (await played.say(name, "done", held=held)) is None
-        assert (await played.say("c3/w1", "done", held=7))["type"] == "end"
+        for name, held in (("c1", 19), ("c2", 4)):
+            await played.beat(name, held)
+        played.oracle.reached = True
+        names = ("c1", "c2", "c3", "c3/w0", "c3/w1")
+        last = {name: (await played.beat(name, 4))["until"] - 1 for name in names}
+        assert last == {"c1": 83, "c2": 68, "c3": 63, "c3/w0": 63, "c3/w1": 63}
+        for name in names[:-1]:
+            assert (await played.say(name, "done", held=last[name])) is None
+        assert (await played.say("c3/w1", "done", held=63))["type"] == "end"
         await played.run
-        assert [event["rounds"] for event in played.events if event["event"] == "end"] == [20]
+        assert [event["rounds"] for event in played.events if event["event"] == "end"] == [84]
 
     play(scenario, rounds=1000)
 
@@ -181,7 +197,9 @@ def test_the_run_ends_when_everybody_has_ended_wherever_that_was():
 def test_parameters_are_not_compared():
     async def scenario(played):
         for name in CENTERS:
-            await played.say(name, "heartbeat", held=1, digests=[[1, f"of {name}"]])
+            await played.say(
+                name, "heartbeat", held=1, digests=[[1, f"{CENTERS.index(name):016x}"]]
+            )
         assert not played.run.done()
 
     play(scenario)
@@ -227,8 +245,8 @@ def test_when_the_server_dies_its_chunks_move():
 def test_who_comes_back_goes_on_behind_the_highest_round_and_serves_nothing(noticed):
     async def scenario(played):
         await played.at(10.0)
-        await played.beat("c1", 40)
-        await played.beat("c2", 30)
+        for name, held in (("c1", 40), ("c2", 30), ("c3", 20)):
+            await played.beat(name, held)
         if noticed:
             played.lose("c1")
             await asyncio.sleep(0.1)
@@ -303,7 +321,7 @@ class Silent:
 
 
 class Engine:
-    held, epoch = 9, 0
+    held, epoch, sizes, layers = 9, 0, (), ()
 
 
 def finished_after(beats):
@@ -320,7 +338,9 @@ def finished_after(beats):
         for time, progress in beats:
             body = {"type": "beat", "until": 10, "final": True, **progress}
             message = Message(Kind.CONTROL, body=body)
-            loop.call_later(time, member._on_control, Received("scheduler", message))
+            loop.call_later(
+                time, member._channel.take, Received("scheduler", message), member._handlers
+            )
         with pytest.raises(WaitTimeout, match="end of the run"):
             await member.finish()
         return loop.time()

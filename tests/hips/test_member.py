@@ -13,7 +13,7 @@ from geojax.compression.dense import dense
 from geojax.config import RunConfig, TimeoutsConfig
 from geojax.errors import Expelled, SchedulerLost, WaitTimeout
 from geojax.hips.control.member import Membership
-from geojax.hips.control.policy_messages import packed_policies
+from geojax.hips.control.messages import packed_policies
 from geojax.hips.exchange.tree import TreeExchange
 from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Lost, Received
@@ -258,7 +258,9 @@ def test_control_messages_of_others_and_unknown_ones_are_refused(peer, kind, cap
         wire.control(kind, peer=peer, reason="because")
         await asyncio.sleep(1)
         assert not played.pump.done()
-        assert f"refused a control message '{kind}' from {peer}" in caplog.text
+        assert f"c2: refused '{kind}' from {peer}" in caplog.text
+        (event,) = [event for event in played.events if event["event"] == "refused"]
+        assert (event["peer"], event["type"]) == (peer, repr(kind))
 
     play(scenario)
 
@@ -348,7 +350,7 @@ def test_every_digest_is_sent_once_with_the_next_heartbeat():
         member.report_digest(1, "bb")
         await asyncio.sleep(1.1)
         told = [body["digests"] for body in wire.said("heartbeat") if "digests" in body]
-        assert told == [[(0, "aa"), (1, "bb")]]
+        assert told == [[[0, "aa"], [1, "bb"]]]
 
     play(scenario)
 
@@ -360,7 +362,7 @@ def test_the_last_digest_is_sent_before_it_says_that_it_is_done():
         wire.control("end")
         await member.finish()
         kinds = [(m.body["type"], m.body.get("digests")) for _, _, m in wire.sent][-2:]
-        assert kinds == [("heartbeat", [(4, "cc")]), ("done", None)]
+        assert kinds == [("heartbeat", [[4, "cc"]]), ("done", None)]
 
     play(scenario)
 

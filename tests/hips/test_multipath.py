@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from exchange_group import run_virtual
 
-from geojax.hips.control.member import PROBE_PRIORITY
+from geojax.hips.control.messages import PROBE_PRIORITY
 from geojax.hips.routing.multipath import MultipathSender
 from geojax.overlay.routes.auxiliary import Route
 from geojax.telemetry.recorder import Recorder

@@ -8,8 +8,8 @@ import pytest
 from exchange_group import run_virtual, star_policy
 
 from geojax.config import PaceConfig
-from geojax.hips.routing.path_tables import PathTables
-from geojax.hips.routing.source_routes import table_of
+from geojax.hips.control.path_tables import PathTables
+from geojax.hips.routing.source_routes import unpacked_table
 from geojax.overlay.routes.auxiliary import path_tables
 from geojax.overlay.view import NetworkView
 from testbed.simulated.machine import VirtualMachine
@@ -38,13 +38,17 @@ class Played:
     """Path tables whose plans take a second."""
 
     def __init__(self):
-        self.asked, self.told, self.tasks = [], [], []
+        self.asked, self.told, self.epochs, self.tasks = [], [], [], []
         self.wan_view = WanView()
         self.tables = PathTables(
             self.plan, VirtualMachine(PaceConfig(plan_s=1.0)), self.wan_view, names=NAMES,
             start=lambda work: self.tasks.append(asyncio.ensure_future(work)),
-            send=lambda name, message: self.told.append((name, message)),
+            say=self.say,
         )  # fmt: skip
+
+    def say(self, name, said):
+        self.told.append((name, said))
+        self.epochs.append(self.tables._epoch)
 
     def plan(self, view, policy):
         self.asked.append((view.rate, policy.version))
@@ -52,7 +56,7 @@ class Played:
 
     def links(self, since=0):
         """Those of all routes that were told."""
-        found = [table_of(message, NAMES) for _, message in self.told[since:]]
+        found = [unpacked_table(said.table, NAMES) for _, said in self.told[since:]]
         routes = [route.hops for table in found for many in table.values() for route in many]
         return {link for hops in routes for link in pairwise(hops)}
 
@@ -146,7 +150,7 @@ def test_what_may_be_on_a_link_that_goes_out_is_to_be_sent_again(changed):
         group.tables.tell(OTHER)
         assert not group.tables.review()
         await asyncio.sleep(2.1)
-        since = [message.epoch for _, message in group.told].index(1)
+        since = group.epochs.index(1)
         assert not {("b", "c"), ("c", "b")} & group.links(since)
 
     played(test)
@@ -165,7 +169,7 @@ def test_tables_of_an_epoch_that_is_over_are_dropped():
         await asyncio.sleep(1.0)
         assert not group.told
         await asyncio.sleep(1.0)
-        assert {message.epoch for _, message in group.told} == {2}
+        assert {*group.epochs} == {2}
         assert [version for _, version in group.asked] == [0, 1, 0]
 
     played(test)

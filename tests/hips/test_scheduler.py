@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,15 +72,35 @@ def test_who_does_not_join_in_time_is_named(monkeypatch):
     assert "join of c1/w1, c2 (2 of 9 nodes) within 20 s" in str(outcome.error)
 
 
-def test_models_of_different_sizes_are_refused_and_both_named(monkeypatch):
-    join = Membership.join
-    monkeypatch.setattr(
-        Membership, "join", lambda self, n, digest: join(self, n + (self.me == "c3"), digest)
-    )
-    outcome = simulated(small_config(), fails=True)
-    assert "differ in size" in str(outcome.error)
-    for named in ("c1 1000", "c2 1000", "c3 1001"):
-        assert named in str(outcome.error)
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("elements", 1001, "join.sizes: expected 1001 elements in all, came 1000"),
+        ("layers", [[999, 1]], "join.layers: expected 1000 elements in all, came 999"),
+        (
+            "sizes",
+            [[1000, 1]],
+            "join: the models differ in size, or are cut otherwise: c3 has 1000 "
+            "in 1 chunks and 1 layers, c1 has 1000 in 4 chunks",
+        ),
+        ("sizes", "much", "join.sizes: expected a list, came 'much'"),
+        ("digest", "much", "join.digest: expected 16 hexadecimal digits, came 'much'"),
+    ],
+)
+def test_who_joins_with_another_model_is_refused_and_named(field, value, why, monkeypatch):
+    send = SimulatedTransport.send
+
+    def lying(self, peer, message, priority=0):
+        body = message.body or {}
+        if self.name == "c3" and body.get("type") == "join":
+            message = replace(message, body={**body, field: value})
+        send(self, peer, message, priority)
+
+    monkeypatch.setattr(SimulatedTransport, "send", lying)
+    outcome = simulated(small_config(timeouts__start=20.0), fails=True)
+    assert isinstance(outcome.error, WaitTimeout)
+    assert f"join of c3 (1 of 3 nodes); refused that of c3: {why}" in str(outcome.error)
+    assert [event["peer"] for event in outcome.of("refused")] == ["c3"]
 
 
 def test_a_node_that_dies_before_the_start_ends_the_run(monkeypatch):
@@ -98,7 +119,7 @@ def test_a_node_that_dies_before_the_start_ends_the_run(monkeypatch):
 
 
 def test_an_unforeseen_error_of_the_scheduler_ends_the_run_at_once(monkeypatch):
-    def broken(self, name, body):
+    def broken(self, name, beat):
         raise ZeroDivisionError("in the scheduler")
 
     monkeypatch.setattr(Scheduler, "_on_heartbeat", broken)

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 from geojax.config import RunConfig
+from geojax.errors import Refused
 from geojax.hips.cluster import Cluster
 
 AHEAD = 64  # rounds granted ahead when time does not limit the run
@@ -96,6 +97,7 @@ class Grants:
       held: the last round that each living node is known to hold.
       highest: the last round that anyone ever held.
       common: the grants of all; of no account where they are independent.
+      done: who has said that it holds the last granted round.
     """
 
     def __init__(
@@ -104,15 +106,28 @@ class Grants:
         self._config, self._cluster, self._first = config, cluster, first
         self._independent, self._replans = independent, replans
         self.held: dict[str, int] = {}
+        self.done: set[str] = set()
         self.highest = first - 1
         self.common = self._new(first)
         self._timed, self._since = self.highest, 0.0  # the last round that was timed; its end, s
         self._of: dict[str, Grant] = {}  # by center, where they are independent
 
     def told(self, name: str) -> dict[str, Any]:
-        """What a member is told of its grant."""
-        grants = self._for(name)
-        return {"until": grants.until, "final": grants.final}
+        """What a member is told of its grant: fields of messages."""
+        grant = self._for(name)
+        return {"until": grant.until, "final": grant.final}
+
+    def check(self, name: str, held: int, *, done: bool = False) -> None:
+        """Raises ``Refused`` if a center or worker cannot hold this round, or be ``done`` with it.
+
+        It holds no round that it was not granted; it is done when it holds the last one.
+        """
+        grant = self._for(name)
+        if held >= grant.until:
+            raise Refused(f"holds round {held}, but was granted none from {grant.until} on")
+        if done and (not grant.final or held < grant.until - 1):
+            final = "the last one" if grant.final else "and may be granted more"
+            raise Refused(f"is done with round {held}: was granted {grant.until - 1}, {final}")
 
     def note(self, name: str, held: int) -> None:
         """A member holds this round."""

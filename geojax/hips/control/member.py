@@ -5,28 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from geojax.awareness.link_meter import LinkMeter
 from geojax.awareness.views import OUT_AFTER_S
-from geojax.errors import Expelled, GeojaxError, SchedulerLost, WaitTimeout
+from geojax.errors import Expelled, GeojaxError, Refused, SchedulerLost, WaitTimeout
 from geojax.hips.cluster import SCHEDULER, WAN_GROUP
 from geojax.hips.context import NodeContext
-from geojax.hips.control.policy_messages import CONTROL_PRIORITY, unpacked_policies
+from geojax.hips.control import messages
+from geojax.hips.control.channel import ControlChannel, Handlers
+from geojax.hips.control.heartbeats import Heartbeats
+from geojax.hips.control.member_grant import MemberGrant
+from geojax.hips.control.messages import PROBE_PRIORITY
 from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.tree import TreeExchange
 from geojax.hips.routing.multipath import MultipathSender
-from geojax.hips.routing.source_routes import table_of
+from geojax.hips.routing.source_routes import unpacked_table
 from geojax.machine.waits import wait_for
-from geojax.overlay.policy.cutting import packed, unpacked
-from geojax.overlay.policy.policy import Policy
 from geojax.wire.message import Kind, Message
-from geojax.wire.transport import Lost, Received
+from geojax.wire.transport import Lost
 
 log = logging.getLogger("geojax.member")
-PROBE_PRIORITY = 1 << 30  # behind every chunk
 
 
 class Start(NamedTuple):
@@ -63,7 +64,6 @@ class Membership:
         nobody wants to know.
 
     Attributes:
-      failed: gets ``SchedulerLost`` when the scheduler has been silent for too long.
       has_state: whether this member has parameters; set by its role.
       returned: gets the message that carries a peer's state, for a center that comes back.
       on_state_wanted: called with the centers that want the state after a round.
@@ -78,26 +78,38 @@ class Membership:
         multipath: MultipathSender | None = None,
         meter: LinkMeter | None = None,
     ):
-        self._multipath, self._meter = multipath, meter
-        self.me, self._lan_rounds = context.name, lan_rounds
-        self._transport, self._engines = context.transport, engines
-        self._timeouts, self._recorder = context.setup.config.timeouts, context.recorder
-        self._loop = asyncio.get_running_loop()
+        self.me, self._context, self._lan_rounds = context.name, context, lan_rounds
+        self._engines, self._multipath, self._meter = engines, multipath, meter
         self._main_group = min(engines)
-        self._until, self._final = 0, False
-        self._answered = float("inf")
+        main, timeouts = engines[self._main_group], context.setup.config.timeouts
+        self._channel = ControlChannel(context, lambda: main.epoch)
+        self._grant = MemberGrant(timeouts, lambda: main.held, self._heartbeat)
+        loop = asyncio.get_running_loop()
+        self._started: asyncio.Future[Start] = loop.create_future()
+        self._end: asyncio.Future[None] = loop.create_future()
+        self._beats = Heartbeats(self.me, timeouts, self._heartbeat, self._end.done)
         self._progress = 0  # of all members, where they make rounds of their own
-        self._beaten = 0.0
-        self._asked_with = (-1, -1)
         self._digests: dict[int, str] = {}
-        self._waiters: list[asyncio.Future[None]] = []
-        self._started: asyncio.Future[Start] = self._loop.create_future()
-        self._end: asyncio.Future[None] = self._loop.create_future()
-        self._beating: asyncio.TimerHandle | None = None
-        self.failed: asyncio.Future[None] = self._loop.create_future()
+        self._handlers: Handlers = {
+            messages.Start: self._on_start,
+            messages.Return: self._on_return,
+            messages.Beat: self._on_beat,
+            messages.NewPolicy: self._on_policy,
+            messages.Prepare: self._on_prepare,
+            messages.Resume: self._on_resume,
+            messages.Routes: self._on_routes,
+            messages.Probe: self._on_probe,
+            messages.End: self._on_end,
+            messages.Expel: self._on_expel,
+        }
         self.has_state = False
-        self.returned: asyncio.Future[Message] = self._loop.create_future()
+        self.returned: asyncio.Future[Message] = loop.create_future()
         self.on_state_wanted: Callable[[Sequence[str], int], None] = _nobody_serves
+
+    @property
+    def failed(self) -> asyncio.Future[None]:
+        """Gets ``SchedulerLost`` when the scheduler has been silent for too long."""
+        return self._beats.failed
 
     # ---- for the roles
 
@@ -109,34 +121,20 @@ class Membership:
             scheduler how those of the others are cut.
           digest: of its initial vector; None: it has none.
         """
-        engine = self._engines[self._main_group]
-        sizes, layers = packed(engine.sizes), packed(engine.layers)
-        self._say("join", elements=elements, sizes=sizes, layers=layers, digest=digest)
+        engine, timeouts = self._engines[self._main_group], self._context.setup.config.timeouts
+        self._say(messages.Join(elements, tuple(engine.sizes), tuple(engine.layers), digest))
         started = await wait_for(
             self._started,
             describe=lambda: "start of the run from the scheduler",
-            timeout=self._timeouts.start + self._timeouts.dead,
-            warn=self._timeouts.warn,
+            timeout=timeouts.start + timeouts.dead,
+            warn=timeouts.warn,
         )
-        self._beaten = self._loop.time()
-        self._beat_again()
+        self._beats.start()
         return started
 
     async def granted(self, number: int) -> bool:
         """Waits for the grant of a round; false when the run ends before it."""
-        while number >= self._until and not self._final:
-            self._ask()
-            waiter = self._loop.create_future()
-            self._waiters.append(waiter)
-            await wait_for(
-                waiter,
-                describe=lambda: f"grant of round {number} from the scheduler",
-                timeout=self._timeouts.round,
-                warn=self._timeouts.warn,
-            )
-        if number < self._until and number + 2 >= self._until:
-            self._ask()
-        return number < self._until
+        return await self._grant.reaches(number)
 
     def report_digest(self, number: int, digest: str) -> None:
         """Sends a digest of the parameters after round ``number`` with the next heartbeat."""
@@ -144,17 +142,18 @@ class Membership:
 
     async def finish(self) -> None:
         """Says that this member is done, and stays to help others until everybody is."""
+        timeouts = self._context.setup.config.timeouts
         if self._digests:
             self._heartbeat()
-        self._say("done", held=self._held)
+        self._say(messages.Done(self._held))
         while not self._end.done():
             progress = self._progress
             try:
                 await wait_for(
                     asyncio.shield(self._end),
                     describe=lambda: "end of the run from the scheduler",
-                    timeout=self._timeouts.round,
-                    warn=self._timeouts.warn,
+                    timeout=timeouts.round,
+                    warn=timeouts.warn,
                 )
             except WaitTimeout:
                 if progress == self._progress:  # else slower members are still at work
@@ -175,7 +174,7 @@ class Membership:
           SchedulerLost: the scheduler is gone.
         """
         while True:
-            item = await self._transport.receive()
+            item = await self._context.transport.receive()
             if isinstance(item, Lost):
                 self._on_lost(item)
                 continue
@@ -184,7 +183,9 @@ class Membership:
             if item.message.kind is Kind.PROBE:
                 continue  # it has done its work by coming
             if item.message.kind is Kind.CONTROL:
-                self._on_control(item)
+                if item.peer == SCHEDULER:
+                    self._beats.answered()
+                self._channel.take(item, self._handlers)
             elif item.message.kind is Kind.STATE:
                 if not self.returned.done():
                     self.returned.set_result(item.message)
@@ -212,146 +213,110 @@ class Membership:
             return
         if self._multipath is not None:
             self._multipath.lose(item.peer)
-        self._recorder.event("lost", peer=item.peer)
-        self._say("lost", peer=item.peer, reason=item.reason)
+        self._context.recorder.event("lost", peer=item.peer)
+        self._say(messages.LostPeer(item.peer, item.reason[:1000]))
 
-    def _on_control(self, item: Received) -> None:
-        body = item.message.body or {}
-        kind = body.get("type")
-        told = item.peer == SCHEDULER and kind in ("start", "policy", "resume")
-        policies = unpacked_policies(item.message.payload) if told else {}
-        handlers = {
-            "start": lambda body: self._on_start(body, policies),
-            "beat": self._on_beat,
-            "policy": lambda body: self._on_policy(body, policies),
-            "prepare": self._on_prepare,
-            "resume": lambda body: self._on_resume(body, policies),
-            "routes": lambda _: self._on_routes(item.message),
-            "probe": self._on_probe,
-            "end": lambda _: self._end.done() or self._end.set_result(None),
-            "expelled": self._on_expelled,
-        }
-        handler = handlers.get(str(kind))
-        if item.peer != SCHEDULER or handler is None:
-            log.warning("refused a control message %r from %s", kind, item.peer)
-            return
-        self._answered = self._loop.time()
-        handler(body)
-
-    def _on_start(self, body: Mapping[str, Any], policies: Mapping[int, Policy]) -> None:
-        self._final = bool(body["final"])
-        self._grant(int(body["until"]))
-        held = body.get("held")
-        if "sizes" in body:
-            engine = self._engines[self._main_group]
-            engine.learn(unpacked(body["sizes"]), unpacked(body["layers"]))
-        for group, policy in policies.items():
+    def _on_start(self, _: str, told: messages.Start) -> None:
+        self._learn_cut(told)
+        for group, policy in told.policies.items():
             engine = self._engine(group)
-            if held is not None:  # a worker gets the last round from its local server
-                engine.skip_to(max(-1, held[str(group)] - (self._main_group != WAN_GROUP)))
-            engine.resume(int(body["epoch"]), policy, held=engine.held)
+            engine.resume(told.epoch, policy, held=engine.held)
         if not self._started.done():
-            last = None if held is None else int(held.get(str(self._main_group), -1))
-            source, to = body.get("initial_from"), tuple(body.get("initial_to", ()))
-            at, time = float(body["at"]), float(body["time"])
-            self._started.set_result(Start(at, time, last, source, to))
+            start = Start(told.at, told.time, None, told.initial_from, told.initial_to)
+            self._started.set_result(start)
 
-    def _on_beat(self, body: Mapping[str, Any]) -> None:
-        self._grant(max(self._until, int(body["until"])))
-        self._progress = int(body.get("progress", 0))
-        self._final = bool(body["final"])
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+    def _on_return(self, _: str, told: messages.Return) -> None:
+        """Starts, or goes on in another epoch that has begun before this member had its state."""
+        self._learn_cut(told)
+        for group, policy in told.policies.items():
+            engine = self._engine(group)
+            # A worker gets the last round from its local server.
+            after = max(-1, told.held[group] - (self._main_group != WAN_GROUP))
+            if not self._started.done() or engine.held < after:
+                engine.skip_to(after)
+            engine.resume(told.epoch, policy, held=engine.held)
+        if not self._started.done():
+            last = told.held.get(self._main_group, -1)
+            self._started.set_result(Start(told.at, told.time, last))
 
-    def _grant(self, until: int) -> None:
-        self._until = until
+    def _learn_cut(self, told: messages.Start | messages.Return) -> None:
+        self._take_grant(told.until, final=told.final)
+        if told.sizes is not None and told.layers is not None:
+            self._engines[self._main_group].learn(told.sizes, told.layers)
+
+    def _on_beat(self, _: str, beat: messages.Beat) -> None:
+        self._progress = beat.progress or 0
+        self._take_grant(max(self._grant.until, beat.until), final=beat.final)
+
+    def _take_grant(self, until: int, *, final: bool) -> None:
         engine = self._engines.get(WAN_GROUP)
         if isinstance(engine, TreeExchange):
             engine.grant(until)
+        self._grant.take(until, final=final)
 
-    def _on_policy(self, body: Mapping[str, Any], policies: Mapping[int, Policy]) -> None:
-        for group, policy in policies.items():
+    def _on_policy(self, _: str, told: messages.NewPolicy) -> None:
+        for group, policy in told.policies.items():
             engine = self._engine(group)
             assert isinstance(engine, TreeExchange)
-            if engine.epoch == int(body["epoch"]):
-                engine.change(int(body["first"]), policy)
+            if engine.epoch == told.epoch:
+                engine.change(told.first, policy)
 
-    def _on_prepare(self, body: Mapping[str, Any]) -> None:
-        epoch = int(body["epoch"])
+    def _on_prepare(self, _: str, told: messages.Prepare) -> None:
         for engine in self._engines.values():
-            engine.freeze(epoch)
+            engine.freeze(told.epoch)
         if self._multipath is not None:
-            self._multipath.change(epoch)
-        held = {str(group): engine.held for group, engine in self._engines.items()}
-        dead = ", ".join(body["dead"])
-        log.warning("%s: membership epoch %d begins%s", self.me, epoch, dead and f"; dead: {dead}")
-        keeps = {str(group): engine.keeps for group, engine in self._engines.items()}
-        self._say("report", epoch=epoch, held=held, keeps=keeps, has_state=self.has_state)
+            self._multipath.change(told.epoch)
+        dead = f"; dead: {', '.join(told.dead)}" if told.dead else ""
+        log.warning("%s: membership epoch %d begins%s", self.me, told.epoch, dead)
+        held = {group: engine.held for group, engine in self._engines.items()}
+        keeps = {group: engine.keeps for group, engine in self._engines.items()}
+        self._say(messages.Report(told.epoch, held, keeps, self.has_state))
 
-    def _on_resume(self, body: Mapping[str, Any], policies: Mapping[int, Policy]) -> None:
-        epoch = int(body["epoch"])
-        for group, policy in policies.items():
+    def _on_resume(self, _: str, told: messages.Resume) -> None:
+        for group, policy in told.policies.items():
             engine = self._engine(group)
-            if epoch == engine.epoch:
-                engine.resume(
-                    epoch,
-                    policy,
-                    held=int(body["held"][str(group)]),
-                    lacking=body["lacking"].get(str(group), ()),
-                )
-        if body["state_to"]:
-            self.on_state_wanted(body["state_to"], int(body["held"][str(WAN_GROUP)]))
+            if told.epoch == engine.epoch:
+                lacking = told.lacking.get(group, ())
+                engine.resume(told.epoch, policy, held=told.held[group], lacking=lacking)
+        if told.state_to:
+            self.on_state_wanted(told.state_to, told.held[WAN_GROUP])
 
-    def _on_routes(self, message: Message) -> None:
+    def _on_routes(self, _: str, told: messages.Routes) -> None:
         if self._multipath is None:
-            raise GeojaxError(f"{self.me} has no use for auxiliary routes")
-        self._multipath.route_by(table_of(message, self._multipath.names))
+            raise Refused(f"{self.me} has no use for auxiliary routes")
+        self._multipath.route_by(unpacked_table(told.table, self._multipath.names))
 
-    def _on_probe(self, body: Mapping[str, Any]) -> None:
+    def _on_probe(self, _: str, probe: messages.Probe) -> None:
         """Sends bytes to a peer, behind all chunks; not where something waits for a dead link."""
-        peer, payload = str(body["peer"]), np.zeros(int(body["bytes"]), np.uint8)
-        if self._transport.stalled(peer) >= OUT_AFTER_S:
+        if self._context.transport.stalled(probe.peer) >= OUT_AFTER_S:
             return
         epoch = max(self._engines[self._main_group].epoch, 0)
-        message = Message(Kind.PROBE, group=self._main_group, epoch=epoch, payload=payload)
-        way = self._multipath or self._transport
-        for _ in range(int(body["count"])):
-            way.send(peer, message, PROBE_PRIORITY)
+        content = np.zeros(probe.bytes, np.uint8)
+        message = Message(Kind.PROBE, group=self._main_group, epoch=epoch, payload=content)
+        path = self._multipath or self._context.transport
+        for _number in range(probe.count):
+            path.send(probe.peer, message, PROBE_PRIORITY)
 
-    def _on_expelled(self, body: Mapping[str, Any]) -> None:
-        raise Expelled(f"{self.me} was expelled from the run: {body['reason']}")
+    def _on_end(self, _: str, __: messages.End) -> None:
+        if not self._end.done():
+            self._end.set_result(None)
+
+    def _on_expel(self, _: str, told: messages.Expel) -> None:
+        raise Expelled(f"{self.me} was expelled from the run: {told.reason}")
 
     def _engine(self, group: int) -> TreeExchange | PushPullExchange:
         engine = self._engines.get(group)
         if engine is None:
-            raise GeojaxError(f"{self.me} is no member of group {group}")
+            raise Refused(f"{self.me} is no member of group {group}")
         return engine
 
     # ---- what goes out
 
-    def _beat_again(self) -> None:
-        now = self._loop.time()
-        if now - self._beaten > 2 * self._timeouts.heartbeat:  # this process stood still itself
-            self._answered = now
-        self._beaten = now
-        silence = now - self._answered
-        if silence > 2 * self._timeouts.dead and not self._end.done():
-            error = SchedulerLost(f"{self.me}: no answer from the scheduler in {silence:.1f} s")
-            self.failed.set_exception(error)
-            return
-        self._heartbeat()
-        self._beating = self._loop.call_later(self._timeouts.heartbeat, self._beat_again)
-
     def _heartbeat(self) -> None:
-        fields: dict[str, Any] = {"held": self._held}
-        if self._digests:
-            fields["digests"] = list(self._digests.items())
-            self._digests = {}
-        if self._meter is not None:
-            fields |= {"links": self._meter.links(), "sent": self._meter.sent()}
-        self._say("heartbeat", **fields)
+        digests, self._digests = tuple(self._digests.items()) or None, {}
+        links = None if self._meter is None else self._meter.links()
+        sent = None if self._meter is None else self._meter.sent()
+        self._say(messages.Heartbeat(self._held, digests, links, sent))
 
     @property
     def _held(self) -> int:
@@ -359,20 +324,9 @@ class Membership:
         held = self._engines[self._main_group].held
         return held if self._main_group == WAN_GROUP else (held + 1) // self._lan_rounds - 1
 
-    def _ask(self) -> None:
-        """Asks for a longer grant at once, if nothing has changed since it was asked for last."""
-        asked_with = (self._until, self._engines[self._main_group].held)
-        if self._final or self._asked_with == asked_with:
-            return
-        self._asked_with = asked_with
-        self._heartbeat()
-
     def close(self) -> None:
         """Stops the heartbeats."""
-        if self._beating is not None:
-            self._beating.cancel()
+        self._beats.stop()
 
-    def _say(self, kind: str, **fields: Any) -> None:
-        engine = self._engines[self._main_group]
-        message = Message(Kind.CONTROL, epoch=max(engine.epoch, 0), body={"type": kind, **fields})
-        self._transport.send(SCHEDULER, message, CONTROL_PRIORITY)
+    def _say(self, said: messages.ControlMessage) -> None:
+        self._channel.say(SCHEDULER, said)

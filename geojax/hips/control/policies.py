@@ -10,7 +10,6 @@ from geojax.hips.cluster import WAN_GROUP, Cluster
 from geojax.machine.machine import Machine
 from geojax.overlay.planners.keep_roots import keep_roots
 from geojax.overlay.planners.star import star_tree
-from geojax.overlay.policy.cutting import packed
 from geojax.overlay.policy.placement import loads, place
 from geojax.overlay.policy.planning import Proposal, Task
 from geojax.overlay.policy.policy import Policy
@@ -29,18 +28,19 @@ class Policies:
     Args:
       cluster: all nodes.
       machine: makes plans.
-      view: what the WAN is believed to be.
+      wan_view: what the WAN is believed to be.
       propose: makes a plan; a function that another process can be given.
 
     Attributes:
       groups: the policy of the latest rounds, by group.
       cut: elements of each chunk, and of each layer.
+      considered: revision of the view that was planned for last.
     """
 
     def __init__(self, cluster: Cluster, machine: Machine, wan_view: WanView, propose: Propose):
         self._cluster, self._machine = cluster, machine
         self._wan_view, self._propose = wan_view, propose
-        self._version = -1
+        self._version, self.considered = -1, -1
         self._by_round: list[tuple[int, Policy]] = []  # of the WAN, with their first rounds
         self.groups: dict[int, Policy] = {}
         self.cut: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
@@ -52,6 +52,8 @@ class Policies:
         """
         groups = self._cluster.groups(alive)
         members = groups.pop(WAN_GROUP)
+        if wan is None:
+            self.considered = self._wan_view.revision
         version = self._version if wan is not None else self._next_version()
         planned = wan or (await self._ask(members, version, urgent=True)).policy
         stars = {
@@ -60,9 +62,15 @@ class Policies:
         }
         return {WAN_GROUP: planned, **stars}
 
+    @property
+    def outdated(self) -> bool:
+        """Whether what is believed about the WAN has changed since it was planned for last."""
+        return self._wan_view.revision != self.considered
+
     async def compare(self, alive: Sequence[str], held: int) -> Proposal:
         """Another policy for the WAN, estimated beside those that rounds after ``held`` go by."""
         self.forget(held)
+        self.considered = self._wan_view.revision
         members = self._cluster.groups(alive)[WAN_GROUP]
         present = tuple(policy for _, policy in self._by_round)
         return await self._ask(members, self._next_version(), present)
@@ -94,8 +102,7 @@ class Policies:
         """How vectors are cut, for a node that has none of its own to tell by."""
         if name not in self._cluster.global_servers:
             return {}
-        sizes, layers = self.cut
-        return {"sizes": packed(sizes), "layers": packed(layers)}
+        return dict(zip(("sizes", "layers"), self.cut, strict=True))
 
     def with_kept_roots(
         self, planned: dict[int, Policy], holding: Sequence[str], fresh: Mapping[str, int]

@@ -7,21 +7,25 @@ from typing import NamedTuple
 
 from geojax.errors import GeojaxError
 from geojax.hips.cluster import WAN_GROUP
+from geojax.hips.control.messages import Report
 from geojax.overlay.policy.policy import Policy
 from geojax.overlay.routes.static_routes import is_up
 from geojax.overlay.view import Edge, NetworkView
 
 
-class Report(NamedTuple):
-    """What a member holds, by group.
+class RoundLost(GeojaxError):
+    """Some members lack a round, and those that hold it have its results no longer.
 
     Attributes:
-      held: its last whole round.
-      keeps: whether the results of that round are still there, to be sent to others.
+      holders: who holds it.
     """
 
-    held: Mapping[int, int]
-    keeps: Mapping[int, bool]
+    def __init__(self, number: int, lacking: Sequence[str], holders: Sequence[str]):
+        super().__init__(
+            f"round {number} is lost: {', '.join(lacking)} lack it, and {', '.join(holders)} no "
+            "longer have it whole"
+        )
+        self.holders = tuple(holders)
 
 
 class Recovery(NamedTuple):
@@ -59,7 +63,7 @@ def recover(
       view: the WAN; results take ways without links that are out, as far as there are any.
 
     Raises:
-      GeojaxError: some lack the round, and nobody has its results any more.
+      RoundLost: some lack the round, and nobody has its results any more.
     """
     holding = {name: reports[name] for name in policy.members if name not in stateless}
     held = max((report.held[group] for report in holding.values()), default=at_least)
@@ -69,10 +73,7 @@ def recover(
     if group != WAN_GROUP and held >= 0 and holding:
         lacking += [name for name in policy.members if name in stateless]
     if lacking and not able:
-        raise GeojaxError(
-            f"round {held} is lost: {', '.join(lacking)} lack it, and {', '.join(holders)} no "
-            "longer have it whole"
-        )
+        raise RoundLost(held, lacking, holders)
     first = tuple(able or holders)
     if group != WAN_GROUP:
         return Recovery(held, {able[0]: lacking} if lacking else {}, first)
@@ -87,6 +88,7 @@ def recover_all(
     lan_rounds: int,
     view: NetworkView,
     highest: int | None,
+    behind: Mapping[str, int],
 ) -> dict[int, Recovery]:
     """Where every group goes on.
 
@@ -98,13 +100,14 @@ def recover_all(
       view: as of :func:`recover`.
       highest: where centers go at paces of their own, the last round that anyone ever held: then
         nobody is sent a round of the WAN.
+      behind: likewise the round behind which each member goes on that has come back.
     """
     found: dict[int, Recovery] = {}
     for group, policy in policies.items():
         if highest is not None and group == WAN_GROUP:
             found[group] = Recovery(highest)
             continue
-        rounds = found[WAN_GROUP].held + 1 if found else 0
+        rounds = behind.get(policy.members[0], found[WAN_GROUP].held) + 1 if found else 0
         found[group] = recover(
             group, policy, reports, stateless=stateless, at_least=rounds * lan_rounds - 1, view=view
         )

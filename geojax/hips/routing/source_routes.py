@@ -14,8 +14,9 @@ from typing import NamedTuple
 import msgpack
 import numpy as np
 
+from geojax.errors import Refused
 from geojax.overlay.routes.auxiliary import PathTable, from_lists, to_lists
-from geojax.wire.message import ROUTED, Kind, Message
+from geojax.wire.message import ROUTED, Message
 
 _LEAST = 3  # members of a route; one without a relay is the primary way
 
@@ -67,13 +68,18 @@ def hop_at(me: str, peer: str, message: Message, names: Sequence[str]) -> Hop | 
     return Hop(route[0], route[at + 1] if at + 1 < len(route) else None)
 
 
-def table_message(epoch: int, table: PathTable, names: Sequence[str]) -> Message:
-    """A member's path table as a control message; it may be large, so it is the payload."""
-    packed = np.frombuffer(msgpack.packb(to_lists(table, names)) or b"", np.uint8)
-    return Message(Kind.CONTROL, epoch=epoch, body={"type": "routes"}, payload=packed)
+def packed_table(table: PathTable, names: Sequence[str]) -> np.ndarray:
+    """A member's path table as the payload of a message."""
+    return np.frombuffer(msgpack.packb(to_lists(table, names)) or b"", np.uint8)
 
 
-def table_of(message: Message, names: Sequence[str]) -> PathTable:
-    """The inverse of :func:`table_message`."""
-    assert isinstance(message.payload, np.ndarray)
-    return from_lists(msgpack.unpackb(message.payload.tobytes()), names)
+def unpacked_table(payload: np.ndarray, names: Sequence[str]) -> PathTable:
+    """The inverse of :func:`packed_table`.
+
+    Raises:
+      Refused: these bytes are no path table.
+    """
+    try:
+        return from_lists(msgpack.unpackb(payload.tobytes()), names)
+    except Exception as error:  # whatever is wrong with bytes that came from elsewhere
+        raise Refused(f"routes: expected a path table, came {error!r}") from error

@@ -10,23 +10,14 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 
+from geojax.hips.cluster import START, ResumePoint
 from geojax.machine.machine import Machine
 
 _KEEP = 2  # the last checkpoint may be missing at another node, the one before cannot
-
-
-class ResumePoint(NamedTuple):
-    """Where a broken run goes on: after ``round``, at experiment time ``time`` (s)."""
-
-    round: int
-    time: float
-
-
-START = ResumePoint(-1, 0.0)
 
 
 class Checkpoints:

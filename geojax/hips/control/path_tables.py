@@ -8,13 +8,13 @@ from itertools import pairwise
 from typing import Any
 
 from geojax.awareness.views import WanView
-from geojax.hips.routing.source_routes import table_message
+from geojax.hips.control.messages import Routes
+from geojax.hips.routing.source_routes import packed_table
 from geojax.machine.machine import Machine
 from geojax.overlay.policy.policy import Policy
 from geojax.overlay.routes.auxiliary import PathTable
 from geojax.overlay.routes.static_routes import is_up, two_way
 from geojax.overlay.view import Edge, NetworkView
-from geojax.wire.message import Message
 
 log = logging.getLogger("geojax.scheduler")
 PlanTables = Callable[[NetworkView, Policy], dict[str, PathTable]]
@@ -33,7 +33,7 @@ class PathTables:
       view: what the WAN is believed to be.
       names: all centers of the run, in the order that routes count them by.
       start: does work beside the run.
-      send: sends a control message to a center.
+      say: sends a control message to a center.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class PathTables:
         *,
         names: Sequence[str],
         start: Callable[[Coroutine[Any, Any, None]], None],
-        send: Callable[[str, Message], None],
+        say: Callable[[str, Routes], None],
     ):
         self._plan, self._machine, self._wan_view = plan, machine, wan_view
-        self._names, self._start, self._send = tuple(names), start, send
+        self._names, self._start, self._say = tuple(names), start, say
         self._epoch = 0
         self._policy: Policy | None = None  # whose chunks the tables are for
         self._reviewed = -1  # revision of the view that was looked at last
@@ -120,7 +120,7 @@ class PathTables:
             return
         self._links |= links
         for name, table in tables.items():
-            self._send(name, table_message(self._epoch, table, self._names))
+            self._say(name, Routes(packed_table(table, self._names)))
 
     def _out(self, links: Collection[Edge]) -> list[Edge]:
         """Those that are out."""

@@ -1,0 +1,65 @@
+"""A node's end of the control protocol: it packs what is said, and checks what comes."""
+
+from __future__ import annotations
+
+import logging
+import reprlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from geojax.errors import Refused
+from geojax.hips.cluster import SCHEDULER
+from geojax.hips.context import NodeContext
+from geojax.hips.control.messages import CONTROL_PRIORITY, ControlMessage, pack, read
+from geojax.wire.transport import Received
+
+log = logging.getLogger("geojax.control")
+
+Handlers = Mapping[type[ControlMessage], Callable[[str, Any], None]]
+"""What a role does with each type of message, given the sender and the message. A handler raises
+``Refused``, before it has changed anything, for what the message's form does not show to be wrong.
+"""
+
+
+class ControlChannel:
+    """Says control messages, and hands those that come to who handles them.
+
+    Args:
+      context: the node.
+      epoch: its membership epoch now.
+
+    Attributes:
+      refused: why a message of a node was refused last.
+      on_refused: called with the sender of such a message, and why.
+    """
+
+    def __init__(self, context: NodeContext, epoch: Callable[[], int]):
+        self._me = context.name
+        self._roles = {node.name: node.role for node in context.setup.cluster.all}
+        self._transport, self._recorder = context.transport, context.recorder
+        self._epoch = epoch
+        self.refused: dict[str, str] = {}
+        self.on_refused: Callable[[str, str], None] = lambda _peer, _reason: None
+
+    def say(self, peer: str, said: ControlMessage) -> None:
+        """Sends a message to a node."""
+        self._transport.send(peer, pack(said, max(self._epoch(), 0)), CONTROL_PRIORITY)
+
+    def take(self, item: Received, handlers: Handlers) -> None:
+        """Handles what came; what cannot be believed is refused, and its sender named."""
+        try:
+            role = SCHEDULER if item.peer == SCHEDULER else self._roles.get(item.peer, "stranger")
+            said = read(item.message, role)
+            if type(said) not in handlers:
+                raise Refused(f"{said.name}: not for {self._me}")
+            handlers[type(said)](item.peer, said)
+        except Refused as error:
+            self._refuse(item, str(error))
+
+    def _refuse(self, item: Received, reason: str) -> None:
+        """Logs and records that a message is not believed."""
+        self.refused[item.peer] = reason
+        kind = reprlib.repr((item.message.body or {}).get("type", item.message.kind.name))
+        log.warning("%s: refused %s from %s: %s", self._me, kind, item.peer, reason)
+        self._recorder.event("refused", peer=item.peer, type=kind, reason=reason)
+        self.on_refused(item.peer, reason)

@@ -1,0 +1,366 @@
+"""Changes of the membership, at the scheduler: who lives, and how the run goes on after a change.
+
+A change is a new *epoch*. Everybody is told to stop (``prepare``) and reports what it holds, while
+a plan for those who live is made. When all reports and the plan are there, everybody is told where
+to go on (``resume``; ``start`` for who has come back). Another change may begin at any time before:
+then reports and plans of the one before count no more.
+
+Who comes back is *stateless* until it reports that it has parameters. The epoch may change again
+before that; then it is told to start once more, behind the same round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from geojax.awareness.views import WanView
+from geojax.errors import GeojaxError, Refused, WaitTimeout
+from geojax.hips.cluster import WAN_GROUP
+from geojax.hips.context import NodeContext
+from geojax.hips.control.background import Background
+from geojax.hips.control.channel import ControlChannel
+from geojax.hips.control.failure_detector import FailureDetector
+from geojax.hips.control.grants import Grants
+from geojax.hips.control.joining import Returning
+from geojax.hips.control.messages import Expel, LostPeer, Prepare, Report, Resume, Return
+from geojax.hips.control.path_tables import PathTables
+from geojax.hips.control.policies import Policies
+from geojax.hips.control.recovery import (
+    Recovery,
+    RoundLost,
+    StateTransfer,
+    recover_all,
+    sources,
+)
+from geojax.machine.waits import wait_for
+from geojax.overlay.policy.policy import Policy
+from geojax.overlay.routes.static_routes import two_way
+from geojax.overlay.view import NetworkView
+
+log = logging.getLogger("geojax.scheduler")
+
+
+@dataclass
+class _Change:
+    """A change that is under way.
+
+    Attributes:
+      outage: it began since a link is out.
+      planned: the policies to go on by, once they are there.
+      reports: what the members hold that have stopped.
+    """
+
+    outage: bool
+    planned: dict[int, Policy] | None = None
+    reports: dict[str, Report] = field(default_factory=dict)
+
+
+class Epochs:
+    """The membership of a run; see the module's docstring.
+
+    Args:
+      context: the scheduler's node.
+      channel: says what members are told.
+      background: where plans are waited for.
+      policies: that rounds go by.
+      grants: of the members.
+      tables: auxiliary paths.
+      wan_view: what the WAN is believed to be.
+      independent: centers go at paces of their own: no round runs again.
+      lan_rounds: exchanges within a center in one round.
+      changed: called when a change is over.
+
+    Attributes:
+      alive: the members that take part, in the cluster's order.
+      number: of the present epoch.
+      running: whether the run has started.
+      over: whether it has ended; then nothing changes any more.
+      returning: who is back and waits for the rest of its center.
+      transfers: what members send each other after a change.
+    """
+
+    def __init__(
+        self,
+        context: NodeContext,
+        channel: ControlChannel,
+        background: Background,
+        *,
+        policies: Policies,
+        grants: Grants,
+        tables: PathTables,
+        wan_view: WanView,
+        independent: bool,
+        lan_rounds: int,
+        changed: Callable[[], None],
+    ):
+        self._context, self._channel, self._background = context, channel, background
+        self._cluster = context.setup.cluster
+        self._policies, self._grants, self._tables = policies, grants, tables
+        self._wan_view, self._independent, self._lan_rounds = wan_view, independent, lan_rounds
+        self._changed = changed
+        self.alive: tuple[str, ...] = self._cluster.members
+        self.number = 0
+        self.running = self.over = False
+        self.returning = Returning(self._cluster)
+        self.transfers = StateTransfer()
+        timeouts = context.setup.config.timeouts
+        self.detector = FailureDetector(timeouts, lambda: self.alive, self._silent)
+        self._change: _Change | None = None
+        self._distrusted: set[str] = set()
+        # Admitted, with no parameters yet: the round behind which each goes on, where centers are
+        # independent; else of no account.
+        self._stateless: dict[str, int | None] = {}
+
+    @property
+    def changing(self) -> bool:
+        """Whether the epoch has begun and the run does not go on yet."""
+        return self._change is not None
+
+    @property
+    def centers(self) -> list[str]:
+        """The living centers."""
+        return [name for name in self._cluster.servers if name in self.alive]
+
+    @property
+    def groups(self) -> dict[int, tuple[str, ...]]:
+        """The living members of every group."""
+        return self._cluster.groups(self.alive)
+
+    def begin(self) -> None:
+        """The run starts: from now on members may die and come back."""
+        self.running = True
+        for name in self.alive:
+            self.detector.hear(name)
+        self.detector.watch()
+
+    async def plan(self, timeout: float, wan: Policy | None = None) -> dict[int, Policy]:
+        """Fresh policies that the run waits for; ``wan``: the one that is there already."""
+        what = f"plan of epoch {self.number} for {len(self.alive)} members"
+        return await wait_for(
+            self._policies.plan(self.alive, wan), describe=lambda: what, timeout=timeout,
+            warn=self._context.setup.config.timeouts.warn,
+        )  # fmt: skip
+
+    # ---- who lives
+
+    def _silent(self, names: Sequence[str], reason: str) -> bool:
+        if names and not self.over:
+            self._background.check(lambda: self.declare_dead(names, reason))
+        return not self.over
+
+    def declare_dead(self, names: Sequence[str], reason: str) -> None:
+        """Goes on without these members, and those that can do nothing without them.
+
+        Raises:
+          GeojaxError: the run has not started, or no center is left.
+        """
+        left = self._cluster.survivors(self.alive, names)
+        gone = [name for name in self.alive if name not in left]
+        log.warning("dead: %s (%s); left: %s", ", ".join(gone), reason, ", ".join(left) or "none")
+        self._context.recorder.event("dead", nodes=gone)
+        for name in gone:
+            if name not in names:
+                self._channel.say(name, Expel(f"{', '.join(names)}: {reason}"))
+        if not self.running:
+            raise GeojaxError(f"{', '.join(gone)} died before the run started: {reason}")
+        if not set(left) & set(self._cluster.servers):
+            raise GeojaxError(f"no member is left: {', '.join(gone)} died ({reason})")
+        self.alive = left
+        self._distrusted &= {*left}
+        self._grants.keep(left)
+        self.change(gone)
+
+    def distrust(self, name: str, reason: str) -> None:
+        """A member has sent what cannot be true: it is broken, and dead after ``timeouts.dead``.
+
+        Some messages are sent once (``done``, ``lost``): without them the run would stand still.
+        """
+        if not self.running or name not in self.alive or name in self._distrusted:
+            return
+        self._distrusted.add(name)
+
+        def give_up() -> None:
+            if name in self.alive and name in self._distrusted:
+                self._silent((name,), f"sent what cannot be true: {reason}")
+
+        asyncio.get_running_loop().call_later(self._context.setup.config.timeouts.dead, give_up)
+
+    def rejoin(self, name: str) -> None:
+        """A node has been started again; a center takes part again when it is back whole."""
+        if name in self.alive:  # it was restarted before its death was noticed
+            self.declare_dead((name,), "started again")
+        back = self.returning.take(name, self.alive)
+        if not back:
+            return
+        for node in back:
+            self._stateless[node] = None
+            self.detector.hear(node)
+            self._grants.done.discard(node)
+        self.alive = tuple(n for n in self._cluster.members if n in {*self.alive, *back})
+        log.warning("back: %s; members: %s", ", ".join(back), ", ".join(self.alive))
+        self._context.recorder.event("back", nodes=back)
+        self.change(())
+
+    def on_complaint(self, name: str, lost: LostPeer) -> None:
+        """A connection ended. If its peer lives on, what was on its way is sent again."""
+        peer, number = lost.peer, self.number
+        if peer == name or peer not in self._cluster.members:
+            raise Refused(f"lost.peer: expected another member, came {peer!r}")
+
+        def again() -> None:
+            both_live = name in self.alive and peer in self.alive
+            if both_live and number == self.number and not self.over:
+                log.warning("%s lost its connection to %s, which lives: new epoch", name, peer)
+                self.change(())
+
+        asyncio.get_running_loop().call_later(self._context.setup.config.timeouts.dead, again)
+
+    # ---- a change
+
+    def change(self, dead: Sequence[str], wan: Policy | None = None) -> None:
+        """Begins a new epoch: everyone stops and reports what it holds.
+
+        Args:
+          dead: who has died.
+          wan: the new policy of the WAN, if it is there already, since a link is out.
+        """
+        self.number += 1
+        self._change = _Change(outage=wan is not None)
+        self._tables.begin(self.number)
+        self._stateless = {n: after for n, after in self._stateless.items() if n in self.alive}
+        for name in self.alive:
+            self._channel.say(name, Prepare(self.number, tuple(dead)))
+        self.detector.ask(self.alive, f"report for epoch {self.number}")
+        self._background.start(self._plan_for(self.number, wan))
+
+    async def _plan_for(self, number: int, wan: Policy | None) -> None:
+        try:
+            planned = await self.plan(self._context.setup.config.timeouts.round, wan)
+        except WaitTimeout:
+            if number == self.number:
+                raise
+            return  # nobody waits for it any more
+        if number == self.number and self._change is not None:
+            self._change.planned = planned
+            self._check_ready(self._change)
+
+    def on_report(self, name: str, report: Report) -> None:
+        """A member has stopped."""
+        if report.epoch > self.number:
+            raise Refused(f"report.epoch: expected {self.number}, came {report.epoch}")
+        if report.epoch < self.number or self._change is None:
+            return  # another change has begun since
+        self._check_report(name, report)
+        self.detector.answered(name)
+        self._change.reports[name] = report
+        if report.has_state:
+            self._stateless.pop(name, None)
+        self._check_ready(self._change)
+
+    def _check_report(self, name: str, report: Report) -> None:
+        """Raises ``Refused`` if the member cannot hold what it says it does."""
+        groups = self._cluster.groups_of(name)
+        if report.held.keys() != {*groups} or report.keeps.keys() != {*groups}:
+            raise Refused(f"report.held, report.keeps: expected groups {groups}, came "
+                          f"{[*report.held]}, {[*report.keeps]}")  # fmt: skip
+        if name in self._cluster.global_servers:
+            return
+        for group, held in report.held.items():
+            rounds = held if group == WAN_GROUP else (held + 1) // self._lan_rounds - 1
+            self._grants.check(name, rounds)
+        before = self._grants.held.get(name, -1)
+        if report.held.get(WAN_GROUP, before) < before:
+            raise Refused(f"report.held: expected round {before} or later, as it said before")
+
+    def _check_ready(self, change: _Change) -> None:
+        """Ends the change when everyone has reported and the plan is there."""
+        if change.planned is None or not all(name in change.reports for name in self.alive):
+            return
+        ahead = self._too_far_ahead(change)
+        if ahead:
+            self.declare_dead(ahead, "reported a round that others had no part in")
+            return
+        try:
+            self._go_on(change, change.planned)
+        except RoundLost as error:  # the others can make it again without them
+            self.declare_dead(error.holders, str(error))
+
+    def _too_far_ahead(self, change: _Change) -> list[str]:
+        """Centers that cannot hold what they reported, as some had no part in the round before."""
+        held = {name: change.reports[name].held[WAN_GROUP] for name in self.centers
+                if name not in self._stateless}  # fmt: skip
+        lowest = min(held.values(), default=0)
+        return [] if self._independent else [name for name, n in held.items() if n > lowest + 1]
+
+    def _go_on(self, change: _Change, planned: dict[int, Policy]) -> None:
+        """Ends the change: who holds the last round sends it, everything later runs again."""
+        if self._independent:
+            planned = self._keep_servers(planned, change.reports)
+        elif not set(self.centers) - self._stateless.keys():
+            raise GeojaxError(
+                f"the parameters are lost: {', '.join(self.centers)} came back, and every center "
+                "that had them died before they were sent; continue from a checkpoint "
+                "(resume=true, where the run has checkpoint_every)"
+            )
+        view = two_way(self._wan_view.view())
+        found = recover_all(
+            planned, change.reports, stateless=self._stateless, lan_rounds=self._lan_rounds,
+            view=view, highest=self._grants.highest if self._independent else None,
+            behind={name: after for name, after in self._stateless.items() if after is not None},
+        )  # fmt: skip
+        self._policies.begin(planned)
+        self._tables.tell(planned[WAN_GROUP])
+        self._tell(found, view)
+        self._change = None
+        wan, recorder = found[WAN_GROUP], self._context.recorder
+        recorder.event(
+            "epoch", epoch=self.number, members=list(self.alive), held=wan.held,
+            policies=self._policies.described(),
+        )  # fmt: skip
+        if change.outage:
+            self._policies.record(recorder, wan.held + 1, "outage")
+        self._policies.record_loads(recorder)
+        self._changed()
+
+    def _tell(self, found: Mapping[int, Recovery], view: NetworkView) -> None:
+        """Tells everybody where to go on."""
+        able = found[WAN_GROUP].able
+        servers = [name for name in self._stateless if name in self._cluster.servers]
+        states = sources(servers, able, view)
+        self.transfers.begin(found[WAN_GROUP], states, view)
+        now, time = asyncio.get_running_loop().time(), self._context.clock()
+        for name in self.alive:
+            mine = self._policies.of(name)
+            held = {group: found[group].held for group in mine}
+            sends = {group: found[group].sends for group in mine}
+            lacking = {group: tuple(to[name]) for group, to in sends.items() if name in to}
+            if name not in self._stateless:
+                to = tuple(states.get(name, ()))
+                self._channel.say(name, Resume(self.number, held, lacking, to, mine))
+                continue
+            after = self._stateless[name]
+            if WAN_GROUP in held and after is not None:
+                held[WAN_GROUP] = after
+            told = {**self._grants.told(name), **self._policies.told_cut(name)}
+            self._channel.say(
+                name, Return(held, lacking, self.number, at=now, time=time, policies=mine, **told)
+            )
+
+    def _keep_servers(
+        self, planned: dict[int, Policy], reports: Mapping[str, Report]
+    ) -> dict[int, Policy]:
+        """Leaves shards where they are, and has who comes back go on behind everyone."""
+        before, after = (of[WAN_GROUP].members for of in (self._policies.groups, planned))
+        rounds = {name: reports[name].held[WAN_GROUP] for name in before
+                  if name in after and name not in self._stateless}  # fmt: skip
+        self._grants.highest = max(self._grants.highest, *rounds.values(), -1)
+        for name, behind in self._stateless.items():
+            if behind is None:
+                self._stateless[name] = self._grants.highest
+                if self._cluster.node(name).role == "server":
+                    self._grants.begin_anew(name, self._context.clock())
+        holding = [name for name in self.alive if name not in self._stateless]
+        return self._policies.with_kept_roots(planned, holding, rounds)

@@ -1,0 +1,374 @@
+"""The control messages: one record for each type, from which packing and checking follow.
+
+A message is a CONTROL body with its ``type`` and its fields; what may be larger than a body holds
+(policies, path tables) is its payload. Nothing that comes is used before :func:`read` has checked
+it: who may send it, which fields it has, and the form and bounds of each.
+
+=============  =====================  ============================================================
+type           direction              says
+=============  =====================  ============================================================
+join           member → scheduler     :class:`Join`: ready to start, or back after a death
+start          scheduler → members    :class:`Start`: the run begins
+start          scheduler → returned   :class:`Return`: the run goes on with a member that was dead
+heartbeat      member → scheduler     :class:`Heartbeat`
+beat           scheduler → member     :class:`Beat`: the answer to it, with the grant so far
+probe          scheduler → member     :class:`Probe`: time the link to a peer
+policy         scheduler → members    :class:`NewPolicy`: later rounds go by another policy
+lost           member → scheduler     :class:`LostPeer`: a connection ended
+prepare        scheduler → members    :class:`Prepare`: stop, the membership changes
+report         member → scheduler     :class:`Report`: stopped; what the member holds
+resume         scheduler → members    :class:`Resume`: go on
+routes         scheduler → members    :class:`Routes`: auxiliary paths
+done           member → scheduler     :class:`Done`: the last granted round is over
+end            scheduler → members    :class:`End`: everybody is done
+expelled       scheduler → member     :class:`Expel`: the run goes on without you
+=============  =====================  ============================================================
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, fields
+from typing import Any, ClassVar, TypeVar
+
+import msgpack
+import numpy as np
+
+from geojax.errors import Refused
+from geojax.hips.control.fields import (
+    BYTES,
+    DIGEST,
+    FLAG,
+    MANY,
+    ROUND,
+    SIZES,
+    Form,
+    by_group,
+    has,
+    many,
+    maybe,
+    number,
+    row,
+    text,
+    whole,
+)
+from geojax.overlay.policy.policy import Policy
+from geojax.wire.message import FRAGMENT_BYTES, Kind, Message, Payload
+
+CONTROL_PRIORITY = -1  # before every chunk
+PROBE_PRIORITY = 1 << 30  # behind every chunk
+
+FROM_SCHEDULER = ("scheduler",)
+FROM_TRAINERS = ("server", "worker")
+FROM_MEMBERS = (*FROM_TRAINERS, "global")
+
+EPOCH, NAME, COUNT = whole(), text(200), whole(0, MANY)
+NAMES = many(NAME)
+
+
+def packed_policies(policies: Mapping[int, Policy]) -> np.ndarray:
+    """The policies of some groups as bytes.
+
+    >>> from geojax.overlay.policy.policy import Tree
+    >>> policies = {0: Policy(3, ("a", "b"), (Tree("a", {"b": "a"}),))}
+    >>> unpacked_policies(packed_policies(policies)) == policies
+    True
+    """
+    values = {str(group): policy.to_dict() for group, policy in policies.items()}
+    return np.frombuffer(msgpack.packb(values), np.uint8)  # type: ignore[arg-type]
+
+
+def unpacked_policies(values: Payload) -> dict[int, Policy]:
+    """The inverse of :func:`packed_policies`; no payload: no policies.
+
+    Raises:
+      ValueError: these bytes are no policies.
+    """
+    if values is None:
+        return {}
+    try:
+        content = msgpack.unpackb(memoryview(values))  # type: ignore[arg-type]
+        return {int(group): Policy.from_dict(policy) for group, policy in content.items()}
+    except Exception as error:  # whatever is wrong with bytes that came from elsewhere
+        raise ValueError(f"expected policies, came {error!r}") from error
+
+
+POLICIES = Form("policies by group", unpacked_policies, {}, packed_policies)
+
+
+class ControlMessage:
+    """What all control messages have in common.
+
+    Attributes:
+      name: its ``type`` in the body.
+      senders: roles of the nodes that may send it.
+    """
+
+    name: ClassVar[str]
+    senders: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls, *, name: str, senders: tuple[str, ...]):
+        cls.name, cls.senders = name, senders
+        KINDS.setdefault(name, []).append(cls)
+
+
+KINDS: dict[str, list[type[ControlMessage]]] = {}
+"""All messages by type. Of several with one type, the first one counts whose first field is there.
+"""
+
+
+@dataclass(frozen=True)
+class Join(ControlMessage, name="join", senders=FROM_MEMBERS):
+    """A member is compiled and ready.
+
+    Attributes:
+      elements: of its vector; 0: it has none (a global server).
+      sizes: elements of each chunk.
+      layers: elements of each layer.
+      digest: of its initial vector; None: it has none.
+    """
+
+    elements: int = has(COUNT)
+    sizes: tuple[int, ...] = has(SIZES)
+    layers: tuple[int, ...] = has(SIZES)
+    digest: str | None = has(maybe(DIGEST), None)
+
+
+@dataclass(frozen=True)
+class Return(ControlMessage, name="start", senders=FROM_SCHEDULER):
+    """The run goes on with a member that was dead.
+
+    Attributes:
+      held: by group, the last round that is done.
+      lacking: by group, whom the member sends the results of that round.
+      epoch: the membership epoch that begins.
+      until: the first round that is not granted.
+      final: whether the grant will grow no more.
+      at: loop time at which the member starts.
+      time: experiment time then, s.
+      sizes: elements of each chunk, for a global server; None: the member knows them.
+      layers: elements of each layer, likewise.
+      policies: of the member's groups.
+    """
+
+    held: Mapping[int, int] = has(by_group(ROUND))
+    lacking: Mapping[int, tuple[str, ...]] = has(by_group(NAMES))
+    epoch: int = has(EPOCH)
+    until: int = has(whole())
+    final: bool = has(FLAG)
+    at: float = has(number())
+    time: float = has(number())
+    policies: Mapping[int, Policy] = has(POLICIES, payload=True)
+    sizes: tuple[int, ...] | None = has(maybe(SIZES), None, omit=True)
+    layers: tuple[int, ...] | None = has(maybe(SIZES), None, omit=True)
+
+
+@dataclass(frozen=True)
+class Start(ControlMessage, name="start", senders=FROM_SCHEDULER):
+    """The run begins; fields as of :class:`Return`.
+
+    Attributes:
+      initial_from: who sends the initial vector, if this member's is not the one that counts.
+      initial_to: to whom this member sends it.
+    """
+
+    epoch: int = has(EPOCH)
+    until: int = has(whole())
+    final: bool = has(FLAG)
+    at: float = has(number())
+    time: float = has(number())
+    policies: Mapping[int, Policy] = has(POLICIES, payload=True)
+    initial_from: str | None = has(maybe(NAME), None)
+    initial_to: tuple[str, ...] = has(NAMES, ())
+    sizes: tuple[int, ...] | None = has(maybe(SIZES), None, omit=True)
+    layers: tuple[int, ...] | None = has(maybe(SIZES), None, omit=True)
+
+
+@dataclass(frozen=True)
+class Heartbeat(ControlMessage, name="heartbeat", senders=FROM_MEMBERS):
+    """A member lives.
+
+    Attributes:
+      held: the last whole round that it holds.
+      digests: of its parameters after some rounds: (round, digest).
+      links: what it measured: (peer, bytes, s), see :meth:`LinkMeter.links`; None: it measures not.
+      sent: bytes of chunks that it has sent; None: it measures not.
+    """
+
+    held: int = has(ROUND)
+    digests: tuple[tuple[int, str], ...] | None = has(
+        maybe(many(row(whole(), DIGEST))), None, omit=True
+    )
+    links: tuple[tuple[str, int, float], ...] | None = has(
+        maybe(many(row(NAME, COUNT, number(0.0)))), None, omit=True
+    )
+    sent: int | None = has(maybe(COUNT), None, omit=True)
+
+
+@dataclass(frozen=True)
+class Beat(ControlMessage, name="beat", senders=FROM_SCHEDULER):
+    """The answer to a heartbeat.
+
+    Attributes:
+      until: the first round that is not granted.
+      final: whether the grant will grow no more.
+      progress: of all members, where centers have rounds of their own; None: they have not.
+    """
+
+    until: int = has(whole())
+    final: bool = has(FLAG)
+    progress: int | None = has(maybe(whole(-MANY, MANY)), None, omit=True)
+
+
+@dataclass(frozen=True)
+class Probe(ControlMessage, name="probe", senders=FROM_SCHEDULER):
+    """Send ``count`` messages of so many ``bytes`` to a peer, to time the link."""
+
+    peer: str = has(NAME)
+    bytes: int = has(whole(1, FRAGMENT_BYTES))
+    count: int = has(whole(1, 1000))
+
+
+@dataclass(frozen=True)
+class NewPolicy(ControlMessage, name="policy", senders=FROM_SCHEDULER):
+    """In this epoch, rounds from ``first`` on go by other policies."""
+
+    epoch: int = has(EPOCH)
+    first: int = has(whole())
+    policies: Mapping[int, Policy] = has(POLICIES, payload=True)
+
+
+@dataclass(frozen=True)
+class LostPeer(ControlMessage, name="lost", senders=FROM_MEMBERS):
+    """The connection to a peer ended."""
+
+    peer: str = has(NAME)
+    reason: str = has(text())
+
+
+@dataclass(frozen=True)
+class Prepare(ControlMessage, name="prepare", senders=FROM_SCHEDULER):
+    """Stop and report: the membership changes to this epoch; ``dead``: who has died."""
+
+    epoch: int = has(EPOCH)
+    dead: tuple[str, ...] = has(NAMES)
+
+
+@dataclass(frozen=True)
+class Report(ControlMessage, name="report", senders=FROM_MEMBERS):
+    """What a member holds when it has stopped.
+
+    Attributes:
+      epoch: for which it has stopped.
+      held: by group, its last whole round.
+      keeps: by group, whether the results of that round are still there, to be sent to others.
+      has_state: whether it has parameters.
+    """
+
+    epoch: int = has(EPOCH)
+    held: Mapping[int, int] = has(by_group(ROUND))
+    keeps: Mapping[int, bool] = has(by_group(FLAG))
+    has_state: bool = has(FLAG)
+
+
+@dataclass(frozen=True)
+class Resume(ControlMessage, name="resume", senders=FROM_SCHEDULER):
+    """Go on in this epoch.
+
+    Attributes:
+      epoch: the membership epoch.
+      held: by group, the last round that anybody holds.
+      lacking: by group, whom the member sends the results of that round.
+      state_to: centers that come back, whom it sends its state.
+      policies: of the member's groups.
+    """
+
+    epoch: int = has(EPOCH)
+    held: Mapping[int, int] = has(by_group(ROUND))
+    lacking: Mapping[int, tuple[str, ...]] = has(by_group(NAMES))
+    state_to: tuple[str, ...] = has(NAMES)
+    policies: Mapping[int, Policy] = has(POLICIES, payload=True)
+
+
+@dataclass(frozen=True)
+class Routes(ControlMessage, name="routes", senders=FROM_SCHEDULER):
+    """Auxiliary paths, see :func:`geojax.hips.routing.source_routes.packed_table`."""
+
+    table: np.ndarray = has(BYTES, payload=True)  # noqa: RUF009
+
+
+@dataclass(frozen=True)
+class Done(ControlMessage, name="done", senders=FROM_TRAINERS):
+    """The member holds the last granted round."""
+
+    held: int = has(ROUND)
+
+
+@dataclass(frozen=True)
+class End(ControlMessage, name="end", senders=FROM_SCHEDULER):
+    """Everybody is done."""
+
+
+@dataclass(frozen=True)
+class Expel(ControlMessage, name="expelled", senders=FROM_SCHEDULER):
+    """The run goes on without this member."""
+
+    reason: str = has(text(10_000))
+
+
+M = TypeVar("M", bound=ControlMessage)
+
+
+def pack(said: ControlMessage, epoch: int) -> Message:
+    """A control message as it travels; ``epoch``: the sender's."""
+    body: dict[str, Any] = {"type": said.name}
+    content = None
+    for each in _fields(said):
+        value, written = getattr(said, each.name), each.metadata["form"].write
+        if _is_payload(each):
+            content = written(value)
+        elif value is not None:
+            body[each.name] = written(value)
+        elif not each.metadata["omit"]:
+            body[each.name] = None
+    return Message(Kind.CONTROL, epoch=epoch, body=body, payload=content)
+
+
+def read(message: Message, role: str) -> ControlMessage:
+    """The inverse of :func:`pack`; ``role``: the sender's.
+
+    Raises:
+      Refused: this is no control message, or not one that such a node may send.
+    """
+    body = message.body or {}
+    name = body.get("type")
+    if message.kind is not Kind.CONTROL or type(name) is not str or name not in KINDS:
+        raise Refused(f"a control message of unknown type {reprlib.repr(name)}")
+    kinds = KINDS[name]
+    kind = next((kind for kind in kinds if _first(kind) in body), kinds[-1])
+    if role not in kind.senders:
+        raise Refused(f"{name}: comes from {' or '.join(kind.senders)}, not from a {role}")
+    found = {**body, **{each.name: message.payload for each in _fields(kind) if _is_payload(each)}}
+    values = {}
+    for each in _fields(kind):
+        if each.name in found:
+            try:
+                values[each.name] = each.metadata["form"].read(found[each.name])
+            except ValueError as error:
+                raise Refused(f"{name}.{each.name}: {error}") from error
+        elif each.default is MISSING:
+            raise Refused(f"{name}.{each.name}: missing")
+    return kind(**values)
+
+
+def _fields(kind: type[ControlMessage] | ControlMessage) -> tuple[Field, ...]:
+    return fields(kind)  # type: ignore[arg-type]
+
+
+def _first(kind: type[ControlMessage]) -> str:
+    return next((each.name for each in _fields(kind)), "type")
+
+
+def _is_payload(each: Field) -> bool:
+    return each.metadata["payload"]

@@ -1,0 +1,288 @@
+"""Broken and lying members: whatever a field of a control message holds, the others go on.
+
+Everything here is made from the definitions of the messages, so a new one is covered at once.
+"""
+
+import asyncio
+import logging
+import math
+import random
+from dataclasses import fields, replace
+
+import pytest
+from exchange_group import run_virtual
+from simulated_runs import simulated, small_config
+from test_independent_members import Played as PlayedScheduler
+from test_member import Played as PlayedMember
+
+from geojax.errors import FrameError, Refused
+from geojax.hips.cluster import SCHEDULER
+from geojax.hips.control.messages import KINDS, pack, read
+from geojax.wire.frame import pack_body
+from geojax.wire.message import Kind, Message
+from geojax.wire.transport import Received
+from testbed.simulated.transport import SimulatedTransport
+
+MISSING = object()
+WRONG = (
+    MISSING, "text", "", [], [1], [[]], [["c9", 1, 2]], {}, {"a": 1}, {"0": "a"}, {0: 0}, None,
+    True, math.nan, math.inf, -math.inf, -1, -2, 0, 0.5, 2**31, 2**63, 2**70, -(2**70), b"bytes",
+    "x" * 100_000, [0] * 100_000, [[2**62, 2**22]] * 9,
+)  # fmt: skip
+MESSAGES = [kind for kinds in KINDS.values() for kind in kinds]
+OF_MEMBERS = [kind for kind in MESSAGES if SCHEDULER not in kind.senders]
+OF_SCHEDULER = [kind for kind in MESSAGES if SCHEDULER in kind.senders]
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog):
+    caplog.set_level(logging.CRITICAL, logger="geojax")
+
+
+def example(kind):
+    """A message of a type as it travels."""
+    values = {each.name: each.metadata["form"].example for each in fields(kind)}
+    return pack(kind(**values), 0)
+
+
+def changed(message, key, value):
+    """The message with one field of its body, or its payload, changed."""
+    if key == "payload":
+        return replace(message, payload=None if value is MISSING else value)
+    body = {name: held for name, held in message.body.items() if name != key}
+    return replace(message, body=body if value is MISSING else {**body, key: value})
+
+
+def broken(kind):
+    """Everything that may be wrong with one field of a message."""
+    message = example(kind)
+    for key in ("type", *message.body):
+        for value in WRONG:
+            yield changed(message, key, value)
+
+
+def believed(message, role):
+    """Whether its form alone shows nothing wrong."""
+    try:
+        read(message, role)
+    except Refused:
+        return False
+    return True
+
+
+def test_what_is_packed_is_read_again():
+    for kind in MESSAGES:
+        values = {each.name: each.metadata["form"].example for each in fields(kind)}
+        values = {k: None if v == b"" else v for k, v in values.items()}
+        if kind.name == "routes":
+            continue  # its payload is read by who knows the centers' names
+        said = kind(**values)
+        assert read(pack(said, 7), kind.senders[0]) == said
+        assert pack(said, 7).epoch == 7
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_every_field_is_checked(kind):
+    """No field takes all that is wrong, and no check ends otherwise than by refusing."""
+    for each in fields(kind):
+        if each.metadata["payload"]:
+            continue
+        taken = [
+            v for v in WRONG if believed(changed(example(kind), each.name, v), kind.senders[0])
+        ]
+        assert len(taken) < len(WRONG) // 2, (each.name, taken)
+
+
+# ---- at the scheduler
+
+
+def to_scheduler(messages, peer="c2", **settings):
+    """Sends messages to a scheduler of a run that is going on; returns the events of refusals."""
+
+    async def main():
+        played = await PlayedScheduler(**settings).started()
+        try:
+            for message in messages:
+                before = len(played.sent)
+                played.inbox.put_nowait(Received(peer, message))
+                played.inbox.put_nowait(
+                    Received("c1", Message(Kind.CONTROL, body={"type": "heartbeat", "held": 0}))
+                )
+                await asyncio.sleep(0.01)
+                assert not played.run.done(), (message, played.run)
+                assert "beat" in [b["type"] for name, b in played.sent[before:] if name == "c1"]
+            return [event for event in played.events if event["event"] == "refused"]
+        finally:
+            played.run.cancel()
+
+    return run_virtual(main())
+
+
+@pytest.mark.parametrize("kind", OF_MEMBERS)
+def test_no_field_of_a_member_s_message_ends_the_scheduler(kind):
+    role = "server"
+    messages = list(broken(kind))
+    refusals = to_scheduler(messages)
+    assert len(refusals) >= sum(not believed(message, role) for message in messages)
+    assert {event["peer"] for event in refusals} == {"c2"}
+    assert all(event["reason"] for event in refusals)
+
+
+@pytest.mark.parametrize("kind", OF_SCHEDULER)
+def test_a_member_does_not_speak_for_the_scheduler(kind):
+    (refused,) = to_scheduler([example(kind)])
+    assert refused["peer"] == "c2"
+    assert "comes from scheduler, not from a server" in refused["reason"]
+
+
+def test_strangers_and_other_kinds_are_refused():
+    heartbeat = Message(Kind.CONTROL, body={"type": "heartbeat", "held": 0})
+    assert len(to_scheduler([heartbeat, Message(Kind.OFFER), Message(Kind.CONTROL)], "c9")) == 3
+
+
+CANNOT_BE = {
+    "a round that was not granted": ("heartbeat", {"held": 64}),
+    "a digest of a round to come": ("heartbeat", {"held": 3, "digests": [[4, "0" * 16]]}),
+    "a link to itself": ("heartbeat", {"held": 3, "links": [["c2", 1, 1.0]]}),
+    "bytes in no time": ("heartbeat", {"held": 3, "links": [["c1", 1, 0.0]]}),
+    "a link to nobody": ("heartbeat", {"held": 3, "links": [["c9", 1, 1.0]]}),
+    "done before the end": ("done", {"held": 3}),
+    "lost itself": ("lost", {"peer": "c2", "reason": "why"}),
+    "lost nobody": ("lost", {"peer": "c9", "reason": "why"}),
+    "an epoch to come": (
+        "report", {"epoch": 9, "held": {"0": 3}, "keeps": {"0": True}, "has_state": True}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CANNOT_BE)
+def test_what_cannot_be_is_refused(what):
+    name, body = CANNOT_BE[what]
+    (refused,) = to_scheduler([Message(Kind.CONTROL, body={"type": name, **body})])
+    assert refused["peer"] == "c2"
+
+
+@pytest.mark.parametrize(
+    ("held", "keeps"),
+    [({"0": 64}, {"0": True}), ({"1": 3}, {"1": True}), ({"0": 3, "3": 3}, {"0": True}), ({}, {})],
+)
+def test_a_report_of_what_a_member_cannot_hold_is_refused(held, keeps):
+    async def main():
+        played = await PlayedScheduler().started()
+        played.lose("c1")
+        await asyncio.sleep(0.1)
+        await played.say("c2", "report", epoch=1, held=held, keeps=keeps, has_state=True)
+        assert [e["peer"] for e in played.events if e["event"] == "refused"] == ["c2"]
+        assert played.scheduler.epochs.changing
+        played.run.cancel()
+
+    run_virtual(main())
+
+
+# ---- at a member
+
+
+def to_member(messages, peer):
+    async def main():
+        played = PlayedMember()
+        await played.joined()
+        try:
+            for message in messages:
+                played.wire.inbox.put_nowait(Received(peer, message))
+                await asyncio.sleep(0)
+                assert not played.pump.done(), (message, played.pump)
+            await asyncio.sleep(0.1)
+            return [event for event in played.events if event["event"] == "refused"]
+        finally:
+            played.close()
+
+    return run_virtual(main())
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_control_messages_of_peers_are_refused(kind):
+    messages = [example(kind), *broken(kind)]
+    refusals = to_member(messages, "c1")
+    assert [event["peer"] for event in refusals] == ["c1"] * len(messages)
+
+
+@pytest.mark.parametrize("kind", OF_SCHEDULER)
+def test_what_is_wrong_in_the_scheduler_s_messages_is_refused_too(kind):
+    messages = [m for m in broken(kind) if not believed(m, SCHEDULER)]
+    assert len(to_member(messages, SCHEDULER)) == len(messages)
+
+
+# ---- whole runs
+
+
+def travels(value):
+    """Whether a frame's body can hold the value."""
+    try:
+        return value is MISSING or bool(pack_body({"key": value}))
+    except FrameError:
+        return False
+
+
+SENT = [value for value in WRONG if travels(value)]
+
+
+class Liar:
+    """Center c3: each of its control messages may be broken in one field, or sent twice broken."""
+
+    def __init__(self, seed):
+        self.rng, self.said = random.Random(seed), []
+
+    def send(self, transport, send, peer, message, priority):
+        if transport.name != "c3" or peer != SCHEDULER or self.rng.random() < 0.5:
+            send(transport, peer, message, priority)
+            return
+        joins = message.body["type"] == "join"  # without this one there is no run
+        if joins or self.rng.random() < 0.5:
+            send(transport, peer, message, priority)
+        kind = self.rng.choice(OF_MEMBERS)
+        other = example(kind) if self.rng.random() < 0.3 else message
+        broken = changed(other, self.rng.choice([*other.body]), self.rng.choice(SENT))
+        if joins and broken.body.get("type") == "join":
+            return
+        self.said.append(broken)
+        send(transport, peer, broken, priority)
+
+
+def lying_run(seed, monkeypatch, **settings):
+    liar, send = Liar(seed), SimulatedTransport.send
+
+    def lie(transport, peer, message, priority=0):
+        liar.send(transport, send, peer, message, priority)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SimulatedTransport, "send", lie)
+        faults = [{"at": 0.4, "kind": "kill", "node": "c4"}] if seed % 2 else []
+        config = small_config(
+            rounds=20, testbed__faults=faults, wan="full_mesh", wan__centers=4,
+            timeouts__dead=2.0, timeouts__round=20.0, **settings
+        )  # fmt: skip
+        outcome = simulated(config)
+    honest = {"c1", "c2"} if faults else {"c1", "c2", "c4"}
+    assert honest <= set(outcome.finals), (seed, liar.said)
+    assert {outcome.finals[name][0] for name in honest} == {19}, seed
+    if not settings:
+        assert len({outcome.finals[name] for name in honest}) == 1, seed
+    assert {node for event in outcome.of("dead") for node in event["nodes"]} <= {"c3", "c4"}, seed
+    assert {event["peer"] for event in outcome.of("refused")} <= {"c3"}
+    return outcome
+
+
+@pytest.mark.parametrize("sync", ["fsa", "mixed_sync"])
+def test_honest_members_beside_a_lying_one_come_to_the_end(sync, monkeypatch):
+    settings = {} if sync == "fsa" else {"sync__name": sync}
+    outcomes = [lying_run(seed, monkeypatch, **settings) for seed in range(8)]
+    assert [event for outcome in outcomes for event in outcome.of("refused")]
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("sync", ["fsa", "mixed_sync"])
+def test_honest_members_beside_a_lying_one_come_to_the_end_often(sync, monkeypatch):
+    settings = {} if sync == "fsa" else {"sync__name": sync}
+    for seed in range(1000, 1500):
+        lying_run(seed, monkeypatch, **settings)
