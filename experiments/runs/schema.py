@@ -96,9 +96,9 @@ def is_noise(key: str) -> bool:
 
 def config_hash(config: RunConfig) -> str:
     """SHA-256 of the settings that decide what a run computes, as canonical JSON."""
-    flat = {key: value for key, value in flatten(to_dict(config)).items() if not is_noise(key)}
-    if config.data.name not in _SAME_EVERYWHERE:
-        flat["data.path"] = config.data.path
+    counts = set() if config.data.name in _SAME_EVERYWHERE else {"data.path"}
+    every = flatten(to_dict(config))
+    flat = {key: every[key] for key in every if key in counts or not is_noise(key)}
     canonical = json.dumps(flat, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
