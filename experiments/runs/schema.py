@@ -22,6 +22,11 @@ from geojax.config import RunConfig, to_dict
 CONF = pathlib.Path(__file__).resolve().parents[2] / "conf"
 
 _NOISE = frozenset({"resume", "data.path", "data.download", "trackers.name"})
+_SAME_EVERYWHERE = (
+    "digits",
+    "fashion_mnist",
+    "mnist",
+)  # data whose content does not go by its path
 
 
 def groups() -> dict[str, Any]:
@@ -91,7 +96,9 @@ def is_noise(key: str) -> bool:
 
 def config_hash(config: RunConfig) -> str:
     """SHA-256 of the settings that decide what a run computes, as canonical JSON."""
-    flat = {key: value for key, value in flatten(to_dict(config)).items() if not is_noise(key)}
+    counts = set() if config.data.name in _SAME_EVERYWHERE else {"data.path"}
+    every = flatten(to_dict(config))
+    flat = {key: every[key] for key in every if key in counts or not is_noise(key)}
     canonical = json.dumps(flat, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -57,10 +57,10 @@ def build_evaluator(config: RunConfig, features: np.ndarray, labels: np.ndarray)
     features, labels = checked(config, features, labels)
     count = len(features)
     size = min(_BATCH, count)
-    place = _padded(size, -(-count // size) * size)
+    cut = _padded(size, -(-count // size) * size)
     device = devices.local_devices()[0]
     ones = np.ones(count, np.float32)
-    batches = jax.device_put([place(each) for each in (features, labels, ones)], device)
+    batches = jax.device_put([cut(each) for each in (features, labels, ones)], device)
     integers = jax.device_put(network.initial(config.seed)[1], device)
     judge = _judge(network)
     names = [*filter(None, [network.metric]), "loss"]

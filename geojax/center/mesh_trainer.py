@@ -115,7 +115,7 @@ class MeshTrainer:
     def warm_up(self, *, gradient: bool = True, step: bool = True) -> None:
         """Compiles what will be called, and leaves the trainer as it was."""
         vector, state, loss = self.vector(), self.state_dict(), self.last_loss
-        with suppress(Diverged):  # whoever takes this batch in earnest will find that
+        with suppress(Diverged):  # the step that really takes this batch will report it
             if gradient and self._staged is None:
                 self.gradient()
             elif gradient:

@@ -10,7 +10,7 @@ import numpy as np
 
 from geojax.center.network import Arrays
 from geojax.center.staged_mesh import StagedMesh
-from geojax.center.stages import PriorityLock
+from geojax.center.stages import StageOrder
 from geojax.center.transfer import first_to_host
 
 
@@ -41,7 +41,7 @@ class StagedSteps:
         if mesh.read_state is not None:
             self.ranges.append((spec.parameters, spec.size))
         self.loss = math.nan
-        self._turns = PriorityLock(self.count)
+        self._order = StageOrder(self.count)
         self._kept: list[_Kept] = []
         self._hidden: Any = None  # output of the last forward part; samples before the first
         self._targets: Any = None
@@ -69,7 +69,7 @@ class StagedSteps:
         Returns:
           The stage's own state and integers after it.
         """
-        self._turns.forward(index)
+        self._order.forward(index)
         if index == 0:
             self._kept, self._finite = [], True
             self._hidden, self._targets, self._draw = batch
@@ -87,7 +87,7 @@ class StagedSteps:
 
     def backward(self, index: int, parameters: Arrays) -> np.ndarray:
         """Gradient of one stage's parameters, a fresh float32 vector."""
-        self._turns.backward(index)
+        self._order.backward(index)
         if index == self.count - 1:  # the forward pass ended in the loss
             self._loss, self._gradient = float(first_to_host(self._hidden)), self._targets
         trained = _chosen(parameters, self._stages[index].parameters)
@@ -106,7 +106,7 @@ class StagedSteps:
         Raises:
           ValueError: the model has no float state.
         """
-        self._turns.state()
+        self._order.state()
         if self._mesh.read_state is None:
             raise ValueError(f"no stage {self.count}: the model has no float state")
         return first_to_host(self._mesh.read_state(state))

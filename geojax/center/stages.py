@@ -146,16 +146,16 @@ def check_p3(config: RunConfig) -> None:
             raise ConfigError("sync.p3", True, f"{fix}, or sync.p3=false")
 
 
-class PriorityLock:
+class StageOrder:
     """The order of the parts of staged steps: all forward, then all backward, the last one first.
 
     Args:
       count: number of stages that compute (without ``state``).
 
-    >>> turns = PriorityLock(2)
-    >>> turns.forward(0), turns.forward(1), turns.backward(1), turns.backward(0)
+    >>> order = StageOrder(2)
+    >>> order.forward(0), order.forward(1), order.backward(1), order.backward(0)
     (None, None, None, None)
-    >>> turns.backward(1)
+    >>> order.backward(1)
     Traceback (most recent call last):
     RuntimeError: backward of stage 1 out of turn: forward of stage 0 comes next
     """

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from geojax.center.stages import PriorityLock, build_stages
+from geojax.center.stages import StageOrder, build_stages
 from geojax.center.synthetic_layout import synthetic_spec
 from geojax.config import RunConfig
 from geojax.hollow import hollow
@@ -35,7 +35,7 @@ class SyntheticTrainer:
         self._numbers = numbers.astype(np.float32)
         self._vector = np.zeros(self.spec.size, np.float32)
         self._stages = build_stages(config)
-        self._turns = PriorityLock(len(self._stages))
+        self._order = StageOrder(len(self._stages))
 
     def load(self, vector: np.ndarray) -> None:
         """Sets the vector; it is copied and may be reused at once."""
@@ -53,11 +53,11 @@ class SyntheticTrainer:
 
     def forward(self, index: int) -> None:
         """Nothing but its turn."""
-        self._turns.forward(index)
+        self._order.forward(index)
 
     def backward(self, index: int) -> np.ndarray:
         """The stage's part of the next gradient, the same as in :meth:`gradient`."""
-        self._turns.backward(index)
+        self._order.backward(index)
         stage = self._stages[index]
         made = self._part(stage.start, stage.stop)
         self.steps += index == 0
@@ -97,7 +97,7 @@ class HollowTrainer:
         self.steps = 0
         self.last_loss = math.nan
         self._stages = build_stages(config)
-        self._turns = PriorityLock(len(self._stages))
+        self._order = StageOrder(len(self._stages))
 
     def load(self, vector: np.ndarray) -> None:
         """There is nothing to set but zeros."""
@@ -114,11 +114,11 @@ class HollowTrainer:
 
     def forward(self, index: int) -> None:
         """Nothing but its turn."""
-        self._turns.forward(index)
+        self._order.forward(index)
 
     def backward(self, index: int) -> np.ndarray:
         """Zeros."""
-        self._turns.backward(index)
+        self._order.backward(index)
         stage = self._stages[index]
         self.steps += index == 0
         return hollow(stage.stop - stage.start)

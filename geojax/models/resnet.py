@@ -91,11 +91,13 @@ class ResNet(StagedModule):
             return nn.relu(_normalize(stem(hidden), self.norm, "Norm_0", train=train))
         if index == self.stages - 1:
             return nn.Dense(self.classes, name="Dense_0")(hidden.mean(axis=(1, 2)))
-        group, place = self._cluster()[index - 1]
-        stride = 2 if group and place == 0 else 1
+        group, number = self._blocks()[index - 1]
+        stride = 2 if group and number == 0 else 1
         name = f"Block_{index - 1}"
         return Block(self.width * 2**group, stride, self.norm, name=name)(hidden, train=train)
 
-    def _cluster(self) -> list[tuple[int, int]]:
-        """Group of every block, and its place in the group."""
-        return [(group, place) for group, count in enumerate(self.blocks) for place in range(count)]
+    def _blocks(self) -> list[tuple[int, int]]:
+        """Group of every block, and its number in the group."""
+        return [
+            (group, number) for group, count in enumerate(self.blocks) for number in range(count)
+        ]

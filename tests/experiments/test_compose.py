@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from experiments.runs import schema
-from geojax.config import RunConfig, to_dict
+from geojax.config import DataConfig, RunConfig, to_dict
 from testbed.run import check, prepare
 
 GROUPS = [*schema.groups(), "experiment"]
@@ -144,6 +144,8 @@ def test_the_hash_ignores_noise_and_nothing_else(composed):
     wanted = schema.config_hash(base)
     noise = {"resume": True, "data": dataclasses.replace(base.data, path="elsewhere")}
     assert schema.config_hash(dataclasses.replace(base, **noise)) == wanted
+    own = [DataConfig("npz", path=path) for path in ("a.npz", "b.npz")]
+    assert len({schema.config_hash(dataclasses.replace(base, data=data)) for data in own}) == 2
     links = [{**base.wan.links[0], "rate": 99}, *base.wan.links[1:]]
     for change in ({"seed": 1}, {"wan": dataclasses.replace(base.wan, links=links)}):
         assert schema.config_hash(dataclasses.replace(base, **change)) != wanted
