@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import shutil
@@ -84,6 +85,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if IS_WORKER:
         names = [item.nodeid for item in items if item.get_closest_marker("emulated")]
         EMULATED.write_text(json.dumps(names))
+
+
+def pytest_collection_finish() -> None:
+    """Keeps the collector off modules and tests, which stay: it need not look at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
