@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+# Looking for doctests there would import several modules of the name conftest.
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+
 # A folder of this test run: the processes of pytest-xdist share that of the process which started
 # them, and which removes it.
 SHARED_FOLDER = "GEOJAX_TESTS_FOLDER"
