@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import shutil
@@ -14,6 +15,9 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+
+# Looking for doctests there would import several modules of the name conftest.
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
 
 # A folder of this test run: the processes of pytest-xdist share that of the process which started
 # them, and which removes it.
@@ -84,6 +88,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if IS_WORKER:
         names = [item.nodeid for item in items if item.get_closest_marker("emulated")]
         EMULATED.write_text(json.dumps(names))
+
+
+def pytest_collection_finish() -> None:
+    """Keeps the collector off modules and tests, which stay: it need not look at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -23,6 +23,7 @@ from testbed.wan.build import load_preset
 
 pytestmark = [pytest.mark.emulated, pytest.mark.timeout(240)]
 ROOT = Path(__file__).resolve().parents[2]
+NIGHTLY = pytest.mark.nightly  # long, and a shorter one checks the same
 
 
 def config(testbed: str, wan: str = "three_centers", **wan_settings: Any) -> RunConfig:
@@ -44,7 +45,9 @@ def events(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.1), ("adam", 0.01)])
+@pytest.mark.parametrize(
+    ("optimizer", "rate"), [("sgd", 0.1), pytest.param("adam", 0.01, marks=NIGHTLY)]
+)
 def test_parameters_equal_the_simulated_ones_bit_for_bit(
     tmp_path: Path, optimizer: str, rate: float
 ) -> None:
@@ -62,7 +65,10 @@ def test_parameters_equal_the_simulated_ones_bit_for_bit(
     )
 
 
-@pytest.mark.parametrize(("wan", "rounds"), [("three_centers", 4), ("netstorm9_draw", 5)])
+@pytest.mark.parametrize(
+    ("wan", "rounds"),
+    [("three_centers", 4), pytest.param("netstorm9_draw", 5, marks=NIGHTLY)],
+)
 def test_the_simulator_foretells_the_sync_time(tmp_path: Path, wan: str, rounds: int) -> None:
     """10 MB over the star; the first round, in which TCP finds the rates, is left out of both."""
     means = {}
@@ -99,6 +105,7 @@ def test_star_traffic_on_a_sparse_wan_crosses_the_center_in_between(tmp_path: Pa
     assert summary["wan_bytes"] < sum(kernel.values()) < 1.15 * summary["wan_bytes"]
 
 
+@pytest.mark.nightly  # test_testbeds.py kills one too
 def test_a_killed_center_does_not_stop_the_others(tmp_path: Path) -> None:
     made = synthetic("emulated", 1_000_000, 30)
     made.testbed.faults = [{"at": 1.0, "kind": "kill", "node": "c1"}]
@@ -109,7 +116,7 @@ def test_a_killed_center_does_not_stop_the_others(tmp_path: Path) -> None:
     assert len({e["digest"] for e in finals}) == 1
 
 
-@pytest.mark.parametrize("overlay", ["netstorm", "packing"])
+@pytest.mark.parametrize("overlay", ["netstorm", pytest.param("packing", marks=NIGHTLY)])
 def test_a_link_out_in_one_direction_cuts_nobody_off(tmp_path: Path, overlay: str) -> None:
     """The scheduler has a site of its own; TCP has no use for the direction that is still up."""
     made = synthetic("emulated", 2_000_000, 15)
@@ -127,7 +134,10 @@ def test_a_link_out_in_one_direction_cuts_nobody_off(tmp_path: Path, overlay: st
     assert max(sent for link, sent in kernel.items() if "external" in link) < 1e6
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, pytest.param(signal.SIGTERM, marks=NIGHTLY), signal.SIGKILL],
+)
 def test_nothing_is_left_when_the_run_is_ended(tmp_path: Path, number: signal.Signals) -> None:
     namespaces_before, wans_before = namespaces(), set(wans())
     process = subprocess.Popen(

@@ -20,7 +20,7 @@ RUN = """
 import json, subprocess, sys, time
 from geojax.config import LanConfig
 from testbed.emulated import EmulatedWan
-from testbed.wan import build_wan, load_preset
+from testbed.wan.build import build_wan, load_preset
 
 wan = build_wan(load_preset("three_centers"), LanConfig(), 0)
 with EmulatedWan(wan, run_id=sys.argv[1]) as emulated:

@@ -85,8 +85,8 @@ def test_a_trained_model_too(tmp_path):
         "model__name": "mlp", "data__name": "digits", "rounds": 6, "batch_size": 8,
         "optimizer__name": "adam", "overlay__chunk_elements": 1000,
     }  # fmt: skip
+    like = simulated(small_config(**settings))  # compiles what the processes then find
     summary = run(local_config(**settings), tmp_path)
-    like = simulated(small_config(**settings))
     assert np.load(tmp_path / "models" / "final.npy").tobytes() == like.final.tobytes()
     assert finals(tmp_path) == like.finals
     accuracy = like.of("evaluation")[-1]["accuracy"]
