@@ -81,7 +81,7 @@ ON_ITS_WAY_S = 1.0  # what a heartbeat says may be so old when it comes
 
 
 class MeasuredView:
-    """Believes what was measured; see :class:`geojax.awareness.views.View`.
+    """Believes what was measured; see :class:`geojax.awareness.views.WanView`.
 
     ``revision`` grows when the believed rate of any link has changed by more than ``REVISED``
     since it grew last, and when a link went out or came back. (The released NetStorm takes the mean
