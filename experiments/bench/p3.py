@@ -8,8 +8,8 @@ the share of what overlap can save that P3 saved. The last column is the share o
 during which it also computed, from the traces of the two runs.
 
 The link's rate in T_serial and T_ideal is what TCP gets of it: configured when simulated, measured
-when emulated. Chunks must be small, since a chunk on its way is not overtaken. In real time a
-round also has to do what the schedules leave out, and a model must compute as fast as its pace.
+when emulated. Chunks must be small, since a chunk that is being sent is not overtaken. In real time
+a round also has to do what the schedules leave out, and a model must compute as fast as its pace.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ def dgt(
     Blocks with C = 0 are left out. Of the n others the m = round(k · n) with the largest C over the
     whole vector (ties: the first) are important and travel at once; the rest follow when nothing
     important waits. A merge takes what is there of them; the exchange adds what comes later to a
-    later round (``channel=tcp``), or it may be lost on its way (``udp``).
+    later round (``channel=tcp``), or it may be lost (``udp``).
 
     Where we differ from GeoMX: it cuts the tail into several channels, which no receiver tells
     apart; its last block is always important, because it marks the end there; adaptive k is parsed
