@@ -1,6 +1,6 @@
 """The quick start: ``python -m experiments.demo [--quick]``.
 
-Trains one model on real data in three ways (``conf/experiment/demo.yaml``), first on the simulated
+Trains one model on real data three times (``conf/experiment/demo.yaml``), first on the simulated
 WAN, then, where this machine can, on the emulated one, and shows both side by side.
 """
 

@@ -46,7 +46,7 @@ class Fault:
     Attributes:
       at: experiment time, s.
       kind: one of the kinds.
-      node: whose; ``wan`` for cuts and partitions.
+      node: the node; ``wan`` for cuts and partitions.
       duration: s.
     """
 
@@ -95,9 +95,9 @@ def apply_faults(
             faults.append(Fault(at, kind, node, duration))
         elif kind == "slow":
             node = _one_of(f"{key}.node", entry["node"], nodes)
-            whom = {"worker" if "/" in node else "center": node}
+            target = {"worker" if "/" in node else "center": node}
             times = {"at": at, "duration": duration, "factor": entry["factor"]}
-            paces.append({"kind": "slowdown", **whom, **times})
+            paces.append({"kind": "slowdown", **target, **times})
             faults.append(Fault(at, kind, node, duration))
         else:
             links = _cut_links(key, entry, edges)

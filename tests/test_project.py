@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import importlib.metadata
 import re
 import subprocess
@@ -11,9 +13,16 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from geojax.config import TestbedConfig
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md"]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+DOCUMENTS = [str(page.relative_to(ROOT)) for page in PAGES]
+TOPS = "geojax|testbed|experiments|tools"
+DOTTED = re.compile(rf"(?<![\w./{{-])(?:{TOPS})(?:\.\w+)+")
+A_PATH = re.compile(rf"(?<![\w./<{{-])(?:{TOPS}|conf|docs|tests)/[\w/.-]*\w")
+WRITTEN_BY_READERS = re.compile(r"\b(mine|growing_steps)\b|\bmy_")  # files of worked examples
 MOST_LINES = 600
 
 # Folders of one machine or user; the classes keep the patterns from finding themselves.
@@ -108,7 +117,7 @@ def unknown_words(command: str) -> list[str]:
     missing = []
     if match := re.match(r"make (\w+)", command):
         missing += {match[1]} - make_targets()
-    if match := re.search(r"python3? -m (geojax|testbed|experiments)((?:\.\w+)*)", command):
+    if match := re.search(rf"python3? -m ({TOPS})((?:\.\w+)*)", command):
         path = ROOT / match[1] / Path(*match[2].split(".")[1:])
         if not (path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()):
             missing.append(match[1] + match[2])
@@ -122,7 +131,7 @@ def unknown_words(command: str) -> list[str]:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_documented_commands_exist(name):
     found = commands((ROOT / name).read_text())
-    assert found
+    assert found or name.startswith("docs/")
     assert {line: unknown_words(line) for line in found if unknown_words(line)} == {}
 
 
@@ -142,3 +151,74 @@ def test_checker_of_documents_knows_what_exists(command, missing):
 def test_checker_of_documents_finds_the_commands():
     text = "```console\n$ make demo\noutput\n```\n```bash\n# a comment\nmake \\\n  test\n```\n"
     assert commands(text) == ["make demo", "make    test"]
+
+
+def prose() -> dict[Path, str]:
+    """What explains: Markdown, docstrings, comments of settings, and the Makefile."""
+    found = {}
+    for path in committed():
+        text = path.read_text()
+        if path.suffix == ".py":
+            documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module
+            nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, documented)]
+            found[path] = "\n".join(ast.get_docstring(node) or "" for node in nodes)
+        elif path.suffix == ".yaml":
+            found[path] = "\n".join(line.partition("#")[2] for line in text.splitlines())
+        elif path.suffix == ".md" or path.name == "Makefile":
+            found[path] = text
+    return found
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a module, something that a module defines, or a testbed's key."""
+    top, *inner = name.split(".")
+    if top == "testbed" and inner[0] in {item.name for item in dataclasses.fields(TestbedConfig)}:
+        return True
+    place = ROOT / top
+    while inner and (place / inner[0]).is_dir():
+        place /= inner.pop(0)
+    if inner and (place / f"{inner[0]}.py").is_file():
+        module = place / f"{inner.pop(0)}.py"
+    else:
+        module = place / "__init__.py"
+    return not inner or (module.is_file() and defines(ast.parse(module.read_text()), inner))
+
+
+def defines(node: ast.AST, names: list[str]) -> bool:
+    """Whether a module or class has a function, class, import or variable of this name."""
+    return any(
+        names[0] in (getattr(inner, "name", ""), getattr(inner, "id", ""))
+        and (len(names) == 1 or defines(inner, names[1:]))
+        for inner in ast.walk(node)
+    )
+
+
+def test_names_and_paths_in_prose_exist():
+    found = prose()
+    assert len(found) > 300
+    missing = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, text in found.items()
+        for name in [
+            *(name for name in DOTTED.findall(text) if not exists(name)),
+            *(name for name in A_PATH.findall(text) if not (ROOT / name).exists()),
+        ]
+        if not WRITTEN_BY_READERS.search(name)
+    ]
+    assert not missing, "\n".join(["", *missing])
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("geojax.wire.message", True),
+        ("geojax.wire.message.Kind.OFFER", True),
+        ("geojax.wire.massage", False),
+        ("geojax.wire.message.Kind.CAKE", False),
+        ("experiments.train", True),
+        ("testbed.cpu_limit", True),
+        ("testbed.cake", False),
+    ],
+)
+def test_checker_of_names_knows_what_exists(name, known):
+    assert exists(name) == known

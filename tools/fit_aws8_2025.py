@@ -27,6 +27,7 @@ distance.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import sys
@@ -213,7 +214,9 @@ def _link(fit: Fit, i: int, j: int) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Writes the preset, or the file that is named."""
-    path = Path(argv[0]) if argv else PRESET
+    parser = argparse.ArgumentParser(prog="python -m tools.fit_aws8_2025", description=main.__doc__)
+    parser.add_argument("file", nargs="?", type=Path, default=PRESET)
+    path = parser.parse_args(argv).file
     path.write_text(render(load()))
     print(path)
     return 0

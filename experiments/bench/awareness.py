@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 
+from experiments.bench import report
 from geojax.config import OverlayConfig, RunConfig
 from geojax.telemetry.summary import sync_times
 from geojax.wire.message import DATA_KINDS, Kind
@@ -122,13 +123,11 @@ def table(options: argparse.Namespace) -> Table:
         f"{options.wan}, {options.bytes / 1e6:g} MB in chunks of {options.chunk_elements:,} "
         f"elements, redrawn after {options.period:g} s, {len(options.seeds)} seeds"
     )
-    laid = Table(title=title)
     columns = [
-        *(str(number + 1) for number in SHOWN), "settled", "settled, redrawn", "to 10 %",
-        "to 10 %, redrawn", "probes", "error",
+        "overlay", "rates", *(str(number + 1) for number in SHOWN), "settled", "settled, redrawn",
+        "to 10 %", "to 10 %, redrawn", "probes", "error",
     ]  # fmt: skip
-    for column in ("overlay", "rates", *columns):
-        laid.add_column(column, justify="left" if column in ("overlay", "rates") else "right")
+    laid = report.empty_table(title, columns, words=2)
     for overlay in options.overlays:
         found = {
             source: [measure(configuration(options, overlay, source, s)) for s in options.seeds]
@@ -160,13 +159,9 @@ def _figures(outcomes: list[Outcome], oracle: list[Outcome]) -> list[str]:
     return [*cells, f"{probes:.2%}", f"{error:.1%}"]
 
 
-def main() -> None:
+def main() -> int:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        prog="python -m experiments.bench.awareness",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = report.parser("awareness", __doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--overlays", nargs="+", default=["netstorm", "packing"])
     parser.add_argument("--wan", default="netstorm9_draw", help="a preset of conf/wan")
@@ -178,8 +173,9 @@ def main() -> None:
     parser.add_argument(
         "--period", type=float, default=180.0, help="s until the redraw; for 20 rounds at least"
     )
-    Console(width=160).print(table(parser.parse_args()))
+    options = parser.parse_args()
+    return report.show(lambda: table(options), width=160)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

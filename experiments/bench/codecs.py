@@ -10,7 +10,6 @@ more than elapsed time where the machine is busy.
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import time
@@ -21,6 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from experiments.bench import report
 from geojax.center.spec import VectorSpec
 from geojax.compression.codec import Codec
 from geojax.compression.registry import build_codec
@@ -113,7 +113,7 @@ def _bench(elements: int, repeats: int) -> list[Table]:
 
 def main() -> None:
     """Measures and prints two tables."""
-    parser = argparse.ArgumentParser(description=__doc__, prog="python -m experiments.bench.codecs")
+    parser = report.parser("codecs", __doc__)
     parser.add_argument("--elements", type=int, default=ELEMENTS, help="of the vector")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each; the median")
     arguments = parser.parse_args()

@@ -21,6 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from experiments.bench import report
 from geojax.config import LanConfig, WanConfig
 from geojax.errors import GeojaxError
 from testbed.emulated import EmulatedWan
@@ -112,9 +113,7 @@ def measure(options: argparse.Namespace) -> tuple[Table, bool]:
 
 def main() -> int:
     """Runs once and prints a table; 0 if all goals are met."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = report.parser("delay_switch", __doc__)
     parser.add_argument("--centers", type=int, default=9)
     parser.add_argument("--rate", type=float, default=100.0, help="Mbit/s of every link")
     parser.add_argument("--rtt", type=float, default=40.0, help="ms")

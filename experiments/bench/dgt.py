@@ -1,7 +1,7 @@
 """DGT on lossy links: ``python -m experiments.bench.dgt`` (as root, for ``--testbed emulated``).
 
 Trains the demo CNN on part of Fashion-MNIST over a full mesh of equal, lossy links, once for each
-way to send, one after the other on the same WAN, and prints the sync times and the accuracies side
+compression, one after the other on the same WAN, and prints the sync times and the accuracies side
 by side: dense FSA, DGT with late blocks over TCP, and DGT with late blocks as datagrams.
 
 What is pulled is dense, and pulls begin while later chunks are still pushed. So the more chunks a
@@ -17,15 +17,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from experiments.bench import report
 from geojax.config import CompressionConfig, RunConfig, WanConfig
-from geojax.errors import GeojaxError
 from testbed.run import check, run
 
 
-def ways(k: float) -> dict[str, CompressionConfig]:
+def variants(k: float) -> dict[str, CompressionConfig]:
     """What is compared."""
     return {
         "dense": CompressionConfig(),
@@ -67,14 +66,13 @@ def compare(options: argparse.Namespace) -> Table:
         f"{options.loss:.1%} loss, {options.congestion_control}, {options.testbed}; "
         f"{options.model}, {options.rounds} rounds"
     )
-    table = Table(title=title, title_justify="left")
-    for name in ("way", "seed", "sync p50", "sync p95", "dense ÷ it", "accuracy", "WAN MB"):
-        table.add_column(name, justify="left" if name == "way" else "right")
-    for compression in ways(options.k).values():
+    columns = ("compression", "seed", "sync p50", "sync p95", "dense ÷ it", "accuracy", "WAN MB")
+    table = report.empty_table(title, columns)
+    for compression in variants(options.k).values():
         check(config_of(options, compression, 0))  # all of them, before the first one starts
     for seed in range(options.seeds):
         dense: float | None = None
-        for name, compression in ways(options.k).items():
+        for name, compression in variants(options.k).items():
             found = measure(config_of(options, compression, seed))
             sync = found["sync_s"]
             dense = sync["p95"] if dense is None else dense
@@ -89,9 +87,7 @@ def compare(options: argparse.Namespace) -> Table:
 
 def main() -> int:
     """Runs once and prints a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = report.parser("dgt", __doc__)
     parser.add_argument("--testbed", default="emulated", help="emulated, simulated or local")
     parser.add_argument("--centers", type=int, default=3)
     parser.add_argument("--rate", type=float, default=20.0, help="Mbit/s of every link")
@@ -108,13 +104,7 @@ def main() -> int:
     parser.add_argument("--pace", type=float, default=0.2, help="s of one local step")
     parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args()
-    try:
-        table = compare(options)
-    except GeojaxError as error:
-        print(error, file=sys.stderr)
-        return 2
-    Console(width=max(110, Console().width)).print(table)
-    return 0
+    return report.show(lambda: compare(options))
 
 
 if __name__ == "__main__":

@@ -25,11 +25,11 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 
-from rich.console import Console
 from rich.table import Table
 
+from experiments.bench import report
 from geojax.config import OverlayConfig, RunConfig, WanConfig
-from geojax.errors import ConfigError, GeojaxError, nearest
+from geojax.errors import ConfigError, nearest
 from geojax.overlay.bounds.bound import bounds
 from geojax.telemetry.summary import sync_times
 from testbed.play import play
@@ -131,10 +131,9 @@ def table(options: argparse.Namespace) -> Table:
         f"{options.wan}{delay}, {options.bytes / 1e6:g} MB in chunks of {options.chunk_elements:,} "
         f"elements, {len(options.seeds)} seeds"
     )
-    laid = Table(title=title)
     compared = REFERENCE in options.rows
-    for column in ("overlay", "sync time, s", "x bound", *(["x NetStorm"] if compared else [])):
-        laid.add_column(column, justify="left" if column == "overlay" else "right")
+    columns = ("overlay", "sync time, s", "x bound", *(["x NetStorm"] if compared else []))
+    laid = report.empty_table(title, columns)
     for name in found[0]:
         mean = statistics.fmean(times[name] for times in found)
         ratios = [times[name] / least for times, least in zip(found, optima, strict=True)]
@@ -154,11 +153,7 @@ def _seeds(text: str) -> list[int]:
 
 
 def _options(words: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        prog="python -m experiments.bench.overlays",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = report.parser("overlays", __doc__)
     parser.add_argument(
         "--seeds", type=_seeds, default=[0, 1, 2], metavar="N|A,B,...",
         help="how many, from 0 on, or which; default: 3",
@@ -184,14 +179,10 @@ def _options(words: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def main() -> None:
-    """Prints the table; exits with 2 when an option is wrong."""
-    try:
-        Console().print(table(_options()))
-    except GeojaxError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+def main() -> int:
+    """Prints the table; returns 2 when an option is wrong."""
+    return report.show(lambda: table(_options()), width=0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,8 +8,8 @@ the share of what overlap can save that P3 saved. The last column is the share o
 during which it also computed, from the traces of the two runs.
 
 The link's rate in T_serial and T_ideal is what TCP gets of it: configured when simulated, measured
-when emulated. Chunks must be small, since a chunk on its way is not overtaken. In real time a
-round also has to do what the schedules leave out, and a model must compute as fast as its pace.
+when emulated. Chunks must be small, since a chunk that is being sent is not overtaken. In real time
+a round also has to do what the schedules leave out, and a model must compute as fast as its pace.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 
+from experiments.bench import report
 from experiments.bench.overlap import overlap_share
 from experiments.bench.p3_schedule import Hop, gain, ideal_round, serial_round, stage_times
 from geojax.center.pace import step_seconds
 from geojax.center.stages import build_stages
 from geojax.config import ModelConfig, RunConfig, WanConfig
-from geojax.errors import ConfigError, GeojaxError, nearest
+from geojax.errors import ConfigError, nearest
 from testbed.run import check, run
 
 LEAF = "c2"  # the center that does not merge: its chunks cross the link in both directions
@@ -122,10 +122,8 @@ def compare(options: argparse.Namespace) -> Table:
         f"{options.rounds} rounds, the first {options.skip + 1} left out; chunks of "
         f"{options.chunk_elements:,} elements"
     )
-    table = Table(title=title, title_justify="left")
     columns = ("model", "T_serial", "T_ideal", "without", "with P3", "gain", "overlap", "late")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "model" else "right")
+    table = report.empty_table(title, columns)
     for model in models:
         plain, p3 = (
             measure(config_of(options, model, p3=each), options.skip) for each in (False, True)
@@ -143,9 +141,7 @@ def compare(options: argparse.Namespace) -> Table:
 
 def main() -> int:
     """Runs once and prints a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = report.parser("p3", __doc__)
     parser.add_argument("--testbed", default="simulated", choices=("simulated", "emulated"))
     parser.add_argument("--models", default=",".join(MODELS), help="some of them, with commas")
     parser.add_argument("--rate", type=float, default=100.0, help="Mbit/s of the link")
@@ -157,13 +153,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--skip", type=int, default=3, help="number of the first round's end")
     options = parser.parse_args()
-    try:
-        table = compare(options)
-    except GeojaxError as error:
-        print(error, file=sys.stderr)
-        return 2
-    Console(width=max(110, Console().width)).print(table)
-    return 0
+    return report.show(lambda: compare(options))
 
 
 if __name__ == "__main__":

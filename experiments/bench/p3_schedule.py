@@ -22,7 +22,7 @@ Three round times, T_serial ≥ T_best ≥ T_ideal:
 
 The lower bound looks at one hop at a time and lets all others serve any number of chunks at once.
 What is left is one machine with release times, preemption and delivery times (a stage that has left
-the hop needs at least a chunk's way over the hops behind, and the forward parts from its own on).
+the hop needs at least a chunk's path over the hops behind, and the forward parts from its own on).
 Serving the job with the longest delivery time first is optimal there (Horn, *Some simple scheduling
 algorithms*, 1974): which is P3's rule, the earliest layer first (Jayarajan et al., MLSys 2019, §4).
 """
@@ -42,7 +42,7 @@ _EXACT = 1e-9  # relative difference at which two round times are one
 
 
 class StageTimes(NamedTuple):
-    """One stage: seconds of its forward and backward part, and bytes that travel each way."""
+    """One stage: seconds of its forward and backward part, and bytes in each direction."""
 
     forward: float
     backward: float

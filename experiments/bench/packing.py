@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 
+from experiments.bench import report
 from geojax.config import OverlayConfig, RunConfig, WanConfig
 from geojax.overlay.bounds.bound import bounds
 from geojax.overlay.planners.columns import pack
@@ -123,13 +124,12 @@ def measure(options: argparse.Namespace) -> Table:
 
 
 def _table(title: str, names: Sequence[str], rows: Sequence[tuple[Plan, list[float]]]) -> Table:
-    table = Table(title=title)
     heads = (
         "seed", "bound s", "found in s", "certificate", "LPs", "packed in s", "trees",
         "planned in s",
     )  # fmt: skip
-    for head in (*heads, *(f"{name}\n÷ bound" for name in names)):
-        table.add_column(head, justify="right")
+    heads = (*heads, *(f"{name}\n÷ bound" for name in names))
+    table = report.empty_table(title, heads, words=0)
     means = [statistics.fmean(column) for column in zip(*(plan for plan, _ in rows), strict=True)]
     ratios = [statistics.fmean(column) for column in zip(*(more for _, more in rows), strict=True)]
     for seed, (plan, more) in [*enumerate(rows), ("mean", (Plan(*means), ratios))]:  # type: ignore[arg-type]
@@ -143,13 +143,9 @@ def _table(title: str, names: Sequence[str], rows: Sequence[tuple[Plan, list[flo
     return table
 
 
-def main() -> None:
+def main() -> int:
     """Measures and prints a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        prog="python -m experiments.bench.packing",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = report.parser("packing", __doc__)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="the WAN")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--bytes", type=int, default=MODEL_BYTES, help="of the model")
@@ -162,8 +158,8 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     if not options.settings:
         options.settings = ["wan=netstorm9_draw"]
-    Console(width=160).print(measure(options))
+    return report.show(lambda: measure(options), width=160)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

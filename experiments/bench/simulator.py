@@ -25,6 +25,7 @@ import networkx
 from rich.console import Console
 from rich.table import Table
 
+from experiments.bench import report
 from geojax.config import OverlayConfig, RunConfig
 from geojax.overlay.base import Overlay
 from geojax.overlay.policy.policy import Policy, Tree
@@ -145,11 +146,7 @@ def measure(config: RunConfig, profile: bool) -> Table:
 
 def main() -> None:
     """Runs once and prints a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        prog="python -m experiments.bench.simulator",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = report.parser("simulator", __doc__)
     parser.add_argument("--centers", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--chunks", type=int, default=100, help="of 65,536 elements each")

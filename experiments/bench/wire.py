@@ -7,7 +7,6 @@ time, of both processes together, says more than elapsed time where the machine 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import multiprocessing
 import statistics
@@ -20,6 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from experiments.bench import report
 from geojax.wire.frame import wire_bytes
 from geojax.wire.message import FRAGMENT_BYTES, Kind, Message
 from geojax.wire.tcp import TcpTransport
@@ -161,7 +161,7 @@ async def _bench(repeats: int) -> Table:
 
 def main() -> None:
     """Measures and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__, prog="python -m experiments.bench.wire")
+    parser = report.parser("wire", __doc__)
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each; the median")
     arguments = parser.parse_args()
     Console().print(asyncio.run(_bench(arguments.repeats)))

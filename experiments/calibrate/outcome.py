@@ -104,7 +104,7 @@ def explain(outcome: Outcome, factor: float) -> str:
 
 
 def _reasons(outcome: Outcome, difference: float, factor: float) -> list[str]:
-    """Figures that go the same way as an error of ``difference`` s."""
+    """Figures that have the sign of an error of ``difference`` s."""
     words = []
     first = outcome.first_rounds
     if first is not None and outcome.simulated is not None:

@@ -32,11 +32,11 @@ def tree_flows(tree: Tree, share: float, hops: Mapping[Edge, Sequence[Edge]]) ->
     Args:
       tree: every member sends its sum to its parent and takes results from its source.
       share: of the model's bytes, that the tree carries.
-      hops: the directed links on the way from one member to another.
+      hops: the directed links from one member to another.
 
     >>> tree = Tree("a", {"b": "a", "c": "a"})
     >>> hops = {"ba": ["ba"], "ab": ["ab"], "ca": ["cb", "ba"], "ac": ["ab", "bc"]}
-    >>> flows = tree_flows(tree, 0.5, {tuple(pair): map(tuple, way) for pair, way in hops.items()})
+    >>> flows = tree_flows(tree, 0.5, {tuple(pair): map(tuple, hop) for pair, hop in hops.items()})
     >>> flows["b", "a"], flows["b", "c"]
     (Flow(up=1.0, down=0.0), Flow(up=0.0, down=0.5))
     """

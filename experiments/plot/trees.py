@@ -198,7 +198,7 @@ def _draw_tree(
     root: str,
     heaviest: float,
 ) -> None:
-    """Ways up and down; where one link is on both, the way down is bent further."""
+    """Paths up and down; where one link is on both, the path down is bent further."""
     _draw_links(axes, run, sites, flows)
     for link, flow in flows.items():
         start, end = (sites.at[site] for site in link)

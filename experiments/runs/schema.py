@@ -37,7 +37,7 @@ def groups() -> dict[str, Any]:
 
 
 def register() -> None:
-    """Makes the schema nodes and the ``geojax.choices`` resolver known to Hydra."""
+    """Makes the schema nodes and the resolver of ``${geojax.choices:GROUP}`` known to Hydra."""
     store = ConfigStore.instance()
     for name, settings in groups().items():
         store.store(group=name, name=f"base_{name}", node=settings)

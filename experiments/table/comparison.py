@@ -142,7 +142,7 @@ def shown_settings(rows: Sequence[Row], without: str | None = None) -> list[str]
 
     Args:
       rows: the table's rows.
-      without: a group that the table shows in another way.
+      without: a group that the table shows otherwise.
     """
     keys = differing(rows)
     for key in ("wan.name", "testbed.name"):

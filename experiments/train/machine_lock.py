@@ -31,7 +31,7 @@ def machine_lock(
     Args:
       owner: who holds it, told to those who wait.
       path: the lock file; None: :func:`lock_path`.
-      log: is told whom it waits for.
+      log: is told what it waits for.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(path or lock_path(), flags, 0o644)

@@ -97,7 +97,7 @@ def _check_planning(config: RunConfig) -> None:
 
 def _check_servers(config: RunConfig, depth: int, servers: int) -> None:
     """What centers that exchange one by one with global servers leave possible."""
-    if build_codec(config.compression).parted:
+    if build_codec(config.compression).splits:
         # A push is applied at once, and no merge comes after it that late parts could join.
         fix = (
             f"a push to the global servers of sync={config.sync.name} has no late parts; use "

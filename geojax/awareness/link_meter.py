@@ -4,10 +4,10 @@ A link is timed by the messages that it carries anyway, at the receiver and with
 (*packet-train dispersion*; Dovrolis, Ramanathan and Moore, IEEE/ACM ToN 12(6), 2004): of messages
 that left one straight behind the other, the bytes of all but the first ÷ the time from the end of
 the first to the end of the last is the rate at which the connection moved them. No latency is in
-it, no pause of the sender, and no clock of the sender; and since two nodes share one connection
-each way, all that goes over it counts, whatever tree it belongs to. (The released NetStorm takes
-the time from the sender's stamp to the receiver's clock, which needs synchronized clocks and sees
-only a share of the link where several chunks are on their way at once.)
+it, no pause of the sender, and no clock of the sender; and since two nodes share one connection in
+each direction, all that goes over it counts, whatever tree it belongs to. (The released NetStorm
+takes the time from the sender's stamp to the receiver's clock, which needs synchronized clocks and
+sees only a share of the link where several chunks are being sent at once.)
 
 What remains: a connection sees only its share of a link that others cross too (routes over several
 hops, access caps), and of one whose window is still growing it sees less than the link could do.
@@ -55,7 +55,7 @@ class LinkMeter:
         Returns:
           ``(peer, bytes, seconds)`` for every peer from which so many bytes came in so many
           seconds, and ``(peer, 0, seconds)`` for every peer to which nothing has moved for so long
-          although something is on its way.
+          although something is being sent.
         """
         found: list[tuple[str, int, float]] = []
         for peer, (nbytes, seconds) in self._moved.items():

@@ -14,7 +14,7 @@ ASSUMED_RATE = 100e6  # bit/s, of every link while nothing is known; only its ra
 
 @dataclass(slots=True)
 class _Sums:
-    """What was measured of one way between two centers.
+    """What was measured between two centers, in one direction.
 
     Attributes:
       nbytes: bytes moved; older ones count less.

@@ -47,7 +47,7 @@ class Prober:
     not measured for longest come first. All probes together never have more than
     ``overlay.probe_share`` of the bytes that all members have sent as chunks.
 
-    Where nothing moves on a way over several links, one small message goes over each of them, so
+    Where nothing moves on a path of several links, one small message goes over each of them, so
     that the one that is out is found; it may be a link that nothing else is on. These messages
     count, but wait for no bytes to be sent: while a round is stuck there are none.
 
@@ -149,7 +149,7 @@ class Awareness:
         """Goes on after a heartbeat; returns the probes that are to be sent.
 
         Args:
-          member: whose.
+          member: its name.
           sent: bytes of chunks that it has sent so far.
           number: the last round that anybody holds.
           alive: the members that are.

@@ -81,13 +81,13 @@ ON_ITS_WAY_S = 1.0  # what a heartbeat says may be so old when it comes
 
 
 class MeasuredView:
-    """Believes what was measured; see :class:`geojax.awareness.views.View`.
+    """Believes what was measured; see :class:`geojax.awareness.views.WanView`.
 
     ``revision`` grows when the believed rate of any link has changed by more than ``REVISED``
     since it grew last, and when a link went out or came back. (The released NetStorm takes the mean
     over the changed links, in which one link that fell can be hidden by many that hardly moved.)
 
-    Where nothing moves on a way over several links, none of them is held out for that: they are
+    Where nothing moves on a path of several links, none of them is held out for that: they are
     ``suspects``, and each is tried (:meth:`geojax.awareness.probing.Prober.suspected`). Without
     probes (``overlay.probe_after=0``) such an outage is found only if chunks go over the link
     alone, too.
@@ -100,7 +100,7 @@ class MeasuredView:
     def __init__(self, known: NetworkView, center_of: Mapping[str, str]):
         self._rates, self._center_of = LinkRates(known), center_of
         self._links, self._routes = known.rate, routes(known)
-        self._standing: dict[str, set[Edge]] = {}  # ways on which nothing moves, by their start
+        self._standing: dict[str, set[Edge]] = {}  # paths on which nothing moves, by their start
         self._now = 0.0
         self._looked = self._rates.rates()  # when the revision grew last
         self.revision = 0
@@ -130,10 +130,10 @@ class MeasuredView:
 
     @property
     def suspects(self) -> set[Edge]:
-        """Links of which one may be out: those of ways over several links where nothing moves."""
-        ways = (way for standing in self._standing.values() for way in standing)
+        """Links of which one may be out: those of paths of several links on which nothing moves."""
+        pairs = (pair for standing in self._standing.values() for pair in standing)
         hops = (
-            hop for way in ways if way not in self._links for hop in pairwise(self._routes[way])
+            hop for pair in pairs if pair not in self._links for hop in pairwise(self._routes[pair])
         )
         return set(hops) - set(self._rates.out)
 

@@ -11,7 +11,7 @@ from geojax.compression.codec import Codec
 from geojax.compression.dense import dense
 from geojax.compression.halves import FLOAT16, check_overflow, narrow, refuse_overflow
 from geojax.compression.layout import Layout, Span, layout_of, within
-from geojax.compression.sparse import Parts, Run, pack, unite, unpack
+from geojax.compression.sparse import Run, SparseChunk, pack, unite, unpack
 from geojax.compression.sparse import dense as dense_of
 from geojax.compression.sparsify import Kernel, draw, numpy_kernel
 from geojax.errors import ConfigError
@@ -138,7 +138,7 @@ def sparse_codec(name: str, wire: int, how: Sparsity, lan: Codec) -> Codec:
             chunk = vector[start:stop]
             runs = [Run(begin, chunk[begin:end], how.width) for begin, end in spans]
             entries = positions[first:last] - start, values[first:last]
-            payloads.append(pack(Parts(chunk.size, runs, *entries)))
+            payloads.append(pack(SparseChunk(chunk.size, runs, *entries)))
             first = last
         return payloads, state
 

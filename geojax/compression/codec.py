@@ -10,15 +10,14 @@ import numpy as np
 Ranges = Sequence[tuple[int, int]]
 
 
-class Parted(NamedTuple):
-    """A chunk's payload in two parts, each of which decodes to a whole chunk; their sum is meant.
+class SplitPayload(NamedTuple):
+    """Two payloads of one chunk. Each decodes to a whole chunk; the chunk is their sum.
 
     Attributes:
       now: travels first and reliably; a merge waits for it.
       late: follows when nothing important waits; a merge takes it if it is there, else a later one.
         An empty array: nothing follows, or all of it as ``datagrams``.
-      datagrams: what follows, cut into pieces that are payloads of their own, fit a datagram each,
-        and may get lost on their way.
+      datagrams: what follows, cut into payloads that fit a datagram each and may get lost.
     """
 
     now: np.ndarray
@@ -37,23 +36,23 @@ class Codec(NamedTuple):
       init: ``(layers, ranges) -> state``. ``layers`` are the vector's layers in order, ``ranges``
         the ``(start, stop)`` of each chunk.
       encode: ``(vector, state) -> (payloads, state)``, one self-contained payload per chunk; a
-        codec of prioritized parts gives a :class:`Parted` instead of an array.
+        codec with ``splits`` gives a :class:`SplitPayload` instead of an array.
       decode: ``(payload) -> float32 array`` of the chunk's elements.
       combine: ``(payloads of one chunk, in member order) -> payload`` of their sum, accumulated in
         float32.
       elements: ``(payload) -> int``, of its chunk. Payloads come from the network: a FrameError
         says why one cannot be decoded; all that pass can, and can be summed with others of as many
         elements. It takes microseconds.
-      parted: whether ``encode`` gives :class:`Parted`.
+      splits: whether ``encode`` gives :class:`SplitPayload`.
       lan: what travels over the LAN instead; None: the codec itself, and then a center's sums go
         on to the WAN chunk by chunk as they are.
       observe: ``(state, loss) -> state``: tells the codec the training loss before it encodes;
         None: it does not care.
-      fill: ``(history, older, parts) -> (payload or None, history)``: what a merge counts for those
-        parts of a member's chunk that it lacks. ``history`` is what it knows of that member's
-        chunk, None at first; ``older``: parts of earlier rounds that came after their merge;
-        ``parts``: those of this round that are there, ``now`` first. None: nothing counts, and
-        parts that come later are added to a later merge.
+      fill: ``(history, older, payloads) -> (payload or None, history)``: a payload that stands for
+        what a merge lacks of a member's chunk. ``history``: what it knows of that member's chunk,
+        None at first; ``older``: payloads of earlier rounds that came after their merge;
+        ``payloads``: those of this round that are there, ``now`` first. Without ``fill`` nothing
+        stands for it, and a payload that comes after its merge is added to a later one.
     """
 
     name: str
@@ -64,7 +63,7 @@ class Codec(NamedTuple):
     decode: Callable[[np.ndarray], np.ndarray]
     combine: Callable[[Sequence[np.ndarray]], np.ndarray]
     elements: Callable[[np.ndarray], int]
-    parted: bool = False
+    splits: bool = False
     lan: Codec | None = None
     observe: Callable[[Any, float], Any] | None = None
     fill: (
@@ -99,9 +98,9 @@ def restore_state(fresh: Any, kept: Any) -> Any:
         return kept
     if isinstance(fresh, tuple):
         if not isinstance(kept, list | tuple) or len(kept) != len(fresh):
-            raise ValueError(f"codec state: expected {len(fresh)} parts of {type(fresh).__name__}")
-        parts = [restore_state(one, other) for one, other in zip(fresh, kept, strict=True)]
-        return type(fresh)(*parts) if hasattr(fresh, "_fields") else tuple(parts)
+            raise ValueError(f"codec state: expected {len(fresh)} values of {type(fresh).__name__}")
+        values = [restore_state(one, other) for one, other in zip(fresh, kept, strict=True)]
+        return type(fresh)(*values) if hasattr(fresh, "_fields") else tuple(values)
     if fresh != kept:
         raise ValueError(f"codec state: kept for {kept!r}, expected {fresh!r}")
     return fresh

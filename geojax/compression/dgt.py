@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from geojax.compression import blocks as form
-from geojax.compression.codec import Codec, Parted, Ranges
+from geojax.compression.codec import Codec, Ranges, SplitPayload
 from geojax.compression.dense import dense
 from geojax.compression.layout import Layout, layout_of, within
 from geojax.errors import ConfigError, FrameError, nearest
@@ -83,7 +83,7 @@ class Dgt:
         return min(self._k, max(self._k_min, falling))
 
     def encode(self, vector: np.ndarray, state: DgtState) -> tuple[list[Any], DgtState]:
-        """Every chunk in two parts."""
+        """Every chunk as two payloads."""
         state.layout.check(vector)
         if self._coarse:
             vector = vector + state.residual
@@ -99,7 +99,7 @@ class Dgt:
             now, behind = (np.flatnonzero(which[at:end]) for which in (important, late))
             head = form.pack(form.gather(chunk, self._block, now))
             tail, pieces = self._tail(chunk, behind, residual[start:stop])
-            payloads.append(Parted(head, tail, pieces))
+            payloads.append(SplitPayload(head, tail, pieces))
             at = end
         contribution = np.where(finite, score, state.contribution)
         return payloads, state._replace(contribution=contribution, residual=residual)
@@ -192,7 +192,7 @@ def dgt(
     Blocks with C = 0 are left out. Of the n others the m = round(k · n) with the largest C over the
     whole vector (ties: the first) are important and travel at once; the rest follow when nothing
     important waits. A merge takes what is there of them; the exchange adds what comes later to a
-    later round (``channel=tcp``), or it may be lost on its way (``udp``).
+    later round (``channel=tcp``), or it may be lost (``udp``).
 
     Where we differ from GeoMX: it cuts the tail into several channels, which no receiver tells
     apart; its last block is always important, because it marks the end there; adaptive k is parsed
@@ -222,10 +222,10 @@ def dgt(
       >>> spec = VectorSpec.of([("w", (64,))])
       >>> codec = dgt(k=0.4, block_bytes=64)
       >>> vector = np.repeat(np.array([1.0, 3.0, 2.0, 0.0], np.float32), 16)
-      >>> [parted], _ = codec.encode(vector, codec.init(spec.layers, spec.chunks(64)))
-      >>> codec.decode(parted.now)[::16], codec.decode(parted.late)[::16]
+      >>> [split], _ = codec.encode(vector, codec.init(spec.layers, spec.chunks(64)))
+      >>> codec.decode(split.now)[::16], codec.decode(split.late)[::16]
       (array([0., 3., 0., 0.], dtype=float32), array([1., 0., 2., 0.], dtype=float32))
-      >>> codec.decode(codec.combine([parted.now, parted.late]))[::16]
+      >>> codec.decode(codec.combine([split.now, split.late]))[::16]
       array([1., 3., 2., 0.], dtype=float32)
     """
     _check(k, k_min, alpha, block_bytes)
@@ -234,7 +234,7 @@ def dgt(
     return Codec(
         "dgt", 6, True, functions.init, functions.encode, form.decode, form.combine,
         functions.elements,
-        parted=True,
+        splits=True,
         lan=dense(),
         observe=functions.observe if adaptive else None,
         fill=fill_with_last if lost == "last" else None,
@@ -242,20 +242,20 @@ def dgt(
 
 
 def fill_with_last(
-    history: _History | None, older: Sequence[np.ndarray], parts: Sequence[np.ndarray]
+    history: _History | None, older: Sequence[np.ndarray], payloads: Sequence[np.ndarray]
 ) -> tuple[np.ndarray | None, _History]:
     """What stands for the blocks that are missing; see :class:`geojax.compression.codec.Codec`.
 
     The last value is the one that came last: a block that was important since it was sent late, and
     overtook it, is known by the late value until it comes again.
     """
-    here = [form.unpack(part) for part in parts]
+    here = [form.unpack(payload) for payload in payloads]
     elements, block = here[0].elements, here[0].block
     if history is None:
         number = form.count(elements, block)
         history = _History(np.zeros(elements, np.float32), np.zeros(number, bool))
     values, known = history.values.copy(), history.known.copy()
-    for blocks in (form.unpack(part) for part in older):
+    for blocks in map(form.unpack, older):
         form.scatter(blocks, values)
         known[blocks.indices] = True
     missing = known.copy()

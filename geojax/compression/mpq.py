@@ -15,7 +15,7 @@ from geojax.compression.codec import Codec
 from geojax.compression.halves import FLOAT16, check_overflow, refuse_overflow
 from geojax.compression.layout import Layout, layout_of, within
 from geojax.compression.layout import gaps as gaps_of
-from geojax.compression.sparse import Parts, Run, pack
+from geojax.compression.sparse import Run, SparseChunk, pack
 from geojax.compression.sparsify import Kernel, numpy_kernel
 
 _WIRE = 4
@@ -89,7 +89,7 @@ def mpq_lan(*, bound: int = 1000, overflow: str = "saturate") -> Codec:
             halves = [Run(first, chunk[first:last], 2) for first, last in spans]
             rest = [Run(first, chunk[first:last], 4) for first, last in gaps_of(spans, chunk.size)]
             runs = sorted([*halves, *rest], key=lambda run: run.start)
-            written.append(pack(Parts(chunk.size, runs, none, empty)))
+            written.append(pack(SparseChunk(chunk.size, runs, none, empty)))
         return written, layout
 
     return Codec("mpq_lan", _WIRE, True, layout_of, encode, *receiving("mpq_lan", overflow))

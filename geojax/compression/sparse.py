@@ -45,7 +45,7 @@ class Run(NamedTuple):
         return self.start + self.values.size
 
 
-class Parts(NamedTuple):
+class SparseChunk(NamedTuple):
     """A chunk: ``elements`` of them, dense runs, and entries at ascending positions (int64)."""
 
     elements: int
@@ -58,39 +58,40 @@ def _narrow(values: np.ndarray) -> np.ndarray:
     return narrow(values, FLOAT16, "saturate")
 
 
-def pack(parts: Parts, to_half: Callable[[np.ndarray], np.ndarray] = _narrow) -> np.ndarray:
+def pack(chunk: SparseChunk, to_half: Callable[[np.ndarray], np.ndarray] = _narrow) -> np.ndarray:
     """The payload of a chunk; everything becomes runs where that is no longer than the entries.
 
     Args:
-      parts: the chunk.
+      chunk: what is packed.
       to_half: rounds the values of runs of 2 bytes.
 
     Example:
-      >>> few = Parts(9, [Run(0, np.ones(2, np.float32), 4)], np.array([7]), np.ones(1, np.float32))
+      >>> runs = [Run(0, np.ones(2, np.float32), 4)]
+      >>> few = SparseChunk(9, runs, np.array([7]), np.ones(1, np.float32))
       >>> pack(few).nbytes
       41
       >>> dense(unpack(pack(few), "test"))
       array([1., 1., 0., 0., 0., 0., 0., 1., 0.], dtype=float32)
     """
-    form, positions = _shortest(parts.positions)
-    entries = parts.positions.size * _FLOAT32 + positions.nbytes
-    rest = parts.elements - sum(run.values.size for run in parts.runs)
+    form, positions = _shortest(chunk.positions)
+    entries = chunk.positions.size * _FLOAT32 + positions.nbytes
+    rest = chunk.elements - sum(run.values.size for run in chunk.runs)
     if rest and entries >= _FLOAT32 * rest:
-        parts = _filled(parts)
-        form, positions = _shortest(parts.positions)
-    header = np.array([parts.elements, len(parts.runs), parts.positions.size, form], np.uint32)
+        chunk = _filled(chunk)
+        form, positions = _shortest(chunk.positions)
+    header = np.array([chunk.elements, len(chunk.runs), chunk.positions.size, form], np.uint32)
     pieces = [
         header.view(np.uint8),
-        run_table([(run.start, run.stop, run.width) for run in parts.runs]),
-        *(run.values.view(np.uint8) for run in parts.runs if run.width == _FLOAT32),
-        parts.values.view(np.uint8),
-        *(to_half(run.values).view(np.uint8) for run in parts.runs if run.width == _FLOAT16),
+        run_table([(run.start, run.stop, run.width) for run in chunk.runs]),
+        *(run.values.view(np.uint8) for run in chunk.runs if run.width == _FLOAT32),
+        chunk.values.view(np.uint8),
+        *(to_half(run.values).view(np.uint8) for run in chunk.runs if run.width == _FLOAT16),
         positions.view(np.uint8),
     ]
     return np.concatenate(pieces)
 
 
-def unpack(payload: np.ndarray, what: str) -> Parts:
+def unpack(payload: np.ndarray, what: str) -> SparseChunk:
     """The inverse of :func:`pack`.
 
     Raises:
@@ -113,19 +114,19 @@ def unpack(payload: np.ndarray, what: str) -> Parts:
     positions = _positions(reader, form, entries)
     reader.end()
     _check_positions(reader, positions, table, elements)
-    return Parts(elements, [runs[start] for start, _, _ in table], positions, values)
+    return SparseChunk(elements, [runs[start] for start, _, _ in table], positions, values)
 
 
-def dense(parts: Parts) -> np.ndarray:
+def dense(chunk: SparseChunk) -> np.ndarray:
     """The chunk as a float32 array."""
-    whole = np.zeros(parts.elements, np.float32)
-    for run in parts.runs:
+    whole = np.zeros(chunk.elements, np.float32)
+    for run in chunk.runs:
         whole[run.start : run.stop] = run.values
-    whole[parts.positions] = parts.values
+    whole[chunk.positions] = chunk.values
     return whole
 
 
-def unite(members: Sequence[Parts], what: str) -> Parts:
+def unite(members: Sequence[SparseChunk], what: str) -> SparseChunk:
     """The sum of chunks: float32, in the given order.
 
     A position that is an entry of any member is an entry of the sum, and a run of any is a run of
@@ -136,14 +137,14 @@ def unite(members: Sequence[Parts], what: str) -> Parts:
     """
     total = add_up(members, dense, what)
     width = np.zeros(total.size, np.uint8)
-    for parts in members:
-        for run in parts.runs:
+    for chunk in members:
+        for run in chunk.runs:
             np.maximum(width[run.start : run.stop], run.width, out=width[run.start : run.stop])
     present = np.zeros(total.size, bool)
-    for parts in members:
-        present[parts.positions] = True
+    for chunk in members:
+        present[chunk.positions] = True
     positions = np.flatnonzero(present & (width == 0))
-    return Parts(total.size, _runs(total, width), positions, total[positions])
+    return SparseChunk(total.size, _runs(total, width), positions, total[positions])
 
 
 def _runs(whole: np.ndarray, width: np.ndarray) -> list[Run]:
@@ -154,15 +155,15 @@ def _runs(whole: np.ndarray, width: np.ndarray) -> list[Run]:
     return [Run(a, whole[a:b], int(width[a])) for a, b in pairs if a < b and width[a]]
 
 
-def _filled(parts: Parts) -> Parts:
+def _filled(chunk: SparseChunk) -> SparseChunk:
     """The same chunk with nothing but runs."""
-    width = np.zeros(parts.elements, np.uint8)
-    for start, stop in gaps([(run.start, run.stop) for run in parts.runs], parts.elements):
+    width = np.zeros(chunk.elements, np.uint8)
+    for start, stop in gaps([(run.start, run.stop) for run in chunk.runs], chunk.elements):
         width[start:stop] = _FLOAT32
-    for run in parts.runs:
+    for run in chunk.runs:
         width[run.start : run.stop] = run.width
     none = np.empty(0, np.int64)
-    return Parts(parts.elements, _runs(dense(parts), width), none, np.empty(0, np.float32))
+    return SparseChunk(chunk.elements, _runs(dense(chunk), width), none, np.empty(0, np.float32))
 
 
 def _shortest(positions: np.ndarray) -> tuple[int, np.ndarray]:

@@ -158,16 +158,16 @@ def _elements(payload: np.ndarray) -> int:
 
 
 def _decode(payload: np.ndarray) -> np.ndarray:
-    parts = _unpack(payload)
-    signs = _SIGNS[parts.codes].reshape(-1)
-    signs *= parts.step
-    if not parts.runs:
-        return signs[: parts.elements]
-    whole = np.empty(parts.elements, np.float32)
-    for (start, stop), run in zip(parts.runs, parts.values, strict=True):
+    chunk = _unpack(payload)
+    signs = _SIGNS[chunk.codes].reshape(-1)
+    signs *= chunk.step
+    if not chunk.runs:
+        return signs[: chunk.elements]
+    whole = np.empty(chunk.elements, np.float32)
+    for (start, stop), run in zip(chunk.runs, chunk.values, strict=True):
         whole[start:stop] = run
     at = 0
-    for start, stop in gaps(parts.runs, parts.elements):
+    for start, stop in gaps(chunk.runs, chunk.elements):
         whole[start:stop] = signs[at : at + stop - start]
         at += stop - start
     return whole

@@ -16,7 +16,7 @@ log = logging.getLogger("geojax.hips")
 async def wait_for(
     what: Awaitable[T], *, describe: Callable[[], str], timeout: float, warn: float
 ) -> T:
-    """Waits, and says for whom.
+    """Waits, and says what for.
 
     Args:
       what: what is awaited; it is cancelled when the time is over.

@@ -12,7 +12,7 @@ Plan = Callable[[NetworkView, Sequence[str], Sequence[int], int], Policy]
 
 
 class Overlay(NamedTuple):
-    """A way to lay exchange trees over a WAN.
+    """Plans exchange trees over a WAN.
 
     Attributes:
       name: as configured.

@@ -43,7 +43,7 @@ def restore(
 ) -> None:
     """Adds :func:`counters` of the part of a run that a checkpoint ended.
 
-    What was on its way when the checkpoint was written is not in there.
+    What was being sent when the checkpoint was written is not counted.
     """
     for name, amount in kept["totals"].items():
         recorder.add(name, amount)

@@ -1,8 +1,8 @@
 """The two kinds of TCP connection of a node, each moved by a thread of its own.
 
-Connections carry messages one way: the sender dials. The first frame is a HELLO with the sender's
-name, the receiver's, the run and the protocol; the last frame of an orderly end is a HELLO with
-the body ``{"bye": true}``. The receiver writes back at most one frame, also a HELLO: its own
+Connections carry messages in one direction: the sender dials. The first frame is a HELLO with the
+sender's name, the receiver's, the run and the protocol; the last frame of an orderly end is a HELLO
+with the body ``{"bye": true}``. The receiver writes back at most one frame, also a HELLO: its own
 goodbye, or ``{"refused": reason}`` before it closes a connection that it does not want.
 """
 
@@ -99,7 +99,7 @@ class Owner(Protocol):
 
 
 def notice(body: Mapping[str, Any]) -> bytes:
-    """A HELLO frame with ``body``, for the way back."""
+    """A HELLO frame with ``body``, for the answer."""
     head, _ = next(frames_of(Message(Kind.HELLO, body=body)))
     return head
 
@@ -115,7 +115,7 @@ def describe(error: OSError) -> str:
 
 
 class Connection(ABC):
-    """A socket, the thread that owns it, and the ways in which others may end it."""
+    """A socket, the thread that owns it, and how others may end it."""
 
     def __init__(self, owner: Owner, thread_name: str):
         self.owner = owner
@@ -164,7 +164,7 @@ class Outgoing(Connection):
 
     Args:
       owner: the transport.
-      peer: whom to dial.
+      peer: the node to dial.
       address: where the peer listens.
     """
 

@@ -20,8 +20,8 @@ class Kind(IntEnum):
 
     HELLO = 0  # first frame of a connection
     CONTROL = 1  # scheduler and members; ``body["type"]`` says what
-    OFFER = 2  # one chunk on its way to the root
-    RESULT = 3  # one merged chunk on its way from the root
+    OFFER = 2  # one chunk that travels to the root
+    RESULT = 3  # one merged chunk that travels from the root
     AGGREGATE = 4  # one merged chunk for a member that missed it
     STATE = 5  # parameters and outer state, for a center that comes back
     LATE = 6  # the less important part of an offered chunk; a merge does not wait for it

@@ -13,7 +13,7 @@ from geojax.wire.message import Message
 
 
 class Outbound(NamedTuple):
-    """One frame on its way out."""
+    """One frame that waits to be sent."""
 
     message: Message  # that it is a part of
     sequence: int  # number of the message on its connection

@@ -118,7 +118,7 @@ def listen(address: Address, congestion_control: str | None) -> socket.socket:
 def outstanding(sock: socket.socket) -> float | None:
     """Seconds since the peer's kernel acknowledged anything, or None if it has all that was sent.
 
-    What is not sent yet does not count: while some is on its way, that tells the same, and while
+    What is not sent yet does not count: while some is in flight, that tells the same, and while
     none is, the peer has no room for more, as its process has stopped reading; its link may be fine
     (TCP then asks at ever longer intervals, so the last acknowledgement may be long ago).
     Only Linux tells; elsewhere nothing is ever outstanding.

@@ -188,7 +188,7 @@ class TcpTransport:
         return state.outgoing
 
     def stalled(self, peer: str) -> float:
-        """Seconds for which nothing has moved towards ``peer`` although something is on its way.
+        """Seconds for which nothing has moved towards ``peer`` although something is being sent.
 
         What counts as moving is that the peer's kernel acknowledges; only Linux tells.
         """

@@ -11,7 +11,7 @@ from geojax.wire.message import Kind, Message
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A whole message from a peer, and what it tells of the way that it came.
+    """A whole message from a peer, and what it tells of the path that it came.
 
     Attributes:
       peer: who sent it.
@@ -112,7 +112,7 @@ class Transport(Protocol):
         ...
 
     def stalled(self, peer: str) -> float:
-        """Seconds for which nothing has moved towards ``peer`` although something is on its way.
+        """Seconds for which nothing has moved towards ``peer`` although something is being sent.
 
         0 where something moves, or nothing is to be sent.
         """

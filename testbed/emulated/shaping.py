@@ -42,7 +42,7 @@ class Branch(NamedTuple):
 
 
 class DelayBranch(NamedTuple):
-    """Packets from this MAC address are held for so long on their way out of a switch port."""
+    """Packets from this MAC address are held for so long before they leave a switch port."""
 
     minor: int
     source_mac: str

@@ -168,7 +168,7 @@ class FluidNetwork:
             self._settle_later()
 
     def _settle(self) -> None:
-        """Gives new rates to all whom this instant's changes concern."""
+        """Gives new rates to all transfers that this instant's changes concern."""
         self._settling = False
         touched, self._changed = self._changed, {}
         concerned = {flow: None for index in touched for flow in self._crossing[index]}

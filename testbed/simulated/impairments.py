@@ -43,7 +43,7 @@ def loss_limit(congestion_control: str, round_trip: float, loss: float) -> float
     Args:
       congestion_control: as in the kernel; anything but ``bbr`` backs off as CUBIC or Reno do.
       round_trip: s.
-      loss: share of packets lost on the way there.
+      loss: share of packets lost in the forward direction.
 
     >>> round(loss_limit("reno", 0.02, 0.01) / 1e6, 2)
     7.09
@@ -61,7 +61,7 @@ def datagram_loss(nbytes: int, loss: float) -> float:
 
     Args:
       nbytes: of the datagram, without its own UDP header of 8 bytes.
-      loss: share of packets lost on the way.
+      loss: share of packets lost.
 
     >>> round(datagram_loss(4200, 0.01), 4)
     0.0297

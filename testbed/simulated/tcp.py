@@ -41,7 +41,7 @@ class Connection:
     Args:
       fluid: the network.
       path: the resources that it crosses.
-      round_trip: propagation delay there and back, s; with 0 no window is ever in the way.
+      round_trip: propagation delay there and back, s; with 0 no window ever limits.
       loop: the clock.
       limit: bit/s beyond which it does not go, because of losses.
       weight: its share of a bottleneck, relative to the other connections' there.
@@ -85,11 +85,11 @@ class Connection:
 
     @property
     def stalled(self) -> float:
-        """Seconds for which the message that is on its way has moved no byte."""
+        """Seconds for which the message that is being sent has moved no byte."""
         return self._fluid.stalled(self._flow)
 
     def abort(self) -> None:
-        """Drops the message that is on its way."""
+        """Drops the message that is being sent."""
         self._fluid.cancel(self._flow)
         if self._timer is not None:
             self._timer.cancel()

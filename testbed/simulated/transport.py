@@ -99,8 +99,8 @@ class SimulatedNetwork:
                 self.loop.schedule(at, peer.lose, name, dead, "connection reset")
 
 
-class _Way:
-    """The way to one peer in its present life: a connection, and what waits for it.
+class _Channel:
+    """The channel to one peer in its present life: a connection, and what waits for it.
 
     Datagrams share the connection's path, but not its window and not the limit that losses set it:
     they leave as fast as the path takes them, and some of them do not arrive.
@@ -124,14 +124,14 @@ class _Way:
         self._luck = random.Random(f"{seed}/datagrams") if self._loss else None
         self._counters = owner.sent.setdefault(peer, LinkCounters())
         self._waiting: list[tuple[int, int, int, Message]] = []  # priority, number, bytes, message
-        self._now: tuple[int, Message] | None = None  # what is on its way into the network
+        self._now: tuple[int, Message] | None = None  # what enters the network now
         self._now_datagram = False
         self._since = 0.0
-        self._follows = False  # what is on its way left straight behind the message before it
+        self._follows = False  # what enters the network left straight behind the message before it
 
     @property
     def stalled(self) -> float:
-        """Seconds for which nothing has moved although something is on its way."""
+        """Seconds for which nothing has moved although something is being sent."""
         return self._connection.stalled if self.busy else 0.0
 
     def push(self, priority: int, number: int, message: Message) -> None:
@@ -140,7 +140,7 @@ class _Way:
 
     @property
     def waiting(self) -> int:
-        """Messages that have not left, the one that is on its way among them."""
+        """Messages that have not left, the one that enters the network among them."""
         leaves = self.busy and self._now is not None and not self._now_datagram
         return len(self._waiting) + leaves
 
@@ -205,7 +205,7 @@ class _Way:
 class SimulatedTransport:
     """Moves messages over the fluid network; see :class:`geojax.wire.transport.Transport`.
 
-    One message at a time is on its way into the network for each peer, and what waits behind it
+    One message at a time enters the network for each peer, and what waits behind it
     leaves by priority. (Over TCP a message of more than one frame can also be overtaken between
     two frames.) A message arrives one propagation delay after its last bit left.
 
@@ -221,7 +221,7 @@ class SimulatedTransport:
         self.observers: list[Observer] = []
         self.known: dict[str, SimulatedTransport] = {}
         self.frozen = False
-        self._ways: dict[str, _Way] = {}
+        self._channels: dict[str, _Channel] = {}
         self._lost: dict[str, None] = {}  # reported, and not come back since
         self._inbox: deque[Received | Lost] = deque()
         self._wake: asyncio.Future[None] | None = None
@@ -233,9 +233,9 @@ class SimulatedTransport:
 
     async def close(self) -> None:
         """Waits until what is queued has left, then leaves without being missed."""
-        for way in self._ways.values():
-            way.datagrams.clear()
-        while any(way.busy for way in self._ways.values()):
+        for channel in self._channels.values():
+            channel.datagrams.clear()
+        while any(channel.busy for channel in self._channels.values()):
             self._drained = self.loop.create_future()
             await self._drained
         if self.network.nodes.get(self.name) is self:
@@ -243,33 +243,33 @@ class SimulatedTransport:
 
     def send(self, peer: str, message: Message, priority: int = 0) -> None:
         """Queues a message; a peer that does not exist (any more) is reported as lost."""
-        way = self._way(peer)
-        if way is None:
+        channel = self._channel(peer)
+        if channel is None:
             return
-        way.push(priority, self._number, message)
+        channel.push(priority, self._number, message)
         self._number += 1
-        if not way.busy:
-            way.go_on()
+        if not channel.busy:
+            channel.go_on()
 
     def waiting(self, peer: str) -> int:
         """How many messages for a peer have not left, or not all of them."""
-        way = self._ways.get(peer)
-        return 0 if way is None else way.waiting
+        channel = self._channels.get(peer)
+        return 0 if channel is None else channel.waiting
 
     def send_datagram(self, peer: str, message: Message) -> None:
         """Queues a message that leaves when no other waits for the peer, and may get lost."""
         nbytes = check_datagram(message)
-        way = self._way(peer)
-        if way is None:
+        channel = self._channel(peer)
+        if channel is None:
             return
-        way.datagrams.push(message, nbytes)
-        if not way.busy:
-            way.go_on()
+        channel.datagrams.push(message, nbytes)
+        if not channel.busy:
+            channel.go_on()
 
     def stalled(self, peer: str) -> float:
-        """Seconds for which nothing has moved towards ``peer`` although something is on its way."""
-        way = self._ways.get(peer)
-        return 0.0 if way is None else way.stalled
+        """Seconds for which nothing has moved towards ``peer`` although something is being sent."""
+        channel = self._channels.get(peer)
+        return 0.0 if channel is None else channel.stalled
 
     async def receive(self) -> Received | Lost:
         """The next message or loss, in order of arrival."""
@@ -301,7 +301,7 @@ class SimulatedTransport:
 
     def drop_all(self) -> None:
         """Ends everything at once, as the death of the process would."""
-        for peer in list(self._ways):
+        for peer in list(self._channels):
             self._forget(peer)
 
     def arrive(self, item: Received) -> None:
@@ -319,19 +319,19 @@ class SimulatedTransport:
         self._put(item)
 
     def check_drained(self) -> None:
-        """Goes on closing when a way has nothing left to send."""
+        """Goes on closing when a channel has nothing left to send."""
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
-    def _way(self, peer: str) -> _Way | None:
-        """The way to a peer that is there; connects where there is none yet."""
-        way = self._ways.get(peer)
-        if way is None or self.network.nodes.get(peer) is not way.receiver:
-            way = self._connect(peer)
-        return way
+    def _channel(self, peer: str) -> _Channel | None:
+        """The channel to a peer that is there; connects where there is none yet."""
+        channel = self._channels.get(peer)
+        if channel is None or self.network.nodes.get(peer) is not channel.receiver:
+            channel = self._connect(peer)
+        return channel
 
-    def _connect(self, peer: str) -> _Way | None:
-        """The way to a peer that is there; what is not there refuses, after a round trip."""
+    def _connect(self, peer: str) -> _Channel | None:
+        """The channel to a peer that is there; what is not there refuses, after a round trip."""
         if peer == self.name:
             raise ValueError(f"{self.name} sends to itself")
         routes = self.network.routes
@@ -355,21 +355,21 @@ class SimulatedTransport:
         connection = Connection(
             network.fluid, there.resources, round_trip, self.loop, limit, weight
         )
-        way = self._ways[peer] = _Way(self, peer, there, connection)
-        return way
+        channel = self._channels[peer] = _Channel(self, peer, there, connection)
+        return channel
 
     def _forget(self, peer: str) -> None:
         self.known.pop(peer, None)
-        way = self._ways.pop(peer, None)
-        if way is not None:
-            way.drop()
+        channel = self._channels.pop(peer, None)
+        if channel is not None:
+            channel.drop()
             self.check_drained()
 
     def _thaw(self) -> None:
         self.frozen = False
-        for way in list(self._ways.values()):
-            if not way.busy:
-                way.go_on()
+        for channel in list(self._channels.values()):
+            if not channel.busy:
+                channel.go_on()
         if self._inbox:
             self._rouse()
 

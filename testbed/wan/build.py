@@ -13,7 +13,7 @@ out; a directed link's one-way delay is half its rtt.
 
 With ``server_center: external`` the scheduler has a site of its own, and with it the global servers
 of overlays that have any there (star, multigps). It has no workers and no data, and links from and
-to every center, so that control messages have ways of their own. What these are like is said by
+to every center, so that control messages have paths of their own. What these are like is said by
 ``external: {rate: 100, rtt: 40}``; where that says nothing, by the WAN's ``rate`` and ``rtt``, and
 drawn rates are drawn for them too. Or the site has links of its own among the others, if it is
 listed as ``{name: external, workers: 0}`` among the centers. With global servers it relays between

@@ -32,7 +32,7 @@ MODEL_BYTES = 26_414_840  # LEAF's CNN (FEMNIST): 6,603,710 parameters in float3
 def describe(wan: Wan, nbytes: int = MODEL_BYTES) -> dict[str, Any]:
     """All that is known of a WAN at t = 0, JSON-ready; rates in Mbit/s, times in ms.
 
-    ``min_cut_mbit`` is the smallest capacity over all ways to part the centers in two, in the worse
+    ``min_cut_mbit`` is the smallest capacity over all divisions of the centers in two, in the worse
     direction, caps included: no exchange among all centers moves data across it faster.
     ``*bound_s`` are the bounds (s) of one synchronization of ``nbytes`` among all centers, see
     :func:`geojax.overlay.bounds.bound.bounds`. What would take too long is None, with the reason

@@ -122,8 +122,8 @@ def _draw_few(axes: Axes, wan: Wan, cluster: dict[str, Point], style: _Style) ->
         axes.scatter([x], [y], s=850, marker=marker, color="white", edgecolor="black", zorder=4)
         axes.text(x, y, center.name, ha="center", va="center", fontsize=9, zorder=6, bbox=BOX)
         caps = [
-            f"{way} {cap / MBIT:.4g}"
-            for way, cap in (("out", center.egress), ("in", center.ingress))
+            f"{direction} {cap / MBIT:.4g}"
+            for direction, cap in (("out", center.egress), ("in", center.ingress))
             if cap is not None
         ]
         if caps:

@@ -128,7 +128,7 @@ def _centers_table(centers: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _links_table(links: Sequence[Mapping[str, Any]]) -> Table:
-    """One row per pair of centers, in the direction stated first, with the way back beside it."""
+    """One row per pair of centers, in the direction stated first, the reverse one beside it."""
     table = Table(title="links", title_justify="left")
     table.add_column("link")
     for head in ("Mbit/s there", "Mbit/s back", "rtt ms"):

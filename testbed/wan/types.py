@@ -96,7 +96,7 @@ class Wan:
       delay_scale: factor already in all WAN delays.
       dynamics: how rates change over experiment time.
       provenance: where the numbers come from.
-      global_servers: processes on the site ``external``; of no account without one. 0: only the
+      global_servers: processes on the site ``external``; not used without one. 0: only the
         scheduler is there, and nothing between centers passes through the site.
     """
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geojax.center.spec import VectorSpec
-from geojax.compression.codec import Parted, restore_state
+from geojax.compression.codec import SplitPayload, restore_state
 from geojax.compression.registry import CODECS, build_codec
 from geojax.config import CompressionConfig
 from geojax.errors import ConfigError, Diverged, FrameError
@@ -98,7 +98,7 @@ def whole(codec, payload):
 
 def parts_of(payload):
     """The payloads that travel, each on its own."""
-    if not isinstance(payload, Parted):
+    if not isinstance(payload, SplitPayload):
         return [payload]
     return [payload.now, *[payload.late][: payload.late.size], *payload.datagrams]
 
@@ -179,7 +179,7 @@ def test_every_payload_that_travels_tells_the_chunks_elements(row):
 def test_a_codec_says_whether_it_sends_in_parts(row):
     codec, state = fresh(row)
     payloads, _ = codec.encode(vector(), state)
-    assert {isinstance(payload, Parted) for payload in payloads} == {codec.parted}
+    assert {isinstance(payload, SplitPayload) for payload in payloads} == {codec.splits}
 
 
 @each_row

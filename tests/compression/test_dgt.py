@@ -42,7 +42,7 @@ def heights(*values):
 
 def important(codec, payloads):
     """The indices of the important blocks, chunk by chunk."""
-    return [form.unpack(parted.now).indices.tolist() for parted in payloads]
+    return [form.unpack(split.now).indices.tolist() for split in payloads]
 
 
 def plain_dgt(vectors, k, alpha):
@@ -106,10 +106,10 @@ def test_all_blocks_are_dense():
     codec, state, ranges = make(k=1.0)
     vector = normal()
     payloads, _ = codec.encode(vector, state)
-    assert not any(parted.late.size or parted.datagrams for parted in payloads)
-    for parted, (start, stop) in zip(payloads, ranges, strict=True):
-        assert parted.now.nbytes == form.HEADER_BYTES + 4 * (stop - start)
-        assert codec.decode(parted.now).tobytes() == vector[start:stop].tobytes()
+    assert not any(split.late.size or split.datagrams for split in payloads)
+    for split, (start, stop) in zip(payloads, ranges, strict=True):
+        assert split.now.nbytes == form.HEADER_BYTES + 4 * (stop - start)
+        assert codec.decode(split.now).tobytes() == vector[start:stop].tobytes()
 
 
 def test_model_state_and_what_is_not_finite_are_always_important():
@@ -127,10 +127,10 @@ def test_model_state_and_what_is_not_finite_are_always_important():
 
 def test_bytes_are_those_of_the_blocks_and_a_few():
     codec = dgt(k=0.8)
-    parted = codec.encode(normal(65_536), one_chunk(codec, 65_536))[0][0]
-    assert parted.now.nbytes == 16 + 51 * (4096 + 4)
-    assert parted.late.nbytes == 16 + 13 * (4096 + 4)
-    assert codec.combine([parted.now, parted.late]).nbytes == 16 + 4 * 65_536
+    split = codec.encode(normal(65_536), one_chunk(codec, 65_536))[0][0]
+    assert split.now.nbytes == 16 + 51 * (4096 + 4)
+    assert split.late.nbytes == 16 + 13 * (4096 + 4)
+    assert codec.combine([split.now, split.late]).nbytes == 16 + 4 * 65_536
 
 
 @pytest.mark.parametrize("tail", ["float32", "4bit"])
@@ -138,10 +138,10 @@ def test_bytes_are_those_of_the_blocks_and_a_few():
 def test_a_datagram_holds_one_block_and_fits(block_bytes, tail):
     codec = dgt(k=0.5, channel="udp", block_bytes=block_bytes, tail=tail)
     size = 7 * block_bytes // 4 + 5
-    parted = codec.encode(normal(size), one_chunk(codec, size))[0][0]
-    assert parted.late.size == 0
-    assert len(parted.datagrams) == 4
-    for payload in parted.datagrams:
+    split = codec.encode(normal(size), one_chunk(codec, size))[0][0]
+    assert split.late.size == 0
+    assert len(split.datagrams) == 4
+    for payload in split.datagrams:
         assert len(form.unpack(payload).indices) == 1
         assert payload.nbytes + HEADER_BYTES + 16 <= MAX_DATAGRAM_BYTES
         assert payload.nbytes <= block_bytes + 28
@@ -191,8 +191,8 @@ def test_what_rounding_took_off_is_sent_later():
     vectors = [normal(BLOCK * 4, seed) for seed in range(30)]
     sent = np.zeros(BLOCK * 4)
     for vector in vectors:
-        [parted], state = codec.encode(vector, state)
-        sent += codec.decode(codec.combine([parted.now, parted.late]))
+        [split], state = codec.encode(vector, state)
+        sent += codec.decode(codec.combine([split.now, split.late]))
         # All that was offered is sent, but for the one residual of the last round.
     offered = np.sum(vectors, axis=0, dtype=np.float64)
     np.testing.assert_allclose(sent + state.residual, offered, atol=1e-4)
@@ -229,23 +229,23 @@ def lossy():
 
 def test_a_lost_block_counts_as_its_last_value():
     codec, state = lossy()
-    [parted], state = codec.encode(heights(4, 3, 2, 1), state)
-    filled, history = codec.fill(None, (), [parted.now, *parted.datagrams])
+    [split], state = codec.encode(heights(4, 3, 2, 1), state)
+    filled, history = codec.fill(None, (), [split.now, *split.datagrams])
     assert filled is None, "nothing is missing"
-    [parted], state = codec.encode(heights(8, 7, 6, 5), state)
-    filled, history = codec.fill(history, (), [parted.now, parted.datagrams[1]])
+    [split], state = codec.encode(heights(8, 7, 6, 5), state)
+    filled, history = codec.fill(history, (), [split.now, split.datagrams[1]])
     assert codec.decode(filled).tolist() == heights(0, 0, 2, 0).tolist()
     # The lost one comes after all: it counts no more, but it is what is known now.
-    late = parted.datagrams[0]
-    [parted], state = codec.encode(heights(9, 9, 0, 0), state)
-    filled, history = codec.fill(history, [late], [parted.now])
+    late = split.datagrams[0]
+    [split], state = codec.encode(heights(9, 9, 0, 0), state)
+    filled, history = codec.fill(history, [late], [split.now])
     assert codec.decode(filled).tolist() == heights(0, 0, 6, 5).tolist()
 
 
 def test_what_never_came_counts_as_zero():
     codec, state = lossy()
-    [parted], _ = codec.encode(heights(4, 3, 2, 1), state)
-    filled, _ = codec.fill(None, (), [parted.now])
+    [split], _ = codec.encode(heights(4, 3, 2, 1), state)
+    filled, _ = codec.fill(None, (), [split.now])
     assert filled is None
 
 

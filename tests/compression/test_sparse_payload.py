@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from geojax.center.spec import VectorSpec
 from geojax.compression.layout import layout_of
 from geojax.compression.payload import MOST_ELEMENTS
-from geojax.compression.sparse import Parts, Run, dense, pack, unite, unpack
+from geojax.compression.sparse import Run, SparseChunk, dense, pack, unite, unpack
 from geojax.errors import FrameError
 
 HEADER, RUN = 16, 12
@@ -17,7 +17,7 @@ HEADER, RUN = 16, 12
 def entries(elements, positions, runs=()):
     positions = np.array(positions, np.int64)
     values = np.arange(1, positions.size + 1, dtype=np.float32)
-    return Parts(elements, list(runs), positions, values)
+    return SparseChunk(elements, list(runs), positions, values)
 
 
 def ones(start, size, width=4):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geojax.center.spec import VectorSpec
-from geojax.compression.codec import Parted
+from geojax.compression.codec import SplitPayload
 from geojax.compression.dgt import dgt
 from geojax.hips.exchange.contribution import Contribution, contribution_of
 from geojax.overlay.policy.policy import Tree
@@ -358,8 +358,8 @@ def test_an_offer_of_a_plain_payload_is_whole():
     payload = np.ones(2, np.float32)
     assert contribution_of(payload, 2.0) == (payload, 2.0, 1, None, (), None)
     pieces = (np.ones(1, np.uint8),)
-    parted = Parted(payload, np.zeros(0, np.uint8), pieces)
-    assert contribution_of(parted, 2.0, loss=0.5) == (payload, 2.0, 1, None, pieces, 0.5)
+    split = SplitPayload(payload, np.zeros(0, np.uint8), pieces)
+    assert contribution_of(split, 2.0, loss=0.5) == (payload, 2.0, 1, None, pieces, 0.5)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from geojax.config import LanConfig, WanConfig
 from geojax.errors import ConfigError
 from testbed.wan.build import build_wan
-from testbed.wan.dynamics import Draw, Script
+from testbed.wan.dynamics import Draw, Scripts
 
 AB, BA, BC, CB = ("a", "b"), ("b", "a"), ("b", "c"), ("c", "b")
 OUTAGE = {"kind": "outage", "between": ["a", "b"], "at": 10, "duration": 5}
@@ -200,7 +200,7 @@ def test_a_script_can_be_replayed_from_any_instant(after, seed):
 
 def test_one_script_of_constants_is_no_script():
     assert build([{"kind": "constant"}]) == build(None)
-    assert not isinstance(build([]).dynamics, Script)
+    assert not isinstance(build([]).dynamics, Scripts)
 
 
 STEP = {"at": 5, "all": True, "rate": 3}

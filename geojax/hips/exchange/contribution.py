@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from geojax.compression.codec import Codec, Parted
+from geojax.compression.codec import Codec, SplitPayload
 from geojax.errors import FrameError
 from geojax.wire.message import Message, Payload
 
@@ -18,7 +18,7 @@ class Contribution(NamedTuple):
       payload: what a merge waits for.
       weight: sum of the weights of the contributions.
       contributors: their number.
-      late: see :class:`geojax.compression.codec.Parted`; part of an offer on its first hop only.
+      late: see :class:`geojax.compression.codec.SplitPayload`; only on the first hop of an offer.
       datagrams: the same.
       loss: mean training loss of the contributions, by weight; None: nobody told.
     """
@@ -37,11 +37,11 @@ def contribution_of(
     """What is offered of a chunk: an encoded payload, whole or in parts.
 
     >>> import numpy as np
-    >>> parted = Parted(np.ones(2, np.uint8), np.ones(0, np.uint8))
-    >>> contribution_of(parted, 2.0, loss=0.5)[1:]
+    >>> split = SplitPayload(np.ones(2, np.uint8), np.ones(0, np.uint8))
+    >>> contribution_of(split, 2.0, loss=0.5)[1:]
     (2.0, 1, None, (), 0.5)
     """
-    if not isinstance(payload, Parted):
+    if not isinstance(payload, SplitPayload):
         return Contribution(payload, weight, contributors, loss=loss)
     late = payload.late if payload.late.size else None
     return Contribution(payload.now, weight, contributors, late, payload.datagrams, loss)

@@ -22,7 +22,7 @@ class Bounds(NamedTuple):
     Attributes:
       cut_s: every set of members must send one sum out, and get one result in. node_s: the same for
       single members. volume_s: all must carry what N members need at least, 2(N-1) transfers of
-      every element. latency_s: a bit's way from the farthest member to the best root and back to
+      every element. latency_s: a bit's path from the farthest member to the best root and back to
       the farthest. bound_s: the fluid optimum (:func:`geojax.overlay.bounds.fluid.fluid_optimum`),
       never below the
         first three; reached in the limit of small chunks and no delay.
@@ -76,7 +76,7 @@ def bounds(view: NetworkView, nbytes: float, members: Sequence[str] | None = Non
 
 
 def latency_bound(view: NetworkView, members: Sequence[str]) -> float:
-    """A bit's way from the farthest member to the best root and back to the farthest, s.
+    """A bit's delay from the farthest member to the best root and back to the farthest, s.
 
     >>> edges = [("a", "b"), ("b", "a"), ("b", "c"), ("c", "b")]
     >>> view = NetworkView(("a", "b", "c"), dict.fromkeys(edges, 1.0), dict.fromkeys(edges, 0.01))

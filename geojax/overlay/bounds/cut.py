@@ -15,7 +15,7 @@ _INT_MAX = 2**31 - 1  # scipy's flows are 32-bit integers
 
 
 class Cut(NamedTuple):
-    """A way to part the centers in two.
+    """A division of the centers in two.
 
     Attributes:
       rate: what links and caps carry from one side to the other, bit/s.
@@ -31,7 +31,7 @@ class Cut(NamedTuple):
 def min_cut(view: NetworkView, members: Sequence[str] | None = None) -> Cut | None:
     """The smallest directed cut with members on both sides, access caps included.
 
-    Every such cut parts the first member from some other one, in one direction or the other, so
+    Every such cut divides the first member from some other one, in one direction or the other, so
     2(N-1) maximum flows find the smallest. A cap is an edge between a center and its access point.
 
     Args:

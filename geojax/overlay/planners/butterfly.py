@@ -22,8 +22,8 @@ def butterfly() -> Overlay:
     shares of :func:`load_shares`; who is too slow to sum anything has no tree of its own. A
     member's rate is what it can send or receive over all its links at once, the smaller of the two.
     The overlay knows of no inner links: on a sparse WAN, where messages pass through other members,
-    the shares are not optimal. While links are out, only members to whom and from whom all ways are
-    up sum anything, if there are such members; Hivemind would leave those out who cannot be
+    the shares are not optimal. While links are out, only members to which and from which all paths
+    are up sum anything, if there are such members; Hivemind would leave those out who cannot be
     reached.
 
     References:
@@ -63,7 +63,7 @@ def access_rate(view: NetworkView, center: str) -> float:
 
 
 def _reachable(view: NetworkView, members: Sequence[str]) -> list[bool]:
-    """Whether all ways to and from each member are up; if that holds for none, all the same."""
+    """Whether all paths to and from each member are up; if that holds for none, True for all."""
     everyone = [True] * len(members)
     if all(rate > 0 for rate in view.rate.values()):  # spares the search for routes
         return everyone

@@ -17,7 +17,7 @@ _CROWDING = 200.0  # how sharply a chunk avoids resources that are used most
 
 
 def packing(*, max_trees: int | None = None, gap: float = 1e-3) -> Overlay:
-    """Trees whose joint rate is the fluid optimum, each with ways of its own up and down.
+    """Trees whose joint rate is the fluid optimum, each with paths of its own up and down.
 
     Weighted pairs of an in-tree and an out-tree with one root are packed into the links and caps of
     the WAN by column generation (:mod:`geojax.overlay.planners.columns`), which gives the optimum

@@ -67,8 +67,8 @@ def _slowest(rate: np.ndarray, order: list[int]) -> float:
 def _dynamic(cost: np.ndarray, join: np.ufunc) -> list[int]:
     """The round trip from member 0 with the least cost, steps joined by sum or by maximum.
 
-    ``best[subset, last]``: of the ways from member 0 through all of a subset (a bit for each of the
-    others) to ``last`` in it.
+    ``best[subset, last]``: of the paths from member 0 through all of a subset (a bit for each of
+    the others) to ``last`` in it.
     """
     others = len(cost) - 1
     inner, bits = cost[1:, 1:], 1 << np.arange(others)
@@ -120,7 +120,7 @@ def _nearest(cost: np.ndarray, start: int) -> list[int]:
 def _best_reversal(cost: np.ndarray, order: np.ndarray) -> tuple[int, int]:
     """First and last place of the segment whose reversal spares most, or costs least.
 
-    The steps inside are walked the other way round: their costs come from running sums.
+    The steps inside are walked in the opposite direction: their costs come from running sums.
     """
     after = np.roll(order, -1)
     onward = np.concatenate([[0.0], np.cumsum(cost[order, after])])

@@ -24,7 +24,7 @@ from scipy.sparse.csgraph import dijkstra
 from geojax.overlay.planners.columns import SAME, Columns, Packing, Pair
 from geojax.overlay.routes.shared_links import SharedLinks
 
-_WAITING = 3.0  # κ: a chunk waits behind others on its way; from 1.5 to 4 it matters little
+_WAITING = 3.0  # κ: how long a chunk waits behind others; from 1.5 to 4 it matters little
 _MIXES = (0.02, 0.1, 0.3, 1.0)  # λ, as shares of what a chunk's time on a link costs
 _ROUNDS = 8  # linear programs at most
 _PAYS = 1e-4  # relative gain of one round that is worth another
@@ -41,23 +41,23 @@ def shorten(columns: Columns, rates: np.ndarray, chunk_share: float) -> Packing:
     Raises:
       GeojaxError: if the solver fails.
     """
-    ways = _Ways(columns.links, columns.unit)
+    paths = _Paths(columns.links, columns.unit)
     weight = _WAITING * chunk_share * float(rates.sum())  # κ b/T, per unit of Σ 1/rate
-    columns.add(ways.shortest(np.zeros(len(columns.links.sources)), 1.0))
+    columns.add(paths.shortest(np.zeros(len(columns.links.sources)), 1.0))
     gains: dict[Pair, float] = {}
     best = 0.0
     for number in range(_ROUNDS):
         new = [pair for pair in columns.uses if pair not in gains]
-        gains |= zip(new, ways.gains(new, weight), strict=True)
+        gains |= zip(new, paths.gains(new, weight), strict=True)
         worth = np.array([gains[pair] for pair in columns.uses])
         rates, duals = columns.solve(worth)
         if number == _ROUNDS - 1 or (number > 1 and worth @ rates < best * (1 + _PAYS)):
             break
         best = worth @ rates
         prices = columns.links.use.T @ duals
-        found = [pair for mix in _MIXES for pair in ways.shortest(prices, mix * weight)]
+        found = [pair for mix in _MIXES for pair in paths.shortest(prices, mix * weight)]
         found += columns.price(duals / (duals @ columns.capacity))
-        useful = ways.gains(found, weight) - ways.costs(found, prices) > SAME
+        useful = paths.gains(found, weight) - paths.costs(found, prices) > SAME
         if not columns.add([pair for pair, use in zip(found, useful, strict=True) if use]):
             break
     return columns.packing(rates)
@@ -74,8 +74,8 @@ def refit(columns: Columns, pairs: Sequence[Pair]) -> Packing:
     return few.packing(few.solve()[0])
 
 
-class _Ways:
-    """The ways up and down along pairs of trees."""
+class _Paths:
+    """The paths up and down along pairs of trees."""
 
     def __init__(self, links: SharedLinks, unit: float):
         count, self._count = len(links.sources), len(links.members)
@@ -119,11 +119,11 @@ class _Ways:
         return np.where(before < 0, -1, found)
 
     def _longest(self, trees: np.ndarray, parents: np.ndarray) -> np.ndarray:
-        """The longest way from a root in each tree, Σ 1/rate; by doubling the steps."""
+        """The longest path from a root in each tree, Σ 1/rate; by doubling the steps."""
         inner = trees >= 0
         above = np.where(inner, parents[trees], np.arange(self._count))
-        way = np.where(inner, self._hop[trees], 0.0)
+        length = np.where(inner, self._hop[trees], 0.0)
         for _ in range(self._count.bit_length()):
-            way = way + np.take_along_axis(way, above, axis=1)
+            length = length + np.take_along_axis(length, above, axis=1)
             above = np.take_along_axis(above, above, axis=1)
-        return way.max(axis=1)
+        return length.max(axis=1)

@@ -47,8 +47,8 @@ def tsengine(
     With ``faithful`` as the release: g by integer division, so that it is 0 while any rate is
     unknown; greedy if a digit drawn from 0–9 is at most 10 · g, so that a cap of 0.9 is none; else
     one drawn from all; and a rate is a whole number of transfers a second, whatever their size.
-    While ways between members are out, nobody is paired with or chosen for one that cannot be
-    reached; a draw that gets stuck so gives way to the tree of fastest paths.
+    While paths between members are out, nobody is paired with or chosen for one that cannot be
+    reached; a draw that gets stuck is replaced by the tree of fastest paths.
     Not taken over: its measuring of CPU time instead of elapsed time, its reseeding by the clock,
     and that it never learns from aggregation, since the rates come from the view.
 
@@ -110,7 +110,7 @@ def _others(tree: np.ndarray) -> dict[int, int]:
 def _aggregate(
     top: int, seconds: np.ndarray, measured: np.ndarray, up: np.ndarray, rng: Random
 ) -> dict[int, int] | None:
-    """To whom each node but the root sends its sum; None: in the end all ways of some are out."""
+    """Where each node but the root sends its sum; None: in the end all paths of some are out."""
     asking = deque(rng.sample(range(len(seconds)), len(seconds)))
     parent: dict[int, int] = {}
     arriving: list[tuple[float, int, int]] = []  # time, number of the transfer, receiver
@@ -132,7 +132,7 @@ def _aggregate(
 def _first_pair(
     asking: Sequence[int], top: int, measured: np.ndarray, up: np.ndarray
 ) -> tuple[int, int] | None:
-    """The first two that ask, as sender and receiver; not those whose way is out."""
+    """The first two that ask, as sender and receiver; not those whose path is out."""
     for sender, receiver in combinations(asking, 2):
         if sender == top or (
             receiver != top and not measured[sender, receiver] > measured[receiver, sender]
@@ -147,7 +147,7 @@ def _disseminate(
     top: int, seconds: np.ndarray, measured: np.ndarray, known: np.ndarray, up: np.ndarray,
     greed: float, choose: Choose, rng: Random,
 ) -> dict[int, int] | None:  # fmt: skip
-    """From whom each node but the root gets the result; None: all ways to some are out."""
+    """Where each node but the root gets the result from; None: all paths to some are out."""
     waiting = [node for node in range(len(seconds)) if node != top]
     down: dict[int, int] = {}
     asking = [(0.0, 0, top)]  # time, number of the request, who asks

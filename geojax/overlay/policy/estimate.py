@@ -35,12 +35,12 @@ def estimate(
     tree has an edge over it, once for each such edge. An edge between members that have no link of
     their own takes every link of its route (:mod:`geojax.overlay.routes.static_routes`). A chunk of
     b bits takes w_e = b / min c_r + λ_e along edge e, and waits there until all the edge has to
-    carry is through; so for a way p from a member up to its root and down to a member ::
+    carry is through; so for a path p from a member up to its root and down to a member ::
 
         T_p = Σ_{e in p} w_e + max_{e in p} (max_{r on e} L_r / c_r - b / min_{r on e} c_r)
         T   = max_p T_p
 
-    with b the largest chunk of the tree: one edge of a way is kept busy all the time, over the
+    with b the largest chunk of the tree: one edge of a path is kept busy all the time, over the
     others the first or the last chunk has to come alone. That is exact for a single tree whose
     chunks follow each other without a gap, and never less than the busiest resource needs. What
     several trees lose by waiting for each other, and what a machine takes to sum, is not in it.
@@ -64,15 +64,15 @@ def estimate(
     for size, tree in zip(sizes, placed, strict=True):
         carried[tree] += size
         largest[tree] = max(largest[tree], size)
-    ways = _Ways(view)
+    paths = _Paths(view)
     used = [at for at, elements in enumerate(carried) if elements]
     for at in used:
         for source, target in _edges(policy.trees[at]):
-            ways.load(source, target, carried[at] * ELEMENT_BITS)
-    busiest = ways.busiest()
+            paths.load(source, target, carried[at] * ELEMENT_BITS)
+    busiest = paths.busiest()
     if math.isinf(busiest):
         return Estimate(math.inf, math.inf)
-    slowest = [ways.longest(policy.trees[at], largest[at] * ELEMENT_BITS) for at in used]
+    slowest = [paths.longest(policy.trees[at], largest[at] * ELEMENT_BITS) for at in used]
     return Estimate(max([busiest, *slowest]), busiest)
 
 
@@ -83,7 +83,7 @@ def _edges(tree: Tree) -> Iterator[tuple[str, str]]:
         yield source, target
 
 
-class _Ways:
+class _Paths:
     """What lies on the edges between members, and what that has to carry."""
 
     def __init__(self, view: NetworkView):
@@ -107,11 +107,11 @@ class _Ways:
         return max((self._needs(resource) for resource in self._load), default=0.0)
 
     def longest(self, tree: Tree, bits: float) -> float:
-        """T_p of the slowest way in a tree; see :func:`estimate`."""
+        """T_p of the slowest path in a tree; see :func:`estimate`."""
         up = [self._walk(_path(tree.parent, m), bits) for m in (tree.root, *tree.parent)]
         down = [self._walk(_path(tree.source, m)[::-1], bits) for m in (tree.root, *tree.source)]
         alone = max(alone for alone, _ in up), max(alone for alone, _ in down)
-        with_queue = max(sum(way) for way in up), max(sum(way) for way in down)
+        with_queue = max(sum(path) for path in up), max(sum(path) for path in down)
         return max(with_queue[0] + alone[1], alone[0] + with_queue[1])
 
     def _walk(self, path: Sequence[str], bits: float) -> tuple[float, float]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tree:
-    """A way up to a root and a way down from it, over the members.
+    """Paths up to a root and down from it, over the members.
 
     Attributes:
       root: where sums end and results begin.
-      parent: to whom each other member sends its sum; no entry for the root.
+      parent: where each other member sends its sum; no entry for the root.
       share: of the chunks, relative to the other trees of a policy.
-      down: from whom each other member receives results; None: from its ``parent``.
+      down: where each other member receives results from; None: from its ``parent``.
     """
 
     root: str
@@ -24,7 +24,7 @@ class Tree:
 
     @property
     def source(self) -> Mapping[str, str]:
-        """From whom each member but the root receives results."""
+        """Where each member but the root receives results from."""
         return self.parent if self.down is None else self.down
 
     def children(self, node: str) -> tuple[str, ...]:
@@ -32,7 +32,7 @@ class Tree:
         return tuple(child for child, up in self.parent.items() if up == node)
 
     def receivers(self, node: str) -> tuple[str, ...]:
-        """Members to whom ``node`` sends results, in the order of ``source``."""
+        """Members that ``node`` sends results to, in the order of ``source``."""
         return tuple(child for child, up in self.source.items() if up == node)
 
 

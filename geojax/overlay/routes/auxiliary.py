@@ -1,9 +1,9 @@
-"""Path tables: the ways besides its own link for a chunk to a neighbour in a tree.
+"""Path tables: the routes to a neighbour in a tree besides its own link.
 
-NetStorm's auxiliary routes, for the trees of any overlay. The *primary* way of a chunk to a parent
-or child is the network's own route there. The auxiliary routes lead to the same neighbour over
-other members, which relay chunks without looking into them; no two of a pair's ways share a member
-in between.
+NetStorm's auxiliary routes, for the trees of any overlay. The *primary* route of a chunk to a
+parent or child is the network's own. The auxiliary routes lead to the same neighbour over other
+members, which relay chunks without looking into them; no two of a pair's routes share a member in
+between.
 """
 
 from __future__ import annotations
@@ -69,12 +69,13 @@ def path_tables(
     """Plans the auxiliary routes of every member for the chunks that a policy has it send.
 
     A member sends sums to its parents and results to its receivers. For each such neighbour, the
-    primary way's members in between are out (or the link, if there are none); then routes are taken
-    greedily, the fastest of those left first, until there are no more or there are ``MOST_ROUTES``.
-    So the ways of a pair are :func:`geojax.overlay.planners.netstorm.auxiliary_routes` wherever the
-    primary way is the fastest. In the release the first path of its table is the primary one both
-    ways; here it is the tree's own link, and where a path of several links is faster than that
-    (rates differ by direction), that path is the first auxiliary route. ``random``, the release's
+    primary route's members in between are out (or the link, if there are none); then routes are
+    taken greedily, the fastest of those left first, until there are no more or there are
+    ``MOST_ROUTES``. So the routes of a pair are
+    :func:`geojax.overlay.planners.netstorm.auxiliary_routes` wherever the primary route is the
+    fastest. In the release the first path of its table is the primary one in both directions; here
+    it is the tree's own link, and where a path of several links is faster than that (rates differ
+    by direction), that path is the first auxiliary route. ``random``, the release's
     ``ENABLE_RANDOM``: each route is one that a depth-first search with neighbours in random order
     finds first; then they are sorted by time. ``paced``: the fastest ones, and nothing is sent on a
     route faster than its slowest link takes it. That is our own: the release looks at the first
@@ -107,12 +108,12 @@ def path_tables(
     links = neighbour_links(view, names)
     seconds = links.seconds(elements)
     seconds[links.rate <= OUTAGE_RATE] = np.inf
-    ways = routes(view)
+    paths = routes(view)
     tables: dict[str, PathTable] = {name: {} for name in names}
     for source, target in _pairs(policy):
         if source not in index or target not in index:
             continue
-        primary = [index[name] for name in ways[source, target] if name in index]
+        primary = [index[name] for name in paths[source, target] if name in index]
         if kind == "random":
             found = _random(seconds, primary, seed=f"{seed}/{source}>{target}")
         else:
@@ -130,7 +131,7 @@ def path_tables(
 
 
 def _pairs(policy: Policy) -> list[tuple[str, str]]:
-    """Who sends chunks to whom, each pair once: sums go up, results down."""
+    """Sender and receiver of chunks, each pair once: sums go up, results down."""
     pairs: dict[tuple[str, str], None] = {}
     for tree in policy.trees:
         pairs.update(((child, parent), None) for child, parent in tree.parent.items())

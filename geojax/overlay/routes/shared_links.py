@@ -44,7 +44,7 @@ def shared_links(view: NetworkView, members: Sequence[str]) -> SharedLinks:
 
     >>> path = [("a", "b"), ("b", "c"), ("c", "b"), ("b", "a")]
     >>> view = NetworkView(("a", "b", "c"), rate=dict.fromkeys(path, 1e6), delay={})
-    >>> links = shared_links(view, ("a", "c"))  # both ways through b, over two physical links
+    >>> links = shared_links(view, ("a", "c"))  # both directions through b, over two physical links
     >>> links.sources, links.targets, links.use.sum(axis=0)
     (array([0, 1]), array([1, 0]), array([2., 2.]))
     """
@@ -60,8 +60,8 @@ def shared_links(view: NetworkView, members: Sequence[str]) -> SharedLinks:
             if source != target and not taken.intersection((path := found[source, target])[1:-1])
         ]
     rows = {("link", *edge): index for index, edge in enumerate(view.rate)}
-    for way, caps in (("out", view.egress), ("in", view.ingress)):
-        rows |= {(way, center): len(rows) + index for index, center in enumerate(caps)}
+    for direction, caps in (("out", view.egress), ("in", view.ingress)):
+        rows |= {(direction, center): len(rows) + index for index, center in enumerate(caps)}
     used = [
         (rows[resource], link)
         for link, path in enumerate(paths)

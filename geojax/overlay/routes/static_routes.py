@@ -1,4 +1,4 @@
-"""Which way a logical edge takes over a sparse WAN."""
+"""The path that a logical edge takes over a sparse WAN."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def is_up(source: str, target: str, view: NetworkView) -> bool:
 
 
 def two_way(view: NetworkView) -> NetworkView:
-    """The same WAN, where a link is out (rate 0) too while its way back is.
+    """The same WAN, where a link is out (rate 0) too while its return path is.
 
     Receivers acknowledge what comes, or nothing more is sent: while no packet gets back from b to
-    a, TCP moves nothing from a to b either. The way back is the route from b to a, in most WANs
-    the link in the other direction. Trees whose results go down the way that sums came up need
-    both ways anyhow.
+    a, TCP moves nothing from a to b either. The return path is the route from b to a, in most WANs
+    the link in the other direction. Trees whose results go down the path that sums came up need
+    both directions anyhow.
 
     >>> rates = {("a", "b"): 0.0, ("b", "a"): 1e6, ("b", "c"): 1e6, ("c", "b"): 1e6}
     >>> two_way(NetworkView(("a", "b", "c"), rates, {})).rate["b", "a"]
@@ -60,8 +60,8 @@ def two_way(view: NetworkView) -> NetworkView:
     out = {edge for edge, rate in view.rate.items() if rate <= 0}
     if not out:
         return view
-    ways = routes(view)
-    back = {(a, b): pairwise(ways[b, a]) for a, b in view.rate}
+    paths = routes(view)
+    back = {(a, b): pairwise(paths[b, a]) for a, b in view.rate}
     return view.with_rates({edge: 0.0 for edge, hops in back.items() if not out.isdisjoint(hops)})
 
 

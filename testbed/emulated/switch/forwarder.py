@@ -15,7 +15,7 @@ ends, i.e. when its parent dies. Each later line is an order, answered with one 
     {"do": "impair", "on": false}                        -> {}   no jitter and loss for now
 
 Frames are taken from and given to AF_PACKET sockets with a virtio-net header, so a TCP
-super-packet (GSO, up to 64 KiB) stays one frame all the way and the checksum offload survives:
+super-packet (GSO, up to 64 KiB) stays one frame throughout and the checksum offload survives:
 that is what makes Python fast enough. The kernel constants are from ``linux/if_packet.h``.
 """
 
@@ -57,7 +57,7 @@ NS = 1e9  # ns in one s
 
 
 class Flight:
-    """Frames on their way, in order of release; frames of equal time in order of arrival.
+    """Frames in flight, in order of release; frames of equal time in order of arrival.
 
     >>> flight = Flight()
     >>> flight.depart(20, print, b"later")

@@ -79,7 +79,7 @@ class Path:
         Args:
           now: its arrival, ns.
           frame: the frame.
-          depart: is given (release, send, frame) if the frame goes its way.
+          depart: is given (release, send, frame) if the frame is passed on.
         """
         if self._waiting is not None:
             if len(frame) <= self._room:

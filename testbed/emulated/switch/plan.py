@@ -91,7 +91,7 @@ def netem_change_lines(
     impaired: bool = True,
     seeded: bool = False,
 ) -> list[str]:
-    """The tc commands that change links in place; what is on its way goes on.
+    """The tc commands that change links in place; what is in flight goes on.
 
     Args:
       ports: of the switch.

@@ -21,8 +21,8 @@ A dynamics object speaks of unscaled rates (bit/s); :class:`testbed.wan.build.Wa
 from any instant, and reading ahead never alters them.
 """
 
-from testbed.wan.dynamics.base import MBIT, Change, Dynamics, Event, Part
-from testbed.wan.dynamics.combine import DYNAMICS, Script, build_dynamics
+from testbed.wan.dynamics.base import MBIT, Change, Dynamics, Event, Script
+from testbed.wan.dynamics.combine import DYNAMICS, Scripts, build_dynamics
 from testbed.wan.dynamics.draws import Constant, Draw, Redraw
 from testbed.wan.dynamics.scripts import Outage, Step, Steps
 from testbed.wan.dynamics.trace_files import (
@@ -44,9 +44,9 @@ __all__ = [
     "Dynamics",
     "Event",
     "Outage",
-    "Part",
     "Redraw",
     "Script",
+    "Scripts",
     "Series",
     "Step",
     "Steps",

@@ -32,7 +32,7 @@ def change_event(change: Change) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Event:
-    """What one script does at one instant; :class:`testbed.wan.dynamics.Script` joins them.
+    """What one script does at one instant; :class:`testbed.wan.dynamics.Scripts` joins them.
 
     Attributes:
       at: experiment time, s.
@@ -63,7 +63,7 @@ class Dynamics(Protocol):
         ...
 
 
-class Part(Protocol):
+class Script(Protocol):
     """A script that acts together with others."""
 
     kind: ClassVar[str]

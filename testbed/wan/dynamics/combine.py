@@ -13,34 +13,34 @@ from geojax import fields
 from geojax.errors import ConfigError, nearest
 from geojax.overlay.view import Edge
 from geojax.registry import Registry
-from testbed.wan.dynamics.base import Change, Dynamics, Event, Part
+from testbed.wan.dynamics.base import Change, Dynamics, Event, Script
 from testbed.wan.dynamics.draws import Constant, Draw, Redraw, read_draw, read_redraw
 from testbed.wan.dynamics.scripts import read_outage, read_steps
 from testbed.wan.dynamics.traces import read_trace
 
 
 @dataclass(frozen=True)
-class Script:
+class Scripts:
     """Scripts that act together on the rates of a base.
 
-    A link's rate is what was set last, by the base or a part, times the factors of all parts.
+    A link's rate is what was set last, by the base or a script, times the factors of all scripts.
 
     Attributes:
       base: stated rates, one draw, or redraws.
-      parts: the scripts, in the order of the description.
+      scripts: in the order of the description.
       stated: stated rates of links, bit/s, in the order of the WAN's links.
     """
 
     kind: ClassVar[str] = "script"
     base: Constant | Redraw
-    parts: tuple[Part, ...]
+    scripts: tuple[Script, ...]
     stated: tuple[tuple[Edge, float], ...]
 
     def initial(self, edges: Sequence[Edge]) -> dict[Edge, float]:
         """The base's rates, and what traces say of t = 0."""
         rates = dict(self.stated) | (self.base.initial(edges) or {})
-        for part in self.parts:
-            for event in part.events():
+        for script in self.scripts:
+            for event in script.events():
                 if event.at > 0:
                     break
                 rates.update(event.rates)
@@ -49,12 +49,10 @@ class Script:
     def changes(self, edges: Sequence[Edge], after: float) -> Iterator[Change]:
         """Plays all scripts from t = 0 and gives what comes later than ``after``."""
         rates = self.initial(edges)
-        factors: list[dict[Edge, float]] = [{} for _ in range(len(self.parts) + 1)]
+        factors: list[dict[Edge, float]] = [{} for _ in range(len(self.scripts) + 1)]
         redrawn = (Event(change.at, change.rates) for change in self.base.changes(edges, 0.0))
-        streams = [
-            _numbered(number, events)
-            for number, events in enumerate([redrawn, *(part.events() for part in self.parts)])
-        ]
+        played = [redrawn, *(script.events() for script in self.scripts)]
+        streams = [_numbered(number, events) for number, events in enumerate(played)]
         merged = heapq.merge(*streams, key=lambda item: (item[1].at, item[0]))
         for at, instant in groupby(merged, key=lambda item: item[1].at):
             touched: dict[Edge, None] = {}
@@ -72,7 +70,7 @@ class Script:
 
     def summary(self) -> dict[str, Any]:
         """See :class:`~testbed.wan.dynamics.base.Dynamics`."""
-        parts = [part.summary() for part in self.parts]
+        parts = [script.summary() for script in self.scripts]
         return {"kind": self.kind, "base": self.base.summary(), "parts": parts}
 
 
@@ -93,7 +91,7 @@ class _Given:
         self.draw, self.seed, self.edges = draw, seed, dict.fromkeys(edges)
 
 
-DYNAMICS: Registry[Callable[[str, Mapping, _Given], Constant | Redraw | Part]] = Registry(
+DYNAMICS: Registry[Callable[[str, Mapping, _Given], Constant | Redraw | Script]] = Registry(
     "wan.dynamics.kind"
 )
 
@@ -110,17 +108,17 @@ def _redraw(key: str, settings: Mapping, given: _Given) -> Redraw:
 
 
 @DYNAMICS.register("steps")
-def _steps(key: str, settings: Mapping, given: _Given) -> Part:
+def _steps(key: str, settings: Mapping, given: _Given) -> Script:
     return read_steps(key, settings, given.edges)
 
 
 @DYNAMICS.register("trace")
-def _trace(key: str, settings: Mapping, given: _Given) -> Part:
+def _trace(key: str, settings: Mapping, given: _Given) -> Script:
     return read_trace(key, settings, given.edges)
 
 
 @DYNAMICS.register("outage")
-def _outage(key: str, settings: Mapping, given: _Given) -> Part:
+def _outage(key: str, settings: Mapping, given: _Given) -> Script:
     return read_outage(key, settings, given.edges)
 
 
@@ -145,24 +143,24 @@ def build_dynamics(
     if isinstance(value, Sequence) and not isinstance(value, str):
         keyed = [(f"wan.dynamics[{index}]", entry) for index, entry in enumerate(value)]
     bases: list[Constant | Redraw] = []
-    parts: list[Part] = []
+    scripts: list[Script] = []
     for key, entry in keyed:
         read = _read(key, entry, given)
         if not isinstance(read, Constant | Redraw):
-            parts.append(read)
+            scripts.append(read)
             continue
         bases.append(read)
         if len(bases) > 1:
             fix = "a WAN has one of constant and redraw; the others may be combined with it"
             raise ConfigError(key, entry, fix)
     base = bases[0] if bases else Constant(drawn)
-    if not parts:
+    if not scripts:
         return base
     known = tuple((edge, rate) for edge, rate in links.items() if rate is not None)
-    return Script(base, tuple(parts), known)
+    return Scripts(base, tuple(scripts), known)
 
 
-def _read(key: str, entry: object, given: _Given) -> Constant | Redraw | Part:
+def _read(key: str, entry: object, given: _Given) -> Constant | Redraw | Script:
     if not isinstance(entry, Mapping) or "kind" not in entry:
         fix = f"write a mapping with a kind; kinds: {', '.join(DYNAMICS)}"
         raise ConfigError(key, entry, fix)
