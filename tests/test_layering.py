@@ -19,10 +19,10 @@ PACKAGES = ("geojax", "testbed", "experiments")  # each may import those before 
 # geojax, from the bottom up. A part imports its own layer's base or a layer below; the parts of one
 # layer know nothing of each other, except at the bottom.
 LAYERS = (
-    ("errors", "registry", "config", "hollow", "telemetry"),
+    ("errors", "settings", "registry", "config", "hollow", "telemetry"),
     ("models", "data", "compression", "overlay", "wire"),
     ("center", "selection", "sync"),
-    ("hips", "federated"),
+    ("hips", "federated", "axes"),
     ("assemble",),
     ("node",),
 )

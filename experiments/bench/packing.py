@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,9 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 from geojax.config import OverlayConfig, RunConfig, WanConfig
+from geojax.models.registry import SyntheticConfig
 from geojax.overlay.bounds.bound import bounds
 from geojax.overlay.planners.columns import pack
-from geojax.overlay.registry import OVERLAYS, build_overlay
+from geojax.overlay.registry import OVERLAYS, PackingConfig, build_overlay
 from geojax.overlay.routes.shared_links import shared_links
 from geojax.overlay.view import NetworkView
 from testbed.run import run
@@ -87,7 +89,7 @@ def sync_time(
     config = RunConfig(rounds=1, experiment="bench", seed=seed, wan=wan, overlay=overlay)
     config.wan.delay_scale = 0.0
     config.overlay.chunk_elements = chunk_elements
-    config.model.name, config.model.bytes, config.model.pace_s = "synthetic", nbytes, 0.01
+    config.model = SyntheticConfig(bytes=nbytes, pace_s=0.01)
     config.compression.name = "size_only"
     config.testbed.name, config.testbed.goodput_factor = "simulated", 1.0
     config.pace.encode_gbps = config.pace.sum_gbps = config.pace.outer_gbps = _FREE_GBPS
@@ -100,7 +102,7 @@ def sync_time(
 def measure(options: argparse.Namespace) -> Table:
     """One row per seed, then the means."""
     names = options.overlays.split(",")
-    packing = OverlayConfig(name="packing", max_trees=options.max_trees, gap=options.gap)
+    packing = PackingConfig(max_trees=options.max_trees, gap=options.gap)
     rows: list[tuple[Plan, list[float]]] = []
     title = ""
     for seed in range(options.seeds):
@@ -109,9 +111,7 @@ def measure(options: argparse.Namespace) -> Table:
         plan = planned(view, options.bytes, options.chunk_elements, packing)
         ratios = []
         for name in names:
-            overlay = OverlayConfig(name=name)
-            if name == "packing":
-                overlay.max_trees, overlay.gap = options.max_trees, options.gap
+            overlay = replace(packing) if name == "packing" else OVERLAYS.settings(name)
             took = sync_time(wan, seed, overlay, options.bytes, options.chunk_elements)
             ratios.append(took / plan.bound_s)
         rows.append((plan, ratios))
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, default=MODEL_BYTES, help="of the model")
     parser.add_argument("--chunk-elements", type=int, default=CHUNK_ELEMENTS)
     parser.add_argument("--max-trees", type=int, default=None)
-    parser.add_argument("--gap", type=float, default=OverlayConfig().gap)
+    parser.add_argument("--gap", type=float, default=PackingConfig().gap)
     parser.add_argument(
         "--overlays", default="packing,sharded_star", help=f"of {', '.join(OVERLAYS)}"
     )

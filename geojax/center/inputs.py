@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,13 +37,13 @@ def inputs_of(config: DataConfig) -> Inputs:
         DATASETS[config.name]  # refuses the name, and says which ones there are
     if config.name in _KNOWN:
         return _KNOWN[config.name]
-    return _loaded(config.name, config.path, config.download)
+    return _loaded(tuple(sorted(vars(DATASETS.complete(config)).items())))
 
 
 @functools.lru_cache
-def _loaded(name: str, path: str | None, download: bool) -> Inputs:
-    config = DataConfig(name=name, path=path, download=download)
-    dataset = load_dataset(dataclasses.replace(config, train_samples=1, test_samples=1))
+def _loaded(keys: tuple[tuple[str, Any], ...]) -> Inputs:
+    keep = {**dict(keys), "train_samples": 1, "test_samples": 1}
+    dataset = load_dataset(DATASETS.settings(keep["name"], **keep))
     return Inputs(dataset.train_x.shape[1:], dataset.classes)
 
 

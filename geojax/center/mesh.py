@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from geojax.center.network import Arrays, Network, build_network
-from geojax.center.optimizers import build_optimizer
+from geojax.center.optimizers import OPTIMIZERS, build_optimizer
 from geojax.config import OptimizerConfig
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def build_mesh(
     devices: tuple[Device, ...],
 ) -> Mesh:
     """The mesh of a configured model and optimizer; workers of one process share its programs."""
-    settings = tuple(sorted(vars(optimizer).items()))
+    settings = tuple(sorted(vars(OPTIMIZERS.complete(optimizer)).items()))
     return _shared_mesh(model, input_shape, classes, settings, lr, devices)
 
 
@@ -127,5 +127,6 @@ def _shared_mesh(
     lr: float,
     devices: tuple[Device, ...],
 ) -> Mesh:
-    chosen = build_optimizer(OptimizerConfig(**dict(optimizer)), lr)
+    keys = dict(optimizer)
+    chosen = build_optimizer(OPTIMIZERS.settings(keys["name"], **keys), lr)
     return Mesh(build_network(model, input_shape, classes), chosen, devices)

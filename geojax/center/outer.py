@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from geojax.center.optimizers import build_optimizer, check_optimizer
+from geojax.center.optimizers import OPTIMIZERS, SgdConfig, build_optimizer, check_optimizer
 from geojax.center.spec import VectorSpec
 from geojax.config import OptimizerConfig
 from geojax.errors import ConfigError
@@ -56,7 +56,7 @@ class FlatOptimizer:
     ):
         check_optimizer(config, lr, key=key)
         self._spec = spec
-        settings = tuple(sorted(vars(config).items()))
+        settings = tuple(sorted(vars(OPTIMIZERS.complete(config)).items()))
         self._start, self._update = _programs(settings, lr, spec.parameters)
         self.init(np.zeros(spec.size, np.float32))
 
@@ -114,7 +114,8 @@ def _programs(
     import jax.numpy as jnp
     import optax
 
-    optimizer = build_optimizer(OptimizerConfig(**dict(settings)), lr)
+    keys = dict(settings)
+    optimizer = build_optimizer(OPTIMIZERS.settings(keys["name"], **keys), lr)
 
     def update(vector: jax.Array, gradient: jax.Array, state: Any) -> tuple[jax.Array, Any]:
         parameters = vector[:trained]
@@ -180,7 +181,7 @@ def build_outer_optimizer(
     if not synthetic:
         return FlatOptimizer(config, lr, spec, key=key)
     check_optimizer(config, lr, key=key)
-    if config.name != "sgd" or config.momentum or config.weight_decay or config.clip_norm:
+    if OPTIMIZERS.complete(config) != SgdConfig(lr=config.lr):
         fix = f"a synthetic model takes plain sgd; set {key}=sgd without further settings"
         raise ConfigError(f"{key}.name", config.name, fix)
     return PlainSgd(lr, spec)

@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from geojax.compression.codec import Codec
+from geojax.compression.codec import CODECS, Codec, Setting
 from geojax.compression.dense import dense
 from geojax.compression.halves import FLOAT16, check_overflow, narrow, refuse_overflow
 from geojax.compression.layout import Layout, Span, layout_of, within
 from geojax.compression.sparse import Parts, Run, pack, unite, unpack
 from geojax.compression.sparse import dense as dense_of
 from geojax.compression.sparsify import Kernel, draw, numpy_kernel
+from geojax.config import CompressionConfig
 from geojax.errors import ConfigError
+from geojax.settings import key
+
+GRADIENT_MOMENTUM = 0.9
+
+
+@dataclass
+class BisparseConfig(CompressionConfig):
+    """Keys of ``compression=bisparse``."""
+
+    name: str = "bisparse"
+    ratio: float = key(0.01, "share of elements kept", above=0, most=1)
+    bound: int = key(1000, "layers of fewer elements travel whole", least=0)
+    momentum: float | None = key(
+        None, "of the correction; null: 0.9 for gradients, 0 for deltas", least=0, below=1
+    )
+    exact: bool = key(False, "the exact top-k instead of a sampled threshold")
+
+    def momentum_for(self, setting: Setting) -> float:
+        """The configured momentum, or the published one (DGC's and GeoMX's) for gradients."""
+        if self.momentum is not None:
+            return self.momentum
+        return GRADIENT_MOMENTUM if setting.gradients else 0.0
 
 
 class BiSparseState(NamedTuple):
@@ -230,3 +254,11 @@ def receiving(
         return unpack(payload, name).elements
 
     return decode, combine, elements
+
+
+@CODECS.register("bisparse", BisparseConfig)
+def _configured(config: BisparseConfig, setting: Setting) -> Codec:
+    return bisparse(
+        ratio=config.ratio, bound=config.bound, momentum=config.momentum_for(setting),
+        exact=config.exact, kernel=setting.kernel,
+    )  # fmt: skip

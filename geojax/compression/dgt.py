@@ -9,19 +9,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from geojax.compression import blocks as form
-from geojax.compression.codec import Codec, Parted, Ranges
+from geojax.compression.codec import CODECS, Codec, Parted, Ranges, Setting
 from geojax.compression.dense import dense
 from geojax.compression.layout import Layout, layout_of, within
+from geojax.config import CompressionConfig
 from geojax.errors import ConfigError, FrameError, nearest
+from geojax.settings import key
 
 LEAST_BLOCK_BYTES = 64
 MOST_BLOCK_BYTES = 32 * 1024  # with its headers it fits a UDP datagram
 _NOTHING = np.zeros(0, np.uint8)
+
+
+@dataclass
+class DgtConfig(CompressionConfig):
+    """Keys of ``compression=dgt``."""
+
+    name: str = "dgt"
+    k: float = key(0.8, "share of blocks that are important", above=0, most=1)
+    adaptive: bool = key(False, "k falls with the loss, not below k_min")
+    k_min: float = key(0.2, "adaptive: least k; at most k", above=0)
+    alpha: float = key(0.3, "weight of the past in a block's contribution", least=0, below=1)
+    block_bytes: int = key(
+        4096, "of a block; a multiple of 4", least=LEAST_BLOCK_BYTES, most=MOST_BLOCK_BYTES
+    )
+    channel: str = key("tcp", "how the unimportant blocks travel", choices=("tcp", "udp"))
+    lost: str = key("zero", "udp: what a lost block counts as", choices=("zero", "last"))
+    tail: str = key("float32", "form of the unimportant blocks", choices=("float32", "4bit"))
 
 
 class DgtState(NamedTuple):
@@ -284,16 +304,22 @@ def _check(k: float, k_min: float, alpha: float, block_bytes: int) -> None:
 
 
 def _check_names(tail: str, channel: str, lost: str) -> None:
-    for key, value, valid in (
+    for name, value, valid in (
         ("tail", tail, ("float32", "4bit")),
         ("channel", channel, ("tcp", "udp")),
         ("lost", lost, ("zero", "last")),
     ):
         if value not in valid:
-            raise ConfigError(f"compression.{key}", value, nearest(str(value), valid))
+            raise ConfigError(f"compression.{name}", value, nearest(str(value), valid))
     if lost == "last" and channel != "udp":
         raise ConfigError(
             "compression.lost", lost,
             "over TCP nothing is lost and late blocks count in a later round; use "
             "compression.channel=udp or compression.lost=zero",
         )  # fmt: skip
+
+
+@CODECS.register("dgt", DgtConfig)
+def _configured(config: DgtConfig, _: Setting) -> Codec:
+    own = {name: value for name, value in vars(config).items() if name not in ("name", "lan")}
+    return dgt(**own)

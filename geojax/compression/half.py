@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from geojax.compression.codec import Codec
+from geojax.compression.codec import CODECS, Codec, Setting
 from geojax.compression.halves import (
     BFLOAT16,
     FLOAT16,
+    OVERFLOWS,
     HalfFormat,
     check_overflow,
     narrow,
@@ -18,6 +20,16 @@ from geojax.compression.halves import (
 )
 from geojax.compression.layout import Layout, layout_of
 from geojax.compression.payload import add_up, count_of
+from geojax.config import CompressionConfig
+from geojax.settings import key
+
+
+@dataclass
+class HalfConfig(CompressionConfig):
+    """Keys of ``compression=fp16`` and ``compression=bf16``."""
+
+    name: str = "fp16"
+    overflow: str = key("saturate", "what becomes of too large values", choices=OVERFLOWS)
 
 
 def fp16(*, overflow: str = "saturate") -> Codec:
@@ -88,3 +100,13 @@ def _codec(wire: int, form: HalfFormat, overflow: str) -> Codec:
         return count_of(payload, 2, form.name)
 
     return Codec(form.name, wire, True, layout_of, encode, decode, combine, elements)
+
+
+@CODECS.register("fp16", HalfConfig)
+def _fp16(config: HalfConfig, _: Setting) -> Codec:
+    return fp16(overflow=config.overflow)
+
+
+@CODECS.register("bf16", HalfConfig)
+def _bf16(config: HalfConfig, _: Setting) -> Codec:
+    return bf16(overflow=config.overflow)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from geojax.config import ModelConfig
 from geojax.errors import ConfigError
 from geojax.registry import Registry
+from geojax.settings import key
 
 if TYPE_CHECKING:
     from flax import linen as nn
@@ -38,7 +41,7 @@ class ModelInfo(NamedTuple):
     staged: bool = False
 
 
-MODELS: Registry[Callable[[], ModelInfo]] = Registry("model.name")
+MODELS: Registry[Callable[[], ModelInfo]] = Registry("model.name", ModelConfig)
 
 
 @MODELS.register("demo_cnn")
@@ -122,7 +125,20 @@ def cnn_batchnorm() -> ModelInfo:
     return ModelInfo("cnn_batchnorm", 0.05, None, None, smallest_side=2, build=build, staged=True)
 
 
-@MODELS.register(SYNTHETIC)
+@dataclass
+class SyntheticConfig(ModelConfig):
+    """Keys of ``model=synthetic``."""
+
+    name: str = SYNTHETIC
+    bytes: int = key(10_000_000, "of the vector, 4 an element", unit="B", least=4)
+    stages: int = key(1, "parts in which it is trained under sync.p3", least=1)
+    stage_paces: Any = key(
+        None, "[forward, backward] of each stage; null: equal, 1:2 of pace_s", unit="s"
+    )
+    stage_bytes: Any = key(None, "of each stage; null: equal", unit="B")
+
+
+@MODELS.register(SYNTHETIC, SyntheticConfig)
 def synthetic() -> ModelInfo:
     """No network: a vector of ``model.bytes`` whose gradients are small integers."""
     return ModelInfo(SYNTHETIC, 0.0, (), 0, staged=True)

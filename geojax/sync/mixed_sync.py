@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from geojax.config import SyncConfig
 from geojax.errors import ConfigError
-from geojax.sync.algorithm import SyncAlgorithm
+from geojax.settings import key
+from geojax.sync.algorithm import SYNCS, SyncAlgorithm
 from geojax.sync.compensation import build_compensation
 from geojax.sync.parts import fixed_steps, gradient_offer, immediately, weighted_mean
+
+
+@dataclass
+class MixedSyncConfig(SyncConfig):
+    """Keys of ``sync=mixed_sync``."""
+
+    name: str = "mixed_sync"
+    compensation: str = key(
+        "none", "what makes up for delay (DC-ASGD)", choices=("none", "constant", "adaptive")
+    )
+    lam: float | None = key(None, "λ of the compensation; null: the published one", least=0)
+    staleness: int | None = key(
+        None, "rounds that a center may be ahead of the slowest; null: any number", least=0
+    )
 
 
 def mixed_sync(
@@ -44,3 +62,8 @@ def mixed_sync(
     return SyncAlgorithm(
         "mixed_sync", gradient_offer(), fixed_steps(1), immediately(staleness), merge, "optimizer"
     )
+
+
+@SYNCS.register("mixed_sync", MixedSyncConfig)
+def _configured(config: MixedSyncConfig) -> SyncAlgorithm:
+    return mixed_sync(compensation=config.compensation, lam=config.lam, staleness=config.staleness)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from geojax.overlay.base import Overlay
+from geojax.config import OverlayConfig
+from geojax.errors import ConfigError
+from geojax.overlay.base import OVERLAYS, Overlay
 from geojax.overlay.planners.fastest_paths import (
     disjoint_paths,
     distances,
@@ -17,8 +20,17 @@ from geojax.overlay.planners.fastest_paths import (
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.routes.logical import neighbour_links
 from geojax.overlay.view import NetworkView
+from geojax.settings import key
 
 CHUNK_ELEMENTS = 65_536  # of a full chunk, where nobody says
+
+
+@dataclass
+class NetstormConfig(OverlayConfig):
+    """Keys of ``overlay=netstorm``."""
+
+    name: str = "netstorm"
+    roots: int | None = key(None, "how many of the best roots serve; null: every center", least=1)
 
 
 def netstorm(*, roots: int | None = None, processing_s: float = 0.0) -> Overlay:
@@ -141,3 +153,11 @@ def auxiliary_routes(
     seconds = neighbour_links(view, names).seconds(elements, processing_s=processing_s)
     found = disjoint_paths(seconds, names.index(source), names.index(target))
     return [tuple(names[node] for node in path) for path in found]
+
+
+@OVERLAYS.register("netstorm", NetstormConfig)
+def _configured(config: NetstormConfig, centers: Sequence[str], _: Sequence[str]) -> Overlay:
+    if config.roots is not None and config.roots > len(centers):
+        fix = f"there are {len(centers)} centers; write at most that, or null for every center"
+        raise ConfigError("overlay.roots", config.roots, fix)
+    return netstorm(roots=config.roots)
