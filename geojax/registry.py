@@ -52,7 +52,8 @@ class Registry(Generic[T]):
             if name in self._members:
                 raise ValueError(f"{self.key}: {name!r} is registered twice")
             self._members[name] = factory
-            self._schemas[name] = schema or self.base
+            if schema is not None:
+                self._schemas[name] = schema
             return factory
 
         return add
@@ -66,7 +67,7 @@ class Registry(Generic[T]):
         if name is None:
             return self.base
         self[name]
-        return self._schemas[name]
+        return self._schemas.get(name, self.base)
 
     def settings(self, name: str | None, /, **keys: Any) -> Any:
         """The settings of member ``name``: its dataclass with these values.

@@ -146,12 +146,12 @@ def every_key() -> list[str]:
     """Every key of the schema and of all members, dotted, in the order of :class:`RunConfig`."""
     keys = []
     for name in key_names(RunConfig):
-        inner = dict.fromkeys(key for schema in _schemas(name) for key in key_names(schema))
+        inner = dict.fromkeys(key for schema in schemas(name) for key in key_names(schema))
         keys += [f"{name}.{key}" for key in inner] or [name]
     return keys
 
 
-def _schemas(group: str) -> list[type]:
+def schemas(group: str) -> list[type]:
     """The dataclasses that can stand at a group, the base first; "": the run's; else none."""
     if not group:
         return [RunConfig]

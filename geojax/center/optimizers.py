@@ -108,7 +108,7 @@ def build_optimizer(
       ConfigError: see :func:`check_optimizer`.
     """
     check_optimizer(config, lr, key=key)
-    step = OPTIMIZERS[config.name](OPTIMIZERS.complete(config), lr)
+    step = AXES[key][config.name](AXES[key].complete(config), lr)
     if config.clip_norm is None:
         return step
 

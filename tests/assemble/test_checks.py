@@ -67,7 +67,7 @@ def test_the_threshold_of_twobit(value):
         ),
         ({"sync__lan_rounds": 2}, "sync.lan_rounds", "read by sync=hfa or hierfavg"),
         ({"sync__name": "hfa", "sync__lan_rounds": 0}, "sync.lan_rounds", "at least 1"),
-        ({"overlay__servers": 2}, "overlay.servers", "overlay=star does not read it; it reads: root"),
+        ({"overlay__servers": 2}, "overlay.servers", "does not read it; it reads: root"),
         (
             {"overlay__name": "multigps", "overlay__servers": 4},
             "overlay.servers", "there are 3 centers",

@@ -197,7 +197,7 @@ from geojax.center.pace import step_seconds
 from geojax.center.stages import build_stages
 from geojax.center.trainer import build_spec, build_trainer, initial_vector
 from geojax.config import ModelConfig, OptimizerConfig, RunConfig
-from geojax.models.registry import MODELS, model_info
+from geojax.models.registry import MODELS, SyntheticConfig, model_info
 
 config = RunConfig(model=SyntheticConfig(bytes=4000))
 nothing = np.zeros((0, 28, 28, 1), np.float32)

@@ -33,6 +33,7 @@ def run_optax(config: OptimizerConfig, lr: float) -> np.ndarray:
 
 def run_formula(config: OptimizerConfig, lr: float) -> np.ndarray:
     """Written from the papers, in double precision."""
+    config = OPTIMIZERS.complete(config)
     weights = START.copy()
     first = second = velocity = np.zeros(3)
     for step, gradient in enumerate(GRADIENTS, start=1):

@@ -29,8 +29,7 @@ def config(sync="hfa", **settings):
         "partition__name": "size_skew", "partition__skew": 4.0,
         "wan__centers": [{"name": n, "workers": w} for n, w in CENTERS.items()],
     }  # fmt: skip
-    given = {**training, **settings}
-    return small_config(**{key: value for key, value in given.items() if value is not None})
+    return small_config(**{**training, **settings})
 
 
 def by_hand(config):
