@@ -72,8 +72,10 @@ def plugins(arguments: Sequence[str]) -> list[str]:
 
 
 def _as_choice(argument: str, chosen: set[str]) -> str:
-    """``overlay.name=ring`` as ``overlay=ring``, unless the group is chosen as well."""
+    """``overlay.name=ring`` as ``overlay=ring``, unless the group is chosen; one plug-in as a list."""
     key, equals, value = argument.partition("=")
+    if key == "plugins" and not value.startswith("["):
+        return f"{key}=[{value}]"
     group, _, last = key.rpartition(".")
     axis = AXES.get(group)
     if not equals or axis is None or last != axis.chooser or group in chosen or value == "null":
