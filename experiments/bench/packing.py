@@ -73,7 +73,8 @@ def planned(view: NetworkView, nbytes: int, chunk_elements: int, overlay: Overla
 
     bound_s = bounds(view, nbytes).bound_s
     bound_took = lap()
-    columns, rates, solved = pack(shared_links(view, view.centers), gap=overlay.gap)
+    gap = OVERLAYS.complete(overlay).gap
+    columns, rates, solved = pack(shared_links(view, view.centers), gap=gap)
     packed = lap()
     elements = nbytes // 4
     sizes = [min(chunk_elements, elements - start) for start in range(0, elements, chunk_elements)]

@@ -72,7 +72,7 @@ def plugins(arguments: Sequence[str]) -> list[str]:
 
 
 def _as_choice(argument: str, chosen: set[str]) -> str:
-    """``overlay.name=ring`` as ``overlay=ring``, unless the group is chosen; one plug-in as a list."""
+    """``overlay.name=ring`` as ``overlay=ring`` if the group is not chosen; a plug-in as a list."""
     key, equals, value = argument.partition("=")
     if key == "plugins" and not value.startswith("["):
         return f"{key}=[{value}]"

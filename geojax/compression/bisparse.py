@@ -10,13 +10,12 @@ import numpy as np
 
 from geojax.compression.codec import CODECS, Codec, Setting
 from geojax.compression.dense import dense
-from geojax.compression.halves import FLOAT16, check_overflow, narrow, refuse_overflow
+from geojax.compression.halves import FLOAT16, narrow, refuse_overflow
 from geojax.compression.layout import Layout, Span, layout_of, within
 from geojax.compression.sparse import Parts, Run, pack, unite, unpack
 from geojax.compression.sparse import dense as dense_of
 from geojax.compression.sparsify import Kernel, draw, numpy_kernel
 from geojax.config import CompressionConfig
-from geojax.errors import ConfigError
 from geojax.settings import key
 
 GRADIENT_MOMENTUM = 0.9
@@ -115,9 +114,6 @@ def bisparse(
       seed: of the sampled positions; every member may use the same.
       kernel: accumulates and picks; ``geojax.center.sparsify.jax_kernel`` does it on the device.
 
-    Raises:
-      ConfigError: a setting is out of its range.
-
     Example:
       >>> from geojax.center.spec import VectorSpec
       >>> spec = VectorSpec.of([("w", (100,)), ("b", (2,))])
@@ -137,12 +133,7 @@ def bisparse(
 
 
 def sparse_codec(name: str, wire: int, how: Sparsity, lan: Codec) -> Codec:
-    """A codec of these settings: Bi-Sparse, or MPQ.
-
-    Raises:
-      ConfigError: a setting is out of its range.
-    """
-    _check(how)
+    """A codec of these settings: Bi-Sparse, or MPQ."""
 
     def init(layers: Sequence, ranges: Sequence[tuple[int, int]]) -> BiSparseState:
         return _first_state(layout_of(layers, ranges), how)
@@ -182,17 +173,6 @@ def small_layers(layout: Layout, bound: int) -> list[Span]:
 def places(spans: Sequence[Span]) -> list[tuple[int, int]]:
     """Where layers lie."""
     return [(span.start, span.stop) for span in spans]
-
-
-def _check(how: Sparsity) -> None:
-    if not 0.0 < how.ratio <= 1.0:
-        fix = "a share of elements, above 0 and at most 1"
-        raise ConfigError("compression.ratio", how.ratio, fix)
-    if how.bound < 0:
-        raise ConfigError("compression.bound", how.bound, "a number of elements, 0 or more")
-    if not 0.0 <= how.momentum < 1.0:
-        raise ConfigError("compression.momentum", how.momentum, "at least 0 and below 1")
-    check_overflow(how.overflow)
 
 
 def _first_state(layout: Layout, how: Sparsity) -> BiSparseState:

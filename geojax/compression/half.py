@@ -13,7 +13,6 @@ from geojax.compression.halves import (
     FLOAT16,
     OVERFLOWS,
     HalfFormat,
-    check_overflow,
     narrow,
     refuse_overflow,
     widen,
@@ -46,7 +45,6 @@ def fp16(*, overflow: str = "saturate") -> Codec:
         65504 with their sign, ``stop`` ends the run. Infinities and NaN travel as they are.
 
     Raises:
-      ConfigError: ``overflow`` is unknown.
       Diverged: from ``encode`` and ``combine``, with ``stop``; names the layer where it is known.
 
     Example:
@@ -71,15 +69,11 @@ def bf16(*, overflow: str = "saturate") -> Codec:
 
     Args:
       overflow: as of :func:`fp16`, for the few float32 numbers that round beyond 3.39·10³⁸.
-
-    Raises:
-      ConfigError: ``overflow`` is unknown.
     """
     return _codec(2, BFLOAT16, overflow)
 
 
 def _codec(wire: int, form: HalfFormat, overflow: str) -> Codec:
-    check_overflow(overflow)
 
     def encode(vector: np.ndarray, layout: Layout) -> tuple[list[np.ndarray], Layout]:
         layout.check(vector)

@@ -15,7 +15,7 @@ from geojax.compression.bisparse import (
     sparse_codec,
 )
 from geojax.compression.codec import CODECS, Codec, Setting
-from geojax.compression.halves import FLOAT16, OVERFLOWS, check_overflow, refuse_overflow
+from geojax.compression.halves import FLOAT16, OVERFLOWS, refuse_overflow
 from geojax.compression.layout import Layout, layout_of, within
 from geojax.compression.layout import gaps as gaps_of
 from geojax.compression.sparse import Parts, Run, pack
@@ -64,7 +64,6 @@ def mpq(
       kernel: accumulates and picks.
 
     Raises:
-      ConfigError: a setting is out of its range.
       Diverged: from ``encode`` and ``combine``, with ``stop``; names the layer where it is known.
 
     Example:
@@ -86,7 +85,6 @@ def mpq_lan(*, bound: int = 1000, overflow: str = "saturate") -> Codec:
     Its payloads have the form of :func:`mpq`'s, hence its number on the wire. Arguments and errors
     are those of :func:`mpq`.
     """
-    check_overflow(overflow)
 
     def encode(vector: np.ndarray, layout: Layout) -> tuple[list[np.ndarray], Layout]:
         layout.check(vector)

@@ -13,7 +13,7 @@ from geojax.compression.dense import dense
 from geojax.compression.layout import Layout, gaps, layout_of, within
 from geojax.compression.payload import Reader, add_up, run_table
 from geojax.config import CompressionConfig
-from geojax.errors import ConfigError, Diverged
+from geojax.errors import Diverged
 from geojax.settings import key
 
 _HEADER = 2
@@ -60,7 +60,6 @@ def twobit(*, threshold: float = 0.5) -> Codec:
       threshold: t, above 0. The published default, 0.5, suits gradients summed over a batch.
 
     Raises:
-      ConfigError: the threshold is not positive.
       Diverged: from ``encode``: a layer, which it names, holds NaN or infinity; two bits cannot.
 
     Example:
@@ -77,8 +76,6 @@ def twobit(*, threshold: float = 0.5) -> Codec:
       >>> payload.nbytes  # a header of 12 bytes, two words
       20
     """
-    if not 0.0 < threshold < float("inf"):
-        raise ConfigError("compression.threshold", threshold, "a number above 0")
     step = np.float32(threshold)
 
     def encode(vector: np.ndarray, state: TwoBitState) -> tuple[list[np.ndarray], TwoBitState]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from geojax.config import SyncConfig
-from geojax.errors import ConfigError
 from geojax.settings import key
 from geojax.sync.algorithm import SYNCS, SyncAlgorithm
 from geojax.sync.compensation import build_compensation
@@ -50,14 +49,12 @@ def mixed_sync(
         bound.
 
     Raises:
-      ConfigError: the compensation is unknown, or a number is negative.
+      ConfigError: see :func:`geojax.sync.compensation.build_compensation`.
 
     References:
       MixedSync in GeoMX (INET-RC/GeoMX, ``dist_async``); Zheng et al., ICML 2017; Ho et al., *More
       Effective Distributed ML via a Stale Synchronous Parallel Parameter Server*, NIPS 2013.
     """
-    if staleness is not None and staleness < 0:
-        raise ConfigError("sync.staleness", staleness, "use a whole number from 0 on, or null")
     merge = weighted_mean()._replace(compensation=build_compensation(compensation, lam))
     return SyncAlgorithm(
         "mixed_sync", gradient_offer(), fixed_steps(1), immediately(staleness), merge, "optimizer"

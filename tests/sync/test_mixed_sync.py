@@ -25,8 +25,8 @@ def test_compensation_and_bound_are_its_settings():
 
 
 def test_a_negative_bound_is_refused():
-    with pytest.raises(ConfigError, match=r"sync\.staleness = -1: .*from 0 on"):
-        mixed_sync(staleness=-1)
+    with pytest.raises(ConfigError, match=r"sync\.staleness = -1: .*at least 0"):
+        build_sync(MixedSyncConfig(staleness=-1))
 
 
 def test_the_configuration_names_its_settings():
