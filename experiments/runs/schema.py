@@ -13,13 +13,14 @@ import json
 import pathlib
 import typing
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 import testbed.wan.generators  # noqa: F401  registers its axis
-from geojax.axes import AXES, groups, load_plugins
+from geojax.axes import AXES, complete, groups, load_plugins
 from geojax.config import RunConfig, to_dict
 from geojax.settings import key_names
 
@@ -90,8 +91,13 @@ def load(path: pathlib.Path) -> RunConfig:
 def save(config: RunConfig, path: pathlib.Path) -> None:
     """Writes a resolved configuration; the file appears whole or not at all."""
     partial = path.with_suffix(".partial")
-    OmegaConf.save(OmegaConf.create(to_dict(config)), partial)
+    OmegaConf.save(OmegaConf.create(_whole(config)), partial)
     partial.replace(path)
+
+
+def _whole(config: RunConfig) -> dict[str, Any]:
+    """All values, the defaults of the members' own keys among them."""
+    return to_dict(complete(replace(config)))
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -126,7 +132,7 @@ def is_noise(key: str) -> bool:
 
 def config_hash(config: RunConfig) -> str:
     """SHA-256 of the settings that decide what a run computes, as canonical JSON."""
-    flat = {key: value for key, value in flatten(to_dict(config)).items() if not is_noise(key)}
+    flat = {key: value for key, value in flatten(_whole(config)).items() if not is_noise(key)}
     canonical = json.dumps(flat, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
