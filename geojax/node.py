@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from geojax.assemble import Setup, run_node
-from geojax.config import RunConfig, from_dict, to_dict
+from geojax.axes import from_dict
+from geojax.config import to_dict
 from geojax.errors import GeojaxError, MembershipError
 from geojax.hips.cluster import SCHEDULER, Cluster, NodeSpec, ResumePoint
 from geojax.hips.context import NodeContext, Oracle
@@ -50,7 +51,7 @@ def read_run(run_dir: Path) -> tuple[str, Setup]:
     """The inverse of :func:`write_run`."""
     values = json.loads((run_dir / "run.json").read_text())
     setup = Setup(
-        from_dict(RunConfig, values["config"]),
+        from_dict(values["config"]),
         Cluster(tuple(NodeSpec(**place) for place in values["places"])),
         NetworkView.from_dict(values["view"]),
         models=run_dir / "models",

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from geojax.errors import ConfigError, nearest
+from geojax.settings import Settings, check_values, key_names
 
 T = TypeVar("T", bound=Callable[..., object])
+
+AXES: dict[str, Registry] = {}
+"""The registries whose members have settings of their own, by their group of the configuration."""
 
 
 class Registry(Generic[T]):
     """Maps a configured name to its factory; a wrong name is refused with the nearest valid one.
 
+    A member of an axis registers the dataclass of its keys beside its factory.
+
     Args:
       key: the configuration key that chooses a member, e.g. ``overlay.name``.
+      base: of an axis: the dataclass of the keys that every member reads.
 
     >>> shapes = Registry("shape.name")
     >>> @shapes.register("square")
@@ -24,12 +31,16 @@ class Registry(Generic[T]):
     9
     """
 
-    def __init__(self, key: str):
+    def __init__(self, key: str, base: type[Settings] | None = None):
         self.key = key
+        self.base = base or Settings
+        self.group, _, self.chooser = key.rpartition(".")
         self._members: dict[str, T] = {}
-        self._schemas: dict[str, type] = {}
+        self._schemas: dict[str, type[Settings]] = {}
+        if base is not None:
+            AXES[self.group] = self
 
-    def register(self, name: str, schema: type | None = None) -> Callable[[T], T]:
+    def register(self, name: str, schema: type[Settings] | None = None) -> Callable[[T], T]:
         """Decorates a factory, which becomes available under ``name``.
 
         Args:
@@ -47,10 +58,70 @@ class Registry(Generic[T]):
 
         return add
 
+    def schema(self, name: str | None) -> type[Settings]:
+        """The dataclass of a member's keys; ``name`` None: the axis's own.
+
+        Raises:
+          ConfigError: there is no such member.
+        """
+        if name is None:
+            return self.base
+        self[name]
+        return self._schemas.get(name, self.base)
+
+    def settings(self, name: str | None, /, **keys: Any) -> Any:
+        """The settings of member ``name``: its dataclass with these values.
+
+        Raises:
+          ConfigError: there is no such member, or it does not read one of the keys.
+        """
+        schema = self.schema(name)
+        self.refuse_unread(name, keys)
+        return schema(**{**keys, self.chooser: name})
+
+    def refuse_unread(self, name: str | None, keys: Mapping[str, Any]) -> None:
+        """Raises ``ConfigError`` for the first of ``keys`` that member ``name`` does not read."""
+        common = key_names(self.base)
+        reads = sorted(
+            key_names(self.schema(name)), key=lambda key: key in common
+        )  # own ones first
+        for key, value in keys.items():
+            if key not in reads:
+                others = [other for other in self if key in key_names(self.schema(other))]
+                group = self.group if self.chooser == "name" else self.key
+                fix = f"no such key; {nearest(key, reads)}"
+                if others:
+                    fix = (
+                        f"{group}={name or 'null'} does not read it; it reads: "
+                        f"{', '.join(reads)}; read by {group}={' or '.join(others)}"
+                    )
+                raise ConfigError(f"{self.group}.{key}", value, fix)
+
     def complete(self, settings: Any) -> Any:
-        """The same settings as its member's dataclass, whose own keys have their defaults."""
-        schema = self._schemas.get(settings.name, type(settings))
-        return settings if isinstance(settings, schema) else schema(**vars(settings))
+        """The same settings as its member's dataclass, whose own keys have their defaults.
+
+        Raises:
+          ConfigError: there is no such member, or it does not read one of the keys.
+        """
+        name = getattr(settings, self.chooser)
+        schema = self.schema(name)
+        return settings if isinstance(settings, schema) else self.settings(name, **vars(settings))
+
+    def build(self, settings: Any, *arguments: Any) -> Any:
+        """What the chosen member's factory makes of its settings, which are checked first.
+
+        Raises:
+          ConfigError: there is no such member, it does not read a key, or a value is wrong.
+        """
+        settings = self.complete(settings)
+        check_values(self.group, settings)
+        return self[getattr(settings, self.chooser)](settings, *arguments)
+
+    def instead(self, settings: Any, name: str, /, **keys: Any) -> Any:
+        """Settings of member ``name`` that keep from ``settings`` what both members read."""
+        reads = key_names(self.schema(name))
+        kept = {key: value for key, value in vars(settings).items() if key in reads}
+        return self.settings(name, **{**kept, **keys})
 
     def __getitem__(self, name: str) -> T:
         if name not in self._members:

@@ -11,6 +11,7 @@ from typing import Any
 
 from geojax.assemble import Setup
 from geojax.assemble import check as check_setup
+from geojax.axes import complete
 from geojax.config import RunConfig
 from geojax.errors import ConfigError, nearest
 from geojax.hips.cluster import START, Cluster, NodeSpec, ResumePoint
@@ -37,6 +38,7 @@ def prepare(config: RunConfig, run_dir: Path) -> tuple[Setup, Wan, tuple[Fault, 
     Raises:
       ConfigError: names the key, the value and the fix.
     """
+    complete(config)
     if config.testbed.name not in TESTBEDS:
         raise ConfigError(
             "testbed.name", config.testbed.name, nearest(config.testbed.name, TESTBEDS)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from geojax.axes import change
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError
+from geojax.models.registry import SyntheticConfig
 from testbed.run import prepare
 from testbed.simulated.run import simulate
 from testbed.wan.build import load_preset
@@ -20,22 +22,18 @@ def small_config(*, rounds=6, workers=1, elements=1000, chunk_elements=300, wan=
                  **settings):  # fmt: skip
     """Three centers that exchange a synthetic model in four small chunks.
 
-    ``settings``: any other key of the configuration, with ``__`` for the dot.
+    ``settings``: any other key of the configuration, with ``__`` for the dot; None: its
+    default.
     """
     config = RunConfig()
     config.wan = load_preset(wan)
     config.testbed.name = "simulated"
-    config.model.name, config.model.bytes, config.model.pace_s = "synthetic", 4 * elements, 0.01
+    config.model = SyntheticConfig(bytes=4 * elements, pace_s=0.01)
     config.rounds, config.lan.workers = rounds, workers
     config.overlay.chunk_elements = chunk_elements
     config.hash_every = 1
-    for key, value in settings.items():
-        *path, last = key.split("__")
-        target = config
-        for part in path:
-            target = getattr(target, part)
-        assert hasattr(target, last), key
-        setattr(target, last, value)
+    given = {key.replace("__", "."): value for key, value in settings.items()}
+    change(config, {key: value for key, value in given.items() if value is not None})
     return config
 
 

@@ -23,10 +23,10 @@ GROUND = "ground:"
 ROOMS = {
     "": ("geojax", "testbed", "experiments"),
     "geojax": (
-        "ground: errors registry fields config hollow telemetry",
+        "ground: errors settings registry fields config hollow telemetry",
         "models data compression overlay wire machine",
         "center selection sync awareness",
-        "hips",
+        "hips axes",
         "assemble",
         "node",
     ),
@@ -68,7 +68,7 @@ ROOMS = {
     "experiments": (
         "runs",
         "table",
-        "plot train bench compatibility",
+        "plot train bench compatibility configuration",
         "calibrate demo",
     ),
 }

@@ -124,7 +124,10 @@ def unknown_words(command: str) -> list[str]:
         for group, names in re.findall(r"(?<=\s)([\w/]+)=([\w,]+)", command):
             if (ROOT / "conf" / group).is_dir():
                 options = {option.stem for option in (ROOT / "conf" / group).glob("*.yaml")}
-                missing += [f"{group}={name}" for name in names.split(",") if name not in options]
+                unknown = [name for name in names.split(",") if name not in options]
+                if "plugins=" in command:
+                    unknown = [name for name in unknown if not WRITTEN_BY_READERS.search(name)]
+                missing += [f"{group}={name}" for name in unknown]
     return missing
 
 

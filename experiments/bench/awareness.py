@@ -19,7 +19,9 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from experiments.bench import report
-from geojax.config import OverlayConfig, RunConfig
+from geojax.config import RunConfig
+from geojax.models.registry import SyntheticConfig
+from geojax.overlay.registry import OVERLAYS
 from geojax.telemetry.summary import sync_times
 from geojax.wire.message import DATA_KINDS, Kind
 from testbed.figures.view_error import view_error
@@ -61,10 +63,10 @@ def configuration(options: argparse.Namespace, overlay: str, source: str, seed: 
     config.wan.dynamics = {
         "kind": "redraw", "period_s": options.period, "low": low, "high": high,
     }  # fmt: skip
-    config.model.name, config.model.bytes, config.model.pace_s = "synthetic", options.bytes, 0.1
+    config.model = SyntheticConfig(bytes=options.bytes, pace_s=0.1)
     config.compression.name = "size_only"
     settings = {"chunk_elements": options.chunk_elements, **SOURCES[source]}
-    config.overlay = OverlayConfig(overlay, **settings)  # type: ignore[arg-type]
+    config.overlay = OVERLAYS.settings(overlay, **settings)
     config.testbed.name = "simulated"
     config.hash_every = 1_000_000  # no digests
     return config

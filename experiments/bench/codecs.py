@@ -22,6 +22,7 @@ from rich.table import Table
 
 from experiments.bench import report
 from geojax.center.spec import VectorSpec
+from geojax.compression.bisparse import BisparseConfig
 from geojax.compression.codec import Codec
 from geojax.compression.registry import build_codec
 from geojax.compression.sparsify import budget_of
@@ -70,7 +71,7 @@ def _codecs() -> dict[str, Codec]:
     variants = {
         "bisparse": build_codec(sparse),
         "  no momentum": build_codec(sparse, gradients=False),
-        "  exact": build_codec(CompressionConfig(name="bisparse", exact=True)),
+        "  exact": build_codec(BisparseConfig(exact=True)),
         "  jitted kernel": build_codec(sparse, kernel=jax_kernel),
     }
     return {name: build_codec(CompressionConfig(name=name)) for name in NAMES} | variants
@@ -90,7 +91,7 @@ def _bench(elements: int, repeats: int) -> list[Table]:
         ]
         table.add_row(name, *speeds, f"{cost.nbytes:,}", f"{vector.nbytes / cost.nbytes:.1f}")
 
-    budget = budget_of(elements, CompressionConfig().ratio)
+    budget = budget_of(elements, BisparseConfig().ratio)
     sparse = costs["bisparse"].encode
     copy = _median(vector.copy, repeats)
     sort = _median(lambda: np.argsort(np.abs(vector))[-budget:], 1)

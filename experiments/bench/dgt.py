@@ -20,6 +20,7 @@ from typing import Any
 from rich.table import Table
 
 from experiments.bench import report
+from geojax.compression.dgt import DgtConfig
 from geojax.config import CompressionConfig, RunConfig, WanConfig
 from testbed.run import check, run
 
@@ -28,11 +29,9 @@ def variants(k: float) -> dict[str, CompressionConfig]:
     """What is compared."""
     return {
         "dense": CompressionConfig(),
-        f"DGT, tcp, k = {k:g}": CompressionConfig(name="dgt", k=k),
-        f"DGT, udp, k = {k:g}": CompressionConfig(name="dgt", k=k, channel="udp"),
-        f"DGT, udp, k = {k:g}, last": CompressionConfig(
-            name="dgt", k=k, channel="udp", lost="last"
-        ),
+        f"DGT, tcp, k = {k:g}": DgtConfig(k=k),
+        f"DGT, udp, k = {k:g}": DgtConfig(k=k, channel="udp"),
+        f"DGT, udp, k = {k:g}, last": DgtConfig(k=k, channel="udp", lost="last"),
     }
 
 

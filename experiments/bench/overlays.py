@@ -30,7 +30,11 @@ from rich.table import Table
 from experiments.bench import report
 from geojax.config import OverlayConfig, RunConfig, WanConfig
 from geojax.errors import ConfigError, nearest
+from geojax.models.registry import SyntheticConfig
 from geojax.overlay.bounds.bound import bounds
+from geojax.overlay.planners.netstorm import NetstormConfig
+from geojax.overlay.planners.ring import RingConfig
+from geojax.overlay.registry import OVERLAYS
 from geojax.telemetry.summary import sync_times
 from testbed.play import play
 from testbed.wan.build import build_wan, load_preset
@@ -41,9 +45,9 @@ OTHERS = {
     "sharded star": OverlayConfig("sharded_star"),
     "butterfly": OverlayConfig("butterfly"),
     "ring, tsp": OverlayConfig("ring"),
-    "ring, bottleneck": OverlayConfig("ring", order="bottleneck"),
-    "netstorm, 1 root": OverlayConfig("netstorm", roots=1),
-    "netstorm, 3 roots": OverlayConfig("netstorm", roots=3),
+    "ring, bottleneck": RingConfig(order="bottleneck"),
+    "netstorm, 1 root": NetstormConfig(roots=1),
+    "netstorm, 3 roots": NetstormConfig(roots=3),
     REFERENCE: OverlayConfig("netstorm"),
     "netstorm, auxiliary": OverlayConfig("netstorm", auxiliary="fastest"),
     "netstorm, auxiliary paced": OverlayConfig("netstorm", auxiliary="paced"),
@@ -78,7 +82,7 @@ def configuration(options: argparse.Namespace, overlay: OverlayConfig, seed: int
     """One round of an overlay on one draw of the WAN."""
     config = RunConfig(rounds=1, experiment="bench", seed=seed)
     config.wan = wan_config(options)
-    config.model.name, config.model.bytes, config.model.pace_s = "synthetic", options.bytes, 0.1
+    config.model = SyntheticConfig(bytes=options.bytes, pace_s=0.1)
     config.compression.name = "size_only"
     config.overlay = overlay
     config.overlay.chunk_elements = options.chunk_elements
@@ -105,7 +109,7 @@ def measure(options: argparse.Namespace, seed: int) -> dict[str, float]:
         if name in OTHERS:
             found[name] = timed(replace(OTHERS[name]))
             continue
-        times = [timed(OverlayConfig(name, root=center)) for center in centers]
+        times = [timed(OVERLAYS.settings(name, root=center)) for center in centers]
         for rank, choose in _BY_RANK.items():
             found[f"{name}, {rank} root"] = choose(times)
     return found

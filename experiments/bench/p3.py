@@ -31,11 +31,12 @@ from geojax.center.pace import step_seconds
 from geojax.center.stages import build_stages
 from geojax.config import ModelConfig, RunConfig, WanConfig
 from geojax.errors import ConfigError, nearest
+from geojax.models.registry import SyntheticConfig
 from testbed.run import check, run
 
 LEAF = "c2"  # the center that does not merge: its chunks cross the link in both directions
 MODELS = {
-    "synthetic": ModelConfig("synthetic", bytes=4_000_000, stages=8, pace_s=0.4),
+    "synthetic": SyntheticConfig(bytes=4_000_000, stages=8, pace_s=0.4),
     "demo_cnn": ModelConfig("demo_cnn"),
     "leaf_cnn": ModelConfig("leaf_cnn"),
 }

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,9 +26,10 @@ from rich.table import Table
 
 from experiments.bench import report
 from geojax.config import OverlayConfig, RunConfig, WanConfig
+from geojax.models.registry import SyntheticConfig
 from geojax.overlay.bounds.bound import bounds
 from geojax.overlay.planners.columns import pack
-from geojax.overlay.registry import OVERLAYS, build_overlay
+from geojax.overlay.registry import OVERLAYS, PackingConfig, build_overlay
 from geojax.overlay.routes.shared_links import shared_links
 from geojax.overlay.view import NetworkView
 from testbed.run import run
@@ -72,7 +74,8 @@ def planned(view: NetworkView, nbytes: int, chunk_elements: int, overlay: Overla
 
     bound_s = bounds(view, nbytes).bound_s
     bound_took = lap()
-    columns, rates, solved = pack(shared_links(view, view.centers), gap=overlay.gap)
+    gap = OVERLAYS.complete(overlay).gap
+    columns, rates, solved = pack(shared_links(view, view.centers), gap=gap)
     packed = lap()
     elements = nbytes // 4
     sizes = [min(chunk_elements, elements - start) for start in range(0, elements, chunk_elements)]
@@ -88,7 +91,7 @@ def sync_time(
     config = RunConfig(rounds=1, experiment="bench", seed=seed, wan=wan, overlay=overlay)
     config.wan.delay_scale = 0.0
     config.overlay.chunk_elements = chunk_elements
-    config.model.name, config.model.bytes, config.model.pace_s = "synthetic", nbytes, 0.01
+    config.model = SyntheticConfig(bytes=nbytes, pace_s=0.01)
     config.compression.name = "size_only"
     config.testbed.name, config.testbed.goodput_factor = "simulated", 1.0
     config.pace.encode_gbps = config.pace.sum_gbps = config.pace.outer_gbps = _FREE_GBPS
@@ -101,7 +104,7 @@ def sync_time(
 def measure(options: argparse.Namespace) -> Table:
     """One row per seed, then the means."""
     names = options.overlays.split(",")
-    packing = OverlayConfig(name="packing", max_trees=options.max_trees, gap=options.gap)
+    packing = PackingConfig(max_trees=options.max_trees, gap=options.gap)
     rows: list[tuple[Plan, list[float]]] = []
     title = ""
     for seed in range(options.seeds):
@@ -110,9 +113,7 @@ def measure(options: argparse.Namespace) -> Table:
         plan = planned(view, options.bytes, options.chunk_elements, packing)
         ratios = []
         for name in names:
-            overlay = OverlayConfig(name=name)
-            if name == "packing":
-                overlay.max_trees, overlay.gap = options.max_trees, options.gap
+            overlay = replace(packing) if name == "packing" else OVERLAYS.settings(name)
             took = sync_time(wan, seed, overlay, options.bytes, options.chunk_elements)
             ratios.append(took / plan.bound_s)
         rows.append((plan, ratios))
@@ -151,7 +152,7 @@ def main() -> int:
     parser.add_argument("--bytes", type=int, default=MODEL_BYTES, help="of the model")
     parser.add_argument("--chunk-elements", type=int, default=CHUNK_ELEMENTS)
     parser.add_argument("--max-trees", type=int, default=None)
-    parser.add_argument("--gap", type=float, default=OverlayConfig().gap)
+    parser.add_argument("--gap", type=float, default=PackingConfig().gap)
     parser.add_argument(
         "--overlays", default="packing,sharded_star", help=f"of {', '.join(OVERLAYS)}"
     )

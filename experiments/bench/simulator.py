@@ -27,6 +27,7 @@ from rich.table import Table
 
 from experiments.bench import report
 from geojax.config import OverlayConfig, RunConfig
+from geojax.models.registry import MODELS, SyntheticConfig
 from geojax.overlay.base import Overlay
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.registry import OVERLAYS
@@ -94,8 +95,7 @@ def configuration(options: argparse.Namespace) -> RunConfig:
     names = [f"c{number}" for number in range(1, options.centers + 1)]
     config.wan.name = f"degree {DEGREE}"
     config.wan.centers, config.wan.links = names, random_links(names, options.seed)
-    config.model.name, config.model.pace_s = "synthetic", 0.1
-    config.model.bytes = options.chunks * CHUNK_BYTES
+    config.model = SyntheticConfig(bytes=options.chunks * CHUNK_BYTES, pace_s=0.1)
     config.compression.name = "size_only"
     config.overlay.name, config.overlay.chunk_elements = options.overlay, CHUNK_ELEMENTS
     config.testbed.name = "simulated"
@@ -126,7 +126,8 @@ def measure(config: RunConfig, profile: bool) -> Table:
     if profile:
         pstats.Stats(profiler).sort_stats("tottime").print_stats(45)
     centers = summary["centers"]
-    deliveries = 2 * (centers - 1) * (config.model.bytes // CHUNK_BYTES) * summary["rounds"]
+    chunks = MODELS.complete(config.model).bytes // CHUNK_BYTES
+    deliveries = 2 * (centers - 1) * chunks * summary["rounds"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     table = Table(title=f"{centers} centers, {summary['rounds']} rounds, {config.overlay.name}")
     table.add_column("what")

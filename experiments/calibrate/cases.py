@@ -14,7 +14,7 @@ from typing import Any
 
 from geojax.config import LanConfig, RunConfig, WanConfig
 from geojax.errors import ConfigError, nearest
-from geojax.models.registry import SYNTHETIC
+from geojax.models.registry import SyntheticConfig
 from testbed.wan.build import Wan, build_wan, load_preset
 from testbed.wan.dynamics import MBIT
 
@@ -56,7 +56,7 @@ class Case:
         """
         config = RunConfig(experiment=EXPERIMENT, rounds=self.rounds, wan=self.wan())
         config.testbed.name = testbed
-        config.model.name, config.model.bytes = SYNTHETIC, self.nbytes
+        config.model = SyntheticConfig(bytes=self.nbytes)
         config.overlay.name = self.overlay
         config.overlay.chunk_elements = self.chunk_elements
         for key, value in (constants or {}).items():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import is_dataclass
+from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Any, NamedTuple
 
+from geojax.axes import change
 from geojax.config import RunConfig, WanConfig
-from geojax.errors import ConfigError
+from geojax.sync.registry import build_sync
 
 Settings = Mapping[str, Any]
 """Keys of the configuration as on the command line: ``sync: hfa`` chooses a group's member."""
@@ -125,20 +125,10 @@ def config_of(settings: Settings, *, workers: int = 1) -> RunConfig:
     )
     config.lan.workers = workers
     config.overlay.chunk_elements = 1000
-    for key, value in settings.items():
-        _set(config, key.split("."), value)
-    config.rounds = STEPS // (config.sync.local_steps * config.sync.lan_rounds)
+    change(config, settings)
+    algorithm = build_sync(config.sync)
+    config.rounds = STEPS // (algorithm.local_steps.steps(0) * algorithm.lan_rounds)
     return config
-
-
-def _set(config: Any, path: Sequence[str], value: Any) -> None:
-    for part in path[:-1]:
-        config = getattr(config, part)
-    if not hasattr(config, path[-1]):
-        raise ConfigError(".".join(path), value, "there is no such key")
-    if is_dataclass(getattr(config, path[-1])):  # a group: its member
-        config, path = getattr(config, path[-1]), ("name",)
-    setattr(config, path[-1], value)
 
 
 def _value(value: Any) -> str:

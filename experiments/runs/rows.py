@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 from experiments.runs import records
-from experiments.runs.schema import flatten, groups, is_noise
-from geojax.config import RunConfig, to_dict
+from experiments.runs.schema import defaults, flatten, groups, is_noise
 
 Settings = dict[str, Any]
 
@@ -130,7 +129,7 @@ def _read(run_dir: pathlib.Path) -> Run:
     if not isinstance(stored, dict) or not stored:
         return Run(run_dir, _settings_of(summary), summary, complete=False)
     # A setting that is younger than the run had its default value then.
-    settings = flatten(to_dict(RunConfig())) | flatten({str(k): v for k, v in stored.items()})
+    settings = defaults(stored) | flatten({str(k): v for k, v in stored.items()})
     return Run(run_dir, settings, summary)
 
 

@@ -1,8 +1,9 @@
 """The configuration's schema, for Hydra and for the files that runs leave behind.
 
-Every group's dataclass of :mod:`geojax.config` is registered as the schema node ``base_<group>``,
-which each YAML file of that group starts from, and the whole :class:`RunConfig` as
-``base_config``. So a key or a type that the dataclasses do not have is refused everywhere.
+Every member's dataclass is registered as the schema node ``base_<member>`` of its group, which each
+YAML file of that group starts from (``base_<group>`` where members have no keys of their own), and
+the whole :class:`RunConfig` as ``base_config``. So a key or a type that the dataclasses do not have
+is refused everywhere.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ import hashlib
 import json
 import pathlib
 import typing
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+import testbed.wan.generators  # noqa: F401  registers its axis
+from geojax.axes import AXES, complete, groups, load_plugins
 from geojax.config import RunConfig, to_dict
+from geojax.settings import key_names
 
 CONF = pathlib.Path(__file__).resolve().parents[2] / "conf"
 
@@ -29,25 +34,32 @@ _SAME_EVERYWHERE = (
 )  # data whose content does not go by its path
 
 
-def groups() -> dict[str, Any]:
-    """The default settings of each group of :class:`RunConfig`, by group name, in its order."""
-    default = RunConfig()
-    values = {item.name: getattr(default, item.name) for item in fields(default)}
-    return {name: value for name, value in values.items() if is_dataclass(value)}
+def register(plugins: Iterable[str] = ()) -> None:
+    """Makes the schema nodes and the resolver of ``${geojax.choices:}`` known to Hydra.
 
-
-def register() -> None:
-    """Makes the schema nodes and the resolver of ``${geojax.choices:GROUP}`` known to Hydra."""
+    Args:
+      plugins: modules to import first; a member that has no YAML file is its own choice.
+    """
+    load_plugins(plugins)
     store = ConfigStore.instance()
-    for name, settings in groups().items():
-        store.store(group=name, name=f"base_{name}", node=settings)
+    for group, default in groups().items():
+        store.store(group=group, name=f"base_{group}", node=type(default))
+        for name in AXES.get(group, ()):
+            settings = AXES[group].settings(name)
+            store.store(group=group, name=f"base_{name}", node=settings)
+            if name not in _files(group):
+                store.store(group=group, name=name, node=settings)
     store.store(name="base_config", node=RunConfig)
     OmegaConf.register_new_resolver("geojax.choices", _choices_text, replace=True)
 
 
+def _files(group: str) -> set[str]:
+    return {path.stem for path in (CONF / group).glob("*.yaml")}
+
+
 def choices(group: str) -> list[str]:
-    """The names of the YAML files of a group, sorted."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """What a group can be, sorted: the names of its YAML files, and members without one."""
+    return sorted({*_files(group), *AXES.get(group, ())})
 
 
 def _choices_text() -> str:
@@ -57,8 +69,22 @@ def _choices_text() -> str:
 
 
 def build(composed: DictConfig) -> RunConfig:
-    """Turns a composed configuration into a :class:`RunConfig`, checked against the schema."""
-    checked = OmegaConf.merge(OmegaConf.structured(RunConfig), composed)
+    """Turns a composed configuration into a :class:`RunConfig`, checked against the schema.
+
+    Plug-ins are imported first.
+
+    Raises:
+      ConfigError: an axis has no such member, or the member does not read a key.
+    """
+    values = typing.cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+    load_plugins(values.get("plugins") or ())
+    members = RunConfig()
+    for group, axis in AXES.items():
+        keys = values.get(group, {})
+        name = keys.get(axis.chooser)
+        axis.refuse_unread(name, keys)
+        setattr(members, group, axis.settings(name))
+    checked = OmegaConf.merge(OmegaConf.structured(members), composed)
     return typing.cast(RunConfig, OmegaConf.to_object(checked))
 
 
@@ -70,8 +96,13 @@ def load(path: pathlib.Path) -> RunConfig:
 def save(config: RunConfig, path: pathlib.Path) -> None:
     """Writes a resolved configuration; the file appears whole or not at all."""
     partial = path.with_suffix(".partial")
-    OmegaConf.save(OmegaConf.create(to_dict(config)), partial)
+    OmegaConf.save(OmegaConf.create(_whole(config)), partial)
     partial.replace(path)
+
+
+def _whole(config: RunConfig) -> dict[str, Any]:
+    """All values, the defaults of the members' own keys among them."""
+    return to_dict(complete(replace(config)))
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -89,6 +120,16 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def defaults(stored: Mapping[Any, Any]) -> dict[str, Any]:
+    """What a stored configuration means where it is silent, dotted: its members' defaults."""
+    values = to_dict(RunConfig())
+    for group, axis in AXES.items():
+        name = (stored.get(group) or {}).get(axis.chooser)
+        if name in axis:
+            values[group] = to_dict(axis.settings(name))
+    return flatten(values)
+
+
 def is_noise(key: str) -> bool:
     """Whether a setting leaves alone what a run computes: out of its hash and of comparisons."""
     return key in _NOISE or "provenance" in key.split(".")
@@ -97,7 +138,7 @@ def is_noise(key: str) -> bool:
 def config_hash(config: RunConfig) -> str:
     """SHA-256 of the settings that decide what a run computes, as canonical JSON."""
     counts = set() if config.data.name in _SAME_EVERYWHERE else {"data.path"}
-    every = flatten(to_dict(config))
+    every = flatten(_whole(config))
     flat = {key: every[key] for key in every if key in counts or not is_noise(key)}
     canonical = json.dumps(flat, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
@@ -115,27 +156,35 @@ def known(path: str) -> bool:
 
 
 def every_key() -> list[str]:
-    """Every key of the schema, dotted, in the order of :class:`RunConfig`."""
-    return list(flatten(to_dict(RunConfig())))
+    """Every key of the schema and of all members, dotted, in the order of :class:`RunConfig`."""
+    keys = []
+    for name in key_names(RunConfig):
+        inner = dict.fromkeys(key for schema in schemas(name) for key in key_names(schema))
+        keys += [f"{name}.{key}" for key in inner] or [name]
+    return keys
+
+
+def schemas(group: str) -> list[type]:
+    """The dataclasses that can stand at a group, the base first; "": the run's; else none."""
+    if not group:
+        return [RunConfig]
+    members = [AXES[group].schema(name) for name in AXES.get(group, ())]
+    return [type(groups()[group]), *members] if group in groups() else []
 
 
 def _hint(path: str) -> str | None:
     """What the schema has at ``path``: "group", "any", "map", "value", or None for nothing."""
-    at: type = RunConfig
-    parts = path.split(".")
-    for index, part in enumerate(parts):
-        hint = typing.get_type_hints(at).get(part)
-        if hint is None:
-            return None
-        last = index == len(parts) - 1
-        if is_dataclass(hint):
-            at = typing.cast(type, hint)
-            if last:
-                return "group"
-        elif last:
-            if hint is Any or typing.get_origin(hint) is list:
-                return "any"
+    group, _, key = path.rpartition(".")
+    if not group and key in groups():
+        return "group"
+    members = [AXES[group].schema(name) for name in AXES.get(group, ())]
+    schemas = (
+        [RunConfig] if not group else [type(groups()[group]), *members] if group in groups() else []
+    )
+    for schema in schemas:
+        hint = typing.get_type_hints(schema).get(key)
+        if hint is Any or typing.get_origin(hint) is list:
+            return "any"
+        if hint is not None:
             return "map" if typing.get_origin(hint) is dict else "value"
-        else:
-            return None
     return None

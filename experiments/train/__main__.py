@@ -15,7 +15,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.runs import records, schema
@@ -24,19 +24,17 @@ from experiments.train.command_line import UsageError, explain, prepare
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError
 
-schema.register()
-
 
 @hydra.main(version_base="1.3", config_path=str(schema.CONF), config_name="config")
 def job(composed: DictConfig) -> bool:
     """One job of this invocation; True when its run is finished, now or before."""
     chosen = HydraConfig.get()
-    config = schema.build(composed)
-    if config.experiment == "default":
-        config.experiment = chosen.runtime.choices["experiment"]
+    if composed.experiment == "default":
+        composed.experiment = chosen.runtime.choices["experiment"]
     run_dir = pathlib.Path(chosen.runtime.output_dir)
     if chosen.mode != RunMode.MULTIRUN:
         try:
+            config = schema.build(composed)
             _check(config)
             finished = execute(config, run_dir, search_in=run_dir.absolute().parent)
         except GeojaxError as error:
@@ -45,11 +43,21 @@ def job(composed: DictConfig) -> bool:
             with contextlib.suppress(OSError):
                 run_dir.rmdir()  # only if nothing was written: the run was refused
         sys.exit(0 if finished else 1)
-    return _sweep_job(config, run_dir, pathlib.Path(chosen.sweep.dir))
+    return _sweep_job(composed, run_dir, pathlib.Path(chosen.sweep.dir))
 
 
-def _sweep_job(config: RunConfig, run_dir: pathlib.Path, sweep_dir: pathlib.Path) -> bool:
+def _sweep_job(composed: DictConfig, run_dir: pathlib.Path, sweep_dir: pathlib.Path) -> bool:
     """A job of a sweep: what goes wrong is recorded in its run directory, and the sweep goes on."""
+    try:
+        config = schema.build(composed)
+    except GeojaxError as error:
+        print(f"error: {run_dir}: {error}", file=sys.stderr, flush=True)
+        if not records.used(run_dir):
+            run_dir.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(composed, run_dir / records.CONFIG)
+            refused = {"status": records.FAILED, "error": str(error), "seed": composed.seed}
+            records.write_json(run_dir / records.SUMMARY, refused)
+        return False
     run_dir = _unused(run_dir, config)
     try:
         _check(config)

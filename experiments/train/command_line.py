@@ -1,4 +1,4 @@
-"""Overrides as typed: checked against the schema, and errors told in one clean line.
+"""Overrides as typed: plug-ins first, checked against the schema, errors told in one clean line.
 
 Hydra refuses a wrong key as well, but names no valid one; so keys are checked before it composes,
 and whatever it or OmegaConf raises afterwards is rewritten by :func:`explain`.
@@ -9,13 +9,16 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.runs import schema
+from geojax.axes import AXES
 from geojax.errors import GeojaxError, nearest
 
 
@@ -28,7 +31,11 @@ _KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or fal
 
 
 def prepare(arguments: Sequence[str]) -> list[str]:
-    """Checks the keys of all overrides; makes free-form ones settable without Hydra's ``++``.
+    """Imports plug-ins; checks the keys of all overrides, and hands them to Hydra as it needs them.
+
+    ``overlay.name=ring`` means ``overlay=ring``. Keys of an axis, and free-form ones, become
+    settable without Hydra's ``++``; whether the chosen member reads them is checked when all is
+    composed.
 
     Args:
       arguments: the command line without the program's name.
@@ -38,9 +45,42 @@ def prepare(arguments: Sequence[str]) -> list[str]:
 
     Raises:
       UsageError: an override is malformed, names no key or group, or sweeps without ``-m``.
+      ConfigError: a plug-in cannot be imported.
     """
     multirun = bool({"-m", "--multirun"} & set(arguments))
-    return [_prepare_one(argument, multirun) for argument in arguments]
+    schema.register(plugins(arguments))
+    chosen = {argument.partition("=")[0] for argument in arguments}
+    return [_prepare_one(_as_choice(argument, chosen), multirun) for argument in arguments]
+
+
+def plugins(arguments: Sequence[str]) -> list[str]:
+    """The modules that ``plugins=[...]`` names, on the command line or in the chosen experiment.
+
+    >>> plugins(["seed=1", "plugins=[my_package]"])
+    ['my_package']
+    """
+    found: list[Any] = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        file = schema.CONF / "experiment" / f"{value}.yaml"
+        if key == "experiment" and file.is_file():
+            found += OmegaConf.select(OmegaConf.create(file.read_text()), "plugins") or []
+        elif key == "plugins":
+            stated = _parse(argument).value()
+            found += stated if isinstance(stated, list) else [stated]
+    return [str(module) for module in found]
+
+
+def _as_choice(argument: str, chosen: set[str]) -> str:
+    """``overlay.name=ring`` as ``overlay=ring`` if the group is not chosen; a plug-in as a list."""
+    key, equals, value = argument.partition("=")
+    if key == "plugins" and not value.startswith("["):
+        return f"{key}=[{value}]"
+    group, _, last = key.rpartition(".")
+    axis = AXES.get(group)
+    if not equals or axis is None or last != axis.chooser or group in chosen or value == "null":
+        return argument
+    return f"{group}={value}"
 
 
 def _prepare_one(argument: str, multirun: bool) -> str:
@@ -54,9 +94,10 @@ def _prepare_one(argument: str, multirun: bool) -> str:
     if override.is_sweep_override() and not multirun:
         text = override.get_value_string()
         raise UsageError(f"{key}={text} is a sweep: add -m, or quote the value: '{key}=\"{text}\"'")
-    if "/" in key or (schema.CONF / key).is_dir() or schema.known(key):
+    group = key.rpartition(".")[0]
+    if "/" in key or (schema.CONF / key).is_dir() or (schema.known(key) and group not in AXES):
         return argument
-    if schema.free_form(key):
+    if schema.known(key) or schema.free_form(key):
         return argument if match["prefix"] else f"++{argument}"
     raise UsageError(f"{key}: {suggest(key)}")
 

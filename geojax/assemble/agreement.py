@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from geojax.center.outer import OuterOptimizer, PlainSgd, build_outer_optimizer
 from geojax.center.spec import VectorSpec
 from geojax.center.stages import Stage, build_stages
 from geojax.center.trainer import build_spec
-from geojax.compression.codec import Codec
+from geojax.compression.codec import CODECS, Codec
 from geojax.compression.dense import dense
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
@@ -84,7 +84,7 @@ def lan_codec(config: RunConfig, codec: Codec) -> Codec:
         return codec.lan or codec
     if config.compression.lan == config.compression.name:
         return codec
-    return build_codec(replace(config.compression, name=config.compression.lan))
+    return build_codec(CODECS.instead(config.compression, config.compression.lan))
 
 
 def answer_codec(codec: Codec) -> Codec:

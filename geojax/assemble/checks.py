@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from geojax.axes import check as check_values
 from geojax.center.optimizers import check_optimizer
 from geojax.center.pace import build_pace
 from geojax.center.stages import check_p3
@@ -23,12 +24,6 @@ from geojax.overlay.view import NetworkView
 from geojax.selection.registry import build_selection
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.sync.registry import build_sync
-from geojax.telemetry.summary import TARGET_OVER
-
-EVENTS = ("chunk", "round")
-NONFINITE = ("skip", "stop")
-AWARENESS = ("measured", "oracle")
-LAN_CODECS = ("bf16", "dense", "fp16")  # without residuals: a worker may come and go
 
 
 def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
@@ -37,16 +32,12 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
     Raises:
       ConfigError: names the key, the value and the fix.
     """
-    _check_numbers(config)
+    check_values(config)
     if config.batch_size % config.testbed.devices:
         raise ConfigError(
             "batch_size", config.batch_size, f"must divide by testbed.devices = "
             f"{config.testbed.devices}",
         )  # fmt: skip
-    for key, names in (("events", EVENTS), ("target_over", TARGET_OVER)):
-        if getattr(config, key) not in names:
-            value = getattr(config, key)
-            raise ConfigError(key, value, nearest(str(value), names))
     for center in config.pace.centers:
         if center not in cluster.servers:
             raise ConfigError("pace.centers", center, nearest(center, cluster.servers))
@@ -55,7 +46,6 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
         outer = config.outer_optimizer
         check_optimizer(outer, config.rate_of(outer), key="outer_optimizer")
     check_p3(config)
-    _check_planning(config)
     algorithm = build_sync(config.sync)
     codec = build_codec(config.compression)
     _check_offers(config, algorithm)
@@ -88,13 +78,6 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
         PARTITIONS[config.partition.name]
 
 
-def _check_planning(config: RunConfig) -> None:
-    """When a run may go over to another plan."""
-    if not config.overlay.hysteresis >= 0:
-        fix = "write the share of the sync time that a new plan has to save, 0 or more"
-        raise ConfigError("overlay.hysteresis", config.overlay.hysteresis, fix)
-
-
 def _check_servers(config: RunConfig, depth: int, servers: int) -> None:
     """What centers that exchange one by one with global servers leave possible."""
     if build_codec(config.compression).splits:
@@ -120,18 +103,7 @@ def _check_servers(config: RunConfig, depth: int, servers: int) -> None:
 
 def _check_awareness(config: RunConfig, algorithm: SyncAlgorithm) -> None:
     """Where the rates come from that plans go by."""
-    overlay = config.overlay
-    if overlay.awareness not in AWARENESS:
-        fix = nearest(str(overlay.awareness), AWARENESS)
-        raise ConfigError("overlay.awareness", overlay.awareness, fix)
-    after, share = overlay.probe_after, overlay.probe_share
-    if isinstance(after, bool) or not isinstance(after, int) or after < 0:
-        fix = "give a number of rounds, or 0 for no probes"
-        raise ConfigError("overlay.probe_after", after, fix)
-    if isinstance(share, bool) or not 0 <= share < 1:
-        fix = "give a share of all bytes: at least 0, less than 1"
-        raise ConfigError("overlay.probe_share", share, fix)
-    if overlay.awareness == "measured" and algorithm.admission.exchange == "server":
+    if config.overlay.awareness == "measured" and algorithm.admission.exchange == "server":
         fix = (
             f"sync={config.sync.name} keeps the routes that it began with; use oracle, or a "
             "synchronous algorithm such as sync=fsa"
@@ -141,49 +113,15 @@ def _check_awareness(config: RunConfig, algorithm: SyncAlgorithm) -> None:
 
 def _check_offers(config: RunConfig, algorithm: SyncAlgorithm) -> None:
     """What the algorithm's offers and the codecs leave possible."""
-    if config.sync.lan_rounds != 1 and algorithm.lan_rounds == 1:
-        fix = f"sync={config.sync.name} has one; use sync=hfa or sync=hierfavg"
-        raise ConfigError("sync.lan_rounds", config.sync.lan_rounds, fix)
-    lan = config.compression.lan
-    if lan not in (None, *LAN_CODECS):
-        raise ConfigError("compression.lan", lan, nearest(str(lan), LAN_CODECS))
     if config.stop_at_target and config.testbed.name != "simulated":
         fix = f"testbed={config.testbed.name} evaluates after the run; use testbed=simulated"
         raise ConfigError("stop_at_target", True, fix)
-    if config.nonfinite not in NONFINITE:
-        raise ConfigError("nonfinite", config.nonfinite, nearest(str(config.nonfinite), NONFINITE))
     if config.nonfinite == "skip" and algorithm.offer.inner:
         fix = f"sync={config.sync.name} steps locally, and such a step cannot be undone; use stop"
         raise ConfigError("nonfinite", "skip", fix)
     if config.nonfinite == "skip" and config.sync.p3:
         fix = "with sync.p3 half of the gradient has left when the rest is found; use stop"
         raise ConfigError("nonfinite", "skip", fix)
-
-
-def _check_numbers(config: RunConfig) -> None:
-    positive = {
-        "rounds": config.rounds,
-        "batch_size": config.batch_size,
-        "eval_every_s": config.eval_every_s,
-        "overlay.chunk_elements": config.overlay.chunk_elements,
-        "testbed.devices": config.testbed.devices,
-        "model.bytes": config.model.bytes,
-        "lr": config.lr,
-        **{f"timeouts.{key}": value for key, value in vars(config.timeouts).items()},
-    }
-    for key, value in positive.items():
-        if not value > 0:
-            raise ConfigError(key, value, "give a number greater than 0")
-    if not 0 <= config.warmup_rounds < config.rounds:
-        fix = f"give a number from 0 to rounds - 1 = {config.rounds - 1}: one round must count"
-        raise ConfigError("warmup_rounds", config.warmup_rounds, fix)
-    shares = {
-        "target_accuracy": config.target_accuracy,
-        "testbed.goodput_factor": config.testbed.goodput_factor,
-    }
-    for key, value in shares.items():
-        if not 0 < value <= 1:
-            raise ConfigError(key, value, "give a share: more than 0, at most 1")
 
 
 def _depth(policy: Policy, member: str) -> int:

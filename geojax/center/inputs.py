@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -30,11 +30,12 @@ def inputs_of(config: DataConfig) -> Inputs:
         DATASETS[config.name]  # refuses the name, and says which ones there are
     if config.name in _KNOWN:
         return _KNOWN[config.name]
-    return _loaded(replace(config, train_samples=1, test_samples=1))
+    keep = {**vars(DATASETS.complete(config)), "train_samples": 1, "test_samples": 1}
+    return _loaded(DATASETS.settings(config.name, **{k: v for k, v in keep.items() if k != "name"}))
 
 
 @shared
-def _loaded(config: DataConfig) -> Inputs:
+def _loaded(config: Any) -> Inputs:
     data = load_dataset(config)
     return Inputs(
         Values(data.train_x.shape[1:], data.tokens), Values(data.train_y.shape[1:], data.classes)

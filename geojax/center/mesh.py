@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from geojax.center.network import Arrays, Network, build_network, step_key
-from geojax.center.optimizers import build_optimizer
+from geojax.center.optimizers import OPTIMIZERS, build_optimizer
 from geojax.center.shared import shared
 from geojax.config import OptimizerConfig, RunConfig
 
@@ -112,7 +112,7 @@ class Mesh:
 def build_mesh(config: RunConfig, devices: tuple[Device, ...]) -> Mesh:
     """The mesh of a configured model and optimizer; workers of one process share its programs."""
     rate = config.rate_of(config.optimizer)
-    return _shared_mesh(build_network(config), config.optimizer, rate, devices)
+    return _shared_mesh(build_network(config), OPTIMIZERS.complete(config.optimizer), rate, devices)
 
 
 @shared

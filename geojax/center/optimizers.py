@@ -7,24 +7,63 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from geojax.config import OptimizerConfig
-from geojax.errors import ConfigError, nearest
-from geojax.registry import Registry
+from geojax.errors import ConfigError
+from geojax.registry import AXES, Registry
+from geojax.settings import check_values, key
 
 if TYPE_CHECKING:
     import optax
 
-OPTIMIZERS: Registry[Callable[[OptimizerConfig, float], optax.GradientTransformation]] = Registry(
-    "optimizer.name"
-)
-
-_NO_MOMENTUM = ("adam", "adamw")  # b1 is in its place
+Build = Callable[[Any, float], "optax.GradientTransformation"]
+OPTIMIZERS: Registry[Build] = Registry("optimizer.name", OptimizerConfig)
+OUTER_OPTIMIZERS: Registry[Build] = Registry("outer_optimizer.name", OptimizerConfig)
 
 
-@OPTIMIZERS.register("sgd")
-def sgd(config: OptimizerConfig, lr: float) -> optax.GradientTransformation:
+@dataclass
+class SgdConfig(OptimizerConfig):
+    """Keys of ``optimizer=sgd``."""
+
+    name: str = "sgd"
+    momentum: float = key(0.0, "of the heavy ball, or Nesterov's", least=0, below=1)
+    nesterov: bool = key(False, "Nesterov's momentum")
+
+
+@dataclass
+class AdamConfig(OptimizerConfig):
+    """Keys of ``optimizer=adam`` and ``optimizer=adamw``."""
+
+    name: str = "adam"
+    b1: float = key(0.9, "decay of the mean of gradients", least=0, below=1)
+    b2: float = key(0.999, "decay of the mean of their squares", least=0, below=1)
+    eps: float = key(1e-8, "added to the root of the mean square", above=0)
+
+
+@dataclass
+class AutoConfig(OptimizerConfig):
+    """``outer_optimizer=auto``: what the algorithm's definition has, with no key of its own."""
+
+    name: str = "auto"
+
+    def check(self) -> None:
+        """See :meth:`geojax.settings.Settings.check`."""
+        for name, default in vars(OptimizerConfig()).items():
+            if name != "name" and getattr(self, name) != default:
+                fix = "outer_optimizer=auto does not read it; choose another one, or leave it out"
+                raise ConfigError(f"outer_optimizer.{name}", getattr(self, name), fix)
+
+
+@OUTER_OPTIMIZERS.register("auto", AutoConfig)
+def _auto(config: AutoConfig, _: float) -> optax.GradientTransformation:
+    raise ConfigError("outer_optimizer.name", config.name, "stands for another; choose that one")
+
+
+@OUTER_OPTIMIZERS.register("sgd", SgdConfig)
+@OPTIMIZERS.register("sgd", SgdConfig)
+def sgd(config: SgdConfig, lr: float) -> optax.GradientTransformation:
     """``w -= lr·v`` with ``v = momentum·v + g + weight_decay·w`` (heavy ball, or Nesterov's)."""
     import optax
 
@@ -32,16 +71,18 @@ def sgd(config: OptimizerConfig, lr: float) -> optax.GradientTransformation:
     return _decayed(config, step)
 
 
-@OPTIMIZERS.register("adam")
-def adam(config: OptimizerConfig, lr: float) -> optax.GradientTransformation:
+@OUTER_OPTIMIZERS.register("adam", AdamConfig)
+@OPTIMIZERS.register("adam", AdamConfig)
+def adam(config: AdamConfig, lr: float) -> optax.GradientTransformation:
     """Adam (Kingma and Ba, 2015) of ``g + weight_decay·w``."""
     import optax
 
     return _decayed(config, optax.adam(lr, b1=config.b1, b2=config.b2, eps=config.eps))
 
 
-@OPTIMIZERS.register("adamw")
-def adamw(config: OptimizerConfig, lr: float) -> optax.GradientTransformation:
+@OUTER_OPTIMIZERS.register("adamw", AdamConfig)
+@OPTIMIZERS.register("adamw", AdamConfig)
+def adamw(config: AdamConfig, lr: float) -> optax.GradientTransformation:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
     import optax
 
@@ -67,7 +108,7 @@ def build_optimizer(
       ConfigError: see :func:`check_optimizer`.
     """
     check_optimizer(config, lr, key=key)
-    step = OPTIMIZERS[config.name](config, lr)
+    step = AXES[key][config.name](AXES[key].complete(config), lr)
     if config.clip_norm is None:
         return step
 
@@ -87,27 +128,11 @@ def check_optimizer(config: OptimizerConfig, lr: float, *, key: str = "optimizer
     Raises:
       ConfigError: the name is unknown, or a setting is out of range or would go unused.
     """
-    if config.name not in OPTIMIZERS:
-        raise ConfigError(f"{key}.name", config.name, nearest(config.name, OPTIMIZERS))
-    clip_norm = 1.0 if config.clip_norm is None else config.clip_norm
-    decay = config.weight_decay
-    share = "use a number in [0, 1)"
-    settings = (
-        ("lr", lr, 0 < lr < math.inf, "use a positive learning rate"),
-        ("momentum", config.momentum, 0 <= config.momentum < 1, share),
-        ("b1", config.b1, 0 <= config.b1 < 1, share),
-        ("b2", config.b2, 0 <= config.b2 < 1, share),
-        ("eps", config.eps, 0 < config.eps < math.inf, "use a small positive number"),
-        ("weight_decay", decay, 0 <= decay < math.inf, "use 0 or a small positive number"),
-        ("clip_norm", clip_norm, 0 < clip_norm < math.inf, "use a positive norm, or null"),
-    )
-    for name, value, valid, fix in settings:
-        if not valid:
-            raise ConfigError(f"{key}.{name}", value, fix)
-    if config.momentum and config.name in _NO_MOMENTUM:
-        fix = f"{config.name} has b1 in its place; set {key}.momentum to 0"
-        raise ConfigError(f"{key}.momentum", config.momentum, fix)
-    if config.nesterov and config.momentum == 0:
+    settings = AXES[key].complete(config)
+    check_values(key, settings)
+    if not 0 < lr < math.inf:
+        raise ConfigError(f"{key}.lr", lr, "use a positive learning rate")
+    if settings.name == "sgd" and settings.nesterov and settings.momentum == 0:
         raise ConfigError(f"{key}.nesterov", True, f"set {key}.momentum too, e.g. 0.9")
 
 

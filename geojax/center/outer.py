@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from geojax.center.optimizers import build_optimizer, check_optimizer
+from geojax.center.optimizers import OUTER_OPTIMIZERS, SgdConfig, build_optimizer, check_optimizer
 from geojax.center.spec import VectorSpec
 from geojax.config import OptimizerConfig
 from geojax.errors import ConfigError
@@ -56,7 +56,7 @@ class FlatOptimizer:
     ):
         check_optimizer(config, lr, key=key)
         self._spec = spec
-        settings = tuple(sorted(vars(config).items()))
+        settings = tuple(sorted(vars(OUTER_OPTIMIZERS.complete(config)).items()))
         self._start, self._update = _programs(settings, lr, spec.parameters)
         self.init(np.zeros(spec.size, np.float32))
 
@@ -114,7 +114,9 @@ def _programs(
     import jax.numpy as jnp
     import optax
 
-    optimizer = build_optimizer(OptimizerConfig(**dict(settings)), lr)
+    keys = dict(settings)
+    config = OUTER_OPTIMIZERS.settings(keys["name"], **keys)
+    optimizer = build_optimizer(config, lr, key="outer_optimizer")
 
     def update(vector: jax.Array, gradient: jax.Array, state: Any) -> tuple[jax.Array, Any]:
         parameters = vector[:trained]
@@ -180,7 +182,7 @@ def build_outer_optimizer(
     if not synthetic:
         return FlatOptimizer(config, lr, spec, key=key)
     check_optimizer(config, lr, key=key)
-    if config.name != "sgd" or config.momentum or config.weight_decay or config.clip_norm:
+    if OUTER_OPTIMIZERS.complete(config) != SgdConfig(lr=config.lr):
         fix = f"a synthetic model takes plain sgd; set {key}=sgd without further settings"
         raise ConfigError(f"{key}.name", config.name, fix)
     return PlainSgd(lr, spec)

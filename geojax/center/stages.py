@@ -50,8 +50,8 @@ def build_stages(config: RunConfig) -> tuple[Stage, ...]:
     equal in bytes (``model.stage_bytes``) and shares (``model.stage_paces``) unless it says
     otherwise.
 
-    >>> from geojax.config import ModelConfig
-    >>> config = RunConfig(model=ModelConfig("synthetic", bytes=16, stages=2))
+    >>> from geojax.models.registry import SyntheticConfig
+    >>> config = RunConfig(model=SyntheticConfig(bytes=16, stages=2))
     >>> first, last = build_stages(config)
     >>> first.stop, last.start, round(first.forward, 3), round(first.backward, 3)
     (2, 2, 0.167, 0.333)
@@ -61,9 +61,10 @@ def build_stages(config: RunConfig) -> tuple[Stage, ...]:
     """
     check_stages(config)
     if config.model.name == SYNTHETIC:
-        names = [f"stage_{index}" for index in range(config.model.stages)]
+        sizes = stage_sizes(config.model)
+        names = [f"stage_{index}" for index in range(len(sizes))]
         paces = stage_paces(config.model) or [(1.0, 2.0)] * len(names)
-        return _staged(names, stage_sizes(config.model), paces)
+        return _staged(names, sizes, paces)
 
     from geojax.center import devices
 
@@ -98,25 +99,15 @@ def _staged(
 
 
 def check_stages(config: RunConfig) -> None:
-    """Finds what is wrong with ``model.stages``, ``model.stage_paces`` and ``model.stage_bytes``.
+    """Finds what is wrong with the stages of a synthetic model.
 
     Raises:
-      ConfigError: see :mod:`geojax.center.synthetic_layout`; or the model is not synthetic, and
-        has the stages that it has.
+      ConfigError: see :mod:`geojax.center.synthetic_layout`; or the model does not exist.
     """
-    model = config.model
-    model_info(model)  # refuses what the model does not take
-    if model.name == SYNTHETIC:
-        stage_sizes(model)
-        stage_paces(model)
-        return
-    unused = {"stages": 1, "stage_paces": None, "stage_bytes": None}
-    for key, default in unused.items():
-        if getattr(model, key) != default:
-            fix = (
-                f"only a model={SYNTHETIC} has stages as configured; leave it out for {model.name}"
-            )
-            raise ConfigError(f"model.{key}", getattr(model, key), fix)
+    model_info(config.model)  # refuses what the model does not take
+    if config.model.name == SYNTHETIC:
+        stage_sizes(config.model)
+        stage_paces(config.model)
 
 
 def check_p3(config: RunConfig) -> None:

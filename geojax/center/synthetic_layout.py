@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 from numbers import Real
+from typing import Any
 
 from geojax.center.spec import VectorSpec
-from geojax.config import ModelConfig, RunConfig
+from geojax.config import RunConfig
 from geojax.errors import ConfigError
-from geojax.models.registry import SYNTHETIC
+from geojax.models.registry import MODELS, SYNTHETIC
 
 _RELATIVE = 1e-9  # by which model.pace_s may differ from the sum of model.stage_paces
 
@@ -18,7 +19,7 @@ _RELATIVE = 1e-9  # by which model.pace_s may differ from the sum of model.stage
 def synthetic_spec(config: RunConfig) -> VectorSpec:
     """``model.bytes`` / 4 parameters: one layer, or one a stage.
 
-    >>> config = RunConfig(model=ModelConfig("synthetic", bytes=40, stages=3))
+    >>> config = RunConfig(model=SyntheticConfig(bytes=40, stages=3))
     >>> [layer.size for layer in synthetic_spec(config).layers]
     [3, 3, 4]
 
@@ -31,7 +32,7 @@ def synthetic_spec(config: RunConfig) -> VectorSpec:
     return VectorSpec.of([(f"{SYNTHETIC}_{index}", (size,)) for index, size in enumerate(sizes)])
 
 
-def stage_sizes(model: ModelConfig) -> tuple[int, ...]:
+def stage_sizes(model: Any) -> tuple[int, ...]:
     """Elements of every stage: ``model.stage_bytes`` / 4, or about equal parts.
 
     Raises:
@@ -39,6 +40,7 @@ def stage_sizes(model: ModelConfig) -> tuple[int, ...]:
         than elements, or ``model.stage_bytes`` are not positive multiples of 4, one a stage, that
         add up to ``model.bytes``.
     """
+    model = MODELS.complete(model)
     nbytes, stages = model.bytes, model.stages
     if nbytes < 4 or nbytes % 4:
         fix = f"use a positive multiple of 4, e.g. {max(4, -(-nbytes // 4) * 4)}"
@@ -57,14 +59,15 @@ def stage_sizes(model: ModelConfig) -> tuple[int, ...]:
     return tuple(each // 4 for each in whole)
 
 
-def stage_paces(model: ModelConfig) -> tuple[tuple[float, float], ...]:
+def stage_paces(model: Any) -> tuple[tuple[float, float], ...]:
     """Seconds of every stage's forward and backward part: ``model.stage_paces``; empty if unset.
 
     Raises:
       ConfigError: they are not pairs of finite numbers of at least 0, one a stage, with a sum above
         0, or ``model.pace_s`` is another number than their sum.
     """
-    if model.stage_paces is None:
+    model = MODELS.complete(model)
+    if model.name != SYNTHETIC or model.stage_paces is None:
         return ()
     key = "model.stage_paces"
     paces: list[tuple[float, float]] = []

@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from geojax.compression.codec import Codec
+from geojax.compression.codec import CODECS, Codec, Setting
 from geojax.compression.dense import dense
-from geojax.compression.halves import FLOAT16, check_overflow, narrow, refuse_overflow
+from geojax.compression.halves import FLOAT16, narrow, refuse_overflow
 from geojax.compression.layout import Layout, Span, layout_of, within
 from geojax.compression.sparse import Run, SparseChunk, pack, unite, unpack
 from geojax.compression.sparse import dense as dense_of
 from geojax.compression.sparsify import Kernel, draw, numpy_kernel
-from geojax.errors import ConfigError
+from geojax.config import CompressionConfig
+from geojax.settings import key
+
+GRADIENT_MOMENTUM = 0.9
+
+
+@dataclass
+class BisparseConfig(CompressionConfig):
+    """Keys of ``compression=bisparse``."""
+
+    name: str = "bisparse"
+    ratio: float = key(0.01, "share of elements kept", above=0, most=1)
+    bound: int = key(1000, "layers of fewer elements travel whole", least=0)
+    momentum: float | None = key(
+        None, "of the correction; null: 0.9 for gradients, 0 for deltas", least=0, below=1
+    )
+    exact: bool = key(False, "the exact top-k instead of a sampled threshold")
+
+    def momentum_for(self, setting: Setting) -> float:
+        """The configured momentum, or the published one (DGC's and GeoMX's) for gradients."""
+        if self.momentum is not None:
+            return self.momentum
+        return GRADIENT_MOMENTUM if setting.gradients else 0.0
 
 
 class BiSparseState(NamedTuple):
@@ -91,9 +114,6 @@ def bisparse(
       seed: of the sampled positions; every member may use the same.
       kernel: accumulates and picks; ``geojax.center.sparsify.jax_kernel`` does it on the device.
 
-    Raises:
-      ConfigError: a setting is out of its range.
-
     Example:
       >>> from geojax.center.spec import VectorSpec
       >>> spec = VectorSpec.of([("w", (100,)), ("b", (2,))])
@@ -113,12 +133,7 @@ def bisparse(
 
 
 def sparse_codec(name: str, wire: int, how: Sparsity, lan: Codec) -> Codec:
-    """A codec of these settings: Bi-Sparse, or MPQ.
-
-    Raises:
-      ConfigError: a setting is out of its range.
-    """
-    _check(how)
+    """A codec of these settings: Bi-Sparse, or MPQ."""
 
     def init(layers: Sequence, ranges: Sequence[tuple[int, int]]) -> BiSparseState:
         return _first_state(layout_of(layers, ranges), how)
@@ -158,17 +173,6 @@ def small_layers(layout: Layout, bound: int) -> list[Span]:
 def places(spans: Sequence[Span]) -> list[tuple[int, int]]:
     """Where layers lie."""
     return [(span.start, span.stop) for span in spans]
-
-
-def _check(how: Sparsity) -> None:
-    if not 0.0 < how.ratio <= 1.0:
-        fix = "a share of elements, above 0 and at most 1"
-        raise ConfigError("compression.ratio", how.ratio, fix)
-    if how.bound < 0:
-        raise ConfigError("compression.bound", how.bound, "a number of elements, 0 or more")
-    if not 0.0 <= how.momentum < 1.0:
-        raise ConfigError("compression.momentum", how.momentum, "at least 0 and below 1")
-    check_overflow(how.overflow)
 
 
 def _first_state(layout: Layout, how: Sparsity) -> BiSparseState:
@@ -230,3 +234,11 @@ def receiving(
         return unpack(payload, name).elements
 
     return decode, combine, elements
+
+
+@CODECS.register("bisparse", BisparseConfig)
+def _configured(config: BisparseConfig, setting: Setting) -> Codec:
+    return bisparse(
+        ratio=config.ratio, bound=config.bound, momentum=config.momentum_for(setting),
+        exact=config.exact, kernel=setting.kernel,
+    )  # fmt: skip

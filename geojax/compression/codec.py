@@ -7,6 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from geojax.compression.sparsify import Kernel, numpy_kernel
+from geojax.config import CompressionConfig
+from geojax.registry import Registry
+
 Ranges = Sequence[tuple[int, int]]
 
 
@@ -104,3 +108,18 @@ def restore_state(fresh: Any, kept: Any) -> Any:
     if fresh != kept:
         raise ValueError(f"codec state: kept for {kept!r}, expected {fresh!r}")
     return fresh
+
+
+class Setting(NamedTuple):
+    """What a codec is built from, beside its configuration.
+
+    Attributes:
+      gradients: whether the offers are gradients, rather than deltas or parameters.
+      kernel: accumulates and picks, where a codec is sparse.
+    """
+
+    gradients: bool = True
+    kernel: Kernel = numpy_kernel
+
+
+CODECS: Registry[Callable[[Any, Setting], Codec]] = Registry("compression.name", CompressionConfig)

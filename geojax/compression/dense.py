@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from geojax.compression.codec import Codec
+from geojax.compression.codec import CODECS, Codec
 from geojax.compression.layout import Layout, layout_of
 from geojax.compression.payload import add_up, as_floats, count_of
 
@@ -41,3 +41,8 @@ def _combine(payloads: Sequence[np.ndarray]) -> np.ndarray:
 
 def _elements(payload: np.ndarray) -> int:
     return count_of(payload, 4, "dense")
+
+
+@CODECS.register("dense")
+def _configured(*_: object) -> Codec:
+    return dense()

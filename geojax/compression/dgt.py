@@ -9,19 +9,54 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from geojax.compression import blocks as form
-from geojax.compression.codec import Codec, Ranges, SplitPayload
+from geojax.compression.codec import CODECS, Codec, Ranges, Setting, SplitPayload
 from geojax.compression.dense import dense
 from geojax.compression.layout import Layout, layout_of, within
-from geojax.errors import ConfigError, FrameError, nearest
+from geojax.config import CompressionConfig
+from geojax.errors import ConfigError, FrameError
+from geojax.settings import key
 
 LEAST_BLOCK_BYTES = 64
 MOST_BLOCK_BYTES = 32 * 1024  # with its headers it fits a UDP datagram
 _NOTHING = np.zeros(0, np.uint8)
+
+
+@dataclass
+class DgtConfig(CompressionConfig):
+    """Keys of ``compression=dgt``."""
+
+    name: str = "dgt"
+    k: float = key(0.8, "share of blocks that are important", above=0, most=1)
+    adaptive: bool = key(False, "k falls with the loss, not below k_min")
+    k_min: float = key(0.2, "adaptive: least k; at most k", above=0)
+    alpha: float = key(0.3, "weight of the past in a block's contribution", least=0, below=1)
+    block_bytes: int = key(
+        4096, "of a block; a multiple of 4", least=LEAST_BLOCK_BYTES, most=MOST_BLOCK_BYTES
+    )
+    channel: str = key("tcp", "how the unimportant blocks travel", choices=("tcp", "udp"))
+    lost: str = key("zero", "udp: what a lost block counts as", choices=("zero", "last"))
+    tail: str = key("float32", "form of the unimportant blocks", choices=("float32", "4bit"))
+
+    def check(self) -> None:
+        """See :meth:`geojax.settings.Settings.check`."""
+        if self.k_min > self.k:
+            fix = f"give a share in (0, compression.k = {self.k}]"
+            raise ConfigError("compression.k_min", self.k_min, fix)
+        if self.block_bytes % 4:
+            fix = f"give a multiple of 4 from {LEAST_BLOCK_BYTES} to {MOST_BLOCK_BYTES}"
+            raise ConfigError("compression.block_bytes", self.block_bytes, fix)
+        if self.lost == "last" and self.channel != "udp":
+            fix = (
+                "over TCP nothing is lost and late blocks count in a later round; use "
+                "compression.channel=udp or compression.lost=zero"
+            )
+            raise ConfigError("compression.lost", self.lost, fix)
 
 
 class DgtState(NamedTuple):
@@ -214,9 +249,6 @@ def dgt(
       lost: a late block that is not there when its round is merged counts as ``zero``, or as its
         ``last`` value from that center (``udp`` only).
 
-    Raises:
-      ConfigError: one of these is out of its range.
-
     Example:
       >>> from geojax.center.spec import VectorSpec
       >>> spec = VectorSpec.of([("w", (64,))])
@@ -228,8 +260,6 @@ def dgt(
       >>> codec.decode(codec.combine([split.now, split.late]))[::16]
       array([1., 3., 2., 0.], dtype=float32)
     """
-    _check(k, k_min, alpha, block_bytes)
-    _check_names(tail, channel, lost)
     functions = Dgt(k, k_min, alpha, block_bytes, adaptive, tail, channel)
     return Codec(
         "dgt", 6, True, functions.init, functions.encode, form.decode, form.combine,
@@ -269,31 +299,7 @@ def fill_with_last(
     return filled, _History(values, known)
 
 
-def _check(k: float, k_min: float, alpha: float, block_bytes: int) -> None:
-    if not 0 < k <= 1:
-        raise ConfigError("compression.k", k, "give a share of the blocks in (0, 1]")
-    if not 0 < k_min <= k:
-        raise ConfigError("compression.k_min", k_min, f"give a share in (0, compression.k = {k}]")
-    if not 0 <= alpha < 1:
-        raise ConfigError("compression.alpha", alpha, "give the weight of the past in [0, 1)")
-    if block_bytes % 4 or not LEAST_BLOCK_BYTES <= block_bytes <= MOST_BLOCK_BYTES:
-        raise ConfigError(
-            "compression.block_bytes", block_bytes,
-            f"give a multiple of 4 from {LEAST_BLOCK_BYTES} to {MOST_BLOCK_BYTES}",
-        )  # fmt: skip
-
-
-def _check_names(tail: str, channel: str, lost: str) -> None:
-    for key, value, valid in (
-        ("tail", tail, ("float32", "4bit")),
-        ("channel", channel, ("tcp", "udp")),
-        ("lost", lost, ("zero", "last")),
-    ):
-        if value not in valid:
-            raise ConfigError(f"compression.{key}", value, nearest(str(value), valid))
-    if lost == "last" and channel != "udp":
-        raise ConfigError(
-            "compression.lost", lost,
-            "over TCP nothing is lost and late blocks count in a later round; use "
-            "compression.channel=udp or compression.lost=zero",
-        )  # fmt: skip
+@CODECS.register("dgt", DgtConfig)
+def _configured(config: DgtConfig, _: Setting) -> Codec:
+    own = {name: value for name, value in vars(config).items() if name not in ("name", "lan")}
+    return dgt(**own)

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from geojax.compression.codec import Codec
+from geojax.compression.codec import CODECS, Codec, Setting
 from geojax.compression.halves import (
     BFLOAT16,
     FLOAT16,
+    OVERFLOWS,
     HalfFormat,
-    check_overflow,
     narrow,
     refuse_overflow,
     widen,
 )
 from geojax.compression.layout import Layout, layout_of
 from geojax.compression.payload import add_up, count_of
+from geojax.config import CompressionConfig
+from geojax.settings import key
+
+
+@dataclass
+class HalfConfig(CompressionConfig):
+    """Keys of ``compression=fp16`` and ``compression=bf16``."""
+
+    name: str = "fp16"
+    overflow: str = key("saturate", "what becomes of too large values", choices=OVERFLOWS)
 
 
 def fp16(*, overflow: str = "saturate") -> Codec:
@@ -34,7 +45,6 @@ def fp16(*, overflow: str = "saturate") -> Codec:
         65504 with their sign, ``stop`` ends the run. Infinities and NaN travel as they are.
 
     Raises:
-      ConfigError: ``overflow`` is unknown.
       Diverged: from ``encode`` and ``combine``, with ``stop``; names the layer where it is known.
 
     Example:
@@ -59,15 +69,11 @@ def bf16(*, overflow: str = "saturate") -> Codec:
 
     Args:
       overflow: as of :func:`fp16`, for the few float32 numbers that round beyond 3.39·10³⁸.
-
-    Raises:
-      ConfigError: ``overflow`` is unknown.
     """
     return _codec(2, BFLOAT16, overflow)
 
 
 def _codec(wire: int, form: HalfFormat, overflow: str) -> Codec:
-    check_overflow(overflow)
 
     def encode(vector: np.ndarray, layout: Layout) -> tuple[list[np.ndarray], Layout]:
         layout.check(vector)
@@ -88,3 +94,13 @@ def _codec(wire: int, form: HalfFormat, overflow: str) -> Codec:
         return count_of(payload, 2, form.name)
 
     return Codec(form.name, wire, True, layout_of, encode, decode, combine, elements)
+
+
+@CODECS.register("fp16", HalfConfig)
+def _fp16(config: HalfConfig, _: Setting) -> Codec:
+    return fp16(overflow=config.overflow)
+
+
+@CODECS.register("bf16", HalfConfig)
+def _bf16(config: HalfConfig, _: Setting) -> Codec:
+    return bf16(overflow=config.overflow)

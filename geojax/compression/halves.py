@@ -10,7 +10,7 @@ import numpy as np
 
 from geojax.compression.layout import Span
 from geojax.compression.payload import as_floats
-from geojax.errors import ConfigError, Diverged, nearest
+from geojax.errors import Diverged
 
 OVERFLOWS = ("saturate", "stop")
 _MAGNITUDE = np.uint32(0x7FFFFFFF)  # all bits of a float32 but its sign
@@ -88,16 +88,6 @@ BFLOAT16 = HalfFormat(
     "bf16", ml_dtypes.bfloat16, np.uint16, float(ml_dtypes.finfo(ml_dtypes.bfloat16).max),
     0x7F7F8000, _cast_bfloat, _widen_bfloat,
 )  # fmt: skip
-
-
-def check_overflow(overflow: str) -> None:
-    """Refuses an unknown ``compression.overflow``.
-
-    Raises:
-      ConfigError: it is neither ``saturate`` nor ``stop``.
-    """
-    if overflow not in OVERFLOWS:
-        raise ConfigError("compression.overflow", overflow, nearest(str(overflow), OVERFLOWS))
 
 
 def narrow(values: np.ndarray, form: HalfFormat, overflow: str) -> np.ndarray:

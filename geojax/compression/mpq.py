@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from geojax.compression.bisparse import (
+    BisparseConfig,
     Sparsity,
     places,
     receiving,
     small_layers,
     sparse_codec,
 )
-from geojax.compression.codec import Codec
-from geojax.compression.halves import FLOAT16, check_overflow, refuse_overflow
+from geojax.compression.codec import CODECS, Codec, Setting
+from geojax.compression.halves import FLOAT16, OVERFLOWS, refuse_overflow
 from geojax.compression.layout import Layout, layout_of, within
 from geojax.compression.layout import gaps as gaps_of
 from geojax.compression.sparse import Run, SparseChunk, pack
 from geojax.compression.sparsify import Kernel, numpy_kernel
+from geojax.settings import key
 
 _WIRE = 4
+
+
+@dataclass
+class MpqConfig(BisparseConfig):
+    """Keys of ``compression=mpq``."""
+
+    name: str = "mpq"
+    overflow: str = key("saturate", "what becomes of too large values", choices=OVERFLOWS)
 
 
 def mpq(
@@ -52,7 +64,6 @@ def mpq(
       kernel: accumulates and picks.
 
     Raises:
-      ConfigError: a setting is out of its range.
       Diverged: from ``encode`` and ``combine``, with ``stop``; names the layer where it is known.
 
     Example:
@@ -74,7 +85,6 @@ def mpq_lan(*, bound: int = 1000, overflow: str = "saturate") -> Codec:
     Its payloads have the form of :func:`mpq`'s, hence its number on the wire. Arguments and errors
     are those of :func:`mpq`.
     """
-    check_overflow(overflow)
 
     def encode(vector: np.ndarray, layout: Layout) -> tuple[list[np.ndarray], Layout]:
         layout.check(vector)
@@ -93,3 +103,11 @@ def mpq_lan(*, bound: int = 1000, overflow: str = "saturate") -> Codec:
         return written, layout
 
     return Codec("mpq_lan", _WIRE, True, layout_of, encode, *receiving("mpq_lan", overflow))
+
+
+@CODECS.register("mpq", MpqConfig)
+def _configured(config: MpqConfig, setting: Setting) -> Codec:
+    return mpq(
+        ratio=config.ratio, bound=config.bound, momentum=config.momentum_for(setting),
+        exact=config.exact, overflow=config.overflow, kernel=setting.kernel,
+    )  # fmt: skip

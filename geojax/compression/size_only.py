@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from geojax.compression.codec import Codec, Ranges
+from geojax.compression.codec import CODECS, Codec, Ranges
 from geojax.compression.payload import count_of
 from geojax.hollow import SIZE_ONLY, SizeOnly, hollow
 
@@ -57,3 +57,8 @@ def _combine(payloads: Sequence[SizeOnly]) -> SizeOnly:
 
 def _elements(payload: Any) -> int:
     return count_of(payload, _ELEMENT_BYTES, SIZE_ONLY)
+
+
+@CODECS.register(SIZE_ONLY)
+def _configured(*_: object) -> Codec:
+    return size_only()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from geojax.compression.codec import Codec
+from geojax.compression.codec import CODECS, Codec, Setting
 from geojax.compression.dense import dense
 from geojax.compression.layout import Layout, gaps, layout_of, within
 from geojax.compression.payload import Reader, add_up, run_table
-from geojax.errors import ConfigError, Diverged
+from geojax.config import CompressionConfig
+from geojax.errors import Diverged
+from geojax.settings import key
 
 _HEADER = 2
 _WORD = 16  # values in a 32-bit word
@@ -20,6 +23,14 @@ _PLUS, _MINUS, _INVALID = 0b11, 0b10, 0b01
 _CODES = np.arange(256)[:, None] >> np.array([6, 4, 2, 0]) & 0b11  # of the four values in a byte
 _SIGNS = np.select([_CODES == _PLUS, _CODES == _MINUS], [1.0, -1.0], 0.0).astype(np.float32)
 _VALID = (_CODES != _INVALID).all(axis=1)
+
+
+@dataclass
+class TwobitConfig(CompressionConfig):
+    """Keys of ``compression=twobit``."""
+
+    name: str = "twobit"
+    threshold: float = key(0.5, "what an element is sent as", above=0)
 
 
 class TwoBitState(NamedTuple):
@@ -49,7 +60,6 @@ def twobit(*, threshold: float = 0.5) -> Codec:
       threshold: t, above 0. The published default, 0.5, suits gradients summed over a batch.
 
     Raises:
-      ConfigError: the threshold is not positive.
       Diverged: from ``encode``: a layer, which it names, holds NaN or infinity; two bits cannot.
 
     Example:
@@ -66,8 +76,6 @@ def twobit(*, threshold: float = 0.5) -> Codec:
       >>> payload.nbytes  # a header of 12 bytes, two words
       20
     """
-    if not 0.0 < threshold < float("inf"):
-        raise ConfigError("compression.threshold", threshold, "a number above 0")
     step = np.float32(threshold)
 
     def encode(vector: np.ndarray, state: TwoBitState) -> tuple[list[np.ndarray], TwoBitState]:
@@ -179,3 +187,8 @@ def _combine(payloads: Sequence[np.ndarray]) -> np.ndarray:
     total = add_up(payloads, _decode, "twobit")
     everything = [(0, total.size)] if total.size else []
     return _pack(total, everything, np.empty(0, np.uint8), np.float32(0))
+
+
+@CODECS.register("twobit", TwobitConfig)
+def _configured(config: TwobitConfig, _: Setting) -> Codec:
+    return twobit(threshold=config.threshold)

@@ -16,6 +16,7 @@ from geojax.data import DATASETS, PARTITIONS, load_dataset, partition
 from geojax.data.dataset import has_labels
 from geojax.data.describe import describe, table
 from geojax.errors import ConfigError, GeojaxError
+from geojax.settings import key_names
 
 EXAMPLE = """example:
   python -m geojax.data describe --data digits --partition dirichlet --alpha 0.3 \\
@@ -41,9 +42,24 @@ def parser() -> argparse.ArgumentParser:
     add("--train-samples", type=int, metavar="N", help="use only N training samples")
     add("--no-download", action="store_true", help="do not fetch data that is not here")
     add("--partition", default=split.name, metavar="NAME", help=_one_of(PARTITIONS, split.name))
-    add("--alpha", type=float, default=split.alpha, help="dirichlet: smaller is more skewed")
-    add("--shards", type=int, default=split.shards, help="shards: label-sorted pieces per worker")
-    add("--skew", type=float, default=split.skew, help="size_skew: largest part / smallest part")
+    add(
+        "--alpha",
+        type=float,
+        default=0.5,
+        help="dirichlet: smaller is more skewed",
+    )
+    add(
+        "--shards",
+        type=int,
+        default=2,
+        help="shards: label-sorted pieces per worker",
+    )
+    add(
+        "--skew",
+        type=float,
+        default=2.0,
+        help="size_skew: largest part / smallest part",
+    )
     add("--centers", type=int, default=3, metavar="N", help="data centers (default 3)")
     add("--workers", type=int, default=1, metavar="N", help="workers per center (default 1)")
     add("--seed", type=int, default=0, help="the run's seed (default 0)")
@@ -66,13 +82,16 @@ def _describe(options: argparse.Namespace) -> None:
     for key in ("centers", "workers"):
         if (value := getattr(options, key)) < 1:
             raise ConfigError(f"--{key}", value, "use at least 1")
-    split = PartitionConfig(options.partition, options.alpha, options.shards, options.skew)
+    own = {"dirichlet": "alpha", "shards": "shards", "size_skew": "skew"}
+    used = {key: getattr(options, key) for name, key in own.items() if name == options.partition}
+    split = PARTITIONS.settings(options.partition, **used)
+    given = {"path": options.path, "download": not options.no_download}
+    reads = key_names(DATASETS.schema(options.data))
     data = load_dataset(
-        DataConfig(
-            name=options.data,
-            path=options.path,
+        DATASETS.settings(
+            options.data,
             train_samples=options.train_samples,
-            download=not options.no_download,
+            **{key: value for key, value in given.items() if key in reads},
         )
     )
     workers = [f"c{c + 1}/w{w}" for c in range(options.centers) for w in range(options.workers)]
@@ -81,8 +100,6 @@ def _describe(options: argparse.Namespace) -> None:
     if not has_labels(labels):  # then there are only sizes to show
         labels, classes = np.zeros(len(labels), np.int32), 1
     described = describe(parts, labels, classes)
-    settings = {"dirichlet": "alpha", "shards": "shards", "size_skew": "skew"}
-    used = {key: getattr(split, key) for name, key in settings.items() if name == split.name}
     if options.format == "json":
         answer = {
             "data": data.name,

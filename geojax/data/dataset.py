@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from geojax.config import DataConfig
 from geojax.data.streams import stream
-from geojax.errors import ConfigError, DataError
+from geojax.errors import DataError
 from geojax.registry import Registry
+from geojax.settings import key
 
 
 class Dataset(NamedTuple):
@@ -41,13 +43,21 @@ class Stored(NamedTuple):
     tokens: int = 0  # how many different integers samples hold, from 0 on; 0: they are floats
 
 
-DATASETS: Registry[Callable[[DataConfig], Stored]] = Registry("data.name")
+DATASETS: Registry[Callable[[Any], Stored]] = Registry("data.name", DataConfig)
 """Sources of data. An own one is a function that registers itself and returns its arrays::
 
-    @DATASETS.register("mine")
-    def mine(config: DataConfig) -> Stored:
+    @DATASETS.register("mine", MineConfig)
+    def mine(config: MineConfig) -> Stored:
         return stored(*read(config.path), "mine")  # see geojax.data.npz
 """
+
+
+@dataclass
+class FilesConfig(DataConfig):
+    """Keys of a data set that comes as files."""
+
+    path: str | None = key(None, "folder to look in first")
+    download: bool = key(True, "fetch the official files into a cache when found nowhere else")
 
 
 def load_dataset(config: DataConfig) -> Dataset:
@@ -67,7 +77,7 @@ def load_dataset(config: DataConfig) -> Dataset:
     >>> digits.train_x.shape, digits.test_x.shape, digits.classes
     ((100, 8, 8, 1), (360, 8, 8, 1), 10)
     """
-    stored = DATASETS[config.name](config)
+    stored = DATASETS.build(config)
     train = _kept(
         stored.train_y, config.train_samples, f"{config.name}'s training", "train_samples"
     )
@@ -114,15 +124,13 @@ def balanced_order(labels: np.ndarray) -> np.ndarray:
     return by_class[np.lexsort((generator.random(len(labels)), places))]
 
 
-def _kept(labels: np.ndarray, limit: int | None, what: str, key: str) -> np.ndarray | slice:
+def _kept(labels: np.ndarray, limit: int | None, what: str, name: str) -> np.ndarray | slice:
     """Which samples stay under ``limit``, in their stored order."""
     if limit is None:
         return slice(None)
-    if limit < 1:
-        raise ConfigError(f"data.{key}", limit, "keep at least 1 sample, or null for all of them")
     if limit > len(labels):
         raise DataError(
-            f"data.{key} = {limit}: {what} set has {len(labels)} samples; "
+            f"data.{name} = {limit}: {what} set has {len(labels)} samples; "
             f"ask for at most {len(labels)}, or null for all of them"
         )
     return np.sort(balanced_order(labels)[:limit])

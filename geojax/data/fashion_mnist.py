@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from geojax.config import DataConfig
-from geojax.data.dataset import DATASETS, Stored
+from geojax.data.dataset import DATASETS, FilesConfig, Stored
 from geojax.data.download import fetch
 from geojax.data.idx import IdxArray, cache_folder, given_folder, missing, read_all, search
 from geojax.errors import DataError
@@ -42,8 +41,8 @@ FILES = (
 )
 
 
-@DATASETS.register("fashion_mnist")
-def fashion_mnist(config: DataConfig) -> Stored:
+@DATASETS.register("fashion_mnist", FilesConfig)
+def fashion_mnist(config: FilesConfig) -> Stored:
     """Looks in ``data.path``, in the place of Debian's package, in the cache; then downloads.
 
     The hash of the decompressed arrays is always checked, wherever they come from.

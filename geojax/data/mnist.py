@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geojax.config import DataConfig
-from geojax.data.dataset import DATASETS, Stored
+from geojax.data.dataset import DATASETS, FilesConfig, Stored
 from geojax.data.idx import IdxArray, cache_folder, checked, given_folder, read_all, search
 from geojax.errors import DataError
 
@@ -47,8 +46,8 @@ FILES = {  # name in the archive -> IDX file
 }
 
 
-@DATASETS.register("mnist")
-def mnist(config: DataConfig) -> Stored:
+@DATASETS.register("mnist", FilesConfig)
+def mnist(config: FilesConfig) -> Stored:
     """Looks in ``data.path`` and the cache for IDX files, then for the Python package.
 
     The hash of the decompressed arrays is always checked, wherever they come from.

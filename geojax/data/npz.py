@@ -12,6 +12,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,22 @@ import numpy as np
 from geojax.config import DataConfig
 from geojax.data.dataset import DATASETS, Stored
 from geojax.errors import ConfigError, DataError
+from geojax.settings import key
 
 _SAMPLES, _TARGETS = ("train_x", "test_x"), ("train_y", "test_y")
 _LARGEST = np.iinfo(np.int32).max
 
 
-@DATASETS.register("npz")
-def npz(config: DataConfig) -> Stored:
+@dataclass
+class NpzConfig(DataConfig):
+    """Keys of ``data=npz``."""
+
+    name: str = "npz"
+    path: str | None = key(None, "the archive")
+
+
+@DATASETS.register("npz", NpzConfig)
+def npz(config: NpzConfig) -> Stored:
     """Reads the archive that ``data.path`` names; see :mod:`geojax.data.npz`.
 
     Raises:

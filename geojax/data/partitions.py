@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +22,12 @@ from geojax.data.dataset import has_labels
 from geojax.data.streams import stream
 from geojax.errors import ConfigError, DataError
 from geojax.registry import Registry
+from geojax.settings import key
 
-# (targets, number of parts, settings, randomness) -> positions in ``targets``, one array a part
-Split = Callable[[np.ndarray, int, PartitionConfig, np.random.Generator], list[np.ndarray]]
+# (settings, targets, number of parts, randomness) -> positions in ``targets``, one array a part
+Split = Callable[[Any, np.ndarray, int, np.random.Generator], list[np.ndarray]]
 
-PARTITIONS: Registry[Split] = Registry("partition.name")
+PARTITIONS: Registry[Split] = Registry("partition.name", PartitionConfig)
 
 DIRICHLET_DRAWS = 1000  # before a draw that leaves no worker empty is given up
 
@@ -52,12 +55,13 @@ def partition(
     >>> {worker: part.tolist() for worker, part in parts.items()}
     {'a/w0': [1, 3], 'b/w0': [0, 2]}
     """
-    split = PARTITIONS[config.name]
+    PARTITIONS[config.name]
     if len(set(workers)) != len(workers) or not workers:
         raise ValueError(f"workers must have different names, at least one: {list(workers)}")
     require(len(labels), len(workers), f"{len(workers)} workers need a sample each")
     chosen = seed if config.seed is None else config.seed
-    parts = split(labels, len(workers), config, stream("partition", chosen))
+    draws = stream("partition", chosen)
+    parts = PARTITIONS.build(config, labels, len(workers), draws)
     return {
         worker: part.astype(np.int64, copy=False)
         for worker, part in zip(workers, parts, strict=True)
@@ -83,7 +87,7 @@ def need_labels(config: PartitionConfig, targets: np.ndarray) -> None:
 
 @PARTITIONS.register("iid")
 def iid(
-    labels: np.ndarray, parts: int, _: PartitionConfig, generator: np.random.Generator
+    _: PartitionConfig, labels: np.ndarray, parts: int, generator: np.random.Generator
 ) -> list[np.ndarray]:
     """Shuffled, then cut into parts of equal size (±1)."""
     return np.array_split(generator.permutation(len(labels)), parts)
@@ -91,7 +95,7 @@ def iid(
 
 @PARTITIONS.register("by_class")
 def by_class(
-    labels: np.ndarray, parts: int, config: PartitionConfig, _: np.random.Generator
+    config: PartitionConfig, labels: np.ndarray, parts: int, _: np.random.Generator
 ) -> list[np.ndarray]:
     """Sorted by label, stably, then cut into parts of equal size (±1), as GeoMX's examples do.
 
@@ -101,9 +105,17 @@ def by_class(
     return np.array_split(np.argsort(labels, kind="stable"), parts)
 
 
-@PARTITIONS.register("dirichlet")
+@dataclass
+class DirichletConfig(PartitionConfig):
+    """Keys of ``partition=dirichlet``."""
+
+    name: str = "dirichlet"
+    alpha: float = key(0.5, "concentration; a smaller one is more skewed", above=0)
+
+
+@PARTITIONS.register("dirichlet", DirichletConfig)
 def dirichlet(
-    labels: np.ndarray, parts: int, config: PartitionConfig, generator: np.random.Generator
+    config: DirichletConfig, labels: np.ndarray, parts: int, generator: np.random.Generator
 ) -> list[np.ndarray]:
     """Label skew of concentration ``alpha``: each class is shared out by a Dirichlet(alpha) draw.
 
@@ -115,8 +127,6 @@ def dirichlet(
     """
     need_labels(config, labels)
     alpha = config.alpha
-    if not 0 < alpha < math.inf:
-        raise ConfigError("partition.alpha", alpha, "use a number above 0, e.g. 0.5")
     sizes = np.unique(labels, return_counts=True)[1]
     for _ in range(DIRICHLET_DRAWS):
         shares = generator.dirichlet(np.full(parts, alpha), size=len(sizes))
@@ -139,9 +149,17 @@ def dirichlet(
     return [np.concatenate(column) for column in zip(*pieces, strict=True)]
 
 
-@PARTITIONS.register("shards")
+@dataclass
+class ShardsConfig(PartitionConfig):
+    """Keys of ``partition=shards``."""
+
+    name: str = "shards"
+    shards: int = key(2, "label-sorted pieces per worker", least=1)
+
+
+@PARTITIONS.register("shards", ShardsConfig)
 def shards(
-    labels: np.ndarray, parts: int, config: PartitionConfig, generator: np.random.Generator
+    config: ShardsConfig, labels: np.ndarray, parts: int, generator: np.random.Generator
 ) -> list[np.ndarray]:
     """Sorted by label, cut into ``shards`` pieces per worker, dealt at random.
 
@@ -149,8 +167,6 @@ def shards(
     give most workers two classes.
     """
     need_labels(config, labels)
-    if config.shards < 1:
-        raise ConfigError("partition.shards", config.shards, "use at least 1 shard per worker")
     count = parts * config.shards
     why = f"{parts} workers with {config.shards} shards each need a sample per shard"
     require(len(labels), count, why, ", fewer shards (partition.shards)")
@@ -159,14 +175,20 @@ def shards(
     return [np.concatenate([pieces[i] for i in hand]) for hand in hands]
 
 
-@PARTITIONS.register("size_skew")
+@dataclass
+class SizeSkewConfig(PartitionConfig):
+    """Keys of ``partition=size_skew``."""
+
+    name: str = "size_skew"
+    skew: float = key(2.0, "largest part ÷ smallest part", least=1)
+
+
+@PARTITIONS.register("size_skew", SizeSkewConfig)
 def size_skew(
-    labels: np.ndarray, parts: int, config: PartitionConfig, generator: np.random.Generator
+    config: SizeSkewConfig, labels: np.ndarray, parts: int, generator: np.random.Generator
 ) -> list[np.ndarray]:
     """Labels as in iid; sizes fall geometrically, from the first worker's to 1/``skew`` of it."""
     skew = config.skew
-    if not 1 <= skew < math.inf:
-        raise ConfigError("partition.skew", skew, "use a number of at least 1 (1: equal sizes)")
     weights = skew ** -np.linspace(0, 1, parts)
     ideal = len(labels) * weights / weights.sum()
     if ideal[-1] < 1 - 1e-9:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from geojax.config import ModelConfig
 from geojax.errors import ConfigError
 from geojax.models.inputs import Inputs
 from geojax.registry import Registry
+from geojax.settings import key
 
 if TYPE_CHECKING:
     from flax import linen as nn
@@ -39,13 +40,14 @@ class ModelInfo(NamedTuple):
     staged: bool = False
 
 
-MODELS: Registry[Callable[[Any], ModelInfo]] = Registry("model.name")
+MODELS: Registry[Callable[[Any], ModelInfo]] = Registry("model.name", ModelConfig)
 """Factories of models. An own one has a dataclass of its keys, which YAML sets (``model.width=8``),
 and imports Flax inside ``build``, since some processes of a run must not load it::
 
     @dataclass
     class TinyConfig(ModelConfig):
-        width: int = 16
+        name: str = "tiny"
+        width: int = key(16, "units of its hidden layer", least=1)
 
     @MODELS.register("tiny", TinyConfig)
     def tiny(config: TinyConfig) -> ModelInfo:
@@ -74,14 +76,17 @@ def demo_cnn(_: ModelConfig) -> ModelInfo:
 class MlpConfig(ModelConfig):
     """Keys of a multi-layer perceptron."""
 
-    hidden: list[int] = field(default_factory=lambda: [64])  # widths of the hidden layers
-    dropout: float = 0.0  # share of every hidden layer's outputs that a training step drops
+    name: str = "mlp"
+    hidden: list[int] = key([64], "widths of the hidden layers")
+    dropout: float = key(
+        0.0, "share of every hidden layer's outputs that a training step drops", least=0, below=1
+    )
 
 
 @MODELS.register("mlp", MlpConfig)
 def mlp(config: MlpConfig) -> ModelInfo:
     """Dense layers on samples of any shape; by default one hidden layer, for quick tests."""
-    hidden, dropout = _widths(config.hidden), _dropout(config.dropout)
+    hidden, dropout = _widths(config.hidden), config.dropout
 
     def build(inputs: Inputs) -> nn.Module:
         from geojax.models.mlp import Mlp
@@ -107,14 +112,18 @@ def leaf_cnn(_: ModelConfig) -> ModelInfo:
 class AlexNetConfig(ModelConfig):
     """Keys of AlexNet."""
 
-    hidden: list[int] = field(default_factory=lambda: [4096, 4096])  # widths of hidden dense layers
-    dropout: float = 0.0  # share of their outputs that a training step drops; the original has 0.5
+    name: str = "alexnet"
+    hidden: list[int] = key([4096, 4096], "widths of the hidden dense layers")
+    dropout: float = key(
+        0.0, "share of their outputs that a training step drops; the original has 0.5",
+        least=0, below=1,
+    )  # fmt: skip
 
 
 @MODELS.register("alexnet", AlexNetConfig)
 def alexnet(config: AlexNetConfig) -> ModelInfo:
     """AlexNet for small images; 20,321,994 parameters on 28 × 28 × 1 images of ten classes."""
-    hidden, dropout = _widths(config.hidden), _dropout(config.dropout)
+    hidden, dropout = _widths(config.hidden), config.dropout
 
     def build(inputs: Inputs) -> nn.Module:
         from geojax.models.alexnet import AlexNet
@@ -157,8 +166,21 @@ def cnn_batchnorm(_: ModelConfig) -> ModelInfo:
     return ModelInfo(0.05, build, smallest_side=2, staged=True)
 
 
-@MODELS.register(SYNTHETIC)
-def synthetic(_: ModelConfig) -> ModelInfo:
+@dataclass
+class SyntheticConfig(ModelConfig):
+    """Keys of ``model=synthetic``."""
+
+    name: str = SYNTHETIC
+    bytes: int = key(10_000_000, "of the vector, 4 an element", unit="B", least=4)
+    stages: int = key(1, "parts in which it is trained under sync.p3", least=1)
+    stage_paces: Any = key(
+        None, "[forward, backward] of each stage; null: equal, 1:2 of pace_s", unit="s"
+    )
+    stage_bytes: Any = key(None, "of each stage; null: equal", unit="B")
+
+
+@MODELS.register(SYNTHETIC, SyntheticConfig)
+def synthetic(_: SyntheticConfig) -> ModelInfo:
     """No network: a vector of ``model.bytes`` whose gradients are small integers."""
     return ModelInfo(0.0, staged=True)
 
@@ -172,7 +194,7 @@ def model_info(config: ModelConfig) -> ModelInfo:
     Raises:
       ConfigError: there is no such model (names the nearest), or one of its keys is wrong.
     """
-    return MODELS[config.name](MODELS.complete(config))
+    return MODELS.build(config)
 
 
 def build_model(config: ModelConfig, inputs: Inputs) -> nn.Module:
@@ -200,9 +222,3 @@ def _widths(values: list[int]) -> tuple[int, ...]:
     if not all(isinstance(value, int) and value > 0 for value in values):
         raise ConfigError("model.hidden", values, "write a list of widths above 0, e.g. [128, 64]")
     return tuple(values)
-
-
-def _dropout(share: float) -> float:
-    if not 0 <= share < 1:
-        raise ConfigError("model.dropout", share, "write a share of at least 0, less than 1")
-    return share

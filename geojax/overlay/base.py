@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from geojax.config import OverlayConfig
 from geojax.overlay.policy.policy import Policy
 from geojax.overlay.view import NetworkView
+from geojax.registry import Registry
 
 Plan = Callable[[NetworkView, Sequence[str], Sequence[int], int], Policy]
 
@@ -28,3 +30,9 @@ class Overlay(NamedTuple):
     name: str
     plan: Plan
     follows_rates: bool = False
+
+
+Build = Callable[[Any, Sequence[str], Sequence[str]], Overlay]
+"""``(settings, centers, sites) -> Overlay``; see :func:`geojax.overlay.registry.build_overlay`."""
+
+OVERLAYS: Registry[Build] = Registry("overlay.name", OverlayConfig)

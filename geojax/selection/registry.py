@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from geojax.config import SelectionConfig
 from geojax.registry import Registry
@@ -10,7 +11,7 @@ from geojax.registry import Registry
 Selection = Callable[[int, Sequence[str]], tuple[str, ...]]
 """``(round, members) -> those who take part``."""
 
-SELECTIONS: Registry[Callable[[SelectionConfig], Selection]] = Registry("selection.name")
+SELECTIONS: Registry[Callable[[Any], Selection]] = Registry("selection.name", SelectionConfig)
 
 
 @SELECTIONS.register("everyone")
@@ -21,4 +22,4 @@ def _everyone(config: SelectionConfig) -> Selection:
 
 def build_selection(config: SelectionConfig) -> Selection:
     """The configured selection; a wrong name raises ``ConfigError``."""
-    return SELECTIONS[config.name](config)
+    return SELECTIONS.build(config)

@@ -21,6 +21,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from geojax.config import SyncConfig
+from geojax.registry import Registry
+
 Step = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs one step of the devices at its pace and returns what the step returned."""
 
@@ -132,3 +135,6 @@ class SyncAlgorithm(NamedTuple):
     outer_default: str
     lan_rounds: int = 1
     weights: str = "steps"
+
+
+SYNCS: Registry[Callable[[Any], SyncAlgorithm]] = Registry("sync.name", SyncConfig)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from geojax.sync.algorithm import SyncAlgorithm
+from geojax.config import SyncConfig
+from geojax.sync.algorithm import SYNCS, SyncAlgorithm
 from geojax.sync.parts import barrier, fixed_steps, gradient_offer, weighted_mean
 
 
@@ -21,3 +22,8 @@ def fsa() -> SyncAlgorithm:
     return SyncAlgorithm(
         "fsa", gradient_offer(), fixed_steps(1), barrier(), weighted_mean(), "optimizer"
     )
+
+
+@SYNCS.register("fsa")
+def _configured(_: SyncConfig) -> SyncAlgorithm:
+    return fsa()

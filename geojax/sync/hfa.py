@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from geojax.errors import ConfigError
-from geojax.sync.algorithm import SyncAlgorithm
+from dataclasses import dataclass
+
+from geojax.config import SyncConfig
+from geojax.settings import key
+from geojax.sync.algorithm import SYNCS, SyncAlgorithm
 from geojax.sync.parts import barrier, delta_offer, fixed_steps, weighted_mean
+
+
+@dataclass
+class HfaConfig(SyncConfig):
+    """Keys of ``sync=hfa``."""
+
+    name: str = "hfa"
+    local_steps: int = key(1, "K1: steps of a worker before an exchange over the LAN", least=1)
+    lan_rounds: int = key(1, "K2: exchanges over the LAN in one over the WAN", least=1)
+
+
+@dataclass
+class HierfavgConfig(HfaConfig):
+    """Keys of ``sync=hierfavg``."""
+
+    name: str = "hierfavg"
 
 
 def hfa(*, steps: int, lan_rounds: int) -> SyncAlgorithm:
@@ -47,10 +66,17 @@ def hierfavg(*, steps: int, lan_rounds: int) -> SyncAlgorithm:
 
 
 def _averaged(name: str, steps: int, lan_rounds: int, weights: str) -> SyncAlgorithm:
-    for key, value in (("sync.local_steps", steps), ("sync.lan_rounds", lan_rounds)):
-        if value < 1:
-            raise ConfigError(key, value, "give a whole number of at least 1")
     return SyncAlgorithm(
         name, delta_offer(), fixed_steps(steps), barrier(), weighted_mean(), "average",
         lan_rounds=lan_rounds, weights=weights,
     )  # fmt: skip
+
+
+@SYNCS.register("hfa", HfaConfig)
+def _hfa(config: HfaConfig) -> SyncAlgorithm:
+    return hfa(steps=config.local_steps, lan_rounds=config.lan_rounds)
+
+
+@SYNCS.register("hierfavg", HierfavgConfig)
+def _hierfavg(config: HierfavgConfig) -> SyncAlgorithm:
+    return hierfavg(steps=config.local_steps, lan_rounds=config.lan_rounds)

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from geojax.errors import ConfigError
-from geojax.sync.algorithm import SyncAlgorithm
+from dataclasses import dataclass
+
+from geojax.config import SyncConfig
+from geojax.settings import key
+from geojax.sync.algorithm import SYNCS, SyncAlgorithm
 from geojax.sync.parts import barrier, delta_offer, fixed_steps, weighted_mean
+
+
+@dataclass
+class LocalStepsConfig(SyncConfig):
+    """Keys of ``sync=local_steps``."""
+
+    name: str = "local_steps"
+    local_steps: int = key(1, "steps of a worker between two exchanges", least=1)
 
 
 def local_steps(*, steps: int) -> SyncAlgorithm:
@@ -19,8 +30,11 @@ def local_steps(*, steps: int) -> SyncAlgorithm:
     References:
       Stich, *Local SGD Converges Fast and Communicates Little*, ICLR 2019, arXiv 1805.09767.
     """
-    if steps < 1:
-        raise ConfigError("sync.local_steps", steps, "give a whole number of at least 1")
     return SyncAlgorithm(
         "local_steps", delta_offer(), fixed_steps(steps), barrier(), weighted_mean(), "average"
     )
+
+
+@SYNCS.register("local_steps", LocalStepsConfig)
+def _configured(config: LocalStepsConfig) -> SyncAlgorithm:
+    return local_steps(steps=config.local_steps)

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from geojax.errors import ConfigError
-from geojax.sync.algorithm import SyncAlgorithm
+from dataclasses import dataclass
+
+from geojax.config import SyncConfig
+from geojax.settings import key
+from geojax.sync.algorithm import SYNCS, SyncAlgorithm
 from geojax.sync.compensation import build_compensation
 from geojax.sync.parts import fixed_steps, gradient_offer, immediately, weighted_mean
+
+
+@dataclass
+class MixedSyncConfig(SyncConfig):
+    """Keys of ``sync=mixed_sync``."""
+
+    name: str = "mixed_sync"
+    compensation: str = key(
+        "none", "what makes up for delay (DC-ASGD)", choices=("none", "constant", "adaptive")
+    )
+    lam: float | None = key(None, "λ of the compensation; null: the published one", least=0)
+    staleness: int | None = key(
+        None, "rounds that a center may be ahead of the slowest; null: any number", least=0
+    )
 
 
 def mixed_sync(
@@ -32,15 +49,18 @@ def mixed_sync(
         bound.
 
     Raises:
-      ConfigError: the compensation is unknown, or a number is negative.
+      ConfigError: see :func:`geojax.sync.compensation.build_compensation`.
 
     References:
       MixedSync in GeoMX (INET-RC/GeoMX, ``dist_async``); Zheng et al., ICML 2017; Ho et al., *More
       Effective Distributed ML via a Stale Synchronous Parallel Parameter Server*, NIPS 2013.
     """
-    if staleness is not None and staleness < 0:
-        raise ConfigError("sync.staleness", staleness, "use a whole number from 0 on, or null")
     merge = weighted_mean()._replace(compensation=build_compensation(compensation, lam))
     return SyncAlgorithm(
         "mixed_sync", gradient_offer(), fixed_steps(1), immediately(staleness), merge, "optimizer"
     )
+
+
+@SYNCS.register("mixed_sync", MixedSyncConfig)
+def _configured(config: MixedSyncConfig) -> SyncAlgorithm:
+    return mixed_sync(compensation=config.compensation, lam=config.lam, staleness=config.staleness)

@@ -121,11 +121,11 @@ def build_wan(wan: WanConfig, lan: LanConfig, seed: int, global_servers: int = 1
 def _written_out(wan: WanConfig, seed: int) -> tuple[list, list]:
     """``wan.centers`` and ``wan.links``, by the generator if there is one."""
     if wan.generator is not None:
-        generate = GENERATORS[str(wan.generator)]
         if wan.links:
             fix = f"the generator {wan.generator!r} makes the links; leave wan.links empty"
             raise ConfigError("wan.links", wan.links, fix)
-        return generate(wan, seed)
+        wan = GENERATORS.complete(wan)
+        return GENERATORS[str(wan.generator)](wan, seed)
     if isinstance(wan.centers, int) and not isinstance(wan.centers, bool):
         fix = "list the centers' names; only a generator (wan=uniform) takes their number"
         raise ConfigError("wan.centers", wan.centers, fix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import combinations, count
 from typing import Any
 
@@ -15,12 +16,20 @@ from geojax import fields
 from geojax.config import WanConfig
 from geojax.errors import ConfigError
 from geojax.registry import Registry
+from geojax.settings import key
 
 WrittenOut = tuple[list[Any], list[Any]]  # ``wan.centers`` and ``wan.links`` as in a file
 
-GENERATORS: Registry[Callable[[WanConfig, int], WrittenOut]] = Registry("wan.generator")
+GENERATORS: Registry[Callable[[Any, int], WrittenOut]] = Registry("wan.generator", WanConfig)
 
 _STREAM = 1  # keeps these draws apart from those of rates, which come from (seed, number)
+
+
+@dataclass
+class DegreeConfig(WanConfig):
+    """Keys of ``wan.generator=random_sparse`` and ``random_geometric``."""
+
+    degree: int | None = key(None, "neighbours of a center", least=1)
 
 
 @GENERATORS.register("uniform")
@@ -31,12 +40,11 @@ def full_mesh(wan: WanConfig, seed: int) -> WrittenOut:  # noqa: ARG001
     Rates are ``wan.rate``, or drawn (``wan.draw``).
     """
     centers = _centers(wan)
-    _unused(wan, "degree")
     return list(centers), [{"between": list(pair)} for pair in combinations(centers, 2)]
 
 
-@GENERATORS.register("random_sparse")
-def random_sparse(wan: WanConfig, seed: int) -> WrittenOut:
+@GENERATORS.register("random_sparse", DegreeConfig)
+def random_sparse(wan: DegreeConfig, seed: int) -> WrittenOut:
     """A random connected WAN in which every center has exactly ``wan.degree`` neighbours.
 
     A random regular graph, drawn until it is connected (degree 2: a random ring); every link has
@@ -60,8 +68,8 @@ def random_sparse(wan: WanConfig, seed: int) -> WrittenOut:
     return list(centers), [{"between": [centers[a], centers[b]]} for a, b in pairs]
 
 
-@GENERATORS.register("random_geometric")
-def random_geometric(wan: WanConfig, seed: int) -> WrittenOut:
+@GENERATORS.register("random_geometric", DegreeConfig)
+def random_geometric(wan: DegreeConfig, seed: int) -> WrittenOut:
     """Centers at random points of a square; near ones have links, as long as they are far apart.
 
     Links are the Euclidean minimum spanning tree, which connects all, and then the shortest other
@@ -102,17 +110,10 @@ def _centers(wan: WanConfig) -> list[str]:
     return [f"c{index}" for index in range(1, size + 1)]
 
 
-def _degree(wan: WanConfig, size: int) -> int:
+def _degree(wan: DegreeConfig, size: int) -> int:
     degree = fields.integer("wan.degree", wan.degree, "the neighbours of a center", least=1)
     if degree >= size:
         raise ConfigError("wan.degree", degree, f"{size} centers have at most {size - 1} others")
     if degree == 1 and size > 2:
         raise ConfigError("wan.degree", degree, "more than two centers need at least 2 neighbours")
     return degree
-
-
-def _unused(wan: WanConfig, name: str) -> None:
-    value = getattr(wan, name)
-    if value is not None:
-        fix = f"the generator {wan.generator!r} does not use it; leave it out"
-        raise ConfigError(f"wan.{name}", value, fix)

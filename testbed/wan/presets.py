@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ from yaml import YAMLError
 from geojax.config import LanConfig, WanConfig
 from geojax.errors import ConfigError, nearest
 from geojax.fields import sequence
+from geojax.settings import key_names
+from testbed.wan.generators import GENERATORS
 
 PRESETS = Path(__file__).resolve().parents[2] / "conf" / "wan"
-SCHEMA = "base_wan"  # the WanConfig dataclass, which Hydra knows under this name
+SCHEMA = "base_"  # begins the names under which Hydra knows dataclasses
 
 
 def preset_names() -> tuple[str, ...]:
@@ -42,8 +43,8 @@ def load_preset(name_or_path: str | Path, **overrides: Any) -> WanConfig:
     """
     values = _read(_path(name_or_path))
     values.setdefault("name", Path(name_or_path).stem)
-    _check_keys(overrides)
-    return WanConfig(**_merge(values, overrides))
+    values = _merge(values, overrides)
+    return GENERATORS.settings(values.get("generator"), **values)
 
 
 def _path(name_or_path: str | Path, folder: Path | None = None) -> Path:
@@ -72,12 +73,11 @@ def _read(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(own, dict):
         raise ConfigError("wan", str(path), "the file must hold a mapping of WAN keys")
     defaults = sequence("wan.defaults", own.pop("defaults", []), "WAN names")
-    _check_keys(own)
     values: dict[str, Any] = {}
     for entry in defaults if "_self_" in defaults else [*defaults, "_self_"]:
         if entry == "_self_":
             values = _merge(values, own)
-        elif entry != SCHEMA:
+        elif not str(entry).startswith(SCHEMA):
             values = _merge(values, _read(_path(entry, path.parent), (*within, path)))
     return values
 
@@ -91,13 +91,6 @@ def _merge(values: Mapping[Any, Any], over: Mapping[Any, Any]) -> dict[str, Any]
             value = _merge(below, value)
         merged[str(key)] = value
     return merged
-
-
-def _check_keys(values: Mapping[Any, Any], group: str = "wan", schema: type = WanConfig) -> None:
-    valid = [item.name for item in fields(schema)]
-    for key, value in values.items():
-        if key not in valid:
-            raise ConfigError(f"{group}.{key}", value, f"no such key; {nearest(key, valid)}")
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[WanConfig, LanConfig, int]:
@@ -131,5 +124,8 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[WanConfig, LanConfig, int
         raise ConfigError(" ".join(settings), None, f"cannot be read: {error}") from error
     assert isinstance(stated, dict)
     lan = stated.get("lan", {})
-    _check_keys(lan, "lan", LanConfig)
+    for name, value in lan.items():
+        if name not in key_names(LanConfig):
+            fix = f"no such key; {nearest(name, key_names(LanConfig))}"
+            raise ConfigError(f"lan.{name}", value, fix)
     return load_preset(chosen, **stated.get("wan", {})), LanConfig(**lan), stated.get("seed", 0)

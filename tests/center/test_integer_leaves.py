@@ -15,10 +15,13 @@ def _quiet(caplog):
     caplog.set_level(logging.CRITICAL, logger="geojax")
 
 
+SPARSE = {"compression__ratio": 0.1, "compression__bound": 100}
+
+
 def config(codec="dense", **settings):
     return small_config(**{
         "model__name": "cnn_batchnorm", "data__name": "digits", "rounds": 2, "batch_size": 8,
-        "compression__name": codec, "compression__ratio": 0.1, "compression__bound": 100,
+        "compression__name": codec, **(SPARSE if codec in ("bisparse", "mpq") else {}),
         **settings,
     })  # fmt: skip
 

@@ -33,6 +33,8 @@ TRAIN = """
 import sys
 import jax
 import numpy as np
+from geojax.models.registry import SyntheticConfig
+from geojax.center.optimizers import SgdConfig
 from geojax.center.trainer import build_trainer
 from geojax.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TestbedConfig
 from geojax.errors import ConfigError
@@ -41,7 +43,7 @@ from geojax.errors import ConfigError
 def build(model, devices, **settings):
     config = RunConfig(
         model=ModelConfig(name=model), data=DataConfig(name="digits"), batch_size=8, lr=0.05,
-        optimizer=OptimizerConfig(momentum=0.9), testbed=TestbedConfig(devices=devices),
+        optimizer=SgdConfig(momentum=0.9), testbed=TestbedConfig(devices=devices),
     )
     for key, value in settings.items():
         setattr(config, key, value)
@@ -195,9 +197,9 @@ from geojax.center.pace import step_seconds
 from geojax.center.stages import build_stages
 from geojax.center.trainer import build_spec, build_trainer, initial_vector
 from geojax.config import ModelConfig, OptimizerConfig, RunConfig
-from geojax.models.registry import MODELS, model_info
+from geojax.models.registry import MODELS, SyntheticConfig, model_info
 
-config = RunConfig(model=ModelConfig(name="synthetic", bytes=4000))
+config = RunConfig(model=SyntheticConfig(bytes=4000))
 nothing = np.zeros((0, 28, 28, 1), np.float32)
 trainer = build_trainer(
     config, features=nothing, labels=nothing, worker_index=0, worker_count=1

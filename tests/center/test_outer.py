@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from geojax.center.optimizers import SgdConfig
 from geojax.center.outer import FlatOptimizer, PlainSgd, build_outer_optimizer
 from geojax.center.spec import VectorSpec
 from geojax.config import OptimizerConfig
@@ -24,7 +25,7 @@ def vectors(count: int) -> list[np.ndarray]:
 @pytest.mark.parametrize(
     ("config", "optimizer"),
     [
-        (OptimizerConfig(momentum=0.9, nesterov=True), optax.sgd(0.1, 0.9, nesterov=True)),
+        (SgdConfig(momentum=0.9, nesterov=True), optax.sgd(0.1, 0.9, nesterov=True)),
         (ADAM, optax.adam(0.1)),
         (
             OptimizerConfig(clip_norm=1.0),

@@ -15,6 +15,7 @@ from simulated_runs import simulated, small_config
 from geojax.center.inputs import inputs_of
 from geojax.center.trainer import build_spec
 from geojax.config import DataConfig, ModelConfig
+from geojax.data.npz import NpzConfig
 from geojax.errors import ConfigError
 from geojax.models.inputs import Inputs, Values
 from geojax.models.losses import LOSSES, Loss
@@ -41,11 +42,11 @@ def chain(samples: int, length: int, generator: np.random.Generator) -> np.ndarr
 
 
 @pytest.fixture
-def letters(tmp_path) -> DataConfig:
+def letters(tmp_path) -> NpzConfig:
     generator = np.random.default_rng(0)
     path = tmp_path / "letters.npz"
     np.savez(path, train_x=chain(240, 9, generator), test_x=chain(60, 9, generator))
-    return DataConfig("npz", path=str(path))
+    return NpzConfig(path=str(path))
 
 
 class Letters(nn.Module):
@@ -131,14 +132,14 @@ def test_what_does_not_go_together_is_refused(letters):
             simulated(letters_run(letters, **settings))
 
 
-def numbers(path) -> DataConfig:
+def numbers(path) -> NpzConfig:
     """Targets that are a linear function of the samples."""
     generator = np.random.default_rng(0)
     weights = generator.normal(size=(5, 2))
     x = {"train_x": generator.normal(size=(120, 5)), "test_x": generator.normal(size=(30, 5))}
     y = {name.replace("_x", "_y"): each @ weights for name, each in x.items()}
     np.savez(path / "numbers.npz", **x, **y)
-    return DataConfig("npz", path=str(path / "numbers.npz"))
+    return NpzConfig(path=str(path / "numbers.npz"))
 
 
 def numbers_run(folder, **settings):

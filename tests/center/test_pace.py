@@ -7,6 +7,7 @@ import pytest
 from geojax.center.pace import build_pace, step_seconds
 from geojax.config import ModelConfig, PaceConfig, RunConfig
 from geojax.errors import ConfigError
+from geojax.models.registry import SyntheticConfig
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_wrong_paces_are_refused(model, pace, message):
     ("now", "end"), [(0.0, 6.0), (5.0, 6.0), (5.6, 12.0), (5.5, 6.0), (5.5 + 1e-9, 6.0)]
 )
 def test_steps_end_on_the_grid_and_never_early(now, end):
-    config = RunConfig(model=ModelConfig("synthetic", pace_s=0.5), pace=PaceConfig(grid_s=6.0))
+    config = RunConfig(model=SyntheticConfig(pace_s=0.5), pace=PaceConfig(grid_s=6.0))
     pace = build_pace(config, ["c1", "c2"], "c1")
     assert now + pace(3, now) == pytest.approx(end)
 
@@ -54,7 +55,7 @@ def test_a_step_without_duration_stays_where_it_is_on_the_grid():
 
 
 def test_slow_members_end_on_the_grid_too():
-    config = RunConfig(model=ModelConfig("synthetic", pace_s=0.5))
+    config = RunConfig(model=SyntheticConfig(pace_s=0.5))
     config.pace = PaceConfig(grid_s=2.0, centers={"c2": 5.0})
     ends = [build_pace(config, ["c1", "c2"], name)(0, 0.0) for name in ("c1", "c2")]
     assert ends == [2.0, 4.0]

@@ -19,15 +19,16 @@ from geojax.config import CompressionConfig, DataConfig, ModelConfig, RunConfig,
 from geojax.errors import ConfigError
 from geojax.hollow import is_hollow
 from geojax.models.inputs import labelled
-from geojax.models.registry import MODELS, model_info
+from geojax.models.registry import MODELS, SyntheticConfig, model_info
 from geojax.models.staged import StagedModule
+from geojax.sync.local_steps import LocalStepsConfig
 
 NOTHING = np.zeros(0, np.float32)
 IMAGE = labelled((2, 2, 1), 3)
 
 
 def synthetic(**settings) -> RunConfig:
-    return RunConfig(model=ModelConfig("synthetic", **settings))
+    return RunConfig(model=SyntheticConfig(**settings))
 
 
 COUNTS = {
@@ -146,7 +147,7 @@ def test_what_couples_layers_is_refused_with_p3():
         config.sync.p3 = False
         check_p3(config)
     with pytest.raises(ConfigError, match=r"sync\.p3 = True: sync=local_steps .* sync=fsa"):
-        check_p3(RunConfig(sync=SyncConfig(name="local_steps", local_steps=2, p3=True)))
+        check_p3(RunConfig(sync=LocalStepsConfig(local_steps=2, p3=True)))
 
 
 def trainer_of(config: RunConfig, worker: int = 3):
@@ -237,6 +238,5 @@ def test_wrong_synthetic_stages_are_refused(settings, message):
     "settings", [{"stages": 2}, {"stage_paces": [[1, 2]]}, {"stage_bytes": [4]}]
 )
 def test_only_a_synthetic_model_has_configured_stages(settings):
-    config = RunConfig(model=ModelConfig("mlp", **settings), data=DataConfig("digits"))
     with pytest.raises(ConfigError, match=rf"model\.{next(iter(settings))} = .*model=synthetic"):
-        check_p3(config)
+        MODELS.settings("mlp", **settings)

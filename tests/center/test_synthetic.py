@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from geojax.center.trainer import build_spec, build_trainer, initial_vector
-from geojax.config import ModelConfig, RunConfig
+from geojax.config import RunConfig
 from geojax.errors import ConfigError
+from geojax.models.registry import SyntheticConfig
 
 NOTHING = np.zeros(0, np.float32)
 
 
 def trainer_of(worker: int = 0, size: int = 100_000, **settings):
-    config = RunConfig(model=ModelConfig("synthetic", bytes=4 * size), **settings)
+    config = RunConfig(model=SyntheticConfig(bytes=4 * size), **settings)
     return build_trainer(
         config, features=NOTHING, labels=NOTHING, worker_index=worker, worker_count=9
     )
@@ -66,11 +67,11 @@ def test_load_copies_and_a_step_subtracts_the_gradient():
 
 
 def test_sizes():
-    config = RunConfig(model=ModelConfig("synthetic", bytes=4000))
+    config = RunConfig(model=SyntheticConfig(bytes=4000))
     assert build_spec(config).size == build_spec(config).parameters == 1000
     assert np.array_equal(initial_vector(config), np.zeros(1000, np.float32))
     for wrong, better in ((0, 4), (-8, 4), (4001, 4004)):
         with pytest.raises(ConfigError, match=rf"model\.bytes = {wrong}: .* {better}"):
-            build_spec(RunConfig(model=ModelConfig("synthetic", bytes=wrong)))
+            build_spec(RunConfig(model=SyntheticConfig(bytes=wrong)))
     with pytest.raises(ValueError, match=r"load: expected float32 of shape \(10,\)"):
         trainer_of(size=10).load(np.zeros(11, np.float32))

@@ -14,6 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from networks import module_of
 
 from geojax.center import transfer
+from geojax.center.optimizers import SgdConfig
 from geojax.center.trainer import build_spec, build_trainer, initial_vector
 from geojax.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TestbedConfig
 from geojax.data.batches import BatchOrder
@@ -113,7 +114,7 @@ def test_gradient_is_that_of_plain_jax(model):
 
 OPTIMIZERS = {
     "sgd": ("mlp", OptimizerConfig(), optax.sgd(0.1)),
-    "momentum": ("mlp", OptimizerConfig(momentum=0.9), optax.sgd(0.1, momentum=0.9)),
+    "momentum": ("mlp", SgdConfig(momentum=0.9), optax.sgd(0.1, momentum=0.9)),
     "clipped adam": (
         "cnn_batchnorm",
         OptimizerConfig(name="adam", lr=0.01, clip_norm=0.5),
@@ -137,7 +138,7 @@ def test_steps_are_those_of_a_plain_optax_loop(name):
 
 
 def test_load_copies_and_keeps_inner_optimizer_and_integers():
-    trainer = trainer_of(run_config("cnn_batchnorm", optimizer=OptimizerConfig(momentum=0.9)))
+    trainer = trainer_of(run_config("cnn_batchnorm", optimizer=SgdConfig(momentum=0.9)))
     trainer.step()
     kept = trainer.state_dict()
     aligned = np.zeros(trainer.spec.size + 16, np.float32)  # an aligned buffer may be aliased

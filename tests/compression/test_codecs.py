@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geojax.center.spec import VectorSpec
+from geojax.compression.bisparse import BisparseConfig
 from geojax.compression.codec import SplitPayload, restore_state
+from geojax.compression.dgt import DgtConfig
 from geojax.compression.registry import CODECS, build_codec
 from geojax.config import CompressionConfig
 from geojax.errors import ConfigError, Diverged, FrameError
@@ -46,11 +48,11 @@ class Row(NamedTuple):
 
 
 def sparse(name, **settings):
-    return CompressionConfig(name=name, ratio=0.1, bound=100, **settings)
+    return CODECS.settings(name, ratio=0.1, bound=100, **settings)
 
 
 def dgt_config(**settings):
-    return CompressionConfig(name="dgt", block_bytes=64, **settings)
+    return DgtConfig(block_bytes=64, **settings)
 
 
 HALF = 2.0**-11
@@ -60,7 +62,7 @@ CODEC_ROWS = {
     "bf16": Row(CompressionConfig(name="bf16"), False, 2.0**-8, 2.0**-8),
     "bisparse": Row(sparse("bisparse"), False, 0.9),
     "bisparse exact": Row(sparse("bisparse", exact=True, momentum=0.0), False, 0.9),
-    "bisparse of no layer": Row(CompressionConfig(name="bisparse", bound=10**6), lossless=True),
+    "bisparse of no layer": Row(BisparseConfig(bound=10**6), lossless=True),
     "mpq": Row(sparse("mpq"), False, 0.9, HALF),
     "twobit": Row(CompressionConfig(name="twobit"), False, 0.9),
     "dgt": Row(dgt_config(), lossless=False),  # but for the sign of zeros

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from geojax.center.spec import VectorSpec
 from geojax.compression import blocks as form
-from geojax.compression.dgt import LEAST_BLOCK_BYTES, MOST_BLOCK_BYTES, dgt
+from geojax.compression.dgt import LEAST_BLOCK_BYTES, MOST_BLOCK_BYTES, DgtConfig, dgt
+from geojax.compression.registry import build_codec
 from geojax.errors import ConfigError, FrameError
 from geojax.wire.datagrams import MAX_DATAGRAM_BYTES
 from geojax.wire.message import HEADER_BYTES
@@ -266,7 +267,7 @@ def test_what_never_came_counts_as_zero():
 )  # fmt: skip
 def test_what_has_no_meaning_is_refused_with_its_key(settings, key):
     with pytest.raises(ConfigError, match=rf"compression\.{key} = "):
-        dgt(**settings)
+        build_codec(DgtConfig(**settings))
 
 
 @pytest.mark.parametrize("cut", [3, 17, 40, 100])

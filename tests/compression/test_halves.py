@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from geojax.center.spec import VectorSpec
 from geojax.compression.half import bf16, fp16
 from geojax.compression.halves import BFLOAT16, FLOAT16, narrow, widen
+from geojax.compression.registry import CODECS, build_codec
 from geojax.errors import ConfigError, Diverged, FrameError
 
 SPEC = VectorSpec.of([("first", (3,)), ("second", (4,))], [("mean", (2,))])
@@ -107,6 +108,6 @@ def test_bf16_travels_as_integers():
 @pytest.mark.parametrize("make", [fp16, bf16])
 def test_bad_input(make):
     with pytest.raises(ConfigError, match=r"compression\.overflow = 'wrap'"):
-        make(overflow="wrap")
+        build_codec(CODECS.settings(make.__name__, overflow="wrap"))
     with pytest.raises(FrameError, match="expected a multiple of 2 bytes, came 3"):
         make().decode(np.zeros(3, np.uint8))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from geojax.center.spec import VectorSpec
-from geojax.compression.registry import build_codec
+from geojax.compression.registry import CODECS, build_codec
 from geojax.config import CompressionConfig, OverlayConfig
 
 # The arrays of the demo CNN, weights before biases: 178,762 parameters.
@@ -15,7 +15,7 @@ DENSE = 715_048
 
 def pushes(name, centers=2, rounds=3, **settings):
     """The payloads that centers push in the last of a few rounds; their gradients differ."""
-    codec = build_codec(CompressionConfig(name=name, **settings))
+    codec = build_codec(CODECS.settings(name, **settings))
     pushed = []
     for center in range(centers):
         random = np.random.default_rng(center)

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from geojax.center.spec import VectorSpec
 from geojax.compression.registry import build_codec
-from geojax.compression.twobit import twobit
-from geojax.config import CompressionConfig
+from geojax.compression.twobit import TwobitConfig, twobit
 from geojax.errors import ConfigError, Diverged, FrameError
 
 SPEC = VectorSpec.of([("w", (37,)), ("b", (3,))], [("mean", (5,))])
@@ -86,7 +85,7 @@ def test_what_two_bits_cannot_tell_stops(bad):
 @pytest.mark.parametrize("threshold", [0.0, -0.5, float("nan"), float("inf")])
 def test_a_threshold_is_positive(threshold):
     with pytest.raises(ConfigError, match=r"compression\.threshold = "):
-        build_codec(CompressionConfig(name="twobit", threshold=threshold))
+        build_codec(TwobitConfig(threshold=threshold))
 
 
 def test_malformed_payloads_are_refused():

@@ -6,10 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from geojax.config import DataConfig, PartitionConfig
+from geojax.config import DataConfig
 from geojax.data import PARTITIONS, load_dataset, partition
 from geojax.data.__main__ import main
 from geojax.data.describe import describe
+from geojax.data.partitions import DirichletConfig
 
 DIRICHLET = ["describe", "--data", "digits", "--partition", "dirichlet", "--alpha", "0.3"]
 SIX_WORKERS = ["--centers", "3", "--workers", "2", "--seed", "5"]
@@ -33,7 +34,7 @@ def test_json_is_what_a_run_would_use(capsys):
     answer = json.loads(capsys.readouterr().out)
     labels = load_dataset(DataConfig("digits")).train_y
     names = [f"c{c}/w{w}" for c in (1, 2, 3) for w in (0, 1)]
-    parts = partition(PartitionConfig("dirichlet", alpha=0.3), labels, names, 5)
+    parts = partition(DirichletConfig(alpha=0.3), labels, names, 5)
     assert [worker["worker"] for worker in answer["workers"]] == names
     for worker in answer["workers"]:
         counts = np.bincount(labels[parts[worker["worker"]]], minlength=10)

@@ -61,7 +61,7 @@ def test_every_prefix_of_the_balanced_order_has_the_shares_of_the_whole(labels):
 
 @pytest.mark.parametrize("key", ["train_samples", "test_samples"])
 def test_limits_outside_the_data_are_refused(key):
-    with pytest.raises(ConfigError, match=f"data.{key} = 0: keep at least 1"):
+    with pytest.raises(ConfigError, match=f"data.{key} = 0: give a whole number: at least 1"):
         load_dataset(DataConfig("digits", **{key: 0}))
     with pytest.raises(DataError, match=f"data.{key} = 5000: .* has (1437|360) samples"):
         load_dataset(DataConfig("digits", **{key: 5000}))

@@ -11,6 +11,7 @@ from idx_samples import idx_bytes, small_set
 
 from geojax.config import DataConfig
 from geojax.data import download, fashion_mnist, load_dataset
+from geojax.data.dataset import FilesConfig
 from geojax.data.idx import cache_folder
 from geojax.errors import DataError
 
@@ -125,7 +126,7 @@ def test_many_processes_may_download_at_once(mirror, empty_machine):
 
 def test_without_permission_nothing_is_asked_for(mirror):
     with pytest.raises(DataError, match=r"data\.download is false"):
-        load_dataset(DataConfig(download=False))
+        load_dataset(FilesConfig(download=False))
     assert mirror.asked == []
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from idx_samples import assert_sound, idx_bytes, small_set
 
-from geojax.config import DataConfig
 from geojax.data import fashion_mnist, load_dataset
+from geojax.data.dataset import FilesConfig
 from geojax.data.idx import cache_folder, read_all
 from geojax.errors import ConfigError, DataError
 
@@ -21,7 +21,7 @@ needs_debian = pytest.mark.skipif(
 @needs_debian
 def test_fashion_mnist_of_the_debian_package(nowhere, monkeypatch):
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", DEBIAN)
-    data = load_dataset(DataConfig(download=False))
+    data = load_dataset(FilesConfig(download=False))
     assert_sound(data, 60_000, 10_000, (28, 28, 1))
     assert np.bincount(data.train_y).tolist() == [6000] * 10
     assert np.bincount(data.test_y).tolist() == [1000] * 10
@@ -42,7 +42,7 @@ def small_fashion(nowhere, monkeypatch):
 
 
 def offline(folder):
-    return DataConfig(path=folder and str(folder), download=False)
+    return FilesConfig(path=folder and str(folder), download=False)
 
 
 def test_fashion_mnist_in_a_given_folder_gzipped_or_not(small_fashion):

@@ -12,6 +12,7 @@ from idx_samples import assert_sound, idx_bytes, small_set
 
 from geojax.config import DataConfig
 from geojax.data import load_dataset, mnist
+from geojax.data.dataset import FilesConfig
 from geojax.data.idx import cache_folder
 from geojax.errors import DataError
 
@@ -44,7 +45,7 @@ def test_mnist_in_idx_files(small_mnist, nowhere):
     folder.mkdir(parents=True)
     for item, array in zip(mnist.FILES.values(), small_mnist, strict=True):
         (folder / item.file).write_bytes(idx_bytes(array))
-    data = load_dataset(DataConfig("mnist", path=str(folder)))
+    data = load_dataset(FilesConfig("mnist", path=str(folder)))
     np.testing.assert_array_equal(data.train_x[..., 0], small_mnist[0] / np.float32(255))
     shutil.copytree(folder, cache_folder("mnist"))
     np.testing.assert_array_equal(load_dataset(DataConfig("mnist")).test_y, small_mnist[3])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from geojax.config import DataConfig, PartitionConfig
+from geojax.config import PartitionConfig
 from geojax.data import PARTITIONS, load_dataset, partition
 from geojax.data.__main__ import main
+from geojax.data.npz import NpzConfig
 from geojax.errors import ConfigError, DataError
 
 DRAW = np.random.default_rng(0)
@@ -17,9 +18,9 @@ def images(count: int) -> tuple[np.ndarray, np.ndarray]:
     return DRAW.random((count, 6, 5)), DRAW.integers(0, 4, count).astype(np.uint8)
 
 
-def written(path, **arrays) -> DataConfig:
+def written(path, **arrays) -> NpzConfig:
     np.savez(path / "data.npz", **arrays)
-    return DataConfig("npz", path=str(path / "data.npz"))
+    return NpzConfig(path=str(path / "data.npz"))
 
 
 def labelled_arrays() -> dict[str, np.ndarray]:
@@ -110,14 +111,14 @@ def test_wrong_arrays_are_refused_by_file_and_name(message, tmp_path):
 def test_wrong_files_are_refused(tmp_path):
     for path in (None, str(tmp_path / "absent.npz"), str(tmp_path)):
         with pytest.raises(ConfigError, match=r"data\.path = .*name a \.npz file with train_x"):
-            load_dataset(DataConfig("npz", path=path))
+            load_dataset(NpzConfig(path=path))
     for content in (b"", b"no archive", b"PK\3\4 cut short"):
         (tmp_path / "wrong.npz").write_bytes(content)
         with pytest.raises(DataError, match=r"wrong\.npz cannot be read as a \.npz file"):
-            load_dataset(DataConfig("npz", path=str(tmp_path / "wrong.npz")))
+            load_dataset(NpzConfig(path=str(tmp_path / "wrong.npz")))
     np.save(tmp_path / "single.npy", np.zeros(3))
     with pytest.raises(DataError, match=r"single\.npy cannot be read as a \.npz file"):
-        load_dataset(DataConfig("npz", path=str(tmp_path / "single.npy")))
+        load_dataset(NpzConfig(path=str(tmp_path / "single.npy")))
 
 
 @pytest.mark.parametrize("targets", [np.zeros((12, 5), int), np.zeros(12), np.zeros((12, 2))])

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,17 +11,18 @@ from hypothesis import strategies as st
 
 from geojax.config import PartitionConfig
 from geojax.data import PARTITIONS, partition
+from geojax.data.partitions import DirichletConfig, ShardsConfig, SizeSkewConfig
 from geojax.errors import ConfigError, DataError
 
 ROWS = [  # (settings, depends on the seed)
     pytest.param(PartitionConfig("iid"), True, id="iid"),
     pytest.param(PartitionConfig("by_class"), False, id="by_class"),
-    pytest.param(PartitionConfig("dirichlet", alpha=0.05), True, id="dirichlet-0.05"),
-    pytest.param(PartitionConfig("dirichlet", alpha=100.0), True, id="dirichlet-100"),
-    pytest.param(PartitionConfig("shards", shards=1), True, id="shards-1"),
-    pytest.param(PartitionConfig("shards", shards=3), True, id="shards-3"),
-    pytest.param(PartitionConfig("size_skew", skew=1.0), True, id="size_skew-1"),
-    pytest.param(PartitionConfig("size_skew", skew=8.0), True, id="size_skew-8"),
+    pytest.param(DirichletConfig(alpha=0.05), True, id="dirichlet-0.05"),
+    pytest.param(DirichletConfig(alpha=100.0), True, id="dirichlet-100"),
+    pytest.param(ShardsConfig(shards=1), True, id="shards-1"),
+    pytest.param(ShardsConfig(shards=3), True, id="shards-3"),
+    pytest.param(SizeSkewConfig(skew=1.0), True, id="size_skew-1"),
+    pytest.param(SizeSkewConfig(skew=8.0), True, id="size_skew-8"),
 ]
 LABELS = np.random.default_rng(0).integers(0, 10, 500).astype(np.int32)
 NAMES = [f"c{center}/w{worker}" for center in (1, 2, 3) for worker in (0, 1)]
@@ -64,7 +66,7 @@ class TestEveryPartition:
         assert same == (not seeded)
 
     def test_its_own_seed_goes_before_the_runs(self, config, seeded):
-        fixed = PartitionConfig(**{**vars(config), "seed": 9})
+        fixed = replace(config, seed=9)
         first, other = (partition(fixed, LABELS, NAMES, seed) for seed in (3, 4))
         own = partition(config, LABELS, NAMES, 9)
         for name in NAMES:
@@ -133,7 +135,7 @@ def test_dirichlet_skew_falls_with_alpha():
     labels = np.repeat(np.arange(10), 2000)
     mean = {}
     for alpha in (0.05, 0.5, 5.0, 1e6):
-        parts = partition(PartitionConfig("dirichlet", alpha=alpha), labels, NAMES, 0)
+        parts = partition(DirichletConfig(alpha=alpha), labels, NAMES, 0)
         mean[alpha] = np.mean([distance(labels, part) for part in parts.values()])
     assert mean[0.05] > 1.5 * mean[0.5] > 3 * mean[5.0] > 10 * mean[1e6]
     assert mean[0.05] > 0.6
@@ -145,7 +147,7 @@ def test_dirichlet_shares_have_the_moments_of_the_distribution():
     labels = np.repeat(np.arange(10), 1000)
     shares = []
     for seed in range(40):
-        parts = partition(PartitionConfig("dirichlet", alpha=0.5), labels, names(4), seed)
+        parts = partition(DirichletConfig(alpha=0.5), labels, names(4), seed)
         shares += [np.bincount(labels[part], minlength=10) / 1000 for part in parts.values()]
     shares = np.array(shares)
     assert shares.mean() == pytest.approx(1 / 4)
@@ -155,26 +157,26 @@ def test_dirichlet_shares_have_the_moments_of_the_distribution():
 def test_dirichlet_draws_again_until_nobody_is_empty():
     labels = np.repeat([0, 1], 50)  # a first draw leaves one of five workers empty, mostly
     for seed in range(20):
-        parts = partition(PartitionConfig("dirichlet", alpha=0.2), labels, names(5), seed)
+        parts = partition(DirichletConfig(alpha=0.2), labels, names(5), seed)
         assert_dealt_once(parts, names(5), labels)
 
 
 def test_dirichlet_gives_up_with_all_the_numbers():
-    config = PartitionConfig("dirichlet", alpha=1e-6)  # one worker per class, and three classes
+    config = DirichletConfig(alpha=1e-6)  # one worker per class, and three classes
     with pytest.raises(DataError, match=r"300 samples in 3 classes.* 4 workers .*alpha = 1e-06"):
         partition(config, np.repeat([0, 1, 2], 100), names(4), 0)
 
 
 def test_two_shards_give_a_worker_few_classes():
     labels = np.repeat(np.arange(10), 600)
-    parts = partition(PartitionConfig("shards", shards=2), labels, names(100), 0)
+    parts = partition(ShardsConfig(shards=2), labels, names(100), 0)
     assert {len(part) for part in parts.values()} == {60}
     assert max(len(set(labels[part])) for part in parts.values()) == 2
     assert len({tuple(sorted(set(labels[part]))) for part in parts.values()}) > 20  # at random
 
 
 def test_shards_need_a_sample_each():
-    config = PartitionConfig("shards", shards=4)
+    config = ShardsConfig(shards=4)
     assert_dealt_once(partition(config, LABELS[:12], names(3), 0), names(3), LABELS[:12])
     with pytest.raises(
         DataError, match=r"3 workers with 4 shards.*12 in all.*11 samples.*fewer sh"
@@ -191,14 +193,14 @@ def test_shards_need_a_sample_each():
 def test_size_skew_sizes_are_geometric(count, workers, skew, seed):
     weights = [skew ** -(i / max(workers - 1, 1)) for i in range(workers)]
     assume(count * weights[-1] / sum(weights) >= 1)
-    config = PartitionConfig("size_skew", skew=skew)
+    config = SizeSkewConfig(skew=skew)
     parts = partition(config, np.zeros(count, int), names(workers), seed)
     for part, weight in zip(parts.values(), weights, strict=True):
         assert abs(len(part) - count * weight / sum(weights)) <= 1
 
 
 def test_size_skew_needs_a_sample_in_the_smallest_part():
-    config = PartitionConfig("size_skew", skew=99.0)
+    config = SizeSkewConfig(skew=99.0)
     sizes = [len(p) for p in partition(config, np.zeros(100), names(2), 0).values()]
     assert sizes == [99, 1]
     with pytest.raises(DataError, match=r"skew = 99 .*100 in all.*has 99 samples.*smaller part"):
@@ -212,12 +214,12 @@ def test_size_skew_needs_a_sample_in_the_smallest_part():
             PartitionConfig("dirichlett"),
             r"partition\.name = 'dirichlett': did you mean 'dirichlet'",
         ),
-        (PartitionConfig("dirichlet", alpha=0.0), r"partition\.alpha = 0\.0: use"),
-        (PartitionConfig("dirichlet", alpha=float("nan")), r"partition\.alpha = nan: use"),
-        (PartitionConfig("dirichlet", alpha=float("inf")), r"partition\.alpha = inf: use"),
-        (PartitionConfig("shards", shards=0), r"partition\.shards = 0: use"),
-        (PartitionConfig("size_skew", skew=0.5), r"partition\.skew = 0\.5: use"),
-        (PartitionConfig("size_skew", skew=float("nan")), r"partition\.skew = nan: use"),
+        (DirichletConfig(alpha=0.0), r"partition\.alpha = 0\.0: give"),
+        (DirichletConfig(alpha=float("nan")), r"partition\.alpha = nan: give"),
+        (DirichletConfig(alpha=float("inf")), r"partition\.alpha = inf: give"),
+        (ShardsConfig(shards=0), r"partition\.shards = 0: give"),
+        (SizeSkewConfig(skew=0.5), r"partition\.skew = 0\.5: give"),
+        (SizeSkewConfig(skew=float("nan")), r"partition\.skew = nan: give"),
         (PartitionConfig("iid", seed=-1), r"seed = -1: use"),
     ],
 )

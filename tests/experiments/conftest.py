@@ -52,6 +52,9 @@ STAND_IN = {
                 "modules": sorted({name.partition(".")[0] for name in sys.modules}),
             }
     """,
+    "__init__.py": f"""
+        __path__.append({str(ROOT / "testbed")!r})  # what is not shadowed
+    """,
     "emulated/probe.py": """
         def why_not():
             return "emulation needs root"
@@ -99,7 +102,6 @@ def stand_in(tmp_path_factory) -> pathlib.Path:
     for name, text in STAND_IN.items():
         path = folder / "testbed" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        (path.parent / "__init__.py").touch()
         path.write_text(textwrap.dedent(text))
     return folder
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from simulated_runs import small_config
 
 from experiments.runs import records, schema
+from geojax.axes import change
 from geojax.config import RunConfig, WanConfig
 from testbed.run import run
 
@@ -20,8 +21,7 @@ def path_config(**settings) -> RunConfig:
     links = [{"between": pair, "rate": 8, "rtt": 10} for pair in (["a", "b"], ["b", "c"])]
     dynamics = config.wan.dynamics
     config.wan = WanConfig("path", None, ["a", "b", "c"], links, dynamics=dynamics)
-    config.overlay.root = None if config.overlay.name == "ring" else "a"
-    return config
+    return config if config.overlay.name == "ring" else change(config, {"overlay.root": "a"})
 
 
 def executed(config: RunConfig, run_dir: Path) -> Path:

@@ -9,7 +9,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from experiments.runs import schema
-from geojax.config import RunConfig, from_dict
+from geojax.axes import from_dict
+from geojax.config import RunConfig
 
 
 def config_of(settings: dict[str, Any]) -> RunConfig:
@@ -19,7 +20,7 @@ def config_of(settings: dict[str, Any]) -> RunConfig:
         OmegaConf.update(nested, key, value)
     values = OmegaConf.to_container(nested)
     assert isinstance(values, dict)
-    return from_dict(RunConfig, {str(key): value for key, value in values.items()})
+    return from_dict({str(key): value for key, value in values.items()})
 
 
 def write_run(run_dir: pathlib.Path, settings: dict[str, Any], **summary: Any) -> None:

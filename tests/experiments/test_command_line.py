@@ -38,18 +38,25 @@ def test_a_mistyped_override_is_refused_with_the_nearest_key(typed, meant):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["rounds=3", "overlay=star", "overlay.root=c1", "hydra.run.dir=x", "variant/demo=star_fsa"],
+        ["rounds=3", "overlay=star", "pace.factor=2", "hydra.run.dir=x", "variant/demo=star_fsa"],
         ["-m", "lr=1,2", "seed=range(3)"],
         ["--multirun", "overlay=star", "--config-dir", "more"],
-        ["++pace.centers.c1=2", "wan.centers=[a,b]", "+wan.dynamics.kind=redraw", "--cfg", "job"],
+        ["++pace.centers.c1=2", "pace.grid_s=1", "+wan.dynamics.kind=redraw", "--cfg", "job"],
     ],
 )
 def test_valid_arguments_pass_unchanged(arguments):
     assert prepare(arguments) == arguments
 
 
-def test_keys_of_free_form_settings_need_no_plus():
+def test_keys_of_axes_and_of_free_form_settings_need_no_plus():
     assert prepare(["pace.centers.c1=2"]) == ["++pace.centers.c1=2"]
+    assert prepare(["overlay.root=c1"]) == ["++overlay.root=c1"]
+
+
+def test_the_key_that_chooses_a_member_is_its_group():
+    assert prepare(["sync.name=hfa", "wan.generator=uniform"]) == ["sync=hfa", "wan=uniform"]
+    assert prepare(["-m", "sync.name=hfa,fsa"]) == ["-m", "sync=hfa,fsa"]
+    assert prepare(["sync=hfa", "sync.name=hfa"]) == ["sync=hfa", "++sync.name=hfa"]
 
 
 def explained(overrides, search_path=None):

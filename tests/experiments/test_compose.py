@@ -10,8 +10,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from experiments import configuration
 from experiments.runs import schema
-from geojax.config import DataConfig, RunConfig, to_dict
+from geojax.axes import AXES, complete
+from geojax.config import RunConfig, to_dict
+from geojax.data.npz import NpzConfig
+from geojax.overlay.planners.multigps import server_count
 from testbed.run import check, prepare
 
 GROUPS = [*schema.groups(), "experiment"]
@@ -22,6 +26,9 @@ NEEDS = {
 }
 DEMOS = [("variant/demo", name) for name in schema.choices("variant/demo")]
 HEADLINE = schema.choices("variant/geomx_exceeds_lan")
+
+
+ADAM = ("optimizer=adam", "optimizer.eps=1e-7")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +74,7 @@ def test_demo_variants_are_valid_and_set_their_own_keys(composed, group, name):
     check(config)
     assert config.experiment == name
     assert config.lan.workers == (3 if name == "one_center" else 1)
-    assert (config.sync.local_steps > 1) == (name == "star_local_steps")
+    assert (config.sync.name == "local_steps") == (name == "star_local_steps")
 
 
 @pytest.mark.parametrize("name", schema.choices("overlay"))
@@ -76,7 +83,7 @@ def test_the_scheduler_may_have_a_site_of_its_own_with_any_overlay(composed, nam
     config = composed(f"overlay={name}", *site)
     check(config)
     setup, wan, _ = prepare(config, pathlib.Path())
-    served = {"star": 1, "multigps": config.overlay.servers}.get(name, 0)
+    served = server_count(config.overlay)
     assert len(setup.cluster.global_servers) == served
     assert setup.cluster.node("scheduler").center == wan.server_center == "external"
     assert ("external" in setup.view.centers) == bool(served)
@@ -112,16 +119,20 @@ def test_the_headline_sweeps_over_all_its_rows():
     assert sorted(swept.split(":")[1].strip().split(",")) == HEADLINE
 
 
-def test_every_member_file_starts_from_its_schema():
+def test_every_member_file_starts_from_its_schema(members):
     for group, name in MEMBERS:
-        assert f"base_{group}, _self_" in (schema.CONF / group / f"{name}.yaml").read_text(), name
+        if not (schema.CONF / group / f"{name}.yaml").exists():
+            continue  # a member without a file is a choice by itself
+        text = (schema.CONF / group / f"{name}.yaml").read_text()
+        own = getattr(members[group, name], AXES[group].chooser) if group in AXES else None
+        assert f"base_{own or group}, _self_" in text, name
     for name in schema.choices("experiment"):
         text = (schema.CONF / "experiment" / f"{name}.yaml").read_text()
         assert text.startswith("# @package _global_\n"), name
 
 
 def test_defaults_are_those_of_the_dataclasses_but_for_the_wan(composed):
-    config, plain = to_dict(composed()), to_dict(RunConfig())
+    config, plain = to_dict(composed()), to_dict(complete(RunConfig()))
     config.pop("wan")
     plain.pop("wan")
     assert config == plain
@@ -134,9 +145,21 @@ def test_every_key_is_known():
 
 
 def test_a_stored_configuration_is_read_back_equal(composed, tmp_path):
-    config = composed("wan=netstorm9_draw", "++pace.centers.c2=3", "seed=7", "optimizer.eps=1e-7")
+    config = composed("wan=netstorm9_draw", "++pace.centers.c2=3", "seed=7", *ADAM)
     schema.save(config, tmp_path / "config.yaml")
     assert schema.load(tmp_path / "config.yaml") == config
+
+
+def test_the_page_of_all_keys_is_what_the_dataclasses_say():
+    assert configuration.PAGE.read_text() == configuration.page(), configuration.__doc__
+
+
+def test_every_key_has_a_meaning():
+    for group in ("", *schema.groups()):
+        for settings in schema.schemas(group):
+            for item in dataclasses.fields(settings):
+                if item.name not in ("name", *schema.groups()):
+                    assert item.metadata["doc"], (settings, item.name)
 
 
 def test_the_hash_ignores_noise_and_nothing_else(composed):
@@ -144,7 +167,7 @@ def test_the_hash_ignores_noise_and_nothing_else(composed):
     wanted = schema.config_hash(base)
     noise = {"resume": True, "data": dataclasses.replace(base.data, path="elsewhere")}
     assert schema.config_hash(dataclasses.replace(base, **noise)) == wanted
-    own = [DataConfig("npz", path=path) for path in ("a.npz", "b.npz")]
+    own = [NpzConfig(path=path) for path in ("a.npz", "b.npz")]
     assert len({schema.config_hash(dataclasses.replace(base, data=data)) for data in own}) == 2
     links = [{**base.wan.links[0], "rate": 99}, *base.wan.links[1:]]
     for change in ({"seed": 1}, {"wan": dataclasses.replace(base.wan, links=links)}):

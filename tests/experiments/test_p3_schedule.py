@@ -24,6 +24,7 @@ from experiments.bench.p3_schedule import (
 )
 from geojax.center.stages import build_stages
 from geojax.config import ModelConfig, RunConfig
+from geojax.models.registry import SyntheticConfig
 
 UP_DOWN = (Hop(1.0), Hop(1.0))
 
@@ -84,9 +85,7 @@ def test_gain():
 
 def test_stages_of_a_configured_model():
     config = RunConfig(
-        model=ModelConfig(
-            "synthetic", bytes=48, stages=2, stage_bytes=[8, 40], stage_paces=[[1, 1], [1, 1]]
-        )
+        model=SyntheticConfig(bytes=48, stages=2, stage_bytes=[8, 40], stage_paces=[[1, 1], [1, 1]])
     )
     assert stage_times(build_stages(config), 4.0) == [(1, 1, 8), (1, 1, 40)]
     config = RunConfig(model=ModelConfig("cnn_batchnorm"))

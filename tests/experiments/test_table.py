@@ -14,7 +14,7 @@ from experiments.table import __main__ as table
 from experiments.table.formats import FORMATS
 from geojax.errors import GeojaxError
 
-FSA = {"sync.name": "fsa", "sync.local_steps": 1}
+FSA = {"sync.name": "fsa"}
 LOCAL = {"sync.name": "local_steps", "sync.local_steps": 10}
 TARGET = {"target_accuracy": 0.8}
 

@@ -52,7 +52,8 @@ def config(workers, codec, sync, **settings):
     return small_config(**{
         "workers": workers, "rounds": 12, "model__name": "mlp", "data__name": "digits", "lr": 0.2,
         "batch_size": 16, "eval_every_s": 0.5, "overlay__chunk_elements": 1000,
-        "compression__name": codec, "sync__name": sync, **SPARSE, **settings,
+        "compression__name": codec, "sync__name": sync, **settings,
+        **(SPARSE if codec in ("bisparse", "mpq") else {}),
     })  # fmt: skip
 
 

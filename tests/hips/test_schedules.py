@@ -125,8 +125,8 @@ class Schedule:
             trees = [grow(task.members, self.rng) for _ in range(self.rng.randint(1, 3))]
             policy = Policy(task.version, task.members, tuple(trees))
         else:
-            servers = 2 if name == "multigps" else None
-            chosen = OverlayConfig(name=name, servers=servers, chunk_elements=CHUNK)
+            own = {"servers": 2} if name == "multigps" else {}
+            chosen = OVERLAYS.settings(name, **own, chunk_elements=CHUNK)
             policy = propose(chosen, centers, sites, task._replace(present=())).policy
         view = two_way(task.view)
         seconds = estimate(policy, view, task.sizes, task.layers).seconds

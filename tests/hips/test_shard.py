@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from geojax.center.optimizers import OPTIMIZERS
 from geojax.center.outer import FlatOptimizer, PlainSgd
 from geojax.config import OptimizerConfig
 from geojax.errors import ConfigError
@@ -19,7 +20,9 @@ def sgd(lr=0.5):
 
 
 def optax_(**settings):
-    return lambda spec: FlatOptimizer(OptimizerConfig(**settings), 0.1, spec)
+    return lambda spec: FlatOptimizer(
+        OPTIMIZERS.settings(settings.pop("name", "sgd"), **settings), 0.1, spec
+    )
 
 
 def start():

@@ -4,13 +4,16 @@ import pytest
 from simulated_runs import kill, simulated, small_config
 
 from geojax.config import OverlayConfig
+from geojax.overlay.planners.mlnet import MlnetConfig
+from geojax.overlay.planners.netstorm import NetstormConfig
+from geojax.overlay.planners.ring import RingConfig
 
 OVERLAYS = {
     "netstorm": OverlayConfig("netstorm"),
-    "netstorm, 2 roots": OverlayConfig("netstorm", roots=2),
-    "mlnet": OverlayConfig("mlnet", root="c6"),
+    "netstorm, 2 roots": NetstormConfig(roots=2),
+    "mlnet": MlnetConfig(root="c6"),
     "butterfly": OverlayConfig("butterfly"),
-    "ring": OverlayConfig("ring", order="bottleneck"),
+    "ring": RingConfig(order="bottleneck"),
     "tsengine": OverlayConfig("tsengine"),
 }
 

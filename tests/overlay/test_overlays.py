@@ -6,12 +6,15 @@ import pytest
 
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError
-from geojax.overlay.planners.mlnet import mlnet
-from geojax.overlay.planners.multigps import multigps
+from geojax.overlay.planners.mlnet import MlnetConfig, mlnet
+from geojax.overlay.planners.multigps import MultigpsConfig, multigps
+from geojax.overlay.planners.netstorm import NetstormConfig
+from geojax.overlay.planners.ring import RingConfig
 from geojax.overlay.planners.sharded_star import sharded_star
-from geojax.overlay.planners.star import star
+from geojax.overlay.planners.star import StarConfig, star
+from geojax.overlay.planners.tsengine import TsengineConfig
 from geojax.overlay.policy.policy import Policy, deal
-from geojax.overlay.registry import OVERLAYS, build_overlay
+from geojax.overlay.registry import OVERLAYS, PackingConfig, build_overlay
 from geojax.overlay.view import NetworkView
 
 CENTERS = ("c1", "c2", "c3", "c4", "c5", "c6")
@@ -20,22 +23,22 @@ SIZES = [65_536] * 7 + [1_000]
 # name of the row -> the configuration of the overlay
 OVERLAY_ROWS = {
     "star": OverlayConfig(name="star"),
-    "star, root c4": OverlayConfig(name="star", root="c4"),
+    "star, root c4": StarConfig(root="c4"),
     "sharded star": OverlayConfig(name="sharded_star"),
-    "multigps": OverlayConfig(name="multigps", servers=2),
-    "multigps, named": OverlayConfig(name="multigps", servers=["c4", "c1", "c5"]),
-    "multigps, by key": OverlayConfig(name="multigps", servers=3, placement="geomx"),
+    "multigps": MultigpsConfig(servers=2),
+    "multigps, named": MultigpsConfig(servers=["c4", "c1", "c5"]),
+    "multigps, by key": MultigpsConfig(servers=3, placement="geomx"),
     "butterfly": OverlayConfig(name="butterfly"),
     "mlnet": OverlayConfig(name="mlnet"),
-    "mlnet, root c4, arity 3": OverlayConfig(name="mlnet", root="c4", arity=3),
+    "mlnet, root c4, arity 3": MlnetConfig(root="c4", arity=3),
     "netstorm": OverlayConfig(name="netstorm"),
-    "netstorm, 2 roots": OverlayConfig(name="netstorm", roots=2),
+    "netstorm, 2 roots": NetstormConfig(roots=2),
     "ring": OverlayConfig(name="ring"),
-    "ring, bottleneck": OverlayConfig(name="ring", order="bottleneck"),
+    "ring, bottleneck": RingConfig(order="bottleneck"),
     "tsengine": OverlayConfig(name="tsengine"),
-    "tsengine, faithful, root c4": OverlayConfig(name="tsengine", root="c4", faithful=True),
+    "tsengine, faithful, root c4": TsengineConfig(root="c4", faithful=True),
     "packing": OverlayConfig(name="packing"),
-    "packing, 2 trees": OverlayConfig(name="packing", max_trees=2),
+    "packing, 2 trees": PackingConfig(max_trees=2),
 }
 
 
@@ -69,7 +72,7 @@ def plan(row, members, version=3) -> Policy:
 SITES = ("site/g0", "site/g1")
 ON_SITES = {
     "star": OverlayConfig(name="star"),
-    "multigps": OverlayConfig(name="multigps", servers=2),
+    "multigps": MultigpsConfig(servers=2),
 }
 each_on_sites = pytest.mark.parametrize("row", ON_SITES.values(), ids=ON_SITES.keys())
 
@@ -225,37 +228,37 @@ def test_mlnet_fills_its_tree_level_by_level(arity, root, parents):
 
 
 @pytest.mark.parametrize(
-    ("config", "key", "words"),
+    ("settings", "key", "words"),
     [
-        (OverlayConfig(name="stat"), "overlay.name", "did you mean 'star'"),
-        (OverlayConfig(root="c9"), "overlay.root", "valid: c1"),
-        (OverlayConfig(name="sharded_star", root="c1"), "overlay.root", "leave it out"),
-        (OverlayConfig(name="butterfly", root="c1"), "overlay.root", "leave it out"),
-        (OverlayConfig(name="netstorm", root="c1"), "overlay.root", "overlay.roots"),
-        (OverlayConfig(name="netstorm", roots=0), "overlay.roots", "at least 1"),
-        (OverlayConfig(name="netstorm", roots=7), "overlay.roots", "there are 6 centers"),
-        (OverlayConfig(name="mlnet", arity=0), "overlay.arity", "at least 1"),
-        (OverlayConfig(name="ring", root="c1"), "overlay.root", "leave it out"),
-        (OverlayConfig(name="ring", order="tps"), "overlay.order", "did you mean 'tsp'"),
-        (OverlayConfig(name="tsengine", greed=1.1), "overlay.greed", "from 0 to 1"),
-        (OverlayConfig(chunk_elements=0), "overlay.chunk_elements", "at least 1"),
-        (OverlayConfig(servers=2), "overlay.servers", "take overlay=multigps"),
-        (OverlayConfig(name="multigps"), "overlay.servers", "how many"),
-        (OverlayConfig(name="multigps", servers=0), "overlay.servers", "how many"),
-        (OverlayConfig(name="multigps", servers="c1"), "overlay.servers", "list the centers"),
-        (OverlayConfig(name="multigps", servers=True), "overlay.servers", "list the centers"),
-        (OverlayConfig(name="multigps", servers=7), "overlay.servers", "6 centers"),
-        (OverlayConfig(name="multigps", servers=["c9"]), "overlay.servers", "valid: c1"),
-        (OverlayConfig(name="multigps", servers=["c1", "c1"]), "overlay.servers", "once"),
-        (OverlayConfig(name="multigps", servers=2, root="c1"), "overlay.root", "leave this out"),
+        ({"name": "stat"}, "overlay.name", "did you mean 'star'"),
+        ({"name": "star", "root": "c9"}, "overlay.root", "valid: c1"),
+        ({"name": "sharded_star", "root": "c1"}, "overlay.root", "does not read it"),
+        ({"name": "butterfly", "root": "c1"}, "overlay.root", "does not read it"),
+        ({"name": "netstorm", "root": "c1"}, "overlay.root", "it reads: roots"),
+        ({"name": "netstorm", "roots": 0}, "overlay.roots", "at least 1"),
+        ({"name": "netstorm", "roots": 7}, "overlay.roots", "there are 6 centers"),
+        ({"name": "mlnet", "arity": 0}, "overlay.arity", "at least 1"),
+        ({"name": "ring", "root": "c1"}, "overlay.root", "does not read it"),
+        ({"name": "ring", "order": "tps"}, "overlay.order", "did you mean 'tsp'"),
+        ({"name": "tsengine", "greed": 1.1}, "overlay.greed", "at least 0, at most 1"),
+        ({"name": "star", "chunk_elements": 0}, "overlay.chunk_elements", "at least 1"),
+        ({"name": "star", "servers": 2}, "overlay.servers", "read by overlay=multigps"),
+        ({"name": "multigps"}, "overlay.servers", "how many"),
+        ({"name": "multigps", "servers": 0}, "overlay.servers", "how many"),
+        ({"name": "multigps", "servers": "c1"}, "overlay.servers", "list the centers"),
+        ({"name": "multigps", "servers": True}, "overlay.servers", "list the centers"),
+        ({"name": "multigps", "servers": 7}, "overlay.servers", "6 centers"),
+        ({"name": "multigps", "servers": ["c9"]}, "overlay.servers", "valid: c1"),
+        ({"name": "multigps", "servers": ["c1", "c1"]}, "overlay.servers", "once"),
+        ({"name": "multigps", "servers": 2, "root": "c1"}, "overlay.root", "does not read it"),
         (
-            OverlayConfig(name="multigps", servers=2, placement="byte"),
+            {"name": "multigps", "servers": 2, "placement": "byte"},
             "overlay.placement",
             "did you mean 'bytes'",
         ),
     ],
 )
-def test_wrong_settings_are_refused(config, key, words):
+def test_wrong_settings_are_refused(settings, key, words):
     with pytest.raises(ConfigError, match=words) as raised:
-        build_overlay(config, CENTERS)
+        build_overlay(OVERLAYS.settings(settings.pop("name"), **settings), CENTERS)
     assert raised.value.key == key

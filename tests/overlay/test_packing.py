@@ -5,23 +5,26 @@ import numpy as np
 import pytest
 from wans import full_mesh, path, random_wan, ring
 
-from geojax.config import LanConfig, OverlayConfig, WanConfig
+from geojax.config import LanConfig
 from geojax.errors import ConfigError
 from geojax.overlay.bounds.fluid import fluid_optimum
 from geojax.overlay.planners.columns import pack
 from geojax.overlay.planners.packing import packing, whole_chunks
 from geojax.overlay.planners.short_trees import refit, shorten
 from geojax.overlay.policy.policy import Policy, deal
-from geojax.overlay.registry import build_overlay
+from geojax.overlay.registry import OVERLAYS, build_overlay
 from geojax.overlay.routes.shared_links import shared_links
 from geojax.wire.frame import MAX_BODY_BYTES
 from testbed.wan.build import build_wan, load_preset
+from testbed.wan.generators import GENERATORS
 
 CHUNKS = 403  # of 16,384 elements in LEAF's CNN
 
 
 def sparse(count, seed, generator="random_sparse"):
-    config = WanConfig("wan", generator, count, degree=4, rtt=10, draw={"low": 20, "high": 155})
+    config = GENERATORS.settings(
+        generator, centers=count, degree=4, rtt=10, draw={"low": 20, "high": 155}
+    )
     return build_wan(config, LanConfig(), seed).view()
 
 
@@ -214,15 +217,15 @@ def test_a_policy_for_40_centers_fits_into_a_control_message():
 
 
 @pytest.mark.parametrize(
-    ("config", "key"),
+    ("settings", "key"),
     [
-        (OverlayConfig(name="packing", root="c1"), "overlay.root"),
-        (OverlayConfig(name="packing", max_trees=0), "overlay.max_trees"),
-        (OverlayConfig(name="packing", gap=-0.1), "overlay.gap"),
-        (OverlayConfig(name="packing", gap=1.0), "overlay.gap"),
+        ({"root": "c1"}, "overlay.root"),
+        ({"max_trees": 0}, "overlay.max_trees"),
+        ({"gap": -0.1}, "overlay.gap"),
+        ({"gap": 1.0}, "overlay.gap"),
     ],
 )
-def test_wrong_settings_are_refused(config, key):
+def test_wrong_settings_are_refused(settings, key):
     with pytest.raises(ConfigError) as raised:
-        build_overlay(config, ("c1", "c2"))
+        build_overlay(OVERLAYS.settings("packing", **settings), ("c1", "c2"))
     assert raised.value.key == key

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geojax.config import OverlayConfig
-from geojax.overlay.planners.multigps import multigps
+from geojax.overlay.planners.multigps import MultigpsConfig, multigps
 from geojax.overlay.policy.cutting import chunk_ranges, packed, unpacked
 from geojax.overlay.policy.placement import by_bytes, by_key, ends_of_parts, loads, place
 from geojax.overlay.policy.policy import Policy, Tree, deal
@@ -20,9 +20,7 @@ CENTERS = tuple("abcdef")
 
 
 def configured(servers, placement="bytes", chunk_elements=65_536):
-    return OverlayConfig(
-        name="multigps", servers=servers, placement=placement, chunk_elements=chunk_elements
-    )
+    return MultigpsConfig(servers=servers, placement=placement, chunk_elements=chunk_elements)
 
 
 def policy_of(servers, placement="bytes"):
@@ -148,13 +146,13 @@ sizes = st.lists(st.integers(1, 3000), min_size=1, max_size=8)
 def test_ranges_follow_each_other_and_heed_every_boundary(layers, chunk, offsets):
     total = sum(layers)
     boundaries = [offset for offset in offsets if offset <= total]
-    for config in (OverlayConfig(chunk_elements=chunk), configured(3, "bytes", chunk),
-                   configured(3, "geomx", chunk)):  # fmt: skip
+    by_key = configured(3, "geomx", chunk)
+    for config in (OverlayConfig(chunk_elements=chunk), configured(3, "bytes", chunk), by_key):
         ranges = chunk_ranges(config, layers, boundaries)
         assert [start for start, _ in ranges] == [0, *(stop for _, stop in ranges)][:-1]
         assert ranges[-1][1] == total
         assert all(0 < stop - start <= chunk for start, stop in ranges)
-        cuts = set(boundaries) | (set(accumulate(layers)) if config.placement == "geomx" else set())
+        cuts = set(boundaries) | (set(accumulate(layers)) if config is by_key else set())
         assert cuts <= {stop for _, stop in ranges}
 
 

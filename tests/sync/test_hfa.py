@@ -10,7 +10,7 @@ from geojax.center.trainer import build_trainer, initial_vector
 from geojax.data.dataset import load_dataset
 from geojax.data.partitions import partition
 from geojax.errors import ConfigError
-from geojax.sync.hfa import hfa, hierfavg
+from geojax.sync.registry import SYNCS, build_sync
 
 TOLERANCE = 1e-5
 CENTERS = {"c1": 2, "c2": 3, "c3": 1}  # workers
@@ -85,16 +85,16 @@ def test_the_loops_differ_by_their_weights():
 
 
 def test_one_lan_round_with_equal_centers_is_local_steps():
-    same = {"wan__centers": ["c1", "c2", "c3"], "workers": 2, "sync__lan_rounds": 1}
-    once = simulated(config(**same)).final
-    flat = simulated(config(**same, sync__name="local_steps")).final
+    same = {"wan__centers": ["c1", "c2", "c3"], "workers": 2}
+    once = simulated(config(**same, sync__lan_rounds=1)).final
+    flat = simulated(config("local_steps", **same, sync__lan_rounds=None)).final
     assert distance(once, flat) <= TOLERANCE
 
 
 def test_with_equal_sizes_both_are_one():
     same = {
         "wan__centers": ["c1", "c2", "c3"], "workers": 2, "partition__name": "iid",
-        "data__train_samples": 1200,
+        "partition__skew": None, "data__train_samples": 1200,
     }  # fmt: skip
     assert distance(simulated(config("hfa", **same)).final,
                     simulated(config("hierfavg", **same)).final) <= TOLERANCE  # fmt: skip
@@ -135,9 +135,8 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path):
     assert min(event["round"] for event in resumed.of("round")) > 0
 
 
-@pytest.mark.parametrize("make", [hfa, hierfavg])
-def test_bad_numbers_are_refused(make):
-    with pytest.raises(ConfigError, match=r"sync\.local_steps"):
-        make(steps=0, lan_rounds=1)
-    with pytest.raises(ConfigError, match=r"sync\.lan_rounds"):
-        make(steps=1, lan_rounds=0)
+@pytest.mark.parametrize("name", ["hfa", "hierfavg"])
+@pytest.mark.parametrize("key", ["local_steps", "lan_rounds"])
+def test_bad_numbers_are_refused(name, key):
+    with pytest.raises(ConfigError, match=rf"sync\.{key} = 0: give a whole number: at least 1"):
+        build_sync(SYNCS.settings(name, **{key: 0}))

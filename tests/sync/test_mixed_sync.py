@@ -2,11 +2,10 @@
 
 import pytest
 
-from geojax.config import SyncConfig
 from geojax.errors import ConfigError
 from geojax.sync.fsa import fsa
-from geojax.sync.mixed_sync import mixed_sync
-from geojax.sync.registry import build_sync
+from geojax.sync.mixed_sync import MixedSyncConfig, mixed_sync
+from geojax.sync.registry import SYNCS, build_sync
 
 
 def test_it_is_fsa_with_another_admission():
@@ -26,16 +25,18 @@ def test_compensation_and_bound_are_its_settings():
 
 
 def test_a_negative_bound_is_refused():
-    with pytest.raises(ConfigError, match=r"sync\.staleness = -1: .*from 0 on"):
-        mixed_sync(staleness=-1)
+    with pytest.raises(ConfigError, match=r"sync\.staleness = -1: .*at least 0"):
+        build_sync(MixedSyncConfig(staleness=-1))
 
 
 def test_the_configuration_names_its_settings():
-    built = build_sync(SyncConfig(name="mixed_sync", compensation="constant", lam=0.1, staleness=2))
+    built = build_sync(MixedSyncConfig(compensation="constant", lam=0.1, staleness=2))
     assert built.merge.compensation.name == "constant"
     assert built.admission.bound == 2
 
 
 def test_more_than_one_local_step_is_refused():
-    with pytest.raises(ConfigError, match=r"sync\.local_steps = 4: .*leave it at 1"):
-        build_sync(SyncConfig(name="mixed_sync", local_steps=4))
+    with pytest.raises(
+        ConfigError, match=r"sync\.local_steps = 4: sync=mixed_sync does not read it"
+    ):
+        build_sync(SYNCS.settings("mixed_sync", local_steps=4))

@@ -6,9 +6,9 @@ import pytest
 from geojax.config import SyncConfig
 from geojax.errors import ConfigError
 from geojax.sync.fsa import fsa
-from geojax.sync.local_steps import local_steps
+from geojax.sync.local_steps import LocalStepsConfig, local_steps
 from geojax.sync.parts import barrier, delta_offer, fixed_steps, gradient_offer, weighted_mean
-from geojax.sync.registry import build_sync
+from geojax.sync.registry import SYNCS, build_sync
 from testbed.simulated.loop import run_virtual
 
 
@@ -110,10 +110,10 @@ def test_a_wrong_name_is_refused_with_the_nearest_one():
 @pytest.mark.parametrize("steps", [0, -1])
 def test_less_than_one_local_step_is_refused(steps):
     with pytest.raises(ConfigError, match=rf"sync\.local_steps = {steps}: .*at least 1"):
-        build_sync(SyncConfig(name="local_steps", local_steps=steps))
+        build_sync(LocalStepsConfig(local_steps=steps))
 
 
 def test_fsa_takes_no_more_than_one_step_and_says_what_does():
-    with pytest.raises(ConfigError, match="use sync=local_steps") as caught:
-        build_sync(SyncConfig(name="fsa", local_steps=4))
+    with pytest.raises(ConfigError, match=r"read by sync=.*local_steps") as caught:
+        build_sync(SYNCS.settings("fsa", local_steps=4))
     assert (caught.value.key, caught.value.value) == ("sync.local_steps", 4)

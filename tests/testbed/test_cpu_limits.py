@@ -8,6 +8,7 @@ import pytest
 
 from geojax.config import RunConfig
 from geojax.errors import ConfigError
+from geojax.models.registry import SyntheticConfig
 from testbed.errors import TestbedError
 from testbed.local import cpu_limits
 from testbed.local.cpu_limits import CpuLimits, Group, Hierarchy, find_hierarchy, read_limits
@@ -187,7 +188,8 @@ def test_the_nodes_of_a_run_are_limited(real, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Group, "add", recorded)
     config = RunConfig(rounds=2)
-    config.model.name, config.model.bytes, config.testbed.name = "synthetic", 1000, "local"
+    config.model = SyntheticConfig(bytes=1000)
+    config.testbed.name = "local"
     config.wan.centers = ["c1", "c2"]
     config.wan.links = [{"between": ["c1", "c2"], "rate": 100, "rtt": 2}]
     config.testbed.cpu_limit = {"c2": 0.6}

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from geojax.config import RunConfig
+from geojax.models.registry import SyntheticConfig
 from testbed.run import run
 from testbed.wan.build import load_preset
 
@@ -21,7 +22,7 @@ def measured(tmp_path_factory):
         "kind": "outage", "from": "c2", "to": "c3", "at": OUT, "duration": BACK - OUT,
     }  # fmt: skip
     config.testbed.name = "emulated"
-    config.model.name, config.model.bytes, config.model.pace_s = "synthetic", 4_000_000, 0.02
+    config.model = SyntheticConfig(bytes=4_000_000, pace_s=0.02)
     config.overlay.name, config.overlay.awareness = "netstorm", "measured"
     config.overlay.chunk_elements = 16_384
     folder = tmp_path_factory.mktemp("measured")

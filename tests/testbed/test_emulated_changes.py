@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from geojax.config import LanConfig, RunConfig, WanConfig
+from geojax.models.registry import SyntheticConfig
 from testbed.emulated import EmulatedWan, TestbedError
 from testbed.emulated.measure.verify import Agent
 from testbed.run import run as start_run
@@ -178,7 +179,8 @@ def test_a_run_ends_at_once_when_the_forwarder_dies(tmp_path, monkeypatch):
 
     monkeypatch.setattr(EmulatedWan, "popen", popen)
     config = RunConfig(wan=load_preset("three_centers"), rounds=1000)
-    config.testbed.name, config.model.name, config.model.bytes = "emulated", "synthetic", 1000
+    config.model = SyntheticConfig(bytes=1000)
+    config.testbed.name = "emulated"
     with pytest.raises(TestbedError, match="was killed by signal 9, so nothing passes"):
         start_run(config, tmp_path)
     measured = json.loads((tmp_path / "wan.json").read_text())  # written before the nodes start
@@ -191,7 +193,8 @@ def test_a_cut_stops_the_rounds_for_as_long_as_the_simulator_says(tmp_path):
     ends = {}
     for testbed in ("simulated", "emulated"):
         config = RunConfig(wan=load_preset("three_centers"), rounds=6)
-        config.testbed.name, config.model.name, config.model.bytes = testbed, "synthetic", 2_000_000
+        config.model = SyntheticConfig(bytes=2_000_000)
+        config.testbed.name = testbed
         config.model.pace_s = 0.1
         config.testbed.faults = [{"at": 0.9, "kind": "cut", "between": ["c1", "c2"], "duration": 2}]
         start_run(config, tmp_path / testbed)
@@ -212,7 +215,8 @@ def test_a_run_whose_links_are_off_keeps_what_was_measured(tmp_path, monkeypatch
     monkeypatch.setattr("testbed.emulated.measure.verify.GOODPUT_FACTOR", 1.9)
     config = RunConfig(wan=load_preset("three_centers", centers=["c1", "c2"]), rounds=1)
     config.wan.links = [{"between": ["c1", "c2"], "rate": 50, "rtt": 10}]
-    config.testbed.name, config.model.name, config.model.bytes = "emulated", "synthetic", 1000
+    config.model = SyntheticConfig(bytes=1000)
+    config.testbed.name = "emulated"
     with pytest.raises(TestbedError, match=r"2 of 2 links .*tolerance 15%") as caught:
         start_run(config, tmp_path)
     assert "c2 -> c1" in str(caught.value)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from geojax.config import RunConfig
+from geojax.models.registry import SyntheticConfig
 from testbed.emulated.cleanup import state
 from testbed.run import run
 from testbed.wan.build import load_preset
@@ -37,7 +38,8 @@ def config(testbed: str, wan: str = "three_centers", **wan_settings: Any) -> Run
 
 def synthetic(testbed: str, nbytes: int, rounds: int, *args: Any, **settings: Any) -> RunConfig:
     made = config(testbed, *args, **settings)
-    made.model.name, made.model.bytes, made.rounds = "synthetic", nbytes, rounds
+    made.model = SyntheticConfig(bytes=nbytes)
+    made.rounds = rounds
     return made
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from geojax.config import RunConfig
 from geojax.errors import ConfigError
+from geojax.models.registry import SyntheticConfig
 from testbed.faults import apply_faults
 from testbed.run import check, run
 from testbed.wan.build import load_preset
@@ -23,7 +24,7 @@ def config(faults: list[dict[str, Any]], testbed: str = "simulated", rounds: int
     made = RunConfig()
     made.wan = load_preset("three_centers")
     made.testbed.name, made.testbed.faults = testbed, faults
-    made.model.name, made.model.bytes, made.model.pace_s = "synthetic", 200_000, 0.02
+    made.model = SyntheticConfig(bytes=200_000, pace_s=0.02)
     made.rounds, made.hash_every, made.timeouts.dead = rounds, 1, 2.0
     return made
 

@@ -10,6 +10,7 @@ import pytest
 
 from experiments.bench.overlap import overlap_share
 from geojax.config import RunConfig, WanConfig
+from geojax.models.registry import SyntheticConfig
 from testbed.run import run
 
 
@@ -46,7 +47,7 @@ def test_rounds_are_shorter_and_sending_overlaps_with_computing(tmp_path: Path) 
     times, shares = {}, {}
     for p3 in (False, True):
         made = config("emulated", p3=p3, rounds=9)
-        made.model.name, made.model.bytes, made.model.stages = "synthetic", 3_000_000, 8
+        made.model = SyntheticConfig(bytes=3_000_000, stages=8)
         made.model.pace_s = 0.32
         run_dir = tmp_path / str(p3)
         run(made, run_dir)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from geojax.config import RunConfig
+from geojax.models.registry import SyntheticConfig
 from testbed.run import run
 from testbed.wan.build import load_preset
 
@@ -14,7 +15,7 @@ def config(testbed: str, rounds: int) -> RunConfig:
     made = RunConfig()
     made.wan = load_preset("three_centers")
     made.testbed.name = testbed
-    made.model.name, made.model.bytes, made.model.pace_s = "synthetic", 40_000, 0.02
+    made.model = SyntheticConfig(bytes=40_000, pace_s=0.02)
     made.rounds, made.checkpoint_every = rounds, 5
     # Long over when the run goes on: it must not happen again.
     made.testbed.faults = [{"at": 0.05, "kind": "freeze", "node": "c2", "duration": 0.05}]

@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 
 from geojax.config import RunConfig, to_dict
+from geojax.models.registry import SyntheticConfig
 from testbed.wan.build import load_preset
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = """
 import json, sys
 from pathlib import Path
-from geojax.config import RunConfig, from_dict
+from geojax.axes import from_dict
 from testbed.run import run
 for values, folder in json.load(sys.stdin):
     Path(folder).mkdir()
-    run(from_dict(RunConfig, values), Path(folder))
+    run(from_dict(values), Path(folder))
 """
 KILL = [{"at": 0.7, "kind": "kill", "node": "c2"}]
 
@@ -30,7 +31,7 @@ KILL = [{"at": 0.7, "kind": "kill", "node": "c2"}]
 def synthetic(seed: int = 0, faults: list[dict[str, Any]] | None = None) -> RunConfig:
     config = RunConfig(rounds=12, seed=seed, eval_every_s=0.5, hash_every=1)
     config.wan = load_preset("netstorm9_draw")
-    config.model.name, config.model.bytes, config.model.pace_s = "synthetic", 400_000, 0.1
+    config.model = SyntheticConfig(bytes=400_000, pace_s=0.1)
     config.overlay.chunk_elements = 16_384
     config.lan.workers = 2
     config.testbed.name, config.testbed.faults = "simulated", faults or []

@@ -7,6 +7,7 @@ import statistics
 import pytest
 
 from geojax.config import RunConfig, WanConfig
+from geojax.models.registry import SyntheticConfig
 from testbed.run import run
 from testbed.simulated.fluid import FluidNetwork
 from testbed.simulated.impairments import SEGMENT_BYTES, Arrivals, along, loss_limit
@@ -99,7 +100,7 @@ def sync_times(run_dir, **links):
     config = RunConfig(rounds=3, experiment="test")
     link = {"between": ["a", "b"], "rate": 100, "rtt": 40, **links}
     config.wan = WanConfig(name="two", centers=["a", "b"], links=[link])
-    config.model.name, config.model.bytes, config.model.pace_s = "synthetic", 4_000_000, 0.1
+    config.model = SyntheticConfig(bytes=4_000_000, pace_s=0.1)
     run(config, run_dir)
     lines = (run_dir / "events.jsonl").read_text().splitlines()
     rounds = [event for event in map(json.loads, lines) if event["event"] == "round"]

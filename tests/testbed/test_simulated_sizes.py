@@ -17,6 +17,7 @@ from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
 from geojax.errors import ConfigError
 from geojax.hollow import hollow, is_hollow, join
+from geojax.models.registry import SyntheticConfig
 from testbed.run import check, run
 from testbed.wan.build import load_preset
 
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def config_of(compression: str, **changes: Any) -> RunConfig:
     config = RunConfig(rounds=4, hash_every=1)
     config.wan = load_preset("three_centers")
-    config.model.name, config.model.bytes, config.model.pace_s = "synthetic", 1_000_004, 0.1
+    config.model = SyntheticConfig(bytes=1_000_004, pace_s=0.1)
     config.compression.name, config.testbed.name = compression, "simulated"
     for group, values in changes.items():
         for key, value in values.items():

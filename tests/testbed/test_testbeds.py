@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from geojax.config import RunConfig
+from geojax.models.registry import SyntheticConfig
 from geojax.overlay.policy.policy import Policy
 from testbed.run import run
 from testbed.wan.build import load_preset
@@ -36,7 +37,7 @@ def config(testbed: str) -> RunConfig:
         {"at": 1.0, "kind": "kill", "node": "c2"},
         {"at": 1.5, "kind": "freeze", "node": "c3", "duration": 0.3},
     ]
-    made.model.name, made.model.bytes, made.model.pace_s = "synthetic", 300_000, 0.1
+    made.model = SyntheticConfig(bytes=300_000, pace_s=0.1)
     made.rounds, made.hash_every, made.lan.workers = ROUNDS, 1, 2
     return made
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from geojax.overlay.base import Overlay
+from geojax.overlay.base import OVERLAYS, Overlay
 from geojax.overlay.planners.star import star_tree
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.routes.logical import OUTAGE_RATE, member_links
@@ -112,3 +112,8 @@ def load_shares(rates: Sequence[float], sums: Sequence[bool] | None = None) -> l
     carried = [share if share > _NONE else 0.0 for share in carried]
     total = sum(carried)
     return [share / total for share in carried]
+
+
+@OVERLAYS.register("butterfly")
+def _configured(*_: object) -> Overlay:
+    return butterfly()

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from geojax.overlay.base import Overlay
-from geojax.overlay.planners.star import first_or
+from geojax.config import OverlayConfig
+from geojax.overlay.base import OVERLAYS, Overlay
+from geojax.overlay.planners.star import check_root, first_or
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.view import NetworkView
+from geojax.settings import key
+
+
+@dataclass
+class MlnetConfig(OverlayConfig):
+    """Keys of ``overlay=mlnet``."""
+
+    name: str = "mlnet"
+    root: str | None = key(None, "center of the root; null: the first center")
+    arity: int = key(2, "children of a center", least=1)
 
 
 def mlnet(*, root: str | None = None, arity: int = 2) -> Overlay:
@@ -42,3 +54,9 @@ def mlnet(*, root: str | None = None, arity: int = 2) -> Overlay:
         return Policy(version, tuple(members), (Tree(top, parent),))
 
     return Overlay("mlnet", plan)
+
+
+@OVERLAYS.register("mlnet", MlnetConfig)
+def _configured(config: MlnetConfig, centers: Sequence[str], sites: Sequence[str]) -> Overlay:
+    check_root(config.root, (*centers, *sites))
+    return mlnet(root=config.root, arity=config.arity)

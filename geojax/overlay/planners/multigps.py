@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError, nearest
-from geojax.overlay.base import Overlay
+from geojax.overlay.base import OVERLAYS, Overlay
 from geojax.overlay.planners.star import star_tree
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.view import NetworkView
+from geojax.settings import key
 
 MULTIGPS, STAR = "multigps", "star"  # can have their roots on a site of their own
 PLACEMENTS = ("bytes", "geomx")
+
+
+@dataclass
+class MultigpsConfig(OverlayConfig):
+    """Keys of ``overlay=multigps``."""
+
+    name: str = MULTIGPS
+    servers: Any = key(None, "how many global servers, or the names of their centers; required")
+    placement: str = key(
+        "bytes", "chunks to servers by bytes, or by GeoMX's key hash", choices=PLACEMENTS
+    )
+
+    def check(self) -> None:
+        """See :meth:`geojax.settings.Settings.check`."""
+        servers = self.servers
+        number = isinstance(servers, int) and not isinstance(servers, bool) and servers > 0
+        named = isinstance(servers, Sequence) and not isinstance(servers, str) and servers
+        if not number and not named:
+            fix = "write how many global servers there are, or list the centers that serve"
+            raise ConfigError("overlay.servers", servers, fix)
 
 
 def multigps(
@@ -68,27 +91,17 @@ def server_count(config: OverlayConfig) -> int:
     in centers: a site of its own (``wan.server_center=external``) is then the scheduler's alone.
 
     Raises:
-      ConfigError: it is neither a number nor a list of names, or the overlay has no use for it.
+      ConfigError: it is neither a number nor a list of names.
     """
-    servers = config.servers
     if config.name != MULTIGPS:
-        if servers is not None:
-            fix = f"overlay={config.name} does not use it; take overlay=multigps, or leave it out"
-            raise ConfigError("overlay.servers", servers, fix)
         return 1 if config.name == STAR else 0
-    if isinstance(servers, int) and not isinstance(servers, bool):
-        count = servers
-    elif isinstance(servers, Sequence) and not isinstance(servers, str):
-        count = len(servers)
-    else:
-        count = 0
-    if count < 1:
-        fix = "write how many global servers there are, or list the centers that serve"
-        raise ConfigError("overlay.servers", servers, fix)
-    return count
+    settings: MultigpsConfig = OVERLAYS.complete(config)
+    settings.check()
+    return settings.servers if isinstance(settings.servers, int) else len(settings.servers)
 
 
-def read_multigps(config: OverlayConfig, centers: Sequence[str], sites: Sequence[str]) -> Overlay:
+@OVERLAYS.register(MULTIGPS, MultigpsConfig)
+def read_multigps(config: MultigpsConfig, centers: Sequence[str], sites: Sequence[str]) -> Overlay:
     """The overlay that a configuration describes.
 
     Args:
@@ -101,12 +114,6 @@ def read_multigps(config: OverlayConfig, centers: Sequence[str], sites: Sequence
     """
     servers = config.servers
     count = server_count(config)
-    if config.root is not None:
-        fix = "the roots of multigps are overlay.servers; leave this out"
-        raise ConfigError("overlay.root", config.root, fix)
-    if config.placement not in PLACEMENTS:
-        fix = nearest(str(config.placement), PLACEMENTS)
-        raise ConfigError("overlay.placement", config.placement, fix)
     if isinstance(servers, int):
         if not sites and count > len(centers):
             fix = f"there are {len(centers)} centers; write at most as many, or use "

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from geojax.overlay.base import Overlay
+from geojax.config import OverlayConfig
+from geojax.errors import ConfigError
+from geojax.overlay.base import OVERLAYS, Overlay
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.routes.fastest_paths import (
     disjoint_paths,
@@ -17,6 +20,15 @@ from geojax.overlay.routes.fastest_paths import (
 )
 from geojax.overlay.routes.logical import CHUNK_ELEMENTS, neighbour_links
 from geojax.overlay.view import NetworkView
+from geojax.settings import key
+
+
+@dataclass
+class NetstormConfig(OverlayConfig):
+    """Keys of ``overlay=netstorm``."""
+
+    name: str = "netstorm"
+    roots: int | None = key(None, "how many of the best roots serve; null: every center", least=1)
 
 
 def netstorm(*, roots: int | None = None, processing_s: float = 0.0) -> Overlay:
@@ -139,3 +151,11 @@ def auxiliary_routes(
     seconds = neighbour_links(view, names).seconds(elements, processing_s=processing_s)
     found = disjoint_paths(seconds, names.index(source), names.index(target))
     return [tuple(names[node] for node in path) for path in found]
+
+
+@OVERLAYS.register("netstorm", NetstormConfig)
+def _configured(config: NetstormConfig, centers: Sequence[str], _: Sequence[str]) -> Overlay:
+    if config.roots is not None and config.roots > len(centers):
+        fix = f"there are {len(centers)} centers; write at most that, or null for every center"
+        raise ConfigError("overlay.roots", config.roots, fix)
+    return netstorm(roots=config.roots)

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from geojax.overlay.base import Overlay
+from geojax.config import OverlayConfig
+from geojax.overlay.base import OVERLAYS, Overlay
 from geojax.overlay.planners.ring_orders import cheapest_order, widest_order
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.routes.logical import LogicalLinks, member_links
 from geojax.overlay.view import NetworkView
+from geojax.settings import key
 
 ORDERS = ("tsp", "bottleneck")
+
+
+@dataclass
+class RingConfig(OverlayConfig):
+    """Keys of ``overlay=ring``."""
+
+    name: str = "ring"
+    order: str = key(
+        "tsp", "least sum of 1 / rate (tsp), or fastest slowest link (bottleneck)", choices=ORDERS
+    )
 
 
 def ring(*, order: str = "tsp") -> Overlay:
@@ -78,3 +91,8 @@ def ring_order(links: LogicalLinks, order: str) -> list[str]:
         with np.errstate(divide="ignore"):
             found = cheapest_order(1.0 / links.rate)
     return [links.members[index] for index in found]
+
+
+@OVERLAYS.register("ring", RingConfig)
+def _configured(config: RingConfig, *_: Sequence[str]) -> Overlay:
+    return ring(order=config.order)

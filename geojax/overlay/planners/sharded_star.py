@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from geojax.overlay.base import Overlay
+from geojax.overlay.base import OVERLAYS, Overlay
 from geojax.overlay.planners.star import star_tree
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.view import NetworkView
@@ -35,3 +35,8 @@ def sharded_star() -> Overlay:
         return Policy(version, tuple(members), tuple(Tree(t.root, t.parent, share) for t in trees))
 
     return Overlay("sharded_star", plan)
+
+
+@OVERLAYS.register("sharded_star")
+def _configured(*_: object) -> Overlay:
+    return sharded_star()

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from geojax.overlay.base import Overlay
+from geojax.config import OverlayConfig
+from geojax.errors import ConfigError, nearest
+from geojax.overlay.base import OVERLAYS, Overlay
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.view import NetworkView
+from geojax.settings import key
+
+
+@dataclass
+class StarConfig(OverlayConfig):
+    """Keys of ``overlay=star``."""
+
+    name: str = "star"
+    root: str | None = key(None, "center of the root; null: the external server, or the first")
 
 
 def star(*, root: str | None = None, sites: Sequence[str] = ()) -> Overlay:
@@ -39,6 +51,12 @@ def star(*, root: str | None = None, sites: Sequence[str] = ()) -> Overlay:
     return Overlay("star", plan)
 
 
+def check_root(root: str | None, names: Sequence[str]) -> None:
+    """Raises ``ConfigError`` when ``overlay.root`` is none of ``names``."""
+    if root is not None and root not in names:
+        raise ConfigError("overlay.root", root, f"no such center; {nearest(root, names)}")
+
+
 def first_or(root: str | None, view: NetworkView, members: Sequence[str]) -> str:
     """The configured root; None, or one that is no member: the first member in WAN order."""
     if root is not None and root in members:
@@ -49,3 +67,9 @@ def first_or(root: str | None, view: NetworkView, members: Sequence[str]) -> str
 def star_tree(root: str, members: Sequence[str]) -> Tree:
     """The tree in which ``root`` is the parent of every other member, children in member order."""
     return Tree(root, {member: root for member in members if member != root})
+
+
+@OVERLAYS.register("star", StarConfig)
+def _configured(config: StarConfig, centers: Sequence[str], sites: Sequence[str]) -> Overlay:
+    check_root(config.root, (*centers, *sites))
+    return star(root=config.root, sites=sites)

@@ -5,20 +5,34 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from random import Random
 
 import numpy as np
 
-from geojax.overlay.base import Overlay
-from geojax.overlay.planners.star import first_or
+from geojax.config import OverlayConfig
+from geojax.overlay.base import OVERLAYS, Overlay
+from geojax.overlay.planners.star import check_root, first_or
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.routes.fastest_paths import distances, tree_from, tree_to
 from geojax.overlay.routes.logical import OUTAGE_RATE, member_links
 from geojax.overlay.view import NetworkView
+from geojax.settings import key
 
 Choose = Callable[[Sequence[int], np.ndarray, np.ndarray, float, Random], int]
 _DRAWS = 16  # trees of one policy, at most: the scheduler decides anew for every key
+
+
+@dataclass
+class TsengineConfig(OverlayConfig):
+    """Keys of ``overlay=tsengine``."""
+
+    name: str = "tsengine"
+    root: str | None = key(None, "center of the root; null: the first center")
+    greed: float = key(0.9, "cap on the probability of taking the best link known", least=0, most=1)
+    faithful: bool = key(False, "with the quirks of the release")
+    seed: int = key(0, "of its random choices", least=0)
 
 
 def tsengine(
@@ -185,3 +199,11 @@ def _choose_faithfully(
     if familiar and rng.randrange(10) <= 10 * share:
         return max(familiar, key=lambda node: measured[node])
     return rng.choice(list(waiting))
+
+
+@OVERLAYS.register("tsengine", TsengineConfig)
+def _configured(config: TsengineConfig, centers: Sequence[str], sites: Sequence[str]) -> Overlay:
+    check_root(config.root, (*centers, *sites))
+    return tsengine(
+        root=config.root, greed=config.greed, faithful=config.faithful, seed=config.seed
+    )

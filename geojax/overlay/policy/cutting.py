@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate, groupby, pairwise
 
 from geojax.config import OverlayConfig
+from geojax.overlay.base import OVERLAYS
 from geojax.overlay.planners.multigps import MULTIGPS, server_count
 from geojax.overlay.policy.placement import WHOLE_BELOW, ends_of_parts
 
@@ -37,7 +38,7 @@ def chunk_ranges(
     cuts = {0, total, *boundaries}
     if config.name == MULTIGPS:
         servers = server_count(config)
-        if config.placement == "geomx":
+        if OVERLAYS.complete(config).placement == "geomx":
             cuts |= _layer_cuts(layers, servers)
         else:
             elements = min(elements, max(1, total // (LEAST_CHUNKS * servers)))

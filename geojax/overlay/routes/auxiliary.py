@@ -16,8 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from geojax.config import OverlayConfig
-from geojax.errors import ConfigError, nearest
 from geojax.overlay.policy.policy import Policy
 from geojax.overlay.routes.fastest_paths import block, disjoint_paths
 from geojax.overlay.routes.logical import CHUNK_ELEMENTS, OUTAGE_RATE, neighbour_links
@@ -41,21 +39,6 @@ class Route(NamedTuple):
 
 
 PathTable = dict[str, tuple[Route, ...]]  # neighbour: routes to it, the fastest first
-
-
-def check_auxiliary(config: OverlayConfig) -> None:
-    """Refuses wrong values of the keys of auxiliary transmission.
-
-    Raises:
-      ConfigError: names the key, the value and the fix.
-    """
-    if config.auxiliary not in KINDS:
-        raise ConfigError("overlay.auxiliary", config.auxiliary, nearest(config.auxiliary, KINDS))
-    for key, least in (("primary_busy", 0), ("auxiliary_queue", 1)):
-        value = getattr(config, key)
-        if not isinstance(value, int) or value < least:
-            fix = f"write how many chunks wait, a whole number of at least {least}"
-            raise ConfigError(f"overlay.{key}", value, fix)
 
 
 def path_tables(

@@ -1,0 +1,105 @@
+"""Writes ``docs/configuration.md`` from the dataclasses: ``python -m experiments.configuration``.
+
+Prints the page; with ``--write`` it goes to its place in ``docs``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import typing
+from collections.abc import Iterable
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+from experiments.runs import schema
+from geojax.axes import AXES, groups
+from geojax.config import RunConfig
+from geojax.settings import Settings, bounds_text, key_names
+
+PAGE = schema.CONF.parent / "docs" / "configuration.md"
+_INTRO = """# Every key of the configuration
+
+Written by `python -m experiments.configuration --write`; a test compares this page with the
+dataclasses. A key is set as `group.key=value` on the command line, or in a YAML file. A group that
+is an axis has members: `overlay=ring` (or `overlay.name=ring`) chooses one. Keys of the group are
+read by all of its members, a member's own keys by that member alone: with another one they are
+refused.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [_INTRO, "## The run\n", _table("", _own(RunConfig, groups()))]
+    for name, default in groups().items():
+        axis = AXES.get(name)
+        parts += [f"## {name}\n", f"{_summary(type(default))}\n"]
+        if axis is not None:
+            members = ", ".join(f"`{member}`" for member in axis)
+            parts += [f"Members (`{axis.key}`): {members}. All of them read:\n"]
+        parts += [_table(name, fields(default))]
+        for schema_, members in _members(name):
+            chosen = " and ".join(f"{_label(name)}={member}" for member in members)
+            parts += [f"### {chosen}\n", _table(name, _own(schema_, key_names(type(default))))]
+    return "\n".join(parts).rstrip("\n") + "\n"
+
+
+def _label(group: str) -> str:
+    """What one types to choose a member: the group, or the group's key for that."""
+    axis = AXES[group]
+    return group if axis.chooser == "name" else axis.key
+
+
+def _members(group: str) -> Iterable[tuple[type[Settings], list[str]]]:
+    """The dataclasses of the members that have keys of their own, each with its members."""
+    found: dict[type[Settings], list[str]] = {}
+    for member in AXES.get(group, ()):
+        found.setdefault(AXES[group].schema(member), []).append(member)
+    common = key_names(type(groups()[group]))
+    return [pair for pair in found.items() if set(key_names(pair[0])) - set(common)]
+
+
+def _own(settings: type[Settings], without: Iterable[str]) -> list[Field]:
+    return [item for item in fields(settings) if item.name not in without]  # type: ignore[arg-type]
+
+
+def _summary(settings: type) -> str:
+    return inspect.cleandoc(settings.__doc__ or "").replace("``", "`")
+
+
+def _table(group: str, keys: Iterable[Field]) -> str:
+    rows = ["| key | default | unit | meaning | valid |", "|---|---|---|---|---|"]
+    for item in keys:
+        name = f"{group}.{item.name}" if group else item.name
+        cells = [f"`{name}`", f"`{_default(item)}`", item.metadata["unit"], item.metadata["doc"]]
+        rows.append(f"| {' | '.join([*cells, _valid(item)])} |".replace("|  |", "| |"))
+    return "\n".join(rows) + "\n"
+
+
+def _default(item: Field) -> str:
+    made = item.default_factory is not MISSING
+    value: Any = item.default_factory() if made else item.default  # type: ignore[misc]
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _valid(item: Field) -> str:
+    """Names, bounds, or the kind of value that a key takes."""
+    choices = typing.cast(tuple[str, ...], item.metadata["choices"])
+    return ", ".join(f"`{name}`" for name in choices) or bounds_text(item.metadata)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.configuration", description=__doc__
+    )
+    parser.add_argument("--write", action="store_true", help=f"to docs/{PAGE.name}")
+    if parser.parse_args().write:
+        PAGE.write_text(page())
+    else:
+        print(page(), end="")
+
+
+if __name__ == "__main__":
+    main()

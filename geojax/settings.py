@@ -1,0 +1,136 @@
+"""Groups of keys of a configuration: dataclasses whose fields say what they mean and may be.
+
+>>> @dataclass
+... class Ring(Settings):
+...     order: str = key("tsp", "how centers stand in the ring", choices=("tsp", "bottleneck"))
+>>> Ring().orders = 1
+Traceback (most recent call last):
+AttributeError: Ring has no key 'orders'; it has: order
+"""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from dataclasses import field, fields
+from numbers import Integral, Real
+from typing import Any
+
+from geojax.errors import ConfigError, nearest
+
+_KINDS: dict[type, tuple[type, str]] = {
+    int: (Integral, "a whole number"),
+    float: (Real, "a finite number"),
+    bool: (bool, "true or false"),
+    str: (str, "a text"),
+}
+
+
+class Settings:
+    """Base of every group's dataclass: a key that the class does not have cannot be set."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        names = key_names(type(self))
+        if name not in names:
+            has = ", ".join(names)
+            raise AttributeError(f"{type(self).__name__} has no key {name!r}; it has: {has}")
+        super().__setattr__(name, value)
+
+    def check(self) -> None:
+        """Finds what bounds of single keys cannot say; a member of an axis has its own.
+
+        Raises:
+          ConfigError: names the key, the value and the fix.
+        """
+
+
+def key(
+    default: Any, doc: str, *, unit: str = "", least: float | None = None,
+    most: float | None = None, above: float | None = None, below: float | None = None,
+    choices: Sequence[str] = (),
+) -> Any:  # fmt: skip
+    """A field of a :class:`Settings` dataclass.
+
+    Args:
+      default: its value unless the user says otherwise; a list or dict is copied.
+      doc: its meaning, in a few words; ``docs/configuration.md`` shows it.
+      unit: of a number.
+      least: smallest number that it may be.
+      most: largest one.
+      above: what a number must be greater than.
+      below: what it must be less than.
+      choices: the valid names.
+    """
+    bounds = {"least": least, "most": most, "above": above, "below": below}
+    metadata = {"doc": doc, "unit": unit, "choices": tuple(choices), **bounds}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def key_names(settings: type) -> list[str]:
+    """The keys of a dataclass, in their order."""
+    return [item.name for item in fields(settings)]  # type: ignore[arg-type]
+
+
+def check_values(group: str, settings: Settings) -> None:
+    """Compares every value with its key's type, bounds and choices.
+
+    Args:
+      group: what the keys are called under, e.g. ``overlay``; "" for the run's own.
+      settings: the values.
+
+    Raises:
+      ConfigError: names the key, the value and the fix.
+    """
+    hints = typing.get_type_hints(type(settings))
+    for item in fields(settings):  # type: ignore[arg-type]
+        value = getattr(settings, item.name)
+        kinds = _kinds_of(hints[item.name])
+        if value is None and kinds & {types.NoneType, Any}:
+            continue
+        expected = _expected(value, kinds, item.metadata)
+        if expected:
+            name = f"{group}.{item.name}" if group else item.name
+            raise ConfigError(name, value, expected)
+    settings.check()
+
+
+def _kinds_of(hint: Any) -> set[Any]:
+    """The alternatives of an annotation."""
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    return set(typing.get_args(hint)) if union else {hint}
+
+
+def bounds_text(metadata: typing.Mapping[str, Any]) -> str:
+    """The bounds of a key in words; empty where it has none."""
+    words = {"least": "at least", "above": "more than", "most": "at most", "below": "less than"}
+    stated = [(text, metadata.get(name)) for name, text in words.items()]
+    return ", ".join(f"{text} {bound}" for text, bound in stated if bound is not None)
+
+
+def _expected(value: Any, kinds: Iterable[Any], metadata: typing.Mapping[str, Any]) -> str:
+    """What the value should have been; empty if it is that."""
+    valid, (kind, text) = metadata.get("choices"), next(
+        (_KINDS[kind] for kind in (float, int, bool, str) if kind in kinds), (object, "")
+    )  # fmt: skip
+    if valid and value not in valid:
+        return nearest(str(value), valid)
+    bounds = bounds_text(metadata)
+    fix = f"give {text}{': ' * bool(bounds)}{bounds} ({metadata.get('doc', 'see its class')})"
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool and text):
+        return fix
+    if not isinstance(value, Real) or isinstance(value, bool) or not text:
+        return ""
+    least, most = metadata.get("least"), metadata.get("most")
+    above, below = metadata.get("above"), metadata.get("below")
+    within = (
+        math.isfinite(value)
+        and (least is None or value >= least)
+        and (most is None or value <= most)
+        and (above is None or value > above)
+        and (below is None or value < below)
+    )
+    return "" if within else fix
