@@ -215,11 +215,11 @@ import asyncio, sys
 from pathlib import Path
 from geojax import assemble
 from geojax.config import RunConfig
-from geojax.hips.machine import RealMachine
+from geojax.machine.machine import RealMachine
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder
 from testbed.run import prepare
-from testbed.wan import load_preset
+from testbed.wan.build import load_preset
 
 class Transport:
     def send(self, peer, message, priority=0):
