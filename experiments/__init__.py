@@ -1,1 +1,1 @@
-"""What a researcher runs: train, table, demo; each is a ``python -m experiments.<name>``."""
+"""What a researcher runs: one folder or module a command, ``python -m experiments.<name>``."""

@@ -12,8 +12,8 @@
 * ``{at, kind: cut, between: [a, b], duration}``: no bit passes between two neighbours;
 * ``{at, kind: partition, centers: [...], duration}``: none between these centers and the others.
 
-Slow-downs become a pace profile, cuts and partitions outages of the WAN; the rest is done by the
-testbed when its time has come. ``at`` and ``duration`` are seconds.
+Slow-downs become a pace profile, cuts and partitions become outages of the WAN. The testbed does
+the rest in time. ``at`` and ``duration`` are seconds.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def apply_faults(
       nodes: names of all nodes.
 
     Returns:
-      The configuration with slow-downs and cuts worked into its paces and its WAN, and all faults
-      by time: those of :data:`PROCESS_KINDS` are left to the testbed, the others only told.
+      The configuration with slow-downs in its paces and cuts in its WAN, and all faults by time.
+      The testbed acts on those of :data:`PROCESS_KINDS`, and only records the others.
 
     Raises:
       ConfigError: names the entry, the value and the fix.

@@ -1,4 +1,4 @@
-"""One simulated run that leaves nothing behind, for what only its events and reports tell."""
+"""One simulated run that leaves no files: only its events and reports are kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from testbed.wan.build import Wan
 
 
 class Played(NamedTuple):
-    """What came of it.
+    """What a simulated run gave.
 
     Attributes:
       setup: configuration, nodes and view.

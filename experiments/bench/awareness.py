@@ -1,12 +1,15 @@
 """What measuring costs against knowing: ``python -m experiments.bench.awareness``.
 
-Simulated, sizes only. Plans go by the true rates, by measured ones, or by those without probes, on
-the same WAN, all of whose rates are drawn anew once in the middle. A row is one overlay and one
-source of its rates; figures are sync times ÷ the oracle's, mean over the seeds: of its round of the
-same number since the start (``1``, ``2``, …), and from the 11th round on (``settled``) of the mean
-of its rounds from there. ``to 10 %``: rounds until one takes at most 10 % more than the oracle's
-settled ones, after the start and after the redraw; the largest of all seeds. ``probes``: their
-share of all bytes. ``error``: mean error of the view over time.
+Simulated, sizes only. Plans follow the true rates, measured ones, or those measured without probes,
+on the same WAN. All of its rates are drawn again once, in the middle of the run. A row is one
+overlay and one source of rates. Figures are sync times ÷ the oracle's, mean over the seeds.
+
+* ``1``, ``2``, …: of the round of that number since the start, against the oracle's same round;
+* ``settled``: of the mean from the 11th round on;
+* ``to 10 %``: rounds until one takes at most 10 % more than the oracle's settled ones, after the
+  start and after the redraw; the largest of all seeds;
+* ``probes``: their share of all bytes;
+* ``error``: mean error of the view over time.
 """
 
 from __future__ import annotations
@@ -105,7 +108,7 @@ def _spells(events: list[dict[str, Any]], period: float) -> tuple[list[float], l
 
 
 def rounds_to_near(rounds: list[float], reference: float) -> float:
-    """Rounds up to and with the first that takes little more than the reference.
+    """Number of the first round that takes at most ``NEAR`` times the reference.
 
     >>> rounds_to_near([3.0, 2.0, 1.05, 1.0], 1.0)
     3

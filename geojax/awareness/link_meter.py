@@ -1,16 +1,17 @@
-"""What one node measures of the links that lead to it, and sees of those that lead away.
+"""What one node measures of its incoming links, and notices of its outgoing ones.
 
-A link is timed by the messages that it carries anyway, at the receiver and with its clock alone
-(*packet-train dispersion*; Dovrolis, Ramanathan and Moore, IEEE/ACM ToN 12(6), 2004): of messages
-that left one straight behind the other, the bytes of all but the first ÷ the time from the end of
-the first to the end of the last is the rate at which the connection moved them. No latency is in
-it, no pause of the sender, and no clock of the sender; and since two nodes share one connection in
-each direction, all that goes over it counts, whatever tree it belongs to. (The released NetStorm
-takes the time from the sender's stamp to the receiver's clock, which needs synchronized clocks and
-sees only a share of the link where several chunks are being sent at once.)
+A link is timed by the messages that it carries anyway, at the receiver and with the receiver's
+clock alone (*packet-train dispersion*; Dovrolis, Ramanathan and Moore, IEEE/ACM ToN 12(6), 2004).
+Take messages that left back to back. The rate of the connection is the bytes of all but the first,
+divided by the time from the end of the first to the end of the last. So neither latency nor the
+sender's pauses nor the sender's clock are in it. Two nodes share one connection in each direction;
+all that it carries counts, whatever tree it belongs to. (The released NetStorm subtracts the
+sender's time stamp from the receiver's clock. That needs synchronized clocks, and sees only a share
+of the link while several chunks are being sent at once.)
 
-What remains: a connection sees only its share of a link that others cross too (routes over several
-hops, access caps), and of one whose window is still growing it sees less than the link could do.
+Two errors remain. On a link that other connections cross too (routes over several hops, access
+caps) a connection sees only its share. While its window still grows, it sees less than the link can
+do.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class LinkMeter:
         self._moved: dict[str, tuple[int, float]] = dict.fromkeys(self._peers, (0, 0.0))
 
     def arrived(self, item: Received) -> None:
-        """Takes note of a message. What is not timed, or from anybody else, counts nothing."""
+        """Counts a message; ignores those that cannot be timed or come from no peer."""
         if item.at is None or item.peer not in self._moved:
             return
         before = self._ended.get(item.peer)
@@ -50,12 +51,12 @@ class LinkMeter:
             self._moved[item.peer] = nbytes + item.nbytes, seconds + item.at - before
 
     def links(self) -> tuple[tuple[str, int, float], ...]:
-        """What happened since the last report, for the heartbeat.
+        """What was measured since the last report, for the heartbeat.
 
         Returns:
-          ``(peer, bytes, seconds)`` for every peer from which so many bytes came in so many
-          seconds, and ``(peer, 0, seconds)`` for every peer to which nothing has moved for so long
-          although something is being sent.
+          ``(peer, bytes, seconds)``: so many bytes came from the peer in so many seconds;
+          ``(peer, 0, seconds)``: something is being sent to the peer, and nothing has moved for so
+          long.
         """
         found: list[tuple[str, int, float]] = []
         for peer, (nbytes, seconds) in self._moved.items():
@@ -69,9 +70,9 @@ class LinkMeter:
         return tuple(found)
 
     def sent(self) -> int:
-        """Bytes of chunks that this node has sent to these peers since this was asked first.
+        """Bytes of chunks that this node has sent to these peers since the first call of this.
 
-        Probes are not included.
+        Probes do not count.
         """
         counters = [self._transport.sent[p] for p in self._peers if p in self._transport.sent]
         total = sum(link.bytes[kind] for link in counters for kind in CHUNK_KINDS)

@@ -1,4 +1,4 @@
-"""Rates of links as they were measured: sums that forget, and what is believed of the rest."""
+"""Link rates from measurements that fade, and an assumption for links without any."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Sums:
         return 8.0 * self.nbytes / self.seconds
 
     def take(self, nbytes: float, seconds: float, now: float) -> bool:
-        """Adds a sample, or begins again with it where the link has changed; whether it has."""
+        """Adds a sample; returns whether the link has changed, and then starts from this sample."""
         kept, changed = 0.0, False
         if self.seconds > 0:
             kept = 0.5 ** (max(0.0, now - self.at) / HALF_LIFE_S)
@@ -52,18 +52,20 @@ class _Sums:
 class LinkRates:
     """Estimates the rate of every directed link from samples (bytes, seconds) between centers.
 
-    Which links there are, their delays and the access caps are known: they are in the WAN's
-    description, as an operator knows what was ordered. Its rates are never looked at.
+    The WAN's description says which links there are, their delays and the access caps, as an
+    operator knows what was ordered. The rates in it are never read.
 
-    A link's rate is Σ bytes ÷ Σ seconds over its samples, each of which counts
-    0.5 ** (its age ÷ ``HALF_LIFE_S``). A sample that departs from that by more than ``CHANGED``
-    replaces what was there, if it has at least ``CHANGE_BYTES`` or outweighs the sums, which fade:
-    the link has changed. A link that was never
-    measured is believed to be as fast as the fastest one known, so that plans try it and it gets
-    measured; before anything is known all are equal. What passed between centers that are no
-    neighbours says nothing of single links, but counts for the fastest. A link that is out has rate
-    0 until it is back, and then its old rate; the first sample after that is left out, since the
-    time of the outage is in it.
+    A link's rate is Σ bytes ÷ Σ seconds over its samples. A sample's weight is 0.5 ** (its age ÷
+    ``HALF_LIFE_S``). A link has changed if a sample differs from its rate by more than ``CHANGED``
+    and has at least ``CHANGE_BYTES`` or more weight than the faded sums; the sample then replaces
+    the sums.
+
+    A link that was never measured is assumed to be as fast as the fastest known one. So plans try
+    it, and it gets measured. Before anything is known, all links count as equal. Samples between
+    centers that are no neighbours say nothing of single links, but count for the fastest rate.
+
+    A link that is out has rate 0. When it is back it has its old rate again; the first sample after
+    that is left out, since the time of the outage is in it.
 
     Args:
       known: the WAN's description.
@@ -121,7 +123,7 @@ class LinkRates:
         return tuple(self._out)
 
     def moved(self, edge: Edge) -> float:
-        """When it was told last that a link had moved something, s; -inf: never."""
+        """Time of the last sign that a link moved something, s; -inf: never."""
         return self._moved.get(edge, float("-inf"))
 
     def last(self, edge: Edge) -> tuple[float, float]:

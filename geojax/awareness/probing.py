@@ -41,15 +41,15 @@ class Probe(NamedTuple):
 class Prober:
     """Chooses links that had no sample for some rounds, within a budget.
 
-    A link is due when ``overlay.probe_after`` rounds have passed since it was measured or probed
-    last; one round is enough if little was measured yet, or if some link was found changed in a
-    round after that: links often change together, and plans are about to be made. Those that were
-    not measured for longest come first. All probes together never have more than
-    ``overlay.probe_share`` of the bytes that all members have sent as chunks.
+    A link is due ``overlay.probe_after`` rounds after it was measured or probed last. One round is
+    enough if little was measured yet, or if any link was found changed in a later round: links
+    often change together, and new plans follow. Links that were not measured for the longest time
+    come first. All probes together never exceed ``overlay.probe_share`` of the bytes that all
+    members have sent as chunks.
 
-    Where nothing moves on a path of several links, one small message goes over each of them, so
-    that the one that is out is found; it may be a link that nothing else is on. These messages
-    count, but wait for no bytes to be sent: while a round is stuck there are none.
+    If nothing moves on a path of several links, one small message goes over each of them to find
+    the one that is out; it may carry nothing else. These messages count too, but do not wait for
+    the budget: in a round that is stuck no bytes are sent.
 
     Args:
       config: its ``probe_after`` (0: never) and ``probe_share``.

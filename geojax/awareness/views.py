@@ -83,14 +83,14 @@ ON_ITS_WAY_S = 1.0  # what a heartbeat says may be so old when it comes
 class MeasuredView:
     """Believes what was measured; see :class:`geojax.awareness.views.WanView`.
 
-    ``revision`` grows when the believed rate of any link has changed by more than ``REVISED``
-    since it grew last, and when a link went out or came back. (The released NetStorm takes the mean
-    over the changed links, in which one link that fell can be hidden by many that hardly moved.)
+    ``revision`` grows when the believed rate of any link has changed by more than ``REVISED`` since
+    it last grew, and when a link goes out or comes back. (The released NetStorm takes the mean over
+    the changed links. There, one link that fell can hide among many that hardly moved.)
 
-    Where nothing moves on a path of several links, none of them is held out for that: they are
-    ``suspects``, and each is tried (:meth:`geojax.awareness.probing.Prober.suspected`). Without
-    probes (``overlay.probe_after=0``) such an outage is found only if chunks go over the link
-    alone, too.
+    If nothing moves on a path of several links, none of them is taken to be out yet. They are
+    ``suspects``, and each one is probed (:meth:`geojax.awareness.probing.Prober.suspected`).
+    Without probes (``overlay.probe_after=0``) such an outage is found only if chunks also travel
+    over the link alone.
 
     Args:
       known: the WAN's description, of which the rates are not looked at.

@@ -82,7 +82,7 @@ def bisparse(
     seed: int = 0,
     kernel: Kernel = numpy_kernel,
 ) -> Codec:
-    """Sparse both ways, with momentum correction: Bi-Sparse of GeoMX (Li et al., 2023).
+    """Sparse in both directions, with momentum correction: Bi-Sparse of GeoMX (Li et al., 2023).
 
     For every layer of N ≥ ``bound`` parameters, after Lin et al. (2018), "Deep Gradient
     Compression", §3.1, equation 5, and §3.2 (momentum factor masking)::

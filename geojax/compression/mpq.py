@@ -46,7 +46,7 @@ def mpq(
     """FP16 for layers below ``bound`` and for float state, Bi-Sparse in float32 for all others.
 
     MPQ of GeoMX (Li et al., 2023): rounding hurts small layers (biases, normalization) less than
-    dropping does, and large ones less the other way round. Over the LAN small layers travel in
+    dropping elements does, and large ones less. Over the LAN small layers travel in
     binary16 and large ones in float32, see :func:`mpq_lan`.
 
     Where GeoMX does otherwise: its workers take a layer of exactly ``bound`` elements for small and

@@ -135,7 +135,7 @@ def _pack(
     return np.concatenate(pieces)
 
 
-class _Parts(NamedTuple):
+class _Chunk(NamedTuple):
     """A payload taken apart: its runs with their values, and the codes of all other elements."""
 
     elements: int
@@ -145,7 +145,7 @@ class _Parts(NamedTuple):
     codes: np.ndarray
 
 
-def _unpack(payload: np.ndarray) -> _Parts:
+def _unpack(payload: np.ndarray) -> _Chunk:
     reader = Reader(payload, "twobit")
     elements, count = reader.header(_HEADER)
     step = reader.take(np.float32, 1)[0]
@@ -158,7 +158,7 @@ def _unpack(payload: np.ndarray) -> _Parts:
     reader.end()
     if not _VALID[codes].all():
         raise reader.error("the code 01 has no meaning")
-    return _Parts(elements, step, runs, values, codes)
+    return _Chunk(elements, step, runs, values, codes)
 
 
 def _elements(payload: np.ndarray) -> int:

@@ -1,9 +1,9 @@
-"""What a node computes on: real, or charged to a virtual clock.
+"""What a node computes on: a real machine, or one that is charged to a virtual clock.
 
-Protocol code never measures its own work. It hands work to a machine: *compute* (steps on the
-center's devices) is stretched to its emulated duration, *host work* (encode, sum, outer step) takes
-what it takes on a real machine and is charged from a table on a virtual one, and so is a *plan*,
-which is made in a process of its own.
+Protocol code never measures its own work. It hands work to a machine. *Compute* (steps on the
+center's devices) is stretched to its emulated duration. *Host work* (encode, sum, outer step) takes
+its real time on a real machine, and time from a table on a virtual one. A *plan* is made in a
+process of its own on a real machine, and charged from the table on a virtual one.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Machine(Protocol):
         Args:
           work: what to run.
           seconds: of experiment time.
-          follows: it is a part that goes straight on after the part before, without having waited
-            for anything from others.
+          follows: it is a part that starts right after the part before it, without a wait for
+            others.
           ends: the step ends with it.
         """
         ...
@@ -53,12 +53,12 @@ class Machine(Protocol):
         ...
 
     async def plan(self, work: Callable[..., T], *args: Any, urgent: bool = False) -> T:
-        """What ``work`` makes of the arguments, in a process of its own; one plan at a time.
+        """Returns ``work(*args)``, computed in a process of its own; one plan at a time.
 
         Args:
           work: a function of a module, so that another process finds it.
           args: picklable, and so must be what it returns.
-          urgent: it goes before all plans that wait and are not.
+          urgent: it is made before all plans that wait and are not urgent.
 
         Raises:
           Exception: whatever ``work`` raised.
@@ -69,8 +69,8 @@ class Machine(Protocol):
 class RealMachine:
     """Real time: steps run in a thread and are stretched to their pace, never shortened.
 
-    A step in parts keeps its pace as a whole: what ends late leaves the part that follows less to
-    be stretched. (A part may well be shorter than calling the devices takes.)
+    A step in parts keeps its pace as a whole: after a part that ended late, the next one is
+    stretched by less. (A part may be shorter than the call of the devices itself.)
     """
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ class RealMachine:
 
 
 class PriorityLock:
-    """Whose turn it is."""
+    """A lock that urgent waiters get before all others."""
 
     def __init__(self) -> None:
         self._taken = False
@@ -138,7 +138,7 @@ class PriorityLock:
         """Waits for a turn, which lasts as long as the ``async with``.
 
         Args:
-          urgent: goes before everyone that waits and is not.
+          urgent: comes before all waiters that are not.
         """
         await self._take(urgent)
         try:

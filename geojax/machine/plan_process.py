@@ -1,8 +1,7 @@
-"""A process of its own for plans: they may take seconds, and the event loop waits for none.
+"""A process of its own for plans: they may take seconds, and the event loop must not wait.
 
-The process is spawned, never forked, and ends with the one that started it, however that ends. What
-goes back and forth over its pipe are Python objects of one program on one machine: no node's and no
-other host's bytes ever get there.
+The process is spawned, never forked, and ends with its parent, however that ends. Its pipe carries
+Python objects of one program on one machine; bytes of other nodes or hosts never enter it.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class PlanProcess:
         self._closed = False
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
-        """What ``work`` makes of the arguments, after all plans that were asked for before.
+        """Returns ``work(*args)``, computed after all plans that were asked for before.
 
         Args:
           work: a function of a module.
@@ -100,7 +99,7 @@ def _serve(pipe: connection.Connection) -> None:
 
 
 def _answer(pipe: connection.Connection) -> bool:
-    """Answers one question; whether there was any."""
+    """Answers one question; returns whether there was one."""
     work = None
     try:
         work, args = pipe.recv()

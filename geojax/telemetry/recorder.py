@@ -72,8 +72,7 @@ def jsonl_sink(stream: TextIO) -> Callable[[dict[str, Any]], None]:
 def chrome_trace(spans: dict[str, list[Span]]) -> dict[str, Any]:
     """The spans of all nodes in Chrome's trace format (opens in Perfetto); microseconds.
 
-    A node is a process there; each kind of work has a lane of its own, and so has each peer that
-    is sent to.
+    A node is a process of the trace. Each kind of work is a lane, and each peer that is sent to.
     """
     events: list[dict[str, Any]] = []
     for number, node in enumerate(spans):

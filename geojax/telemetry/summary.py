@@ -30,8 +30,8 @@ class TargetWatch:
 
     Args:
       target: the accuracy.
-      over: ``"evaluations"``, or ``"models"``: a model that is the last one at several points of
-        the grid counts once, so that runs with the same models reach it with the same one, however
+      over: ``"evaluations"``, or ``"models"``: a model that is evaluated at several points of the
+        grid counts once. So runs with equal models reach the target with the same model, however
         long their rounds last.
     """
 
@@ -41,7 +41,7 @@ class TargetWatch:
         self._last: int | None = None
 
     def take(self, accuracy: float, number: int) -> bool:
-        """Takes the next evaluation, of a round's model; whether the target is reached with it."""
+        """Takes the next evaluation, of a round's model; returns whether the target is reached."""
         if self._models and number == self._last:
             return False
         self._last = number

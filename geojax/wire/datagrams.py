@@ -1,13 +1,14 @@
 """Datagrams: messages of one frame that may get lost, beside the TCP connections.
 
 Every node has one UDP socket, bound to the port number of its TCP listener. A datagram is one frame
-of the same format (header, checksum) and of kind LATE: nothing that a merge waits for travels so.
-The frame's ``sender`` is a checksum over the run, the sender's name and the receiver's, and its
-source must be the address of that sender. What is anything else is counted and dropped.
+of the same format (header, checksum) and of kind LATE: no merge waits for one. The frame's
+``sender`` is a checksum over the run, the sender's name and the receiver's, and the datagram must
+come from that sender's address. All other datagrams are counted and dropped.
 
-A datagram leaves when no message waits for its peer, from the thread that sends those too. It goes
-through a small socket buffer, so that the sender is held back by its own link's queue, and a
-message that comes meanwhile waits behind a few datagrams at most. What is lost further on is lost.
+A datagram leaves when no message waits for its peer, from the thread that sends the messages too.
+It goes through a small socket buffer. So the queue of the node's own link holds the sender back,
+and a message that comes meanwhile waits behind a few datagrams at most. Losses further on are
+final.
 """
 
 from __future__ import annotations

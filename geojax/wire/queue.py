@@ -47,8 +47,7 @@ class SendQueue:
     from one other thread, which computes the checksums outside of the lock.
 
     Args:
-      wake: called after a push that found the taker waiting, that is after :meth:`take` returned
-        None; also called by :meth:`finish`.
+      wake: called by a push after :meth:`take` returned None, and by :meth:`finish`.
     """
 
     def __init__(self, wake: Callable[[], None] = lambda: None):

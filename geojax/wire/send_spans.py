@@ -21,11 +21,10 @@ class _Open:
 
 
 class SendSpans:
-    """An observer of a transport: one span per peer and round, from its first bit to its last.
+    """Observes a transport: one span per peer and round, from its first bit to its last.
 
-    It says how many ``bytes`` left in it, headers included. Messages of probes are of no round and
-    have spans of their own, without one. Where the run records events of chunks,
-    every chunk has a span of its own.
+    A span says how many ``bytes`` were sent in it, headers included. Probes belong to no round and
+    have spans without one. A run that records events of chunks has one span per chunk instead.
     """
 
     def __init__(self, recorder: Recorder, clock: Clock):

@@ -116,12 +116,12 @@ def listen(address: Address, congestion_control: str | None) -> socket.socket:
 
 
 def outstanding(sock: socket.socket) -> float | None:
-    """Seconds since the peer's kernel acknowledged anything, or None if it has all that was sent.
+    """Seconds since the peer's kernel acknowledged anything; None if it has all that was sent.
 
-    What is not sent yet does not count: while some is in flight, that tells the same, and while
-    none is, the peer has no room for more, as its process has stopped reading; its link may be fine
-    (TCP then asks at ever longer intervals, so the last acknowledgement may be long ago).
-    Only Linux tells; elsewhere nothing is ever outstanding.
+    Data that waits in this kernel does not count. While some is in flight, the acknowledgements
+    tell enough. While none is, the peer has no room: its process has stopped reading, and its link
+    may be fine. (TCP then asks at ever longer intervals, so the last acknowledgement may be old.)
+    Only Linux tells; elsewhere the result is always None.
 
     Raises:
       OSError: the socket is closed.

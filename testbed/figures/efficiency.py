@@ -44,8 +44,8 @@ def efficiency(
     (:func:`geojax.overlay.bounds.bound.bounds`) under the rates in force when a round starts, mean
     over rounds; ``bound_efficiency`` is it ÷ (goodput factor × mean sync time of these rounds).
     Left out are the run's ``warmup_rounds``, rounds in which a rate changes, and those that not all
-    trainers took part in: fewer may be faster than the bound of all. Where rates changed more often
-    than there is time for linear programs, evenly spaced ones of these spells are taken.
+    trainers took part in: fewer may be faster than the bound of all. If rates change too often to
+    solve a linear program for each spell between changes, evenly spaced spells are taken.
     ``latency_bound_s`` is that of the WAN.
 
     ``bound_ratio`` is 1 ÷ ``bound_efficiency``: how many times the bound a synchronization took.

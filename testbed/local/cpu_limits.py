@@ -1,8 +1,8 @@
 """Real CPU limits for the processes of nodes, by control groups of Linux.
 
 ``testbed.cpu_limit`` is the share of a core that every node of a center may use: one number, or
-``{center: share}``. The scheduler is never limited. A limit holds for all that a node does, its
-communication too, and so differs from a pace (``pace.profile``), which stretches steps only.
+``{center: share}``. The scheduler is never limited. A limit holds for all that a node does,
+communication included. So it differs from a pace (``pace.profile``), which stretches steps only.
 
 Each node gets a group of its own in the ``cpu`` controller, version 2 or 1, whichever the machine
 has. The groups' names tell which process made them, so that what a killed run left is recognized.

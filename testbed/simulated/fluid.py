@@ -6,10 +6,10 @@ rise together, in proportion to the flows' weights, until a resource is full; th
 it are fixed; the rest rise on.
 
 An allocation is max-min fair exactly if every flow has a *bottleneck*: a full resource on which no
-flow is faster (there, lemma in §6.5.2). Hence rates need not be computed anew everywhere when a
-flow starts or ends: it is enough to fill again among the flows whose bottleneck changed, with all
-others as they are, and to take in those others that lose their bottleneck by it, until nobody
-does. Whatever happens at one instant is settled at once, at its end. So a flow that ends and
+flow is faster (lemma in §6.5.2 there). So when a flow starts or ends, not all rates need to be
+computed again. It is enough to fill again among the flows whose bottleneck changed, with all others
+as they are, and to add the flows that lose their bottleneck by it, until none does. All changes of
+one instant are settled together, at its end. So a flow that ends and
 starts again at the same instant, as a connection does between two messages, keeps its rate and
 costs nothing.
 """

@@ -20,12 +20,12 @@ class Bounds(NamedTuple):
     """Lower bounds of the time of one synchronization, s; 0 for one member.
 
     Attributes:
-      cut_s: every set of members must send one sum out, and get one result in. node_s: the same for
-      single members. volume_s: all must carry what N members need at least, 2(N-1) transfers of
-      every element. latency_s: a bit's path from the farthest member to the best root and back to
-      the farthest. bound_s: the fluid optimum (:func:`geojax.overlay.bounds.fluid.fluid_optimum`),
-      never below the
-        first three; reached in the limit of small chunks and no delay.
+      cut_s: every set of members must send one sum out, and get one result in.
+      node_s: the same for single members.
+      volume_s: all must carry what N members need at least, 2(N-1) transfers of every element.
+      latency_s: a bit's path from the farthest member to the best root and back to the farthest.
+      bound_s: the fluid optimum (:func:`geojax.overlay.bounds.fluid.fluid_optimum`), never below
+        the first three; reached in the limit of small chunks and no delay.
     """
 
     cut_s: float

@@ -19,11 +19,11 @@ def butterfly() -> Overlay:
     """One star around each member; its share of the bytes goes by the member's access rate.
 
     All send to all, as in :func:`geojax.overlay.planners.sharded_star.sharded_star`, but with the
-    shares of :func:`load_shares`; who is too slow to sum anything has no tree of its own. A
+    shares of :func:`load_shares`. A member that is too slow to sum anything has no tree. A
     member's rate is what it can send or receive over all its links at once, the smaller of the two.
     The overlay knows of no inner links: on a sparse WAN, where messages pass through other members,
     the shares are not optimal. While links are out, only members to which and from which all paths
-    are up sum anything, if there are such members; Hivemind would leave those out who cannot be
+    are up sum anything, if there are such members. Hivemind would leave out members that cannot be
     reached.
 
     References:

@@ -1,4 +1,4 @@
-"""Servers that hold parameters stay where they are when a policy is planned anew."""
+"""Keeps the servers that hold parameters as roots when a new policy is planned."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ class Policy:
 
     ``members`` contribute. A tree may be rooted at a node that is none of them: a global server on
     a site of its own, which only merges. ``placement`` says how chunks are divided among the trees,
-    see :mod:`geojax.overlay.policy.placement`; ``share``: by the trees' shares. ``fixed`` says it
-    chunk by chunk instead: the tree of each; empty: it does not.
+    see :mod:`geojax.overlay.policy.placement`; ``share``: by the trees' shares. ``fixed``, if not
+    empty, gives the tree of each chunk instead.
     """
 
     version: int

@@ -31,7 +31,7 @@ class Route(NamedTuple):
 
     Attributes:
       hops: members from the sender to its neighbour, both among them.
-      rate: of its slowest link, bit/s, beyond which the sender gives it nothing; inf: no matter.
+      rate: of its slowest link, bit/s; the sender gives it no more; inf: no limit.
     """
 
     hops: tuple[str, ...]
@@ -52,8 +52,8 @@ def path_tables(
     """Plans the auxiliary routes of every member for the chunks that a policy has it send.
 
     A member sends sums to its parents and results to its receivers. For each such neighbour, the
-    primary route's members in between are out (or the link, if there are none); then routes are
-    taken greedily, the fastest of those left first, until there are no more or there are
+    inner members of the primary route are excluded (or its link, if it has none). Then routes are
+    taken greedily, the fastest of those left first, until none is left or there are
     ``MOST_ROUTES``. So the routes of a pair are
     :func:`geojax.overlay.planners.netstorm.auxiliary_routes` wherever the primary route is the
     fastest. In the release the first path of its table is the primary one in both directions; here
@@ -61,9 +61,9 @@ def path_tables(
     by direction), that path is the first auxiliary route. ``random``, the release's
     ``ENABLE_RANDOM``: each route is one that a depth-first search with neighbours in random order
     finds first; then they are sorted by time. ``paced``: the fastest ones, and nothing is sent on a
-    route faster than its slowest link takes it. That is our own: the release looks at the first
-    hop's queue alone, and a route over a fast link and a slow one piles its chunks up at the relay
-    between them.
+    route faster than its slowest link takes it. This is not in the release. It looks at the first
+    hop's queue alone, so on a route with a fast link and then a slow one, chunks pile up at the
+    relay between them.
 
     Links that are believed to be out are never used, and a root that is no center of the view (a
     global server on a site of its own) has no auxiliary routes.

@@ -38,9 +38,9 @@ def shared_links(view: NetworkView, members: Sequence[str]) -> SharedLinks:
     """The links that trees over ``members`` may be built of.
 
     Two members have a link when no other member lies on the route between them (fewest hops,
-    :mod:`geojax.overlay.routes.static_routes`): one that does could add and pass on as well. While
-    all centers are members these are the physical links; where some are not, they relay. The links
-    join all members, as routes do.
+    :mod:`geojax.overlay.routes.static_routes`). A member on the route could add and pass on itself.
+    If all centers are members, these are the physical links; other centers relay. The links join
+    all members, as routes do.
 
     >>> path = [("a", "b"), ("b", "c"), ("c", "b"), ("b", "a")]
     >>> view = NetworkView(("a", "b", "c"), rate=dict.fromkeys(path, 1e6), delay={})
