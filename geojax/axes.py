@@ -1,9 +1,8 @@
-"""All axes of a configuration, their members' settings, and the plug-ins that add members."""
+"""All axes of a configuration, and their members' settings."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -17,23 +16,7 @@ import geojax.sync.registry  # noqa: F401  all of these register their axes
 from geojax.config import RunConfig
 from geojax.errors import ConfigError, nearest
 from geojax.registry import AXES
-from geojax.settings import check_values, key_names
-
-
-def load_plugins(modules: Iterable[str]) -> None:
-    """Imports the modules of ``plugins``, which register members of any axis.
-
-    Raises:
-      ConfigError: there is no such module.
-    """
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise
-            fix = "no such module; name one that Python can import from here (PYTHONPATH)"
-            raise ConfigError("plugins", module, fix) from error
+from geojax.settings import check_values, key_names, load_plugins
 
 
 def groups() -> dict[str, Any]:

@@ -10,6 +10,7 @@ AttributeError: Ring has no key 'orders'; it has: order
 
 from __future__ import annotations
 
+import importlib
 import math
 import types
 import typing
@@ -19,6 +20,9 @@ from numbers import Integral, Real
 from typing import Any
 
 from geojax.errors import ConfigError, nearest
+
+PLUGINS: list[str] = []
+"""The plug-ins that this process has loaded."""
 
 _KINDS: dict[type, tuple[type, str]] = {
     int: (Integral, "a whole number"),
@@ -38,12 +42,39 @@ class Settings:
             raise AttributeError(f"{type(self).__name__} has no key {name!r}; it has: {has}")
         super().__setattr__(name, value)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (tuple(PLUGINS), type(self), vars(self))
+
     def check(self) -> None:
         """Finds what bounds of single keys cannot say; a member of an axis has its own.
 
         Raises:
           ConfigError: names the key, the value and the fix.
         """
+
+
+def _rebuilt(plugins: Sequence[str], settings: type[Settings], values: dict[str, Any]) -> Settings:
+    """Settings that have come into another process, which then knows the same plug-ins."""
+    load_plugins(plugins)
+    return settings(**values)
+
+
+def load_plugins(modules: Iterable[str]) -> None:
+    """Imports the modules of ``plugins``, which register members of any axis.
+
+    Raises:
+      ConfigError: there is no such module.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise
+            fix = "no such module; name one that Python can import from here (PYTHONPATH)"
+            raise ConfigError("plugins", module, fix) from error
+        if module not in PLUGINS:
+            PLUGINS.append(module)
 
 
 def key(

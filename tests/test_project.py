@@ -122,7 +122,7 @@ def unknown_words(command: str) -> list[str]:
         if not (path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()):
             missing.append(match[1] + match[2])
         for group, names in re.findall(r"(?<=\s)([\w/]+)=([\w,]+)", command):
-            if (ROOT / "conf" / group).is_dir():
+            if (ROOT / "conf" / group).is_dir() and "plugins=" not in command:  # tests run those
                 options = {option.stem for option in (ROOT / "conf" / group).glob("*.yaml")}
                 unknown = [name for name in names.split(",") if name not in options]
                 if "plugins=" in command:

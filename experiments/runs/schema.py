@@ -20,9 +20,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 import testbed.wan.generators  # noqa: F401  registers its axis
-from geojax.axes import AXES, complete, groups, load_plugins
+from geojax.axes import AXES, complete, groups
 from geojax.config import RunConfig, to_dict
-from geojax.settings import key_names
+from geojax.settings import key_names, load_plugins
 
 CONF = pathlib.Path(__file__).resolve().parents[2] / "conf"
 

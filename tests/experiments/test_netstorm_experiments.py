@@ -184,7 +184,7 @@ def test_the_sweep_of_the_bench_prints_its_own_table(tmp_path):
     ("words", "told"),
     [
         (["rounds=3", "warmup_rounds=3"], r"warmup_rounds = 3: give a number from 0 to .* = 2"),
-        (["warmup_rounds=-1"], r"warmup_rounds = -1: give a number from 0"),
+        (["warmup_rounds=-1"], r"warmup_rounds = -1: give a whole number: at least 0"),
         (["target_over=model"], r"target_over = 'model': did you mean 'models'"),
         (["testbed=emulated"], r"compression.name = 'size_only': .* compression=dense"),
     ],

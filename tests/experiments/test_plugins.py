@@ -89,6 +89,11 @@ def line(wan, seed):
     return names, [{"between": [a, b], "rate": 50, "rtt": 10} for a, b in zip(names, names[1:])]
 
 
+@OVERLAYS.register("bare")
+def bare(config, centers, sites):
+    return chain(ChainConfig(), centers, sites)
+
+
 @SELECTIONS.register("all_of_them")
 def all_of_them(config):
     return lambda number, members: tuple(members)
@@ -169,6 +174,22 @@ def test_members_of_any_axis_run_in_every_process(train, tmp_path, testbed):
     assert summary["centers"] == 4
 
 
+def test_the_process_that_plans_knows_a_member_without_keys(tmp_path, train):
+    ask = "import pickle, sys; from geojax.axes import AXES, load_plugins; "
+    give = 'load_plugins(["far_away"]); settings = AXES["overlay"].settings("bare"); '
+    take = "sys.stdin.buffer.read()); print(AXES['overlay'].schema(settings.name).__name__)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def python(code, given=b""):
+        command = [sys.executable, "-c", code]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, input=given, stdout=subprocess.PIPE, check=True
+        ).stdout
+
+    sent = python(ask + give + "sys.stdout.buffer.write(pickle.dumps(settings))")
+    assert python(f"{ask}settings = pickle.loads({take}", sent).strip() == b"OverlayConfig"
+
+
 def test_own_model_data_and_partition(train, tmp_path):
     done = train(
         "plugins=far_away", "model=other_mlp", "data=noise", "data.side=6", "partition=striped",
@@ -179,7 +200,7 @@ def test_own_model_data_and_partition(train, tmp_path):
 
 def test_help_lists_plugged_in_members(train):
     done = train("plugins=[far_away]", "--help")
-    assert re.search(r"overlay +butterfly, chain,", done.stdout), done.stdout
+    assert re.search(r"overlay +bare, butterfly, chain,", done.stdout), done.stdout
     assert "chain" not in train("--help").stdout
 
 

@@ -12,7 +12,7 @@ from geojax.wire.message import Kind
 from testbed.run import check
 
 MODES = {
-    "dense": {"name": "dense"},
+    "dense": {"name": "dense", "block_bytes": None},
     "all": {"k": 1.0},
     "tcp": {},
     "4bit": {"tail": "4bit", "k": 0.5},

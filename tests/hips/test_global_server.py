@@ -259,7 +259,7 @@ def test_a_global_server_needs_no_jax():
     [
         (multigps(["c1", "c2"]), "overlay.servers", "no center serves"),
         ({"wan__external": None}, "wan.external", "rate: 100, rtt: 40"),
-        ({"overlay__servers": 2}, "overlay.servers", "take overlay=multigps"),
+        ({"overlay__servers": 2}, "overlay.servers", "read by overlay=multigps"),
         ({"overlay__root": "c9"}, "overlay.root", "valid: c1, c2, c3, external"),
     ],
 )

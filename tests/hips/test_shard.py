@@ -20,9 +20,8 @@ def sgd(lr=0.5):
 
 
 def optax_(**settings):
-    return lambda spec: FlatOptimizer(
-        OPTIMIZERS.settings(settings.pop("name", "sgd"), **settings), 0.1, spec
-    )
+    chosen = OPTIMIZERS.settings(settings.pop("name", "sgd"), **settings)
+    return lambda spec: FlatOptimizer(chosen, 0.1, spec)
 
 
 def start():

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from geojax.axes import change as change_keys
 from geojax.config import RunConfig
 from geojax.models.registry import SyntheticConfig
 from geojax.overlay.policy.policy import Policy
@@ -128,7 +129,7 @@ def test_global_servers_have_a_site_of_their_own(tmp_path: Path, testbed: str) -
         made.testbed.faults, made.rounds, made.lan.workers = [], 15, 1
         if name != "star":
             made.wan.server_center, made.wan.external = "external", {"rate": 50, "rtt": 20}
-            made.overlay.name, made.overlay.servers = "multigps", 2
+            change_keys(made, {"overlay": "multigps", "overlay.servers": 2})
             made.testbed.faults = [{"at": 0.8, "kind": "kill", "node": "external/g0"}]
         run(made, tmp_path / name)
         models.append((tmp_path / name / "models" / "final.npy").read_bytes())
