@@ -294,3 +294,32 @@ def test_honest_members_beside_a_lying_one_come_to_the_end(kind, monkeypatch):
 def test_honest_members_beside_a_lying_one_come_to_the_end_often(kind, monkeypatch):
     for seed in range(1000, 1300):
         lying_run(seed, monkeypatch, **RUNS[kind])
+
+
+@pytest.mark.parametrize(
+    ("lie", "why"),
+    [
+        ({"held": {"0": 60}}, "reported a round that others had no part in"),
+        ({"held": {"0": -1}}, "sent what cannot be true"),
+        ({"epoch": 7}, "sent what cannot be true"),
+        ({"held": {"0": 10}, "keeps": {"0": False}}, "c1 no longer have it whole"),
+    ],
+)
+def test_who_lies_in_its_report_is_dead_and_the_others_go_on(lie, why, monkeypatch, caplog):
+    caplog.set_level(logging.WARNING, logger="geojax.scheduler")
+    send = SimulatedTransport.send
+
+    def lying(self, peer, message, priority=0):
+        body = message.body or {}
+        if self.name == "c1" and body.get("type") == "report":
+            message = replace(message, body={**body, **lie})
+        send(self, peer, message, priority)
+
+    monkeypatch.setattr(SimulatedTransport, "send", lying)
+    # When c2 dies, c1 and c3 hold round 9.
+    faults = [{"at": 0.607, "kind": "kill", "node": "c2"}]
+    config = small_config(rounds=80, testbed__faults=faults, timeouts__dead=2.0)
+    outcome = simulated(config)
+    assert set(outcome.finals) == {"c3"}
+    assert outcome.finals["c3"][0] == 79
+    assert any(why in record.getMessage() for record in caplog.records if "dead" in record.msg)
