@@ -272,11 +272,14 @@ class Epochs:
             self.declare_dead(error.holders, str(error))
 
     def _too_far_ahead(self, change: _Change) -> list[str]:
-        """Centers that cannot hold what they reported, as some had no part in the round before."""
-        held = {name: change.reports[name].held[WAN_GROUP] for name in self.centers
-                if name not in self._stateless}  # fmt: skip
-        lowest = min(held.values(), default=0)
-        return [] if self._independent else [name for name, n in held.items() if n > lowest + 1]
+        """Members that cannot hold what they reported, as some had no part in the round before."""
+        ahead: list[str] = []
+        for group, names in self.groups.items():
+            held = {name: change.reports[name].held[group] for name in names
+                    if name not in (*self._stateless, *self._cluster.global_servers)}  # fmt: skip
+            if group != WAN_GROUP or not self._independent:
+                ahead += [name for name, n in held.items() if n > min(held.values()) + 1]
+        return ahead
 
     def _go_on(self, change: _Change, planned: dict[int, Policy]) -> None:
         """Ends the change: who holds the last round sends it, everything later runs again."""
