@@ -27,7 +27,7 @@ PARENT = """
 import asyncio, sys
 from pathlib import Path
 import geojax.node, plans
-from geojax.hips.machine import RealMachine
+from geojax.machine.machine import RealMachine
 sys.modules["__main__"].__spec__ = geojax.node.__spec__
 machine = RealMachine()
 async def run():
