@@ -88,7 +88,7 @@ def _check_servers(config: RunConfig, depth: int, servers: int) -> None:
         )
         raise ConfigError("compression.name", config.compression.name, fix)
     if config.overlay.auxiliary != "none":
-        fix = f"sync={config.sync.name} has no trees whose chunks could take another way; use none"
+        fix = f"sync={config.sync.name} has no trees whose chunks could take another path; use none"
         raise ConfigError("overlay.auxiliary", config.overlay.auxiliary, fix)
     if depth > 1:
         fix = f"sync={config.sync.name} has global servers; use overlay=star or overlay=multigps"
@@ -128,5 +128,5 @@ def _depth(policy: Policy, member: str) -> int:
     def steps(parent: Any, node: str) -> int:
         return 0 if node not in parent else 1 + steps(parent, parent[node])
 
-    ways = [way for tree in policy.trees for way in (tree.parent, tree.source)]
-    return max(steps(way, member) for way in ways)
+    paths = [path for tree in policy.trees for path in (tree.parent, tree.source)]
+    return max(steps(path, member) for path in paths)

@@ -109,7 +109,6 @@ class Epochs:
         timeouts = context.setup.config.timeouts
         self.detector = FailureDetector(timeouts, lambda: self.alive, self._silent)
         self._change: _Change | None = None
-        self._distrusted: set[str] = set()
         # Admitted, with no parameters yet: the round behind which each goes on, where centers are
         # independent; else of no account.
         self._stateless: dict[str, int | None] = {}
@@ -133,7 +132,7 @@ class Epochs:
         """The run starts: from now on members may die and come back."""
         self.running = True
         for name in self.alive:
-            self.detector.hear(name)
+            self.detector.begin(name)
         self.detector.watch()
 
     async def plan(self, timeout: float, wan: Policy | None = None) -> dict[int, Policy]:
@@ -169,24 +168,8 @@ class Epochs:
         if not set(left) & set(self._cluster.servers):
             raise GeojaxError(f"no member is left: {', '.join(gone)} died ({reason})")
         self.alive = left
-        self._distrusted &= {*left}
         self._grants.keep(left)
         self.change(gone)
-
-    def distrust(self, name: str, reason: str) -> None:
-        """A member has sent what cannot be true: it is broken, and dead after ``timeouts.dead``.
-
-        Some messages are sent once (``done``, ``lost``): without them the run would stand still.
-        """
-        if not self.running or name not in self.alive or name in self._distrusted:
-            return
-        self._distrusted.add(name)
-
-        def give_up() -> None:
-            if name in self.alive and name in self._distrusted:
-                self._silent((name,), f"sent what cannot be true: {reason}")
-
-        asyncio.get_running_loop().call_later(self._context.setup.config.timeouts.dead, give_up)
 
     def rejoin(self, name: str) -> None:
         """A node has been started again; a center takes part again when it is back whole."""
@@ -197,7 +180,7 @@ class Epochs:
             return
         for node in back:
             self._stateless[node] = None
-            self.detector.hear(node)
+            self.detector.begin(node)
             self._grants.done.discard(node)
         self.alive = tuple(n for n in self._cluster.members if n in {*self.alive, *back})
         log.warning("back: %s; members: %s", ", ".join(back), ", ".join(self.alive))
@@ -289,11 +272,14 @@ class Epochs:
             self.declare_dead(error.holders, str(error))
 
     def _too_far_ahead(self, change: _Change) -> list[str]:
-        """Centers that cannot hold what they reported, as some had no part in the round before."""
-        held = {name: change.reports[name].held[WAN_GROUP] for name in self.centers
-                if name not in self._stateless}  # fmt: skip
-        lowest = min(held.values(), default=0)
-        return [] if self._independent else [name for name, n in held.items() if n > lowest + 1]
+        """Members that cannot hold what they reported, as some had no part in the round before."""
+        ahead: list[str] = []
+        for group, names in self.groups.items():
+            held = {name: change.reports[name].held[group] for name in names
+                    if name not in (*self._stateless, *self._cluster.global_servers)}  # fmt: skip
+            if group != WAN_GROUP or not self._independent:
+                ahead += [name for name, n in held.items() if n > min(held.values()) + 1]
+        return ahead
 
     def _go_on(self, change: _Change, planned: dict[int, Policy]) -> None:
         """Ends the change: who holds the last round sends it, everything later runs again."""

@@ -1,4 +1,4 @@
-"""Who has not been heard for too long, or owes an answer for too long."""
+"""Who has not been heard for too long, owes an answer for too long, or sends what is not true."""
 
 from __future__ import annotations
 
@@ -27,13 +27,27 @@ class FailureDetector:
         self._timeouts, self._alive, self._declare_dead = timeouts, alive, declare_dead
         self._loop = asyncio.get_running_loop()
         self._heard: dict[str, float] = {}
+        self._lied: dict[str, tuple[float, str]] = {}  # since when, and how
         self._asked: dict[str, float] = {}  # who owes an answer, and since when
         self._what = ""  # that answer
         self._looked = 0.0
 
+    def begin(self, name: str) -> None:
+        """A member begins, or comes back, now."""
+        self.hear(name)
+        self._lied.pop(name, None)
+
     def hear(self, name: str) -> None:
-        """A member was heard, or begins, now."""
+        """A member was heard now."""
         self._heard[name] = self._loop.time()
+
+    def distrust(self, name: str, reason: str) -> None:
+        """A member has sent what cannot be true.
+
+        It is broken, and some messages are sent once: without its true ones the run may stand
+        still. So it is dead after ``dead``, as if it had fallen silent.
+        """
+        self._lied.setdefault(name, (self._loop.time(), reason))
 
     def ask(self, names: Sequence[str], what: str) -> None:
         """Now these members owe an answer; those who owe another one do so since that was asked."""
@@ -58,6 +72,10 @@ class FailureDetector:
         limit = now - timeouts.dead
         silent = tuple(name for name in self._alive() if self._heard[name] < limit)
         if not self._declare_dead(silent, f"silent for {timeouts.dead:g} s"):
+            return
+        lying = [n for n in self._alive() if n in self._lied and self._lied[n][0] < limit]
+        said = "; ".join(self._lied[name][1] for name in lying)
+        if not self._declare_dead(lying, f"sent what cannot be true: {said}"):
             return
         owing = tuple(n for n in self._alive() if self._asked.get(n, now) < limit)
         if self._declare_dead(owing, f"heard, but no {self._what} within {timeouts.dead:g} s"):

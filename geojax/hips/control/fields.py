@@ -120,10 +120,10 @@ def row(*inner: Form) -> Form:
     def read(value: Any) -> Any:
         if _check_list(value) != len(inner):
             raise ValueError(f"expected a list of {len(inner)}, came one of {len(value)}")
-        return tuple(form.read(each) for form, each in zip(inner, value, strict=True))
+        return tuple(of.read(each) for of, each in zip(inner, value, strict=True))
 
     def write(value: Any) -> Any:
-        return [form.write(each) for form, each in zip(inner, value, strict=True)]
+        return [of.write(each) for of, each in zip(inner, value, strict=True)]
 
     says = f"a list of {', '.join(each.says for each in inner)}"
     return Form(says, read, tuple(each.example for each in inner), write)

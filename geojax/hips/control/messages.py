@@ -30,7 +30,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import msgpack
 import numpy as np
@@ -315,9 +315,6 @@ class Expel(ControlMessage, name="expelled", senders=FROM_SCHEDULER):
     """The run goes on without this member."""
 
     reason: str = has(text(10_000))
-
-
-M = TypeVar("M", bound=ControlMessage)
 
 
 def pack(said: ControlMessage, epoch: int) -> Message:

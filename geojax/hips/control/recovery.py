@@ -60,7 +60,7 @@ def recover(
       reports: of all its members.
       stateless: members that come back and have nothing.
       at_least: the round that counts as held if nobody has anything.
-      view: the WAN; results take ways without links that are out, as far as there are any.
+      view: the WAN; results take paths without links that are out, as far as there are any.
 
     Raises:
       RoundLost: some lack the round, and nobody has its results any more.
@@ -77,7 +77,7 @@ def recover(
     first = tuple(able or holders)
     if group != WAN_GROUP:
         return Recovery(held, {able[0]: lacking} if lacking else {}, first)
-    return Recovery(held, ways_to(lacking, able, view), first)
+    return Recovery(held, paths_to(lacking, able, view), first)
 
 
 def recover_all(
@@ -114,25 +114,25 @@ def recover_all(
     return found
 
 
-def ways_to(
+def paths_to(
     lacking: Sequence[str], having: Sequence[str], view: NetworkView
 ) -> dict[str, list[str]]:
     """Who sends something to whom, so that in the end all have it: {sender: receivers}.
 
-    A way over a link that is out (rate 0) is taken only where there is no other: the first that
+    A path over a link that is out (rate 0) is taken only where there is no other: the first that
     has it sends it to everybody whom it can reach, then the others that have it, then those who
     are sent it send it on. Whoever is cut off from all gets it from the first, once a link is back.
 
     >>> rates = {("a", "b"): 0.0, ("b", "a"): 0.0, ("a", "c"): 1.0, ("c", "a"): 1.0,
     ...          ("c", "b"): 1.0, ("b", "c"): 1.0}
-    >>> ways_to(["b", "c"], ["a"], NetworkView(("a", "b", "c"), rates, {}))
+    >>> paths_to(["b", "c"], ["a"], NetworkView(("a", "b", "c"), rates, {}))
     {'a': ['c'], 'c': ['b']}
     """
     if not lacking:
         return {}
     sends: dict[str, list[str]] = {}
     left, senders = list(lacking), list(having)
-    for sender in senders:  # grows on the way
+    for sender in senders:  # grows as results are sent on
         reached = [name for name in left if is_up(sender, name, view)]
         if reached:
             sends[sender] = reached
@@ -146,7 +146,7 @@ def ways_to(
 def sources(
     lacking: Sequence[str], having: Sequence[str], view: NetworkView
 ) -> dict[str, list[str]]:
-    """The same without sending on: to each from the first that has it and has a way to it."""
+    """The same without sending on: to each from the first that has it and has a path to it."""
     sends: dict[str, list[str]] = {}
     for name in lacking if having else ():
         reaching = (sender for sender in having if is_up(sender, name, view))
@@ -169,7 +169,7 @@ class StateTransfer:
         self._over_with: dict[Edge, int] = {}  # the round whose holder has got it, by who and whom
 
     def begin(self, wan: Recovery, states: Mapping[str, Sequence[str]], view: NetworkView) -> None:
-        """These begin. Those over links that are out already wait for them: there is no other way.
+        """These begin. Those over links that are out already wait for them: there is no other path.
 
         Args:
           wan: who sends that round to whom; it is over when the receiver holds the round.
@@ -179,9 +179,9 @@ class StateTransfer:
         """
         rounds = dict.fromkeys(pairs(wan.sends), wan.held)
         rounds |= dict.fromkeys(pairs(states), wan.held + 1)
-        self._over_with = {way: over for way, over in rounds.items() if is_up(*way, view)}
+        self._over_with = {path: over for path, over in rounds.items() if is_up(*path, view)}
 
     def cut(self, held: Mapping[str, int], view: NetworkView) -> bool:
         """Whether some that are not over are on a link that is out; ``held``: rounds, by member."""
-        waiting = [way for way, over in self._over_with.items() if held.get(way[1], -1) < over]
-        return not all(is_up(*way, view) for way in waiting)
+        waiting = [path for path, over in self._over_with.items() if held.get(path[1], -1) < over]
+        return not all(is_up(*path, view) for path in waiting)

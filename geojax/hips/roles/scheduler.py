@@ -124,7 +124,7 @@ class Scheduler:
             context, self._channel, self._background, epochs=self.epochs, policies=self._policies,
             grants=self._grants, tables=self._tables, wan_view=wan_view,
         )  # fmt: skip
-        self._channel.on_refused = self.epochs.distrust
+        self._channel.on_refused = self.epochs.detector.distrust
         self._handlers: Handlers = {
             Join: self._on_join,
             Heartbeat: self._of_living(self._on_heartbeat),
