@@ -19,17 +19,19 @@ from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
 from geojax.hips.cluster import SCHEDULER, WAN_GROUP
 from geojax.hips.control.member import Membership
+from geojax.hips.exchange.base import Exchange
 from geojax.hips.exchange.lan import DirectLink, LanDownlink, LanUplink
 from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.shard import shard_maker
+from geojax.hips.exchange.shard_server import ShardServer
 from geojax.hips.exchange.tree import TreeExchange
+from geojax.hips.roles.center_offers import CenterOffers, OuterStep, Pulled, Update
 from geojax.hips.roles.global_server import GlobalServer
 from geojax.hips.roles.local_server import LocalServer
 from geojax.hips.roles.scheduler import Scheduler
 from geojax.hips.roles.worker import Worker, WorkerNode
 from geojax.hips.routing.multipath import MultipathSender
 from geojax.hips.storage.checkpoint import START, Checkpoints
-from geojax.hips.storage.shard_snapshots import ShardSnapshots
 from geojax.hips.storage.snapshots import Snapshots
 from geojax.machine.machine import Machine
 from geojax.machine.waits import first_failure
@@ -193,9 +195,11 @@ def _server_node(
     plan = Agreement.of(config)
     per, held = plan.algorithm.lan_rounds, setup.resume.round
     multipath = _multipath(name, setup, plan, transport, recorder)
-    wan = _wan_engine(name, setup, plan, transport, machine, recorder, multipath=multipath)
-    engines: dict[int, Any] = {WAN_GROUP: wan}
-    link: DirectLink | LanDownlink
+    snapshots = _snapshots(name, setup, plan, machine, clock, recorder)
+    wan = _wan_engine(
+        name, setup, plan, transport, machine, recorder, snapshots, multipath=multipath
+    )
+    engines: dict[int, Exchange] = {WAN_GROUP: wan}
     worker = None
     if setup.cluster.workers(name):
         group = setup.cluster.lan_group(name)
@@ -207,28 +211,25 @@ def _server_node(
         streams = plan.lan_codec is plan.codec and per == 1 and plan.algorithm.weights != "centers"
         link = LanDownlink(
             lan, plan.lan_codec, plan.buckets, machine=machine, timeouts=config.timeouts,
-            pass_on=wan.offer if streams else None, first=first,
+            wan=wan if streams else None, first=first,
         )  # fmt: skip
     else:
         link = DirectLink()
-        worker = _worker(name, setup, plan, machine, clock, recorder)
+        worker = (_worker(name, setup, plan, machine, clock, recorder), link)
     member = Membership(
         name, transport=transport, engines=engines, timeouts=config.timeouts, recorder=recorder,
         lan_rounds=per, multipath=multipath, meter=_meter(name, setup, transport),
     )  # fmt: skip
     checkpoints, kept = _checkpoints(name, setup, transport, machine, recorder)
-    snapshots = _snapshots(name, setup, wan, machine, clock, recorder)
     server = LocalServer(
         config, plan.algorithm, kept["vector"] if kept else setup.initial(), plan.buckets,
-        outers=[build_outer(config, plan.algorithm, part.spec) for part in plan.buckets],
-        codec=plan.codec, wan=wan, link=link, worker=worker, member=member, machine=machine,
+        offers=CenterOffers(plan.algorithm, plan.buckets, plan.codec, machine),
+        update=_update(config, plan), wan=wan, link=link, worker=worker, member=member, machine=machine,
         clock=clock, recorder=recorder, snapshots=snapshots, checkpoints=checkpoints,
         first=held + 1,
     )  # fmt: skip
     if kept:
         server.load(kept)
-        if isinstance(snapshots, Snapshots):
-            snapshots.due(setup.resume.time)
     return member, server.run()
 
 
@@ -241,9 +242,10 @@ def _global_node(
     snapshots = None
     if _holds_parameters(config):
         plan = Agreement.of(config)
-        engine = _wan_engine(name, setup, plan, transport, machine, recorder, contributes=False)
-        kept = _snapshots(name, setup, engine, machine, clock, recorder)
-        snapshots = kept if isinstance(kept, ShardSnapshots) else None
+        snapshots = _snapshots(name, setup, plan, machine, clock, recorder)
+        engine: Exchange = _wan_engine(
+            name, setup, plan, transport, machine, recorder, snapshots, contributes=False
+        )
     else:
         engine = TreeExchange(
             name, WAN_GROUP, sizes=(), transport=transport, machine=machine, recorder=recorder,
@@ -277,8 +279,9 @@ def _multipath(
 
 def _wan_engine(
     name: str, setup: Setup, plan: Agreement, transport: Transport, machine: Machine,
-    recorder: Recorder, *, multipath: MultipathSender | None = None, **options: Any,
-) -> TreeExchange | PushPullExchange:  # fmt: skip
+    recorder: Recorder, snapshots: Snapshots, *, multipath: MultipathSender | None = None,
+    **options: Any,
+) -> Exchange:  # fmt: skip
     """A node's part in the exchange over the WAN, of the kind that the algorithm needs."""
     config, algorithm = setup.config, plan.algorithm
     if not _holds_parameters(config):
@@ -291,33 +294,36 @@ def _wan_engine(
         algorithm, plan.ranges, plan.spec.parameters,
         lambda spec: build_outer(config, algorithm, spec),
     )  # fmt: skip
+    server = ShardServer(
+        codec=plan.codec, answers=answer_codec(plan.codec), make_shard=make_shard,
+        machine=machine, recorder=recorder, bound=algorithm.admission.bound,
+    )  # fmt: skip
+    server.watcher = snapshots
     return PushPullExchange(
         name, WAN_GROUP, values=[start[first:stop] for first, stop in plan.ranges],
-        transport=transport, codec=plan.codec, answers=answer_codec(plan.codec),
-        make_shard=make_shard, machine=machine, recorder=recorder,
-        bound=algorithm.admission.bound, held=setup.resume.round, layers=plan.layers,
-        priorities=plan.priorities, **options,
+        transport=transport, codec=plan.codec, server=server, recorder=recorder,
+        held=setup.resume.round, layers=plan.layers, priorities=plan.priorities, **options,
     )  # fmt: skip
+
+
+def _update(config: RunConfig, plan: Agreement) -> Update:
+    """What a center makes of the results of a round."""
+    if _holds_parameters(config):
+        return Pulled(answer_codec(plan.codec))
+    outers = [build_outer(config, plan.algorithm, bucket.spec) for bucket in plan.buckets]
+    return OuterStep(plan.algorithm, plan.codec, outers)
 
 
 def _snapshots(
-    name: str, setup: Setup, wan: TreeExchange | PushPullExchange, machine: Machine, clock: Clock,
-    recorder: Recorder,
-) -> Snapshots | ShardSnapshots:  # fmt: skip
-    """Keeps models for evaluation: whole ones, or the parts that global servers hold."""
+    name: str, setup: Setup, plan: Agreement, machine: Machine, clock: Clock, recorder: Recorder
+) -> Snapshots:
+    """Keeps models for evaluation: whole ones, or the shards that global servers hold."""
     config = setup.config
-    if isinstance(wan, TreeExchange):
-        return Snapshots(
-            config.eval_every_s, setup.evaluator(), recorder=recorder, machine=machine,
-            folder=setup.models, evaluated=setup.evaluated(),
-        )  # fmt: skip
-    snapshots = ShardSnapshots(
-        config.eval_every_s, setup.evaluator(), chunks=len(wan.sizes), parts=setup.parts_of(name),
-        recorder=recorder, machine=machine, clock=clock, folder=setup.models,
-        timeouts=config.timeouts, since=setup.resume.time,
+    return Snapshots(
+        config.eval_every_s, setup.evaluator(), pieces=setup.pieces_of(name), recorder=recorder,
+        chunks=len(plan.ranges) if _holds_parameters(config) else 0, machine=machine,
+        clock=clock, folder=setup.models, timeouts=config.timeouts, since=setup.resume.time,
     )  # fmt: skip
-    wan.watch(snapshots)
-    return snapshots
 
 
 def _checkpoints(

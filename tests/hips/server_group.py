@@ -188,7 +188,7 @@ class ServerGroup:
         for name, engine in self.network.engines.items():
             if name not in self.dead:
                 for hosted in engine.hosted:
-                    parts |= dict(zip(hosted.shard.chunks, hosted.shard.parts(), strict=True))
+                    parts |= dict(zip(hosted.shard.chunks, hosted.shard.pieces(), strict=True))
         return np.concatenate([parts[chunk] for chunk in range(len(self.sizes))])
 
 

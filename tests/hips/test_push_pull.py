@@ -192,7 +192,7 @@ def test_parts_are_given_out_as_they_come_and_held_is_told_once():
         group.begin(stars(group.centers, "c1", "c2", placement=(0, 0, 1)))
         told = []
         group["c2"].on_held = told.append
-        first, rest = group["c2"].ask(0, range(2)), group["c2"].ask(0, range(2, 3))
+        first, rest = group["c2"].results(0, range(2)), group["c2"].results(0, range(2, 3))
         group["c2"].offer(0, 2, Contribution(np.ones(2, np.float32), 1.0, 1))
         assert rest.done()
         for chunk in (0, 1):

@@ -378,7 +378,7 @@ def test_a_round_that_was_given_out_in_part_cannot_be_answered_again():
         group = ServerGroup(("c1", "c2"), SIZES, slowest=0.01)
         group.begin(stars(group.centers, "c1", "c2", placement=(0, 1)))
         for chunk in (0, 1):
-            group["c1"].ask(0, range(chunk, chunk + 1))
+            group["c1"].results(0, range(chunk, chunk + 1))
             payload = np.ones(4, np.float32)
             group["c1"].offer(0, chunk, Contribution(payload, 1.0, 1))
         with pytest.raises(GeojaxError, match=r"c1: the membership changed .* without sync\.p3"):

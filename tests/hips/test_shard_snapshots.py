@@ -5,11 +5,11 @@ import logging
 
 import numpy as np
 import pytest
+from geojax.hips.storage.shard_snapshots import ShardSnapshots, SharedParts, StoredParts
 from server_group import ServerGroup, run_virtual, stars
 
 from geojax.config import TimeoutsConfig
 from geojax.errors import WaitTimeout
-from geojax.hips.storage.shard_snapshots import ShardSnapshots, SharedParts, StoredParts
 from geojax.hollow import hollow
 from geojax.telemetry.recorder import Recorder
 

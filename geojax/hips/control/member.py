@@ -15,8 +15,7 @@ from geojax.config import TimeoutsConfig
 from geojax.errors import Expelled, GeojaxError, SchedulerLost, WaitTimeout
 from geojax.hips.cluster import SCHEDULER, WAN_GROUP
 from geojax.hips.control.policy_messages import unpacked_policies
-from geojax.hips.exchange.push_pull import PushPullExchange
-from geojax.hips.exchange.tree import TreeExchange
+from geojax.hips.exchange.base import Exchange
 from geojax.hips.roles.scheduler import CONTROL_PRIORITY
 from geojax.hips.routing.multipath import MultipathSender
 from geojax.hips.routing.source_routes import table_of
@@ -79,7 +78,7 @@ class Membership:
         me: str,
         *,
         transport: Transport,
-        engines: Mapping[int, TreeExchange | PushPullExchange],
+        engines: Mapping[int, Exchange],
         timeouts: TimeoutsConfig,
         recorder: Recorder,
         lan_rounds: int = 1,
@@ -103,6 +102,9 @@ class Membership:
         self._end: asyncio.Future[None] = self._loop.create_future()
         self._beating: asyncio.TimerHandle | None = None
         self.failed: asyncio.Future[None] = self._loop.create_future()
+        self._refused_in: dict[str, int] = {}  # peer: the epoch in which it was complained about
+        for engine in engines.values():
+            engine.gate.on_refused = self._on_refused
         self.has_state = False
         self.returned: asyncio.Future[Message] = self._loop.create_future()
         self.on_state_wanted: Callable[[Sequence[str], int], None] = _nobody_serves
@@ -190,6 +192,8 @@ class Membership:
             if self._meter is not None:
                 self._meter.arrived(item)
             if item.message.kind is Kind.PROBE:
+                if self._meter is None:
+                    self._on_refused(item.peer, "a probe, but links are not timed")
                 continue  # it has done its work by coming
             if item.message.kind is Kind.CONTROL:
                 self._on_control(item)
@@ -209,7 +213,8 @@ class Membership:
             peer, message = taken
         engine = self._engines.get(message.group)
         if engine is None:
-            log.warning("refused a chunk of group %d", message.group)
+            log.warning("refused a chunk of group %d from %s", message.group, peer)
+            self._on_refused(peer, f"a chunk of group {message.group}")
         else:
             engine.handle(peer, message)
 
@@ -222,6 +227,16 @@ class Membership:
             self._multipath.lose(item.peer)
         self._recorder.event("lost", peer=item.peer)
         self._say("lost", peer=item.peer, reason=item.reason)
+
+    def _on_refused(self, peer: str, why: str) -> None:
+        """A message of a peer can never become valid: complains to the scheduler, once an epoch.
+
+        See :class:`geojax.hips.exchange.base.Gate`.
+        """
+        epoch = self._engines[self._main_group].gate.epoch
+        if peer != SCHEDULER and self._refused_in.get(peer, -1) < epoch:
+            self._refused_in[peer] = epoch
+            self._say("lost", peer=peer, reason=f"refused: {why}", refused=True)
 
     def _on_control(self, item: Received) -> None:
         body = item.message.body or {}
@@ -242,6 +257,7 @@ class Membership:
         handler = handlers.get(str(kind))
         if item.peer != SCHEDULER or handler is None:
             log.warning("refused a control message %r from %s", kind, item.peer)
+            self._on_refused(item.peer, "a control message")
             return
         self._answered = self._loop.time()
         handler(body)
@@ -255,9 +271,13 @@ class Membership:
             engine.learn(unpacked(body["sizes"]), unpacked(body["layers"]))
         for group, policy in policies.items():
             engine = self._engine(group)
-            if held is not None:  # a worker gets the last round from its local server
-                engine.skip_to(max(-1, held[str(group)] - (self._main_group != WAN_GROUP)))
-            engine.resume(int(body["epoch"]), policy, held=engine.held)
+            last, source = engine.held, None
+            if held is not None:
+                last = int(held[str(group)])
+                lacks = self._main_group != WAN_GROUP  # a worker gets it from its local server
+                source = policy.trees[0].root if lacks else None
+                engine.skip_to(max(-1, last - lacks))
+            engine.resume(int(body["epoch"]), policy, held=last, source=source)
         if not self._started.done():
             last = None if held is None else int(held.get(str(self._main_group), -1))
             source, to = body.get("initial_from"), tuple(body.get("initial_to", ()))
@@ -275,15 +295,13 @@ class Membership:
 
     def _grant(self, until: int) -> None:
         self._until = until
-        engine = self._engines.get(WAN_GROUP)
-        if isinstance(engine, TreeExchange):
-            engine.grant(until)
+        if WAN_GROUP in self._engines:
+            self._engines[WAN_GROUP].grant(until)
 
     def _on_policy(self, body: Mapping[str, Any], policies: Mapping[int, Policy]) -> None:
         for group, policy in policies.items():
             engine = self._engine(group)
-            assert isinstance(engine, TreeExchange)
-            if engine.epoch == int(body["epoch"]):
+            if engine.gate.epoch == int(body["epoch"]):
                 engine.change(int(body["first"]), policy)
 
     def _on_prepare(self, body: Mapping[str, Any]) -> None:
@@ -302,12 +320,13 @@ class Membership:
         epoch = int(body["epoch"])
         for group, policy in policies.items():
             engine = self._engine(group)
-            if epoch == engine.epoch:
+            if epoch == engine.gate.epoch:
                 engine.resume(
                     epoch,
                     policy,
                     held=int(body["held"][str(group)]),
                     lacking=body["lacking"].get(str(group), ()),
+                    source=body.get("source", {}).get(str(group)),
                 )
         if body["state_to"]:
             self.on_state_wanted(body["state_to"], int(body["held"][str(WAN_GROUP)]))
@@ -322,7 +341,7 @@ class Membership:
         peer, payload = str(body["peer"]), np.zeros(int(body["bytes"]), np.uint8)
         if self._transport.stalled(peer) >= OUT_AFTER_S:
             return
-        epoch = max(self._engines[self._main_group].epoch, 0)
+        epoch = max(self._engines[self._main_group].gate.epoch, 0)
         message = Message(Kind.PROBE, group=self._main_group, epoch=epoch, payload=payload)
         way = self._multipath or self._transport
         for _ in range(int(body["count"])):
@@ -331,7 +350,7 @@ class Membership:
     def _on_expelled(self, body: Mapping[str, Any]) -> None:
         raise Expelled(f"{self.me} was expelled from the run: {body['reason']}")
 
-    def _engine(self, group: int) -> TreeExchange | PushPullExchange:
+    def _engine(self, group: int) -> Exchange:
         engine = self._engines.get(group)
         if engine is None:
             raise GeojaxError(f"{self.me} is no member of group {group}")
@@ -349,6 +368,8 @@ class Membership:
             error = SchedulerLost(f"{self.me}: no answer from the scheduler in {silence:.1f} s")
             self.failed.set_exception(error)
             return
+        for engine in self._engines.values():
+            engine.gate.expire(2 * self._timeouts.dead)
         self._heartbeat()
         self._beating = self._loop.call_later(self._timeouts.heartbeat, self._beat_again)
 
@@ -382,5 +403,7 @@ class Membership:
 
     def _say(self, kind: str, **fields: Any) -> None:
         engine = self._engines[self._main_group]
-        message = Message(Kind.CONTROL, epoch=max(engine.epoch, 0), body={"type": kind, **fields})
+        message = Message(
+            Kind.CONTROL, epoch=max(engine.gate.epoch, 0), body={"type": kind, **fields}
+        )
         self._transport.send(SCHEDULER, message, CONTROL_PRIORITY)

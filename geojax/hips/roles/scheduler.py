@@ -73,7 +73,7 @@ from geojax.hips.control.grants import Grants
 from geojax.hips.control.joining import JoinBarrier, senders
 from geojax.hips.control.policies import Policies, Propose
 from geojax.hips.control.policy_messages import packed_policies
-from geojax.hips.control.recovery import Report, StateTransfer, recover_all, sources
+from geojax.hips.control.recovery import Report, StateTransfer, pairs, recover_all, sources
 from geojax.hips.control.replica_check import ReplicaCheck
 from geojax.hips.routing.path_tables import PathTables, PlanTables
 from geojax.hips.storage.checkpoint import START, ResumePoint
@@ -157,6 +157,7 @@ class Scheduler:
         self._replicas = ReplicaCheck()
         self._done: set[str] = set()
         self._returning: dict[str, None] = {}  # joined again, not admitted yet
+        self._refused_in: dict[str, int] = {}  # member: the first epoch in which it was refused
         self._stateless: dict[str, None] = {}  # admitted, have no parameters yet
         self._changing = False
         self._ended = False
@@ -321,13 +322,21 @@ class Scheduler:
                       count=probe.count)  # fmt: skip
 
     def _on_complaint(self, name: str, body: Mapping[str, Any]) -> None:
-        """A connection ended. If its peer lives on, what was on its way is sent again."""
+        """A connection ended. If its peer lives on, what was on its way is sent again.
+
+        So it is if the peer sent what makes no sense (``refused``); if it does so again in a later
+        epoch, it is declared dead.
+        """
         peer, epoch = str(body["peer"]), self.epoch
+        if body.get("refused") and not self._ended and peer in self._alive:
+            if self._refused_in.setdefault(peer, epoch) < epoch:
+                self._declare_dead((peer,), f"{name}: {body.get('reason')}")
+                return
 
         def again() -> None:
             both_live = name in self._alive and peer in self._alive
             if both_live and epoch == self.epoch and not self._ended:
-                log.warning("%s lost its connection to %s, which lives: new epoch", name, peer)
+                log.warning("%s complains about %s, which lives: new epoch", name, peer)
                 self._change(())
 
         self._loop.call_later(self._config.timeouts.dead, again)
@@ -521,6 +530,11 @@ class Scheduler:
                 "held": {str(g): found[g].held for g in mine},
                 "lacking": {str(g): found[g].sends[name] for g in mine if name in found[g].sends},
             }
+            told = {
+                str(g): sender for g in mine for sender, to in pairs(found[g].sends) if to == name
+            }
+            if told:
+                fields["source"] = told
             if name in self._stateless:
                 now = {"at": self._loop.time(), "time": self._clock()}
                 cut = self._policies.told_cut(name)
