@@ -224,7 +224,8 @@ def _server_node(
     server = LocalServer(
         config, plan.algorithm, kept["vector"] if kept else setup.initial(), plan.buckets,
         offers=CenterOffers(plan.algorithm, plan.buckets, plan.codec, machine),
-        update=_update(config, plan), wan=wan, link=link, worker=worker, member=member, machine=machine,
+        update=_update(config, plan), wan=wan, link=link, worker=worker,
+        member=member, machine=machine,
         clock=clock, recorder=recorder, snapshots=snapshots, checkpoints=checkpoints,
         first=held + 1,
     )  # fmt: skip

@@ -285,12 +285,12 @@ def test_what_makes_no_sense_is_refused_and_logged(caplog):
         group["c2"].handle("c9", forged(Kind.RESULT))
         group["c1"].handle("c2", forged(Kind.AGGREGATE))
         assert [record.getMessage() for record in caplog.records] == [
-            "c1: refused chunk 7 from c2: no such chunk",
-            "c1: refused chunk 0 from c9: no member",
-            "c1: refused a pull from c9: no member",
-            "c2: refused chunk 0 from c1: not its server",
-            "c2: refused parameters from c9: not its server",
-            "c1: refused AGGREGATE from c2",
+            "c1: refused OFFER of chunk 7 of round 0 from c2: no such chunk",
+            "c1: refused OFFER of chunk 0 of round 0 from c9: no member",
+            "c1: refused OFFER of chunk 0 of round 0 from c9: no member",
+            "c2: refused OFFER of chunk 0 of round 0 from c1: not its server",
+            "c2: refused RESULT of chunk 0 of round 0 from c9: not its server",
+            "c1: refused AGGREGATE of chunk 0 of round 0 from c2: neither a push nor an answer",
         ]
         assert group.order() == []
 

@@ -1,6 +1,7 @@
 """The server exchange while the membership changes: what is lost is told, nothing counts twice."""
 
 import asyncio
+from dataclasses import replace
 import logging
 
 import numpy as np
@@ -330,14 +331,18 @@ def test_a_message_of_an_old_epoch_is_dropped_and_recorded():
     run_virtual(main())
 
 
+def push(**fields):
+    return replace(forged(values=np.eye(1, 4, 2)[0], **fields), body={"base": 0})
+
+
 def test_messages_of_a_new_epoch_wait_until_the_server_is_there_too():
     async def main():
         group = ServerGroup(("c1", "c2"), (4,), slowest=0.01)
-        group["c1"].handle("c2", forged(epoch=0, values=np.eye(1, 4, 2)[0]))
+        group["c1"].handle("c2", push(epoch=0))
         group.begin(stars(("c1", "c2"), "c1"))
         assert group.order() == [("c2", 0)]
         group["c1"].freeze(1)
-        group["c1"].handle("c2", forged(epoch=1, number=1, values=np.eye(1, 4, 2)[0]))
+        group["c1"].handle("c2", push(epoch=1, number=1))
         group["c1"].retire()
         assert group.order() == [("c2", 0)]
         group["c1"].resume(1, stars(("c1", "c2"), "c1", version=1))
@@ -399,7 +404,7 @@ def test_nothing_older_than_needed_is_kept():
         for name in (*THREE, "g1"):
             engine = group[name]
             assert not engine._rounds
-            assert not engine._early
+            assert not engine.gate._early
             for hosted in engine.hosted:
                 assert not hosted._collected
                 assert not hosted._waiting

@@ -267,8 +267,10 @@ class TreeExchange:
             return "not its child"
         if number <= done or peer in self._arrived(number, chunk):
             return "counted already"
-        behind = number - 1 > done and peer not in self._arrived(number - 1, chunk)
-        return f"its offer of round {number - 1} has not come" if behind else ""
+        before = number - 1
+        expected = before > done and peer in self._policies.of(before).expected_of(chunk)
+        behind = expected and peer not in self._arrived(before, chunk)
+        return f"its offer of round {before} has not come" if behind else ""
 
     def _arrived(self, number: int, chunk: int) -> dict[str, Contribution]:
         entry = self._rounds.get(number)

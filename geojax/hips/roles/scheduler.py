@@ -328,10 +328,10 @@ class Scheduler:
         epoch, it is declared dead.
         """
         peer, epoch = str(body["peer"]), self.epoch
-        if body.get("refused") and not self._ended and peer in self._alive:
-            if self._refused_in.setdefault(peer, epoch) < epoch:
-                self._declare_dead((peer,), f"{name}: {body.get('reason')}")
-                return
+        lies = body.get("refused") and not self._ended and peer in self._alive
+        if lies and self._refused_in.setdefault(peer, epoch) < epoch:
+            self._declare_dead((peer,), f"{name}: {body.get('reason')}")
+            return
 
         def again() -> None:
             both_live = name in self._alive and peer in self._alive
