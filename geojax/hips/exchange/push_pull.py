@@ -281,11 +281,13 @@ class PushPullExchange:
         """Takes a message of this epoch, or says why not."""
         if not 0 <= message.chunk < len(self.sizes):
             return "no such chunk"
-        if message.kind is Kind.RESULT:
-            return self._take_answer(peer, message)
-        if message.kind is not Kind.OFFER:
+        if message.kind not in (Kind.OFFER, Kind.RESULT):
             return "neither a push nor an answer"
         assert self.policy is not None
+        if message.policy != self.policy.version:
+            return f"sent by policy {message.policy}, this epoch has {self.policy.version}"
+        if message.kind is Kind.RESULT:
+            return self._take_answer(peer, message)
         if peer not in self.policy.members or peer == self.me:
             return "no member"
         body = message.body or {}
