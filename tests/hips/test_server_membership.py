@@ -1,8 +1,8 @@
 """The server exchange while the membership changes: what is lost is told, nothing counts twice."""
 
 import asyncio
-from dataclasses import replace
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest

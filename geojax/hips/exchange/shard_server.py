@@ -142,6 +142,7 @@ class ShardServer:
         """
         known = {name: n for name, n in applied.items() if name in self._members}
         shard = ServedShard(self._make_shard(chunks, values, version), known, self._bound)
+        shard.goes_on = not everyone
         self._hosted.update(dict.fromkeys(chunks, shard))
         for name in self._members if everyone else ():
             shard.shard.answered(name)
@@ -267,6 +268,7 @@ class ServedShard:
 
     Attributes:
       highest: highest round of any center that the shard contains.
+      goes_on: for a server that died, whose last rounds are not known.
     """
 
     def __init__(self, shard: Shard, progress: Mapping[str, int], bound: int | None):
@@ -274,6 +276,7 @@ class ServedShard:
         self.highest = max(self.progress.values(), default=-1)
         self._bound = bound
         self._first = shard.version
+        self.goes_on = False
         self._collected: dict[str, _Collected] = {}
         self._waiting: dict[str, int] = {}  # center: round, in order of arrival
         self._pushed: dict[str, int] = {}  # center: its last whole push of this epoch
@@ -292,6 +295,9 @@ class ServedShard:
             return f"its push of round {collected.number} is not whole"
         if collected is not None and chunk in collected.chunks:
             return "it is here already"
+        known = self.progress.get(center)
+        if last is None and known is not None and not self.goes_on and number > known + 1:
+            return f"its last push was of round {known}"
         old = last is None and number < self.progress.get(center, -1)
         return f"round {self.progress[center]} is applied already" if old else ""
 
