@@ -20,17 +20,19 @@ from geojax.config import RunConfig
 from geojax.hips.cluster import SCHEDULER, START, WAN_GROUP
 from geojax.hips.context import NodeContext
 from geojax.hips.control.member import Membership
+from geojax.hips.exchange.base import Exchange
 from geojax.hips.exchange.lan import DirectLink, LanDownlink, LanUplink
 from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.shard import shard_maker
+from geojax.hips.exchange.shard_server import ShardServer
 from geojax.hips.exchange.tree import TreeExchange
+from geojax.hips.roles.center_offers import CenterOffers, OuterStep, Pulled, Update
 from geojax.hips.roles.global_server import GlobalServer
 from geojax.hips.roles.local_server import LocalServer
 from geojax.hips.roles.scheduler import Scheduler
 from geojax.hips.roles.worker import Worker, WorkerNode
 from geojax.hips.routing.multipath import MultipathSender
 from geojax.hips.storage.checkpoint import Checkpoints
-from geojax.hips.storage.shard_snapshots import ShardSnapshots
 from geojax.hips.storage.snapshots import Snapshots
 from geojax.machine.waits import first_failure
 from geojax.models.registry import SYNTHETIC
@@ -169,9 +171,9 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
     plan = Agreement.of(config)
     per, held = plan.algorithm.lan_rounds, setup.resume.round
     multipath = _multipath(context, plan)
-    wan = _wan_engine(context, plan, multipath=multipath)
-    engines: dict[int, Any] = {WAN_GROUP: wan}
-    link: DirectLink | LanDownlink
+    snapshots = _snapshots(context, plan)
+    wan = _wan_engine(context, plan, snapshots, multipath=multipath)
+    engines: dict[int, Exchange] = {WAN_GROUP: wan}
     worker = None
     if setup.cluster.workers(name):
         group = setup.cluster.lan_group(name)
@@ -182,27 +184,25 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
         streams = plan.lan_codec is plan.codec and per == 1 and plan.algorithm.weights != "centers"
         link = LanDownlink(
             lan, plan.lan_codec, plan.buckets, machine=machine, timeouts=config.timeouts,
-            pass_on=wan.offer if streams else None, first=first,
+            wan=wan if streams else None, first=first,
         )  # fmt: skip
     else:
         link = DirectLink()
-        worker = _worker(context, plan)
+        worker = (_worker(context, plan), link)
     member = Membership(
         context, engines=engines, lan_rounds=per, multipath=multipath, meter=_meter(context)
     )
     checkpoints, kept = _checkpoints(context)
-    snapshots = _snapshots(context, wan)
     server = LocalServer(
         config, plan.algorithm, kept["vector"] if kept else setup.initial(), plan.buckets,
-        outers=[build_outer(config, plan.algorithm, part.spec) for part in plan.buckets],
-        codec=plan.codec, wan=wan, link=link, worker=worker, member=member, machine=machine,
+        offers=CenterOffers(plan.algorithm, plan.buckets, plan.codec, machine),
+        update=_update(config, plan), wan=wan, link=link, worker=worker,
+        member=member, machine=machine,
         clock=clock, recorder=context.recorder, snapshots=snapshots, checkpoints=checkpoints,
         first=held + 1,
     )  # fmt: skip
     if kept:
         server.load(kept)
-        if isinstance(snapshots, Snapshots):
-            snapshots.due(setup.resume.time)
     return member, server.run()
 
 
@@ -212,9 +212,8 @@ def _global_node(context: Context) -> tuple[Membership, Any]:
     snapshots = None
     if _holds_parameters(config):
         plan = Agreement.of(config)
-        engine = _wan_engine(context, plan, contributes=False)
-        kept = _snapshots(context, engine)
-        snapshots = kept if isinstance(kept, ShardSnapshots) else None
+        snapshots = _snapshots(context, plan)
+        engine: Exchange = _wan_engine(context, plan, snapshots, contributes=False)
     else:
         engine = TreeExchange(
             context.name, WAN_GROUP, sizes=(), transport=context.transport,
@@ -244,8 +243,9 @@ def _multipath(context: Context, plan: Agreement) -> MultipathSender | None:
 
 
 def _wan_engine(
-    context: Context, plan: Agreement, *, multipath: MultipathSender | None = None, **options: Any
-) -> TreeExchange | PushPullExchange:
+    context: Context, plan: Agreement, snapshots: Snapshots, *,
+    multipath: MultipathSender | None = None, **options: Any,
+) -> Exchange:  # fmt: skip
     """A node's part in the exchange over the WAN, of the kind that the algorithm needs."""
     setup, config, algorithm = context.setup, context.setup.config, plan.algorithm
     if not _holds_parameters(config):
@@ -258,34 +258,35 @@ def _wan_engine(
         algorithm, plan.ranges, plan.spec.parameters,
         lambda spec: build_outer(config, algorithm, spec),
     )  # fmt: skip
+    server = ShardServer(
+        codec=plan.codec, answers=answer_codec(plan.codec), make_shard=make_shard,
+        machine=context.machine, recorder=context.recorder, bound=algorithm.admission.bound,
+    )  # fmt: skip
+    server.watcher = snapshots
     return PushPullExchange(
         context.name, WAN_GROUP, values=[start[first:stop] for first, stop in plan.ranges],
-        transport=context.transport, codec=plan.codec, answers=answer_codec(plan.codec),
-        make_shard=make_shard, machine=context.machine, recorder=context.recorder,
-        bound=algorithm.admission.bound, held=setup.resume.round, layers=plan.layers,
-        priorities=plan.priorities, **options,
+        transport=context.transport, codec=plan.codec, server=server, recorder=context.recorder,
+        held=setup.resume.round, layers=plan.layers, priorities=plan.priorities, **options,
     )  # fmt: skip
 
 
-def _snapshots(
-    context: Context, wan: TreeExchange | PushPullExchange
-) -> Snapshots | ShardSnapshots:
-    """Keeps models for evaluation: whole ones, or the parts that global servers hold."""
+def _update(config: RunConfig, plan: Agreement) -> Update:
+    """What a center makes of the results of a round."""
+    if _holds_parameters(config):
+        return Pulled(answer_codec(plan.codec))
+    outers = [build_outer(config, plan.algorithm, bucket.spec) for bucket in plan.buckets]
+    return OuterStep(plan.algorithm, plan.codec, outers)
+
+
+def _snapshots(context: Context, plan: Agreement) -> Snapshots:
+    """Keeps models for evaluation: whole ones, or the shards that global servers hold."""
     setup, config = context.setup, context.setup.config
-    if isinstance(wan, TreeExchange):
-        return Snapshots(
-            config.eval_every_s, setup.evaluator(), recorder=context.recorder,
-            machine=context.machine, folder=setup.models, evaluated=setup.evaluated(),
-        )  # fmt: skip
-    snapshots = ShardSnapshots(
-        config.eval_every_s, setup.evaluator(), chunks=len(wan.sizes),
-        parts=setup.parts_of(context.name),
-        recorder=context.recorder, machine=context.machine, clock=context.clock,
-        folder=setup.models,
+    return Snapshots(
+        config.eval_every_s, setup.evaluator(), pieces=setup.pieces_of(context.name),
+        recorder=context.recorder, chunks=len(plan.ranges) if _holds_parameters(config) else 0,
+        machine=context.machine, clock=context.clock, folder=setup.models,
         timeouts=config.timeouts, since=setup.resume.time,
     )  # fmt: skip
-    wan.watch(snapshots)
-    return snapshots
 
 
 def _checkpoints(context: Context) -> tuple[Checkpoints, dict[str, Any]]:

@@ -14,7 +14,7 @@ from geojax.config import RunConfig
 from geojax.data.dataset import Dataset, load_dataset
 from geojax.data.partitions import partition
 from geojax.hips.cluster import START, Cluster, ResumePoint
-from geojax.hips.storage.shard_snapshots import Parts, SharedParts, StoredParts
+from geojax.hips.storage.snapshots import Pieces, SharedPieces, StoredPieces
 from geojax.hollow import is_hollow
 from geojax.models.registry import SYNTHETIC
 from geojax.overlay.view import NetworkView
@@ -80,15 +80,11 @@ class Setup:
             "evaluator", lambda: build_evaluator(self.config, data.test_x, data.test_y)
         )
 
-    def evaluated(self) -> set[float] | None:
-        """Grid points whose model has been evaluated; None where models wait for the end."""
-        return self._once("evaluated", set) if self.inline else None
-
-    def parts_of(self, name: str) -> Parts:
-        """Where node ``name`` leaves parts of models that are in shards."""
+    def pieces_of(self, name: str) -> Pieces:
+        """Where node ``name`` leaves its pieces of models."""
         if self.inline:
-            return self._once("parts of models", SharedParts)
-        return StoredParts(self.models, name)
+            return self._once("pieces of models", SharedPieces)
+        return StoredPieces(self.models, name)
 
     def _once(self, key: str, make: Callable[[], Any]) -> Any:
         if key not in self._cache:

@@ -7,6 +7,7 @@ rules of the membership protocol.
 
 import asyncio
 import random
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -119,12 +120,15 @@ class Group:
         self.events = []
         self.results = {name: {} for name in members}
         for name in members:
+            mine = dict((options or {}).get(name, {}))
+            at_root = mine.pop("at_root", None)
             self.network.engines[name] = TreeExchange(
                 name, 0, sizes=self.sizes, transport=Ends(name, self.network),
-                codec=codec or dense(), machine=SlowMachine(self.rng, work),
-                recorder=Recorder(name, self.events.append),
-                **(options or {}).get(name, {}),
+                codec=codec or dense()._replace(splits=True), machine=SlowMachine(self.rng, work),
+                recorder=Recorder(name, self.events.append), **mine,
             )  # fmt: skip
+            if at_root is not None:
+                self[name].at_root = SimpleNamespace(merged=at_root)
 
     def __getitem__(self, name):
         return self.network.engines[name]
@@ -186,7 +190,8 @@ class Group:
         def resume(name):
             if name in self.alive and epoch == self.epoch:
                 others = lacking if name == source else ()
-                self[name].resume(epoch, policy, held=held, lacking=others)
+                by = source if name in lacking else None
+                self[name].resume(epoch, policy, held=held, lacking=others, source=by)
 
         for name in self.alive:
             loop.call_later(self.rng.uniform(0, 1), resume, name)

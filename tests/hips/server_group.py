@@ -11,6 +11,7 @@ from geojax.compression.dense import dense
 from geojax.hips.exchange.contribution import Contribution
 from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.shard import shard_maker
+from geojax.hips.exchange.shard_server import ShardServer
 from geojax.overlay.planners.keep_roots import keep_roots
 from geojax.overlay.planners.star import star_tree
 from geojax.overlay.policy.placement import place
@@ -62,7 +63,7 @@ class ServerGroup:
         self.bound, self.slowest, self.work, self.held = bound, slowest, work, held
         self.codec, self.answers = codec or dense(), answers or dense()
         self.network = Network(self.rng, slowest, len(self.sizes))
-        self.epoch, self.events = 0, []
+        self.epoch, self.events, self.shard_servers = 0, [], {}
         self.dead, self.parameters, self.finished = set(), {}, []
         self.tasks = {}
         for name in (*self.centers, *self.servers):
@@ -74,12 +75,16 @@ class ServerGroup:
     def build(self, name):
         """A new process of that name."""
         size = self.start_vector.size
+        recorder = Recorder(name, self._record)
+        server = self.shard_servers[name] = ShardServer(
+            codec=self.codec, answers=self.answers, machine=SlowMachine(self.rng, self.work),
+            make_shard=shard_maker(self.algorithm, self.ranges, size, self.outer),
+            recorder=recorder, bound=self.bound,
+        )  # fmt: skip
         self.network.engines[name] = PushPullExchange(
             name, 0, values=[self.start_vector[a:b] for a, b in self.ranges],
-            transport=Ends(name, self.network), codec=self.codec, answers=self.answers,
-            make_shard=shard_maker(self.algorithm, self.ranges, size, self.outer),
-            machine=SlowMachine(self.rng, self.work), recorder=Recorder(name, self._record),
-            bound=self.bound, contributes=name in self.centers, held=self.held,
+            transport=Ends(name, self.network), codec=self.codec, server=server,
+            recorder=recorder, contributes=name in self.centers, held=self.held,
         )  # fmt: skip
         self.parameters[name] = {-1: self.start_vector}
 
@@ -188,7 +193,7 @@ class ServerGroup:
         for name, engine in self.network.engines.items():
             if name not in self.dead:
                 for hosted in engine.hosted:
-                    parts |= dict(zip(hosted.shard.chunks, hosted.shard.parts(), strict=True))
+                    parts |= dict(zip(hosted.shard.chunks, hosted.shard.pieces(), strict=True))
         return np.concatenate([parts[chunk] for chunk in range(len(self.sizes))])
 
 

@@ -251,6 +251,8 @@ def test_a_result_that_comes_twice_is_passed_on_once():
     async def main():
         group = Group(members, (1,), slowest=0.01)
         group.start(policy_of(members, Tree("c1", {"c2": "c1", "c3": "c2"})))
+        group["c2"].handle("c3", forged())
+        group.offer("c2", 0, [[1.0]])
         for _ in range(2):
             group["c2"].handle("c1", forged(Kind.RESULT, values=[9.0]))
         assert [receiver for _, receiver, _ in group.sent(Kind.RESULT)] == ["c3"]
@@ -268,7 +270,7 @@ def test_results_are_taken_from_the_way_down_alone(caplog):
         group.offer("c2", 0, [[1.0]])
         assert group["c2"].missing(0) == "chunk 0 of round 0 from c3"
         group["c2"].handle("c1", forged(Kind.RESULT, values=[99.0]))
-        assert "c2: refused a result from c1: not its parent" in caplog.text
+        assert "c2: refused RESULT of chunk 0 of round 0 from c1: not its parent" in caplog.text
         for name in ("c1", "c3"):
             group.offer(name, 0, [[1.0]])
         await asyncio.gather(*(group.whole(name, 0) for name in group.members))

@@ -43,6 +43,7 @@ def change(group, members, *, held=None, lacking=(), source=None):
             group.epoch,
             star_policy(members, version=group.epoch),
             held=held,
+            source=source if name in lacking else None,
             lacking=lacking if name == source else (),
         )
 

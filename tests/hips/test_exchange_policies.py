@@ -105,6 +105,7 @@ def test_an_offer_of_a_round_that_is_not_granted_here_waits_for_the_grant():
         group["c1"].offer(1, 0, contribution(2.0))
         for name in TWO:
             group[name].skip_to(0)
+        for name in TWO:
             assert (await group.whole(name, 1))[0].payload.view(np.float32).tolist() == [3.0]
 
     run_virtual(main())
@@ -140,7 +141,7 @@ def test_policies_of_rounds_that_are_held_are_forgotten():
             for name in TWO:
                 group.offer(name, number, [[1.0]])
             await asyncio.gather(*(group.whole(name, number) for name in TWO))
-            assert all(len(group[name]._laid) == 1 for name in TWO)
+            assert all(len(group[name]._policies) == 1 for name in TWO)
 
     run_virtual(main())
 
@@ -170,9 +171,10 @@ def test_who_fetches_a_round_sends_it_on():
         for name in THREE:
             group[name].freeze(1)
         sends = {"c1": ["c2"], "c2": ["c3"]}
+        by = {"c1": None, "c2": "c1", "c3": "c2"}
         for name in THREE:
             policy = star_policy(THREE, version=1)
-            group[name].resume(1, policy, held=0, lacking=sends.get(name, ()))
+            group[name].resume(1, policy, held=0, lacking=sends.get(name, ()), source=by[name])
         for name in ("c2", "c3"):
             await group.whole(name, 0)
             assert group.values(name, 0).tolist() == group.values("c1", 0).tolist()

@@ -107,7 +107,7 @@ def test_it_joins_with_the_size_of_its_vector_and_starts_its_engines():
         start = await played.joined()
         assert (start.at, start.time, start.last) == (0.0, 0.0, None)
         assert [body["elements"] for body in wire.said("join")] == [1000]
-        assert (played.engine.epoch, played.engine.policy.members) == (0, ("c1", "c2"))
+        assert (played.engine.gate.epoch, played.engine.policy.members) == (0, ("c1", "c2"))
 
     play(scenario)
 
@@ -377,7 +377,7 @@ def test_it_stops_and_reports_and_goes_on():
         await asyncio.sleep(0)
         (report,) = wire.said("report")
         assert (report["epoch"], report["held"]) == (1, {"0": -1})
-        assert played.engine.epoch == 1
+        assert played.engine.gate.epoch == 1
         fields = {"held": {"0": -1}, "lacking": {}, "state_to": []}
         wire.control("resume", epoch=1, policy=star_policy(("c2",), version=1), **fields)
         await asyncio.sleep(0)
@@ -395,7 +395,7 @@ def test_a_resume_of_an_epoch_that_is_over_changes_nothing():
         wire.control("resume", epoch=1, policy=star_policy(("c2",), version=1), **fields)
         await asyncio.sleep(0)
         assert played.engine.policy.version == 0
-        assert played.engine.epoch == 2
+        assert played.engine.gate.epoch == 2
 
     play(scenario)
 
@@ -409,7 +409,7 @@ def test_it_hears_of_another_policy_before_its_rounds_are_granted():
         wire.control("policy", policy=star_policy(("c1", "c2"), "c2", version=1), first=3)
         wire.control("beat", until=5, final=False)
         assert await member.granted(3)
-        versions = [played.engine._laid.of(number).policy.version for number in range(5)]
+        versions = [played.engine._policies.of(number).policy.version for number in range(5)]
         assert versions == [0, 0, 0, 1, 1]
 
     play(scenario)
@@ -423,6 +423,6 @@ def test_a_policy_of_an_epoch_that_is_over_changes_nothing():
         fields = {"held": {"0": -1}, "lacking": {}, "state_to": []}
         wire.control("resume", epoch=1, policy=star_policy(("c1", "c2"), version=8), **fields)
         await asyncio.sleep(0)
-        assert [played.engine._laid.of(number).policy.version for number in (0, 3)] == [8, 8]
+        assert [played.engine._policies.of(number).policy.version for number in (0, 3)] == [8, 8]
 
     play(scenario)

@@ -193,7 +193,7 @@ def test_parts_are_given_out_as_they_come_and_held_is_told_once():
         group.begin(stars(group.centers, "c1", "c2", placement=(0, 0, 1)))
         told = []
         group["c2"].on_held = told.append
-        first, rest = group["c2"].ask(0, range(2)), group["c2"].ask(0, range(2, 3))
+        first, rest = group["c2"].results(0, range(2)), group["c2"].results(0, range(2, 3))
         group["c2"].offer(0, 2, Contribution(np.ones(2, np.float32), 1.0, 1))
         assert rest.done()
         for chunk in (0, 1):
@@ -286,12 +286,12 @@ def test_what_makes_no_sense_is_refused_and_logged(caplog):
         group["c2"].handle("c9", forged(Kind.RESULT))
         group["c1"].handle("c2", forged(Kind.AGGREGATE))
         assert [record.getMessage() for record in caplog.records] == [
-            "c1: refused chunk 7 from c2: no such chunk",
-            "c1: refused chunk 0 from c9: no member",
-            "c1: refused a pull from c9: no member",
-            "c2: refused chunk 0 from c1: not its server",
-            "c2: refused parameters from c9: not its server",
-            "c1: refused AGGREGATE from c2",
+            "c1: refused OFFER of chunk 7 of round 0 from c2: no such chunk",
+            "c1: refused OFFER of chunk 0 of round 0 from c9: no member",
+            "c1: refused OFFER of chunk 0 of round 0 from c9: no member",
+            "c2: refused OFFER of chunk 0 of round 0 from c1: not its server",
+            "c2: refused RESULT of chunk 0 of round 0 from c9: not its server",
+            "c1: refused AGGREGATE of chunk 0 of round 0 from c2: neither a push nor an answer",
         ]
         assert group.order() == []
 

@@ -13,7 +13,7 @@ from geojax.center.spec import VectorSpec
 from geojax.compression.bisparse import bisparse
 from geojax.compression.dense import dense
 from geojax.compression.size_only import size_only
-from geojax.hips.exchange.contribution import Contribution, is_refused
+from geojax.hips.exchange.contribution import Contribution, received
 from geojax.hollow import SizeOnly
 from geojax.wire.message import Kind
 
@@ -139,6 +139,6 @@ def test_a_server_applies_no_bad_push_and_a_center_takes_no_bad_parameters(
 
 
 def test_a_payload_of_its_chunk_is_taken_in_silence(caplog):
-    assert not is_refused("c1", "c2", of(ONES), dense(), SIZE)
-    assert not is_refused("c1", "c2", of(SizeOnly(4 * SIZE)), size_only(), SIZE)
+    assert received(of(ONES), dense(), SIZE).payload is ONES
+    assert received(of(SizeOnly(4 * SIZE)), size_only(), SIZE).payload == SizeOnly(4 * SIZE)
     assert lines(caplog) == []

@@ -10,6 +10,7 @@ from simulated_runs import kill, simulated, small_config
 
 from geojax.errors import Expelled, GeojaxError, ReplicaDeviation, WaitTimeout
 from geojax.hips.control.member import Membership
+from geojax.hips.roles.center_offers import OuterStep
 from geojax.hips.roles.local_server import LocalServer
 from geojax.hips.roles.scheduler import Scheduler
 from geojax.wire.message import Kind
@@ -256,15 +257,15 @@ def test_a_lost_connection_on_the_lan_too(monkeypatch):
 
 def deviating(monkeypatch, *centers, after=2):
     """The outer step of these centers goes wrong once."""
-    apply = LocalServer._apply
+    merge = LocalServer._merge
 
-    def wrong(self, part, merged):
-        moved = apply(self, part, merged)
+    async def wrong(self, number, bucket):
+        moved = await merge(self, number, bucket)
         if self._wan.me in centers and self._wan.held == after:
             moved[centers.index(self._wan.me)] += 1e-3
         return moved
 
-    monkeypatch.setattr(LocalServer, "_apply", wrong)
+    monkeypatch.setattr(LocalServer, "_merge", wrong)
 
 
 @pytest.mark.parametrize("center", ["c1", "c2", "c3"])
@@ -324,9 +325,9 @@ def test_a_time_limit_costs_no_waiting_for_grants():
 
 
 def test_an_error_of_a_member_ends_the_run_with_its_text(monkeypatch):
-    def broken(self, part, merged):
+    def broken(self, bucket, results, before):
         raise GeojaxError("the outer step broke")
 
-    monkeypatch.setattr(LocalServer, "_apply", broken)
+    monkeypatch.setattr(OuterStep, "apply", broken)
     outcome = simulated(small_config(), fails=True)
     assert str(outcome.error) == "the outer step broke"

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -331,14 +332,18 @@ def test_a_message_of_an_old_epoch_is_dropped_and_recorded():
     run_virtual(main())
 
 
+def push(**fields):
+    return replace(forged(values=np.eye(1, 4, 2)[0], **fields), body={"base": 0})
+
+
 def test_messages_of_a_new_epoch_wait_until_the_server_is_there_too():
     async def main():
         group = ServerGroup(("c1", "c2"), (4,), slowest=0.01)
-        group["c1"].handle("c2", forged(epoch=0, values=np.eye(1, 4, 2)[0]))
+        group["c1"].handle("c2", push(epoch=0))
         group.begin(stars(("c1", "c2"), "c1"))
         assert group.order() == [("c2", 0)]
         group["c1"].freeze(1)
-        group["c1"].handle("c2", forged(epoch=1, number=1, values=np.eye(1, 4, 2)[0]))
+        group["c1"].handle("c2", push(epoch=1, number=1))
         group["c1"].retire()
         assert group.order() == [("c2", 0)]
         group["c1"].resume(1, stars(("c1", "c2"), "c1", version=1))
@@ -379,7 +384,7 @@ def test_a_round_that_was_given_out_in_part_cannot_be_answered_again():
         group = ServerGroup(("c1", "c2"), SIZES, slowest=0.01)
         group.begin(stars(group.centers, "c1", "c2", placement=(0, 1)))
         for chunk in (0, 1):
-            group["c1"].ask(0, range(chunk, chunk + 1))
+            group["c1"].results(0, range(chunk, chunk + 1))
             payload = np.ones(4, np.float32)
             group["c1"].offer(0, chunk, Contribution(payload, 1.0, 1))
         with pytest.raises(GeojaxError, match=r"c1: the membership changed .* without sync\.p3"):
@@ -400,7 +405,7 @@ def test_nothing_older_than_needed_is_kept():
         for name in (*THREE, "g1"):
             engine = group[name]
             assert not engine._rounds
-            assert not engine._early
+            assert not engine.gate._early
             for hosted in engine.hosted:
                 assert not hosted._collected
                 assert not hosted._waiting

@@ -54,8 +54,8 @@ def test_a_push_is_one_step_with_the_mean_of_what_was_offered():
 
 def test_vectors_are_never_changed_in_place():
     shard = shard_of()
-    answer = [part.copy() for part in shard.parts()]
-    kept = shard.parts()
+    answer = [part.copy() for part in shard.pieces()]
+    kept = shard.pieces()
     push(shard, "c1", np.ones(10, np.float32))
     for part, before in zip(kept, answer, strict=True):
         assert part.tolist() == before.tolist()
@@ -150,7 +150,7 @@ def test_two_shards_move_as_one_whatever_chunks_they_hold(outer, kind):
         for shard in (one, *two):
             push(shard, f"c{turn % 3}", offered, living=3)
             shard.answered(f"c{turn % 2}")
-    parts = {c: part for shard in two for c, part in zip(shard.chunks, shard.parts(), strict=True)}
+    parts = {c: part for shard in two for c, part in zip(shard.chunks, shard.pieces(), strict=True)}
     joined = np.concatenate([parts[chunk] for chunk in range(3)])
     np.testing.assert_allclose(joined, one.vector, rtol=1e-6)
 
@@ -173,7 +173,7 @@ def test_a_shard_of_sizes_only_counts_versions():
     shard = make((0, 1), [hollow(4), hollow(4)], 0)
     shard.apply("c1", [(hollow(4), 1.0), (hollow(4), 1.0)], 2)
     assert is_hollow(shard.vector)
-    assert [is_hollow(part) for part in shard.parts()] == [True, True]
+    assert [is_hollow(part) for part in shard.pieces()] == [True, True]
     assert shard.version == 1
 
 

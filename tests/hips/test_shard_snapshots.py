@@ -9,12 +9,13 @@ from server_group import ServerGroup, run_virtual, stars
 
 from geojax.config import TimeoutsConfig
 from geojax.errors import WaitTimeout
-from geojax.hips.storage.shard_snapshots import ShardSnapshots, SharedParts, StoredParts
+from geojax.hips.storage.snapshots import SharedPieces, Snapshots, StoredPieces
 from geojax.hollow import hollow
 from geojax.telemetry.recorder import Recorder
 
 SIZES = (1, 1, 1)
 CENTERS = ("c1", "c2")
+NOTHING = np.zeros(0, np.float32)
 
 
 @pytest.fixture(autouse=True)
@@ -40,20 +41,20 @@ class Watched:
 
     def __init__(self, folder, stored, policy, *, evaluator=figures, servers=(), **options):
         self.group = ServerGroup(CENTERS, SIZES, servers=servers, slowest=0.0, **options)
-        self.folder, self.stored, self.shared = folder, stored, SharedParts()
+        self.folder, self.stored, self.shared = folder, stored, SharedPieces()
         self.evaluator, self.events, self.snapshots = evaluator, [], {}
         for name in (*CENTERS, *servers):
             self.watch(name)
         self.group.begin(policy)
 
     def watch(self, name):
-        parts = StoredParts(self.folder, name) if self.stored else self.shared
-        self.snapshots[name] = ShardSnapshots(
-            1.0, self.evaluator, chunks=len(SIZES), parts=parts, machine=Aside(), clock=clock,
+        pieces = StoredPieces(self.folder, name) if self.stored else self.shared
+        self.snapshots[name] = Snapshots(
+            1.0, self.evaluator, chunks=len(SIZES), pieces=pieces, machine=Aside(), clock=clock,
             recorder=Recorder(name, self.events.append), folder=self.folder,
             timeouts=TimeoutsConfig(round=5.0, warn=1.0),
         )  # fmt: skip
-        self.group[name].watch(self.snapshots[name])
+        self.group.shard_servers[name].watcher = self.snapshots[name]
 
     async def push(self, center, at):
         """A whole push at an instant."""
@@ -61,12 +62,14 @@ class Watched:
         number = self.group[center].held + 1
         self.group.offer(center, number, np.ones(3, np.float32))
         await self.group[center].whole(number)
-        await self.snapshots[center].keep()
+        await self.snapshots[center].merged(0.0, 0, NOTHING, speaks=False)
 
     async def finish(self, at, speaks="c1"):
         await asyncio.sleep(at - clock())
         living = [name for name in self.snapshots if name not in self.group.dead]
-        await asyncio.gather(*(self.snapshots[n].finish(speaks=n == speaks) for n in living))
+        await asyncio.gather(
+            *(self.snapshots[n].finish(0.0, 0, NOTHING, speaks=n == speaks) for n in living)
+        )
 
     def told(self):
         return [
@@ -164,7 +167,7 @@ def test_parts_that_never_come_are_named(tmp_path):
         watched = Watched(tmp_path, True, stars(CENTERS, "c1", "c2", placement=(0, 1, 1)))
         await watched.push("c1", 0.5)
         with pytest.raises(WaitTimeout, match=r"no chunks \[1, 2\] of the last model within 5 s"):
-            await watched.snapshots["c1"].finish(speaks=True)
+            await watched.snapshots["c1"].finish(0.0, 0, NOTHING, speaks=True)
 
     run_virtual(main())
 
@@ -194,16 +197,16 @@ def test_a_run_that_continues_leaves_the_points_before_alone(tmp_path):
     async def main():
         group = ServerGroup(("c1",), SIZES, slowest=0.0)
         events = []
-        snapshots = ShardSnapshots(
-            1.0, figures, chunks=3, parts=SharedParts(), machine=Aside(), folder=tmp_path,
+        snapshots = Snapshots(
+            1.0, figures, chunks=3, pieces=SharedPieces(), machine=Aside(), folder=tmp_path,
             clock=lambda: clock() + 10.5, recorder=Recorder("c1", events.append),
             timeouts=TimeoutsConfig(), since=10.5,
         )  # fmt: skip
-        group["c1"].watch(snapshots)
+        group.shard_servers["c1"].watcher = snapshots
         group.begin(stars(("c1",), "c1"))
         await asyncio.sleep(2)
         group.offer("c1", 0, np.ones(3, np.float32))
-        await snapshots.keep()
+        await snapshots.merged(0.0, 0, NOTHING, speaks=False)
         assert [event["t"] for event in events] == [11.0, 12.0]
 
     run_virtual(main())

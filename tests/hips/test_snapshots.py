@@ -8,7 +8,8 @@ from exchange_group import run_virtual
 from simulated_runs import kill, simulated, small_config
 
 from geojax.assemble import Setup
-from geojax.hips.storage.snapshots import Snapshots
+from geojax.config import TimeoutsConfig
+from geojax.hips.storage.snapshots import SharedPieces, Snapshots, StoredPieces
 from geojax.telemetry.recorder import Recorder
 
 
@@ -27,19 +28,19 @@ def figures(vector):
 
 
 class Center:
-    """One center's snapshots, every second; ``evaluated``: see Snapshots."""
+    """One center's snapshots, every second."""
 
-    def __init__(self, folder, name, events, evaluated):
+    def __init__(self, folder, name, events, pieces):
         self.snapshots = Snapshots(
             1.0, figures, recorder=Recorder(name, events.append), machine=Aside(), folder=folder,
-            evaluated=evaluated,
+            chunks=0, pieces=pieces, clock=lambda: 0.0, timeouts=TimeoutsConfig(),
         )  # fmt: skip
 
     def merged(self, now, number, *, speaks=True):
         run_virtual(self.snapshots.merged(now, number, model(number), speaks=speaks))
 
     def finish(self, end, number):
-        run_virtual(self.snapshots.finish(end, number, model(number)))
+        run_virtual(self.snapshots.finish(end, number, model(number), speaks=True))
 
 
 def model(number):
@@ -52,9 +53,15 @@ def told(events):
 
 @pytest.fixture(params=["at once", "after the run"])
 def centers(request, tmp_path):
-    evaluated = set() if request.param == "at once" else None
+    shared = SharedPieces() if request.param == "at once" else None
     events = []
-    return (*(Center(tmp_path, name, events, evaluated) for name in ("c1", "c2")), events)
+    return (
+        *(
+            Center(tmp_path, name, events, shared or StoredPieces(tmp_path, name))
+            for name in ("c1", "c2")
+        ),
+        events,
+    )
 
 
 def test_a_grid_point_gets_the_model_that_was_the_last_one_then(centers):

@@ -32,6 +32,7 @@ from geojax.hips.control.recovery import (
     Recovery,
     RoundLost,
     StateTransfer,
+    pairs,
     recover_all,
     sources,
 )
@@ -188,15 +189,23 @@ class Epochs:
         self.change(())
 
     def on_complaint(self, name: str, lost: LostPeer) -> None:
-        """A connection ended. If its peer lives on, what was on its way is sent again."""
+        """A connection ended. If its peer lives on, what was on its way is sent again.
+
+        The same where the peer sent what can never become valid. If that is said of it again in a
+        later epoch, it is declared dead.
+        """
         peer, number = lost.peer, self.number
         if peer == name or peer not in self._cluster.members:
             raise Refused(f"lost.peer: expected another member, came {peer!r}")
+        lies = lost.refused and not self.over and peer in self.alive
+        if lies and self.detector.refused(peer, number):
+            self.declare_dead((peer,), f"{name}: {lost.reason}")
+            return
 
         def again() -> None:
             both_live = name in self.alive and peer in self.alive
             if both_live and number == self.number and not self.over:
-                log.warning("%s lost its connection to %s, which lives: new epoch", name, peer)
+                log.warning("%s complains about %s, which lives: new epoch", name, peer)
                 self.change(())
 
         asyncio.get_running_loop().call_later(self._context.setup.config.timeouts.dead, again)
@@ -325,7 +334,15 @@ class Epochs:
             lacking = {group: tuple(to[name]) for group, to in sends.items() if name in to}
             if name not in self._stateless:
                 to = tuple(states.get(name, ()))
-                self._channel.say(name, Resume(self.number, held, lacking, to, mine))
+                sources_of = {
+                    group: sender
+                    for group, lists in sends.items()
+                    for sender, to_whom in pairs(lists)
+                    if to_whom == name
+                }
+                self._channel.say(
+                    name, Resume(self.number, held, lacking, to, mine, sources_of or None)
+                )
                 continue
             after = self._stateless[name]
             if WAN_GROUP in held and after is not None:

@@ -28,6 +28,7 @@ class FailureDetector:
         self._loop = asyncio.get_running_loop()
         self._heard: dict[str, float] = {}
         self._lied: dict[str, tuple[float, str]] = {}  # since when, and how
+        self._refused_in: dict[str, int] = {}  # the first epoch in which others refused a message
         self._asked: dict[str, float] = {}  # who owes an answer, and since when
         self._what = ""  # that answer
         self._looked = 0.0
@@ -36,6 +37,7 @@ class FailureDetector:
         """A member begins, or comes back, now."""
         self.hear(name)
         self._lied.pop(name, None)
+        self._refused_in.pop(name, None)
 
     def hear(self, name: str) -> None:
         """A member was heard now."""
@@ -48,6 +50,10 @@ class FailureDetector:
         still. So it is dead after ``dead``, as if it had fallen silent.
         """
         self._lied.setdefault(name, (self._loop.time(), reason))
+
+    def refused(self, name: str, epoch: int) -> bool:
+        """Others refused what a member sent in ``epoch``; true if they did before that, too."""
+        return self._refused_in.setdefault(name, epoch) < epoch
 
     def ask(self, names: Sequence[str], what: str) -> None:
         """Now these members owe an answer; those who owe another one do so since that was asked."""

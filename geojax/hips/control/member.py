@@ -19,8 +19,7 @@ from geojax.hips.control.channel import ControlChannel, Handlers
 from geojax.hips.control.heartbeats import Heartbeats
 from geojax.hips.control.member_grant import MemberGrant
 from geojax.hips.control.messages import PROBE_PRIORITY
-from geojax.hips.exchange.push_pull import PushPullExchange
-from geojax.hips.exchange.tree import TreeExchange
+from geojax.hips.exchange.base import Exchange
 from geojax.hips.routing.multipath import MultipathSender
 from geojax.hips.routing.source_routes import unpacked_table
 from geojax.machine.waits import wait_for
@@ -73,7 +72,7 @@ class Membership:
         self,
         context: NodeContext,
         *,
-        engines: Mapping[int, TreeExchange | PushPullExchange],
+        engines: Mapping[int, Exchange],
         lan_rounds: int = 1,
         multipath: MultipathSender | None = None,
         meter: LinkMeter | None = None,
@@ -82,7 +81,7 @@ class Membership:
         self._engines, self._multipath, self._meter = engines, multipath, meter
         self._main_group = min(engines)
         main, timeouts = engines[self._main_group], context.setup.config.timeouts
-        self._channel = ControlChannel(context, lambda: main.epoch)
+        self._channel = ControlChannel(context, lambda: main.gate.epoch)
         self._grant = MemberGrant(timeouts, lambda: main.held, self._heartbeat)
         loop = asyncio.get_running_loop()
         self._started: asyncio.Future[Start] = loop.create_future()
@@ -102,6 +101,9 @@ class Membership:
             messages.End: self._on_end,
             messages.Expel: self._on_expel,
         }
+        self._refused_in: dict[str, int] = {}  # peer: the epoch in which it was complained about
+        for engine in engines.values():
+            engine.gate.on_refused = self._on_refused
         self.has_state = False
         self.returned: asyncio.Future[Message] = loop.create_future()
         self.on_state_wanted: Callable[[Sequence[str], int], None] = _nobody_serves
@@ -181,6 +183,8 @@ class Membership:
             if self._meter is not None:
                 self._meter.arrived(item)
             if item.message.kind is Kind.PROBE:
+                if self._meter is None:
+                    self._on_refused(item.peer, "a probe, but links are not timed")
                 continue  # it has done its work by coming
             if item.message.kind is Kind.CONTROL:
                 if item.peer == SCHEDULER:
@@ -202,7 +206,8 @@ class Membership:
             peer, message = taken
         engine = self._engines.get(message.group)
         if engine is None:
-            log.warning("refused a chunk of group %d", message.group)
+            log.warning("refused a chunk of group %d from %s", message.group, peer)
+            self._on_refused(peer, f"a chunk of group {message.group}")
         else:
             engine.handle(peer, message)
 
@@ -215,6 +220,16 @@ class Membership:
             self._multipath.lose(item.peer)
         self._context.recorder.event("lost", peer=item.peer)
         self._say(messages.LostPeer(item.peer, item.reason[:1000]))
+
+    def _on_refused(self, peer: str, why: str) -> None:
+        """A message of a peer can never become valid: complains to the scheduler, once an epoch.
+
+        See :class:`geojax.hips.exchange.base.Gate`.
+        """
+        epoch = self._engines[self._main_group].gate.epoch
+        if peer != SCHEDULER and self._refused_in.get(peer, -1) < epoch:
+            self._refused_in[peer] = epoch
+            self._say(messages.LostPeer(peer, f"refused: {why}"[:1000], refused=True))
 
     def _on_start(self, _: str, told: messages.Start) -> None:
         self._learn_cut(told)
@@ -230,11 +245,12 @@ class Membership:
         self._learn_cut(told)
         for group, policy in told.policies.items():
             engine = self._engine(group)
-            # A worker gets the last round from its local server.
-            after = max(-1, told.held[group] - (self._main_group != WAN_GROUP))
+            lacks = self._main_group != WAN_GROUP  # a worker gets it from its local server
+            after = max(-1, told.held[group] - lacks)
             if not self._started.done() or engine.held < after:
                 engine.skip_to(after)
-            engine.resume(told.epoch, policy, held=engine.held)
+            source = policy.trees[0].root if lacks else None
+            engine.resume(told.epoch, policy, held=told.held[group], source=source)
         if not self._started.done():
             last = told.held.get(self._main_group, -1)
             self._started.set_result(Start(told.at, told.time, last))
@@ -249,16 +265,14 @@ class Membership:
         self._take_grant(max(self._grant.until, beat.until), final=beat.final)
 
     def _take_grant(self, until: int, *, final: bool) -> None:
-        engine = self._engines.get(WAN_GROUP)
-        if isinstance(engine, TreeExchange):
-            engine.grant(until)
+        if WAN_GROUP in self._engines:
+            self._engines[WAN_GROUP].grant(until)
         self._grant.take(until, final=final)
 
     def _on_policy(self, _: str, told: messages.NewPolicy) -> None:
         for group, policy in told.policies.items():
             engine = self._engine(group)
-            assert isinstance(engine, TreeExchange)
-            if engine.epoch == told.epoch:
+            if engine.gate.epoch == told.epoch:
                 engine.change(told.first, policy)
 
     def _on_prepare(self, _: str, told: messages.Prepare) -> None:
@@ -275,9 +289,11 @@ class Membership:
     def _on_resume(self, _: str, told: messages.Resume) -> None:
         for group, policy in told.policies.items():
             engine = self._engine(group)
-            if told.epoch == engine.epoch:
-                lacking = told.lacking.get(group, ())
-                engine.resume(told.epoch, policy, held=told.held[group], lacking=lacking)
+            if told.epoch == engine.gate.epoch:
+                engine.resume(
+                    told.epoch, policy, held=told.held[group],
+                    lacking=told.lacking.get(group, ()), source=(told.source or {}).get(group),
+                )  # fmt: skip
         if told.state_to:
             self.on_state_wanted(told.state_to, told.held[WAN_GROUP])
 
@@ -290,7 +306,7 @@ class Membership:
         """Sends bytes to a peer, behind all chunks; not where something waits for a dead link."""
         if self._context.transport.stalled(probe.peer) >= OUT_AFTER_S:
             return
-        epoch = max(self._engines[self._main_group].epoch, 0)
+        epoch = max(self._engines[self._main_group].gate.epoch, 0)
         content = np.zeros(probe.bytes, np.uint8)
         message = Message(Kind.PROBE, group=self._main_group, epoch=epoch, payload=content)
         path = self._multipath or self._context.transport
@@ -304,7 +320,7 @@ class Membership:
     def _on_expel(self, _: str, told: messages.Expel) -> None:
         raise Expelled(f"{self.me} was expelled from the run: {told.reason}")
 
-    def _engine(self, group: int) -> TreeExchange | PushPullExchange:
+    def _engine(self, group: int) -> Exchange:
         engine = self._engines.get(group)
         if engine is None:
             raise Refused(f"{self.me} is no member of group {group}")
@@ -313,6 +329,8 @@ class Membership:
     # ---- what goes out
 
     def _heartbeat(self) -> None:
+        for engine in self._engines.values():
+            engine.gate.expire(2 * self._context.setup.config.timeouts.dead)
         digests, self._digests = tuple(self._digests.items()) or None, {}
         links = None if self._meter is None else self._meter.links()
         sent = None if self._meter is None else self._meter.sent()

@@ -241,10 +241,11 @@ class NewPolicy(ControlMessage, name="policy", senders=FROM_SCHEDULER):
 
 @dataclass(frozen=True)
 class LostPeer(ControlMessage, name="lost", senders=FROM_MEMBERS):
-    """The connection to a peer ended."""
+    """The connection to a peer ended, or it sent what can never become valid (``refused``)."""
 
     peer: str = has(NAME)
     reason: str = has(text())
+    refused: bool | None = has(maybe(FLAG), None, omit=True)
 
 
 @dataclass(frozen=True)
@@ -282,6 +283,7 @@ class Resume(ControlMessage, name="resume", senders=FROM_SCHEDULER):
       lacking: by group, whom the member sends the results of that round.
       state_to: centers that come back, whom it sends its state.
       policies: of the member's groups.
+      source: by group, who sends the member the results of that round, where it lacks them.
     """
 
     epoch: int = has(EPOCH)
@@ -289,6 +291,7 @@ class Resume(ControlMessage, name="resume", senders=FROM_SCHEDULER):
     lacking: Mapping[int, tuple[str, ...]] = has(by_group(NAMES))
     state_to: tuple[str, ...] = has(NAMES)
     policies: Mapping[int, Policy] = has(POLICIES, payload=True)
+    source: Mapping[int, str] | None = has(maybe(by_group(NAME)), None, omit=True)
 
 
 @dataclass(frozen=True)

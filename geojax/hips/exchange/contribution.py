@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from geojax.compression.codec import Codec, SplitPayload
 from geojax.errors import FrameError
-from geojax.wire.message import Message, Payload
+from geojax.hollow import is_hollow
+from geojax.wire.message import Kind, Message, Payload
 
 
 class Contribution(NamedTuple):
@@ -41,7 +44,7 @@ def contribution_of(
     >>> contribution_of(split, 2.0, loss=0.5)[1:]
     (2.0, 1, None, (), 0.5)
     """
-    if not isinstance(payload, SplitPayload):
+    if type(payload) is not SplitPayload:
         return Contribution(payload, weight, contributors, loss=loss)
     late = payload.late if payload.late.size else None
     return Contribution(payload.now, weight, contributors, late, payload.datagrams, loss)
@@ -54,33 +57,55 @@ def mean_loss(contributions: Sequence[Contribution]) -> float | None:
     return sum(loss * weight for loss, weight in told) / weight if weight else None
 
 
-log = logging.getLogger("geojax.hips")
+def received(message: Message, codec: Codec, size: int) -> Contribution:
+    """What a message from the network brings of a chunk.
 
-
-def is_refused(me: str, peer: str, message: Message, codec: Codec, size: int) -> bool:
-    """Whether a message's payload is no chunk of ``size`` elements; logs why.
-
-    Whatever is not refused can be decoded, and summed with others of its chunk, so no later step
-    can fail because of it. A refused payload is as one that never came: its round waits for it,
-    and says for whom.
+    What is not refused can be decoded, and summed with others of its chunk, so no later step can
+    fail because of it; and its sum is finite as long as it does not overflow. A refused payload is
+    as one that never came.
 
     Args:
-      me: who received it.
-      peer: who sent it.
-      message: with the payload of one chunk.
-      codec: reads it.
+      message: the message.
+      codec: reads its payload.
       size: elements of the chunk.
+
+    Raises:
+      FrameError: it is refused; says why.
     """
-    why = _why(message, codec, size)
+    why = _header(message) or _body(message.body or {}) or _payload(message, codec, size)
     if why:
-        log.warning(
-            "%s: refused %s of chunk %d of round %d from %s: %s",
-            me, message.kind.name, message.chunk, message.round, peer, why,
-        )  # fmt: skip
-    return bool(why)
+        raise FrameError(why)
+    loss = (message.body or {}).get("loss")
+    return Contribution(message.payload, message.weight, message.contributors, loss=loss)
 
 
-def _why(message: Message, codec: Codec, size: int) -> str:
+def is_count(value: Any, least: int = 0) -> bool:
+    """Whether what came from the network is an integer of at least ``least`` and below 2³¹.
+
+    >>> [is_count(value) for value in (3, -1, 2.0, True, "3", None, 1 << 40)]
+    [True, False, False, False, False, False, False]
+    """
+    return type(value) is int and least <= value < 2**31
+
+
+def _header(message: Message) -> str:
+    if message.kind is Kind.LATE:
+        return ""
+    if not (math.isfinite(message.weight) and message.weight >= 0):
+        return f"expected a finite weight, came {message.weight}"
+    if not is_count(message.contributors, 1):
+        return f"expected a number of contributors, came {message.contributors}"
+    return ""
+
+
+def _body(body: Mapping[str, Any]) -> str:
+    loss, part = body.get("loss"), body.get("part", 0)
+    if loss is not None and not (type(loss) in (int, float) and math.isfinite(loss)):
+        return f"expected a finite loss, came {loss!r:.40}"
+    return "" if is_count(part) else f"expected the index of a late part, came {part!r:.40}"
+
+
+def _payload(message: Message, codec: Codec, size: int) -> str:
     if message.payload is None:
         return "no payload"
     if message.codec != codec.wire:
@@ -89,4 +114,13 @@ def _why(message: Message, codec: Codec, size: int) -> str:
         elements = codec.elements(message.payload)  # type: ignore[arg-type]
     except FrameError as error:
         return str(error)
-    return "" if elements == size else f"expected {size} elements, came {elements}"
+    if elements != size:
+        return f"expected {size} elements, came {elements}"
+    values = codec.decode(message.payload)  # type: ignore[arg-type]
+    if is_hollow(values):
+        return ""
+    if not np.isfinite(values).all():
+        return "its values are not all finite"
+    if message.kind is not Kind.LATE and not message.weight and values.any():
+        return "weight 0, but values that count"  # of nothing: see nonfinite=skip
+    return ""

@@ -7,13 +7,14 @@ of the WAN (more than one in hierarchical averaging alone), numbered on without 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from geojax.compression.codec import Codec
 from geojax.config import TimeoutsConfig
+from geojax.hips.exchange.base import Exchange
 from geojax.hips.exchange.buckets import Bucket
 from geojax.hips.exchange.contribution import Contribution, contribution_of
 from geojax.hips.exchange.tree import TreeExchange
@@ -54,7 +55,7 @@ class Uplink(Protocol):
         ...
 
     async def parameters(self, number: int, bucket: Bucket) -> np.ndarray:
-        """The part as it is after LAN round ``number``; read-only."""
+        """The bucket as it is after LAN round ``number``; read-only."""
         ...
 
 
@@ -73,6 +74,18 @@ class Downlink(Protocol):
 
     async def publish(self, number: int, bucket: Bucket, values: np.ndarray) -> None:
         """Gives the workers a bucket as it is after LAN round ``number``."""
+        ...
+
+    def missing(self, number: int) -> str:
+        """What of the center LAN round ``number`` waits for, as ``"… or "``; "": nothing."""
+        ...
+
+    async def adopt(self, number: int, vector: np.ndarray) -> None:
+        """The center comes back: LAN round ``number`` ended with ``vector``."""
+        ...
+
+    def send_initial(self, worker: str, payload: np.ndarray) -> bool:
+        """Sends a worker the packed initial state; false: it is no worker at this link."""
         ...
 
 
@@ -107,6 +120,19 @@ class DirectLink:
     async def publish(self, number: int, bucket: Bucket, values: np.ndarray) -> None:
         """See :class:`Downlink`."""
         _slot(self._applied, number, bucket).set_result(values)
+
+    def missing(self, number: int) -> str:
+        """See :class:`Downlink`: its worker sends nothing."""
+        del number
+        return ""
+
+    async def adopt(self, number: int, vector: np.ndarray) -> None:
+        """See :class:`Downlink`: its worker is told by its local server."""
+
+    def send_initial(self, worker: str, payload: np.ndarray) -> bool:
+        """See :class:`Downlink`."""
+        del worker, payload
+        return False
 
     def here(self, number: int, bucket: Bucket) -> bool:
         """See :class:`Uplink`."""
@@ -163,7 +189,7 @@ class LanUplink:
         """See :class:`Uplink`."""
         encoded = self._codec.encode(weighted(values, weight), self._states[bucket.index])
         payloads, self._states[bucket.index] = encoded
-        self._engine.ask(number, bucket.chunks)
+        self._engine.results(number, bucket.chunks)
         for chunk, payload in zip(bucket.chunks, payloads, strict=True):
             told = loss if chunk == bucket.chunks.start else None
             self._engine.offer(number, chunk, contribution_of(payload, weight, loss=told))
@@ -171,12 +197,12 @@ class LanUplink:
 
     def here(self, number: int, bucket: Bucket) -> bool:
         """See :class:`Uplink`."""
-        return self._engine.ask(number, bucket.chunks).done()
+        return self._engine.results(number, bucket.chunks).done()
 
     async def parameters(self, number: int, bucket: Bucket) -> np.ndarray:
         """See :class:`Uplink`."""
         merged = await wait_for(
-            self._engine.ask(number, bucket.chunks),
+            self._engine.results(number, bucket.chunks),
             describe=lambda: self._engine.missing(number),
             timeout=self._timeouts.round,
             warn=self._timeouts.warn,
@@ -202,12 +228,13 @@ class LanDownlink:
     """A local server's end over the LAN.
 
     Args:
-      engine: the root of the center's group; it hands its sums to :meth:`merged` from now on.
+      engine: the root of the center's group; it calls :meth:`merged` with its sums from now on.
       codec: what travels over the LAN.
       buckets: of the vector.
       machine: charges the encoding.
       timeouts: bounds on waits.
-      pass_on: takes a chunk's sum at once, ``(LAN round, chunk, sum)``; None: sums are gathered.
+      wan: the exchange that every chunk's sum goes on to at once, where nothing has to be done to
+        it; None: sums are gathered, and asked for by :meth:`total`.
       first: number of the first LAN round of this run.
     """
 
@@ -219,14 +246,14 @@ class LanDownlink:
         *,
         machine: Machine,
         timeouts: TimeoutsConfig,
-        pass_on: Callable[[int, int, Contribution], None] | None,
+        wan: Exchange | None,
         first: int = 0,
     ):
-        self.engine, self.passes_on = engine, pass_on is not None
-        engine.at_root = self.merged
+        self._engine, self._wan, self.passes_on = engine, wan, wan is not None
+        engine.at_root = self
         self._codec, self._buckets, self._machine = codec, buckets, machine
         self._states = [codec.init(bucket.spec.layers, bucket.ranges) for bucket in buckets]
-        self._timeouts, self._pass_on = timeouts, pass_on
+        self._timeouts = timeouts
         count = buckets[-1].chunks.stop
         self._published = [first - 1] * count
         self._payloads: list[Contribution | None] = [None] * count
@@ -235,7 +262,7 @@ class LanDownlink:
         self._totals: dict[tuple[int, int], asyncio.Future[Total]] = {}
 
     def merged(self, number: int, chunk: int, total: Contribution) -> None:
-        """Takes a chunk that all workers of the center have contributed to.
+        """Takes a chunk that all workers have contributed to; called by the engine at its root.
 
         After a change of the membership workers may repeat offers whose round is merged already:
         they get its parameters again.
@@ -243,9 +270,9 @@ class LanDownlink:
         if number <= self._published[chunk]:
             again = self._payloads[chunk]
             assert again is not None
-            self.engine.publish(number, chunk, again)
-        elif self._pass_on is not None:
-            self._pass_on(number, chunk, total)
+            self._engine.publish(number, chunk, again)
+        elif self._wan is not None:
+            self._wan.offer(number, chunk, total)
         else:
             self._gather(number, chunk, total)
 
@@ -253,7 +280,7 @@ class LanDownlink:
         """See :class:`Downlink`."""
         total = await wait_for(
             _slot(self._totals, number, bucket),
-            describe=lambda: self.engine.missing(number),
+            describe=lambda: self._engine.missing(number),
             timeout=self._timeouts.round,
             warn=self._timeouts.warn,
         )
@@ -262,36 +289,44 @@ class LanDownlink:
 
     async def publish(self, number: int, bucket: Bucket, values: np.ndarray) -> None:
         """See :class:`Downlink`."""
-        issued = self.engine.ask(number, bucket.chunks)
+        issued = self._engine.results(number, bucket.chunks)
         payloads = await self._encode(bucket, values)
         for chunk, payload in zip(bucket.chunks, payloads, strict=True):
             self._published[chunk] = number
             self._payloads[chunk] = Contribution(payload, 1.0, 1)
-            self.engine.publish(number, chunk, self._payloads[chunk])  # type: ignore[arg-type]
+            self._engine.publish(number, chunk, self._payloads[chunk])  # type: ignore[arg-type]
         for old in [key for key in self._sums if key[0] < number]:
             del self._sums[old]
         await wait_for(
             issued,
-            describe=lambda: f"workers' part in {self.engine.missing(number)}",
+            describe=lambda: f"workers' part in {self._engine.missing(number)}",
             timeout=self._timeouts.round,
             warn=self._timeouts.warn,
         )
 
     def missing(self, number: int) -> str:
-        """What LAN round ``number`` still waits for, and from whom."""
-        return self.engine.missing(number)
+        """See :class:`Downlink`."""
+        return f"{self._engine.missing(number)} or "
+
+    def send_initial(self, worker: str, payload: np.ndarray) -> bool:
+        """See :class:`Downlink`."""
+        policy = self._engine.policy
+        mine = policy is not None and worker in policy.members
+        if mine:
+            self._engine.send_state(worker, -1, payload)
+        return mine
 
     async def adopt(self, number: int, vector: np.ndarray) -> None:
-        """Takes a vector as what LAN round ``number`` ended with, and sends it to the workers."""
-        if self.engine.policy is None:
+        """See :class:`Downlink`; the workers are sent it."""
+        if self._engine.policy is None:
             return
         for bucket in self._buckets:
             payloads = await self._encode(bucket, bucket.of(vector))
             for chunk, payload in zip(bucket.chunks, payloads, strict=True):
                 self._published[chunk] = number
                 self._payloads[chunk] = Contribution(payload, 1.0, 1)
-        workers = [name for name in self.engine.policy.members if name != self.engine.me]
-        self.engine.adopt(number, self._payloads, workers)  # type: ignore[arg-type]
+        workers = [name for name in self._engine.policy.members if name != self._engine.me]
+        self._engine.adopt(number, self._payloads, workers)  # type: ignore[arg-type]
 
     async def _encode(self, bucket: Bucket, values: np.ndarray) -> list:
         state = self._states[bucket.index]

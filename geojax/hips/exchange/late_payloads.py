@@ -17,6 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from geojax.hips.exchange.contribution import Contribution
+from geojax.hips.exchange.local_policy import LocalPolicy
+from geojax.wire.message import Kind, Message, Payload
+
 RELIABLE = -1  # index of a part that did not come as a datagram
 MEMORY_ROUNDS = 2  # how many rounds back the counted datagrams are known
 
@@ -44,10 +48,12 @@ class LatePayloads:
 
     Args:
       fill: the codec's, if it has one.
+      me: this member.
     """
 
-    def __init__(self, fill: Fill | None = None):
-        self._fill = fill
+    def __init__(self, fill: Fill | None = None, me: str = ""):
+        self._fill, self._me = fill, me
+        self._agreed: dict[int, int] = {}  # epoch: the round after which it began
         self._chunks: dict[int, dict[_Key, _Part]] = {}
         self._over: set[tuple[int, _Key]] = set()  # counted for good, of the last rounds
         self._histories: dict[tuple[str, int], _History] = {}
@@ -65,6 +71,39 @@ class LatePayloads:
             return False
         parts[key] = _Part(payload)
         return True
+
+    def still_counts(self, message: Message, *, frozen: bool) -> bool:
+        """Whether a message of an old epoch is a late part that nobody will send again.
+
+        That is so if its round was whole somewhere whenever the membership changed since.
+        """
+        if message.kind is not Kind.LATE:
+            return False
+        after = [held for epoch, held in self._agreed.items() if epoch > message.epoch]
+        return frozen or message.round <= min(after)
+
+    def of_sum(
+        self, number: int, chunk: int, local: LocalPolicy, arrived: Mapping[str, Contribution]
+    ) -> list[Payload]:
+        """What counts in the sum of a chunk; own parts too, unless they go on to the parent.
+
+        Args:
+          number: the round that is summed.
+          chunk: the chunk.
+          local: the round's policy.
+          arrived: what is summed, by contributor.
+        """
+        own = arrived.get(self._me)
+        if own is not None and not local.first_hop(chunk):
+            for index, payload in own_parts(own.late, own.datagrams):
+                self.add(self._me, number, chunk, index, payload)
+        offers: dict[str, Payload] = {}
+        if self._fill is not None:
+            # What comes from a child with children of its own is a sum: it never had late parts.
+            others = {self._me, *local.tree(chunk).parent.values()}
+            # An offer of weight 0 counts nothing, and nothing stands in for it.
+            offers = {n: c.payload for n, c in arrived.items() if n not in others and c.weight}
+        return self.take(number, chunk, local.policy.members, offers)
 
     def take(
         self, number: int, chunk: int, members: Sequence[str], important: Mapping[str, Any]
@@ -127,8 +166,9 @@ class LatePayloads:
                 if key[1] > oldest:
                     self._over.add((chunk, key))
 
-    def run_again(self, held: int, members: Sequence[str]) -> None:
-        """Rounds after ``held`` run again, among ``members``."""
+    def begin(self, epoch: int, held: int, members: Sequence[str]) -> None:
+        """An epoch begins: rounds after ``held`` run again, among ``members``."""
+        self._agreed[epoch] = held
         for parts in self._chunks.values():
             for key in [k for k in parts if k[1] > held or k[0] not in members]:
                 del parts[key]

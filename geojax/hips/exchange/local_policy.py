@@ -18,6 +18,7 @@ class LocalPolicy:
       placement: the tree of each chunk.
       receivers: to whom this member sends results, by tree.
       expected: whose contributions it sums, in member order, by tree.
+      me: the member.
       own: number of chunks whose root it is.
       passive: whether it merges without being a member.
     """
@@ -28,6 +29,7 @@ class LocalPolicy:
     expected: tuple[tuple[str, ...], ...]
     own: int
     passive: bool
+    me: str
 
     def tree(self, chunk: int) -> Tree:
         """The tree that carries a chunk."""
@@ -40,6 +42,14 @@ class LocalPolicy:
     def receivers_of(self, chunk: int) -> tuple[str, ...]:
         """To whom this member sends the result of a chunk."""
         return self.receivers[self.placement[chunk]]
+
+    def first_hop(self, chunk: int) -> bool:
+        """Whether this member's own offer goes to a parent as it is."""
+        return self.expected_of(chunk) == (self.me,) and self.tree(chunk).root != self.me
+
+    def source_of(self, chunk: int) -> str | None:
+        """Who sends this member the result of a chunk; None: it is the root."""
+        return self.tree(chunk).source.get(self.me)
 
 
 def local_policy(
@@ -72,6 +82,7 @@ def local_policy(
         expected=tuple(expected(tree) for tree in policy.trees),
         own=sum(policy.trees[tree].root == me for tree in placement),
         passive=me not in policy.members,
+        me=me,
     )
 
 

@@ -1,4 +1,4 @@
-"""The server exchange: every center pushes and pulls at its own pace (MixedSync, DC-ASGD).
+"""Push and pull: every center pushes and pulls at its own pace (MixedSync, DC-ASGD).
 
 A policy's trees are stars. The root of each is a global server: it hosts a *shard*, the chunks of
 its star. A center pushes round n of its own count to all shards (OFFER, with the version that its
@@ -30,52 +30,83 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from geojax.compression.codec import Codec
-from geojax.errors import GeojaxError
-from geojax.hips.exchange.contribution import Contribution, is_refused
-from geojax.hips.exchange.shard import ShardMaker
-from geojax.hips.exchange.shard_server import Pulled, ServedShard, ShardServer, ShardWatcher
-from geojax.machine.machine import Machine
+from geojax.errors import FrameError, GeojaxError
+from geojax.hips.exchange.base import Gate, Sender
+from geojax.hips.exchange.contribution import Contribution, is_count, received
+from geojax.hips.exchange.rounds import PushedRound
+from geojax.hips.exchange.shard_server import Pulled, ServedShard, ShardServer
 from geojax.overlay.policy.placement import place
 from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
-from geojax.wire.transport import Transport
 
 log = logging.getLogger("geojax.hips")
 
 
-@dataclass
-class _Round:
-    """One round of this member."""
+class PulledChunks:
+    """What this member pulled last of each chunk; at first the run's initial elements.
 
-    own: dict[int, Contribution] = field(default_factory=dict)  # kept until all is answered
-    results: dict[int, Contribution] = field(default_factory=dict)
-    asked: dict[range, asyncio.Future[list[Contribution]]] = field(default_factory=dict)
+    Args:
+      values: the initial elements of each chunk; they must not change.
+      answers: decodes what is pulled.
+    """
 
-    def give_out(self) -> None:
-        """Gives out everything that was asked for and is here."""
-        for chunks, wanted in self.asked.items():
-            if not wanted.done() and all(chunk in self.results for chunk in chunks):
-                wanted.set_result([self.results[chunk] for chunk in chunks])
+    def __init__(self, values: Sequence[np.ndarray], answers: Codec):
+        self._initial, self._answers = dict(enumerate(values)), answers
+        self._pulled = {chunk: Pulled(None, 0, {}) for chunk in self._initial}
+        self._moved: set[int] = set()  # chunks whose server died since they were pulled
 
-    @property
-    def given(self) -> int:
-        """Number of chunks whose results have been given out."""
-        return sum(len(chunks) for chunks, wanted in self.asked.items() if wanted.done())
+    def __contains__(self, chunk: int) -> bool:
+        return chunk in self._pulled
+
+    def __getitem__(self, chunk: int) -> Pulled:
+        return self._pulled[chunk]
+
+    def forget(self) -> None:
+        """Nothing is known: this member comes back."""
+        self._pulled.clear()
+        self._initial.clear()
+
+    def begin(self, applied: Mapping[str, int]) -> None:
+        """The run begins: the initial elements contain these rounds."""
+        self._pulled = {c: p._replace(applied=applied) for c, p in self._pulled.items()}
+
+    def take(self, chunk: int, pulled: Pulled) -> None:
+        """A server has answered."""
+        self._pulled[chunk] = pulled
+        self._initial.pop(chunk, None)
+        self._moved.discard(chunk)
+
+    def move(self, chunk: int) -> None:
+        """Another server goes on with this chunk."""
+        self._moved.add(chunk)
+
+    def has_moved(self, chunk: int) -> bool:
+        """Whether its server died since it was pulled."""
+        return chunk in self._moved
+
+    def base(self, chunk: int) -> int:
+        """Version of the parameters that offers are computed at; −1: of a server that died."""
+        return self._pulled[chunk].version if chunk in self and chunk not in self._moved else -1
+
+    def elements(self, chunk: int) -> np.ndarray:
+        """The elements of a chunk."""
+        if chunk in self._initial:
+            return self._initial[chunk]
+        return self._answers.decode(self._pulled[chunk].payload)  # type: ignore[arg-type]
 
 
 class PushPullExchange:
     """One member's part in the exchanges of a group; see the module's docstring.
 
-    It has the face of :class:`geojax.hips.exchange.tree.TreeExchange`, but the result of a round
-    are parameters, not a merged offer.
+    The result of a round are parameters, not a merged offer. See
+    :class:`geojax.hips.exchange.base.Exchange` for the methods without a docstring here.
 
     Args:
       me: this member's name.
@@ -83,22 +114,18 @@ class PushPullExchange:
       values: the initial elements of each chunk; they must not change.
       transport: moves the chunks.
       codec: decodes pushes.
-      answers: encodes parameters. A codec without residuals: each chunk's payload stands alone.
-      make_shard: makes the shards that are hosted here.
-      machine: charges the outer steps.
+      server: the shards that this member serves; it answers by :meth:`send_answer`.
       recorder: takes the events.
-      bound: the staleness bound in rounds; None: none.
       contributes: false for a global server that is no center.
       held: the last round that is done, when a run continues a broken one.
       layers: elements of each layer, for placements that go by layers.
       priorities: of each chunk, smaller first; by default its index.
 
     Attributes:
-      answers: decodes the results of rounds.
-      on_held: called with the number of a round when the last of its parameters are here.
       held: a center's last whole round; of a server that is no center the highest one applied.
     """
 
+    replicas = False
     keeps = True  # nobody asks this member for the results of a round
 
     def __init__(
@@ -107,54 +134,45 @@ class PushPullExchange:
         group: int,
         *,
         values: Sequence[np.ndarray],
-        transport: Transport,
+        transport: Sender,
         codec: Codec,
-        answers: Codec,
-        make_shard: ShardMaker,
-        machine: Machine,
+        server: ShardServer,
         recorder: Recorder,
-        bound: int | None = None,
         contributes: bool = True,
         held: int = -1,
         layers: Sequence[int] = (),
         priorities: Sequence[int] = (),
     ):
         self.me, self.group, self.sizes = me, group, tuple(part.size for part in values)
-        self.layers = tuple(layers)
-        self.epoch, self._held = -1, held
-        self._transport, self._codec, self.answers = transport, codec, answers
-        self._recorder, self._contributes = recorder, contributes
-        self._host = ShardServer(
-            codec=codec, answers=answers, make_shard=make_shard, machine=machine,
-            recorder=recorder, bound=bound, answer=self._answer,
-        )  # fmt: skip
+        self.layers, self._held = tuple(layers), held
+        self.gate = Gate(me, recorder, len(values))
+        self._transport, self._codec, self._recorder = transport, codec, recorder
+        self._contributes, self._server = contributes, server
+        server.answers_by = self
         self._priorities = tuple(priorities) or range(len(self.sizes))
         self.on_held: Callable[[int], None] = lambda _: None
         self.policy: Policy | None = None
-        self._frozen = True
-        self._early: list[tuple[str, Message]] = []
-        self._homes: tuple[str, ...] = ()  # the root of each chunk
         self._trees: tuple[int, ...] = ()  # the tree of each chunk
-        self._rounds: dict[int, _Round] = {}
-        self._initial = dict(enumerate(values))  # until something was pulled
-        self._pulled = {chunk: Pulled(None, 0, {}) for chunk in self._initial}
-        self._moved: set[int] = set()  # chunks whose server died since they were pulled
+        self._rounds: dict[int, PushedRound] = {}
+        self._pulled = PulledChunks(values, server.answers)
         self._returning = False
         self._retired = False
 
     @property
     def held(self) -> int:
         """See the class's docstring."""
-        return self._held if self._contributes else max(self._held, self._host.highest)
+        return self._held if self._contributes else max(self._held, self._server.highest)
 
     @property
     def hosted(self) -> tuple[ServedShard, ...]:
-        """The shards hosted here, in order of their first chunks."""
-        return self._host.shards
+        """The shards served here, in order of their first chunks."""
+        return self._server.shards
 
-    def watch(self, watcher: ShardWatcher) -> None:
-        """Has ``watcher`` told about the shards hosted here; call it before :meth:`resume`."""
-        self._host.watcher = watcher
+    @property
+    def _homes(self) -> tuple[str, ...]:
+        """The root of each chunk."""
+        trees = () if self.policy is None else self.policy.trees
+        return tuple(trees[tree].root for tree in self._trees)
 
     # ---- the center's own side
 
@@ -166,7 +184,7 @@ class PushPullExchange:
         if number <= self.held or chunk in self._round(number).own:
             return
         self._round(number).own[chunk] = contribution
-        if not self._frozen:
+        if not self.gate.frozen:
             self._push(number, chunk)
 
     async def whole(self, number: int) -> list[Contribution]:
@@ -174,9 +192,9 @@ class PushPullExchange:
 
         A center that comes back waits for the round that it was told to skip to.
         """
-        return await self.ask(number, range(len(self.sizes)))
+        return await self.results(number, range(len(self.sizes)))
 
-    def ask(self, number: int, chunks: range) -> asyncio.Future[list[Contribution]]:
+    def results(self, number: int, chunks: range) -> asyncio.Future[list[Contribution]]:
         """The parameters of some chunks after a round, once they are here.
 
         The round is held when all of them are here and somebody has asked for each.
@@ -200,14 +218,14 @@ class PushPullExchange:
             return f"round {number}"
         chunk = open_[0]
         whom = self._homes[chunk]
-        if chunk in self._host:
-            whom = f"{whom}, which waits for {', '.join(self._host.behind(chunk))}"
+        if chunk in self._server:
+            whom = f"{whom}, which waits for {', '.join(self._server.behind(chunk))}"
         return f"parameters of chunk {chunk} after round {number} from {whom}"
 
     def retire(self) -> None:
         """This center makes no more offers: nobody waits for it any longer."""
         self._retired = True
-        if not self._frozen:
+        if not self.gate.frozen:
             self._say_retired()
 
     def learn(self, sizes: Sequence[int], layers: Sequence[int]) -> None:
@@ -225,100 +243,145 @@ class PushPullExchange:
         They are the result of :meth:`whole` for round ``held``.
         """
         self._held, self._returning = held, True
-        self._pulled.clear()
-        self._initial.clear()
+        self._pulled.forget()
+
+    def grant(self, until: int) -> None:
+        """All rounds of an epoch go by one policy."""
+
+    def change(self, first: int, policy: Policy) -> None:
+        """Never asked for: a server that lives keeps its chunks.
+
+        Raises:
+          GeojaxError: always.
+        """
+        del policy
+        raise GeojaxError(f"{self.me}: another policy from round {first} on, but servers stay")
+
+    def send_state(self, peer: str, number: int, payload: np.ndarray) -> None:
+        """Sends the initial vector to a center whose is another one."""
+        message = Message(
+            Kind.STATE, group=self.group, epoch=self.gate.epoch, round=number, payload=payload
+        )
+        self._transport.send(peer, message)
 
     # ---- the peers' side
 
     def handle(self, peer: str, message: Message) -> None:
-        """Takes a message of this group. Old epochs are dropped and logged, new ones wait.
+        """Takes a message of this group; see :class:`geojax.hips.exchange.base.Gate`."""
+        if not self.gate.admits(peer, message):
+            return
+        try:
+            why = self._taken(peer, message)
+        except FrameError as error:
+            why = str(error)
+        if why:
+            self.gate.refuse(peer, message, why)
 
-        Payloads that nobody could decode are refused; see :mod:`geojax.hips.exchange.contribution`.
-        """
-        assert message.epoch >= 0
-        if message.epoch < self.epoch:
-            self._recorder.event("dropped", peer=peer, epoch=message.epoch, now=self.epoch)
-            log.warning("%s: dropped a chunk of epoch %d from %s", self.me, message.epoch, peer)
-            return
-        if message.epoch > self.epoch or self._frozen:
-            self._early.append((peer, message))
-            return
+    def _taken(self, peer: str, message: Message) -> str:
+        """Takes a message of this epoch, or says why not."""
         if not 0 <= message.chunk < len(self.sizes):
-            log.warning("%s: refused chunk %d from %s: no such chunk", self.me, message.chunk, peer)
-            return
+            return "no such chunk"
+        if message.kind not in (Kind.OFFER, Kind.RESULT):
+            return "neither a push nor an answer"
+        assert self.policy is not None
+        if message.policy != self.policy.version:
+            return f"sent by policy {message.policy}, this epoch has {self.policy.version}"
+        if message.kind is Kind.RESULT:
+            return self._take_answer(peer, message)
+        if peer not in self.policy.members or peer == self.me:
+            return "no member"
         body = message.body or {}
-        if message.kind is Kind.OFFER and "retired" in body:
-            self._host.retire(peer)
-        elif message.kind is Kind.OFFER and "begin" in body:
-            self._on_begin(peer, message.round)
-        elif message.kind is Kind.OFFER:
-            if is_refused(self.me, peer, message, self._codec, self.sizes[message.chunk]):
-                return
-            part = Contribution(message.payload, message.weight, message.contributors)
-            self._on_push(peer, message.round, message.chunk, part, int(body.get("base", -1)))
-        elif message.kind is Kind.RESULT:
-            if peer != self._homes[message.chunk]:
-                log.warning("%s: refused parameters from %s: not its server", self.me, peer)
-                return
-            if is_refused(self.me, peer, message, self.answers, self.sizes[message.chunk]):
-                return
-            version, applied = int(body["version"]), dict(body["applied"])
-            self._on_answer(message.round, message.chunk, Pulled(message.payload, version, applied))
+        if "retired" in body:
+            self._server.retire(peer)
+        elif "begin" in body:
+            self._server.begin(peer, message.round)
         else:
-            log.warning("%s: refused %s from %s", self.me, message.kind.name, peer)
+            return self._take_push(peer, message, body.get("base"))
+        return ""
+
+    def _take_push(self, peer: str, message: Message, base: Any) -> str:
+        number, chunk = message.round, message.chunk
+        if chunk not in self._server:
+            return "not its server"
+        contribution = received(message, self._codec, self.sizes[chunk])
+        if not is_count(base, -1):
+            return f"expected the version that it was computed at, came {base!r:.40}"
+        why = self._server.out_of_turn(peer, number, chunk)
+        if not why:
+            self._server.push(peer, number, chunk, contribution, base)  # type: ignore[arg-type]
+        return why
+
+    def _take_answer(self, peer: str, message: Message) -> str:
+        number, chunk, body = message.round, message.chunk, message.body or {}
+        if peer != self._homes[chunk] or peer == self.me:
+            return "not its server"
+        received(message, self._server.answers, self.sizes[chunk])
+        version, applied = body.get("version"), body.get("applied")
+        if not is_count(version):
+            return f"expected the version of the parameters, came {version!r:.40}"
+        if type(applied) is not dict or not all(
+            type(name) is str and is_count(last, -1) for name, last in applied.items()
+        ):
+            return f"expected the last round of each center, came {applied!r:.40}"
+        entry, pulls = self._rounds.get(number), self._returning and number == self.held
+        if not pulls and (entry is None or chunk not in entry.own):
+            return "no answer to a push of this member"
+        if entry is not None and chunk in entry.results:
+            return "it is here already"
+        self._on_answer(number, chunk, Pulled(message.payload, version, applied))  # type: ignore[arg-type]
+        return ""
 
     # ---- membership
 
     def freeze(self, epoch: int) -> None:
         """Stops taking part until :meth:`resume`; messages of older epochs are dropped."""
-        self.epoch = epoch
-        self._frozen = True
-        self._host.stop()
+        self.gate.freeze(epoch)
+        self._server.stop()
 
     def resume(
-        self, epoch: int, policy: Policy, *, held: int = -1, lacking: Sequence[str] = ()
+        self,
+        epoch: int,
+        policy: Policy,
+        *,
+        held: int = -1,
+        lacking: Sequence[str] = (),
+        source: str | None = None,
     ) -> None:
-        """Takes part in ``epoch`` under ``policy``.
-
-        ``held`` and ``lacking`` mean nothing here: every center has rounds of its own.
+        """Takes part in ``epoch`` under ``policy``; no rounds are sent: each center has its own.
 
         Raises:
           GeojaxError: the policy takes chunks from this living server, or gives it some of which
             it has no parameters.
         """
-        del held, lacking
-        self.epoch, self.policy, self._frozen = epoch, policy, False
+        del held, lacking, source
         before = self._homes
-        self._trees = place(policy, self.sizes, self.layers)
-        self._homes = tuple(policy.trees[tree].root for tree in self._trees)
+        self.gate.begin(epoch)
+        self.policy, self._trees = policy, place(policy, self.sizes, self.layers)
         if before:
-            chunks = range(len(self.sizes))
-            self._moved |= {chunk for chunk in chunks if before[chunk] != self._homes[chunk]}
+            for chunk, home in enumerate(self._homes):
+                if before[chunk] != home:
+                    self._pulled.move(chunk)
         elif not self._returning:
-            start = dict.fromkeys(policy.members, self._held)
-            self._pulled = {c: p._replace(applied=start) for c, p in self._pulled.items()}
-        self._host.resume(policy.members)
+            self._pulled.begin(dict.fromkeys(policy.members, self._held))
+        self._server.resume(policy.members)
         self._take_over(before)
         self._send_again()
-        early, self._early = self._early, []
-        for peer, message in early:
+        for peer, message in self.gate.early():
             self.handle(peer, message)
 
     # ---- a center's messages
 
-    def _round(self, number: int) -> _Round:
+    def _round(self, number: int) -> PushedRound:
         entry = self._rounds.get(number)
         if entry is None:
-            entry = self._rounds[number] = _Round()
+            entry = self._rounds[number] = PushedRound()
         return entry
 
     def _push(self, number: int, chunk: int) -> None:
-        contribution = self._rounds[number].own[chunk]
-        pulled = self._pulled.get(chunk)
-        base = -1 if pulled is None or chunk in self._moved else pulled.version
+        contribution, base = self._rounds[number].own[chunk], self._pulled.base(chunk)
         home = self._homes[chunk]
         if home == self.me:
-            self._on_push(self.me, number, chunk, contribution, base)
+            self._server.push(self.me, number, chunk, contribution, base)
             return
         message = self._message(
             Kind.OFFER, number, chunk, codec=self._codec.wire, weight=contribution.weight,
@@ -333,7 +396,7 @@ class PushPullExchange:
             self._round(self.held).results.clear()
             for home in dict.fromkeys(self._homes):
                 if home == self.me:
-                    self._on_begin(self.me, self.held)
+                    self._server.begin(self.me, self.held)
                 else:
                     self._note(home, self.held, "begin")
         for number in sorted(n for n in self._rounds if n > self.held):
@@ -346,7 +409,7 @@ class PushPullExchange:
             owing = {
                 home
                 for chunk, home in enumerate(self._homes)
-                if chunk not in entry.results or chunk in self._moved
+                if chunk not in entry.results or self._pulled.has_moved(chunk)
             }
             again = [chunk for chunk, home in enumerate(self._homes) if home in owing]
             for chunk in again:
@@ -360,7 +423,7 @@ class PushPullExchange:
     def _say_retired(self) -> None:
         for home in dict.fromkeys(self._homes):
             if home == self.me:
-                self._host.retire(self.me)
+                self._server.retire(self.me)
             else:
                 self._note(home, self.held, "retired")
 
@@ -370,16 +433,14 @@ class PushPullExchange:
     def _message(self, kind: Kind, number: int, chunk: int, **fields: Any) -> Message:
         assert self.policy is not None
         return Message(
-            kind, group=self.group, epoch=self.epoch, policy=self.policy.version,
+            kind, group=self.group, epoch=self.gate.epoch, policy=self.policy.version,
             tree=self._trees[chunk], round=number, chunk=chunk, **fields,
         )  # fmt: skip
 
     def _on_answer(self, number: int, chunk: int, pulled: Pulled) -> None:
         if number <= self.held and not (self._returning and number == self.held):
             return
-        self._pulled[chunk] = pulled
-        self._initial.pop(chunk, None)
-        self._moved.discard(chunk)
+        self._pulled.take(chunk, pulled)
         self._round(number).results[chunk] = Contribution(pulled.payload, 1.0, 1)
         self._recorder.chunk_event("result", round=number, chunk=chunk)
         self._check_whole(number)
@@ -400,9 +461,9 @@ class PushPullExchange:
         groups: dict[Any, list[int]] = {}
         for chunk, home in enumerate(self._homes):
             mine = home == self.me
-            if chunk in self._host and not mine:
+            if chunk in self._server and not mine:
                 raise GeojaxError(f"the policy takes chunk {chunk} from {self.me}, which holds it")
-            if chunk in self._host or not mine:
+            if chunk in self._server or not mine:
                 continue
             if chunk not in self._pulled or (before and not self._contributes):
                 raise GeojaxError(f"{self.me} is to hold chunk {chunk}, but has no parameters yet")
@@ -411,8 +472,8 @@ class PushPullExchange:
             origin = before[chunk] if before else None
             groups.setdefault((origin, pulled.version, history), []).append(chunk)
         for (origin, version, history), chunks in groups.items():
-            values = [self._floats(chunk) for chunk in chunks]
-            self._host.add(chunks, values, version, dict(history), everyone=not before)
+            values = [self._pulled.elements(chunk) for chunk in chunks]
+            self._server.add(chunks, values, version, dict(history), everyone=not before)
             if origin is not None:
                 log.warning(
                     "%s: goes on for %s with chunks %s from version %d; later updates of them are "
@@ -420,38 +481,16 @@ class PushPullExchange:
                 )  # fmt: skip
                 self._recorder.event("shard_moved", origin=origin, chunks=chunks, version=version)
 
-    def _on_push(
-        self, center: str, number: int, chunk: int, contribution: Contribution, base: int
-    ) -> None:
-        assert self.policy is not None
-        if chunk not in self._host or center not in self.policy.members:
-            why = "no member" if chunk in self._host else "not its server"
-            log.warning("%s: refused chunk %d from %s: %s", self.me, chunk, center, why)
-            return
-        self._host.push(center, number, chunk, contribution, base)
-
-    def _on_begin(self, center: str, number: int) -> None:
-        assert self.policy is not None
-        if center not in self.policy.members:
-            log.warning("%s: refused a pull from %s: no member", self.me, center)
-            return
-        self._host.begin(center, number)
-
-    def _answer(self, center: str, number: int, chunk: int, pulled: Pulled) -> None:
+    def send_answer(self, center: str, number: int, chunk: int, pulled: Pulled) -> None:
+        """Answers one chunk of a center's push, or of its pull; the shard server calls it."""
         if center == self.me:
             self._on_answer(number, chunk, pulled)
             return
         message = self._message(
-            Kind.RESULT, number, chunk, codec=self.answers.wire, weight=1.0, contributors=1,
+            Kind.RESULT, number, chunk, codec=self._server.answers.wire, weight=1.0, contributors=1,
             payload=pulled.payload, body={"version": pulled.version, "applied": pulled.applied},
         )  # fmt: skip
         self._transport.send(center, message, priority=self._priorities[chunk])
-
-    def _floats(self, chunk: int) -> np.ndarray:
-        """What this member has of a chunk: the initial elements, or what it pulled last."""
-        if chunk in self._initial:
-            return self._initial[chunk]
-        return self.answers.decode(self._pulled[chunk].payload)  # type: ignore[arg-type]
 
 
 def _span(chunks: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""What a member knows of one round of a tree exchange."""
+"""What a member knows of one round of an exchange."""
 
 from __future__ import annotations
 
@@ -66,3 +66,29 @@ class Round:
         """Gives out a part if all of it is there."""
         if not part.missing and not part.results.done():
             part.results.set_result([self.results[chunk] for chunk in chunks])
+
+
+@dataclass
+class PushedRound:
+    """One round of a center that pushes its offers to global servers.
+
+    Attributes:
+      own: the center's offers, by chunk; kept until all are answered.
+      results: the parameters that are here, by chunk.
+      asked: who waits for which of them.
+    """
+
+    own: dict[int, Contribution] = field(default_factory=dict)
+    results: dict[int, Contribution] = field(default_factory=dict)
+    asked: dict[range, asyncio.Future[list[Contribution]]] = field(default_factory=dict)
+
+    def give_out(self) -> None:
+        """Gives out everything that was asked for and is here."""
+        for chunks, wanted in self.asked.items():
+            if not wanted.done() and all(chunk in self.results for chunk in chunks):
+                wanted.set_result([self.results[chunk] for chunk in chunks])
+
+    @property
+    def given(self) -> int:
+        """Number of chunks whose results have been given out."""
+        return sum(len(chunks) for chunks, wanted in self.asked.items() if wanted.done())

@@ -49,7 +49,7 @@ class Shard:
         version: int = 0,
     ):
         self.chunks, self.spec, self.version = tuple(chunks), spec, version
-        stops = np.cumsum([part.size for part in values]).tolist()
+        stops = np.cumsum([piece.size for piece in values]).tolist()
         self.ranges = tuple(zip([0, *stops[:-1]], stops, strict=True))
         joined = join(values)
         self.vector = joined if is_hollow(joined) else np.array(joined, np.float32)
@@ -60,7 +60,7 @@ class Shard:
         self._backups: dict[str, np.ndarray] = {}
         outer.init(self.vector)
 
-    def parts(self) -> list[np.ndarray]:
+    def pieces(self) -> list[np.ndarray]:
         """The present elements of each chunk, as views."""
         return [self.vector[start:stop] for start, stop in self.ranges]
 

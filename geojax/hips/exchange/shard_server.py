@@ -6,7 +6,7 @@ No messages here: :class:`geojax.hips.exchange.push_pull.PushPullExchange` moves
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -47,8 +47,12 @@ class Pulled(NamedTuple):
     applied: Mapping[str, int]
 
 
-Answer = Callable[[str, int, int, Pulled], None]
-"""``(center, round, chunk, parameters)``: answers one chunk of a center's push."""
+class AnswerSender(Protocol):
+    """Moves answers to centers; see :meth:`PushPullExchange.send_answer`."""
+
+    def send_answer(self, center: str, number: int, chunk: int, pulled: Pulled) -> None:
+        """Answers one chunk of round ``number`` of a center."""
+        ...
 
 
 class ShardServer:
@@ -61,9 +65,10 @@ class ShardServer:
       machine: charges the outer steps.
       recorder: takes the events.
       bound: the staleness bound in rounds; None: none.
-      answer: sends one chunk of an answer.
 
     Attributes:
+      answers: as above.
+      answers_by: moves the answers; the exchange of this node, which sets it.
       highest: highest round of any center that was applied here; −1: none.
       watcher: is told about the shards.
     """
@@ -76,12 +81,11 @@ class ShardServer:
         make_shard: ShardMaker,
         machine: Machine,
         recorder: Recorder,
-        bound: int | None,
-        answer: Answer,
+        bound: int | None = None,
     ):
-        self._codec, self._answers, self._make_shard = codec, answers, make_shard
+        self._codec, self.answers, self._make_shard = codec, answers, make_shard
         self._machine, self._recorder, self._bound = machine, recorder, bound
-        self._answer_chunk = answer
+        self.answers_by: AnswerSender
         self.highest = -1
         self.watcher: ShardWatcher | None = None
         self._members: tuple[str, ...] = ()
@@ -138,6 +142,7 @@ class ShardServer:
         """
         known = {name: n for name, n in applied.items() if name in self._members}
         shard = ServedShard(self._make_shard(chunks, values, version), known, self._bound)
+        shard.goes_on = not everyone
         self._hosted.update(dict.fromkeys(chunks, shard))
         for name in self._members if everyone else ():
             shard.shard.answered(name)
@@ -161,6 +166,10 @@ class ShardServer:
             return
         self._line.append((shard, push))
         self._work()
+
+    def out_of_turn(self, center: str, number: int, chunk: int) -> str:
+        """Why a center would not push this now; "": it may."""
+        return self._hosted[chunk].out_of_turn(center, number, chunk)
 
     def begin(self, center: str, number: int) -> None:
         """Answers a center that comes back with the present parameters, without a push."""
@@ -210,14 +219,16 @@ class ShardServer:
         shard = hosted.shard
         shard.answered(center)
         applied = dict(hosted.progress)
-        for chunk, part in zip(shard.chunks, shard.parts(), strict=True):
-            payload = self._encoded(part)
-            self._answer_chunk(center, number, chunk, Pulled(payload, shard.version, applied))
+        for chunk, piece in zip(shard.chunks, shard.pieces(), strict=True):
+            payload = self._encoded(piece)
+            self.answers_by.send_answer(
+                center, number, chunk, Pulled(payload, shard.version, applied)
+            )
 
-    def _encoded(self, part: np.ndarray) -> Payload:
-        layers = VectorSpec.of([("parameters", part.shape)]).layers
-        state = self._answers.init(layers, [(0, part.size)])
-        (payload,), _ = self._answers.encode(part, state)
+    def _encoded(self, piece: np.ndarray) -> Payload:
+        layers = VectorSpec.of([("parameters", piece.shape)]).layers
+        state = self.answers.init(layers, [(0, piece.size)])
+        (payload,), _ = self.answers.encode(piece, state)
         return payload
 
 
@@ -228,19 +239,19 @@ class Push(NamedTuple):
       center: whose it is.
       number: the center's round.
       base: version of the parameters that it was computed at; −1: of a server that died since.
-      parts: one contribution per chunk of the shard.
+      contributions: one per chunk of the shard.
     """
 
     center: str
     number: int
     base: int
-    parts: tuple[Contribution, ...]
+    contributions: tuple[Contribution, ...]
 
 
 @dataclass
 class _Collected:
     number: int
-    parts: dict[int, Contribution] = field(default_factory=dict)
+    chunks: dict[int, Contribution] = field(default_factory=dict)
 
 
 class ServedShard:
@@ -257,6 +268,7 @@ class ServedShard:
 
     Attributes:
       highest: highest round of any center that the shard contains.
+      goes_on: for a server that died, whose last rounds are not known.
     """
 
     def __init__(self, shard: Shard, progress: Mapping[str, int], bound: int | None):
@@ -264,8 +276,30 @@ class ServedShard:
         self.highest = max(self.progress.values(), default=-1)
         self._bound = bound
         self._first = shard.version
+        self.goes_on = False
         self._collected: dict[str, _Collected] = {}
         self._waiting: dict[str, int] = {}  # center: round, in order of arrival
+        self._pushed: dict[str, int] = {}  # center: its last whole push of this epoch
+
+    def out_of_turn(self, center: str, number: int, chunk: int) -> str:
+        """Why a center would not push a chunk of a round now; "": it may.
+
+        It pushes a round when the one before was answered, and once in an epoch. At the first push
+        to a shard that goes on for a dead server any round may come.
+        """
+        last = self._pushed.get(center)
+        collected = self._collected.get(center)
+        if last is not None and number != last + 1:
+            return f"its last push was of round {last}"
+        if collected is not None and collected.number != number:
+            return f"its push of round {collected.number} is not whole"
+        if collected is not None and chunk in collected.chunks:
+            return "it is here already"
+        known = self.progress.get(center)
+        if last is None and known is not None and not self.goes_on and number > known + 1:
+            return f"its last push was of round {known}"
+        old = last is None and number < self.progress.get(center, -1)
+        return f"round {self.progress[center]} is applied already" if old else ""
 
     def collect(
         self, center: str, number: int, chunk: int, contribution: Contribution, base: int
@@ -279,14 +313,15 @@ class ServedShard:
             collected = self._collected[center] = _Collected(number)
         elif collected.number > number:
             return None
-        collected.parts[chunk] = contribution
-        if len(collected.parts) < len(self.shard.chunks):
+        collected.chunks[chunk] = contribution
+        if len(collected.chunks) < len(self.shard.chunks):
             return None
         del self._collected[center]
+        self._pushed[center] = number
         if number <= self.progress.get(center, -1):
             self._waiting[center] = number
             return None
-        return Push(center, number, base, tuple(collected.parts[c] for c in self.shard.chunks))
+        return Push(center, number, base, tuple(collected.chunks[c] for c in self.shard.chunks))
 
     def apply(self, push: Push, codec: Codec, living: int) -> int:
         """Applies a push; returns its staleness: pushes applied since its parameters were pulled.
@@ -294,7 +329,7 @@ class ServedShard:
         After the death of a server what its successor has applied counts, no more is known.
         """
         staleness = self.shard.version - max(push.base, self._first)
-        offers = [(codec.decode(part.payload), part.weight) for part in push.parts]  # type: ignore[arg-type]
+        offers = [(codec.decode(one.payload), one.weight) for one in push.contributions]  # type: ignore[arg-type]
         self.shard.apply(push.center, offers, living)
         self.progress[push.center] = push.number
         self.highest = max(self.highest, push.number)
@@ -303,7 +338,7 @@ class ServedShard:
 
     def begin(self, center: str, number: int) -> None:
         """A center that comes back, and will go on with round ``number + 1``."""
-        self.progress[center] = number
+        self.progress[center] = self._pushed[center] = number
         self._collected.pop(center, None)
         self._waiting.pop(center, None)
 
@@ -324,6 +359,7 @@ class ServedShard:
         """A new epoch: members will send again what was not answered; the dead are forgotten."""
         self.progress = {name: n for name, n in self.progress.items() if name in members}
         self._collected.clear()
+        self._pushed.clear()
         self._waiting.clear()
         self.shard.keep_only(members)
 

@@ -33,50 +33,60 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from geojax.compression.codec import Codec
-from geojax.errors import GeojaxError
-from geojax.hips.exchange.contribution import Contribution, is_refused, mean_loss
+from geojax.errors import FrameError, GeojaxError
+from geojax.hips.exchange.base import Gate, Sender
+from geojax.hips.exchange.contribution import Contribution, mean_loss, received
 from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, own_parts
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
 from geojax.hips.exchange.rounds import Round
-from geojax.hips.routing.multipath import MultipathSender
 from geojax.machine.machine import Machine
 from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import ROUTED, Kind, Message, Payload
-from geojax.wire.transport import Transport
 
 log = logging.getLogger("geojax.hips")
 
 
-RootHandler = Callable[[int, int, Contribution], None]
+class RootMerge(Protocol):
+    """What becomes of a chunk's sum at its root, where that is not the result.
+
+    It ends with :meth:`TreeExchange.publish`, called with the result.
+    """
+
+    def merged(self, number: int, chunk: int, total: Contribution) -> None:
+        """Takes the sum of a chunk of a round."""
+        ...
 
 
 class TreeExchange:
-    """One member's part in the exchanges of one group.
+    """One member's part in the exchanges of one group, along trees.
+
+    See :class:`geojax.hips.exchange.base.Exchange` for the methods without a docstring here.
 
     Args:
       me: this member's name.
       group: index of the group (see :class:`geojax.wire.message.Message`).
       sizes: elements of each chunk.
-      transport: moves the chunks, or the outlet in front of it.
+      transport: moves the chunks.
       codec: sums payloads.
       machine: charges the sums.
       recorder: takes the events.
       contributes: false for a root that only merges (a local server among its workers).
-      at_root: called with each fully reduced chunk at its root; by default it is the result.
       held: the last round that is done, when a run continues a broken one.
       layers: elements of each layer, for placements that go by layers.
       priorities: of each chunk, smaller first; by default its index.
 
     Attributes:
-      at_root: as above; may be set before the first round.
-      on_held: called with the number of a round when its last result is here.
+      at_root: takes each fully reduced chunk at its root; None: it is the result. To be set before
+        the first round.
     """
+
+    replicas = True
 
     def __init__(
         self,
@@ -84,38 +94,33 @@ class TreeExchange:
         group: int,
         *,
         sizes: Sequence[int],
-        transport: Transport | MultipathSender,
+        transport: Sender,
         codec: Codec,
         machine: Machine,
         recorder: Recorder,
         contributes: bool = True,
-        at_root: RootHandler | None = None,
         held: int = -1,
         layers: Sequence[int] = (),
         priorities: Sequence[int] = (),
     ):
-        self.me, self.group = me, group
+        self.me, self.group, self.held = me, group, held
         self.learn(sizes, layers)
-        self.epoch, self.held = -1, held
+        self.gate = Gate(me, recorder, len(sizes))
         self._transport, self._codec, self._machine = transport, codec, machine
-        self._recorder = recorder
-        self._contributes = contributes
-        self.at_root = at_root or self.publish
+        self._recorder, self._contributes = recorder, contributes
+        self.at_root: RootMerge | None = None
         self._priorities = tuple(priorities)
         self._rounds: dict[int, Round] = {}
-        self._early: list[tuple[str, Message]] = []
-        self._late = LatePayloads(codec.fill)
-        self._agreed: dict[int, int] = {}  # epoch: the round after which it began
-        self._frozen = True
+        self._late = LatePayloads(codec.fill, me)
         self.on_held: Callable[[int], None] = lambda _: None
-        self._laid = ByRound()
+        self._policies = ByRound()
         self._until = math.inf  # the policies of all rounds before are known here
-        self._passes_on: tuple[int, Sequence[str]] = (-1, ())  # a fetched round, and to whom
+        self._fetch = _Fetch(-1, None, ())
 
     @property
     def policy(self) -> Policy | None:
         """The policy of the latest rounds; None: there is none yet."""
-        return self._laid.newest.policy if self._laid else None
+        return self._policies.newest.policy if self._policies else None
 
     def learn(self, sizes: Sequence[int], layers: Sequence[int]) -> None:
         """Takes note of how vectors are cut; a global server is told when the run starts."""
@@ -132,14 +137,14 @@ class TreeExchange:
         if number <= self.held or chunk in self._round(number).own:
             return
         self._round(number).own[chunk] = contribution
-        if not self._frozen and number < self._until:
+        if not self.gate.frozen and number < self._until:
             self._add(self.me, number, chunk, contribution)
 
     async def whole(self, number: int) -> list[Contribution]:
         """Waits for a round's result: the merged contribution of every chunk."""
-        return await self.ask(number, range(len(self.sizes)))
+        return await self.results(number, range(len(self.sizes)))
 
-    def ask(self, number: int, chunks: range) -> asyncio.Future[list[Contribution]]:
+    def results(self, number: int, chunks: range) -> asyncio.Future[list[Contribution]]:
         """The merged contributions of some chunks of a round, once they are here.
 
         The round is held when all its results are here and somebody has asked for each of them.
@@ -170,28 +175,31 @@ class TreeExchange:
     def send_state(self, peer: str, number: int, payload: np.ndarray) -> None:
         """Sends the whole state after round ``number`` to a member that comes back."""
         message = Message(
-            Kind.STATE, group=self.group, epoch=self.epoch, round=number, payload=payload
+            Kind.STATE, group=self.group, epoch=self.gate.epoch, round=number, payload=payload
         )
         self._transport.send(peer, message)
 
     def publish(self, number: int, chunk: int, result: Contribution) -> None:
         """Sends a chunk's result down its tree; called at the root."""
-        if not self._frozen:
+        if not self.gate.frozen:
             self._result(number, chunk, result)
+
+    def retire(self) -> None:
+        """Nothing to say: a round waits for the offers of all members, and there is no next one."""
 
     def missing(self, number: int) -> str:
         """Says what a round still waits for, and from whom."""
         entry = self._rounds.get(number)
-        if entry is None or not self._laid:
+        if entry is None or not self._policies:
             return f"anything of round {number}"
         if number >= self._until:
             return f"the policy of round {number}, which is not granted yet"
         for chunk in range(len(self.sizes)):
             if chunk in entry.results:
                 continue
-            laid, arrived = self._laid.of(number), entry.arrived.get(chunk, {})
-            absent = [name for name in laid.expected_of(chunk) if name not in arrived]
-            tree = laid.tree(chunk)
+            local, arrived = self._policies.of(number), entry.arrived.get(chunk, {})
+            absent = [name for name in local.expected_of(chunk) if name not in arrived]
+            tree = local.tree(chunk)
             whom = absent or ([tree.source[self.me]] if tree.root != self.me else ["the merge"])
             return f"chunk {chunk} of round {number} from {', '.join(whom)}"
         return f"round {number}"
@@ -199,85 +207,103 @@ class TreeExchange:
     # ---- the peers' side
 
     def handle(self, peer: str, message: Message) -> None:
-        """Takes a message of this group. Old epochs are dropped and logged, new ones wait.
-
-        Payloads that no sum could take are refused; see :mod:`geojax.hips.exchange.contribution`.
-        """
-        assert message.epoch >= 0
-        if message.epoch < self.epoch and not self._still_late(message):
-            self._recorder.event("dropped", peer=peer, epoch=message.epoch, now=self.epoch)
-            log.warning("%s: dropped a chunk of epoch %d from %s", self.me, message.epoch, peer)
-            return
-        if message.epoch > self.epoch or self._frozen:
-            self._early.append((peer, message))
+        """Takes a message of this group; see :class:`geojax.hips.exchange.base.Gate`."""
+        old = message.epoch < self.gate.epoch
+        counts = old and self._late.still_counts(message, frozen=self.gate.frozen)
+        if not self.gate.admits(peer, message, though_old=counts):
             return
         if not 0 <= message.chunk < len(self.sizes):
-            log.warning("%s: refused chunk %d from %s: no such chunk", self.me, message.chunk, peer)
+            self.gate.refuse(peer, message, "no such chunk")
             return
-        if message.kind in ROUTED and message.round > self.held:
-            if message.policy > self._laid.newest.policy.version:
-                self._early.append((peer, message))
-                return
-            if not self._goes_by(peer, message):
-                return
-        if not is_refused(self.me, peer, message, self._codec, self.sizes[message.chunk]):
-            self._take(peer, message)
-
-    def _goes_by(self, peer: str, message: Message) -> bool:
-        """Whether a chunk came along its round's policy."""
-        version = self._laid.of(message.round).policy.version
-        if message.policy != version:
-            self._recorder.event("refused", peer=peer, round=message.round, policy=message.policy)
-            log.warning(
-                "%s: refused chunk %d of round %d from %s: sent by policy %d, its round has %d",
-                self.me, message.chunk, message.round, peer, message.policy, version,
-            )  # fmt: skip
-        return message.policy == version
-
-    def _take(self, peer: str, message: Message) -> None:
-        contribution = Contribution(
-            message.payload, message.weight, message.contributors,
-            loss=(message.body or {}).get("loss"),
-        )  # fmt: skip
-        number, chunk = message.round, message.chunk
+        newest = self._policies.newest.policy.version
+        if message.kind in ROUTED and message.round > self.held and message.policy > newest:
+            self.gate.wait(peer, message)
+            return
+        try:
+            contribution = received(message, self._codec, self.sizes[message.chunk])
+            self._check_turn(peer, message)
+        except FrameError as error:
+            self.gate.refuse(peer, message, str(error))
+            return
         if message.kind is Kind.LATE:
             self._add_late(peer, message)
         elif message.kind is Kind.OFFER:
-            self._add(peer, number, chunk, contribution)
+            self._add(peer, message.round, message.chunk, contribution)
         elif message.kind is Kind.RESULT:
-            if peer != self._laid.of(number).tree(chunk).source.get(self.me):
-                log.warning("%s: refused a result from %s: not its parent", self.me, peer)
-                return
-            self._result(number, chunk, contribution)
-        elif message.kind is Kind.AGGREGATE:
-            fetched, others = self._passes_on
-            for other in others if number == fetched else ():
-                self._send(other, Kind.AGGREGATE, number, chunk, contribution)
-            if number > self.held:
-                self._round(number).take(chunk, contribution)
-                self._check_whole(number)
+            self._result(message.round, message.chunk, contribution)
+        else:
+            self._fetched(message.round, message.chunk, contribution)
+
+    def _check_turn(self, peer: str, message: Message) -> None:
+        why = self._out_of_turn(peer, message)
+        if why:
+            raise FrameError(why)
+
+    def _out_of_turn(self, peer: str, message: Message) -> str:
+        """Why nobody who keeps to the protocol would send this message now; "": it may come.
+
+        An offer of a round comes behind the peer's offer of the round before, as it follows from
+        that one's result; a result follows from this member's own offer.
+        """
+        number, chunk = message.round, message.chunk
+        local, done = self._policies.of(number), max(self.held, self._fetch.round)
+        if message.kind is Kind.LATE:
+            return "" if self._codec.splits else "no offer has late parts"
+        if message.kind is Kind.AGGREGATE:
+            told = peer == self._fetch.source and number == self._fetch.round
+            return "" if told else "nobody told it to send this"
+        if message.kind not in ROUTED:
+            return "no message of an exchange along trees"
+        if number > done and message.policy != local.policy.version:
+            return f"sent by policy {message.policy}, its round has {local.policy.version}"
+        if message.kind is Kind.RESULT:
+            if peer != local.source_of(chunk):
+                return "not its parent"
+            if number <= done or chunk in self._round(number).results:
+                return "it is here already"
+            early = len(self._arrived(number, chunk)) < len(local.expected_of(chunk))
+            return "this member has not made its own offer" if early else ""
+        if peer == self.me or peer not in local.expected_of(chunk):
+            return "not its child"
+        if number <= done or peer in self._arrived(number, chunk):
+            return "counted already"
+        before = number - 1
+        expected = before > done and peer in self._policies.of(before).expected_of(chunk)
+        behind = expected and peer not in self._arrived(before, chunk)
+        return f"its offer of round {before} has not come" if behind else ""
+
+    def _arrived(self, number: int, chunk: int) -> dict[str, Contribution]:
+        entry = self._rounds.get(number)
+        return {} if entry is None else entry.arrived.get(chunk, {})
+
+    def _fetched(self, number: int, chunk: int, result: Contribution) -> None:
+        """Takes a result of the round after which all go on, and sends it on to who lacks it."""
+        for other in self._fetch.lacking if number == self._fetch.round else ():
+            self._send(other, Kind.AGGREGATE, number, chunk, result)
+        if number > self.held:
+            self._round(number).take(chunk, result)
+            self._check_whole(number)
 
     # ---- policies
 
     def grant(self, until: int) -> None:
         """Says that the policies of all rounds before ``until`` are known here."""
         before, self._until = self._until, until
-        if self._frozen:
+        if self.gate.frozen:
             return
         for number in sorted(n for n in self._rounds if before <= n < until):
             self._add_own(number)
 
     def change(self, first: int, policy: Policy) -> None:
         """Rounds from ``first`` on go by another policy over the same members."""
-        self._laid.change(first, self._lay_out(policy))
+        self._policies.change(first, self._local(policy))
         self._take_early()
 
-    def _lay_out(self, policy: Policy) -> LocalPolicy:
+    def _local(self, policy: Policy) -> LocalPolicy:
         return local_policy(self.me, policy, self.sizes, self.layers, contributes=self._contributes)
 
     def _take_early(self) -> None:
-        early, self._early = self._early, []
-        for peer, message in early:
+        for peer, message in self.gate.early():
             self.handle(peer, message)
 
     def _add_own(self, number: int) -> None:
@@ -288,29 +314,25 @@ class TreeExchange:
 
     def freeze(self, epoch: int) -> None:
         """Stops taking part until :meth:`resume`; messages of older epochs are dropped."""
-        self.epoch = epoch
-        self._frozen = True
+        self.gate.freeze(epoch)
 
     def resume(
-        self, epoch: int, policy: Policy, *, held: int = -1, lacking: Sequence[str] = ()
+        self,
+        epoch: int,
+        policy: Policy,
+        *,
+        held: int = -1,
+        lacking: Sequence[str] = (),
+        source: str | None = None,
     ) -> None:
-        """Takes part in ``epoch`` under ``policy``.
-
-        Args:
-          epoch: the membership epoch.
-          policy: its trees over its members, for all rounds after ``held``.
-          held: the highest round that any member holds whole; later ones run again.
-          lacking: members to whom this one sends the aggregate of round ``held``: what it has kept,
-            or, if it lacks it too, what it is sent.
-        """
-        self.epoch, self._frozen = epoch, False
-        self._agreed[epoch] = held
-        self._late.run_again(held, policy.members)
-        self._laid.begin(self._lay_out(policy))
-        if self._laid.newest.passive:  # what it published may be held by nobody, and runs again
+        """See :class:`geojax.hips.exchange.base.Exchange`."""
+        self.gate.begin(epoch)
+        self._late.begin(epoch, held, policy.members)
+        self._policies.begin(self._local(policy))
+        if self._policies.newest.passive:  # what it published may be held by nobody: it runs again
             self.held = held
             self._rounds.clear()
-        self._passes_on = (held, ()) if self.held == held else (held, lacking)
+        self._fetch = _Fetch(held, source, () if self.held == held else lacking)
         if lacking and self.held == held:
             kept = self._rounds[held].results
             for peer in lacking:
@@ -329,7 +351,7 @@ class TreeExchange:
                     self._add_own(number)
         self._take_early()
 
-    # ---- one chunk's way
+    # ---- the path of one chunk
 
     def _round(self, number: int) -> Round:
         entry = self._rounds.get(number)
@@ -340,47 +362,19 @@ class TreeExchange:
     def _add(self, member: str, number: int, chunk: int, contribution: Contribution) -> None:
         if number <= self.held:
             return
-        expected = self._laid.of(number).expected_of(chunk)
+        expected = self._policies.of(number).expected_of(chunk)
         arrived = self._round(number).arrived.setdefault(chunk, {})
-        if member not in expected or member in arrived:
-            log.warning(
-                "%s: refused chunk %d of round %d from %s: %s",
-                self.me, chunk, number, member,
-                "counted already" if member in arrived else "not its child",
-            )  # fmt: skip
-            return
         arrived[member] = contribution
         if len(arrived) < len(expected):
             return
         ordered = [arrived[name] for name in expected]
-        late = self._late_payloads(number, chunk, arrived)
+        late = self._late.of_sum(number, chunk, self._policies.of(number), arrived)
         payloads = [*(c.payload for c in ordered), *late]
         work = sum(payload.nbytes for payload in payloads[1:])  # type: ignore[union-attr]
-        epoch = self.epoch
+        epoch = self.gate.epoch
         self._machine.after(
             "sum", work, lambda: self._reduced(epoch, number, chunk, ordered, payloads)
         )
-
-    def _late_payloads(
-        self, number: int, chunk: int, arrived: dict[str, Contribution]
-    ) -> list[Payload]:
-        """Late parts that count in this sum; the own ones too, unless they go on from here."""
-        laid, own = self._laid.of(number), arrived.get(self.me)
-        if own is not None and not self._first_hop(number, chunk):
-            for index, payload in own_parts(own.late, own.datagrams):
-                self._late.add(self.me, number, chunk, index, payload)
-        offers: dict[str, Payload] = {}
-        if self._codec.fill is not None:
-            # What comes from a child with children of its own is a sum: it never had late parts.
-            others = {self.me, *laid.tree(chunk).parent.values()}
-            # An offer of weight 0 counts nothing, and nothing stands in for it.
-            offers = {n: c.payload for n, c in arrived.items() if n not in others and c.weight}
-        return self._late.take(number, chunk, laid.policy.members, offers)
-
-    def _first_hop(self, number: int, chunk: int) -> bool:
-        """Whether this member's own offer goes to a parent as it is."""
-        laid = self._laid.of(number)
-        return laid.expected_of(chunk) == (self.me,) and laid.tree(chunk).root != self.me
 
     def _reduced(
         self,
@@ -390,7 +384,7 @@ class TreeExchange:
         ordered: Sequence[Contribution],
         payloads: Sequence[Payload],
     ) -> None:
-        if epoch != self.epoch or self._frozen:
+        if epoch != self.gate.epoch or self.gate.frozen:
             return
         total = ordered[0]
         if len(payloads) > 1:
@@ -400,14 +394,17 @@ class TreeExchange:
                 sum(c.contributors for c in ordered),
                 loss=mean_loss(ordered),
             )
-        tree = self._laid.of(number).tree(chunk)
+        tree = self._policies.of(number).tree(chunk)
         if tree.root == self.me:
             self._recorder.chunk_event("reduced", round=number, chunk=chunk)
-            self.at_root(number, chunk, total)
+            if self.at_root is None:
+                self.publish(number, chunk, total)
+            else:
+                self.at_root.merged(number, chunk, total)
             return
         parent = tree.parent[self.me]
         self._send(parent, Kind.OFFER, number, chunk, total)
-        if self._first_hop(number, chunk):
+        if self._policies.of(number).first_hop(chunk):
             self._send_late(parent, number, chunk, ordered[0])
 
     def _result(self, number: int, chunk: int, result: Contribution) -> None:
@@ -417,20 +414,20 @@ class TreeExchange:
         if chunk in entry.results:
             return
         entry.take(chunk, result)
-        laid = self._laid.of(number)
-        for receiver in laid.receivers_of(chunk):
+        local = self._policies.of(number)
+        for receiver in local.receivers_of(chunk):
             self._send(receiver, Kind.RESULT, number, chunk, result)
         self._recorder.chunk_event("result", round=number, chunk=chunk)
-        if laid.passive:
+        if local.passive:
             self._check_published(number)
         else:
             self._check_whole(number)
 
     def _check_published(self, number: int) -> None:
         """Forgets a round of which this passive root has published all chunks of its trees."""
-        if len(self._round(number).results) == self._laid.of(number).own:
+        if len(self._round(number).results) == self._policies.of(number).own:
             self.held = number
-            self._laid.forget_before(number + 1)
+            self._policies.forget_before(number + 1)
             del self._rounds[number]
 
     def _check_whole(self, number: int) -> None:
@@ -438,23 +435,15 @@ class TreeExchange:
         if number > self.held and entry.given == len(self.sizes):
             self.held = number
             self._late.hold(number)
-            self._laid.forget_before(number + 1)
+            self._policies.forget_before(number + 1)
             self.on_held(number)
             entry.arrived.clear()
             for old in [n for n in self._rounds if n < number]:
                 del self._rounds[old]
 
-    def _still_late(self, message: Message) -> bool:
-        """Whether a message of an old epoch is a late part that nobody will send again.
-
-        That is so if its round was whole somewhere whenever the membership changed since.
-        """
-        after = [held for epoch, held in self._agreed.items() if epoch > message.epoch]
-        return message.kind is Kind.LATE and (self._frozen or message.round <= min(after))
-
     def _add_late(self, peer: str, message: Message) -> None:
         index = (message.body or {}).get("part", RELIABLE)
-        if peer not in self._laid.newest.policy.members:
+        if peer not in self._policies.newest.policy.members:
             log.warning("%s: refused a late part from %s: no member", self.me, peer)
         elif self._late.add(peer, message.round, message.chunk, index, message.payload):
             self._recorder.add("late_parts")
@@ -487,16 +476,24 @@ class TreeExchange:
     def _message(
         self, kind: Kind, number: int, chunk: int, payload: Payload, **fields: Any
     ) -> Message:
-        laid = self._laid.of(number)
+        local = self._policies.of(number)
         return Message(
             kind,
             group=self.group,
-            epoch=self.epoch,
-            policy=laid.policy.version,
-            tree=laid.placement[chunk],
+            epoch=self.gate.epoch,
+            policy=local.policy.version,
+            tree=local.placement[chunk],
             round=number,
             chunk=chunk,
             codec=self._codec.wire,
             payload=payload,
             **fields,
         )
+
+
+class _Fetch(NamedTuple):
+    """The round after which an epoch began: who sends it here, and to whom it goes on."""
+
+    round: int
+    source: str | None
+    lacking: Sequence[str]

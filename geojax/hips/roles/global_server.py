@@ -10,7 +10,7 @@ holds a shard of the parameters (:mod:`geojax.hips.exchange.push_pull`).
 from __future__ import annotations
 
 from geojax.hips.control.member import Membership
-from geojax.hips.storage.shard_snapshots import ShardSnapshots
+from geojax.hips.storage.snapshots import Snapshots
 from geojax.telemetry.clock import Clock
 
 
@@ -20,12 +20,10 @@ class GlobalServer:
     Args:
       member: the membership, with this server's part in the WAN exchange.
       clock: experiment time.
-      snapshots: keeps the parts of the model that are held here, in an asynchronous run.
+      snapshots: keeps the pieces of the model that are held here, in an asynchronous run.
     """
 
-    def __init__(
-        self, *, member: Membership, clock: Clock, snapshots: ShardSnapshots | None = None
-    ):
+    def __init__(self, *, member: Membership, clock: Clock, snapshots: Snapshots | None = None):
         self._member, self._clock, self._snapshots = member, clock, snapshots
 
     async def run(self) -> None:
@@ -36,4 +34,4 @@ class GlobalServer:
         await self._clock.until_start()
         await self._member.ended()
         if self._snapshots is not None:
-            await self._snapshots.finish(speaks=False)
+            await self._snapshots.leave()

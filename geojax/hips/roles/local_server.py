@@ -10,28 +10,23 @@ and parameters come back.
 from __future__ import annotations
 
 import asyncio
-import io
 import itertools
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
-from geojax.center.outer import OuterOptimizer
-from geojax.compression.codec import Codec, restore_state
 from geojax.config import RunConfig
 from geojax.hips.control.joining import digest
 from geojax.hips.control.member import Membership
+from geojax.hips.exchange.base import Exchange
 from geojax.hips.exchange.buckets import Bucket
-from geojax.hips.exchange.contribution import Contribution, contribution_of
-from geojax.hips.exchange.lan import DirectLink, LanDownlink, Total, record_round
-from geojax.hips.exchange.push_pull import PushPullExchange
-from geojax.hips.exchange.tree import TreeExchange
+from geojax.hips.exchange.lan import Downlink, Total, Uplink, record_round
+from geojax.hips.roles.center_offers import CenterOffers, Update
 from geojax.hips.roles.worker import Worker
-from geojax.hips.storage.checkpoint import Checkpoints, pack, unpack
-from geojax.hips.storage.shard_snapshots import ShardSnapshots
+from geojax.hips.storage.checkpoint import Checkpoints, packed_state, unpacked_state
 from geojax.hips.storage.snapshots import Snapshots
-from geojax.hollow import SizeOnly, hollow, is_hollow, join
+from geojax.hollow import join
 from geojax.machine.machine import Machine
 from geojax.machine.waits import first_failure, wait_for
 from geojax.sync.algorithm import SyncAlgorithm
@@ -49,11 +44,11 @@ class LocalServer:
       algorithm: how offers are merged and applied.
       vector: initial parameters and model state.
       buckets: of the vector.
-      outers: the outer optimizer of each bucket.
-      codec: what travels over the WAN.
+      offers: makes the center's offers.
+      update: makes new parameters of the results.
       wan: this center's part in the WAN exchange, of the kind that the algorithm needs.
       link: to the workers.
-      worker: the worker in this process, if there is one.
+      worker: the worker in this process, if there is one, and its end of ``link``.
       member: the membership.
       machine: charges host work.
       clock: experiment time.
@@ -70,23 +65,23 @@ class LocalServer:
         vector: np.ndarray,
         buckets: Sequence[Bucket],
         *,
-        outers: Sequence[OuterOptimizer],
-        codec: Codec,
-        wan: TreeExchange | PushPullExchange,
-        link: DirectLink | LanDownlink,
-        worker: Worker | None,
+        offers: CenterOffers,
+        update: Update,
+        wan: Exchange,
+        link: Downlink,
+        worker: tuple[Worker, Uplink] | None,
         member: Membership,
         machine: Machine,
         clock: Clock,
         recorder: Recorder,
-        snapshots: Snapshots | ShardSnapshots,
+        snapshots: Snapshots,
         checkpoints: Checkpoints,
         first: int = 0,
     ):
         self._config, self._algorithm = config, algorithm
-        self._buckets, self._outers, self._codec = tuple(buckets), tuple(outers), codec
-        self._codec_states = [codec.init(bucket.spec.layers, bucket.ranges) for bucket in buckets]
-        self._wan, self._link, self._worker = wan, link, worker
+        self._buckets, self._offers, self._update = tuple(buckets), offers, update
+        self._wan, self._link = wan, link
+        self._worker, self._uplink = worker or (None, None)
         self._member, self._machine, self._clock, self._recorder = member, machine, clock, recorder
         self._snapshots, self._checkpoints, self._first = snapshots, checkpoints, first
         self._applied = first - 1
@@ -108,10 +103,8 @@ class LocalServer:
 
     def load(self, kept: dict[str, Any]) -> None:
         """Takes the state of a checkpoint; :meth:`_state` is its inverse."""
-        for outer, state in zip(self._outers, kept["outer"], strict=True):
-            outer.load_state(state)
-        pairs = zip(self._codec_states, kept["codec"], strict=True)
-        self._codec_states = [restore_state(fresh, state) for fresh, state in pairs]
+        self._update.load(kept["outer"])
+        self._offers.load(kept["codec"])
         if self._worker is not None:
             self._worker.trainer.load_state(kept["trainer"])
 
@@ -126,7 +119,7 @@ class LocalServer:
                 await self._average_alone(number * self._algorithm.lan_rounds + alone)
             before = self.vector
             self.vector = self._center = await self._exchange(number)
-            await self._keep_snapshots(number - 1, self._held_at, before)
+            await self._snapshots.merged(self._held_at, number - 1, before, speaks=self._speaks)
             self._applied = number
             self._serve_state()
             if self._compares and number % self._config.hash_every == 0:
@@ -138,27 +131,22 @@ class LocalServer:
 
     async def _end(self, last: int) -> None:
         end = self._clock()
-        if isinstance(self._wan, PushPullExchange):
-            self._wan.retire()
-        else:
-            await self._keep_snapshots(last, end, self.vector)
+        self._wan.retire()
+        await self._snapshots.merged(end, last, self.vector, speaks=self._speaks)
         await self._member.finish()
         self._recorder.event("final", at=end, round=last, digest=digest(self.vector))
-        if isinstance(self._snapshots, ShardSnapshots):
-            await self._snapshots.finish(speaks=self._speaks)
-        elif self._speaks:
-            await self._snapshots.finish(end, last, self.vector)
+        await self._snapshots.finish(end, last, self.vector, speaks=self._speaks)
 
     @property
     def _compares(self) -> bool:
         """Whether centers compare their parameters; asynchronous ones differ by design."""
-        return self._config.hash_every > 0 and isinstance(self._wan, TreeExchange)
+        return self._config.hash_every > 0 and self._wan.replicas
 
     async def _average_alone(self, lan_number: int) -> None:
         """An exchange within the center: its workers go on from their mean."""
         (bucket,) = self._buckets
         total = await self._link.total(lan_number, bucket)
-        self._center = self._moved(total)
+        self._center = self._offers.moved(total, self._center)
         await self._link.publish(lan_number, bucket, self._center)
 
     async def _exchange(self, number: int) -> np.ndarray:
@@ -177,8 +165,8 @@ class LocalServer:
         return join(merged)
 
     async def _merge(self, number: int, bucket: Bucket) -> np.ndarray:
-        """One part's way: the center's offer up, the merged one down, and the outer step."""
-        results = self._wan.ask(number, bucket.chunks)
+        """The path of one bucket: the center's offer up, the result down, and the update."""
+        results = self._wan.results(number, bucket.chunks)
         if not self._link.passes_on:
             last = (number + 1) * self._algorithm.lan_rounds - 1
             await self._offer(number, bucket, await self._link.total(last, bucket))
@@ -188,73 +176,19 @@ class LocalServer:
             timeout=self._config.timeouts.round,
             warn=self._config.timeouts.warn,
         )
-        return await self._machine.host("outer", bucket.nbytes, lambda: self._apply(bucket, merged))
+        before = bucket.of(self.vector)
+        return await self._machine.host(
+            "outer", bucket.nbytes, lambda: self._update.apply(bucket, merged, before)
+        )
 
     async def _offer(self, number: int, bucket: Bucket, total: Total) -> None:
-        total = self._counted(total)
-        kept = state = self._codec_states[bucket.index]
-        empty = not any(total.weights)
-        if empty:  # it counts nothing, so what has accumulated stays here for the next offer
-            state = self._codec.init(bucket.spec.layers, bucket.ranges)
-        if self._codec.observe is not None and total.loss is not None:
-            state = self._codec.observe(state, total.loss)
-        payloads, state = await self._machine.host(
-            "encode", total.vector.nbytes, lambda: self._codec.encode(total.vector, state)
-        )
-        self._codec_states[bucket.index] = kept if empty else state
-        for at, (chunk, payload) in enumerate(zip(bucket.chunks, payloads, strict=True)):
-            contribution = contribution_of(
-                payload, total.weights[at], contributors=total.contributors[at],
-                loss=None if at else total.loss,
-            )  # fmt: skip
+        offered = await self._offers.encoded(bucket, total, self._center, self.vector)
+        for chunk, contribution in zip(bucket.chunks, offered, strict=True):
             self._wan.offer(number, chunk, contribution)
         self._offered = self._clock()
 
-    def _counted(self, total: Total) -> Total:
-        """A center's sum as it counts in the merge over the WAN."""
-        if self._algorithm.lan_rounds > 1:  # from the last global parameters, not the center's own
-            vector, split = self._moved(total), self._buckets[0].spec.parameters
-            vector[:split] -= self.vector[:split]
-            total = total._replace(vector=self._scaled(vector, total.weights))
-        if self._algorithm.weights == "centers":
-            inverse = tuple(1.0 / weight if weight else 0.0 for weight in total.weights)
-            vector = self._scaled(total.vector, inverse)
-            weights = tuple(float(weight > 0) for weight in total.weights)
-            total = total._replace(vector=vector, weights=weights)
-        return total
-
-    def _moved(self, total: Total) -> np.ndarray:
-        """The center's parameters after its workers' mean delta; model state is their mean."""
-        inverse = tuple(1.0 / weight if weight else 0.0 for weight in total.weights)
-        moved, split = self._scaled(total.vector, inverse), self._buckets[0].spec.parameters
-        moved[:split] += self._center[:split]
-        return moved
-
-    def _scaled(self, vector: np.ndarray, factors: Sequence[float]) -> np.ndarray:
-        """A fresh vector, every chunk times its factor."""
-        if is_hollow(vector):
-            return vector
-        pieces = zip(self._buckets[0].ranges, factors, strict=True)
-        return join([vector[start:stop] * np.float32(factor) for (start, stop), factor in pieces])
-
-    def _apply(self, bucket: Bucket, merged: list[Contribution]) -> np.ndarray:
-        """The outer step: merged offers in, new values out."""
-        if isinstance(merged[0].payload, SizeOnly):
-            return hollow(bucket.stop - bucket.start)
-        if isinstance(self._wan, PushPullExchange):  # it has taken the step: these are parameters
-            return join([self._wan.answers.decode(chunk.payload) for chunk in merged])  # type: ignore[arg-type]
-        decoded = [self._codec.decode(chunk.payload) for chunk in merged]  # type: ignore[arg-type]
-        if not all(chunk.weight for chunk in merged):  # nobody had anything finite to offer
-            return bucket.of(self.vector)
-        pairs = zip(decoded, merged, strict=True)
-        mean = join([self._algorithm.merge.merge(sums, chunk.weight) for sums, chunk in pairs])
-        split = bucket.spec.parameters
-        mean[:split] = self._algorithm.offer.pseudo_gradient(mean[:split])
-        return self._outers[bucket.index].apply(bucket.of(self.vector), mean)
-
     def _missing(self, number: int) -> str:
-        lan = f"{self._link.missing(number)} or " if isinstance(self._link, LanDownlink) else ""
-        return lan + self._wan.missing(number)
+        return self._link.missing(number) + self._wan.missing(number)
 
     def _held(self, number: int) -> None:
         self._held_at = self._clock()
@@ -264,7 +198,7 @@ class LocalServer:
     # ---- the worker in this process
 
     async def _train(self, worker: Worker, first: int) -> None:
-        assert isinstance(self._link, DirectLink)
+        assert self._uplink is not None
 
         async def keep(number: int) -> None:
             state = _slot(self._trainer_states, number)
@@ -273,7 +207,7 @@ class LocalServer:
             del self._kept[number]
 
         await worker.train(
-            self._link, first * self._algorithm.lan_rounds,
+            self._uplink, first * self._algorithm.lan_rounds,
             granted=self._member.granted, keeps=self._checkpoints.due, keep=keep,
         )  # fmt: skip
 
@@ -291,8 +225,8 @@ class LocalServer:
     def _state(self) -> dict[str, Any]:
         """Everything but vector and trainer that the next round depends on."""
         return {
-            "outer": [outer.state_dict() for outer in self._outers],
-            "codec": self._codec_states,
+            "outer": self._update.state(),
+            "codec": self._offers.state(),
         }
 
     async def _begin(self) -> int:
@@ -302,19 +236,14 @@ class LocalServer:
         await self._clock.until_start()
         first = self._first
         if start.last is not None and start.last >= 0:
-            first = await (self._pull(start.last) if self._pulls else self._catch_up())
+            first = await (self._catch_up() if self._wan.replicas else self._pull(start.last))
         if start.initial_from is not None:
-            self.vector = self._center = unpack(await self._received())["vector"]
+            self.vector = self._center = (await self._received())["vector"]
         self._send_initial(start.initial_to)
         if self._worker is not None:
             self._worker.start(self.vector, first * self._algorithm.lan_rounds)
         self._member.has_state = True
         return first
-
-    @property
-    def _pulls(self) -> bool:
-        """Whether a center that comes back gets its parameters from the global servers."""
-        return isinstance(self._wan, PushPullExchange)
 
     async def _pull(self, last: int) -> int:
         merged = await wait_for(
@@ -324,17 +253,16 @@ class LocalServer:
             warn=self._config.timeouts.warn,
         )
         (bucket,) = self._buckets
-        self.vector = self._center = self._apply(bucket, merged)
+        self.vector = self._center = self._update.apply(bucket, merged, self.vector)
         return await self._go_on_after(last)
 
     async def _catch_up(self) -> int:
-        state = unpack(await self._received())
+        state = await self._received()
         self.vector = self._center = state["vector"]
-        for outer, kept in zip(self._outers, state["outer"], strict=True):
-            outer.load_state(kept)
+        self._update.load(state["outer"])
         return await self._go_on_after(self._member.returned.result().round)
 
-    async def _received(self) -> io.BytesIO:
+    async def _received(self) -> Any:
         """A state that another node sends."""
         message = await wait_for(
             self._member.returned,
@@ -342,23 +270,21 @@ class LocalServer:
             timeout=self._config.timeouts.round,
             warn=self._config.timeouts.warn,
         )
-        return io.BytesIO(message.payload)  # type: ignore[arg-type]
+        return unpacked_state(message.payload)
 
     def _send_initial(self, to: Sequence[str]) -> None:
         """Sends the initial vector to centers or own workers whose is another one."""
         for peer in to:
-            mine = self._link.engine if isinstance(self._link, LanDownlink) else None
-            engine = mine if mine is not None and peer.startswith(f"{self._wan.me}/") else self._wan
-            assert isinstance(engine, TreeExchange)
-            engine.send_state(peer, -1, packed_state({"vector": self.vector}))
+            payload = packed_state({"vector": self.vector})
+            if not self._link.send_initial(peer, payload):
+                self._wan.send_state(peer, -1, payload)
 
     async def _go_on_after(self, last: int) -> int:
         """Takes the place of one who has done round ``last`` with these parameters."""
         self._applied, first = last, last + 1
         if self._worker is not None:
             self._worker.catch_up(first * self._algorithm.lan_rounds)
-        if isinstance(self._link, LanDownlink):
-            await self._link.adopt(first * self._algorithm.lan_rounds - 1, self.vector)
+        await self._link.adopt(first * self._algorithm.lan_rounds - 1, self.vector)
         return first
 
     def _promise_state(self, centers: Sequence[str], number: int) -> None:
@@ -371,7 +297,6 @@ class LocalServer:
             return
         centers, _ = self._wanted
         self._wanted = None
-        assert isinstance(self._wan, TreeExchange)
         payload = packed_state({"vector": self.vector, "outer": self._state()["outer"]})
         for center in centers:
             self._wan.send_state(center, self._applied, payload)
@@ -382,22 +307,9 @@ class LocalServer:
         assert self._wan.policy is not None
         return self._wan.policy.members[0] == self._wan.me
 
-    async def _keep_snapshots(self, number: int, now: float, vector: np.ndarray) -> None:
-        if isinstance(self._snapshots, ShardSnapshots):
-            await self._snapshots.keep()
-        else:
-            await self._snapshots.merged(now, number, vector, speaks=self._speaks)
-
 
 def _slot(slots: dict[int, asyncio.Future[T]], number: int) -> asyncio.Future[T]:
     """The future of a round, made by who comes first."""
     if number not in slots:
         slots[number] = asyncio.get_running_loop().create_future()
     return slots[number]
-
-
-def packed_state(state: Any) -> np.ndarray:
-    """A state as the payload of a message."""
-    stream = io.BytesIO()
-    pack(stream, state)
-    return np.frombuffer(stream.getvalue(), np.uint8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,7 +18,7 @@ from geojax.hips.control.joining import digest
 from geojax.hips.control.member import Membership
 from geojax.hips.exchange.buckets import Bucket
 from geojax.hips.exchange.lan import LanUplink, Uplink
-from geojax.hips.storage.checkpoint import Checkpoints, unpack
+from geojax.hips.storage.checkpoint import Checkpoints, unpacked_state
 from geojax.hollow import is_hollow
 from geojax.machine.machine import Machine
 from geojax.machine.waits import wait_for
@@ -117,15 +116,10 @@ class Worker:
         steps = self.algorithm.local_steps.steps(number // self.algorithm.lan_rounds)
         spec = self.trainer.spec
 
-        async def step(work: Callable[[], Any]) -> Any:
-            result = await self._step(work, 1.0, number)
-            self._recorder.add("samples", self.trainer.samples_per_step)
-            return result
-
         (bucket,) = self._buckets
         try:
             offered = await self.algorithm.offer.collect(
-                self.trainer, self.vector, spec.parameters, steps, step
+                self.trainer, self.vector, spec.parameters, steps, partial(self._whole_step, number)
             )
             self._check(number, bucket, offered)
         except Diverged as error:
@@ -136,6 +130,12 @@ class Worker:
         else:
             await self._offer(link, number, bucket, offered)
         await self._collect(link, number)
+
+    async def _whole_step(self, number: int, work: Callable[[], Any]) -> Any:
+        """One local step of LAN round ``number``; the algorithm's ``collect`` calls it for each."""
+        result = await self._step(work, 1.0, number)
+        self._recorder.add("samples", self.trainer.samples_per_step)
+        return result
 
     # ---- a round stage by stage
 
@@ -288,7 +288,7 @@ class WorkerNode:
                 timeout=self._timeouts.round,
                 warn=self._timeouts.warn,
             )
-            self._vector = unpack(io.BytesIO(message.payload))["vector"]  # type: ignore[arg-type]
+            self._vector = unpacked_state(message.payload)["vector"]
         self._worker.start(self._vector, first)
         self._member.has_state = True
         return first

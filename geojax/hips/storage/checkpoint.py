@@ -7,6 +7,7 @@ without pickles, written whole or not at all.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -107,6 +108,18 @@ def unpack(stream: IO[bytes]) -> Any:
     """The inverse of :func:`pack`."""
     with np.load(stream) as archive:
         return _join(json.loads(archive[""].tobytes()), archive)
+
+
+def packed_state(state: Any) -> np.ndarray:
+    """A state as the payload of a message."""
+    stream = io.BytesIO()
+    pack(stream, state)
+    return np.frombuffer(stream.getvalue(), np.uint8)
+
+
+def unpacked_state(payload: Any) -> Any:
+    """The inverse of :func:`packed_state`."""
+    return unpack(io.BytesIO(payload))
 
 
 def _node_folder(folder: Path, node: str) -> Path:
