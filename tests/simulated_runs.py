@@ -22,8 +22,7 @@ def small_config(*, rounds=6, workers=1, elements=1000, chunk_elements=300, wan=
                  **settings):  # fmt: skip
     """Three centers that exchange a synthetic model in four small chunks.
 
-    ``settings``: any other key of the configuration, with ``__`` for the dot; None: its
-    default.
+    ``settings``: any other key of the configuration, with ``__`` for the dot.
     """
     config = RunConfig()
     config.wan = load_preset(wan)
@@ -32,8 +31,7 @@ def small_config(*, rounds=6, workers=1, elements=1000, chunk_elements=300, wan=
     config.rounds, config.lan.workers = rounds, workers
     config.overlay.chunk_elements = chunk_elements
     config.hash_every = 1
-    given = {key.replace("__", "."): value for key, value in settings.items()}
-    change(config, {key: value for key, value in given.items() if value is not None})
+    change(config, {key.replace("__", "."): value for key, value in settings.items()})
     return config
 
 

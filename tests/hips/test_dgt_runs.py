@@ -12,7 +12,7 @@ from geojax.wire.message import Kind
 from testbed.run import check
 
 MODES = {
-    "dense": {"name": "dense", "block_bytes": None},
+    "dense": {"name": "dense"},
     "all": {"k": 1.0},
     "tcp": {},
     "4bit": {"tail": "4bit", "k": 0.5},
@@ -28,7 +28,9 @@ def _quiet(caplog):
 
 def config(mode, loss=0.0, **settings):
     """Three centers and links so slow that late parts are late."""
-    chosen = {"name": "dgt", "block_bytes": 256, **MODES[mode]}
+    chosen = {"name": "dgt", **MODES[mode]}
+    if chosen["name"] == "dgt":
+        chosen["block_bytes"] = 256
     lossy = WanConfig(name="lossy", generator="uniform", centers=3, rate=3.0, rtt=20.0, loss=loss)
     return small_config(**{
         "wan": "three_centers", "rounds": 40, "model__name": "mlp", "data__name": "digits",

@@ -14,6 +14,7 @@ from geojax.errors import GeojaxError, WaitTimeout
 from geojax.hips.cluster import Cluster, NodeSpec
 from geojax.hips.control.member import Membership
 from geojax.hips.control.messages import unpacked_policies
+from geojax.hips.exchange.base import Gate
 from geojax.hips.roles.scheduler import Scheduler
 from geojax.overlay.planners.star import star
 from geojax.overlay.policy.cutting import packed
@@ -321,7 +322,13 @@ class Silent:
 
 
 class Engine:
-    held, epoch, sizes, layers = 9, 0, (), ()
+    held, sizes, layers = 9, (), ()
+
+    def __init__(self):
+        self.gate = Gate("c1", None, 0)
+
+    def grant(self, until):
+        pass
 
 
 def finished_after(beats):

@@ -114,7 +114,7 @@ def test_it_learns_with_codecs_that_look_at_all_of_what_they_get(settings):
     [
         ({}, 1),
         ({}, 2),
-        ({"model__name": "cnn_batchnorm", "model__stages": None, "data__name": "digits"}, 2),
+        ({"model__name": "cnn_batchnorm", "data__name": "digits"}, 2),
     ],
     ids=str,
 )
@@ -225,7 +225,7 @@ def test_what_it_cannot_do_is_refused_at_start(settings, key, says):
 def test_a_model_without_stages_is_refused(monkeypatch):
     from geojax.models.registry import MODELS, mlp
 
-    monkeypatch.setitem(MODELS._members, "mlp", lambda: mlp()._replace(staged=False))
+    monkeypatch.setitem(MODELS._members, "mlp", lambda config: mlp(config)._replace(staged=False))
     with pytest.raises(ConfigError, match=r"model=mlp has no stages; use one of .*demo_cnn"):
         simulated(network(True))
 

@@ -18,7 +18,7 @@ def _quiet(caplog):
 def test_a_resumed_run_ends_with_the_same_model(workers, sync, broken_at, tmp_path):
     settings = {
         "rounds": 8, "workers": workers, "checkpoint_every": 2, "sync__name": sync,
-        "sync__local_steps": None if sync == "fsa" else 2,
+        **({} if sync == "fsa" else {"sync__local_steps": 2}),
     }  # fmt: skip
     whole = simulated(small_config(**settings))
     faults = [kill("scheduler", broken_at)]

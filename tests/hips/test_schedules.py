@@ -27,12 +27,13 @@ from geojax.hips.control.member import Membership
 from geojax.overlay.policy.estimate import estimate
 from geojax.overlay.policy.planning import Proposal, propose
 from geojax.overlay.policy.policy import Policy
+from geojax.overlay.registry import OVERLAYS
 from geojax.overlay.routes.static_routes import routes, two_way
 from geojax.overlay.view import NetworkView
 
 ROUNDS, ELEMENTS, CHUNK = 6, 60, 12
 LONG = 3.0  # s, of an outage; shorter than timeouts.dead, longer than rounds that go round it take
-OVERLAYS = (
+NAMES = (
     "star", "sharded_star", "multigps", "mlnet", "butterfly", "ring", "tsengine", "netstorm",
     "packing", "random",
 )  # fmt: skip
@@ -116,7 +117,7 @@ class Schedule:
 
     def propose(self, config, centers, sites, task):
         """Another overlay's plan every time, which is always worth a change."""
-        name = self.rng.choice(OVERLAYS)
+        name = self.rng.choice(NAMES)
         if name == "packing" and self.packed:  # its plans take a while
             name = "random"
         self.packed |= name == "packing"

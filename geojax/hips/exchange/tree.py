@@ -243,7 +243,8 @@ class TreeExchange:
         """Why nobody who keeps to the protocol would send this message now; "": it may come.
 
         An offer of a round comes behind the peer's offer of the round before, as it follows from
-        that one's result; a result follows from this member's own offer.
+        that one's result. A result follows from this member's own offer, which may also have been
+        that of a worker's earlier life, in the round that it comes back to.
         """
         number, chunk = message.round, message.chunk
         local, done = self._policies.of(number), max(self.held, self._fetch.round)
@@ -262,7 +263,7 @@ class TreeExchange:
             if number <= done or chunk in self._round(number).results:
                 return "it is here already"
             early = len(self._arrived(number, chunk)) < len(local.expected_of(chunk))
-            return "this member has not made its own offer" if early else ""
+            return "this member has not made its own offer" if early and number > done + 1 else ""
         if peer == self.me or peer not in local.expected_of(chunk):
             return "not its child"
         if number <= done or peer in self._arrived(number, chunk):
