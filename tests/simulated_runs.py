@@ -22,7 +22,8 @@ def small_config(*, rounds=6, workers=1, elements=1000, chunk_elements=300, wan=
                  **settings):  # fmt: skip
     """Three centers that exchange a synthetic model in four small chunks.
 
-    ``settings``: any other key of the configuration, with ``__`` for the dot.
+    ``settings``: any other key of the configuration, with ``__`` for the dot; None: its
+    default, if there is such a key.
     """
     config = RunConfig()
     config.wan = load_preset(wan)
@@ -31,7 +32,12 @@ def small_config(*, rounds=6, workers=1, elements=1000, chunk_elements=300, wan=
     config.rounds, config.lan.workers = rounds, workers
     config.overlay.chunk_elements = chunk_elements
     config.hash_every = 1
-    change(config, {key.replace("__", "."): value for key, value in settings.items()})
+    given = {key.replace("__", "."): value for key, value in settings.items()}
+    change(config, {key: value for key, value in given.items() if value is not None})
+    for group, _, name in (key.partition(".") for key, value in given.items() if value is None):
+        target = getattr(config, group)
+        if name in vars(target):
+            setattr(target, name, getattr(type(target)(), name))
     return config
 
 

@@ -114,7 +114,7 @@ def test_it_learns_with_codecs_that_look_at_all_of_what_they_get(settings):
     [
         ({}, 1),
         ({}, 2),
-        ({"model__name": "cnn_batchnorm", "data__name": "digits"}, 2),
+        ({"model__name": "cnn_batchnorm", "model__stages": None, "data__name": "digits"}, 2),
     ],
     ids=str,
 )
