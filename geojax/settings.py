@@ -1,5 +1,6 @@
 """Groups of keys of a configuration: dataclasses whose fields say what they mean and may be.
 
+>>> from dataclasses import dataclass
 >>> @dataclass
 ... class Ring(Settings):
 ...     order: str = key("tsp", "how centers stand in the ring", choices=("tsp", "bottleneck"))

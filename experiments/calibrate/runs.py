@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.calibrate.cases import Case
 from experiments.runs import records, schema
 from experiments.train import children
-from geojax.config import RunConfig, to_dict
+from geojax.config import RunConfig
 from geojax.errors import GeojaxError
 from geojax.telemetry.summary import sync_times
 from testbed.run import prepare
@@ -133,6 +133,6 @@ class Runs:
         return self._settings(stored) == self._settings(config)
 
     def _settings(self, config: RunConfig) -> dict[str, object]:
-        flat = schema.flatten(to_dict(config))
+        flat = schema.flatten(schema.whole(config))
         ignored = self._constants
         return {k: v for k, v in flat.items() if k not in ignored and not schema.is_noise(k)}

@@ -96,11 +96,11 @@ def load(path: pathlib.Path) -> RunConfig:
 def save(config: RunConfig, path: pathlib.Path) -> None:
     """Writes a resolved configuration; the file appears whole or not at all."""
     partial = path.with_suffix(".partial")
-    OmegaConf.save(OmegaConf.create(_whole(config)), partial)
+    OmegaConf.save(OmegaConf.create(whole(config)), partial)
     partial.replace(path)
 
 
-def _whole(config: RunConfig) -> dict[str, Any]:
+def whole(config: RunConfig) -> dict[str, Any]:
     """All values, the defaults of the members' own keys among them."""
     return to_dict(complete(replace(config)))
 
@@ -138,7 +138,7 @@ def is_noise(key: str) -> bool:
 def config_hash(config: RunConfig) -> str:
     """SHA-256 of the settings that decide what a run computes, as canonical JSON."""
     counts = set() if config.data.name in _SAME_EVERYWHERE else {"data.path"}
-    every = flatten(_whole(config))
+    every = flatten(whole(config))
     flat = {key: every[key] for key in every if key in counts or not is_noise(key)}
     canonical = json.dumps(flat, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -209,7 +209,7 @@ def test_paces_of_synthetic_stages_make_their_shares_and_the_step():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"stages": 0}, r"model\.stages = 0: use at least 1 stage"),
+        ({"stages": 0}, r"model\.stages = 0: .*at least 1 "),
         ({"stages": 31}, r"model\.stages = 31: .*one per element \(30\)"),
         ({"bytes": 121}, r"model\.bytes = 121: .*124"),
         ({"stage_bytes": [60, 60, 0]}, r"stage_bytes = .*3 positive multiples of 4"),
