@@ -73,17 +73,23 @@ class Outcome:
         return "".join(json.dumps(event) + "\n" for event in self.events)
 
 
-def simulated(config, *, fails=False, folder=None):
+def simulated(config, *, fails=False, folder=None, watch=lambda event: None):
     """Runs; an error is raised unless it is expected (``fails``), and then it is in the outcome.
 
     ``folder``: the run's directory, where checkpoints are; by default one that is not kept.
+    ``watch`` is called with every event as it happens.
     """
     outcome = Outcome()
+
+    def sink(event):
+        outcome.events.append(event)
+        watch(event)
+
     with tempfile.TemporaryDirectory() as passing:
         setup, wan, faults = prepare(config, Path(folder or passing))
         setup.models.mkdir(exist_ok=True)
         try:
-            outcome.reports, outcome.spans = simulate(setup, wan, faults, outcome.events.append)
+            outcome.reports, outcome.spans = simulate(setup, wan, faults, sink)
         except GeojaxError as error:
             if not fails:
                 raise
