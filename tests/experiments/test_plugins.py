@@ -29,7 +29,7 @@ from geojax.config import (
 )
 from geojax.data.dataset import DATASETS, Stored
 from geojax.data.partitions import PARTITIONS
-from geojax.models.registry import MODELS, model_info
+from geojax.models.registry import MODELS, MlpConfig, mlp
 from geojax.overlay.base import OVERLAYS, Overlay
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.selection.registry import SELECTIONS
@@ -100,8 +100,8 @@ def all_of_them(config):
 
 
 @MODELS.register("other_mlp")
-def other_mlp():
-    return model_info("mlp")._replace(name="other_mlp")
+def other_mlp(config):
+    return mlp(MlpConfig(hidden=[8]))
 
 
 @dataclass
