@@ -1,5 +1,6 @@
 """Groups of keys of a configuration: dataclasses whose fields say what they mean and may be.
 
+>>> from dataclasses import dataclass
 >>> @dataclass
 ... class Ring(Settings):
 ...     order: str = key("tsp", "how centers stand in the ring", choices=("tsp", "bottleneck"))
@@ -61,12 +62,12 @@ def _rebuilt(plugins: Sequence[str], settings: type[Settings], values: dict[str,
 
 
 def load_plugins(modules: Iterable[str]) -> None:
-    """Imports the modules of ``plugins``, which register members of any axis.
+    """Imports the modules of ``plugins`` (or a single one), which register members of any axis.
 
     Raises:
       ConfigError: there is no such module, or it cannot be imported.
     """
-    for module in modules:
+    for module in [modules] if isinstance(modules, str) else modules:
         try:
             importlib.import_module(module)
         except Exception as error:

@@ -16,6 +16,7 @@ from experiments.train.command_line import (
     prepare,
 )
 from geojax.errors import ConfigError
+from testbed.run import check
 
 
 @pytest.mark.parametrize(
@@ -184,3 +185,17 @@ def test_a_file_whose_member_nobody_registered_says_so(tmp_path):
     own_files(tmp_path, model__wide="defaults: [base_tiny, _self_]\n")
     told = "In 'model/wide': there is no model=tiny; does plugins=[...] name its module?"
     assert explained(["model=wide"], tmp_path) == told
+
+
+def test_the_readmes_own_wan_is_a_choice(tmp_path):
+    readme = (schema.CONF.parent / "README.md").read_text()
+    text = next(each for each in readme.split("```yaml\n")[1:] if "name: mine" in each)
+    own_files(tmp_path, wan__mine=text.partition("```")[0])
+    schema.register()
+    with initialize_config_dir(str(schema.CONF), version_base="1.3"):
+        words = ["wan=mine", "model=synthetic", f"hydra.searchpath=[file://{tmp_path}]"]
+        config = schema.build(compose("config", words))
+    check(config)
+    assert [each if isinstance(each, str) else each["name"] for each in config.wan.centers] == [
+        "paris", "tokyo", "ohio",
+    ]  # fmt: skip

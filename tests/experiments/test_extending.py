@@ -136,6 +136,21 @@ def test_own_partition_wan_and_selection(outcome):
     assert run.config["partition"] == {"name": "first", "seed": None, "share": 0.7}
 
 
+@pytest.mark.parametrize(
+    ("command", "shows"),
+    [
+        ("python -m testbed describe 'plugins=[my_package]' wan=line wan.hops=3", "c2 - c3"),
+        (
+            "python -m experiments.configuration 'plugins=[my_package]'",
+            "| `sync.length` | `0.01` | | by how much a parameter moves in a round | more than 0 |",
+        ),
+    ],
+)
+def test_other_commands_know_plugins_too(folder, command, shows):
+    assert f"`{command}`" in PAGE
+    assert shows in shell(folder, command).stdout
+
+
 def test_every_training_command_is_run_by_a_test():
     assert len(TRAINING) == 6
     assert len(COMMANDS) == len(TRAINING) + 1  # make_data.py
