@@ -19,6 +19,7 @@ _RELATIVE = 1e-9  # by which model.pace_s may differ from the sum of model.stage
 def synthetic_spec(config: RunConfig) -> VectorSpec:
     """``model.bytes`` / 4 parameters: one layer, or one a stage.
 
+    >>> from geojax.models.registry import SyntheticConfig
     >>> config = RunConfig(model=SyntheticConfig(bytes=40, stages=3))
     >>> [layer.size for layer in synthetic_spec(config).layers]
     [3, 3, 4]

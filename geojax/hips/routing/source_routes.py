@@ -42,6 +42,7 @@ def is_routed(message: Message) -> bool:
 def hop_at(me: str, peer: str, message: Message, names: Sequence[str]) -> Hop | str:
     """Where on its route a message is that came from ``peer``, or what is wrong with the route.
 
+    >>> from geojax.wire.message import Kind
     >>> message = Message(Kind.OFFER, body={"route": [0, 2, 1]})
     >>> hop_at("c", "a", message, ["a", "b", "c"])
     Hop(origin='a', onward='b')
