@@ -1,6 +1,7 @@
-"""Writes ``docs/configuration.md`` from the dataclasses: ``python -m experiments.configuration``.
+"""Every key of the configuration, from the dataclasses: ``python -m experiments.configuration``.
 
-Prints the page; with ``--write`` it goes to its place in ``docs``.
+Prints the page ``docs/configuration.md``; with ``--write`` it goes to its place. After
+``plugins=[MODULE]`` the keys of that module's members are on the page too.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import inspect
 import json
 import typing
 from collections.abc import Iterable
-from dataclasses import MISSING, Field, fields
-from typing import Any
+from dataclasses import Field, fields
+
+from omegaconf import OmegaConf
 
 from experiments.runs import schema
 from geojax.axes import AXES, groups
 from geojax.config import RunConfig
-from geojax.settings import Settings, bounds_text, key_names
+from geojax.errors import GeojaxError
+from geojax.settings import Settings, bounds_text, key_names, load_plugins
 
 PAGE = schema.CONF.parent / "docs" / "configuration.md"
 _INTRO = """# Every key of the configuration
@@ -25,23 +28,26 @@ Written by `python -m experiments.configuration --write`; a test compares this p
 dataclasses. A key is set as `group.key=value` on the command line, or in a YAML file. A group that
 is an axis has members: `overlay=ring` (or `overlay.name=ring`) chooses one. Keys of the group are
 read by all of its members, a member's own keys by that member alone: with another one they are
-refused.
+refused. A meaning that begins with a word and a colon, as in `emulated: …`, holds for that choice
+alone.
 """
 
 
 def page() -> str:
     """The whole page."""
-    parts = [_INTRO, "## The run\n", _table("", _own(RunConfig, groups()))]
+    run = RunConfig()
+    parts = [_INTRO, "## The run\n", _table("", run, _own(RunConfig, groups()))]
     for name, default in groups().items():
         axis = AXES.get(name)
         parts += [f"## {name}\n", f"{_summary(type(default))}\n"]
         if axis is not None:
             members = ", ".join(f"`{member}`" for member in axis)
             parts += [f"Members (`{axis.key}`): {members}. All of them read:\n"]
-        parts += [_table(name, fields(default))]
+        parts += [_table(name, default, fields(default))]
         for schema_, members in _members(name):
             chosen = " and ".join(f"{_label(name)}={member}" for member in members)
-            parts += [f"### {chosen}\n", _table(name, _own(schema_, key_names(type(default))))]
+            own = _own(schema_, key_names(type(default)))
+            parts += [f"### {chosen}\n", _table(name, schema_(), own)]
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
@@ -68,19 +74,15 @@ def _summary(settings: type) -> str:
     return inspect.cleandoc(settings.__doc__ or "").replace("``", "`")
 
 
-def _table(group: str, keys: Iterable[Field]) -> str:
+def _table(group: str, defaults: Settings, keys: Iterable[Field]) -> str:
     rows = ["| key | default | unit | meaning | valid |", "|---|---|---|---|---|"]
     for item in keys:
         name = f"{group}.{item.name}" if group else item.name
-        cells = [f"`{name}`", f"`{_default(item)}`", item.metadata["unit"], item.metadata["doc"]]
+        value = getattr(defaults, item.name)
+        default = value if isinstance(value, str) else json.dumps(value)
+        cells = [f"`{name}`", f"`{default}`", item.metadata["unit"], item.metadata["doc"]]
         rows.append(f"| {' | '.join([*cells, _valid(item)])} |".replace("|  |", "| |"))
     return "\n".join(rows) + "\n"
-
-
-def _default(item: Field) -> str:
-    made = item.default_factory is not MISSING
-    value: Any = item.default_factory() if made else item.default  # type: ignore[misc]
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _valid(item: Field) -> str:
@@ -95,7 +97,13 @@ def main() -> None:
         prog="python -m experiments.configuration", description=__doc__
     )
     parser.add_argument("--write", action="store_true", help=f"to docs/{PAGE.name}")
-    if parser.parse_args().write:
+    parser.add_argument("plugins", nargs="?", default="", metavar="plugins=[MODULE]")
+    given = parser.parse_args()
+    try:
+        load_plugins(OmegaConf.from_dotlist([given.plugins]).get("plugins", []))
+    except GeojaxError as error:
+        parser.error(str(error))
+    if given.write:
         PAGE.write_text(page())
     else:
         print(page(), end="")

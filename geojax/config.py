@@ -29,7 +29,7 @@ class ModelConfig(Settings):
 
 @dataclass
 class DataConfig(Settings):
-    """On what."""
+    """What it is trained on, and evaluated with."""
 
     name: str = key("fashion_mnist", "the data set")
     train_samples: int | None = key(None, "train on so many samples only; null: all", least=1)
@@ -46,7 +46,11 @@ class PartitionConfig(Settings):
 
 @dataclass
 class OptimizerConfig(Settings):
-    """An optax optimizer."""
+    """An optax optimizer.
+
+    ``optimizer`` makes a worker's steps; ``outer_optimizer`` moves the parameters by what an
+    exchange has merged. ``outer_optimizer=auto``: as the synchronization algorithm says.
+    """
 
     name: str = key("sgd", "the optimizer")
     lr: float | None = key(None, "learning rate; null: the run's", above=0)
@@ -74,7 +78,9 @@ class WanConfig(Settings):
     centers: Any = key(
         None, "list of names or of {name, workers, egress, ingress}; for generators: their number"
     )
-    links: list[Any] = key([], "list of {between, rate, rtt, jitter, loss}, or {from, to, …}")
+    links: list[Any] = key(
+        [], "list of {between: [A, B], rate, rtt, jitter, loss}, or of {from: A, to: B, …}"
+    )
     rate: float | None = key(None, "of every link that states none", unit="Mbit/s")
     rtt: float | None = key(None, "of every link that states none", unit="ms")
     jitter: Any = key(
@@ -82,7 +88,10 @@ class WanConfig(Settings):
     )
     loss: float | None = key(None, "share of packets lost on every link that states none")
     draw: Any = key(None, "rates drawn at random: {low, high}", unit="Mbit/s")
-    dynamics: Any = key(None, "how rates change: {kind, …}, or a list of these")
+    dynamics: Any = key(
+        None, "how rates change: {kind, …}, or a list of these; null: they do not; see "
+        "testbed/wan/dynamics",
+    )  # fmt: skip
     seed: int | None = key(None, "of all draws; null: the run's seed")
     bandwidth_scale: float = key(1.0, "factor of all rates of the WAN")
     delay_scale: float = key(1.0, "factor of all round trips of the WAN")
@@ -90,7 +99,7 @@ class WanConfig(Settings):
         None, "where the scheduler is; null: in the first center; external: on a site without "
         "data, with the global servers of star and multigps",
     )  # fmt: skip
-    external: Any = key(None, "{rate, rtt} of the links of server_center=external")
+    external: Any = key(None, "{rate, rtt} of the links of server_center=external, Mbit/s and ms")
     provenance: Any = key(None, "where the numbers come from")
 
 
@@ -113,10 +122,12 @@ class PaceConfig(Settings):
         None, "steps end at a multiple of so many seconds; null: when they are done", unit="s",
         above=0,
     )  # fmt: skip
-    encode_gbps: float = key(4.0, "encoding and decoding, simulated", unit="GB/s", above=0)
-    sum_gbps: float = key(4.0, "summing, simulated", unit="GB/s", above=0)
-    outer_gbps: float = key(2.0, "the outer optimizer, simulated", unit="GB/s", above=0)
-    plan_s: float = key(0.01, "one planning, simulated", unit="s", least=0)
+    encode_gbps: float = key(4.0, "simulated: float32 encoded or decoded", unit="GB/s", above=0)
+    sum_gbps: float = key(4.0, "simulated: float32 summed", unit="GB/s", above=0)
+    outer_gbps: float = key(
+        2.0, "simulated: parameters that the outer optimizer moves", unit="GB/s", above=0
+    )
+    plan_s: float = key(0.01, "simulated: duration of one planning", unit="s", least=0)
 
 
 @dataclass
@@ -131,10 +142,12 @@ class SyncConfig(Settings):
 
 @dataclass
 class OverlayConfig(Settings):
-    """Along which routes."""
+    """Along which routes chunks travel between centers."""
 
     name: str = key("star", "the overlay")
-    chunk_elements: int = key(65_536, "elements of a chunk", least=1)
+    chunk_elements: int = key(
+        65_536, "elements of a chunk, the piece of a vector that travels by itself", least=1
+    )
     awareness: str = key(
         "oracle", "plans go by the true rates, or by measured ones", choices=("measured", "oracle")
     )
@@ -149,7 +162,8 @@ class OverlayConfig(Settings):
         0.01, "measured: most bytes that probes may be, as a share of all", least=0, below=1
     )
     auxiliary: str = key(
-        "none", "paths beside a tree's links",
+        "none", "further paths for chunks while a tree's link is busy, see "
+        "geojax/overlay/routes/auxiliary.py",
         choices=("none", "fastest", "paced", "random"),
     )  # fmt: skip
     primary_busy: int = key(
@@ -182,11 +196,11 @@ class SelectionConfig(Settings):
 class TimeoutsConfig(Settings):
     """Every bound on a wait, in seconds of the run's clock."""
 
-    start: float = key(180.0, "all nodes have joined", unit="s", above=0)
-    connect: float = key(10.0, "one TCP connection", unit="s", above=0)
-    heartbeat: float = key(0.5, "between two heartbeats", unit="s", above=0)
-    dead: float = key(5.0, "silence after which a member is dead", unit="s", above=0)
-    round: float = key(600.0, "one exchange", unit="s", above=0)
+    start: float = key(180.0, "until all nodes have joined", unit="s", above=0)
+    connect: float = key(10.0, "until a TCP connection stands", unit="s", above=0)
+    heartbeat: float = key(0.5, "between two heartbeats of a member", unit="s", above=0)
+    dead: float = key(5.0, "silence after which a member counts as dead", unit="s", above=0)
+    round: float = key(600.0, "until an exchange is done", unit="s", above=0)
     warn: float = key(30.0, "a wait is logged after so long", unit="s", above=0)
 
 
@@ -195,29 +209,31 @@ class TestbedConfig(Settings):
     """Where the run happens."""
 
     __test__ = False  # not a test, whatever pytest thinks of the name
-    name: str = key("simulated", "simulated, local or emulated")
-    goodput_factor: float = key(0.95, "simulated: TCP payload ÷ link rate", above=0, most=1)
+    name: str = key("simulated", "which testbed", choices=("simulated", "local", "emulated"))
+    goodput_factor: float = key(
+        0.95, "simulated: share of a link's rate that TCP's payload gets", above=0, most=1
+    )
     rtt_bias: float = key(
         0.5, "simulated: TCP's shares of a bottleneck are in proportion to round trip ** -rtt_bias"
     )
     devices: int = key(
         1, "local devices per worker process (CPU); accelerators are taken as found", least=1
     )
-    congestion_control: str = key("cubic", "emulated: TCP's")
+    congestion_control: str = key("cubic", "emulated: that of TCP, as Linux names it")
     verify_tolerance: float = key(
         0.15, "emulated: largest relative error of a measured link rate", least=0
     )
     cpu_limit: Any = key(
         None, "local, emulated: share of a core that a node may use, or {center: share}"
     )
-    faults: list[Any] = key([], "list of {at, kind, node}, at experiment time")
+    faults: list[Any] = key([], "list of {at, kind, node, …}, see testbed/faults.py")
 
 
 @dataclass
 class TrackersConfig(Settings):
-    """Who else is told."""
+    """Who is told of a run beside its directory: nobody yet."""
 
-    name: str = key("none", "none: only the run directory")
+    name: str = key("none", "who is told", choices=("none",))
 
 
 @dataclass
@@ -239,7 +255,7 @@ class RunConfig(Settings):
     testbed: TestbedConfig = field(default_factory=TestbedConfig)
     trackers: TrackersConfig = field(default_factory=TrackersConfig)
     timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
-    plugins: list[str] = key([], "modules to import first: they register members of any axis")
+    plugins: list[str] = key([], "modules that register members; see docs/extending.md")
     experiment: str = key("default", "a name for the tables")
     seed: int = key(0, "of everything that is drawn", least=0, below=WHOLE)
     rounds: int = key(100, "rounds of the run", least=1)
@@ -249,9 +265,12 @@ class RunConfig(Settings):
     max_time_s: float | None = key(
         None, "experiment time after which no round starts; null: no limit", unit="s", above=0
     )
-    batch_size: int = key(32, "samples per worker and step", least=1)
-    lr: float = key(0.01, "learning rate", above=0)
-    loss: str = key("cross_entropy", "what training makes small: cross_entropy, next_token, mse")
+    batch_size: int = key(32, "samples per worker and step; a multiple of testbed.devices", least=1)
+    lr: float = key(0.01, "learning rate of optimizers that state none", above=0)
+    loss: str = key(
+        "cross_entropy",
+        "what training makes small: cross_entropy, mse, next_token, or your own",
+    )
     eval_every_s: float = key(5.0, "experiment time between evaluations", unit="s", above=0)
     target_accuracy: float = key(0.8, "share of right answers to reach", above=0, most=1)
     target_over: str = key(
@@ -260,12 +279,18 @@ class RunConfig(Settings):
     )  # fmt: skip
     stop_at_target: bool = key(False, "simulated: the run ends when the target accuracy is reached")
     nonfinite: str = key(
-        "stop", "what becomes of an offer that holds NaN or infinity", choices=("skip", "stop")
+        "stop",
+        "an offer that holds NaN or infinity is left out, or stops the run",
+        choices=("skip", "stop"),
     )
     hash_every: int = key(
         10, "rounds between two comparisons of the centers' parameters; 0: never", least=0
     )
-    events: str = key("round", "how fine events.jsonl is", choices=("chunk", "round"))
+    events: str = key(
+        "round",
+        "events.jsonl has lines for each round, or for each chunk too",
+        choices=("chunk", "round"),
+    )
     checkpoint_every: int = key(0, "rounds between two checkpoints; 0: none", least=0)
     resume: bool = key(False, "go on with a broken run, and skip finished ones")
 

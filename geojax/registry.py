@@ -46,11 +46,20 @@ class Registry(Generic[T]):
         Args:
           name: of the member.
           schema: the dataclass of its keys, derived from the axis's; None: it has no own keys.
+
+        Raises:
+          TypeError: the dataclass is none, or does not derive from the axis's.
+          ValueError: the name is taken.
         """
+        if schema is not None and "__dataclass_fields__" not in vars(schema):
+            raise TypeError(f"{schema.__name__}: write @dataclass above it")
+        if schema is not None and not issubclass(schema, self.base):
+            raise TypeError(f"{schema.__name__}: derive it from {self.base.__name__}")
 
         def add(factory: T) -> T:
             if name in self._members:
-                raise ValueError(f"{self.key}: {name!r} is registered twice")
+                fix = f"there is a {self.key.removesuffix('.name')}={name}; choose another name"
+                raise ValueError(f"registered twice: {fix}")
             self._members[name] = factory
             if schema is not None:
                 self._schemas[name] = schema

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import traceback
 import types
 import typing
 from collections.abc import Iterable, Sequence
@@ -61,21 +62,32 @@ def _rebuilt(plugins: Sequence[str], settings: type[Settings], values: dict[str,
 
 
 def load_plugins(modules: Iterable[str]) -> None:
-    """Imports the modules of ``plugins``, which register members of any axis.
+    """Imports the modules of ``plugins`` (or a single one), which register members of any axis.
 
     Raises:
-      ConfigError: there is no such module.
+      ConfigError: there is no such module, or it cannot be imported.
     """
-    for module in modules:
+    for module in [modules] if isinstance(modules, str) else modules:
         try:
             importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise
-            fix = "no such module; name one that Python can import from here (PYTHONPATH)"
+        except Exception as error:
+            missing = (
+                getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
+            )
+            fix = f"cannot be imported:\n{_in_plugin(error)}"
+            if missing and f"{module}.".startswith(f"{missing}."):
+                fix = "no such module; name one that Python can import from here (PYTHONPATH)"
             raise ConfigError("plugins", module, fix) from error
         if module not in PLUGINS:
             PLUGINS.append(module)
+
+
+def _in_plugin(error: Exception) -> str:
+    """The traceback of a plug-in's import, without what is not the user's."""
+    told = traceback.TracebackException.from_exception(error, compact=True)
+    kept = [each for each in told.stack if "importlib" not in each.filename]
+    told.stack = traceback.StackSummary.from_list(kept[1:])  # the first one is load_plugins
+    return "".join(told.format(chain=False)).rstrip()
 
 
 def key(

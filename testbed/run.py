@@ -13,11 +13,11 @@ from geojax.assemble import Setup
 from geojax.assemble import check as check_setup
 from geojax.axes import complete
 from geojax.config import RunConfig
-from geojax.errors import ConfigError, nearest
 from geojax.hips.cluster import START, Cluster, NodeSpec, ResumePoint
 from geojax.hips.storage.checkpoint import resume_point
 from geojax.models.registry import SYNTHETIC
 from geojax.overlay.planners.multigps import server_count
+from geojax.settings import check_values
 from geojax.telemetry.recorder import Span, chrome_trace, jsonl_sink
 from geojax.telemetry.summary import summarize
 from geojax.wire.message import DATA_KINDS, Kind
@@ -29,8 +29,6 @@ from testbed.progress import RunProgress
 from testbed.wan.build import Wan, build_wan
 from testbed.wan.hops import hops
 
-TESTBEDS = ("simulated", "emulated", "local")
-
 
 def prepare(config: RunConfig, run_dir: Path) -> tuple[Setup, Wan, tuple[Fault, ...]]:
     """Validates everything and lays out the nodes; touches no file.
@@ -39,10 +37,7 @@ def prepare(config: RunConfig, run_dir: Path) -> tuple[Setup, Wan, tuple[Fault, 
       ConfigError: names the key, the value and the fix.
     """
     complete(config)
-    if config.testbed.name not in TESTBEDS:
-        raise ConfigError(
-            "testbed.name", config.testbed.name, nearest(config.testbed.name, TESTBEDS)
-        )
+    check_values("testbed", config.testbed)
     servers = server_count(config.overlay)
     wan = build_wan(config.wan, config.lan, config.seed, servers)
     config, faults = apply_faults(config, wan.edges, [node.name for node in wan.nodes()])

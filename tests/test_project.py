@@ -23,6 +23,7 @@ TOPS = "geojax|testbed|experiments|tools"
 DOTTED = re.compile(rf"(?<![\w./{{-])(?:{TOPS})(?:\.\w+)+")
 A_PATH = re.compile(rf"(?<![\w./<{{-])(?:{TOPS}|conf|docs|tests)/[\w/.-]*\w")
 WRITTEN_BY_READERS = re.compile(r"\b(mine|growing_steps)\b|\bmy_")  # files of worked examples
+RUN_BY_TESTS = re.compile(r"plugins=|--config-dir")  # commands with parts that readers write
 MOST_LINES = 600
 
 # Folders of one machine or user; the classes keep the patterns from finding themselves.
@@ -122,12 +123,9 @@ def unknown_words(command: str) -> list[str]:
         if not (path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()):
             missing.append(match[1] + match[2])
         for group, names in re.findall(r"(?<=\s)([\w/]+)=([\w,]+)", command):
-            if (ROOT / "conf" / group).is_dir() and "plugins=" not in command:  # tests run those
+            if (ROOT / "conf" / group).is_dir() and not RUN_BY_TESTS.search(command):
                 options = {option.stem for option in (ROOT / "conf" / group).glob("*.yaml")}
-                unknown = [name for name in names.split(",") if name not in options]
-                if "plugins=" in command:
-                    unknown = [name for name in unknown if not WRITTEN_BY_READERS.search(name)]
-                missing += [f"{group}={name}" for name in unknown]
+                missing += [f"{group}={name}" for name in names.split(",") if name not in options]
     return missing
 
 

@@ -8,11 +8,12 @@ is refused everywhere.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import pathlib
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,11 +35,12 @@ _SAME_EVERYWHERE = (
 )  # data whose content does not go by its path
 
 
-def register(plugins: Iterable[str] = ()) -> None:
+def register(plugins: Iterable[str] = (), own: Sequence[pathlib.Path] = ()) -> None:
     """Makes the schema nodes and the resolver of ``${geojax.choices:}`` known to Hydra.
 
     Args:
       plugins: modules to import first; a member that has no YAML file is its own choice.
+      own: the user's folders of YAML files, whose choices are listed too.
     """
     load_plugins(plugins)
     store = ConfigStore.instance()
@@ -50,22 +52,24 @@ def register(plugins: Iterable[str] = ()) -> None:
             if name not in _files(group):
                 store.store(group=group, name=name, node=settings)
     store.store(name="base_config", node=RunConfig)
-    OmegaConf.register_new_resolver("geojax.choices", _choices_text, replace=True)
+    listed = functools.partial(_choices_text, own)
+    OmegaConf.register_new_resolver("geojax.choices", listed, replace=True)
 
 
-def _files(group: str) -> set[str]:
-    return {path.stem for path in (CONF / group).glob("*.yaml")}
+def _files(group: str, folder: pathlib.Path = CONF) -> set[str]:
+    return {path.stem for path in (folder / group).glob("*.yaml")}
 
 
-def choices(group: str) -> list[str]:
+def choices(group: str, own: Sequence[pathlib.Path] = ()) -> list[str]:
     """What a group can be, sorted: the names of its YAML files, and members without one."""
-    return sorted({*_files(group), *AXES.get(group, ())})
+    files = [name for folder in (CONF, *own) for name in _files(group, folder)]
+    return sorted({*files, *AXES.get(group, ())})
 
 
-def _choices_text() -> str:
+def _choices_text(own: Sequence[pathlib.Path]) -> str:
     names = [*groups(), "experiment"]
     width = max(map(len, names)) + 1
-    return "\n".join(f"  {name:<{width}} {', '.join(choices(name))}" for name in names)
+    return "\n".join(f"  {name:<{width}} {', '.join(choices(name, own))}" for name in names)
 
 
 def build(composed: DictConfig) -> RunConfig:
@@ -177,11 +181,7 @@ def _hint(path: str) -> str | None:
     group, _, key = path.rpartition(".")
     if not group and key in groups():
         return "group"
-    members = [AXES[group].schema(name) for name in AXES.get(group, ())]
-    schemas = (
-        [RunConfig] if not group else [type(groups()[group]), *members] if group in groups() else []
-    )
-    for schema in schemas:
+    for schema in schemas(group):
         hint = typing.get_type_hints(schema).get(key)
         if hint is Any or typing.get_origin(hint) is list:
             return "any"

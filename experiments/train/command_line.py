@@ -6,9 +6,11 @@ and whatever it or OmegaConf raises afterwards is rewritten by :func:`explain`.
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -48,12 +50,13 @@ def prepare(arguments: Sequence[str]) -> list[str]:
       ConfigError: a plug-in cannot be imported.
     """
     multirun = bool({"-m", "--multirun"} & set(arguments))
-    schema.register(plugins(arguments))
+    own = own_folders(arguments)
+    schema.register(plugins(arguments, own), own)
     chosen = {argument.partition("=")[0] for argument in arguments}
-    return [_prepare_one(_as_choice(argument, chosen), multirun) for argument in arguments]
+    return [_prepare_one(_as_choice(argument, chosen), multirun, own) for argument in arguments]
 
 
-def plugins(arguments: Sequence[str]) -> list[str]:
+def plugins(arguments: Sequence[str], own: Sequence[Path] = ()) -> list[str]:
     """The modules that ``plugins=[...]`` names, on the command line or in the chosen experiment.
 
     >>> plugins(["seed=1", "plugins=[my_package]"])
@@ -62,13 +65,40 @@ def plugins(arguments: Sequence[str]) -> list[str]:
     found: list[Any] = []
     for argument in arguments:
         key, _, value = argument.partition("=")
-        file = schema.CONF / "experiment" / f"{value}.yaml"
-        if key == "experiment" and file.is_file():
-            found += OmegaConf.select(OmegaConf.create(file.read_text()), "plugins") or []
+        if key == "experiment":
+            names = [f"experiment/{name}.yaml" for name in value.split(",")]
+            files = [folder / name for folder in (schema.CONF, *own) for name in names]
+            for file in filter(Path.is_file, files):
+                found += _as_list(OmegaConf.select(OmegaConf.load(file), "plugins"))
         elif key == "plugins":
-            stated = _parse(argument).value()
-            found += stated if isinstance(stated, list) else [stated]
-    return [str(module) for module in found]
+            found += _as_list(_parse(argument).value())
+    return list(dict.fromkeys(map(str, found)))
+
+
+def _as_list(stated: Any) -> list[Any]:
+    return [stated] if isinstance(stated, str) else list(stated or [])
+
+
+def own_folders(arguments: Sequence[str]) -> list[Path]:
+    """The user's folders of YAML files: ``--config-dir DIR`` and ``hydra.searchpath=[DIR]``.
+
+    Raises:
+      UsageError: a file there has the name of one of geojax's, and Hydra would not read it.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd")
+    named = [parser.parse_known_args(list(arguments))[0].config_dir or ""]
+    for argument in arguments:
+        if argument.startswith("hydra.searchpath="):
+            named += [
+                str(each).removeprefix("file://") for each in _as_list(_parse(argument).value())
+            ]
+    folders = [Path(name) for name in named if name and Path(name).is_dir()]
+    for folder in folders:
+        for file in sorted(folder.rglob("*.yaml")):
+            if (schema.CONF / file.relative_to(folder)).is_file():
+                raise UsageError(f"{file}: geojax has a file of this name; give yours another one")
+    return folders
 
 
 def _as_choice(argument: str, chosen: set[str]) -> str:
@@ -83,7 +113,7 @@ def _as_choice(argument: str, chosen: set[str]) -> str:
     return f"{group}={value}"
 
 
-def _prepare_one(argument: str, multirun: bool) -> str:
+def _prepare_one(argument: str, multirun: bool, own: Sequence[Path]) -> str:
     match = _ASSIGNMENT.match(argument)
     if match is None:
         return argument
@@ -94,8 +124,11 @@ def _prepare_one(argument: str, multirun: bool) -> str:
     if override.is_sweep_override() and not multirun:
         text = override.get_value_string()
         raise UsageError(f"{key}={text} is a sweep: add -m, or quote the value: '{key}=\"{text}\"'")
-    group = key.rpartition(".")[0]
-    if "/" in key or (schema.CONF / key).is_dir() or (schema.known(key) and group not in AXES):
+    group, folder = (
+        key.rpartition(".")[0],
+        any((each / key).is_dir() for each in (schema.CONF, *own)),
+    )
+    if "/" in key or folder or (schema.known(key) and group not in AXES):
         return argument
     if schema.known(key) or schema.free_form(key):
         return argument if match["prefix"] else f"++{argument}"
@@ -133,15 +166,22 @@ def suggest(key: str) -> str:
 
 
 def explain(error: BaseException) -> str:
-    """One line that says what was wrong in a configuration and what is valid instead.
+    """Says what was wrong in a configuration and what is valid instead, mostly in one line.
 
     Args:
       error: what Hydra, OmegaConf or geojax raised.
     """
+    if isinstance(error, GeojaxError):
+        return str(error)
     chain = list(_causes(error))
     for cause in chain:
-        if isinstance(cause, MissingConfigException) and cause.options:
-            group, _, name = str(cause.missing_cfg_file).rpartition("/")
+        if not isinstance(cause, MissingConfigException):
+            continue
+        group, _, name = str(cause.missing_cfg_file).rpartition("/")
+        if name.startswith("base_"):
+            where, member = _first_line(cause).partition(": ")[0], name.removeprefix("base_")
+            return f"{where}: there is no {group}={member}; does plugins=[...] name its module?"
+        if cause.options:
             options = [option for option in cause.options if not option.startswith("base_")]
             return f"{group} = {name!r}: {nearest(name, options)}"
     for cause in chain:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from geojax.axes import check as check_values
@@ -60,6 +61,7 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
     _check_awareness(config, algorithm)
     overlay = build_overlay(config.overlay, cluster.servers, cluster.global_servers)
     policy = overlay.plan(view, cluster.groups(cluster.members)[WAN_GROUP], (1,), 0)
+    _check_trees(config, policy, cluster.servers)
     depth = max(_depth(policy, member) for member in policy.members)
     if depth > 1 and not codec.exact_combine:
         raise ConfigError(
@@ -122,6 +124,31 @@ def _check_offers(config: RunConfig, algorithm: SyncAlgorithm) -> None:
     if config.nonfinite == "skip" and config.sync.p3:
         fix = "with sync.p3 half of the gradient has left when the rest is found; use stop"
         raise ConfigError("nonfinite", "skip", fix)
+
+
+def _check_trees(config: RunConfig, policy: Policy, centers: Sequence[str]) -> None:
+    """Refuses the plan of an own overlay along which a round would never end."""
+    known = {*centers, *policy.passive}
+    ways = [(tree.root, way) for tree in policy.trees for way in (tree.parent, tree.source)]
+    wrong = "" if ways and policy.members == tuple(centers) else "has other members, or no tree"
+    for root, way in ways:
+        lost = [name for name in {**dict.fromkeys(centers), **way} if not _leads(way, name, root)]
+        if lost or not {root, *way} <= known:
+            wrong = f"has a tree to {root} that does not connect {', '.join(lost) or 'centers'}"
+    if wrong:
+        fix = (
+            f"its plan for {', '.join(centers)} {wrong}; a tree spans all members, without a cycle"
+        )
+        raise ConfigError("overlay.name", config.overlay.name, fix)
+
+
+def _leads(way: Mapping[str, str], name: str, root: str) -> bool:
+    """Whether ``way`` goes from a node to the root, and ends there."""
+    for _ in way:
+        if name == root:
+            break
+        name = way.get(name, name)
+    return name == root and root not in way
 
 
 def _depth(policy: Policy, member: str) -> int:

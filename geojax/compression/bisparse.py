@@ -29,7 +29,7 @@ class BisparseConfig(CompressionConfig):
     ratio: float = key(0.01, "share of elements kept", above=0, most=1)
     bound: int = key(1000, "layers of fewer elements travel whole", least=0)
     momentum: float | None = key(
-        None, "of the correction; null: 0.9 for gradients, 0 for deltas", least=0, below=1
+        None, "of momentum correction; null: 0.9 for gradients, 0 for deltas", least=0, below=1
     )
     exact: bool = key(False, "the exact top-k instead of a sampled threshold")
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from geojax.compression.codec import CODECS, Codec
 from geojax.compression.layout import Layout, layout_of
-from geojax.compression.payload import add_up, as_floats, count_of
+from geojax.compression.payload import add_up, as_numbers, count_of
 
 
 def dense() -> Codec:
@@ -32,7 +32,7 @@ def _encode(vector: np.ndarray, layout: Layout) -> tuple[list[np.ndarray], Layou
 
 
 def _decode(payload: np.ndarray) -> np.ndarray:
-    return as_floats(payload, np.float32, "dense")
+    return as_numbers(payload, np.float32, "dense")
 
 
 def _combine(payloads: Sequence[np.ndarray]) -> np.ndarray:

@@ -34,10 +34,14 @@ class DgtConfig(CompressionConfig):
     name: str = "dgt"
     k: float = key(0.8, "share of blocks that are important", above=0, most=1)
     adaptive: bool = key(False, "k falls with the loss, not below k_min")
-    k_min: float = key(0.2, "adaptive: least k; at most k", above=0)
+    k_min: float = key(0.2, "adaptive: least value of k; at most k", above=0)
     alpha: float = key(0.3, "weight of the past in a block's contribution", least=0, below=1)
     block_bytes: int = key(
-        4096, "of a block; a multiple of 4", least=LEAST_BLOCK_BYTES, most=MOST_BLOCK_BYTES
+        4096,
+        "of a block; a multiple of 4",
+        unit="B",
+        least=LEAST_BLOCK_BYTES,
+        most=MOST_BLOCK_BYTES,
     )
     channel: str = key("tcp", "how the unimportant blocks travel", choices=("tcp", "udp"))
     lost: str = key("zero", "udp: what a lost block counts as", choices=("zero", "last"))

@@ -28,7 +28,9 @@ class HalfConfig(CompressionConfig):
     """Keys of ``compression=fp16`` and ``compression=bf16``."""
 
     name: str = "fp16"
-    overflow: str = key("saturate", "what becomes of too large values", choices=OVERFLOWS)
+    overflow: str = key(
+        "saturate", "too large values become the largest, or stop the run", choices=OVERFLOWS
+    )
 
 
 def fp16(*, overflow: str = "saturate") -> Codec:

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 
 from geojax.compression.layout import Span
-from geojax.compression.payload import as_floats
+from geojax.compression.payload import as_numbers
 from geojax.errors import Diverged
 
 OVERFLOWS = ("saturate", "stop")
@@ -124,7 +124,7 @@ def widen(payload: np.ndarray, form: HalfFormat) -> np.ndarray:
     Raises:
       FrameError: the payload has half a number.
     """
-    return form.widen(as_floats(payload, form.travels, form.name))
+    return form.widen(as_numbers(payload, form.travels, form.name))
 
 
 def refuse_overflow(vector: np.ndarray, spans: list[Span], form: HalfFormat) -> None:

@@ -19,7 +19,7 @@ def as_bytes(payload: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(payload).reshape(-1).view(np.uint8)
 
 
-def as_floats(payload: np.ndarray, dtype: Any, what: str) -> np.ndarray:
+def as_numbers(payload: np.ndarray, dtype: Any, what: str) -> np.ndarray:
     """A payload that is nothing but numbers of ``dtype``, as a view.
 
     Raises:

@@ -56,7 +56,7 @@ DATASETS: Registry[Callable[[Any], Stored]] = Registry("data.name", DataConfig)
 class FilesConfig(DataConfig):
     """Keys of a data set that comes as files."""
 
-    path: str | None = key(None, "folder to look in first")
+    path: str | None = key(None, "folder to look in first; null: only the usual places")
     download: bool = key(True, "fetch the official files into a cache when found nowhere else")
 
 

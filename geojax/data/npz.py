@@ -31,7 +31,7 @@ class NpzConfig(DataConfig):
     """Keys of ``data=npz``."""
 
     name: str = "npz"
-    path: str | None = key(None, "the archive")
+    path: str | None = key(None, "the .npz file; required")
 
 
 @DATASETS.register("npz", NpzConfig)

@@ -48,7 +48,7 @@ def partition(
 
     Raises:
       ConfigError: an unknown partition, one that needs labels where there are none, or a setting
-        outside its range.
+        outside its range; or an own one does not deal every sample once.
       DataError: too few samples for so many workers.
 
     >>> parts = partition(PartitionConfig("by_class"), np.array([1, 0, 1, 0]), ["a/w0", "b/w0"], 0)
@@ -62,6 +62,11 @@ def partition(
     chosen = seed if config.seed is None else config.seed
     draws = stream("partition", chosen)
     parts = PARTITIONS.build(config, labels, len(workers), draws)
+    dealt = np.bincount(np.concatenate([np.zeros(0, np.int64), *parts]), minlength=len(labels))
+    if len(parts) != len(workers) or min(map(len, parts)) == 0 or not (dealt == 1).all():
+        sizes = ", ".join(str(len(part)) for part in parts)
+        fix = f"deal each of {len(labels)} samples once, and some to each of {len(workers)} workers"
+        raise ConfigError("partition.name", config.name, f"{fix}; it made parts of {sizes}")
     return {
         worker: part.astype(np.int64, copy=False)
         for worker, part in zip(workers, parts, strict=True)

@@ -121,10 +121,10 @@ def build_wan(wan: WanConfig, lan: LanConfig, seed: int, global_servers: int = 1
 def _written_out(wan: WanConfig, seed: int) -> tuple[list, list]:
     """``wan.centers`` and ``wan.links``, by the generator if there is one."""
     if wan.generator is not None:
+        wan = GENERATORS.complete(wan)
         if wan.links:
             fix = f"the generator {wan.generator!r} makes the links; leave wan.links empty"
             raise ConfigError("wan.links", wan.links, fix)
-        wan = GENERATORS.complete(wan)
         return GENERATORS[str(wan.generator)](wan, seed)
     if isinstance(wan.centers, int) and not isinstance(wan.centers, bool):
         fix = "list the centers' names; only a generator (wan=uniform) takes their number"

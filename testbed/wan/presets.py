@@ -13,7 +13,7 @@ from yaml import YAMLError
 from geojax.config import LanConfig, WanConfig
 from geojax.errors import ConfigError, nearest
 from geojax.fields import sequence
-from geojax.settings import key_names
+from geojax.settings import key_names, load_plugins
 from testbed.wan.generators import GENERATORS
 
 PRESETS = Path(__file__).resolve().parents[2] / "conf" / "wan"
@@ -32,7 +32,8 @@ def load_preset(name_or_path: str | Path, **overrides: Any) -> WanConfig:
     """Reads a WAN description.
 
     Args:
-      name_or_path: a preset's name, or the path of a YAML file (it ends with ``.yaml``).
+      name_or_path: a preset's name, a plug-in's generator, or the path of a YAML file (it ends with
+        ``.yaml``).
       **overrides: fields of :class:`WanConfig`; mappings are merged, everything else replaced.
 
     Returns:
@@ -41,7 +42,8 @@ def load_preset(name_or_path: str | Path, **overrides: Any) -> WanConfig:
     >>> load_preset("uniform", centers=5).centers
     5
     """
-    values = _read(_path(name_or_path))
+    own = name_or_path in GENERATORS and name_or_path not in preset_names()
+    values = {"generator": name_or_path} if own else _read(_path(name_or_path))
     values.setdefault("name", Path(name_or_path).stem)
     values = _merge(values, overrides)
     return GENERATORS.settings(values.get("generator"), **values)
@@ -77,7 +79,7 @@ def _read(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
     for entry in defaults if "_self_" in defaults else [*defaults, "_self_"]:
         if entry == "_self_":
             values = _merge(values, own)
-        elif not str(entry).startswith(SCHEMA):
+        elif entry not in {f"{SCHEMA}{name}" for name in ("wan", *GENERATORS)}:
             values = _merge(values, _read(_path(entry, path.parent), (*within, path)))
     return values
 
@@ -94,7 +96,7 @@ def _merge(values: Mapping[Any, Any], over: Mapping[Any, Any]) -> dict[str, Any]
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[WanConfig, LanConfig, int]:
-    """Reads ``wan=NAME wan.KEY=VALUE lan.KEY=VALUE seed=N`` as given on a command line.
+    """Reads ``wan=NAME wan.KEY=VALUE lan.KEY=VALUE seed=N plugins=[MODULE]`` as typed.
 
     Returns:
       The arguments of :func:`testbed.wan.build.build_wan`.
@@ -111,10 +113,10 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[WanConfig, LanConfig, int
             raise ConfigError(argument, None, "write KEY=VALUE, e.g. wan=three_centers")
         if key == "wan":
             chosen = value
-        elif key == "seed" or key.startswith(("wan.", "lan.")):
+        elif key in ("seed", "plugins") or key.startswith(("wan.", "lan.")):
             settings.append(argument)
         else:
-            valid = ("wan", "wan.KEY", "lan.KEY", "seed")
+            valid = ("wan", "wan.KEY", "lan.KEY", "seed", "plugins")
             raise ConfigError(key, value, f"no such setting here; {nearest(key, valid)}")
     if not chosen:
         raise ConfigError("wan", chosen, f"name a WAN, one of {', '.join(preset_names())}")
@@ -123,6 +125,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[WanConfig, LanConfig, int
     except (YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(" ".join(settings), None, f"cannot be read: {error}") from error
     assert isinstance(stated, dict)
+    load_plugins(stated.get("plugins", []))
     lan = stated.get("lan", {})
     for name, value in lan.items():
         if name not in key_names(LanConfig):

@@ -5,6 +5,8 @@ from simulated_runs import small_config
 
 from geojax.config import RunConfig, WanConfig
 from geojax.errors import ConfigError
+from geojax.overlay.base import OVERLAYS, Overlay
+from geojax.overlay.policy.policy import Policy, Tree
 from testbed.run import check
 
 CODECS = ("bisparse", "mpq")
@@ -167,3 +169,25 @@ def test_the_configuration_that_everything_defaults_to_is_valid():
     config = RunConfig()
     config.wan = WanConfig(generator="uniform", centers=2, rate=10.0, rtt=10.0)
     check(config)
+
+
+STAR = Tree("c1", {"c2": "c1", "c3": "c1"})
+PLANS = [  # members and trees of a plan for c1, c2, c3, and what is said of it
+    (("c1", "c2", "c3"), (), "has other members, or no tree;"),
+    (("c1", "c2"), (STAR,), "has other members, or no tree;"),
+    (("c1", "c2", "c3"), (Tree("c1", {"c2": "c3", "c3": "c2"}),), "does not connect c2, c3;"),
+    (("c1", "c2", "c3"), (Tree("c1", {"c2": "c1"}),), "a tree to c1 that does not connect c3;"),
+    (("c1", "c2", "c3"), (STAR, Tree("c2", {"c1": "c2", "c3": "c2", "c2": "c1"}),), "tree to c2"),
+    (("c1", "c2", "c3"), (Tree("c1", STAR.parent, down={"c2": "c1", "c3": "c9"}),), "connect c3;"),
+    (("c1", "c2", "c3"), (Tree("c1", {**STAR.parent, "c9": "c1"}),), "not connect centers"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("members", "trees", "says"), PLANS)
+def test_a_plan_of_an_own_overlay_along_which_no_round_could_end(monkeypatch, members, trees, says):
+    overlay = Overlay("own", lambda view, those, sizes, version: Policy(version, members, trees))
+    monkeypatch.setitem(OVERLAYS._members, "own", lambda *_: overlay)
+    error = refused(overlay__name="own")
+    assert error.key == "overlay.name"
+    assert error.fix.startswith("its plan for c1, c2, c3 has ")
+    assert says in error.fix

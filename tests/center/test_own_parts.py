@@ -180,7 +180,7 @@ def test_an_own_loss_trains(tmp_path, monkeypatch):
     ("settings", "message"),
     [
         ({"hidden": [64, 0]}, r"model\.hidden = \[64, 0\]: write a list of widths"),
-        ({"dropout": 1.0}, r"model\.dropout = 1\.0: .*less than 1 "),
+        ({"dropout": 1.0}, r"model\.dropout = 1\.0: give a finite number: at least 0, less than 1"),
         ({"dropout": float("nan")}, r"model\.dropout = nan"),
     ],
 )

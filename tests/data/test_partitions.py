@@ -234,6 +234,17 @@ def test_workers_need_names_of_their_own():
             partition(PartitionConfig(), LABELS, wrong, 0)
 
 
+@pytest.mark.parametrize(
+    "parts", [[[0, 1], [2]], [[0, 1, 1], [2, 3]], [[0, 1, 2, 3], []], [[0, 1, 2, 3]]]
+)
+def test_an_own_partition_that_does_not_deal_every_sample_once_is_refused(monkeypatch, parts):
+    made = [np.array(part, np.int64) for part in parts]
+    monkeypatch.setitem(PARTITIONS._members, "own", lambda *_: made)
+    sizes = ", ".join(str(len(part)) for part in parts)
+    with pytest.raises(ConfigError, match=f"each of 4 samples once.* made parts of {sizes}"):
+        partition(PartitionConfig("own"), np.arange(4), ["a", "b"], 0)
+
+
 def test_importing_the_data_brings_no_heavy_package():
     code = (
         "import sys, geojax.data, geojax.data.__main__\n"

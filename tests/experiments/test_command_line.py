@@ -8,7 +8,15 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.runs import schema
-from experiments.train.command_line import UsageError, explain, prepare
+from experiments.train.command_line import (
+    UsageError,
+    explain,
+    own_folders,
+    plugins,
+    prepare,
+)
+from geojax.errors import ConfigError
+from testbed.run import check
 
 
 @pytest.mark.parametrize(
@@ -99,3 +107,95 @@ def test_a_wrong_line_of_a_file_is_named_with_its_file(tmp_path, line, told):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{line}\n")
     assert explained(["experiment=mine"], tmp_path).startswith(told)
+
+
+BROKEN = {
+    "wrong_syntax": ("import os\ndef f(:\n    pass\n", "line 2\n    def f(:\n", "SyntaxError"),
+    "needs_more": ("import torhc\n", "line 1, in <module>\n    import torhc\n", "'torhc'"),
+    "undecorated": (
+        "from geojax.config import SyncConfig\nfrom geojax.sync.algorithm import SYNCS\n"
+        "class Own(SyncConfig):\n    name: str = 'own'\nSYNCS.register('own', Own)(print)\n",
+        "line 5, in <module>\n", "Own: write @dataclass above it",
+    ),
+    "underived": (
+        "from dataclasses import dataclass\nfrom geojax.sync.algorithm import SYNCS\n"
+        "@dataclass\nclass Own:\n    name: str = 'own'\nSYNCS.register('own', Own)(print)\n",
+        "line 6, in <module>\n", "Own: derive it from SyncConfig",
+    ),
+    "taken": (
+        "from geojax.models.losses import LOSSES\nLOSSES.register('mse')(print)\n",
+        "line 2, in <module>\n", "registered twice: there is a loss=mse; choose another name",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", BROKEN)
+def test_a_plugin_that_cannot_be_imported_is_told_by_its_own_lines(tmp_path, monkeypatch, module):
+    code, where, what = BROKEN[module]
+    (tmp_path / f"{module}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError) as refused:
+        prepare([f"plugins=[{module}]"])
+    text = explain(refused.value)
+    assert text.startswith(f"plugins = '{module}': cannot be imported:\n")
+    assert f'{module}.py", {where}' in text
+    assert text.splitlines()[-1].endswith(what) or what in text.splitlines()[-1]
+    assert "importlib" not in text
+    assert len(text.splitlines()) < 10
+
+
+def own_files(folder, **files):
+    for name, text in files.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(exist_ok=True)
+        path.with_suffix(".yaml").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--config-dir", "DIR", "experiment=mine"],
+        ["--config-dir=DIR", "-m", "experiment=smoke,mine"],
+        ["-cd", "DIR", "experiment=mine"],
+        ["hydra.searchpath=[DIR]", "experiment=mine"],
+        ["hydra.searchpath=[file://DIR]", "experiment=mine"],
+    ],
+)
+def test_plugins_of_an_experiment_of_ones_own_are_found(tmp_path, words):
+    folder = own_files(tmp_path, experiment__mine="plugins: [one, two]\n")
+    words = [word.replace("DIR", str(folder)) for word in words]
+    assert plugins(words, own_folders(words)) == ["one", "two"]
+
+
+def test_a_group_of_ones_own_is_a_choice(tmp_path):
+    words = ["--config-dir", str(own_files(tmp_path, habits__fast="# @package _global_\n"))]
+    assert prepare([*words, "+habits=fast"]) == [*words, "+habits=fast"]
+    with pytest.raises(UsageError, match="habits"):
+        prepare(["+habits=fast"])
+
+
+def test_a_file_that_would_hide_behind_one_of_geojax_is_refused(tmp_path):
+    own_files(tmp_path, model__mlp="hidden: [3]\n")
+    with pytest.raises(UsageError, match=r"model/mlp\.yaml: geojax has a file of this name; give"):
+        prepare(["--config-dir", str(tmp_path)])
+
+
+def test_a_file_whose_member_nobody_registered_says_so(tmp_path):
+    own_files(tmp_path, model__wide="defaults: [base_tiny, _self_]\n")
+    told = "In 'model/wide': there is no model=tiny; does plugins=[...] name its module?"
+    assert explained(["model=wide"], tmp_path) == told
+
+
+def test_the_readmes_own_wan_is_a_choice(tmp_path):
+    readme = (schema.CONF.parent / "README.md").read_text()
+    text = next(each for each in readme.split("```yaml\n")[1:] if "name: mine" in each)
+    own_files(tmp_path, wan__mine=text.partition("```")[0])
+    schema.register()
+    with initialize_config_dir(str(schema.CONF), version_base="1.3"):
+        words = ["wan=mine", "model=synthetic", f"hydra.searchpath=[file://{tmp_path}]"]
+        config = schema.build(compose("config", words))
+    check(config)
+    assert [each if isinstance(each, str) else each["name"] for each in config.wan.centers] == [
+        "paris", "tokyo", "ohio",
+    ]  # fmt: skip

@@ -29,7 +29,7 @@ from geojax.config import (
 )
 from geojax.data.dataset import DATASETS, Stored
 from geojax.data.partitions import PARTITIONS
-from geojax.models.registry import MODELS, model_info
+from geojax.models.registry import MODELS, MlpConfig, mlp
 from geojax.overlay.base import OVERLAYS, Overlay
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.selection.registry import SELECTIONS
@@ -100,8 +100,8 @@ def all_of_them(config):
 
 
 @MODELS.register("other_mlp")
-def other_mlp():
-    return model_info("mlp")._replace(name="other_mlp")
+def other_mlp(config):
+    return mlp(MlpConfig(hidden=[8]))
 
 
 @dataclass
@@ -130,10 +130,11 @@ def train(tmp_path):
     (tmp_path / "far_away").mkdir()
     (tmp_path / "far_away" / "__init__.py").write_text(PACKAGE)
 
-    def run(*words):
+    def run(*words, cwd=tmp_path, path=()):
         return subprocess.run(
-            [sys.executable, "-m", "experiments.train", *words], cwd=tmp_path, text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=False,
+            [sys.executable, "-m", "experiments.train", *words], cwd=cwd, text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(ROOT)])},
+            capture_output=True, check=False,
         )  # fmt: skip
 
     return run
@@ -159,13 +160,14 @@ def test_the_readmes_algorithm_runs_as_it_stands(train, tmp_path):
     assert "plugins:\n- my_algorithms\n" in stored
 
 
-@pytest.mark.parametrize("testbed", ["simulated", "local"])
-def test_members_of_any_axis_run_in_every_process(train, tmp_path, testbed):
+@pytest.mark.parametrize(("cwd", "path"), [(".", []), ("elsewhere", [".."])])
+def test_members_of_any_axis_run_in_every_process(train, tmp_path, cwd, path):
+    (tmp_path / "elsewhere").mkdir()
     done = train(
-        "plugins=[far_away]", *SYNTHETIC, f"testbed={testbed}", "overlay.name=chain",
+        "plugins=[far_away]", *SYNTHETIC, "testbed=local", "overlay.name=chain",
         "overlay.backwards=true", "overlay.chunk_elements=1000", "compression=rounded",
         "compression.step=0.25", "wan=line", "wan.hops=3", "selection=all_of_them",
-        f"hydra.run.dir={tmp_path}/run",
+        f"hydra.run.dir={tmp_path}/run", cwd=tmp_path / cwd, path=path,
     )  # fmt: skip
     summary = finished(done, tmp_path / "run")
     assert summary["axes"] == {

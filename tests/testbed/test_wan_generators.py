@@ -9,15 +9,17 @@ from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geojax.config import LanConfig, WanConfig
+from geojax.config import LanConfig
 from geojax.errors import ConfigError
 from geojax.overlay.routes.static_routes import routes
 from testbed.wan.build import build_wan
+from testbed.wan.generators import GENERATORS
 
 
 def build(generator, seed=0, **fields):
-    fields = {"centers": 12, "degree": 4, "rate": 100, "rtt": 40, **fields}
-    return build_wan(WanConfig("generated", generator, **fields), LanConfig(), seed)
+    degree = {"degree": 4} if generator.startswith("random") else {}
+    fields = {"name": "generated", "centers": 12, "rate": 100, "rtt": 40, **degree, **fields}
+    return build_wan(GENERATORS.settings(generator, **fields), LanConfig(), seed)
 
 
 def graph_of(wan):
@@ -60,7 +62,7 @@ def test_random_geometric_links_near_centers_and_all_of_them(size, degree, seed)
 
 @pytest.mark.parametrize("generator", ["full_mesh", "uniform"])
 def test_a_full_mesh_links_every_pair(generator):
-    wan = build(generator, centers=6, degree=None)
+    wan = build(generator, centers=6)
     assert networkx.density(graph_of(wan)) == 1
     assert len(wan.edges) == 30
 
@@ -73,8 +75,8 @@ def test_a_generator_follows_the_seed(generator):
 
 @pytest.mark.parametrize("generator", ["random_sparse", "random_geometric"])
 def test_wan_seed_comes_before_the_runs_seed(generator):
-    fields = {"centers": 12, "degree": 4, "rate": 100, "rtt": 40, "seed": 3}
-    config = WanConfig("generated", generator, **fields)
+    fields = {"name": "generated", "centers": 12, "degree": 4, "rate": 100, "rtt": 40, "seed": 3}
+    config = GENERATORS.settings(generator, **fields)
     assert build_wan(config, LanConfig(), 77).edges == build(generator, 3).edges
 
 
@@ -112,5 +114,5 @@ def test_mistakes_are_refused(generator, fields, key, words):
 
 
 def test_a_degree_that_a_mesh_would_ignore_is_refused():
-    with pytest.raises(ConfigError, match="does not use it"):
+    with pytest.raises(ConfigError, match="does not read it"):
         build("full_mesh", degree=4)

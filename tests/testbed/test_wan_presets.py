@@ -9,6 +9,7 @@ from geojax.config import LanConfig, WanConfig
 from geojax.errors import ConfigError
 from testbed.wan import presets as wan_presets
 from testbed.wan.build import build_wan, load_preset, preset_names
+from testbed.wan.generators import GENERATORS
 from testbed.wan.presets import PRESETS, parse_arguments
 
 # NetStorm's released scripts: 13 pairs, and the 100/500 table by source center
@@ -66,7 +67,9 @@ def test_every_estimate_of_a_preset_names_a_rule_that_is_spelled_out(name):
 
 @pytest.mark.parametrize("name", preset_names())
 def test_hydra_composes_every_preset_to_what_load_preset_reads(name):
-    ConfigStore.instance().store(name="base_wan", node=WanConfig)
+    for base in ("wan", *GENERATORS):
+        node = WanConfig if base == "wan" else GENERATORS.schema(base)
+        ConfigStore.instance().store(name=f"base_{base}", node=node)
     with initialize_config_dir(str(PRESETS), version_base="1.3"):
         composed = OmegaConf.to_object(compose(name))
     assert composed == load_preset(name)

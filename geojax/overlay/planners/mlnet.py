@@ -19,7 +19,7 @@ class MlnetConfig(OverlayConfig):
 
     name: str = "mlnet"
     root: str | None = key(None, "center of the root; null: the first center")
-    arity: int = key(2, "children of a center", least=1)
+    arity: int = key(2, "most children of a center", least=1)
 
 
 def mlnet(*, root: str | None = None, arity: int = 2) -> Overlay:

@@ -31,7 +31,7 @@ class TsengineConfig(OverlayConfig):
     name: str = "tsengine"
     root: str | None = key(None, "center of the root; null: the first center")
     greed: float = key(0.9, "cap on the probability of taking the best link known", least=0, most=1)
-    faithful: bool = key(False, "with the quirks of the release")
+    faithful: bool = key(False, "with the quirks of the published code, see its module")
     seed: int = key(0, "of its random choices", least=0)
 
 
