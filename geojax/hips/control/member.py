@@ -102,6 +102,7 @@ class Membership:
             messages.Expel: self._on_expel,
         }
         self._refused_in: dict[str, int] = {}  # peer: the epoch in which it was complained about
+        self._channel.on_refused = self._on_refused
         for engine in engines.values():
             engine.gate.on_refused = self._on_refused
         self.has_state = False
@@ -227,7 +228,8 @@ class Membership:
         See :class:`geojax.hips.exchange.base.Gate`.
         """
         epoch = self._engines[self._main_group].gate.epoch
-        if peer != SCHEDULER and self._refused_in.get(peer, -1) < epoch:
+        mates = self._context.setup.cluster.members
+        if peer in mates and self._refused_in.get(peer, -1) < epoch:
             self._refused_in[peer] = epoch
             self._say(messages.LostPeer(peer, f"refused: {why}"[:1000], refused=True))
 
