@@ -32,14 +32,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from geojax.compression.codec import Codec
 from geojax.errors import FrameError, GeojaxError
-from geojax.hips.exchange.base import Gate, Sender
+from geojax.hips.exchange.base import Gate, RoundWatcher, Sender
 from geojax.hips.exchange.contribution import Contribution, mean_loss, received
 from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, own_parts
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
@@ -112,7 +112,7 @@ class TreeExchange:
         self._priorities = tuple(priorities)
         self._rounds: dict[int, Round] = {}
         self._late = LatePayloads(codec.fill, me)
-        self.on_held: Callable[[int], None] = lambda _: None
+        self.watcher: RoundWatcher | None = None
         self._policies = ByRound()
         self._until = math.inf  # the policies of all rounds before are known here
         self._fetch = _Fetch(-1, None, ())
@@ -436,7 +436,8 @@ class TreeExchange:
             self.held = number
             self._late.hold(number)
             self._policies.forget_before(number + 1)
-            self.on_held(number)
+            if self.watcher is not None:
+                self.watcher.held(number)
             entry.arrived.clear()
             for old in [n for n in self._rounds if n < number]:
                 del self._rounds[old]
