@@ -27,6 +27,7 @@ from geojax.hips.exchange.shard import shard_maker
 from geojax.hips.exchange.shard_server import ShardServer
 from geojax.hips.exchange.tree import TreeExchange
 from geojax.hips.roles.center_offers import CenterOffers, OuterStep, Pulled, Update
+from geojax.hips.roles.center_state import CenterState
 from geojax.hips.roles.global_server import GlobalServer
 from geojax.hips.roles.local_server import LocalServer
 from geojax.hips.roles.scheduler import Scheduler
@@ -159,15 +160,14 @@ def _worker_node(context: Context) -> tuple[Membership, Any]:
         recorder=context.recorder, lan_rounds=per,
     )  # fmt: skip
     node = WorkerNode(
-        worker, vector, link=link, member=member, machine=context.machine, clock=context.clock,
-        checkpoints=checkpoints, timeouts=config.timeouts, first=first,
+        context, worker, vector, link=link, member=member, checkpoints=checkpoints, first=first,
     )  # fmt: skip
     return member, node.run()
 
 
 def _server_node(context: Context) -> tuple[Membership, Any]:
     name, setup, config = context.name, context.setup, context.setup.config
-    machine, clock = context.machine, context.clock
+    machine = context.machine
     plan = Agreement.of(config)
     per, held = plan.algorithm.lan_rounds, setup.resume.round
     multipath = _multipath(context, plan)
@@ -193,16 +193,19 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
         context, engines=engines, lan_rounds=per, multipath=multipath, meter=_meter(context)
     )
     checkpoints, kept = _checkpoints(context)
-    server = LocalServer(
-        config, plan.algorithm, kept["vector"] if kept else setup.initial(), plan.buckets,
-        offers=CenterOffers(plan.algorithm, plan.buckets, plan.codec, machine),
-        update=_update(config, plan), wan=wan, link=link, worker=worker,
-        member=member, machine=machine,
-        clock=clock, recorder=context.recorder, snapshots=snapshots, checkpoints=checkpoints,
-        first=held + 1,
+    offers = CenterOffers(plan.algorithm, plan.buckets, plan.codec, machine)
+    update = _update(config, plan)
+    state = CenterState(
+        context, kept["vector"] if kept else setup.initial(), offers=offers, update=update,
+        trainer=worker and worker[0].trainer, wan=wan, checkpoints=checkpoints, held=held,
     )  # fmt: skip
     if kept:
-        server.load(kept)
+        state.load(kept)
+    member.on_state_wanted = state.promise
+    server = LocalServer(
+        context, plan.algorithm, plan.buckets, state=state, offers=offers, update=update, wan=wan,
+        link=link, worker=worker, member=member, snapshots=snapshots,
+    )  # fmt: skip
     return member, server.run()
 
 

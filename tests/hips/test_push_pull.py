@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -192,7 +193,7 @@ def test_parts_are_given_out_as_they_come_and_held_is_told_once():
         group = ServerGroup(("c1", "c2"), SIZES, slowest=0.01)
         group.begin(stars(group.centers, "c1", "c2", placement=(0, 0, 1)))
         told = []
-        group["c2"].on_held = told.append
+        group["c2"].watcher = SimpleNamespace(held=told.append)
         first, rest = group["c2"].results(0, range(2)), group["c2"].results(0, range(2, 3))
         group["c2"].offer(0, 2, Contribution(np.ones(2, np.float32), 1.0, 1))
         assert rest.done()

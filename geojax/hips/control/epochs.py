@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from geojax.awareness.views import WanView
 from geojax.errors import GeojaxError, Refused, WaitTimeout
-from geojax.hips.cluster import WAN_GROUP
+from geojax.hips.cluster import WAN_GROUP, Cluster
 from geojax.hips.context import NodeContext
 from geojax.hips.control.background import Background
 from geojax.hips.control.channel import ControlChannel
@@ -98,7 +98,6 @@ class Epochs:
         changed: Callable[[], None],
     ):
         self._context, self._channel, self._background = context, channel, background
-        self._cluster = context.setup.cluster
         self._policies, self._grants, self._tables = policies, grants, tables
         self._wan_view, self._independent, self._lan_rounds = wan_view, independent, lan_rounds
         self._changed = changed
@@ -113,6 +112,10 @@ class Epochs:
         # Admitted, with no parameters yet: the round behind which each goes on, where centers are
         # independent; else of no account.
         self._stateless: dict[str, int | None] = {}
+
+    @property
+    def _cluster(self) -> Cluster:
+        return self._context.setup.cluster
 
     @property
     def changing(self) -> bool:
@@ -348,9 +351,11 @@ class Epochs:
             if WAN_GROUP in held and after is not None:
                 held[WAN_GROUP] = after
             told = {**self._grants.told(name), **self._policies.told_cut(name)}
-            self._channel.say(
-                name, Return(held, lacking, self.number, at=now, time=time, policies=mine, **told)
-            )
+            sender = next((sender for sender, to in pairs(states) if to == name), None)
+            self._channel.say(name, Return(
+                held, lacking, self.number, at=now, time=time, policies=mine, state_from=sender,
+                **told,
+            ))  # fmt: skip
 
     def _keep_servers(
         self, planned: dict[int, Policy], reports: Mapping[str, Report]

@@ -19,6 +19,7 @@ from geojax.hips.control.channel import ControlChannel, Handlers
 from geojax.hips.control.heartbeats import Heartbeats
 from geojax.hips.control.member_grant import MemberGrant
 from geojax.hips.control.messages import PROBE_PRIORITY
+from geojax.hips.control.state_inbox import StateInbox
 from geojax.hips.exchange.base import Exchange
 from geojax.hips.routing.multipath import MultipathSender
 from geojax.hips.routing.source_routes import unpacked_table
@@ -64,7 +65,7 @@ class Membership:
 
     Attributes:
       has_state: whether this member has parameters; set by its role.
-      returned: gets the message that carries a peer's state, for a center that comes back.
+      states: gets the state of a peer, for a member that starts elsewhere or comes back.
       on_state_wanted: called with the centers that want the state after a round.
     """
 
@@ -102,10 +103,11 @@ class Membership:
             messages.Expel: self._on_expel,
         }
         self._refused_in: dict[str, int] = {}  # peer: the epoch in which it was complained about
+        self._channel.on_refused = self._on_refused
         for engine in engines.values():
             engine.gate.on_refused = self._on_refused
         self.has_state = False
-        self.returned: asyncio.Future[Message] = loop.create_future()
+        self.states = StateInbox(timeouts, self._on_refused)
         self.on_state_wanted: Callable[[Sequence[str], int], None] = _nobody_serves
 
     @property
@@ -191,8 +193,7 @@ class Membership:
                     self._beats.answered()
                 self._channel.take(item, self._handlers)
             elif item.message.kind is Kind.STATE:
-                if not self.returned.done():
-                    self.returned.set_result(item.message)
+                self.states.take(item.peer, item.message)
             else:
                 self._on_chunk(item.peer, item.message)
 
@@ -227,7 +228,8 @@ class Membership:
         See :class:`geojax.hips.exchange.base.Gate`.
         """
         epoch = self._engines[self._main_group].gate.epoch
-        if peer != SCHEDULER and self._refused_in.get(peer, -1) < epoch:
+        mates = self._context.setup.cluster.members
+        if peer in mates and self._refused_in.get(peer, -1) < epoch:
             self._refused_in[peer] = epoch
             self._say(messages.LostPeer(peer, f"refused: {why}"[:1000], refused=True))
 
@@ -236,6 +238,7 @@ class Membership:
         for group, policy in told.policies.items():
             engine = self._engine(group)
             engine.resume(told.epoch, policy, held=engine.held)
+        self.states.begin(told.epoch, told.initial_from)
         if not self._started.done():
             start = Start(told.at, told.time, None, told.initial_from, told.initial_to)
             self._started.set_result(start)
@@ -251,6 +254,7 @@ class Membership:
                 engine.skip_to(after)
             source = policy.trees[0].root if lacks else None
             engine.resume(told.epoch, policy, held=told.held[group], source=source)
+        self.states.begin(told.epoch, told.state_from, told.held.get(WAN_GROUP, -1))
         if not self._started.done():
             last = told.held.get(self._main_group, -1)
             self._started.set_result(Start(told.at, told.time, last))
@@ -294,6 +298,7 @@ class Membership:
                     told.epoch, policy, held=told.held[group],
                     lacking=told.lacking.get(group, ()), source=(told.source or {}).get(group),
                 )  # fmt: skip
+        self.states.begin(told.epoch)
         if told.state_to:
             self.on_state_wanted(told.state_to, told.held[WAN_GROUP])
 

@@ -150,6 +150,7 @@ class Return(ControlMessage, name="start", senders=FROM_SCHEDULER):
       sizes: elements of each chunk, for a global server; None: the member knows them.
       layers: elements of each layer, likewise.
       policies: of the member's groups.
+      state_from: who sends the member its state after that round; None: nobody.
     """
 
     held: Mapping[int, int] = has(by_group(ROUND))
@@ -162,6 +163,7 @@ class Return(ControlMessage, name="start", senders=FROM_SCHEDULER):
     policies: Mapping[int, Policy] = has(POLICIES, payload=True)
     sizes: tuple[int, ...] | None = has(maybe(SIZES), None, omit=True)
     layers: tuple[int, ...] | None = has(maybe(SIZES), None, omit=True)
+    state_from: str | None = has(maybe(NAME), None, omit=True)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,14 @@ class Sender(Protocol):
         ...
 
 
+class RoundWatcher(Protocol):
+    """Is told how far an exchange is."""
+
+    def held(self, number: int) -> None:
+        """The member holds round ``number`` since now."""
+        ...
+
+
 class Exchange(Protocol):
     """One member's part in the exchanges of one group.
 
@@ -50,7 +58,7 @@ class Exchange(Protocol):
         results. Then parameters are compared, and anybody's state serves a member that comes back.
         Else a member that comes back pulls parameters as the results of its last round.
       held: the last round that this member holds whole.
-      on_held: called with the number of a round when it is held; the one who offers sets it.
+      watcher: is told when a round is held; the one who offers sets it.
     """
 
     me: str
@@ -59,7 +67,7 @@ class Exchange(Protocol):
     layers: tuple[int, ...]
     gate: Gate
     replicas: bool
-    on_held: Callable[[int], None]
+    watcher: RoundWatcher | None
 
     @property
     def held(self) -> int:

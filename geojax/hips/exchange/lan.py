@@ -181,7 +181,7 @@ class LanUplink:
         self._timeouts, self._clock, self._recorder = timeouts, clock, recorder
         self._lan_rounds = lan_rounds
         self._offered: dict[int, float] = {}
-        engine.on_held = self._held
+        engine.watcher = self
 
     async def offer(
         self, number: int, bucket: Bucket, values: np.ndarray, weight: float, loss: float | None
@@ -213,7 +213,8 @@ class LanUplink:
         """The whole vector after LAN round ``number``, for a worker that comes back."""
         return join([await self.parameters(number, bucket) for bucket in self._buckets])
 
-    def _held(self, number: int) -> None:
+    def held(self, number: int) -> None:
+        """See :class:`geojax.hips.exchange.base.RoundWatcher`."""
         offered = self._offered.pop(number, None)
         if offered is not None and (number + 1) % self._lan_rounds == 0:
             record_round(self._recorder, number // self._lan_rounds, offered, self._clock())

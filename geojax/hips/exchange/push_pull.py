@@ -30,14 +30,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from geojax.compression.codec import Codec
 from geojax.errors import FrameError, GeojaxError
-from geojax.hips.exchange.base import Gate, Sender
+from geojax.hips.exchange.base import Gate, RoundWatcher, Sender
 from geojax.hips.exchange.contribution import Contribution, is_count, received
 from geojax.hips.exchange.rounds import PushedRound
 from geojax.hips.exchange.shard_server import Pulled, ServedShard, ShardServer
@@ -150,7 +150,7 @@ class PushPullExchange:
         self._contributes, self._server = contributes, server
         server.answers_by = self
         self._priorities = tuple(priorities) or range(len(self.sizes))
-        self.on_held: Callable[[int], None] = lambda _: None
+        self.watcher: RoundWatcher | None = None
         self.policy: Policy | None = None
         self._trees: tuple[int, ...] = ()  # the tree of each chunk
         self._rounds: dict[int, PushedRound] = {}
@@ -450,7 +450,8 @@ class PushPullExchange:
         entry.give_out()
         if entry.given == len(self.sizes):
             self._held, self._returning = number, False
-            self.on_held(number)
+            if self.watcher is not None:
+                self.watcher.held(number)
             for old in [n for n in self._rounds if n <= number]:
                 del self._rounds[old]
 

@@ -32,14 +32,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from geojax.compression.codec import Codec
 from geojax.errors import FrameError, GeojaxError
-from geojax.hips.exchange.base import Gate, Sender
+from geojax.hips.cluster import WAN_GROUP
+from geojax.hips.exchange.base import Gate, RoundWatcher, Sender
 from geojax.hips.exchange.contribution import Contribution, mean_loss, received
 from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, own_parts
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
@@ -112,7 +113,7 @@ class TreeExchange:
         self._priorities = tuple(priorities)
         self._rounds: dict[int, Round] = {}
         self._late = LatePayloads(codec.fill, me)
-        self.on_held: Callable[[int], None] = lambda _: None
+        self.watcher: RoundWatcher | None = None
         self._policies = ByRound()
         self._until = math.inf  # the policies of all rounds before are known here
         self._fetch = _Fetch(-1, None, ())
@@ -243,8 +244,9 @@ class TreeExchange:
         """Why nobody who keeps to the protocol would send this message now; "": it may come.
 
         An offer of a round comes behind the peer's offer of the round before, as it follows from
-        that one's result. A result follows from this member's own offer, which may also have been
-        that of a worker's earlier life, in the round that it comes back to.
+        that one's result; a result follows from this member's own offer. Except in a center whose
+        local server gets the result of a round from elsewhere after a change of the membership: it
+        may be here before the offers of the center's workers, in the next round that is not held.
         """
         number, chunk = message.round, message.chunk
         local, done = self._policies.of(number), max(self.held, self._fetch.round)
@@ -263,9 +265,12 @@ class TreeExchange:
             if number <= done or chunk in self._round(number).results:
                 return "it is here already"
             early = len(self._arrived(number, chunk)) < len(local.expected_of(chunk))
-            return "this member has not made its own offer" if early and number > done + 1 else ""
+            may = self.group != WAN_GROUP and number == done + 1
+            return "this member has not made its own offer" if early and not may else ""
         if peer == self.me or peer not in local.expected_of(chunk):
             return "not its child"
+        if number == self.held > self._fetch.round and (peer, chunk) in self._round(number).behind:
+            return ""
         if number <= done or peer in self._arrived(number, chunk):
             return "counted already"
         before = number - 1
@@ -362,6 +367,7 @@ class TreeExchange:
 
     def _add(self, member: str, number: int, chunk: int, contribution: Contribution) -> None:
         if number <= self.held:
+            self._round(number).behind.discard((member, chunk))
             return
         expected = self._policies.of(number).expected_of(chunk)
         arrived = self._round(number).arrived.setdefault(chunk, {})
@@ -437,10 +443,23 @@ class TreeExchange:
             self.held = number
             self._late.hold(number)
             self._policies.forget_before(number + 1)
-            self.on_held(number)
+            if self.watcher is not None:
+                self.watcher.held(number)
+            entry.behind = self._behind(number)
             entry.arrived.clear()
             for old in [n for n in self._rounds if n < number]:
                 del self._rounds[old]
+
+    def _behind(self, number: int) -> set[tuple[str, int]]:
+        """Whose offers of which chunks of a round have not come, though its result is here."""
+        local = self._policies.of(number)
+        return {
+            (name, chunk)
+            for chunk in range(len(self.sizes))
+            if len(self._arrived(number, chunk)) < len(local.expected_of(chunk))
+            for name in local.expected_of(chunk)
+            if name not in self._arrived(number, chunk)
+        }
 
     def _add_late(self, peer: str, message: Message) -> None:
         index = (message.body or {}).get("part", RELIABLE)

@@ -12,16 +12,15 @@ import numpy as np
 
 from geojax.center.finite import nonfinite_layers
 from geojax.center.stages import Stage
-from geojax.config import TimeoutsConfig
 from geojax.errors import Diverged
+from geojax.hips.context import NodeContext
 from geojax.hips.control.joining import digest
 from geojax.hips.control.member import Membership
 from geojax.hips.exchange.buckets import Bucket
 from geojax.hips.exchange.lan import LanUplink, Uplink
-from geojax.hips.storage.checkpoint import Checkpoints, unpacked_state
+from geojax.hips.storage.checkpoint import Checkpoints, state_like
 from geojax.hollow import is_hollow
 from geojax.machine.machine import Machine
-from geojax.machine.waits import wait_for
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder
@@ -239,20 +238,17 @@ class WorkerNode:
 
     def __init__(
         self,
+        context: NodeContext,
         worker: Worker,
         vector: np.ndarray,
         *,
         link: LanUplink,
         member: Membership,
-        machine: Machine,
-        clock: Clock,
         checkpoints: Checkpoints,
-        timeouts: TimeoutsConfig,
         first: int = 0,
     ):
-        self._worker, self._vector, self._link = worker, vector, link
-        self._member, self._machine, self._clock = member, machine, clock
-        self._checkpoints, self._timeouts, self._first = checkpoints, timeouts, first
+        self._context, self._worker, self._vector, self._link = context, worker, vector, link
+        self._member, self._checkpoints, self._first = member, checkpoints, first
 
     async def run(self) -> None:
         """Trains until the grants end."""
@@ -263,7 +259,8 @@ class WorkerNode:
                 "vector": self._worker.trainer.vector(),
                 "trainer": self._worker.trainer.state_dict(),
             }
-            await self._checkpoints.keep(number, self._clock(), state, self._machine)
+            context = self._context
+            await self._checkpoints.keep(number, context.clock(), state, context.machine)
 
         await self._worker.train(
             self._link, first, granted=self._member.granted, keeps=self._checkpoints.due, keep=keep
@@ -274,21 +271,19 @@ class WorkerNode:
     async def _begin(self) -> int:
         """Joins, and returns the first LAN round; one who comes back first gets the parameters."""
         start = await self._member.join(self._vector.size, digest(self._vector))
-        self._clock.start_at(start.at, start.time)
-        await self._clock.until_start()
+        self._context.clock.start_at(start.at, start.time)
+        await self._context.clock.until_start()
         first = self._first
         if start.last is not None and start.last >= 0:
             self._vector = await self._link.whole(start.last)
             first = start.last + 1
             self._worker.catch_up(first)
         if start.initial_from is not None:
-            message = await wait_for(
-                self._member.returned,
-                describe=lambda: f"initial parameters from {start.initial_from}",
-                timeout=self._timeouts.round,
-                warn=self._timeouts.warn,
+            like = {"vector": self._vector}
+            _, state = await self._member.states.receive(
+                partial(state_like, like), "initial parameters"
             )
-            self._vector = unpacked_state(message.payload)["vector"]
+            self._vector = state["vector"]
         self._worker.start(self._vector, first)
         self._member.has_state = True
         return first

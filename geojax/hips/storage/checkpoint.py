@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from geojax.errors import FrameError
 from geojax.hips.cluster import START, ResumePoint
 from geojax.machine.machine import Machine
+from geojax.wire.message import Payload
 
 _KEEP = 2  # the last checkpoint may be missing at another node, the one before cannot
 
@@ -106,7 +109,7 @@ def pack(stream: IO[bytes], state: Any) -> None:
 
 def unpack(stream: IO[bytes]) -> Any:
     """The inverse of :func:`pack`."""
-    with np.load(stream) as archive:
+    with np.load(stream, allow_pickle=False) as archive:
         return _join(json.loads(archive[""].tobytes()), archive)
 
 
@@ -117,9 +120,29 @@ def packed_state(state: Any) -> np.ndarray:
     return np.frombuffer(stream.getvalue(), np.uint8)
 
 
-def unpacked_state(payload: Any) -> Any:
-    """The inverse of :func:`packed_state`."""
-    return unpack(io.BytesIO(payload))
+def state_like(like: Any, payload: Payload) -> Any:
+    """The inverse of :func:`packed_state`, for what another node has sent.
+
+    Args:
+      like: a state with the same keys, and arrays of the same shapes and types.
+      payload: the payload.
+
+    Raises:
+      FrameError: it is no such state, or one with floats that are not finite.
+    """
+    if payload is None:
+        raise FrameError("no payload")
+    try:
+        with zipfile.ZipFile(io.BytesIO(payload)) as archive:  # type: ignore[arg-type]
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise FrameError("expected a state that is not compressed")
+        state = unpack(io.BytesIO(payload))  # type: ignore[arg-type]
+    except FrameError:
+        raise
+    except Exception as error:  # whatever is wrong with bytes that came from elsewhere
+        raise FrameError(f"expected a state, came {error!r:.200}") from error
+    _check_like(like, state, "state")
+    return state
 
 
 def _node_folder(folder: Path, node: str) -> Path:
@@ -146,3 +169,25 @@ def _join(plain: Any, archive: Mapping[str, np.ndarray]) -> Any:
     if isinstance(plain, list):
         return [_join(item, archive) for item in plain]
     return plain
+
+
+def _check_like(like: Any, state: Any, where: str) -> None:
+    """Raises ``FrameError`` as :func:`state_like` does."""
+    if isinstance(like, Mapping):
+        if not isinstance(state, dict) or state.keys() != like.keys():
+            raise FrameError(f"{where}: expected {', '.join(like) or 'nothing'}")
+        for key, item in like.items():
+            _check_like(item, state[key], f"{where}.{key}")
+    elif isinstance(like, list | tuple):
+        if not isinstance(state, list) or len(state) != len(like):
+            raise FrameError(f"{where}: expected a list of {len(like)}")
+        for at, item in enumerate(like):
+            _check_like(item, state[at], f"{where}.{at}")
+    elif isinstance(like, np.ndarray | np.generic):
+        form = (like.dtype, like.shape)
+        if not isinstance(state, np.ndarray) or (state.dtype, state.shape) != form:
+            raise FrameError(f"{where}: expected {like.dtype} of shape {like.shape}")
+        if state.dtype.kind == "f" and not np.isfinite(state).all():
+            raise FrameError(f"{where}: not all finite")
+    elif type(state) is not type(like):
+        raise FrameError(f"{where}: expected a {type(like).__name__}")

@@ -1,0 +1,87 @@
+"""The state that another member sends to one that starts elsewhere, or comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from geojax.config import TimeoutsConfig
+from geojax.errors import FrameError
+from geojax.machine.waits import wait_for
+from geojax.wire.message import Message, Payload
+
+log = logging.getLogger("geojax.member")
+
+
+class StateInbox:
+    """Takes one state, from the member that was told to send it and from nobody else.
+
+    Who was told is not asked again before the next epoch. A state of a later epoch than this
+    member knows of waits for it; of each peer one.
+
+    Args:
+      timeouts: bounds the wait.
+      refuse: called with a peer and why what it sent is refused.
+    """
+
+    def __init__(self, timeouts: TimeoutsConfig, refuse: Callable[[str, str], None]):
+        self._timeouts, self._refuse = timeouts, refuse
+        self._epoch, self._sender, self._round = -1, "", -1
+        self._early: dict[str, Message] = {}
+        self._came: asyncio.Future[tuple[str, Message]] = asyncio.get_running_loop().create_future()
+
+    def begin(self, epoch: int, sender: str | None = None, number: int = -1) -> None:
+        """An epoch begins.
+
+        Args:
+          epoch: the epoch.
+          sender: who was told to send its state; None: nobody, or who was told before.
+          number: the round after which that state is.
+        """
+        self._epoch = epoch
+        if sender is not None:
+            self._sender, self._round = sender, number
+        early, self._early = self._early, {}
+        for peer, message in early.items():
+            self.take(peer, message)
+
+    def take(self, peer: str, message: Message) -> None:
+        """Takes a STATE message."""
+        if peer == self._sender and message.round == self._round:
+            if not self._came.done():
+                self._came.set_result((peer, message))
+        elif message.epoch > self._epoch:
+            self._early[peer] = message
+        elif message.epoch < self._epoch:
+            log.warning("dropped a state of epoch %d from %s", message.epoch, peer)
+        else:
+            self._refuse(peer, f"nobody told it to send the state after round {message.round}")
+
+    async def receive(self, read: Callable[[Payload], Any], what: str) -> tuple[int, Any]:
+        """Waits for the state.
+
+        Args:
+          read: reads the payload; raises ``FrameError`` if it is no such state. Then its sender is
+            named, and the next one counts.
+          what: it is, for errors.
+
+        Raises:
+          WaitTimeout: it has not come in time.
+
+        Returns:
+          The round after which it is (−1: none), and the state.
+        """
+        while True:
+            peer, message = await wait_for(
+                self._came,
+                describe=lambda: f"{what} from {self._sender}",
+                timeout=self._timeouts.round,
+                warn=self._timeouts.warn,
+            )
+            try:
+                return message.round, read(message.payload)
+            except FrameError as error:
+                self._came = asyncio.get_running_loop().create_future()
+                self._refuse(peer, f"{what}: {error}")
