@@ -290,10 +290,8 @@ class LanDownlink:
     async def publish(self, number: int, bucket: Bucket, values: np.ndarray) -> None:
         """See :class:`Downlink`."""
         issued = self._engine.results(number, bucket.chunks)
-        payloads = await self._encode(bucket, values)
-        for chunk, payload in zip(bucket.chunks, payloads, strict=True):
-            self._published[chunk] = number
-            self._payloads[chunk] = Contribution(payload, 1.0, 1)
+        await self._encode(number, bucket, values)
+        for chunk in bucket.chunks:
             self._engine.publish(number, chunk, self._payloads[chunk])  # type: ignore[arg-type]
         for old in [key for key in self._sums if key[0] < number]:
             del self._sums[old]
@@ -321,19 +319,18 @@ class LanDownlink:
         if self._engine.policy is None:
             return
         for bucket in self._buckets:
-            payloads = await self._encode(bucket, bucket.of(vector))
-            for chunk, payload in zip(bucket.chunks, payloads, strict=True):
-                self._published[chunk] = number
-                self._payloads[chunk] = Contribution(payload, 1.0, 1)
+            await self._encode(number, bucket, bucket.of(vector))
         workers = [name for name in self._engine.policy.members if name != self._engine.me]
         self._engine.adopt(number, self._payloads, workers)  # type: ignore[arg-type]
 
-    async def _encode(self, bucket: Bucket, values: np.ndarray) -> list:
+    async def _encode(self, number: int, bucket: Bucket, values: np.ndarray) -> None:
         state = self._states[bucket.index]
         payloads, self._states[bucket.index] = await self._machine.host(
             "encode", values.nbytes, lambda: self._codec.encode(values, state)
         )
-        return payloads
+        for chunk, payload in zip(bucket.chunks, payloads, strict=True):
+            self._published[chunk] = number
+            self._payloads[chunk] = Contribution(payload, 1.0, 1)
 
     def _gather(self, number: int, chunk: int, total: Contribution) -> None:
         bucket = self._bucket_of[chunk]

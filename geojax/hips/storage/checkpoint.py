@@ -39,7 +39,7 @@ class Checkpoints:
         *,
         counters: Callable[[], Mapping[str, Any]] = dict,
     ):
-        self._folder = _node_folder(folder, node)
+        self._folder = folder / node.replace("/", "_")
         self._every, self._counters = every, counters
         self._writing: asyncio.Future[None] | None = None
 
@@ -120,10 +120,6 @@ def packed_state(state: Any) -> np.ndarray:
 def unpacked_state(payload: Any) -> Any:
     """The inverse of :func:`packed_state`."""
     return unpack(io.BytesIO(payload))
-
-
-def _node_folder(folder: Path, node: str) -> Path:
-    return folder / node.replace("/", "_")
 
 
 def _split(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
