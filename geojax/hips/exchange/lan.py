@@ -32,7 +32,7 @@ class Total(NamedTuple):
       vector: Σ weight · offer.
       weights: Σ weight of every chunk; they differ only in a round in which a worker died.
       contributors: number of offers in every chunk.
-      loss: mean training loss; None: nobody told.
+      loss: mean training loss; None: unknown.
     """
 
     vector: np.ndarray
@@ -63,7 +63,7 @@ class Downlink(Protocol):
     """The local server's end.
 
     Attributes:
-      passes_on: sums go to the WAN as they come, chunk by chunk; nobody asks for :meth:`total`.
+      passes_on: sums go to the WAN as they come, chunk by chunk; :meth:`total` is not used.
     """
 
     passes_on: bool
@@ -233,8 +233,8 @@ class LanDownlink:
       buckets: of the vector.
       machine: charges the encoding.
       timeouts: bounds on waits.
-      wan: the exchange that every chunk's sum goes on to at once, where nothing has to be done to
-        it; None: sums are gathered, and asked for by :meth:`total`.
+      wan: the exchange that takes every chunk's sum at once, if it can go on unchanged; None:
+        sums are gathered for :meth:`total`.
       first: number of the first LAN round of this run.
     """
 

@@ -18,7 +18,7 @@ import numpy as np
 from geojax.hips.cluster import START, ResumePoint
 from geojax.machine.machine import Machine
 
-_KEEP = 2  # the last checkpoint may be missing at another node, the one before cannot
+_KEEP = 2  # another node may lack the last checkpoint, but has the one before
 
 
 class Checkpoints:
