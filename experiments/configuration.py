@@ -39,7 +39,8 @@ def page() -> str:
     parts = [_INTRO, "## The run\n", _table("", run, _own(RunConfig, groups()))]
     for name, default in groups().items():
         axis = AXES.get(name)
-        parts += [f"## {name}\n", f"{_summary(type(default))}\n"]
+        summary = inspect.cleandoc(type(default).__doc__ or "").replace("``", "`")
+        parts += [f"## {name}\n", f"{summary}\n"]
         if axis is not None:
             members = ", ".join(f"`{member}`" for member in axis)
             parts += [f"Members (`{axis.key}`): {members}. All of them read:\n"]
@@ -68,10 +69,6 @@ def _members(group: str) -> Iterable[tuple[type[Settings], list[str]]]:
 
 def _own(settings: type[Settings], without: Iterable[str]) -> list[Field]:
     return [item for item in fields(settings) if item.name not in without]  # type: ignore[arg-type]
-
-
-def _summary(settings: type) -> str:
-    return inspect.cleandoc(settings.__doc__ or "").replace("``", "`")
 
 
 def _table(group: str, defaults: Settings, keys: Iterable[Field]) -> str:

@@ -10,23 +10,27 @@ from typing import Any
 from geojax.errors import ConfigError, nearest
 
 
-def number(key: str, value: object, what: str, *, zero: bool = False) -> float:
-    """A finite number above 0, or of at least 0 if ``zero``.
+def number(
+    key: str, value: object, what: str, *, zero: bool = False, least: float | None = None
+) -> float:
+    """A finite number above 0, or of at least 0 if ``zero``, or of at least ``least``.
 
     Args:
       key: the full configuration key, for the message.
       value: what was given.
       what: what belongs there, with its unit, e.g. ``"the rate in Mbit/s"``.
       zero: whether 0 is allowed.
+      least: the smallest number that is allowed.
 
     >>> number("wan.rate", 100, "the rate in Mbit/s")
     100.0
     """
-    least = "of at least 0" if zero else "above 0"
+    least = 0 if zero else least
+    limit = "above 0" if least is None else f"of at least {least:g}"
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise ConfigError(key, value, f"write {what}, a plain number {least}")
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise ConfigError(key, value, f"write {what}, a finite number {least}")
+        raise ConfigError(key, value, f"write {what}, a plain number {limit}")
+    if not math.isfinite(value) or (value <= 0 if least is None else value < least):
+        raise ConfigError(key, value, f"write {what}, a finite number {limit}")
     return float(value)
 
 

@@ -18,11 +18,11 @@ the rest in time. ``at`` and ``duration`` are seconds.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from geojax import fields
 from geojax.config import RunConfig
 from geojax.errors import ConfigError, nearest
 from geojax.hips.cluster import Cluster
@@ -87,8 +87,10 @@ def apply_faults(
     for number, entry in enumerate(script):
         key = f"testbed.faults[{number}]"
         _check_entry(key, entry)
-        at = _seconds(f"{key}.at", entry["at"])
-        duration = _seconds(f"{key}.duration", entry.get("duration", 0.0))
+        at, duration = (
+            fields.number(f"{key}.{name}", entry.get(name, 0.0), "seconds", zero=True)
+            for name in ("at", "duration")
+        )
         kind = entry["kind"]
         if kind in PROCESS_KINDS:
             node = _one_of(f"{key}.node", entry["node"], nodes)
@@ -134,13 +136,6 @@ def _check_entry(key: str, entry: Any) -> None:
     wanted = {"at", "kind", *_FIELDS[kind]}
     if set(entry) != wanted:
         raise ConfigError(key, dict(entry), f"{kind} takes exactly: {', '.join(sorted(wanted))}")
-
-
-def _seconds(key: str, value: Any) -> float:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < 0:
-        raise ConfigError(key, value, "write seconds, a number that is not negative")
-    return float(value)
 
 
 def _one_of(key: str, value: Any, names: Sequence[str]) -> str:

@@ -66,7 +66,7 @@ ROOMS = {
         "run interactive",
     ),
     "experiments": (
-        "runs",
+        "runs command",
         "table",
         "plot train bench compatibility configuration",
         "calibrate demo",

@@ -80,9 +80,8 @@ def _codecs() -> dict[str, Codec]:
 def _bench(elements: int, repeats: int) -> list[Table]:
     vector = np.random.default_rng(0).normal(size=elements).astype(np.float32)
     costs = {name: _cost(codec, vector, repeats) for name, codec in _codecs().items()}
-    table = Table(title=f"Codecs, {elements:,} elements, one core", title_justify="left")
-    for name in ("codec", "encode", "", "decode", "", "bytes", "dense ÷ bytes"):
-        table.add_column(name, justify="left" if name == "codec" else "right")
+    heads = ("codec", "encode", "", "decode", "", "bytes", "dense ÷ bytes")
+    table = report.empty_table(f"Codecs, {elements:,} elements, one core", heads)
     for name, cost in costs.items():
         speeds = [
             text
@@ -97,9 +96,7 @@ def _bench(elements: int, repeats: int) -> list[Table]:
     sort = _median(lambda: np.argsort(np.abs(vector))[-budget:], 1)
     partition = _median(lambda: np.argpartition(np.abs(vector), -budget)[-budget:], repeats)
     cast = _median(lambda: vector.astype(np.float16), repeats)
-    against = Table(title="Comparisons", title_justify="left")
-    for name in ("what", "time", "beside it", "goal"):
-        against.add_column(name, justify="left" if name == "what" else "right")
+    against = report.empty_table("Comparisons", ("what", "time", "beside it", "goal"))
     rows = (
         ("memory copy", copy, f"fp16 encode {costs['fp16'].encode / copy:.1f} x", ""),
         ("numpy's cast to binary16", cast, f"fp16 encode {costs['fp16'].encode / cast:.2f} x", ""),

@@ -93,9 +93,7 @@ def measure(options: argparse.Namespace) -> tuple[Table, bool]:
     p95 = statistics.quantiles(errors, n=20)[-1]
     slowest = min(rates) / (options.rate * 1e6)
     title = f"{options.centers} x {options.rate:g} Mbit/s, {options.rtt:g} ms, by {kind}"
-    table = Table(title=title, title_justify="left")
-    for name in ("what", "figure", "goal"):
-        table.add_column(name, justify="left" if name == "what" else "right")
+    table = report.empty_table(title, ("what", "figure", "goal"))
     flows = ", ".join(f"{rate / 1e6:.1f}" for rate in rates)
     table.add_row("goodput of each flow, Mbit/s", flows, "")
     table.add_row("slowest flow, share of its rate", f"{slowest:.1%}", f"≥ {GOODPUT_GOAL:.0%}")

@@ -9,16 +9,13 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from experiments import command
 from geojax.errors import GeojaxError
 
 
 def parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """The parser of ``python -m experiments.bench.<name>``; its help keeps the line breaks."""
-    return argparse.ArgumentParser(
-        prog=f"python -m experiments.bench.{name}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """The parser of ``python -m experiments.bench.<name>``."""
+    return command.parser(f"bench.{name}", description)
 
 
 def empty_table(title: str, columns: Sequence[str], *, words: int = 1) -> Table:

@@ -129,9 +129,8 @@ def measure(config: RunConfig, profile: bool) -> Table:
     chunks = MODELS.complete(config.model).bytes // CHUNK_BYTES
     deliveries = 2 * (centers - 1) * chunks * summary["rounds"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    table = Table(title=f"{centers} centers, {summary['rounds']} rounds, {config.overlay.name}")
-    table.add_column("what")
-    table.add_column("figure", justify="right")
+    title = f"{centers} centers, {summary['rounds']} rounds, {config.overlay.name}"
+    table = report.empty_table(title, ("what", "figure"))
     for what, figure in (
         ("deliveries", f"{deliveries:,}"),
         ("wall time", f"{wall:.1f} s"),

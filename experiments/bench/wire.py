@@ -134,10 +134,8 @@ async def _bench(repeats: int) -> Table:
         await asyncio.to_thread(process.join, CONNECT_TIMEOUT_S)
     checksum_s = _checksum_seconds()
 
-    table = Table(title="TCP transport on loopback, two processes")
-    table.add_column("what")
-    table.add_column("median", justify="right")
-    table.add_column("CPU, both sides", justify="right")
+    title = "TCP transport on loopback, two processes"
+    table = report.empty_table(title, ("what", "median", "CPU, both sides"))
     gigabits = wire_bytes(large) * 8 / 1e9
     rows = (
         (

@@ -14,6 +14,7 @@ import platform
 import sys
 from collections.abc import Sequence
 
+from experiments import command
 from experiments.calibrate.cases import CASES, FIT, Case, chosen
 from experiments.calibrate.fit import CONSTANTS, Fit, fit
 from experiments.calibrate.outcome import Outcome
@@ -88,11 +89,7 @@ def facts() -> dict[str, str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.calibrate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser("calibrate", __doc__)
     parser.add_argument(
         "--repetitions", type=int, default=3, metavar="N", help="of each emulated run; default: 3"
     )
@@ -175,11 +172,8 @@ def main() -> None:
     """The command: exits with 0, 1 when a run failed, 2 when it cannot be done as asked."""
     arguments = _parser().parse_args()
     try:
-        with children.stoppable():
+        with command.refusing(), children.stoppable():
             finished = _calibrate(arguments)
-    except GeojaxError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     except children.Stopped as stopped:
         print("stopped; --output DIR --resume goes on from here", file=sys.stderr)
         sys.exit(128 + stopped.number)

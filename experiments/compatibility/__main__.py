@@ -7,7 +7,6 @@ short simulated run, or is refused before it starts. All of these runs are made,
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import logging
 import math
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 
 from rich.progress import track
 
+from experiments import command
 from experiments.compatibility.axes import (
     CODECS,
     MODES,
@@ -120,16 +120,13 @@ def document(outcomes: Mapping[Case, Outcome]) -> str:
         ]
         title = f"## {servers[0].upper()}{servers[1:]}"
         pieces += [title, f"`{written(settings)}`", _table(["codec", *MODES], rows)]
-    pieces += ["## Why some are refused", _table(["", "what geojax says"], _swapped(marks))]
+    reasons = [[mark, reason] for reason, mark in marks.items()]
+    pieces += ["## Why some are refused", _table(["", "what geojax says"], reasons)]
     others = [[f"`{written(settings)}`", refusal(settings)] for settings in REFUSED]
     pieces += [_OTHERS, _table(["settings", "what geojax says"], others), _SETTINGS]
     used = [[name, f"`{written(each)}`"] for name, each in {**CODECS, **MODES}.items()]
     pieces.append(_table(["name", "settings"], used))
     return "\n\n".join(pieces) + "\n"
-
-
-def _swapped(marks: Mapping[str, str]) -> list[list[str]]:
-    return [[mark, reason] for reason, mark in marks.items()]
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -155,11 +152,7 @@ _SETTINGS = """## The settings behind the names"""
 
 def main() -> int:
     """Makes all runs; writes the document, or compares."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.compatibility",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser("compatibility", __doc__)
     parser.add_argument("--write", action="store_true", help=f"write {DOCUMENT.name}")
     options = parser.parse_args()
     os.environ.setdefault("NPROC", "1")  # one XLA thread: centers must agree bit for bit

@@ -15,12 +15,12 @@ picture shows a single run. Runs that failed are named and left out.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments import command
 from experiments.plot.labels import Group, file_name, row_labels, run_title
 from experiments.plot.run_events import read_records
 from experiments.runs.rows import collect, group, unfinished
@@ -185,11 +185,7 @@ def _rounds(text: str) -> tuple[int, int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.plot",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser("plot", __doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR")
     parser.add_argument(
         "--kind",
@@ -228,16 +224,13 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> None:
     """The command: exits with 2 when nothing can be drawn or a name is wrong."""
     given = _parser().parse_args()
-    try:
+    with command.refusing():
         if given.trees < 1:
             raise ConfigError("--trees", given.trees, "give the trees to draw, 1 or more")
         options = Options(
             given.kind, given.output, given.format, given.trees, given.policy, given.rounds
         )
         plot(given.folders, options)
-    except GeojaxError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

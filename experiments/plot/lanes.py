@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from experiments.plot.run_events import NodeSpan, RunRecords, Window
+from experiments.plot.run_events import RunRecords, Window
 from geojax.errors import ConfigError, GeojaxError
 
 LAN = "LAN"  # the lane of all that stays within a center
@@ -80,9 +80,6 @@ def lanes(run: RunRecords, window: Window) -> list[Lane]:
                 peer, kind, rank = LAN, "send on the LAN", len(order)
         key = order[span.node], rank
         found.setdefault((order[span.node], -1), (span.node, "", []))  # names the node
-        found.setdefault(key, (span.node, peer, []))[2].append(_clipped(kind, span, window))
+        bar = Bar(kind, max(span.start, window.start), min(span.end, window.end))
+        found.setdefault(key, (span.node, peer, []))[2].append(bar)
     return [Lane(node, peer, tuple(bars)) for _, (node, peer, bars) in sorted(found.items())]
-
-
-def _clipped(kind: str, span: NodeSpan, window: Window) -> Bar:
-    return Bar(kind, max(span.start, window.start), min(span.end, window.end))

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from experiments import command
 from experiments.runs.rows import collect, group, unfinished
 from experiments.table.comparison import METRICS, Table, compare
 from experiments.table.formats import FORMATS
@@ -66,11 +67,7 @@ def _setting(text: str) -> dict[str, str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.table",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser("table", __doc__)
     parser.add_argument("folders", nargs="+", type=pathlib.Path, metavar="DIR")
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument(
@@ -98,16 +95,13 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> None:
     """The command: exits with 2 when nothing is found or a name is wrong."""
     arguments = _parser().parse_args()
-    try:
+    with command.refusing():
         table = build(
             arguments.folders,
             columns=arguments.columns,
             baseline=arguments.baseline,
             side_by_side=arguments.pivot,
         )
-    except GeojaxError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     sys.stdout.write(FORMATS[arguments.format](table))
 
 

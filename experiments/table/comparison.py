@@ -125,7 +125,9 @@ def compare(
         cells = [setting_text(row.settings.get(key)) for key in settings]
         cells += [str(len(row.runs))] if several else []
         cells += [metric_text(metric, row) for metric in metrics]
-        cells += [_speed_text(speeds.get(index))] if baseline else []
+        if baseline:
+            speed = speeds.get(index)
+            cells.append(ABSENT if speed is None else f"{speed:.2f}×")
         cells += [notes[index]] if any(notes) else []
         texts.append(cells)
         record: dict[str, Any] = {label(key): row.settings.get(key) for key in settings}
@@ -254,10 +256,6 @@ def _speed(reference: Row, row: Row) -> float | None:
     if before is None or after is None or after.mean <= 0:
         return None
     return before.mean / after.mean
-
-
-def _speed_text(speed: float | None) -> str:
-    return ABSENT if speed is None else f"{speed:.2f}×"
 
 
 def _missed(metric: Metric, row: Row) -> int:

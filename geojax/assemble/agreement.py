@@ -50,7 +50,7 @@ class Agreement:
 
     @classmethod
     def of(cls, config: RunConfig) -> Agreement:
-        """What the configuration says; every node comes to the same."""
+        """The agreement that follows from the configuration, the same at every node."""
         spec = build_spec(config)
         algorithm = build_sync(config.sync)
         codec = wan_codec(config)
@@ -88,9 +88,9 @@ def lan_codec(config: RunConfig, codec: Codec) -> Codec:
 
 
 def answer_codec(codec: Codec) -> Codec:
-    """How global servers send parameters back, where centers exchange one by one.
+    """The codec by which global servers send parameters back, where centers exchange one by one.
 
-    Half precision in both directions; parameters are not sparse, so all others send them dense.
+    Half precision if pushes have it; else dense, since parameters are not sparse.
     """
     return codec if codec.name in ("fp16", "bf16", SIZE_ONLY) else dense()
 

@@ -81,7 +81,7 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
 
 
 def _check_servers(config: RunConfig, depth: int, servers: int) -> None:
-    """What centers that exchange one by one with global servers leave possible."""
+    """Refuses settings that do not go with centers that exchange one by one with global servers."""
     if build_codec(config.compression).splits:
         # A push is applied at once, and no merge comes after it that late parts could join.
         fix = (
@@ -104,7 +104,7 @@ def _check_servers(config: RunConfig, depth: int, servers: int) -> None:
 
 
 def _check_awareness(config: RunConfig, algorithm: SyncAlgorithm) -> None:
-    """Where the rates come from that plans go by."""
+    """Refuses measured rates where plans never change."""
     if config.overlay.awareness == "measured" and algorithm.admission.exchange == "server":
         fix = (
             f"sync={config.sync.name} keeps the routes that it began with; use oracle, or a "
@@ -114,7 +114,7 @@ def _check_awareness(config: RunConfig, algorithm: SyncAlgorithm) -> None:
 
 
 def _check_offers(config: RunConfig, algorithm: SyncAlgorithm) -> None:
-    """What the algorithm's offers and the codecs leave possible."""
+    """Refuses settings that do not go with the testbed or with the algorithm's offers."""
     if config.stop_at_target and config.testbed.name != "simulated":
         fix = f"testbed={config.testbed.name} evaluates after the run; use testbed=simulated"
         raise ConfigError("stop_at_target", True, fix)

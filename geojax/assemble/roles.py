@@ -87,7 +87,7 @@ def _scheduler(context: Context) -> Scheduler:
 
 
 def _wan_view(context: Context) -> tuple[WanView, Awareness | None]:
-    """What the scheduler goes by: the true rates, or what the members measure."""
+    """The scheduler's view of the WAN: the true rates, or those that the members measure."""
     setup, oracle = context.setup, context.oracle
     config, cluster = setup.config.overlay, setup.cluster
     if config.awareness == "oracle":
@@ -102,7 +102,7 @@ def _wan_view(context: Context) -> tuple[WanView, Awareness | None]:
 
 
 def _meter(context: Context) -> LinkMeter | None:
-    """Times what comes from the other members of the WAN group, if anybody wants to know."""
+    """Times messages of the other members of the WAN group, where rates are measured."""
     if context.setup.config.overlay.awareness == "oracle":
         return None
     cluster = context.setup.cluster
@@ -135,7 +135,7 @@ def _worker(context: Context, plan: Agreement) -> Worker:
 
 
 def _weight(name: str, setup: Setup, algorithm: SyncAlgorithm) -> float:
-    """What a worker's offers count: relative to its fellows', so that sums stay of one size."""
+    """The weight of a worker's offers, 1 on average over all workers."""
     if algorithm.weights != "samples" or setup.config.model.name == SYNTHETIC:
         return 1.0
     sizes = {trainer: len(part) for trainer, part in setup.parts().items()}
@@ -234,7 +234,7 @@ def _holds_parameters(config: RunConfig) -> bool:
 
 
 def _multipath(context: Context, plan: Agreement) -> MultipathSender | None:
-    """Between a center's exchange over the WAN and its transport, where it has several paths."""
+    """Sends for a center's exchange over the WAN, where the run has auxiliary routes."""
     options = context.setup.config.overlay
     if options.auxiliary == "none":
         return None
@@ -274,7 +274,7 @@ def _wan_engine(
 
 
 def _update(config: RunConfig, plan: Agreement) -> Update:
-    """What a center makes of the results of a round."""
+    """How a center turns the results of a round into parameters."""
     if _holds_parameters(config):
         return Pulled(answer_codec(plan.codec))
     outers = [build_outer(config, plan.algorithm, bucket.spec) for bucket in plan.buckets]

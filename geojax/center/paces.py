@@ -18,10 +18,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 
+from geojax import fields
 from geojax.errors import ConfigError, nearest
 from geojax.registry import Registry
 
@@ -64,24 +65,11 @@ class Settings:
 
     def allow(self, *names: str) -> None:
         """Refuses every key but these."""
-        for name, value in self.values.items():
-            if name not in ("kind", *names):
-                fix = f"no such key; {nearest(name, ('kind', *names))}"
-                raise ConfigError(f"{self.key}.{name}", value, fix)
+        fields.mapping(self.key, self.values, ("kind", *names))
 
     def number(self, name: str, what: str, *, least: float | None = None) -> float:
         """A finite number of at least ``least``, or above 0."""
-        value = self.values.get(name)
-        limit = "above 0" if least is None else f"of at least {least:g}"
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, Real)
-            or not math.isfinite(value)
-            or (value <= 0 if least is None else value < least)
-        ):
-            fix = f"write {what}, a finite number {limit}"
-            raise ConfigError(f"{self.key}.{name}", value, fix)
-        return float(value)
+        return fields.number(f"{self.key}.{name}", self.values.get(name), what, least=least)
 
     def speeds(self, name: str) -> tuple[float, ...]:
         """A list of relative speeds."""
@@ -107,9 +95,7 @@ class Settings:
         value = self.values.get("seed")
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
-            raise ConfigError(f"{self.key}.seed", value, "write a whole number of at least 0")
-        return int(value)
+        return fields.integer(f"{self.key}.seed", value, "the seed of the draws", least=0)
 
 
 PROFILES: Registry[Callable[[Settings, Workers], Factor]] = Registry("pace.profile.kind")

@@ -37,9 +37,9 @@ def jax_kernel(
 ) -> Picked:
     """Accumulation, threshold and mask in one program; compiled once for each size of layer.
 
-    The device's part ends with the mask: how many elements pass is known only then, and a
-    program's shapes are fixed before. The host gathers them and resets what is sent. The state
-    stays on the host, where checkpoints take it.
+    The device computes up to the mask. How many elements pass is known only then, and a compiled
+    program has fixed shapes, so the host gathers these elements and resets them in the state. The
+    state stays on the host, where checkpoints read it.
     """
     if draw.sample is None:  # the exact top-k: everything passes, the budget cuts
         moved, total, passed = _accumulate(gradient, decayed, residual, momentum=momentum)

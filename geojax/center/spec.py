@@ -91,7 +91,7 @@ class VectorSpec:
         Args:
           elements: size of a chunk.
           boundaries: positions that no chunk crosses (the starts of a model's stages, say): the
-            chunks begin anew there. Only the last chunk before a boundary, or before the end, is
+            a chunk starts at each. Only the last chunk before a boundary, or before the end, is
             shorter than ``elements``.
 
         >>> spec = VectorSpec.of([("w", (10,))])

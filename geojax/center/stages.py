@@ -40,7 +40,7 @@ class Stage(NamedTuple):
 
 
 def build_stages(config: RunConfig) -> tuple[Stage, ...]:
-    """The stages of the configured model, in order of execution; all of it in one if it has none.
+    """The stages of the configured model, in order of execution; a single one if it has none.
 
     A network's shares go by the multiplications and additions of its convolutions and matrix
     products, counted from shapes and never measured, so they are the same everywhere. A backward
@@ -111,7 +111,7 @@ def check_stages(config: RunConfig) -> None:
 
 
 def check_p3(config: RunConfig) -> None:
-    """Finds why a run cannot train layer by layer, if it is to (``sync.p3``).
+    """Refuses ``sync.p3`` where a run cannot train layer by layer.
 
     The algorithm must be FSA: local steps end in one offer of everything, and a center that comes
     back to a server exchange pulls everything at once. Optimizers must treat every layer by itself:
@@ -156,7 +156,7 @@ class StageOrder:
         self._next = 0  # of the 2 * count parts
 
     def forward(self, index: int) -> None:
-        """Takes the turn of a stage's forward part; stage 0 may begin anew at any time."""
+        """Takes the turn of a stage's forward part; stage 0 may start a new step at any time."""
         if index == 0:
             self._next = 0
         self._take("forward", index, index < self._count and self._next == index)

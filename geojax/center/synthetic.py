@@ -17,33 +17,20 @@ _PERIOD = 65_537
 _LARGEST = 8  # gradients are integers in [-8, 8]: float32 sums of 2^20 of them are exact
 
 
-class SyntheticTrainer:
-    """See :class:`geojax.center.trainer.Trainer`.
+class _SizedTrainer:
+    """What both kinds have in common: layout, turns of the stages, and the count of steps."""
 
-    Gradients are small integers that depend on (seed, worker index, step), so that sums of them
-    are exact and any two orders of addition agree bit for bit. A step subtracts one gradient.
-    There is no loss: ``last_loss`` stays NaN.
-    """
-
-    def __init__(self, config: RunConfig, worker_index: int):
+    def __init__(self, config: RunConfig):
         self.spec = synthetic_spec(config)
         self.samples_per_step = config.batch_size
         self.steps = 0
         self.last_loss = math.nan
-        generator = np.random.default_rng((config.seed, worker_index))
-        numbers = generator.integers(-_LARGEST, _LARGEST, _PERIOD, endpoint=True)
-        self._numbers = numbers.astype(np.float32)
-        self._vector = np.zeros(self.spec.size, np.float32)
         self._stages = build_stages(config)
         self._order = StageOrder(len(self._stages))
 
-    def load(self, vector: np.ndarray) -> None:
-        """Sets the vector; it is copied and may be reused at once."""
-        self._vector = np.array(self.spec.check(vector, "load"))
-
-    def load_part(self, start: int, stop: int, values: np.ndarray) -> None:
-        """Sets the whole layers in [start, stop); ``values`` is copied."""
-        self._vector[start:stop] = self.spec.part(start, stop).check(values, "load_part")
+    def _part(self, start: int, stop: int) -> np.ndarray:
+        """Elements [start, stop) of the next gradient."""
+        raise NotImplementedError
 
     def gradient(self) -> np.ndarray:
         """The next gradient, float32 (spec.size,)."""
@@ -63,18 +50,6 @@ class SyntheticTrainer:
         self.steps += index == 0
         return made
 
-    def _part(self, start: int, stop: int) -> np.ndarray:
-        rotated = np.roll(self._numbers, -((self.steps + start) % _PERIOD))
-        return np.resize(rotated, stop - start)
-
-    def step(self) -> None:
-        """Subtracts the next gradient from the vector."""
-        self._vector -= self.gradient()
-
-    def vector(self) -> np.ndarray:
-        """A fresh copy of the vector."""
-        return self._vector.copy()
-
     def warm_up(self, *, gradient: bool = True, step: bool = True) -> None:
         """Nothing to compile."""
         del gradient, step
@@ -88,16 +63,47 @@ class SyntheticTrainer:
         self.steps = int(state["steps"])
 
 
-class HollowTrainer:
+class SyntheticTrainer(_SizedTrainer):
+    """See :class:`geojax.center.trainer.Trainer`.
+
+    Gradients are small integers that depend on (seed, worker index, step), so that sums of them
+    are exact and any two orders of addition agree bit for bit. A step subtracts one gradient.
+    There is no loss: ``last_loss`` stays NaN.
+    """
+
+    def __init__(self, config: RunConfig, worker_index: int):
+        super().__init__(config)
+        generator = np.random.default_rng((config.seed, worker_index))
+        numbers = generator.integers(-_LARGEST, _LARGEST, _PERIOD, endpoint=True)
+        self._numbers = numbers.astype(np.float32)
+        self._vector = np.zeros(self.spec.size, np.float32)
+
+    def _part(self, start: int, stop: int) -> np.ndarray:
+        rotated = np.roll(self._numbers, -((self.steps + start) % _PERIOD))
+        return np.resize(rotated, stop - start)
+
+    def load(self, vector: np.ndarray) -> None:
+        """Sets the vector; it is copied and may be reused at once."""
+        self._vector = np.array(self.spec.check(vector, "load"))
+
+    def load_part(self, start: int, stop: int, values: np.ndarray) -> None:
+        """Sets the whole layers in [start, stop); ``values`` is copied."""
+        self._vector[start:stop] = self.spec.part(start, stop).check(values, "load_part")
+
+    def step(self) -> None:
+        """Subtracts the next gradient from the vector."""
+        self._vector -= self.gradient()
+
+    def vector(self) -> np.ndarray:
+        """A fresh copy of the vector."""
+        return self._vector.copy()
+
+
+class HollowTrainer(_SizedTrainer):
     """A synthetic model of which only the size is real; see :mod:`geojax.hollow`."""
 
-    def __init__(self, config: RunConfig):
-        self.spec = synthetic_spec(config)
-        self.samples_per_step = config.batch_size
-        self.steps = 0
-        self.last_loss = math.nan
-        self._stages = build_stages(config)
-        self._order = StageOrder(len(self._stages))
+    def _part(self, start: int, stop: int) -> np.ndarray:
+        return hollow(stop - start)
 
     def load(self, vector: np.ndarray) -> None:
         """There is nothing to set but zeros."""
@@ -107,22 +113,6 @@ class HollowTrainer:
         """There is nothing to set but zeros."""
         self.spec.part(start, stop).check(values, "load_part")
 
-    def gradient(self) -> np.ndarray:
-        """Zeros."""
-        self.steps += 1
-        return hollow(self.spec.size)
-
-    def forward(self, index: int) -> None:
-        """Nothing but its turn."""
-        self._order.forward(index)
-
-    def backward(self, index: int) -> np.ndarray:
-        """Zeros."""
-        self._order.backward(index)
-        stage = self._stages[index]
-        self.steps += index == 0
-        return hollow(stage.stop - stage.start)
-
     def step(self) -> None:
         """Counts the step."""
         self.steps += 1
@@ -130,14 +120,3 @@ class HollowTrainer:
     def vector(self) -> np.ndarray:
         """Zeros."""
         return hollow(self.spec.size)
-
-    def warm_up(self, *, gradient: bool = True, step: bool = True) -> None:
-        """Nothing to compile."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """The number of steps; there is nothing else."""
-        return {"steps": self.steps}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Restores :meth:`state_dict`."""
-        self.steps = int(state["steps"])

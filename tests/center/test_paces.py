@@ -139,7 +139,7 @@ def test_every_kind_has_a_file_or_is_used_by_one():
         ([JITTER, {"kind": "two_groups"}], "pace.profile[1].h", "of at least 1"),
         ([JITTER, 5], "pace.profile[1]", "with a kind"),
         ({"kind": "two_groups", "h": 0.5}, "pace.profile.h", "of at least 1"),
-        ({"kind": "two_groups", "h": "10"}, "pace.profile.h", "finite number"),
+        ({"kind": "two_groups", "h": "10"}, "pace.profile.h", "plain number"),
         ({"kind": "two_groups", "h_c": 10}, "pace.profile.h_c", "did you mean 'h'"),
         ({"kind": "homogeneous", "h": 10}, "pace.profile.h", "no such key"),
         ({"kind": "groups", "speeds": []}, "pace.profile.speeds", "relative speeds"),

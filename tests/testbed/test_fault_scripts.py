@@ -130,7 +130,7 @@ def test_local_processes_freeze_die_and_come_back(tmp_path: Path) -> None:
         ({"at": 1, "kind": "kil", "node": "c1"}, "did you mean 'kill'"),
         ({"at": 1, "kind": "kill"}, "takes exactly: at, kind, node"),
         ({"at": 1, "kind": "kill", "node": "c9"}, "valid: c1, c2, c3, scheduler"),
-        ({"at": -1, "kind": "kill", "node": "c1"}, "not negative"),
+        ({"at": -1, "kind": "kill", "node": "c1"}, "of at least 0"),
         ({"at": True, "kind": "kill", "node": "c1"}, "seconds"),
         ({"at": 1, "kind": "restart", "node": "c1"}, "killed before"),
         ({"at": 1, "kind": "cut", "between": ["c1"], "duration": 1}, "no link is cut"),

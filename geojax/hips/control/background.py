@@ -1,4 +1,4 @@
-"""Work beside a run, which ends with the first error of any."""
+"""Work beside a run; its first error ends the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Background:
     """Work beside a run.
 
     Args:
-      fail: called with the error of any.
+      fail: called with the error of any task.
     """
 
     def __init__(self, fail: Callable[[BaseException], None]):
@@ -34,7 +34,7 @@ class Background:
             self._fail(error)
 
     def stop(self) -> None:
-        """Cancels all that is under way."""
+        """Cancels all tasks."""
         for task in self._tasks:
             task.cancel()
 

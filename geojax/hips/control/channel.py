@@ -17,12 +17,12 @@ log = logging.getLogger("geojax.control")
 
 Handlers = Mapping[type[ControlMessage], Callable[[str, Any], None]]
 """What a role does with each type of message, given the sender and the message. A handler raises
-``Refused``, before it has changed anything, for what the message's form does not show to be wrong.
+``Refused``, before it changes anything, for a message that is well-formed and yet cannot be true.
 """
 
 
 class ControlChannel:
-    """Says control messages, and hands those that come to who handles them.
+    """Sends control messages, and hands those that arrive to their handlers.
 
     Args:
       context: the node.
@@ -46,7 +46,7 @@ class ControlChannel:
         self._transport.send(peer, pack(said, max(self._epoch(), 0)), CONTROL_PRIORITY)
 
     def take(self, item: Received, handlers: Handlers) -> None:
-        """Handles what came; what cannot be believed is refused, and its sender named."""
+        """Handles a message; one that cannot be true is refused, and its sender named."""
         try:
             role = SCHEDULER if item.peer == SCHEDULER else self._roles.get(item.peer, "stranger")
             said = read(item.message, role)
@@ -57,7 +57,7 @@ class ControlChannel:
             self._refuse(item, str(error))
 
     def _refuse(self, item: Received, reason: str) -> None:
-        """Logs and records that a message is not believed."""
+        """Logs and records that a message is refused."""
         self.refused[item.peer] = reason
         kind = reprlib.repr((item.message.body or {}).get("type", item.message.kind.name))
         log.warning("%s: refused %s from %s: %s", self._me, kind, item.peer, reason)

@@ -2,11 +2,11 @@
 
 A change is a new *epoch*. Everybody is told to stop (``prepare``) and reports what it holds, while
 a plan for those who live is made. When all reports and the plan are there, everybody is told where
-to go on (``resume``; ``start`` for who has come back). Another change may begin at any time before:
-then reports and plans of the one before count no more.
+to go on (``resume``; ``start`` for members that come back). Another change may begin before that;
+reports and plans of the unfinished one are then ignored.
 
-Who comes back is *stateless* until it reports that it has parameters. The epoch may change again
-before that; then it is told to start once more, behind the same round.
+A member that comes back is *stateless* until it reports that it has parameters. If the epoch
+changes again before that, the member is told to start once more, after the same round.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class _Change:
     """A change that is under way.
 
     Attributes:
-      outage: it began since a link is out.
+      outage: it began because a link is out.
       planned: the policies to go on by, once they are there.
-      reports: what the members hold that have stopped.
+      reports: of the members that have stopped: what they hold.
     """
 
     outage: bool
@@ -79,7 +79,7 @@ class Epochs:
       number: of the present epoch.
       running: whether the run has started.
       over: whether it has ended; then nothing changes any more.
-      returning: who is back and waits for the rest of its center.
+      returning: nodes that are back and wait for the rest of their center.
       transfers: what members send each other after a change.
     """
 
@@ -109,8 +109,8 @@ class Epochs:
         timeouts = context.setup.config.timeouts
         self.detector = FailureDetector(timeouts, lambda: self.alive, self._silent)
         self._change: _Change | None = None
-        # Admitted, with no parameters yet: the round behind which each goes on, where centers are
-        # independent; else of no account.
+        # Admitted members without parameters yet, each with the round after which it goes on;
+        # that round is used only where centers are independent.
         self._stateless: dict[str, int | None] = {}
 
     @property
@@ -140,7 +140,7 @@ class Epochs:
         self.detector.watch()
 
     async def plan(self, timeout: float, wan: Policy | None = None) -> dict[int, Policy]:
-        """Fresh policies that the run waits for; ``wan``: the one that is there already."""
+        """Fresh policies, which the run waits for; ``wan``: the WAN's, if it is planned already."""
         what = f"plan of epoch {self.number} for {len(self.alive)} members"
         return await wait_for(
             self._policies.plan(self.alive, wan), describe=lambda: what, timeout=timeout,
@@ -155,7 +155,7 @@ class Epochs:
         return not self.over
 
     def declare_dead(self, names: Sequence[str], reason: str) -> None:
-        """Goes on without these members, and those that can do nothing without them.
+        """Goes on without these members and those that depend on them.
 
         Raises:
           GeojaxError: the run has not started, or no center is left.
@@ -176,7 +176,7 @@ class Epochs:
         self.change(gone)
 
     def rejoin(self, name: str) -> None:
-        """A node has been started again; a center takes part again when it is back whole."""
+        """A node has been started again; a center takes part when all its nodes are back."""
         if name in self.alive:  # it was restarted before its death was noticed
             self.declare_dead((name,), "started again")
         back = self.returning.take(name, self.alive)
@@ -192,10 +192,10 @@ class Epochs:
         self.change(())
 
     def on_complaint(self, name: str, lost: LostPeer) -> None:
-        """A connection ended. If its peer lives on, what was on its way is sent again.
+        """A connection ended, or ``name`` refused a message of the peer.
 
-        The same where the peer sent what can never become valid. If that is said of it again in a
-        later epoch, it is declared dead.
+        If the peer still lives after ``timeouts.dead``, a new epoch begins, and lost messages are
+        sent again. A peer whose messages are refused again in a later epoch is declared dead.
         """
         peer, number = lost.peer, self.number
         if peer == name or peer not in self._cluster.members:
@@ -219,8 +219,8 @@ class Epochs:
         """Begins a new epoch: everyone stops and reports what it holds.
 
         Args:
-          dead: who has died.
-          wan: the new policy of the WAN, if it is there already, since a link is out.
+          dead: the members that have died.
+          wan: the new policy of the WAN, if it is planned already (a link is out).
         """
         self.number += 1
         self._change = _Change(outage=wan is not None)
@@ -237,7 +237,7 @@ class Epochs:
         except WaitTimeout:
             if number == self.number:
                 raise
-            return  # nobody waits for it any more
+            return  # a later change has replaced it
         if number == self.number and self._change is not None:
             self._change.planned = planned
             self._check_ready(self._change)
@@ -256,7 +256,7 @@ class Epochs:
         self._check_ready(self._change)
 
     def _check_report(self, name: str, report: Report) -> None:
-        """Raises ``Refused`` if the member cannot hold what it says it does."""
+        """Raises ``Refused`` if the member cannot hold what it reports."""
         groups = self._cluster.groups_of(name)
         if report.held.keys() != {*groups} or report.keeps.keys() != {*groups}:
             raise Refused(f"report.held, report.keeps: expected groups {groups}, came "
@@ -284,7 +284,7 @@ class Epochs:
             self.declare_dead(error.holders, str(error))
 
     def _too_far_ahead(self, change: _Change) -> list[str]:
-        """Members that cannot hold what they reported, as some had no part in the round before."""
+        """Members that report an impossible round: more than one ahead of another member's."""
         ahead: list[str] = []
         for group, names in self.groups.items():
             held = {name: change.reports[name].held[group] for name in names
@@ -294,7 +294,7 @@ class Epochs:
         return ahead
 
     def _go_on(self, change: _Change, planned: dict[int, Policy]) -> None:
-        """Ends the change: who holds the last round sends it, everything later runs again."""
+        """Ends the change: holders of the last round send it, and later rounds run again."""
         if self._independent:
             planned = self._keep_servers(planned, change.reports)
         elif not set(self.centers) - self._stateless.keys():

@@ -1,4 +1,4 @@
-"""Who has not been heard for too long, owes an answer for too long, or sends what is not true."""
+"""Finds members that are silent or owe an answer for too long, or send what cannot be true."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class FailureDetector:
     """Notes when members were heard, and looks for silent ones again and again.
 
     Args:
-      timeouts: ``dead``: time after which a member is dead that is silent, or owes an answer;
+      timeouts: ``dead``: a member that is silent, or owes an answer, for so long is dead;
         ``heartbeat``: between two looks.
-      alive: who should be heard.
-      declare_dead: called with those who were not, and why; returns whether to go on looking.
+      alive: the members that should be heard.
+      declare_dead: called with those that are dead, and why; returns whether to go on looking.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class FailureDetector:
     def distrust(self, name: str, reason: str) -> None:
         """A member has sent what cannot be true.
 
-        It is broken, and some messages are sent once: without its true ones the run may stand
-        still. So it is dead after ``dead``, as if it had fallen silent.
+        It is broken, and some messages are sent only once: if a refused one was among them, the
+        run may wait for ever. So the member is declared dead after ``dead``, as if it were silent.
         """
         self._lied.setdefault(name, (self._loop.time(), reason))
 
@@ -56,12 +56,12 @@ class FailureDetector:
         return self._refused_in.setdefault(name, epoch) < epoch
 
     def ask(self, names: Sequence[str], what: str) -> None:
-        """Now these members owe an answer; those who owe another one do so since that was asked."""
+        """These members owe an answer; for one that owes another already, its older time counts."""
         now = self._loop.time()
         self._asked, self._what = {name: self._asked.get(name, now) for name in names}, what
 
     def answered(self, name: str) -> None:
-        """A member has given it."""
+        """A member has given its answer."""
         self._asked.pop(name, None)
 
     def watch(self) -> None:

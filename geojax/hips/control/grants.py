@@ -1,4 +1,4 @@
-"""For which rounds members may go ahead.
+"""Which rounds members may begin.
 
 Policies are granted for rounds [a, b) and extended ahead on heartbeat replies, so there is no
 barrier per round. The same mechanism ends a run: a grant that is final is never extended.
@@ -24,10 +24,10 @@ class Grant:
       rounds: rounds of the run.
       max_time_s: experiment time after which no round should start; None: no limit.
       first: number of the first round of this run; more than 0 when it continues another.
-      since: round, and experiment time of its start, from which on the pace is counted; for a
-        member that comes back and has not made the rounds before.
-      ahead: most rounds granted ahead; may be set anew. They may outlast the time limit when the
-        pace changes.
+      since: the round, and the experiment time of its start, from which the pace is measured; a
+        member that comes back did not make the rounds before it.
+      ahead: most rounds granted ahead; may be changed later. They may outlast the time limit when
+        the pace changes.
     """
 
     def __init__(
@@ -51,8 +51,7 @@ class Grant:
     def extend(self, held: int, now: float) -> None:
         """Extends the grant, knowing that round ``held`` is the highest that anyone holds.
 
-        (Of those for whom the grant is: all members, or where they go at paces of their own, the
-        nodes of one center.)
+        The grant is for all members or, where centers go at their own paces, for one center.
 
         With a time limit the grant reaches half of the rounds that, at the pace so far, are left
         before it, and at least one; after the limit it becomes final.
@@ -76,8 +75,8 @@ class Grant:
 
 
 _AHEAD_OF_CHANGES = 2  # where policies may change, or the run ends once it has reached its target
-# Beside rounds that last so long, s, the round trip of a grant is little, so that none is granted
-# before somebody holds the one in front of it: a new policy waits for the round at work alone.
+# The round trip of a grant is short compared with rounds of at least so many s. Then a round is
+# granted only when somebody holds the one before it: a new policy waits for one round alone.
 _LONG_ROUND_S = 10.0
 _AHEAD_ALONE = 8  # rounds granted ahead to one center while time limits the run
 _AT_A_PACE = ("server", "worker")  # roles that make rounds
@@ -96,8 +95,8 @@ class Grants:
     Attributes:
       held: the last round that each living node is known to hold.
       highest: the last round that anyone ever held.
-      common: the grants of all; of no account where they are independent.
-      done: who has said that it holds the last granted round.
+      common: the grant of all members; unused where centers are independent.
+      done: the members that have said that they hold the last granted round.
     """
 
     def __init__(
@@ -135,7 +134,7 @@ class Grants:
         self.highest = max(self.highest, held)
 
     def extend(self, name: str, now: float) -> None:
-        """Extends the grant of a member that has told what it holds, and of all that share it."""
+        """Extends a member's grant, which others may share, by what they are known to hold."""
         if not self._independent:
             held = max(self.held.values(), default=-1)
             if self._replans and held > self._timed:
@@ -155,7 +154,7 @@ class Grants:
         self.held = {name: held for name, held in self.held.items() if name in left}
 
     def begin_anew(self, center: str, now: float) -> None:
-        """Grants rounds behind the highest to an independent center that comes back ``now``."""
+        """Grants an independent center that comes back ``now`` the rounds after the highest."""
         self._of[center] = self._new(self.highest + 1, now)
 
     def _for(self, name: str) -> Grant:
@@ -167,7 +166,7 @@ class Grants:
         return self._of[center]
 
     def _new(self, first: int, now: float | None = None) -> Grant:
-        """Grants from round ``first`` on; with ``now``, of a center that begins with it then."""
+        """A grant from round ``first`` on; ``now``: when a center begins with that round, s."""
         since = (0, 0.0) if now is None else (first, now)
         rounds, limit = self._config.rounds, self._config.max_time_s
         # A bound on staleness makes a fast center wait, until slow ones have ended and it rushes.

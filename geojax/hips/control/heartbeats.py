@@ -10,7 +10,7 @@ from geojax.errors import SchedulerLost
 
 
 class Heartbeats:
-    """Beats again and again, until the scheduler has been silent for twice ``timeouts.dead``.
+    """Sends heartbeats until the scheduler has been silent for twice ``timeouts.dead``.
 
     Args:
       me: this member's name.

@@ -43,7 +43,7 @@ class JoinBarrier:
         """Waits until all members have joined.
 
         Raises:
-          WaitTimeout: they did not in time; names the missing ones, and whose join was refused why.
+          WaitTimeout: they did not in time; names the missing ones, and why a join was refused.
         """
         members = self._cluster.members
 
@@ -61,7 +61,7 @@ class JoinBarrier:
         """A member joins.
 
         Raises:
-          Refused: its vector is cut in another way than it is long, or unlike that of others.
+          Refused: its chunks or layers do not add up to its vector, or differ from those of others.
         """
         self._check(name, join)
         self.joins[name] = join
@@ -120,16 +120,16 @@ def _cut(join: Join) -> str:
 
 
 class Returning:
-    """Dead nodes that have been started again, until all of their center are back."""
+    """Dead nodes that have been started again and wait for the rest of their center."""
 
     def __init__(self, cluster: Cluster):
         self._cluster = cluster
         self.waiting: dict[str, None] = {}
 
     def take(self, name: str, alive: Collection[str]) -> list[str]:
-        """A node is back; returns who may take part again with it.
+        """A node is back; returns the nodes that may take part again now.
 
-        A center comes back whole, any other node alone.
+        A dead center takes part when all its nodes are back; any other node does at once.
         """
         self.waiting[name] = None
         node = self._cluster.node(name)
@@ -150,7 +150,9 @@ def digest(vector: np.ndarray) -> str:
 
 
 def senders(digests: Mapping[str, str], alive: Sequence[str], cluster: Cluster) -> dict[str, str]:
-    """Who gets the initial vector from whom: a center from the master, a worker from its center.
+    """Who sends the initial vector to each node that needs it.
+
+    The master sends it to a center's server, and the server to the center's workers.
 
     Args:
       digests: of the initial vectors, by node; a global server without parameters has none.

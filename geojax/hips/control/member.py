@@ -38,7 +38,7 @@ class Start(NamedTuple):
       time: experiment time then.
       last: for a member that comes back, the last round that is done; None: the run begins.
       initial_from: who sends the initial vector, if this member's is not the one that counts.
-      initial_to: to whom this member sends it.
+      initial_to: the members that this one sends it to.
     """
 
     at: float
@@ -61,12 +61,12 @@ class Membership:
       lan_rounds: exchanges within a center in one round.
       multipath: through which the WAN's exchange sends, where the run has auxiliary routes.
       meter: times what arrives from the other members of the WAN group, for the heartbeats; None:
-        nobody wants to know.
+        the run does not measure links.
 
     Attributes:
       has_state: whether this member has parameters; set by its role.
       states: gets the state of a peer, for a member that starts elsewhere or comes back.
-      on_state_wanted: called with the centers that want the state after a round.
+      on_state_wanted: called with the centers that need the state after a round, and its number.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Membership:
         await self._end
 
     async def pump(self) -> None:
-        """Reads the transport for ever and hands every message to whom it is for.
+        """Reads the transport for ever and hands every message to its receiver.
 
         Raises:
           Expelled: the scheduler declared this member dead.
@@ -223,7 +223,7 @@ class Membership:
         self._say(messages.LostPeer(item.peer, item.reason[:1000]))
 
     def _on_refused(self, peer: str, why: str) -> None:
-        """A message of a peer can never become valid: complains to the scheduler, once an epoch.
+        """Tells the scheduler of a refused message, once an epoch for each peer.
 
         See :class:`geojax.hips.exchange.base.Gate`.
         """
@@ -308,7 +308,7 @@ class Membership:
         self._multipath.route_by(unpacked_table(told.table, self._multipath.names))
 
     def _on_probe(self, _: str, probe: messages.Probe) -> None:
-        """Sends bytes to a peer, behind all chunks; not where something waits for a dead link."""
+        """Sends bytes to a peer, behind all chunks; none while the link to it stands still."""
         if self._context.transport.stalled(probe.peer) >= OUT_AFTER_S:
             return
         epoch = max(self._engines[self._main_group].gate.epoch, 0)
@@ -343,7 +343,7 @@ class Membership:
 
     @property
     def _held(self) -> int:
-        """The last whole round that it holds; a worker knows of it by the center's exchanges."""
+        """The last whole round that it holds; a worker's follows from its LAN rounds."""
         held = self._engines[self._main_group].held
         return held if self._main_group == WAN_GROUP else (held + 1) // self._lan_rounds - 1
 

@@ -114,7 +114,8 @@ class ControlMessage:
 
 
 KINDS: dict[str, list[type[ControlMessage]]] = {}
-"""All messages by type. Of several with one type, the first one counts whose first field is there.
+"""All messages by type. Of several with one type, a body is read as the first one whose first
+field it has.
 """
 
 
@@ -141,7 +142,7 @@ class Return(ControlMessage, name="start", senders=FROM_SCHEDULER):
 
     Attributes:
       held: by group, the last round that is done.
-      lacking: by group, whom the member sends the results of that round.
+      lacking: by group, the members that this one sends the results of that round.
       epoch: the membership epoch that begins.
       until: the first round that is not granted.
       final: whether the grant will grow no more.
@@ -172,7 +173,7 @@ class Start(ControlMessage, name="start", senders=FROM_SCHEDULER):
 
     Attributes:
       initial_from: who sends the initial vector, if this member's is not the one that counts.
-      initial_to: to whom this member sends it.
+      initial_to: the members that this one sends it to.
     """
 
     epoch: int = has(EPOCH)
@@ -194,8 +195,8 @@ class Heartbeat(ControlMessage, name="heartbeat", senders=FROM_MEMBERS):
     Attributes:
       held: the last whole round that it holds.
       digests: of its parameters after some rounds: (round, digest).
-      links: what it measured: (peer, bytes, s), see :meth:`LinkMeter.links`; None: it measures not.
-      sent: bytes of chunks that it has sent; None: it measures not.
+      links: what it measured: (peer, bytes, s), see :meth:`LinkMeter.links`; None: not measured.
+      sent: bytes of chunks that it has sent; None: not measured.
     """
 
     held: int = has(ROUND)
@@ -215,7 +216,7 @@ class Beat(ControlMessage, name="beat", senders=FROM_SCHEDULER):
     Attributes:
       until: the first round that is not granted.
       final: whether the grant will grow no more.
-      progress: of all members, where centers have rounds of their own; None: they have not.
+      progress: sum of the rounds that members hold, where centers go at their own paces; else None.
     """
 
     until: int = has(whole())
@@ -282,8 +283,8 @@ class Resume(ControlMessage, name="resume", senders=FROM_SCHEDULER):
     Attributes:
       epoch: the membership epoch.
       held: by group, the last round that anybody holds.
-      lacking: by group, whom the member sends the results of that round.
-      state_to: centers that come back, whom it sends its state.
+      lacking: by group, the members that this one sends the results of that round.
+      state_to: centers that come back, to which the member sends its state.
       policies: of the member's groups.
       source: by group, who sends the member the results of that round, where it lacks them.
     """

@@ -24,7 +24,7 @@ class PathTables:
     """The auxiliary routes of a run.
 
     Centers need not change their tables at the same time, since chunks carry their routes. Until a
-    new epoch's tables are there, its chunks go the primary way.
+    new epoch's tables are there, its chunks take the primary path.
 
     Args:
       plan: plans the tables of all centers, a function that another process can be given; None: the
@@ -55,16 +55,16 @@ class PathTables:
         self._planning = self._wanted = False  # tables are being planned; others are wanted
 
     def begin(self, epoch: int) -> None:
-        """Whatever was under way is sent again in a new epoch, on tables that are yet to come."""
+        """A new epoch begins: chunks are sent again, by the primary path until :meth:`tell`."""
         self._epoch, self._policy, self._wanted = epoch, None, False
         self._links.clear()
 
     def tell(self, policy: Policy) -> None:
         """Plans for the chunks that a policy has centers send; then tells every center its table.
 
-        One plan is under way at a time. When it is there, it is dropped if another epoch has begun,
-        or if a route leads over a link that has gone out meanwhile. Tables for a policy or rates
-        that have changed otherwise are told all the same, as better ones than none; others follow.
+        One plan is made at a time. It is dropped if another epoch has begun meanwhile, or if a
+        route crosses a link that has gone out. If only the policy or the rates have changed, its
+        tables are told all the same, since they are better than none; newer ones follow.
         """
         if self._plan is None:
             return
@@ -74,10 +74,10 @@ class PathTables:
         self._want(self._plan)
 
     def review(self) -> bool:
-        """Plans anew if the view has changed; true if what is under way must be sent again.
+        """Plans again if the view has changed; true if chunks may be lost: a new epoch must begin.
 
-        That is so if a link is out, in either direction, that a chunk of this epoch may be on.
-        Nobody else would miss it: trees may have no use for that link.
+        That is so if a chunk of this epoch may be on a link that is out in either direction. No
+        other part notices that: the trees may not use the link.
         """
         if self._plan is None or self._policy is None or self._reviewed == self._wan_view.revision:
             return False

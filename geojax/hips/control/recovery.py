@@ -1,4 +1,4 @@
-"""Where rounds go on after a change: the last one that anybody holds, and who sends it to whom."""
+"""Where rounds go on after a change: the last round that anybody holds, and who sends it on."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Recovery(NamedTuple):
 
     Attributes:
       held: the last round that anybody holds; all later ones run again.
-      sends: who sends that round's results, and to whom: members who lack it. Who is sent them may
-        have to send them on.
-      able: who has them, the one that is asked first at the front.
+      sends: {sender: members that lack the round}. A member that is sent the results may have to
+        send them on.
+      able: the members that have the results; the first one is asked first.
     """
 
     held: int
@@ -52,7 +52,7 @@ def recover(
     at_least: int,
     view: NetworkView,
 ) -> Recovery:
-    """Finds the last round that any member of a group holds, and brings it to those who lack it.
+    """Finds the last round that any member of a group holds, and who sends it to those without it.
 
     Args:
       group: index of the group.
@@ -63,7 +63,7 @@ def recover(
       view: the WAN; results take paths without links that are out, as far as there are any.
 
     Raises:
-      RoundLost: some lack the round, and nobody has its results any more.
+      RoundLost: some members lack the round, and no member has its results any more.
     """
     holding = {name: reports[name] for name in policy.members if name not in stateless}
     held = max((report.held[group] for report in holding.values()), default=at_least)
@@ -98,9 +98,10 @@ def recover_all(
       stateless: the same.
       lan_rounds: exchanges within a center in one round.
       view: as of :func:`recover`.
-      highest: where centers go at paces of their own, the last round that anyone ever held: then
-        nobody is sent a round of the WAN.
-      behind: likewise the round behind which each member goes on that has come back.
+      highest: where centers go at their own paces, the last round that anyone ever held; no
+        round of the WAN is sent then. None: they go together.
+      behind: where centers go at their own paces, the round after which each member that has come
+        back goes on.
     """
     found: dict[int, Recovery] = {}
     for group, policy in policies.items():
@@ -117,11 +118,11 @@ def recover_all(
 def paths_to(
     lacking: Sequence[str], having: Sequence[str], view: NetworkView
 ) -> dict[str, list[str]]:
-    """Who sends something to whom, so that in the end all have it: {sender: receivers}.
+    """Senders and their receivers, so that in the end all have something: {sender: receivers}.
 
-    A path over a link that is out (rate 0) is taken only where there is no other: the first that
-    has it sends it to everybody whom it can reach, then the others that have it, then those who
-    are sent it send it on. Whoever is cut off from all gets it from the first, once a link is back.
+    Links that are out (rate 0) are avoided. The first member of ``having`` sends to all that it can
+    reach, then the others do; then receivers send it on to those that are left. A member that none
+    of them can reach gets it from the first of ``having``, once a link is back.
 
     >>> rates = {("a", "b"): 0.0, ("b", "a"): 0.0, ("a", "c"): 1.0, ("c", "a"): 1.0,
     ...          ("c", "b"): 1.0, ("b", "c"): 1.0}
@@ -146,7 +147,7 @@ def paths_to(
 def sources(
     lacking: Sequence[str], having: Sequence[str], view: NetworkView
 ) -> dict[str, list[str]]:
-    """The same without sending on: to each from the first that has it and has a path to it."""
+    """The same without sending on: each gets it from the first of ``having`` that can reach it."""
     sends: dict[str, list[str]] = {}
     for name in lacking if having else ():
         reaching = (sender for sender in having if is_up(sender, name, view))
@@ -155,26 +156,26 @@ def sources(
 
 
 def pairs(sends: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
-    """Who sends to whom, one by one."""
+    """All pairs of a sender and one of its receivers."""
     return [(sender, name) for sender, names in sends.items() for name in names]
 
 
 class StateTransfer:
-    """The results of the round after which all go on, and states for who comes back.
+    """What is sent after a change: results of the last round, and states for returning members.
 
-    No policy says that the run waits for these, so an outage of their links must be looked for.
+    No policy contains these transfers, so outages of their links are looked for here.
     """
 
     def __init__(self) -> None:
-        self._over_with: dict[Edge, int] = {}  # the round whose holder has got it, by who and whom
+        self._over_with: dict[Edge, int] = {}  # (sender, receiver): over when it holds this round
 
     def begin(self, wan: Recovery, states: Mapping[str, Sequence[str]], view: NetworkView) -> None:
-        """These begin. Those over links that are out already wait for them: there is no other path.
+        """Transfers begin. One over a link that is out already has no other path: it just waits.
 
         Args:
-          wan: who sends that round to whom; it is over when the receiver holds the round.
-          states: who sends its state to whom. Who comes back counts as holding the round before it
-            has the state; so this is over when it holds one more.
+          wan: senders and receivers of the round; a transfer is over when the receiver holds it.
+          states: senders of states and their receivers. A returning member counts as holding the
+            round before it has the state, so its transfer is over when it holds one more.
           view: the WAN.
         """
         rounds = dict.fromkeys(pairs(wan.sends), wan.held)
@@ -182,6 +183,6 @@ class StateTransfer:
         self._over_with = {path: over for path, over in rounds.items() if is_up(*path, view)}
 
     def cut(self, held: Mapping[str, int], view: NetworkView) -> bool:
-        """Whether some that are not over are on a link that is out; ``held``: rounds, by member."""
+        """Whether an unfinished transfer is on a link that is out; ``held``: rounds, by member."""
         waiting = [path for path, over in self._over_with.items() if held.get(path[1], -1) < over]
         return not all(is_up(*path, view) for path in waiting)

@@ -25,9 +25,9 @@ class Replanning:
     """Compares the present policy with a fresh plan, one at a time, and takes the better one.
 
     A plan is taken if it saves more than ``overlay.hysteresis`` of the present policy's estimated
-    time. It is dropped if another epoch has begun meanwhile. If a policy that rounds go by needs a
-    link that is out (:func:`geojax.overlay.routes.static_routes.two_way`) and the plan does not, a
-    new epoch begins at once, so that the round that is stuck runs again along other links.
+    time. It is dropped if another epoch has begun meanwhile. If a policy in use needs a link that
+    is out (:func:`geojax.overlay.routes.static_routes.two_way`) and the plan does not, a new epoch
+    begins at once, so that the stuck round runs again over other links.
 
     Args:
       context: the scheduler's node.
@@ -60,7 +60,7 @@ class Replanning:
         self._comparing = False
 
     def reconsider(self) -> None:
-        """Plans anew if the view has changed and nothing else is under way."""
+        """Plans again if the view has changed, unless another plan or change is under way."""
         busy = self._comparing or self._epochs.changing or self._epochs.over
         if not busy and self._policies.outdated:
             self._comparing = True
@@ -85,7 +85,7 @@ class Replanning:
             self._take(proposal)
 
     def _take(self, proposal: Proposal) -> None:
-        """Has rounds go by another policy that nobody has been granted yet."""
+        """Takes another policy for all rounds that are not granted yet."""
         first, policy = self._grants.common.until, proposal.policy
         if self._grants.common.final:  # no round will go by it
             return

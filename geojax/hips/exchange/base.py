@@ -91,7 +91,7 @@ class Exchange(Protocol):
     def offer(self, number: int, chunk: int, contribution: Contribution) -> None:
         """Contributes one chunk to a round. Its payload must not change until the round ends.
 
-        A second offer of the same chunk changes nothing.
+        Later offers of the same chunk are ignored.
         """
         ...
 
@@ -153,9 +153,9 @@ class Exchange(Protocol):
           epoch: the membership epoch.
           policy: its trees over its members, for all rounds after ``held``.
           held: the highest round that any member holds whole; later ones run again.
-          lacking: members to whom this one sends the results of round ``held``: what it has kept,
-            or, if it lacks them too, what it is sent.
-          source: who was told to send them to this member; None: nobody.
+          lacking: members that this one sends the results of round ``held``: those it has kept
+            or, if it lacks them too, those it is sent.
+          source: the member that was told to send them to this one, if any.
         """
         ...
 
@@ -167,17 +167,17 @@ class _Early(NamedTuple):
 
 
 class Gate:
-    """Which messages of a group count now: keeps early ones, drops old ones, names liars.
+    """Which messages of a group count now: keeps early ones, drops old ones, refuses invalid ones.
 
-    Messages of older epochs are dropped: what they say is said again. A message is *early* if it is
-    of an epoch or a policy that the scheduler has not told this member of yet, or if the membership
-    changes just now; it waits. No member is that late for long, since one that does not follow a
-    change within ``timeouts.dead`` is declared dead. So what is early for twice that time
-    (:meth:`expire`) never becomes valid. Of each peer a bounded number of messages waits.
+    Messages of older epochs are dropped; their content is sent again. A message is *early* if it is
+    of an epoch or a policy that this member has not been told of yet, or if the membership is
+    changing; it waits. A member that does not follow a change within ``timeouts.dead`` is declared
+    dead, so a message that is early for twice that time (:meth:`expire`) never becomes valid. The
+    number of messages that wait is bounded for each peer.
 
-    What can never become valid is *refused*: recorded and logged with the name of its sender. The
-    membership is told (``on_refused``), and complains to the scheduler: the round runs again in a
-    new epoch, and who is refused again in that one is declared dead.
+    A message that can never become valid is *refused*: recorded and logged with the name of its
+    sender. The membership is told (``on_refused``) and complains to the scheduler: the round runs
+    again in a new epoch, and a peer that is refused again in that one is declared dead.
 
     Args:
       me: this member's name.
@@ -186,7 +186,7 @@ class Gate:
 
     Attributes:
       epoch: the membership epoch; −1: none yet.
-      frozen: the membership changes: nothing counts until the epoch begins.
+      frozen: the membership is changing: no message counts until the epoch begins.
       on_refused: called with a peer and why a message of it was refused; set by the membership.
     """
 
@@ -211,7 +211,7 @@ class Gate:
         Args:
           peer: who made it.
           message: the message.
-          though_old: it counts although its epoch is over.
+          though_old: it counts even if its epoch is over.
         """
         if not 0 <= message.epoch <= LATEST_ROUND or not -1 <= message.round <= LATEST_ROUND:
             self.refuse(peer, message, f"no such epoch or round: {message.epoch}")
@@ -240,7 +240,7 @@ class Gate:
             yield peer, message
 
     def expire(self, seconds: float) -> None:
-        """Refuses what has been early for longer; the membership calls it at every heartbeat."""
+        """Refuses messages that were early for longer; called at every heartbeat."""
         if not self._early:
             return
         before = asyncio.get_running_loop().time() - seconds
@@ -256,7 +256,7 @@ class Gate:
             self.refuse(one.peer, one.message, f"{what} has not come in {seconds:g} s")
 
     def refuse(self, peer: str, message: Message, why: str) -> None:
-        """Names who made a message that can never become valid."""
+        """Records a message that can never become valid, and tells the membership."""
         self._recorder.event(
             "refused", peer=peer, round=message.round, policy=message.policy,
             kind=message.kind.name, chunk=message.chunk, why=why,

@@ -1,4 +1,4 @@
-"""What travels in an exchange: payloads with what is summed in them."""
+"""What travels in an exchange: payloads, and the weights of the contributions in them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Contribution(NamedTuple):
       contributors: their number.
       late: see :class:`geojax.compression.codec.SplitPayload`; only on the first hop of an offer.
       datagrams: the same.
-      loss: mean training loss of the contributions, by weight; None: nobody told.
+      loss: mean training loss of the contributions, by weight; None: unknown.
     """
 
     payload: Payload
@@ -51,7 +51,7 @@ def contribution_of(
 
 
 def mean_loss(contributions: Sequence[Contribution]) -> float | None:
-    """The mean loss of those who told theirs, by weight."""
+    """The mean of the losses that are known, by weight."""
     told = [(c.loss, c.weight) for c in contributions if c.loss is not None]
     weight = sum(weight for _, weight in told)
     return sum(loss * weight for loss, weight in told) / weight if weight else None
@@ -60,9 +60,9 @@ def mean_loss(contributions: Sequence[Contribution]) -> float | None:
 def received(message: Message, codec: Codec, size: int) -> Contribution:
     """What a message from the network brings of a chunk.
 
-    What is not refused can be decoded, and summed with others of its chunk, so no later step can
-    fail because of it; and its sum is finite as long as it does not overflow. A refused payload is
-    as one that never came.
+    A payload that is accepted can be decoded and summed with others of its chunk, so it makes no
+    later step fail; sums are finite as long as they do not overflow. A refused payload has no
+    effect, as if it had never arrived.
 
     Args:
       message: the message.

@@ -32,7 +32,7 @@ class Total(NamedTuple):
       vector: Σ weight · offer.
       weights: Σ weight of every chunk; they differ only in a round in which a worker died.
       contributors: number of offers in every chunk.
-      loss: mean training loss; None: nobody told.
+      loss: mean training loss; None: unknown.
     """
 
     vector: np.ndarray
@@ -63,7 +63,7 @@ class Downlink(Protocol):
     """The local server's end.
 
     Attributes:
-      passes_on: sums go to the WAN as they come, chunk by chunk; nobody asks for :meth:`total`.
+      passes_on: sums go to the WAN as they come, chunk by chunk; :meth:`total` is not used.
     """
 
     passes_on: bool
@@ -234,8 +234,8 @@ class LanDownlink:
       buckets: of the vector.
       machine: charges the encoding.
       timeouts: bounds on waits.
-      wan: the exchange that every chunk's sum goes on to at once, where nothing has to be done to
-        it; None: sums are gathered, and asked for by :meth:`total`.
+      wan: the exchange that takes every chunk's sum at once, if it can go on unchanged; None:
+        sums are gathered for :meth:`total`.
       first: number of the first LAN round of this run.
     """
 
@@ -291,10 +291,8 @@ class LanDownlink:
     async def publish(self, number: int, bucket: Bucket, values: np.ndarray) -> None:
         """See :class:`Downlink`."""
         issued = self._engine.results(number, bucket.chunks)
-        payloads = await self._encode(bucket, values)
-        for chunk, payload in zip(bucket.chunks, payloads, strict=True):
-            self._published[chunk] = number
-            self._payloads[chunk] = Contribution(payload, 1.0, 1)
+        await self._encode(number, bucket, values)
+        for chunk in bucket.chunks:
             self._engine.publish(number, chunk, self._payloads[chunk])  # type: ignore[arg-type]
         for old in [key for key in self._sums if key[0] < number]:
             del self._sums[old]
@@ -322,19 +320,18 @@ class LanDownlink:
         if self._engine.policy is None:
             return
         for bucket in self._buckets:
-            payloads = await self._encode(bucket, bucket.of(vector))
-            for chunk, payload in zip(bucket.chunks, payloads, strict=True):
-                self._published[chunk] = number
-                self._payloads[chunk] = Contribution(payload, 1.0, 1)
+            await self._encode(number, bucket, bucket.of(vector))
         workers = [name for name in self._engine.policy.members if name != self._engine.me]
         self._engine.adopt(number, self._payloads, workers)  # type: ignore[arg-type]
 
-    async def _encode(self, bucket: Bucket, values: np.ndarray) -> list:
+    async def _encode(self, number: int, bucket: Bucket, values: np.ndarray) -> None:
         state = self._states[bucket.index]
         payloads, self._states[bucket.index] = await self._machine.host(
             "encode", values.nbytes, lambda: self._codec.encode(values, state)
         )
-        return payloads
+        for chunk, payload in zip(bucket.chunks, payloads, strict=True):
+            self._published[chunk] = number
+            self._payloads[chunk] = Contribution(payload, 1.0, 1)
 
     def _gather(self, number: int, chunk: int, total: Contribution) -> None:
         bucket = self._bucket_of[chunk]

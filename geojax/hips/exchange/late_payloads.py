@@ -1,14 +1,13 @@
-"""What a merge did not wait for: the late parts of offered chunks.
+"""The late parts of offered chunks, which no merge waits for.
 
-A late part is added to the first merge of its chunk at which it is there: that of its own round, or
-a later one. It is counted once, whatever happens to the membership meanwhile: parts of a round that
-is run again are offered again, so those that are here are forgotten; and what was counted in such a
-round counts anew. Of members that died nothing is kept, and what a parent had not counted when it
-died is gone with it.
+A late part is added to the first merge of its chunk after it has arrived: that of its own round, or
+a later one. It is counted once, even if the membership changes. Parts of a round that runs again
+are offered again, so those that are here are forgotten; parts of earlier rounds that were counted
+in it are counted again. Parts of dead members are dropped. Parts that a parent had not counted when
+it died are lost.
 
-Where the codec fills what is missing (:attr:`geojax.compression.codec.Codec.fill`), a part that
-comes after its round was merged has been stood in for: it counts no more, but the codec learns
-its values.
+Where the codec fills in missing parts (:attr:`geojax.compression.codec.Codec.fill`), a part that
+arrives after the merge of its round is not counted any more, but the codec learns its values.
 """
 
 from __future__ import annotations
@@ -73,9 +72,9 @@ class LatePayloads:
         return True
 
     def still_counts(self, message: Message, *, frozen: bool) -> bool:
-        """Whether a message of an old epoch is a late part that nobody will send again.
+        """Whether a message of an old epoch is a late part that will not be sent again.
 
-        That is so if its round was whole somewhere whenever the membership changed since.
+        That is so if a member held its round at every change of the membership since.
         """
         if message.kind is not Kind.LATE:
             return False
@@ -85,7 +84,9 @@ class LatePayloads:
     def of_sum(
         self, number: int, chunk: int, local: LocalPolicy, arrived: Mapping[str, Contribution]
     ) -> list[Payload]:
-        """What counts in the sum of a chunk; own parts too, unless they go on to the parent.
+        """The late payloads that count in the sum of a chunk.
+
+        Own parts are among them, unless they are sent to the parent.
 
         Args:
           number: the round that is summed.

@@ -16,8 +16,8 @@ class LocalPolicy:
     Attributes:
       policy: the policy.
       placement: the tree of each chunk.
-      receivers: to whom this member sends results, by tree.
-      expected: whose contributions it sums, in member order, by tree.
+      receivers: the members that this one sends results to, by tree.
+      expected: the members whose contributions it sums, in member order, by tree.
       me: the member.
       own: number of chunks whose root it is.
       passive: whether it merges without being a member.
@@ -36,11 +36,11 @@ class LocalPolicy:
         return self.policy.trees[self.placement[chunk]]
 
     def expected_of(self, chunk: int) -> tuple[str, ...]:
-        """Whose contributions to a chunk this member sums."""
+        """The members whose contributions to a chunk this one sums."""
         return self.expected[self.placement[chunk]]
 
     def receivers_of(self, chunk: int) -> tuple[str, ...]:
-        """To whom this member sends the result of a chunk."""
+        """The members that this one sends the result of a chunk to."""
         return self.receivers[self.placement[chunk]]
 
     def first_hop(self, chunk: int) -> bool:
@@ -48,7 +48,7 @@ class LocalPolicy:
         return self.expected_of(chunk) == (self.me,) and self.tree(chunk).root != self.me
 
     def source_of(self, chunk: int) -> str | None:
-        """Who sends this member the result of a chunk; None: it is the root."""
+        """The member that sends this one the result of a chunk; None: this is the root."""
         return self.tree(chunk).source.get(self.me)
 
 
@@ -113,7 +113,7 @@ class ByRound:
         self._known = [(0, laid)]
 
     def change(self, first: int, laid: LocalPolicy) -> None:
-        """Rounds go by another policy from ``first`` on; what was to hold from there on never does.
+        """Rounds go by another policy from ``first`` on, whatever was set for them before.
 
         Raises:
           ValueError: its version is not higher than those before, or no policy came before it.
@@ -124,7 +124,7 @@ class ByRound:
         self._known = [*(entry for entry in self._known if entry[0] < first), (first, laid)]
 
     def of(self, number: int) -> LocalPolicy:
-        """The policy of a round; of one so old that its own is forgotten, the oldest that is known.
+        """The policy of a round; if that is forgotten already, the oldest known one.
 
         Raises:
           ValueError: there is none yet.

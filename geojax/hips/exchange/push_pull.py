@@ -4,26 +4,26 @@ A policy's trees are stars. The root of each is a global server: it hosts a *sha
 its star. A center pushes round n of its own count to all shards (OFFER, with the version that its
 offer was computed at); a shard applies a push at once when all its chunks are in, and answers that
 center alone with its new parameters (RESULT, with their version). Push and pull are one round trip.
-Pushes are applied in the order in which they are whole, one after the other; a root's own push
-takes no network and stands in the same line.
+Pushes are applied one after the other, in the order in which they are complete; a root's own push
+crosses no network and waits in the same queue.
 
 **Staleness bound** (Ho et al., *More Effective Distributed ML via a Stale Synchronous Parallel
 Parameter Server*, NIPS 2013). With bound s, a shard holds back the answer to round n until it has
 applied round n − s of every center. An answer has the parameters of the moment in which it leaves.
 Shards decide on their own, and there is no deadlock: pushes are never held back, only answers. Take
 a center with the fewest rounds done, k. Every other one has pushed round k − 1 to all shards, and
-those that have not pushed round k will, as they wait for nothing. Then at every shard nobody's
-progress is below k, so that round k is answered for any s ≥ 0, and the fewest rounds done grow. A
+those that have not pushed round k will, as they wait for nothing. Then no center's progress is
+below k at any shard, so round k is answered for any s ≥ 0, and the fewest rounds done grow. A
 center that makes no more offers says so (:meth:`PushPullExchange.retire`) and is not counted.
 
-**Changes of the membership.** Shards survive an epoch; what was on its way does not. Centers send
-pushes that were not answered again, and a shard that has applied one already only answers it. The
-dead are not counted any more. When a server dies, the new policy gives its chunks to another root,
-which goes on from what it pulled of them last, with fresh outer state and no backups; with the
-parameters it has pulled whose pushes they contain, so none counts twice. What the dead server
-applied after that is lost, unless its sender still waits for the answer: ``shard_moved`` says from
-which version the shard goes on. A center that comes back pulls without a push, and goes on behind
-the highest round that any center holds.
+**Changes of the membership.** Shards survive an epoch; messages in flight do not. Centers repeat
+pushes that were not answered, and a shard that has applied such a push only answers it. Dead
+centers are not counted any more. When a server dies, the new policy gives its chunks to another
+root. That root goes on from the parameters that it pulled last, with fresh outer state and no
+backups. They came with the rounds that they contain, so no push counts twice. Pushes that the dead
+server applied later are lost, unless their senders still wait for the answers; the event
+``shard_moved`` has the version from which the shard goes on. A center that comes back pulls without
+a push, and goes on after the highest round that any center holds.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class PulledChunks:
         return self._pulled[chunk]
 
     def forget(self) -> None:
-        """Nothing is known: this member comes back."""
+        """Forgets everything: this member comes back."""
         self._pulled.clear()
         self._initial.clear()
 
@@ -105,7 +105,7 @@ class PulledChunks:
 class PushPullExchange:
     """One member's part in the exchanges of a group; see the module's docstring.
 
-    The result of a round are parameters, not a merged offer. See
+    The results of a round are parameters, not merged offers. See
     :class:`geojax.hips.exchange.base.Exchange` for the methods without a docstring here.
 
     Args:
@@ -179,7 +179,7 @@ class PushPullExchange:
     def offer(self, number: int, chunk: int, contribution: Contribution) -> None:
         """Pushes one chunk of a round. The payload must not change until the round is whole.
 
-        A second offer of the same chunk changes nothing, as in a tree exchange.
+        Later offers of the same chunk are ignored, as in a tree exchange.
         """
         if number <= self.held or chunk in self._round(number).own:
             return
@@ -223,7 +223,7 @@ class PushPullExchange:
         return f"parameters of chunk {chunk} after round {number} from {whom}"
 
     def retire(self) -> None:
-        """This center makes no more offers: nobody waits for it any longer."""
+        """This center makes no more offers: no answer waits for it."""
         self._retired = True
         if not self.gate.frozen:
             self._say_retired()
@@ -249,7 +249,7 @@ class PushPullExchange:
         """All rounds of an epoch go by one policy."""
 
     def change(self, first: int, policy: Policy) -> None:
-        """Never asked for: a server that lives keeps its chunks.
+        """Not possible: a server keeps its chunks as long as it lives.
 
         Raises:
           GeojaxError: always.
@@ -258,7 +258,7 @@ class PushPullExchange:
         raise GeojaxError(f"{self.me}: another policy from round {first} on, but servers stay")
 
     def send_state(self, peer: str, number: int, payload: np.ndarray) -> None:
-        """Sends the initial vector to a center whose is another one."""
+        """Sends the initial vector to a center that has a different one."""
         message = Message(
             Kind.STATE, group=self.group, epoch=self.gate.epoch, round=number, payload=payload
         )
@@ -391,7 +391,7 @@ class PushPullExchange:
         self._transport.send(home, message, priority=self._priorities[chunk])
 
     def _send_again(self) -> None:
-        """What was not answered before the epoch changed, whole for every server that owes some."""
+        """Repeats pushes without an answer: all chunks of each server that owes one."""
         if self._returning:
             self._round(self.held).results.clear()
             for home in dict.fromkeys(self._homes):

@@ -27,7 +27,7 @@ class Shard:
     are mixed in: ``value ← value + (offered − value) / living centers``. RECONSTRUCTED: GeoMX never
     synchronizes model state; with all centers offering in turn this is a moving average over them.
 
-    Vectors are never changed in place: an answer may be on its way while the next push is applied.
+    Vectors are never changed in place: an answer may be in flight while the next push is applied.
 
     Args:
       chunks: indices of the chunks, ascending.
@@ -71,8 +71,8 @@ class Shard:
 
         Args:
           center: whose it is.
-          offers: for every chunk the decoded sum of weight·offer and the sum of the weights. Where
-            that is 0, nobody had anything finite to offer, and the push changes nothing.
+          offers: for every chunk the decoded sum of weight·offer and the sum of the weights. If
+            that is 0 for a chunk, no offer was finite, and the push changes nothing.
           living: number of centers that take part.
 
         Returns:
@@ -98,9 +98,9 @@ class Shard:
         return self.vector
 
     def answered(self, center: str) -> None:
-        """Notes that ``center`` goes on from the present parameters: its backup, if one is needed.
+        """Keeps the present parameters as the backup of ``center``, if one is needed.
 
-        A center without one (it has pulled from a server that died since) is not compensated for.
+        Without a backup (the center pulled from a server that died) its delay is not compensated.
         """
         if self._compensation is not None and self._compensation.needs_backup:
             self._backups[center] = self.vector

@@ -89,7 +89,7 @@ class ShardServer:
         self.highest = -1
         self.watcher: ShardWatcher | None = None
         self._members: tuple[str, ...] = ()
-        self._turn = 0  # grows when what is under way is not wanted any more
+        self._turn = 0  # grows when pushes that are being applied are to be dropped
         self._hosted: dict[int, ServedShard] = {}  # by chunk
         self._line: deque[tuple[ServedShard, Push]] = deque()
         self._busy = False
@@ -110,7 +110,7 @@ class ShardServer:
     # ---- membership
 
     def stop(self) -> None:
-        """Forgets all pushes that are not applied yet: they will be sent again."""
+        """Forgets all pushes that are not applied yet; their centers repeat them."""
         self._turn += 1
         self._line.clear()
         self._busy = False
@@ -138,7 +138,7 @@ class ShardServer:
           values: their elements.
           version: how many pushes these contain.
           applied: for each center the last of its rounds that they contain.
-          everyone: all centers go on from just these values: it is the start of the run.
+          everyone: the run starts, and all centers start from these values.
         """
         known = {name: n for name, n in applied.items() if name in self._members}
         shard = ServedShard(self._make_shard(chunks, values, version), known, self._bound)
@@ -168,7 +168,7 @@ class ShardServer:
         self._work()
 
     def out_of_turn(self, center: str, number: int, chunk: int) -> str:
-        """Why a center would not push this now; "": it may."""
+        """Why this push breaks the protocol now; "": it does not."""
         return self._hosted[chunk].out_of_turn(center, number, chunk)
 
     def begin(self, center: str, number: int) -> None:
@@ -180,7 +180,7 @@ class ShardServer:
             self._answer_ready(shard)
 
     def retire(self, center: str) -> None:
-        """A center makes no more pushes: nobody waits for it."""
+        """A center makes no more pushes: no answer waits for it."""
         self._retired[center] = None
         for shard in self.shards:
             self._answer_ready(shard)
@@ -268,7 +268,7 @@ class ServedShard:
 
     Attributes:
       highest: highest round of any center that the shard contains.
-      goes_on: for a server that died, whose last rounds are not known.
+      goes_on: it replaces the shard of a dead server, whose last rounds are not known.
     """
 
     def __init__(self, shard: Shard, progress: Mapping[str, int], bound: int | None):
@@ -282,10 +282,10 @@ class ServedShard:
         self._pushed: dict[str, int] = {}  # center: its last whole push of this epoch
 
     def out_of_turn(self, center: str, number: int, chunk: int) -> str:
-        """Why a center would not push a chunk of a round now; "": it may.
+        """Why a push of this chunk breaks the protocol now; "": it does not.
 
-        It pushes a round when the one before was answered, and once in an epoch. At the first push
-        to a shard that goes on for a dead server any round may come.
+        A center pushes a round once in an epoch, after the answer to the one before. The first
+        push to a shard that replaces a dead server's may be of any round.
         """
         last = self._pushed.get(center)
         collected = self._collected.get(center)
@@ -326,7 +326,7 @@ class ServedShard:
     def apply(self, push: Push, codec: Codec, living: int) -> int:
         """Applies a push; returns its staleness: pushes applied since its parameters were pulled.
 
-        After the death of a server what its successor has applied counts, no more is known.
+        After the death of a server, only pushes that its successor applied are counted.
         """
         staleness = self.shard.version - max(push.base, self._first)
         offers = [(codec.decode(one.payload), one.weight) for one in push.contributions]  # type: ignore[arg-type]
@@ -356,7 +356,7 @@ class ServedShard:
         return ready
 
     def resume(self, members: Sequence[str]) -> None:
-        """A new epoch: members will send again what was not answered; the dead are forgotten."""
+        """A new epoch: members repeat pushes without an answer; dead ones are forgotten."""
         self.progress = {name: n for name, n in self.progress.items() if name in members}
         self._collected.clear()
         self._pushed.clear()
@@ -364,6 +364,6 @@ class ServedShard:
         self.shard.keep_only(members)
 
     def behind(self, retired: Collection[str]) -> list[str]:
-        """The centers that are furthest behind: whom the answers that are held back wait for."""
+        """The centers that are furthest behind, which held-back answers wait for."""
         counted = {name: n for name, n in self.progress.items() if name not in retired}
         return [name for name, n in counted.items() if n == min(counted.values())]

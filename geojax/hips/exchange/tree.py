@@ -7,19 +7,16 @@ member order, never in order of arrival, so that replicas are bit-identical. Not
 the chunks: each moves on as soon as it can.
 
 A root that contributes nothing and is no member of the policy (a global server on a site of its
-own) is *passive*: it keeps no results, and a round of which it has published all its chunks is over
-for it.
+own) is *passive*: it keeps no results, and for it a round is over when it has published its chunks.
 
-An offer may have late parts, which follow behind all chunks on its first hop, to the parent, and
-which no merge waits for (see :mod:`geojax.hips.exchange.late_payloads`). What a parent sends on is
-one payload.
+An offer may have late parts. They go to the parent alone, behind all chunks, and no merge waits for
+them (see :mod:`geojax.hips.exchange.late_payloads`). A parent sends on a single payload.
 
-Every round goes by one policy, and the scheduler may have another one from some later round on
-(:meth:`TreeExchange.change`). Chunks carry the version of theirs. One of a version that is not
-known here yet waits for it; one of a version that is not its round's is refused. A member knows the
-policy of every round that it is granted, but its neighbours may be granted rounds earlier: what it
-is given to offer of a round that it does not know to be granted waits too
-(:meth:`TreeExchange.grant`).
+Every round goes by one policy, and the scheduler may set another one from a later round on
+(:meth:`TreeExchange.change`). A chunk carries the version of its policy. It waits if this member
+does not know the version yet, and is refused if the version is not its round's. A member knows the
+policy of every round that it is granted, but its neighbours may be granted rounds earlier: an own
+offer to a round that is not known to be granted waits too (:meth:`TreeExchange.grant`).
 
 When the membership changes (see :mod:`geojax.hips.roles.scheduler`), a round that nobody holds
 whole is run again from the kept offers; one that somebody holds is fetched from there. The last
@@ -132,8 +129,8 @@ class TreeExchange:
     def offer(self, number: int, chunk: int, contribution: Contribution) -> None:
         """Contributes one chunk to a round. The payload must not change until the round ends.
 
-        A second offer of the same chunk changes nothing: it comes from workers who repeat theirs
-        after a change of the membership, while the first one is kept and sent again anyway.
+        Later offers of the same chunk are ignored: workers repeat theirs after a change of the
+        membership, and the first one is kept and sent again anyway.
         """
         if number <= self.held or chunk in self._round(number).own:
             return
@@ -186,7 +183,7 @@ class TreeExchange:
             self._result(number, chunk, result)
 
     def retire(self) -> None:
-        """Nothing to say: a round waits for the offers of all members, and there is no next one."""
+        """Nothing to do: after this member's last round none can wait for it."""
 
     def missing(self, number: int) -> str:
         """Says what a round still waits for, and from whom."""
@@ -241,12 +238,11 @@ class TreeExchange:
             raise FrameError(why)
 
     def _out_of_turn(self, peer: str, message: Message) -> str:
-        """Why nobody who keeps to the protocol would send this message now; "": it may come.
+        """Why this message breaks the protocol now; "": it does not.
 
-        An offer of a round comes behind the peer's offer of the round before, as it follows from
-        that one's result; a result follows from this member's own offer. Except in a center whose
-        local server gets the result of a round from elsewhere after a change of the membership: it
-        may be here before the offers of the center's workers, in the next round that is not held.
+        A peer's offer of a round comes after its offer of the round before, since it depends on
+        that round's result; a result comes after this member's own offer. One exception: after a
+        change of the membership, a center's server may have a result before its workers offered.
         """
         number, chunk = message.round, message.chunk
         local, done = self._policies.of(number), max(self.held, self._fetch.round)
@@ -283,7 +279,7 @@ class TreeExchange:
         return {} if entry is None else entry.arrived.get(chunk, {})
 
     def _fetched(self, number: int, chunk: int, result: Contribution) -> None:
-        """Takes a result of the round after which all go on, and sends it on to who lacks it."""
+        """Takes a result of the last held round, and sends it on to members that lack it."""
         for other in self._fetch.lacking if number == self._fetch.round else ():
             self._send(other, Kind.AGGREGATE, number, chunk, result)
         if number > self.held:
@@ -512,7 +508,7 @@ class TreeExchange:
 
 
 class _Fetch(NamedTuple):
-    """The round after which an epoch began: who sends it here, and to whom it goes on."""
+    """The last held round when an epoch began, its sender, and the members to send it on to."""
 
     round: int
     source: str | None

@@ -1,10 +1,10 @@
 """The global server on a site of its own: sums what centers send, and sends the sum back.
 
-In a synchronous run it has no data, no parameters and no optimizer, and needs no JAX: its part is
-that of a passive root in the trees of the WAN group (:mod:`geojax.hips.exchange.tree`). What the
-sum does to the parameters is done in every center alike, so nothing is lost with it when it dies:
-the centers go on without it, or with those global servers that are left. In an asynchronous run it
-holds a shard of the parameters (:mod:`geojax.hips.exchange.push_pull`).
+In a synchronous run it has no data, no parameters and no optimizer, and needs no JAX: it is a
+passive root in the trees of the WAN group (:mod:`geojax.hips.exchange.tree`). Every center applies
+the sum to its own parameters, so nothing is lost when a global server dies: the centers go on
+without it, or with the global servers that are left. In an asynchronous run it holds a shard of the
+parameters (:mod:`geojax.hips.exchange.push_pull`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class GlobalServer:
     async def run(self) -> None:
         """Serves until the run is over."""
         start = await self._member.join(0)
-        self._member.has_state = True  # all that it needs
+        self._member.has_state = True  # it needs none
         self._clock.start_at(start.at, start.time)
         await self._clock.until_start()
         await self._member.ended()

@@ -1,14 +1,15 @@
 """The scheduler: membership, epochs, policies and grants. It never carries parameters.
 
-What it says and hears are :mod:`geojax.hips.control.messages`; each is checked where it comes in,
-and one that cannot be true is refused and its sender named. Who sent it is broken, and so dead
-after ``timeouts.dead``.
+It sends and receives :mod:`geojax.hips.control.messages`. Each is checked when it arrives; one that
+cannot be true is refused and its sender named. That sender is broken and is declared dead after
+``timeouts.dead``.
 
 **Policies by round.** Every plan has a version, higher than all before. A new policy of the WAN
-takes effect from the furthest round on that anybody has been granted; every member is sent it
-before any ``beat`` that grants that round, and what is sent between two nodes keeps its order. So a
-member knows the policy of every round that it may begin; no round has two, and nobody waits for
-anybody. Where plans may change, grants reach only two rounds ahead, and one where rounds are long.
+takes effect with the first round that no member has been granted yet. Every member is sent it
+before any ``beat`` that grants that round, and messages between two nodes keep their order. So a
+member knows the policy of every round that it may begin, no round has two policies, and no member
+waits for another. Where plans may change, grants reach only two rounds ahead, and one where rounds
+are long.
 
 **Plans** are made in a process of their own while messages are answered and rounds go on. The run
 waits for one at its start, for ``timeouts.start`` at most, and when the membership changes
@@ -16,17 +17,17 @@ waits for one at its start, for ``timeouts.start`` at most, and when the members
 view of the WAN has changed (:mod:`geojax.hips.control.replanning`).
 
 **Routes of control messages** are static, as IP's are; with ``wan.server_center=external`` they
-have links of their own. Where these are cut, a member falls silent and is dead after
-``timeouts.dead`` unless the link comes back before. Where just the path to it is cut, it is heard
-all the same, but learns of no new epoch: who owes a report on one is dead after ``timeouts.dead``,
-too.
+have links of their own. A member whose link is cut is silent, and is declared dead after
+``timeouts.dead`` unless the link comes back before. If only the direction towards the member is
+cut, it is heard but learns of no new epoch; a member that owes a report for ``timeouts.dead`` is
+declared dead, too.
 
 **Global servers** on a site of their own only merge. No change waits for what they hold, since only
-centers keep rounds, and the end waits for nothing of theirs. Where centers exchange with global
-servers at paces of their own (*independent*), every center has rounds and a grant of its own: then
-no round is run again when the membership changes, nobody's parameters are compared, the global
-servers stay where they are (see :func:`geojax.overlay.planners.keep_roots.keep_roots`), and no plan
-is made but for a new membership.
+centers keep rounds, and the end of the run does not wait for them. Where centers exchange with
+global servers at their own paces (*independent*), every center has rounds and a grant of its own:
+no round runs again when the membership changes, parameters are not compared, the global servers
+keep their shards (see :func:`geojax.overlay.planners.keep_roots.keep_roots`), and plans are made
+only for a new membership.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Scheduler:
       plan_tables: plans the centers' path tables; None: the run has no auxiliary routes.
       lan_rounds: exchanges within a center in one round.
       independent: centers go at paces of their own, see the module's docstring.
-      awareness: follows the view and has links probed, where that is what was measured.
+      awareness: follows the view and has links probed, where rates are measured.
     """
 
     def __init__(
@@ -205,7 +206,7 @@ class Scheduler:
                 self.epochs.declare_dead((item.peer,), item.reason)
 
     def _of_living(self, handler: Callable[[str, M], None]) -> Callable[[str, M], None]:
-        """Hears a member, if it is not held dead."""
+        """A handler for messages of living members; a dead sender is told that it is expelled."""
 
         def hear(name: str, said: M) -> None:
             if name not in self.epochs.alive:
@@ -246,7 +247,7 @@ class Scheduler:
             self._probe(name, beat)
 
     def _check_heartbeat(self, name: str, beat: Heartbeat) -> None:
-        """Raises ``Refused`` if this cannot be true of the member."""
+        """Raises ``Refused`` if the heartbeat cannot be true."""
         if name not in self._cluster.global_servers:
             self._grants.check(name, beat.held)
         late = [number for number, _ in beat.digests or () if number > beat.held]
@@ -258,7 +259,7 @@ class Scheduler:
                 raise Refused(f"heartbeat.links: {nbytes} bytes of {peer!r} in {seconds:g} s")
 
     def _probe(self, name: str, beat: Heartbeat) -> None:
-        """Has links probed of which too little is known; not while the membership changes."""
+        """Has little-known links probed, unless the membership is changing."""
         if self._awareness is None or beat.sent is None or self.epochs.changing:
             return
         probes = self._awareness.heard(name, beat.sent, self._grants.highest, self.epochs.alive)

@@ -39,7 +39,7 @@ class Worker:
       buckets: of the vector; the stages of the model in P3.
       stages: of the model, one a bucket, with their shares of a step; unused with one bucket.
       weight: of one offer, relative to the other workers'.
-      skip: a gradient that is not finite counts nothing instead of ending the run.
+      skip: a gradient that is not finite is ignored; else it ends the run.
       machine: runs the steps.
       pace: emulated duration of a step by its number and the experiment time of its start, s.
       clock: experiment time.
@@ -69,13 +69,13 @@ class Worker:
         self._collected = -1  # the last LAN round whose parameters are loaded, all of them
 
     def start(self, vector: np.ndarray, number: int) -> None:
-        """Begins LAN round ``number`` from ``vector``, as if it had never been away."""
+        """Begins LAN round ``number`` from ``vector``."""
         self.vector = vector
         self.trainer.load(vector)
         self._collected = number - 1
 
     def catch_up(self, number: int) -> None:
-        """Takes the place in the data that a worker which never was away has before a round."""
+        """Moves to the position in the data that a worker has before a round."""
         steps, per = self.algorithm.local_steps.steps, self.algorithm.lan_rounds
         self.trainer.steps = sum(steps(done // per) for done in range(number))
 
@@ -196,7 +196,7 @@ class Worker:
         return result
 
     def _check(self, number: int, bucket: Bucket, values: np.ndarray) -> None:
-        """Finds what is not finite before others get it."""
+        """Raises ``Diverged`` if values are not finite, before they are sent."""
         bad = [] if is_hollow(values) else nonfinite_layers(values, bucket.spec.layers)
         if bad:
             raise Diverged(
@@ -226,7 +226,7 @@ class Worker:
         return waits
 
     async def _collect(self, link: Uplink, number: int) -> None:
-        """Loads what a round ended with, if that is not done yet."""
+        """Loads the parameters after a round, if they are not loaded yet."""
         if self._collected < number:
             for bucket in self._buckets:
                 await self._load(link, number, bucket)
@@ -269,7 +269,7 @@ class WorkerNode:
         await self._member.finish()
 
     async def _begin(self) -> int:
-        """Joins, and returns the first LAN round; one who comes back first gets the parameters."""
+        """Joins and returns the first LAN round; gets the parameters if it comes back."""
         start = await self._member.join(self._vector.size, digest(self._vector))
         self._context.clock.start_at(start.at, start.time)
         await self._context.clock.until_start()

@@ -1,28 +1,27 @@
-"""The outlet: which way each chunk leaves this node, the tree's own link or an auxiliary route.
+"""Chooses the path by which each chunk leaves this node: its tree's link or an auxiliary route.
 
-NetStorm's rule: a chunk for a neighbour in its tree goes by the primary way, unless more than
-``primary_busy`` messages wait for that, and fewer than ``auxiliary_queue`` for the first hop of
-some auxiliary route; then it goes by the fastest such route.
+NetStorm's rule: a chunk for a neighbour in its tree takes the primary path, unless more than
+``primary_busy`` messages wait for it and fewer than ``auxiliary_queue`` wait for the first hop of
+some auxiliary route; then it takes the fastest such route.
 
-What differs from the release (``Van::Sending``). There the rule is asked once, when a chunk is
-pushed. That finds queues as they are in training, where one layer's chunks come after the other's.
+What differs from the release (``Van::Sending``). There the rule is applied once, when a chunk is
+pushed. In training that works, since the chunks of one layer come after those of another.
 Here a member may make its whole offer at one instant. Then only the first few chunks would find the
-primary way free, the next ones would fill the auxiliary routes, and the others would queue up for
-the primary way, whatever gets free later. So a chunk that finds the primary way busy and no route
-free waits at the outlet, and the rule is asked again whenever a message has left: routes are chosen
+primary path free, the next ones would fill the auxiliary routes, and the others would queue for the
+primary path, even if a route gets free later. So a chunk that finds the primary path busy and no
+route free waits here, and the rule is applied again whenever a message has left: routes are chosen
 late. (NetStorm's nine centers, 20 draws of their rates, chunks of 16,384 elements, mean of sync
 time ÷ bound: none 2.00, fastest 1.80, paced 1.65, random 2.51; by ``python -m
 experiments.bench.overlays --seeds 20``.) Up to ``primary_busy`` + 1 messages stay in the
-transport's queue, so that the primary way never runs dry. Waiting messages are those that have not
-wholly left, the one that is leaving among them; in the release that one is not counted. Probes do
-not count: chunks go before them.
+transport's queue, so that the primary path is never idle. A message that is leaving still counts as
+waiting; in the release it does not. Probes do not count: chunks go before them.
 
-On a route that is *paced* (``overlay.auxiliary=paced``, our own), nothing leaves before the chunk
-that left there last has had the time to cross the route's slowest link.
+On a *paced* route (``overlay.auxiliary=paced``, not NetStorm's), a chunk leaves only after the one
+before has had the time to cross the route's slowest link.
 
-Whatever shares a queue with chunks that wait here, waits here too: relayed chunks, late parts,
-aggregates, probes. So messages leave by priority, as they do without an outlet. Messages to a peer
-without auxiliary routes pass straight on.
+Messages that share a queue with waiting chunks wait here too: relayed chunks, late parts,
+aggregates, probes. So messages leave by priority, as they do without this object. Messages to a
+peer without auxiliary routes go to the transport at once.
 """
 
 from __future__ import annotations
@@ -50,8 +49,8 @@ class _Queues:
     """What waits here for one peer."""
 
     def __init__(self) -> None:
-        self.free: list[_Held] = []  # may take any way
-        self.bound: list[_Held] = []  # may take the primary way only
+        self.free: list[_Held] = []  # may take any path
+        self.bound: list[_Held] = []  # may take the primary path only
 
     @property
     def first(self) -> list[_Held]:
@@ -63,7 +62,7 @@ class _Queues:
 
 
 class MultipathSender:
-    """Between a member's exchange over the WAN and its transport; sends for the one by the other.
+    """Sends for a member's exchange over the WAN, by the member's transport.
 
     Args:
       me: this member.
@@ -101,7 +100,7 @@ class MultipathSender:
     # ---- for the exchange
 
     def send(self, peer: str, message: Message, priority: int = 0) -> None:
-        """Sends a message to a neighbour in a tree, or a probe: at once, or when a way is free."""
+        """Sends a message to a neighbour in a tree, or a probe: at once, or when a path is free."""
         if peer not in self._table or message.kind is Kind.STATE:
             self._send(peer, message, priority)
             return
@@ -172,8 +171,8 @@ class MultipathSender:
     def lose(self, peer: str) -> None:
         """Notes that the connection to a peer ended, until the next epoch; drops what waits for it.
 
-        A transport drops what waits there, too: the change of the membership that follows, sees to
-        its being sent again.
+        The transport drops its queue, too. The change of the membership that follows makes the
+        sender repeat these messages.
         """
         self._gone.add(peer)
         self._queues.pop(peer, None)
@@ -189,14 +188,14 @@ class MultipathSender:
             self._ask()
 
     def _ask(self) -> None:
-        """Asks the rule for the first chunk of each peer, until none finds a way that is free."""
+        """Applies the rule to the first chunk of each peer, until none finds a free path."""
         again = True
         while again:
             order = sorted(self._queues, key=lambda peer: self._queues[peer].first[0][:2])
             again = any(self._let_go(peer) for peer in order)
 
     def _let_go(self, peer: str) -> bool:
-        """Lets the message go that comes first and finds a way; whether there was one."""
+        """Sends the first message that finds a free path; returns whether there was one."""
         queues = self._queues[peer]
         if self._waiting(peer) <= self._busy:
             priority, _, message = heappop(queues.first)
@@ -243,14 +242,14 @@ class MultipathSender:
         self._ask()
 
     def _pass_on(self, peer: str) -> None:
-        """Sends everything that waits for a peer the primary way."""
+        """Sends everything that waits for a peer by the primary path."""
         queues = self._queues.pop(peer)
         while queues:
             priority, _, message = heappop(queues.first)
             self._send(peer, message, priority)
 
     def _send(self, peer: str, message: Message, priority: int) -> None:
-        """The primary way."""
+        """Sends by the primary path."""
         before = self._transport.waiting(peer)
         self._transport.send(peer, message, priority)
         if message.kind is Kind.PROBE:  # a peer that is dead gets none

@@ -1,8 +1,8 @@
-"""Source routes: chunks that say themselves along which members they travel, and path tables.
+"""Source routes, which chunks carry themselves, and path tables.
 
-A chunk on an auxiliary route carries the whole route in its body, ``{"route": [indices]}`` into the
-list of all centers of the run, from who sent it to whom it is for. It never changes on the way, so
-a new path table redirects nothing that has left, and no chunk can go round in circles.
+A chunk on an auxiliary route carries the whole route in its body, from its sender to its receiver:
+``{"route": [indices]}`` into the list of all centers of the run. The route never changes, so a new
+path table redirects no chunk that has left, and no chunk can go round in circles.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from geojax.errors import Refused
 from geojax.overlay.routes.auxiliary import PathTable, from_lists, to_lists
 from geojax.wire.message import ROUTED, Message
 
-_LEAST = 3  # members of a route; one without a relay is the primary way
+_LEAST = 3  # members of a route; one without a relay is the primary path
 
 
 class Hop(NamedTuple):
-    """Where a routed message is: who made it, and who gets it next (None: it is for us)."""
+    """Where a routed message is: its sender, and who gets it next (None: it is for this member)."""
 
     origin: str
     onward: str | None
@@ -35,7 +35,7 @@ def routed(message: Message, hops: Sequence[str], names: Sequence[str]) -> Messa
 
 
 def is_routed(message: Message) -> bool:
-    """Whether a message has a route; whether that is well-formed is left to :func:`hop_at`."""
+    """Whether a message has a route; :func:`hop_at` checks it."""
     return message.body is not None and "route" in message.body
 
 

@@ -21,7 +21,7 @@ from geojax.hips.cluster import START, ResumePoint
 from geojax.machine.machine import Machine
 from geojax.wire.message import Payload
 
-_KEEP = 2  # the last checkpoint may be missing at another node, the one before cannot
+_KEEP = 2  # another node may lack the last checkpoint, but has the one before
 
 
 class Checkpoints:
@@ -42,7 +42,7 @@ class Checkpoints:
         *,
         counters: Callable[[], Mapping[str, Any]] = dict,
     ):
-        self._folder = _node_folder(folder, node)
+        self._folder = folder / node.replace("/", "_")
         self._every, self._counters = every, counters
         self._writing: asyncio.Future[None] | None = None
 
@@ -143,10 +143,6 @@ def state_like(like: Any, payload: Payload) -> Any:
         raise FrameError(f"expected a state, came {error!r:.200}") from error
     _check_like(like, state, "state")
     return state
-
-
-def _node_folder(folder: Path, node: str) -> Path:
-    return folder / node.replace("/", "_")
 
 
 def _split(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:

@@ -2,10 +2,10 @@
 
 The grid is the same for every algorithm: 0, e, 2e, … with e = ``eval_every_s``. What is evaluated
 at a grid point is the last model before it. A model is kept in pieces: each global server keeps
-those of its shards; where every center has the whole model, that is one piece, of the center that
-speaks for all. In simulation the nodes share an object in which pieces gather, and whole models are
-evaluated at once, while the clock stands still. In real time pieces are files, and the center that
-speaks evaluates them after the run.
+those of its shards. Where every center has the whole model, that is one piece, kept by the first
+living center, which *speaks* for all. In simulation the nodes share an object that gathers the
+pieces, and whole models are evaluated at once, while the clock stands still. In real time pieces
+are files, and the center that speaks evaluates them after the run.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Pieces(Protocol):
         ...
 
     async def flush(self, machine: Machine) -> None:
-        """Makes sure that others can see what was added."""
+        """Makes pieces that were added visible to other nodes."""
         ...
 
     def points(self) -> list[float]:
@@ -165,13 +165,13 @@ class Snapshots:
     """Keeps what one node has of models, and evaluates whole ones.
 
     It watches the node's shard server (:class:`geojax.hips.exchange.shard_server.ShardWatcher`),
-    if there is one. When a server dies, its successor keeps what it goes on from for the grid
-    points that the dead one did not come to.
+    if there is one. When a server dies, its successor keeps the values that it goes on from for the
+    grid points that the dead server did not reach.
 
     Args:
       every_s: distance of the grid points, s of experiment time.
       evaluator: gives the figures of a model; None: there is nothing to evaluate.
-      chunks: in how many the pieces are; 0: every center has whole models.
+      chunks: of a model, where pieces are shards; 0: every center has whole models.
       pieces: where the pieces come together.
       recorder: takes the ``evaluation`` events.
       machine: does the work aside, at no cost in experiment time.
@@ -238,11 +238,11 @@ class Snapshots:
     # ---- for the roles
 
     async def merged(self, now: float, number: int, vector: np.ndarray, *, speaks: bool) -> None:
-        """Takes note that ``vector``, of round ``number``, was a center's model until ``now``.
+        """Notes that ``vector``, of round ``number``, was a center's model until ``now``.
 
-        To be called once a round. Of whole models one center speaks for all and keeps it for the
-        grid points since then. When that center dies, the next one keeps what itself noted last,
-        too: the dead one was a round behind at most, and what it has kept is not kept again.
+        To be called once a round. The center that speaks keeps a whole model for the grid points
+        since the last call. When that center dies, the next one also keeps what it noted in its
+        last call: the dead center was one round behind at most. No piece is kept twice.
         """
         if not self._chunks:
             noted, self._noted = self._noted, []
@@ -257,7 +257,7 @@ class Snapshots:
             await self._evaluate(self._pieces.points())
 
     async def leave(self) -> None:
-        """Keeps the last pieces of this node's shards, when no more pushes can come."""
+        """Keeps the last pieces of this node's shards; no more pushes may come."""
         now = self._clock()
         for shard in self._hosted:
             self._note(shard, now)
@@ -265,10 +265,10 @@ class Snapshots:
         await self._pieces.flush(self._machine)
 
     async def finish(self, end: float, number: int, vector: np.ndarray, *, speaks: bool) -> None:
-        """Leaves; the center that speaks waits for the pieces of all others and ends the work.
+        """Leaves; the center that speaks waits for all pieces and evaluates the last models.
 
-        It evaluates what is left, and writes the last model to ``final.npy``, which is evaluated at
-        the instant of its last change. A model that only has a size leaves nothing.
+        It writes the last model to ``final.npy`` and evaluates it at the instant of its last
+        change. A model that only has a size is not written.
 
         Args:
           end: when the center's rounds were over, experiment s.

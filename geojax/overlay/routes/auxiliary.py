@@ -100,7 +100,9 @@ def path_tables(
         if kind == "random":
             found = _random(seconds, primary, seed=f"{seed}/{source}>{target}")
         else:
-            found = _fastest(seconds, primary)
+            free = seconds.copy()
+            block(free, primary)
+            found = disjoint_paths(free, primary[0], primary[-1], most=MOST_ROUTES)
         if found:
             tables[source][target] = tuple(
                 Route(
@@ -120,12 +122,6 @@ def _pairs(policy: Policy) -> list[tuple[str, str]]:
         pairs.update(((child, parent), None) for child, parent in tree.parent.items())
         pairs.update(((source, child), None) for child, source in tree.source.items())
     return list(pairs)
-
-
-def _fastest(seconds: np.ndarray, primary: Sequence[int]) -> list[tuple[int, ...]]:
-    free = seconds.copy()
-    block(free, primary)
-    return disjoint_paths(free, primary[0], primary[-1], most=MOST_ROUTES)
 
 
 def _random(seconds: np.ndarray, primary: Sequence[int], *, seed: str) -> list[tuple[int, ...]]:
