@@ -71,11 +71,9 @@ def load_plugins(modules: Iterable[str]) -> None:
         try:
             importlib.import_module(module)
         except Exception as error:
-            missing = (
-                getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
-            )
-            fix = f"cannot be imported:\n{_in_plugin(error)}"
-            if missing and f"{module}.".startswith(f"{missing}."):
+            fix, missing = f"cannot be imported:\n{_in_plugin(error)}", getattr(error, "name", None)
+            absent = isinstance(error, ModuleNotFoundError)
+            if absent and f"{module}.".startswith(f"{missing}."):
                 fix = "no such module; name one that Python can import from here (PYTHONPATH)"
             raise ConfigError("plugins", module, fix) from error
         if module not in PLUGINS:

@@ -87,13 +87,11 @@ def own_folders(arguments: Sequence[str]) -> list[Path]:
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd")
-    named = [parser.parse_known_args(list(arguments))[0].config_dir or ""]
+    named = _as_list(parser.parse_known_args(list(arguments))[0].config_dir)
     for argument in arguments:
         if argument.startswith("hydra.searchpath="):
-            named += [
-                str(each).removeprefix("file://") for each in _as_list(_parse(argument).value())
-            ]
-    folders = [Path(name) for name in named if name and Path(name).is_dir()]
+            named += _as_list(_parse(argument).value())
+    folders = [Path(str(name).removeprefix("file://")) for name in named]
     for folder in folders:
         for file in sorted(folder.rglob("*.yaml")):
             if (schema.CONF / file.relative_to(folder)).is_file():
@@ -124,11 +122,9 @@ def _prepare_one(argument: str, multirun: bool, own: Sequence[Path]) -> str:
     if override.is_sweep_override() and not multirun:
         text = override.get_value_string()
         raise UsageError(f"{key}={text} is a sweep: add -m, or quote the value: '{key}=\"{text}\"'")
-    group, folder = (
-        key.rpartition(".")[0],
-        any((each / key).is_dir() for each in (schema.CONF, *own)),
-    )
-    if "/" in key or folder or (schema.known(key) and group not in AXES):
+    group = key.rpartition(".")[0]
+    is_group = any((folder / key).is_dir() for folder in (schema.CONF, *own))
+    if "/" in key or is_group or (schema.known(key) and group not in AXES):
         return argument
     if schema.known(key) or schema.free_form(key):
         return argument if match["prefix"] else f"++{argument}"

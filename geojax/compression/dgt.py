@@ -37,12 +37,9 @@ class DgtConfig(CompressionConfig):
     k_min: float = key(0.2, "adaptive: least value of k; at most k", above=0)
     alpha: float = key(0.3, "weight of the past in a block's contribution", least=0, below=1)
     block_bytes: int = key(
-        4096,
-        "of a block; a multiple of 4",
-        unit="B",
-        least=LEAST_BLOCK_BYTES,
-        most=MOST_BLOCK_BYTES,
-    )
+        4096, "of a block; a multiple of 4", unit="B",
+        least=LEAST_BLOCK_BYTES, most=MOST_BLOCK_BYTES,
+    )  # fmt: skip
     channel: str = key("tcp", "how the unimportant blocks travel", choices=("tcp", "udp"))
     lost: str = key("zero", "udp: what a lost block counts as", choices=("zero", "last"))
     tail: str = key("float32", "form of the unimportant blocks", choices=("float32", "4bit"))

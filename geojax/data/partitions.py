@@ -62,8 +62,8 @@ def partition(
     chosen = seed if config.seed is None else config.seed
     draws = stream("partition", chosen)
     parts = PARTITIONS.build(config, labels, len(workers), draws)
-    dealt = np.bincount(np.concatenate([np.zeros(0, np.int64), *parts]), minlength=len(labels))
-    if len(parts) != len(workers) or min(map(len, parts)) == 0 or not (dealt == 1).all():
+    once = np.array_equal(np.sort(np.concatenate([[], *parts])), np.arange(len(labels)))
+    if not once or len(parts) != len(workers) or not all(map(len, parts)):
         sizes = ", ".join(str(len(part)) for part in parts)
         fix = f"deal each of {len(labels)} samples once, and some to each of {len(workers)} workers"
         raise ConfigError("partition.name", config.name, f"{fix}; it made parts of {sizes}")
