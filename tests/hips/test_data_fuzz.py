@@ -192,6 +192,27 @@ def test_every_wrong_field_of_every_message(what, lying):
         lie(what, field, value, lying)
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (Kind.LATE, {"compression__name": "dgt"}),
+        (Kind.PROBE, {"overlay__name": "netstorm", "overlay__awareness": "measured"}),
+    ],
+)
+def test_a_chunk_sent_as_a_kind_that_others_may_send_does_not_stall(kind, settings, lying):
+    told = lying(changed("kind", kind), always=False)
+    outcome = simulated(config(**settings))
+    assert len(check(outcome, told)) == 1
+    assert {event["peer"] for event in outcome.of("refused")} == {LIAR}
+
+
+@pytest.mark.parametrize("value", [*WRONG, [0, 1], [9, 9, 9], [2, 1, 0]], ids=str)
+def test_a_malformed_route_does_not_stall(value, lying):
+    told = lying(changed("route", value), always=False)
+    settings = {"overlay__name": "netstorm", "overlay__auxiliary": "fastest"}
+    assert len(check(simulated(config(**settings)), told)) == 1
+
+
 WRONG_STATES = {
     "no state": np.zeros(7, np.uint8),
     "another size": packed_state({"vector": np.zeros(7, np.float32), "outer": []}),

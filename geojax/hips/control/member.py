@@ -107,6 +107,8 @@ class Membership:
         self._channel.on_refused = self._on_refused
         for engine in engines.values():
             engine.gate.on_refused = self._on_refused
+        if multipath is not None:
+            multipath.on_refused = self._on_refused
         self.has_state = False
         self.states = StateInbox(timeouts, partial(self._refuse, Kind.STATE))
         self.on_state_wanted: Callable[[Sequence[str], int], None] = _nobody_serves
@@ -186,8 +188,8 @@ class Membership:
             if self._meter is not None:
                 self._meter.arrived(item)
             if item.message.kind is Kind.PROBE:
-                if self._meter is None:
-                    self._refuse(Kind.PROBE, item.peer, "links are not timed")
+                if self._meter is None or item.message.contributors:
+                    self._refuse(Kind.PROBE, item.peer, "nobody told it to time this link")
                 continue  # it has done its work by coming
             if item.message.kind is Kind.CONTROL:
                 if item.peer == SCHEDULER:
