@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -132,7 +133,8 @@ def lone_group(members=THREE, **options):
 
 
 def late(number, value, epoch=0):
-    return forged(Kind.LATE, number=number, values=[value], epoch=epoch)
+    made = forged(Kind.LATE, number=number, values=[value], epoch=epoch)
+    return replace(made, weight=0.0, contributors=0)
 
 
 async def offer_and_hold(group, number, values):

@@ -270,7 +270,7 @@ def test_a_chunk_of_a_group_that_it_is_not_in_is_refused(caplog):
         caplog.set_level(logging.WARNING, logger="geojax")
         wire.inbox.put_nowait(Received("c1", Message(Kind.OFFER, group=7)))
         await asyncio.sleep(1)
-        assert "refused a chunk of group 7" in caplog.text
+        assert "refused OFFER from c1: no exchange of group 7" in caplog.text
 
     play(scenario)
 

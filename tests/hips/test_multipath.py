@@ -297,10 +297,15 @@ def test_the_last_on_a_route_sees_its_origin_as_the_peer():
         ("a", on_its_way([0, 2, 1], kind=Kind.LATE), "kind LATE has no route"),
     ],
 )
-def test_malformed_routes_are_refused_logged_and_counted(peer, message, says, caplog):
+def test_malformed_routes_are_refused_counted_and_complained_about(peer, message, says, caplog):
     made, line = multipath(me="c")
+    told = []
+    made.on_refused = lambda *what: told.append(what)
     assert made.take(peer, message) is None
     assert says in caplog.text
+    ((named, why),) = told
+    assert named == peer
+    assert says in why
     assert total(made, "refused_routes") == 1
     assert not line.queues
 

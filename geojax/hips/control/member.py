@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -106,8 +107,10 @@ class Membership:
         self._channel.on_refused = self._on_refused
         for engine in engines.values():
             engine.gate.on_refused = self._on_refused
+        if multipath is not None:
+            multipath.on_refused = self._on_refused
         self.has_state = False
-        self.states = StateInbox(timeouts, self._on_refused)
+        self.states = StateInbox(timeouts, partial(self._refuse, Kind.STATE))
         self.on_state_wanted: Callable[[Sequence[str], int], None] = _nobody_serves
 
     @property
@@ -185,8 +188,8 @@ class Membership:
             if self._meter is not None:
                 self._meter.arrived(item)
             if item.message.kind is Kind.PROBE:
-                if self._meter is None:
-                    self._on_refused(item.peer, "a probe, but links are not timed")
+                if self._meter is None or item.message.contributors:
+                    self._refuse(Kind.PROBE, item.peer, "nobody told it to time this link")
                 continue  # it has done its work by coming
             if item.message.kind is Kind.CONTROL:
                 if item.peer == SCHEDULER:
@@ -207,8 +210,7 @@ class Membership:
             peer, message = taken
         engine = self._engines.get(message.group)
         if engine is None:
-            log.warning("refused a chunk of group %d from %s", message.group, peer)
-            self._on_refused(peer, f"a chunk of group {message.group}")
+            self._refuse(message.kind, peer, f"no exchange of group {message.group}")
         else:
             engine.handle(peer, message)
 
@@ -221,6 +223,12 @@ class Membership:
             self._multipath.lose(item.peer)
         self._context.recorder.event("lost", peer=item.peer)
         self._say(messages.LostPeer(item.peer, item.reason[:1000]))
+
+    def _refuse(self, kind: Kind, peer: str, why: str) -> None:
+        """Names who made a message that no exchange gets to see."""
+        self._context.recorder.event("refused", peer=peer, kind=kind.name, why=why)
+        log.warning("%s: refused %s from %s: %s", self.me, kind.name, peer, why)
+        self._on_refused(peer, why)
 
     def _on_refused(self, peer: str, why: str) -> None:
         """Tells the scheduler of a refused message, once an epoch for each peer.

@@ -90,7 +90,8 @@ def is_count(value: Any, least: int = 0) -> bool:
 
 def _header(message: Message) -> str:
     if message.kind is Kind.LATE:
-        return ""
+        counts = message.weight or message.contributors
+        return "a late part that counts as an offer" if counts else ""
     if not (math.isfinite(message.weight) and message.weight >= 0):
         return f"expected a finite weight, came {message.weight}"
     if not is_count(message.contributors, 1):

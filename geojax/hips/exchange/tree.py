@@ -249,8 +249,10 @@ class TreeExchange:
         if message.kind is Kind.LATE:
             return "" if self._codec.splits else "no offer has late parts"
         if message.kind is Kind.AGGREGATE:
-            told = peer == self._fetch.source and number == self._fetch.round
-            return "" if told else "nobody told it to send this"
+            if peer != self._fetch.source or number != self._fetch.round:
+                return "nobody told it to send this"
+            entry = self._round(number)  # parts that are given out already come once more
+            return "it is here already" if chunk in entry.results and not entry.given else ""
         if message.kind not in ROUTED:
             return "no message of an exchange along trees"
         if number > done and message.policy != local.policy.version:
@@ -341,8 +343,10 @@ class TreeExchange:
                 for chunk in range(len(self.sizes)):
                     self._send(peer, Kind.AGGREGATE, held, chunk, kept[chunk])
         for number in sorted(self._rounds):
+            entry = self._rounds[number]
+            if number == held > self.held and source is not None and not entry.given:
+                entry.begin_again()  # all of it comes, and what came before may be wrong
             if number > held:
-                entry = self._rounds[number]
                 if entry.given and number > self.held:
                     raise GeojaxError(
                         f"{self.me}: the membership changed when round {number} was applied in "

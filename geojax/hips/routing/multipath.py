@@ -29,7 +29,7 @@ from __future__ import annotations
 import logging
 from asyncio import get_running_loop
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from math import inf
 
@@ -72,6 +72,10 @@ class MultipathSender:
       auxiliary_queue: messages waiting for the first hop of a route, from which on it is full.
       priorities: of each chunk, smaller first; by default its index.
       recorder: counts chunks that left by auxiliary routes, relayed ones, and refused ones.
+
+    Attributes:
+      on_refused: called with a peer and what is wrong with the route of a message of it; no honest
+        member passes such a route on. Set by the membership.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class MultipathSender:
         recorder: Recorder,
     ):
         self.me, self.names = me, tuple(names)
+        self.on_refused: Callable[[str, str], None] = lambda *_: None
         self._transport, self._recorder = transport, recorder
         self._busy, self._full = primary_busy, auxiliary_queue
         self._priorities = tuple(priorities)
@@ -127,6 +132,7 @@ class MultipathSender:
         if isinstance(hop, str):
             self._recorder.add("refused_routes")
             log.warning("%s: refused a routed chunk from %s: %s", self.me, peer, hop)
+            self.on_refused(peer, f"a routed chunk: {hop}")
             return None
         if hop.onward is None:
             return hop.origin, message
