@@ -7,7 +7,6 @@
     ├── DataError            a data set is missing, damaged or too small for the run
     ├── WireError
     │   ├── FrameError       bytes that are no valid frame (magic, version, length, checksum)
-    │   ├── PeerLost         a connection ended while its peer was still expected
     │   └── Refused          a message that its receiver may not believe
     ├── MembershipError
     │   ├── Expelled         this node was declared dead by the scheduler
@@ -55,10 +54,6 @@ class WireError(GeojaxError):
 
 class FrameError(WireError):
     """Bytes that are no valid frame; the connection they came from is closed."""
-
-
-class PeerLost(WireError):
-    """The connection to a peer ended while the peer was still expected."""
 
 
 class Refused(WireError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from geojax import fields
 from geojax.center.paces import build_profile
 from geojax.center.synthetic_layout import stage_paces
 from geojax.config import RunConfig
@@ -37,10 +38,8 @@ def step_seconds(config: RunConfig, center: str) -> float:
         "pace.factor": config.pace.factor,
         f"pace.centers.{center}": config.pace.centers.get(center, 1.0),
     }
-    for key, value in values.items():
-        if not math.isfinite(value) or value < 0:
-            raise ConfigError(key, value, "write a finite number that is not negative")
-    return math.prod(values.values())
+    what = "seconds of a step, or a factor"
+    return math.prod(fields.number(key, n, what, zero=True) for key, n in values.items())
 
 
 def build_pace(config: RunConfig, trainers: Sequence[str], name: str) -> Pace:
@@ -67,8 +66,7 @@ def build_pace(config: RunConfig, trainers: Sequence[str], name: str) -> Pace:
     grid = config.pace.grid_s
     if grid is None:
         return lambda step, now: base * factor(step, now)
-    if not math.isfinite(grid) or grid <= 0:
-        raise ConfigError("pace.grid_s", grid, "write a finite number of seconds above 0")
+    fields.number("pace.grid_s", grid, "the seconds of a grid's interval")
     if config.sync.p3:
         fix = "with sync.p3 gradients leave before a step ends; leave it out, or use sync.p3=false"
         raise ConfigError("pace.grid_s", grid, fix)

@@ -346,19 +346,3 @@ def fill(
                     count[index] -= 1
                     weight[index] -= weights[flow]
     return rates, levels
-
-
-def max_min_rates(
-    paths: Mapping[F, Sequence[int]],
-    capacity: Mapping[int, float],
-    weights: Mapping[F, float] | None = None,
-) -> dict[F, float]:
-    """Max-min fair rates, bit/s; a flow's own upper limit is a resource that only it crosses.
-
-    With ``weights`` it is the rates ÷ weights that are fair.
-
-    >>> max_min_rates({"a": [0], "b": [0, 1], "c": [1]}, {0: 10.0, 1: 30.0})
-    {'a': 5.0, 'b': 5.0, 'c': 25.0}
-    """
-    rates, _ = fill(paths, dict(capacity), weights or dict.fromkeys(paths, 1.0))
-    return {flow: rates[flow][0] for flow in paths}

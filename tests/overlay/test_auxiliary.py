@@ -3,12 +3,13 @@
 import itertools
 
 import pytest
+from overlay_graphs import auxiliary_routes
 from test_overlays import CENTERS, OVERLAY_ROWS, SIZES, network
 from wans import full_mesh, random_wan
 
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError
-from geojax.overlay.planners.netstorm import auxiliary_routes, netstorm
+from geojax.overlay.planners.netstorm import netstorm
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.registry import build_overlay
 from geojax.overlay.routes.auxiliary import MOST_ROUTES, from_lists, path_tables, to_lists

@@ -8,9 +8,9 @@ import pytest
 from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from overlay_graphs import networks
+from overlay_graphs import auxiliary_routes, networks
 
-from geojax.overlay.planners.netstorm import auxiliary_routes, netstorm
+from geojax.overlay.planners.netstorm import netstorm
 from geojax.overlay.view import NetworkView
 
 ELEMENTS = 1000

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from examples import examples
+from fair_rates import max_min_rates
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.simulated.fluid import Flow, FluidNetwork, max_min_rates
+from testbed.simulated.fluid import Flow, FluidNetwork
 from testbed.simulated.loop import run_virtual, virtual_loop
 
 CLOSE = 1e-6  # relative; all comparisons of rates, bits and times below

@@ -5,9 +5,9 @@ import json
 import statistics
 
 import pytest
+from fair_rates import max_min_rates
 
 from geojax.config import LanConfig
-from testbed.simulated.fluid import max_min_rates
 from testbed.wan.build import build_wan, load_preset
 from tools.fit_aws8_2025 import MEASURED, PRESET, load, main, render
 

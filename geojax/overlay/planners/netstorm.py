@@ -11,14 +11,8 @@ from geojax.config import OverlayConfig
 from geojax.errors import ConfigError
 from geojax.overlay.base import OVERLAYS, Overlay
 from geojax.overlay.policy.policy import Policy, Tree
-from geojax.overlay.routes.fastest_paths import (
-    disjoint_paths,
-    distances,
-    levels,
-    tree_from,
-    tree_to,
-)
-from geojax.overlay.routes.logical import CHUNK_ELEMENTS, neighbour_links
+from geojax.overlay.routes.fastest_paths import distances, levels, tree_from, tree_to
+from geojax.overlay.routes.logical import neighbour_links
 from geojax.overlay.view import NetworkView
 from geojax.settings import key
 
@@ -116,41 +110,6 @@ def root_scores(rate: np.ndarray, seconds: np.ndarray) -> list[float]:
                 slowest[level] = min(slowest.get(level, np.inf), float(rate[before[node], node]))
         scores.append(1.0 / sum(1.0 / value for value in slowest.values()))
     return scores
-
-
-def auxiliary_routes(
-    view: NetworkView,
-    source: str,
-    target: str,
-    *,
-    members: Sequence[str] | None = None,
-    elements: int = CHUNK_ELEMENTS,
-    processing_s: float = 0.0,
-) -> list[tuple[str, ...]]:
-    """Ways for a chunk from one center to another that share no center in between.
-
-    The first is the primary path, the one in the target's tree. The others, in increasing time, are
-    taken greedily: each is the fastest that has no interior center of an earlier one, as in the
-    release (``add_route``), where the candidates are all simple paths in order. A direct link has
-    no interior, so that it is always among them.
-
-    Args:
-      view: the WAN.
-      source: where the chunk is.
-      target: where it goes.
-      members: centers that may relay, the two among them; None: all.
-      elements: of a chunk.
-      processing_s: at each end of a link, s.
-
-    >>> links = dict.fromkeys([("a", "b"), ("b", "a"), ("b", "c"), ("c", "b")], 8e6)
-    >>> links |= {("a", "c"): 1e6, ("c", "a"): 1e6}
-    >>> auxiliary_routes(NetworkView(("a", "b", "c"), links, {}), "a", "c")
-    [('a', 'b', 'c'), ('a', 'c')]
-    """
-    names = tuple(view.centers if members is None else members)
-    seconds = neighbour_links(view, names).seconds(elements, processing_s=processing_s)
-    found = disjoint_paths(seconds, names.index(source), names.index(target))
-    return [tuple(names[node] for node in path) for path in found]
 
 
 @OVERLAYS.register("netstorm", NetstormConfig)

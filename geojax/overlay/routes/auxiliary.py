@@ -54,8 +54,7 @@ def path_tables(
     A member sends sums to its parents and results to its receivers. For each such neighbour, the
     inner members of the primary route are excluded (or its link, if it has none). Then routes are
     taken greedily, the fastest of those left first, until none is left or there are
-    ``MOST_ROUTES``. So the routes of a pair are
-    :func:`geojax.overlay.planners.netstorm.auxiliary_routes` wherever the primary route is the
+    ``MOST_ROUTES``. So they are the release's (``add_route``) wherever the primary route is the
     fastest. In the release the first path of its table is the primary one in both directions; here
     it is the tree's own link, and where a path of several links is faster than that (rates differ
     by direction), that path is the first auxiliary route. ``random``, the release's
