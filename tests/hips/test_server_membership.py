@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from examples import examples
 from exchange_group import forged
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from server_group import ServerGroup, count, pull_to, run_virtual, stars
 
@@ -175,15 +175,24 @@ def test_the_dead_are_no_longer_waited_for():
     bound=bounds, seed=st.integers(0, 10**6), at=st.floats(0, 20),
     roots=st.sampled_from([("c1",), ("c1", "c2"), ("g1",), ("g1", "c2"), ("c1", "g1")]),
 )  # fmt: skip
+@example(bound=None, seed=0, at=20.0, roots=("c1",))
+@example(bound=None, seed=1724, at=18.0, roots=("c1", "c2"))
 def test_when_a_server_dies_its_shard_goes_on_from_what_its_successor_pulled(
     bound, seed, at, roots
 ):
+    """A push may be lost only if the dead server had answered it, and its successor pulled before.
+
+    So the last push of a center that was done by then may be lost, as in the example: the center
+    has the parameters that contain it, but another one is planned to go on with the shard.
+    """
+
     async def main():
         group = launched_with(roots, bound=bound, seed=seed)
         await asyncio.sleep(at)
         group.kill(roots[0])
         await asyncio.sleep(5)
         group.change()
+        await asyncio.sleep(3)  # all survivors may be done already
         await group.all_done()
         moved = group.of("shard_moved")
         chunks = [chunk for event in moved for chunk in event["chunks"]]
@@ -191,6 +200,11 @@ def test_when_a_server_dies_its_shard_goes_on_from_what_its_successor_pulled(
         for event in moved:
             assert event["origin"] == roots[0]
         living = [name for name in THREE if name not in group.dead]
+        answered = {
+            name
+            for name, number, at in group.finished
+            if number == ROUNDS - 1 and at < moved[0]["at"]
+        }
         for chunk in (0, 1):
             home = group.policy.trees[group.policy.fixed[chunk]].root
             pushes = lineage(group, chunk, home)
@@ -200,7 +214,7 @@ def test_when_a_server_dies_its_shard_goes_on_from_what_its_successor_pulled(
             for name in living:
                 done = [number for center, number in pushes if center == name]
                 assert done == sorted(done)
-                assert ROUNDS - 1 in done
+                assert ROUNDS - 1 in done or (name in answered and chunk in chunks)
         for event in group.of("applied"):
             assert event["staleness"] >= 0
 

@@ -1,0 +1,141 @@
+"""A state counts from the member that was told to send it, and from nobody else."""
+
+import asyncio
+import logging
+
+import numpy as np
+import pytest
+from exchange_group import run_virtual
+
+from geojax.config import TimeoutsConfig
+from geojax.errors import FrameError, WaitTimeout
+from geojax.hips.control.state_inbox import StateInbox
+from geojax.hips.storage.checkpoint import packed_state, state_like
+from geojax.wire.message import Kind, Message
+
+TIMEOUTS = TimeoutsConfig(round=5.0, warn=5.0)
+
+
+def state(value=1, *, epoch=2, number=7):
+    return Message(Kind.STATE, epoch=epoch, round=number, payload=np.full(3, value, np.uint8))
+
+
+def first(payload):
+    if not payload[0]:
+        raise FrameError("empty")
+    return int(payload[0])
+
+
+def played(scenario):
+    async def main():
+        refused = []
+        inbox = StateInbox(TIMEOUTS, lambda peer, why: refused.append((peer, why)))
+        inbox.begin(2, "c1", 7)
+        await scenario(inbox)
+        return refused
+
+    return run_virtual(main())
+
+
+def test_it_is_read_with_the_round_after_which_it_is():
+    async def scenario(inbox):
+        inbox.take("c1", state(5))
+        inbox.take("c1", state(6))
+        assert await inbox.receive(first, "a state") == (7, 5)
+
+    assert played(scenario) == []
+
+
+@pytest.mark.parametrize(("peer", "number"), [("c2", 7), ("c1", 6), ("c1", 8)])
+def test_one_that_nobody_was_told_to_send_is_refused(peer, number):
+    async def scenario(inbox):
+        inbox.take(peer, state(number=number))
+        with pytest.raises(WaitTimeout, match="no a state from c1 within 5 s"):
+            await inbox.receive(first, "a state")
+
+    ((named, why),) = played(scenario)
+    assert (named, why) == (peer, f"nobody told it to send the state after round {number}")
+
+
+def test_one_of_an_epoch_that_is_over_is_dropped(caplog):
+    async def scenario(inbox):
+        caplog.set_level(logging.WARNING, logger="geojax.member")
+        inbox.take("c2", state(epoch=1))
+        assert "dropped a state of epoch 1 from c2" in caplog.text
+
+    assert played(scenario) == []
+
+
+def test_one_of_a_later_epoch_waits_for_it():
+    async def scenario(inbox):
+        inbox.take("c2", state(3, epoch=3, number=8))
+        inbox.take("c3", state(4, epoch=3, number=8))
+        inbox.begin(3, "c2", 8)
+        assert await inbox.receive(first, "a state") == (8, 3)
+
+    assert [peer for peer, _ in played(scenario)] == ["c3"]
+
+
+def test_who_was_told_before_still_counts_when_an_epoch_tells_of_nobody():
+    async def scenario(inbox):
+        inbox.begin(3)
+        inbox.take("c1", state())
+        assert await inbox.receive(first, "a state") == (7, 1)
+
+    assert played(scenario) == []
+
+
+def test_one_that_cannot_be_read_is_refused_and_the_next_one_counts():
+    async def scenario(inbox):
+        received = asyncio.ensure_future(inbox.receive(first, "a state"))
+        for value in (0, 9):
+            inbox.take("c1", state(value))
+            await asyncio.sleep(1)
+        assert await received == (7, 9)
+
+    assert played(scenario) == [("c1", "a state: empty")]
+
+
+LIKE = {"vector": np.zeros(3, np.float32), "outer": [{"count": np.int32(0), "name": "sgd"}]}
+
+
+def like(**changed):
+    return {**LIKE, **changed}
+
+
+def test_a_state_of_the_right_form_is_read_back():
+    sent = like(vector=np.arange(3, dtype=np.float32))
+    found = state_like(LIKE, packed_state(sent))
+    np.testing.assert_array_equal(found["vector"], sent["vector"])
+    assert found["outer"][0]["name"] == "sgd"
+
+
+@pytest.mark.parametrize(
+    ("sent", "says"),
+    [
+        (like(vector=np.zeros(4, np.float32)), r"state\.vector: expected float32 of shape \(3,\)"),
+        (like(vector=np.zeros(3)), r"state\.vector: expected float32"),
+        (like(vector=[1.0]), r"state\.vector: expected float32"),
+        (like(vector=np.full(3, np.nan, np.float32)), r"state\.vector: not all finite"),
+        (like(outer=[]), r"state\.outer: expected a list of 1"),
+        (like(outer=[{"count": np.int32(0)}]), r"state\.outer\.0: expected count, name"),
+        (like(outer=[{"count": np.int32(0), "name": 3}]), r"state\.outer\.0\.name: expected a str"),
+        ({"vector": LIKE["vector"]}, "state: expected vector, outer"),
+        ([], "state: expected vector, outer"),
+    ],
+)
+def test_a_state_of_another_form_is_refused(sent, says):
+    with pytest.raises(FrameError, match=says):
+        state_like(LIKE, packed_state(sent))
+
+
+def test_compressed_bytes_no_bytes_and_other_bytes_are_refused(tmp_path):
+    np.savez_compressed(tmp_path / "bomb.npz", vector=np.zeros(1_000_000))
+    bomb = np.fromfile(tmp_path / "bomb.npz", np.uint8)
+    with pytest.raises(FrameError, match="not compressed"):
+        state_like(LIKE, bomb)
+    with pytest.raises(FrameError, match="no payload"):
+        state_like(LIKE, None)
+    for other in (packed_state(LIKE)[:-40], np.zeros(99, np.uint8)):
+        with pytest.raises(FrameError, match="expected a state, came"):
+            state_like(LIKE, other)
