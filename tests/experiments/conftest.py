@@ -55,6 +55,7 @@ STAND_IN = {
     "__init__.py": f"""
         __path__.append({str(ROOT / "testbed")!r})  # what is not shadowed
     """,
+    "emulated/__init__.py": "",
     "emulated/probe.py": """
         def why_not():
             return "emulation needs root"

@@ -77,7 +77,8 @@ def test_a_bad_offer_is_not_summed_and_the_round_waits_for_a_good_one(
     async def main():
         group = Group(("c1", "c2"), (SIZE,), slowest=0.01, codec=codec)
         group.start(star_policy(group.members))
-        group["c1"].handle("c2", replace(message, kind=kind))
+        counts = {"weight": 0.0, "contributors": 0} if kind is Kind.LATE else {}
+        group["c1"].handle("c2", replace(message, kind=kind, **counts))
         assert f"c1: refused {kind.name} of chunk 0 of round 0 from c2: " in caplog.text
         assert why in caplog.text
         group["c1"].offer(0, 0, Contribution(good(codec), 1.0, 1))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from geojax.axes import change
 from geojax.config import RunConfig
 from geojax.errors import ConfigError
 from geojax.models.registry import SyntheticConfig
@@ -83,7 +84,7 @@ def test_the_run_goes_on_and_repeats_itself(
 
 def test_a_returned_center_has_the_same_parameters_from_then_on(tmp_path: Path) -> None:
     made = config(BACK, rounds=60)
-    made.model.name, made.data.name, made.optimizer.name, made.lr = "mlp", "digits", "adam", 0.01
+    change(made, {"model": "mlp", "data": "digits", "optimizer": "adam", "lr": 0.01})
     run(made, tmp_path)
     (back,) = events(tmp_path, "back")
     rounds = [e for e in events(tmp_path, "round") if e["node"] == "c2" and e["t"] > back["t"]]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from geojax.axes import change
 from geojax.config import RunConfig, to_dict
 from geojax.models.registry import SyntheticConfig
 from testbed.wan.build import load_preset
@@ -43,7 +44,7 @@ def synthetic(seed: int = 0, faults: list[dict[str, Any]] | None = None) -> RunC
 def trained(faults: list[dict[str, Any]] | None = None) -> RunConfig:
     config = synthetic(faults=faults)
     config.wan = load_preset("three_centers")
-    config.model.name, config.data.name = "mlp", "digits"
+    change(config, {"model": "mlp", "data": "digits"})
     config.data.train_samples, config.data.test_samples = 300, 100
     config.lan.workers = 1
     config.batch_size = 16

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from geojax.axes import change
 from geojax.center.trainer import build_trainer, initial_vector
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
@@ -29,10 +30,8 @@ def config_of(compression: str, **changes: Any) -> RunConfig:
     config.wan = load_preset("three_centers")
     config.model = SyntheticConfig(bytes=1_000_004, pace_s=0.1)
     config.compression.name, config.testbed.name = compression, "simulated"
-    for group, values in changes.items():
-        for key, value in values.items():
-            setattr(getattr(config, group), key, value)
-    return config
+    settings = {f"{g}.{key}": value for g, keys in changes.items() for key, value in keys.items()}
+    return change(config, settings)
 
 
 def events_of(config: RunConfig, folder: Path) -> list[dict[str, Any]]:
@@ -57,11 +56,13 @@ def test_sizes_take_the_time_of_content(tmp_path: Path, workers: int, sync: dict
 
 
 @pytest.mark.parametrize(
-    "change", [{"model": {"name": "mlp"}}, {"testbed": {"name": "local"}}], ids=["model", "testbed"]
+    "changes",
+    [{"model": {"name": "mlp"}}, {"testbed": {"name": "local"}}],
+    ids=["model", "testbed"],
 )
-def test_sizes_alone_are_refused_where_something_is_computed_or_sent(change: Any) -> None:
+def test_sizes_alone_are_refused_where_something_is_computed_or_sent(changes: Any) -> None:
     with pytest.raises(ConfigError, match=r"compression\.name = .*size_only.*testbed=simulated"):
-        check(config_of("size_only", **change))
+        check(config_of("size_only", **changes))
 
 
 def test_nothing_dense_is_made_of_a_hollow_model() -> None:
