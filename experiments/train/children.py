@@ -69,11 +69,25 @@ def stoppable() -> Iterator[None]:
             os.environ.pop(_FOLDER, None)
 
 
-def tidy() -> None:
-    """At a job's end: removes the sweep's folder if the sweep's process was killed."""
-    folder = os.environ.get(_FOLDER, "")
-    with contextlib.suppress(FileNotFoundError, BlockingIOError), _locked(folder):
-        shutil.rmtree(folder)
+def tidy(patience_s: float) -> None:
+    """At a job's end: removes the sweep's folder if the sweep's process was killed.
+
+    Args:
+      patience_s: how long that process may take to let go of the folder: while it ends, the kernel
+        closes what the job saw close first.
+    """
+    folder, deadline = os.environ.get(_FOLDER, ""), time.monotonic() + patience_s
+    while True:
+        try:
+            with _locked(folder):
+                shutil.rmtree(folder)
+                return
+        except FileNotFoundError:
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,8 @@ from experiments.train.machine_lock import machine_lock
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError
 
+_orphaned = threading.Event()  # the parent is gone
+
 
 def main() -> None:
     """Runs the job; exits with 0, with 1 when the run failed, with 130 when it was interrupted."""
@@ -47,7 +49,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(1)
     finally:
-        children.tidy()
+        children.tidy(1.0 if _orphaned.is_set() else 0.0)
 
 
 def _run(config: RunConfig, run_dir: pathlib.Path) -> None:
@@ -81,6 +83,7 @@ def _follow_parent() -> None:
     """Interrupts this process when the parent is gone, even if it was killed outright."""
     while os.read(0, 1):
         pass
+    _orphaned.set()
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
