@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -28,7 +29,7 @@ if not IS_WORKER:
     atexit.register(shutil.rmtree, os.environ[SHARED_FOLDER], ignore_errors=True)
 SHARED = Path(os.environ[SHARED_FOLDER])
 COMPILE_CACHE = SHARED / "compiled"
-EMULATED = SHARED / "emulated.json"  # the names of the tests with this mark
+MARKED = SHARED / "marked.json"  # the tests that have a mark of hand_out.MARKS, by name
 
 # Before anything imports JAX, and inherited by every process that a test starts. One XLA thread
 # keeps replicas bit-identical; the compile cache keeps a test's second process from compiling anew.
@@ -42,6 +43,11 @@ os.environ.update(
     JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
     JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
 )
+
+# Bytecode is kept, whatever the shell says: a run starts hundreds of processes, and pytest's own
+# work on the test files is kept with it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every program
 # under test that is to be stopped by it.
@@ -84,10 +90,15 @@ def emulated_gate(request: pytest.FixtureRequest) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tells ``EmulatedLast``, which knows tests by name only, which ones are ``emulated``."""
+    """Tells ``HandOut``, which knows tests by name only, which of its marks each one has."""
     if IS_WORKER:
-        names = [item.nodeid for item in items if item.get_closest_marker("emulated")]
-        EMULATED.write_text(json.dumps(names))
+        from hand_out import MARKS
+
+        marks = {
+            item.nodeid: mark for item in items for mark in reversed(MARKS)
+            if item.get_closest_marker(mark)
+        }  # fmt: skip
+        MARKED.write_text(json.dumps(marks))
 
 
 def pytest_collection_finish() -> None:
@@ -101,9 +112,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """How ``--dist loadfile``, of `make test` and `make nightly`, hands out tests."""
     if config.getoption("dist") != "loadfile":
         return None
-    from emulated_last import EmulatedLast
+    from hand_out import HandOut
 
-    return EmulatedLast(config, log, lambda: json.loads(EMULATED.read_text()))
+    return HandOut(config, log, lambda: json.loads(MARKED.read_text()))
 
 
 def is_required() -> bool:
