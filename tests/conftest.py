@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import gc
+import hashlib
 import json
 import os
+import platform
 import shutil
 import signal
 import sys
@@ -28,18 +30,36 @@ if not IS_WORKER:
     os.environ[SHARED_FOLDER] = tempfile.mkdtemp(prefix="geojax-tests-")
     atexit.register(shutil.rmtree, os.environ[SHARED_FOLDER], ignore_errors=True)
 SHARED = Path(os.environ[SHARED_FOLDER])
-COMPILE_CACHE = SHARED / "compiled"
 MARKED = SHARED / "marked.json"  # the tests that have a mark of hand_out.MARKS, by name
 
+
+def compile_cache() -> Path:
+    """Where compiled XLA programs stay for the next run; `make clean` removes them.
+
+    JAX finds a program by all that went into it, and test_mesh_processes.py shows that it gives the
+    same bits. A CPU of another kind has another folder.
+    """
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else [platform.platform()]
+    kind = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    name = hashlib.sha256("\n".join(kind or lines).encode()).hexdigest()[:12]
+    cache = Path(__file__).resolve().parents[1] / ".cache" / "compiled" / name
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return SHARED / "compiled"  # a checkout of somebody else
+    return cache if os.access(cache, os.W_OK) else SHARED / "compiled"
+
+
 # Before anything imports JAX, and inherited by every process that a test starts. One XLA thread
-# keeps replicas bit-identical; the compile cache keeps a test's second process from compiling anew.
+# keeps replicas bit-identical; the compile cache keeps other processes from compiling anew.
 os.environ.update(
     JAX_PLATFORMS="cpu",
     NPROC="1",
     OMP_NUM_THREADS="1",
     OPENBLAS_NUM_THREADS="1",
     MPLBACKEND="Agg",
-    JAX_COMPILATION_CACHE_DIR=str(COMPILE_CACHE),
+    JAX_COMPILATION_CACHE_DIR=str(compile_cache()),
     JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
     JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
 )
@@ -63,12 +83,6 @@ settings.load_profile("geojax")
 
 # Set by .ci/run as root: then a test of the emulated testbed that would skip fails instead.
 REQUIRE_EMULATED = "GEOJAX_REQUIRE_EMULATED"
-
-
-@pytest.fixture(scope="session")
-def compile_cache() -> Path:
-    """The folder of compiled XLA programs that this test run and its processes share."""
-    return COMPILE_CACHE
 
 
 @pytest.fixture(scope="session")

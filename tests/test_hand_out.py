@@ -101,8 +101,8 @@ def why_not_emulated():
 
 def note(kind):
     with pathlib.Path({log!r}).open("a") as stream:
-        print(kind, os.environ["PYTEST_XDIST_WORKER"], os.environ["JAX_COMPILATION_CACHE_DIR"],
-              file=stream)
+        print(kind, os.environ["PYTEST_XDIST_WORKER"], os.environ["GEOJAX_TESTS_FOLDER"],
+              os.environ["JAX_COMPILATION_CACHE_DIR"], file=stream)
 
 @pytest.mark.parametrize("number", range(3))
 def test_plain(number):
@@ -119,7 +119,7 @@ def test_alone():
 """
 
 
-def test_a_run_of_two_processes_ends_with_one_line_and_shares_the_compile_cache(tmp_path):
+def test_a_run_of_two_processes_ends_with_one_line_and_shares_its_folders(tmp_path):
     for name in ("conftest.py", "hand_out.py"):
         shutil.copy(HELPERS / name, tmp_path)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  emulated\n  alone\n")
@@ -134,7 +134,7 @@ def test_a_run_of_two_processes_ends_with_one_line_and_shares_the_compile_cache(
         check=False,
     )
     assert " 10 passed in " in run.stdout.splitlines()[-1], run.stdout + run.stderr
-    kinds, processes, caches = zip(
+    kinds, processes, folders, caches = zip(
         *(line.split() for line in (tmp_path / "log").read_text().splitlines()), strict=True
     )
     assert kinds[8:] == ("alone",) * 2, run.stdout
@@ -143,6 +143,8 @@ def test_a_run_of_two_processes_ends_with_one_line_and_shares_the_compile_cache(
     emulated = [process for process, kind in zip(processes, kinds, strict=True) if kind[0] == "e"]
     assert emulated[0] == emulated[1]
     assert processes[8] == processes[9]
-    (cache,) = set(caches)
-    assert not Path(cache).exists()  # removed at the end
-    assert cache != os.environ["JAX_COMPILATION_CACHE_DIR"]
+    (folder,), (cache,) = set(folders), set(caches)
+    assert not Path(folder).exists()  # removed at the end
+    assert folder != os.environ["GEOJAX_TESTS_FOLDER"]
+    assert Path(cache).is_dir()  # kept for the next run
+    assert Path(cache).is_relative_to(tmp_path.parent / ".cache")
