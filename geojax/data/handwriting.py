@@ -23,6 +23,9 @@ UNIT = 10.0  # pixels of a glyph's half side, so that it fills 20 of 28 pixels, 
 KNOTS = 5  # a bend is given at KNOTS² knots
 _FIRST = np.array([0.34, 0.56, 0.74, 0.84, 0.92])  # cumulative shares of main faces
 _OTHER_FACE = 0.25  # share of letters from another face than the main one
+# How much more letters differ than digits, from writer to writer (each in a way of its own) and
+# from image to image. Digits are calibrated on MNIST; letters have no reference, see docs/fedgs.md.
+LETTERS, LETTERS_AGAIN = 2.0, 1.3
 
 # Deviations of what differs: (writer, a writer's letter, image); lengths in half sides of glyphs.
 SLANT = (0.17, 0.055, 0.095)
@@ -81,11 +84,12 @@ def new_hand(draws: Draws, style: float) -> Hand:
     swapped = draws.uniform(letters) < _OTHER_FACE * style
 
     def around(deviations: tuple[float, float, float]) -> np.ndarray:
-        own, each = draws.bell(1), draws.bell(letters)
+        own, each = draws.bell(1), draws.bell(letters) * _factor(LETTERS)
         return own * np.float32(style * deviations[0]) + each * np.float32(style * deviations[1])
 
     whole = draws.bell(1, 2, KNOTS * KNOTS) * np.float32(style * BEND[0])
     each = draws.bell(letters, 2, KNOTS * KNOTS) * np.float32(style * BEND[1])
+    each *= _factor(LETTERS)[:, np.newaxis, np.newaxis]
     return Hand(
         face=np.where(swapped, other, main),
         slant=around(SLANT) + np.float32(0.1),
@@ -111,13 +115,17 @@ def write(hand: Hand, letters: np.ndarray, draws: Draws) -> np.ndarray:
     """
     count = len(letters)
 
+    again = _factor(LETTERS_AGAIN)[letters]
+
     def varied(of_hand: np.ndarray, deviation: float) -> np.ndarray:
-        return (of_hand[letters] + draws.bell(count) * np.float32(deviation))[:, np.newaxis]
+        own = draws.bell(count) * np.float32(deviation) * again
+        return (of_hand[letters] + own)[:, np.newaxis]
 
     slant, turn = varied(hand.slant, SLANT[2]), varied(hand.turn, TURN[2])
     stretch, scale = varied(hand.stretch, STRETCH[2]), varied(hand.scale, SCALE[2])
     shift = draws.bell(2, count, 1) * np.float32(SHIFT[2])
-    bend = hand.bend[letters] + draws.bell(count, 2, KNOTS * KNOTS) * np.float32(BEND[2])
+    bend = draws.bell(count, 2, KNOTS * KNOTS) * np.float32(BEND[2])
+    bend = hand.bend[letters] + bend * again[:, np.newaxis, np.newaxis]
     one, two = np.float32(1), np.float32(2)
     scale, stretch = np.maximum(one + scale, 0.5), np.maximum(one + stretch, 0.5)
     square = one + turn * turn
@@ -134,6 +142,13 @@ def write(hand: Hand, letters: np.ndarray, draws: Draws) -> np.ndarray:
     ink = np.clip((radius - distance) / np.float32(EDGE) + np.float32(0.5), 0, 1)
     ink *= np.float32(255 * hand.ink)
     return (ink + np.float32(0.5)).astype(np.uint8).reshape(count, SIZE, SIZE)
+
+
+def _factor(of_letters: float) -> np.ndarray:
+    """One for each digit, ``of_letters`` for each letter: float32 (62,)."""
+    factors = np.full(len(CHARACTERS), of_letters, np.float32)
+    factors[:10] = 1
+    return factors
 
 
 def _grid() -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ from geojax.data.label_mixture import CLASSES, SIZES, mean_shares, writer_groups
 from geojax.data.streams import stream
 from geojax.settings import key
 
-VERSION = 1  # of what is drawn: a change of the program that changes an image raises it
+VERSION = 2  # of what is drawn: a change of the program that changes an image raises it
 LEAST, MOST = 20, 470  # samples of a writer, at size 1
 SPREAD = (0.13, 0.07)  # deviation of a writer's number of samples, relative, in the two groups
 _TEST_WRITERS_FROM = 2**20  # their numbers, so that no training writer is among them
