@@ -51,6 +51,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "gbp_cs, zero": {"name": "gbp_cs", "init": "zero"},
     "gbp_cs, random": {"name": "gbp_cs", "init": "random"},
     "exact swap": {"name": "gbp_cs", "swap": "exact"},
+    "exact swap, 4 restarts": {"name": "gbp_cs", "swap": "exact", "restarts": 4},
     "exact swap, zero": {"name": "gbp_cs", "init": "zero", "swap": "exact"},
 }
 OPTIMUM, BAYESIAN, ORACLE = "brute_force", "bayesian", "IID batch"
