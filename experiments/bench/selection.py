@@ -94,7 +94,12 @@ def evaluate(selection: Selection, instances: Mapping[int, Choice], seed: int) -
 
 
 def outcomes(
-    drawn: Instances, count: int, names: Sequence[str] | None, optimum: int, bayesian: int, seed: int
+    drawn: Instances,
+    count: int,
+    names: Sequence[str] | None,
+    optimum: int,
+    bayesian: int,
+    seed: int,
 ) -> dict[str, Outcome]:
     """Every selector's outcome on ``count`` instances; :data:`ORACLE` is among them."""
     instances = dict(enumerate(islice(drawn, count)))
@@ -150,10 +155,10 @@ def _table(title: str, found: Mapping[str, Outcome]) -> Table:
     return table
 
 
-def _times(seed: int) -> Table:
+def _times(names: Sequence[str] | None, seed: int) -> Table:
     table = report.empty_table(f"{GROUPS} groups in one call, 62 classes", ("selector", "CPU ms"))
     instances = list(islice(label_mixture_instances(np.random.default_rng(seed)), GROUPS))
-    for row, selection in selections().items():
+    for row, selection in selections(names).items():
         if selection.select_all is not None:
             table.add_row(row, f"{1e3 * time_of_all(selection, instances):.2f}")
     table.add_row("load of the machine, 1 min", f"{os.getloadavg()[0]:.2f}")
@@ -188,7 +193,7 @@ def main() -> None:
             limits = asked.optimum, asked.bayesian
             found = outcomes(drawn, asked.instances, asked.selectors, *limits, asked.seed)
             console.print(_table(title, found))
-        console.print(_times(asked.seed))
+        console.print(_times(asked.selectors, asked.seed))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from itertools import combinations
 import numpy as np
 
 from geojax.errors import ConfigError
-from geojax.selection.choice import SELECTIONS, Choice, CountsConfig, Selection
+from geojax.selection.choice import SELECTIONS, Choice, CountsConfig, Selection, by_counts
 from geojax.selection.problem import GRID, Problem, problem_of
 from geojax.settings import key
 
@@ -53,9 +53,7 @@ def brute_force(config: BruteForceConfig) -> Selection:
             raise ConfigError("selection.name", config.name, fix)
         return problem.devices(optimum(problem))
 
-    return Selection(
-        "brute_force", select, devices=config.devices, per_round=config.reuse_random_within_round
-    )
+    return by_counts("brute_force", config, select)
 
 
 def optimum(problem: Problem) -> np.ndarray:

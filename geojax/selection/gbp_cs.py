@@ -1,9 +1,9 @@
 """GBP-CS: gradient-based binary permutation client selection, and its exact swap.
 
-Li et al. 2022 (FedGS, IEEE Internet of Things Journal 9(18), arXiv 2202.01512). From a start x with
-L_sel ones, one device is turned on and another off, again and again, as long as ||A x - y|| falls
-(:mod:`geojax.selection.problem` has the symbols). With r = A x - y and g = A^T r, turning i on and j
-off changes the objective by
+Li et al. 2022 (FedGS, IEEE Internet of Things Journal 9(18), arXiv 2202.01512). From a start x
+with L_sel ones, one device is turned on and another off, again and again, as long as ||A x - y||
+falls (:mod:`geojax.selection.problem` has the symbols). With r = A x - y and g = A^T r, turning i
+on and j off changes the objective by
 
     || A x' - y ||^2 - || A x - y ||^2 = 2 (g_i - g_j) + || a_i - a_j ||^2.
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geojax.selection.choice import SELECTIONS, Choice, CountsConfig, Selection
+from geojax.selection.choice import SELECTIONS, Choice, CountsConfig, Selection, by_counts
 from geojax.selection.problem import GRID, Problem, problem_of
 from geojax.settings import key
 
@@ -51,7 +51,6 @@ class GbpCsConfig(CountsConfig):
 @SELECTIONS.register("gbp_cs", GbpCsConfig)
 def gbp_cs(config: GbpCsConfig) -> Selection:
     """Start, then swap while that helps; from several starts, if ``restarts`` asks for it."""
-
     searches = [config.init] + ["random"] * config.restarts
 
     def select(choice: Choice) -> np.ndarray:
@@ -78,10 +77,7 @@ def gbp_cs(config: GbpCsConfig) -> Selection:
             for group, problem in enumerate(problems)
         ]
 
-    return Selection(
-        "gbp_cs", select, devices=config.devices, per_round=config.reuse_random_within_round,
-        select_all=select_all,
-    )  # fmt: skip
+    return by_counts("gbp_cs", config, select, select_all)
 
 
 def best_of(problem: Problem, sets: Sequence[np.ndarray]) -> np.ndarray:
