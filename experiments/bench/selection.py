@@ -57,6 +57,8 @@ ROWS: dict[str, dict[str, Any]] = {
 OPTIMUM, BAYESIAN, ORACLE = "brute_force", "bayesian", "IID batch"
 MOST_SETS = 2e8  # of an instance that brute_force is asked to solve
 SKEWS = (0.1, 0.3, 1.0)
+LABELS, WRITERS = "Label mixture, 62 classes", "MNIST by writer"
+DIRICHLET = "MNIST's labels, Dirichlet({:g})"
 COLUMNS = ("selector", "instances", "mean", "median", "std", "max", "min", "gap", "CPU ms")
 CALLS = 30  # of which the last table gives the median
 
@@ -171,6 +173,7 @@ def main() -> None:
     parser.add_argument("--instances", type=int, default=150, help="groups of each kind of skew")
     parser.add_argument("--writers", help="file of MNIST's writers, see data.writers; adds a table")
     parser.add_argument("--data-path", help="folder of MNIST, for --writers")
+    parser.add_argument("--kinds", nargs="+", help="tables, by words of their titles; default: all")
     parser.add_argument("--selectors", nargs="+", help=f"of: {', '.join([*ROWS, 'or a member'])}")
     parser.add_argument("--optimum", type=int, default=10, help="instances with a known optimum")
     parser.add_argument("--bayesian", type=int, default=0, help="instances that bayesian solves")
@@ -179,16 +182,22 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.instances < 1:
         parser.error("--instances: at least 1")
+    titles = [LABELS, WRITERS, *map(DIRICHLET.format, SKEWS)]
+    for word in asked.kinds or ():
+        if not any(word in title for title in titles):
+            parser.error(f"--kinds {word}: in none of {', '.join(titles)}")
     with command.refusing():
         load_plugins(asked.plugins)
         kinds: dict[str, Callable[[np.random.Generator], Instances]] = {
-            "Label mixture, 62 classes": label_mixture_instances
+            LABELS: label_mixture_instances
         }
         if asked.writers:
-            kinds["MNIST by writer"] = writer_instances(asked.writers, asked.data_path)
-        kinds |= {f"MNIST's labels, Dirichlet({a:g})": dirichlet_instances(a) for a in SKEWS}
+            kinds[WRITERS] = writer_instances(asked.writers, asked.data_path)
+        kinds |= {DIRICHLET.format(alpha): dirichlet_instances(alpha) for alpha in SKEWS}
         console = Console(width=max(100, Console().width))
         for title, instances in kinds.items():
+            if not any(word in title for word in asked.kinds or [""]):
+                continue
             drawn = instances(np.random.default_rng(asked.seed))
             limits = asked.optimum, asked.bayesian
             found = outcomes(drawn, asked.instances, asked.selectors, *limits, asked.seed)

@@ -136,6 +136,18 @@ def test_what_is_wrong_is_refused(monkeypatch, capsys, arguments, says):
     assert says in capsys.readouterr().err
 
 
+def test_one_kind_of_skew_may_be_asked_for(monkeypatch, capsys):
+    small = "--instances", "2", "--optimum", "2", "--selectors", "random"
+    run(monkeypatch, *small, "--kinds", "Dirichlet(0.3)")
+    printed = capsys.readouterr().out
+    assert "Dirichlet(0.3)" in printed
+    assert "brute_force" in printed
+    assert "Label mixture" not in printed
+    with pytest.raises(SystemExit):
+        run(monkeypatch, *small, "--kinds", "Dirichlet(7)")
+    assert "--kinds Dirichlet(7): in none of Label mixture" in capsys.readouterr().err
+
+
 def test_no_instances_are_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, "--instances", "0")
