@@ -39,7 +39,14 @@ def test_digits_without_their_file_are_refused(monkeypatch):
 
 
 def test_an_unknown_data_set_is_refused():
-    assert set(DATASETS) == {"digits", "fashion_mnist", "mnist", "npz"}
+    assert set(DATASETS) == {
+        "digits",
+        "fashion_mnist",
+        "femnist",
+        "mnist",
+        "npz",
+        "synth_femnist",
+    }
     with pytest.raises(ConfigError, match=r"data\.name = 'digit': did you mean 'digits'"):
         load_dataset(DataConfig("digit"))
 
