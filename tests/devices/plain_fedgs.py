@@ -28,6 +28,25 @@ def config(**settings):
     return small_config(**{**training, **settings})
 
 
+EVERYONE = {
+    "selection": "everyone", "selection__devices": None, "device_partition": "by_class",
+    "device_partition__alpha": None, "partition": "by_class", "data__train_samples": 1200,
+}  # fmt: skip
+WORKERS = {
+    **EVERYONE, "devices__count": 0, "device_partition": "iid", "sync__local_steps": None,
+}  # fmt: skip
+
+
+def as_workers(count, **settings):
+    """The devices of :func:`as_fleet` as workers on the LAN of their center."""
+    return config(workers=count, **{**WORKERS, **settings})
+
+
+def as_fleet(count, **settings):
+    """Everyone takes part, and each device makes its own gradient; ordered data is dealt alike."""
+    return config(devices__count=count, devices__gradient="each", **{**EVERYONE, **settings})
+
+
 def distance(a, b):
     assert np.linalg.norm(b) > 0
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))

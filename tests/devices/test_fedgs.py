@@ -11,6 +11,8 @@ import pytest
 from plain_fedgs import (
     CENTERS,
     ONE,
+    as_fleet,
+    as_workers,
     config,
     distance,
     fleets,
@@ -82,24 +84,6 @@ def test_with_one_center_it_is_sgd_on_the_batches_picked():
 
 
 # ---- devices are workers that need no process
-
-EVERYONE = {
-    "selection": "everyone", "selection__devices": None, "device_partition": "by_class",
-    "device_partition__alpha": None, "partition": "by_class", "data__train_samples": 1200,
-}  # fmt: skip
-WORKERS = {
-    **EVERYONE, "devices__count": 0, "device_partition": "iid", "sync__local_steps": None,
-}  # fmt: skip
-
-
-def as_workers(count, **settings):
-    """The devices of :func:`as_fleet` as workers on the LAN of their center."""
-    return config(workers=count, **{**WORKERS, **settings})
-
-
-def as_fleet(count, **settings):
-    """Everyone takes part, and each device makes its own gradient; ordered data is dealt alike."""
-    return config(devices__count=count, devices__gradient="each", **{**EVERYONE, **settings})
 
 
 @pytest.mark.parametrize("count", [3, 4])
