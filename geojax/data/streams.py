@@ -12,6 +12,8 @@ _PURPOSES = {
     "batches": 2,
     "devices": 3,
     "selection": 4,
+    "handwriting": 5,
+    "femnist": 6,
 }  # fixed: a new number is a new order
 
 
