@@ -26,6 +26,7 @@ ROOMS = {
         "ground: errors settings registry fields config hollow telemetry",
         "models data compression overlay wire machine",
         "center selection sync awareness",
+        "devices",
         "hips axes",
         "assemble",
         "node",
@@ -83,7 +84,7 @@ WITH_JAX = (
 )  # modules that may load it
 BUT_NOT = {
     "geojax.models.registry", "geojax.models.losses", "geojax.center.inputs",
-    "geojax.center.spec", "geojax.center.pace",
+    "geojax.center.spec", "geojax.center.pace", "geojax.center.planned",
 }  # fmt: skip
 
 UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}

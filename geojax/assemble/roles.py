@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from geojax.assemble.agreement import Agreement, answer_codec, build_outer
+from geojax.assemble.fleets import fleet_trainer, has_devices
 from geojax.assemble.setup import Setup
 from geojax.awareness.link_meter import LinkMeter
 from geojax.awareness.probing import Awareness, Prober
 from geojax.awareness.views import MeasuredView, OracleView, WanView
 from geojax.center.pace import build_pace
-from geojax.center.trainer import build_trainer
+from geojax.center.trainer import Trainer, build_trainer
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
 from geojax.hips.cluster import SCHEDULER, START, WAN_GROUP
@@ -112,18 +113,7 @@ def _meter(context: Context) -> LinkMeter | None:
 
 def _worker(context: Context, plan: Agreement) -> Worker:
     name, setup, config = context.name, context.setup, context.setup.config
-    index = setup.cluster.trainers.index(name)
-    features = labels = np.zeros(0, np.float32)
-    if config.model.name != SYNTHETIC:
-        mine = setup.part(name)
-        features, labels = setup.dataset().train_x[mine], setup.dataset().train_y[mine]
-    trainer = build_trainer(
-        config,
-        features=features,
-        labels=labels,
-        worker_index=index,
-        worker_count=len(setup.cluster.trainers),
-    )
+    trainer = _trainer(name, setup, plan.algorithm)
     inner = plan.algorithm.offer.inner
     trainer.warm_up(gradient=not inner, step=inner)
     return Worker(
@@ -132,6 +122,22 @@ def _worker(context: Context, plan: Agreement) -> Worker:
         machine=context.machine, clock=context.clock, recorder=context.recorder,
         pace=build_pace(config, setup.cluster.trainers, name),
     )  # fmt: skip
+
+
+def _trainer(name: str, setup: Setup, algorithm: SyncAlgorithm) -> Trainer:
+    if has_devices(setup.config):
+        return fleet_trainer(setup, name, algorithm)
+    features = labels = np.zeros(0, np.float32)
+    if setup.config.model.name != SYNTHETIC:
+        mine = setup.part(name)
+        features, labels = setup.dataset().train_x[mine], setup.dataset().train_y[mine]
+    return build_trainer(
+        setup.config,
+        features=features,
+        labels=labels,
+        worker_index=setup.cluster.trainers.index(name),
+        worker_count=len(setup.cluster.trainers),
+    )
 
 
 def _weight(name: str, setup: Setup, algorithm: SyncAlgorithm) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from geojax.center.inputs import checked, split_size
+from geojax.center.planned import Planned
 from geojax.center.spec import VectorSpec
 from geojax.center.stages import check_p3
 from geojax.center.synthetic import HollowTrainer, SyntheticTrainer
@@ -17,7 +18,9 @@ from geojax.hollow import SIZE_ONLY, hollow
 from geojax.models.registry import SYNTHETIC, model_info
 
 if TYPE_CHECKING:
+    from geojax.center.mesh_trainer import MeshTrainer
     from geojax.center.network import Network
+    from geojax.data.batches import Batches
 
 
 class Trainer(Protocol):
@@ -26,10 +29,8 @@ class Trainer(Protocol):
     Attributes:
       spec: layout of the vector.
       samples_per_step: samples in one batch.
-      last_loss: mean loss of the last batch at the parameters before the step; NaN before the
-        first batch, and for a model without a loss.
-      steps: batches consumed so far; batch k, and the random numbers that a step on it draws, are
-        functions of (seed, worker index, k) alone.
+      weight: factor of the worker's weight for the offer that it makes next; 1 unless the samples
+        behind an offer change from round to round.
 
     All methods return when the devices are done, so that they can be timed. ``gradient``, ``step``
     and ``backward(0)`` raise :class:`geojax.errors.Diverged` when the loss or a gradient is not
@@ -44,8 +45,24 @@ class Trainer(Protocol):
 
     spec: VectorSpec
     samples_per_step: int
-    last_loss: float
-    steps: int
+    weight: float
+
+    @property
+    def last_loss(self) -> float:
+        """Mean loss of the last batch at the parameters before the step.
+
+        NaN before the first batch, and for a model without a loss.
+        """
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Batches consumed so far.
+
+        Batch k, and the random numbers that a step on it draws, are functions of (seed, worker
+        index, k) alone; those of a fleet depend on the choices of devices before it too.
+        """
+        ...
 
     def load(self, vector: np.ndarray) -> None:
         """Sets parameters and state from float32 (spec.size,), which is copied, never kept."""
@@ -94,6 +111,17 @@ class Trainer(Protocol):
 
     def step(self) -> None:
         """One step of the inner optimizer on the next batch; its state outlives :meth:`load`."""
+        ...
+
+    def planned(self) -> Planned:
+        """What the next step costs; the same answer until that step is made."""
+        ...
+
+    def skip_to(self, steps: int) -> None:
+        """Moves to the position in the data that a worker has after so many steps.
+
+        What it trains, and the inner optimizer's state, stay as they are.
+        """
         ...
 
     def vector(self) -> np.ndarray:
@@ -148,23 +176,46 @@ def build_trainer(
     if config.model.name == SYNTHETIC:
         return SyntheticTrainer(config, worker_index)
 
+    from geojax.data.batches import BatchOrder
+
+    features, labels = checked(config, features, labels)
+    order = BatchOrder(len(features), config.batch_size, config.seed, worker_index)
+    return build_mesh_trainer(config, features, labels, order)
+
+
+def build_mesh_trainer(
+    config: RunConfig, features: np.ndarray, labels: np.ndarray, order: Batches, *, each: int = 0
+) -> MeshTrainer:
+    """A trainer of a model that is one of JAX, on the batches of ``order``.
+
+    Args:
+      config: the run.
+      features: samples (samples, ...); not copied.
+      labels: their targets (samples, ...).
+      order: says which of them each batch holds.
+      each: parts of a batch that make a gradient each; 0: one gradient of all of it.
+
+    Raises:
+      ConfigError: a setting of the model, the optimizer or the batch is wrong.
+      DataError: the samples do not fit the configured data set.
+    """
     from geojax.center import devices
     from geojax.center.mesh import build_mesh
     from geojax.center.mesh_trainer import MeshTrainer
-    from geojax.data.batches import BatchOrder
+    from geojax.center.per_device_mesh import PerDeviceMesh
 
     devices.configure(config.testbed.devices)
     features, labels = checked(config, features, labels)
     local = devices.local_devices()
-    split_size(config.batch_size, len(local))
+    split_size(order.batch_size // (each or 1), len(local))
     mesh = build_mesh(config, local)
     staged = None
     if config.sync.p3:
         from geojax.center.staged_mesh import build_staged_mesh
 
         staged = build_staged_mesh(config, local)
-    order = BatchOrder(len(features), config.batch_size, config.seed, worker_index)
-    return MeshTrainer(mesh, features, labels, order, *_initial(config), staged=staged)
+    programs = PerDeviceMesh(mesh, each) if each else mesh
+    return MeshTrainer(programs, features, labels, order, *_initial(config), staged=staged)
 
 
 def initial_vector(config: RunConfig) -> np.ndarray:

@@ -125,6 +125,7 @@ class SyncAlgorithm(NamedTuple):
     last of them a center averages alone. ``weights`` says what an offer counts in a merge:
     ``steps`` (every worker the same, since all take equally many samples), ``samples`` (a worker by
     the size of its data) or ``centers`` (workers of a center the same, and then centers the same).
+    ``needs_devices``: workers must be base stations of devices.
     """
 
     name: str
@@ -135,6 +136,7 @@ class SyncAlgorithm(NamedTuple):
     outer_default: str
     lan_rounds: int = 1
     weights: str = "steps"
+    needs_devices: bool = False
 
 
 SYNCS: Registry[Callable[[Any], SyncAlgorithm]] = Registry("sync.name", SyncConfig)
