@@ -23,6 +23,7 @@ import numpy as np
 
 from geojax.config import SyncConfig
 from geojax.registry import Registry
+from geojax.sync.client import ClientRule
 
 Step = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs one step of the devices at its pace and returns what the step returned."""
@@ -125,6 +126,9 @@ class SyncAlgorithm(NamedTuple):
     last of them a center averages alone. ``weights`` says what an offer counts in a merge:
     ``steps`` (every worker the same, since all take equally many samples), ``samples`` (a worker by
     the size of its data) or ``centers`` (workers of a center the same, and then centers the same).
+
+    ``client`` is what a federated algorithm adds: then a local step is the round of all clients of
+    a worker.
     """
 
     name: str
@@ -135,6 +139,12 @@ class SyncAlgorithm(NamedTuple):
     outer_default: str
     lan_rounds: int = 1
     weights: str = "steps"
+    client: ClientRule | None = None
+
+    @property
+    def exchanges(self) -> int:
+        """Exchanges that make one federated round; 1 in all other algorithms."""
+        return 1 if self.client is None else self.client.exchanges
 
 
 SYNCS: Registry[Callable[[Any], SyncAlgorithm]] = Registry("sync.name", SyncConfig)
