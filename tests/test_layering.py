@@ -79,7 +79,7 @@ JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 WITH_JAX = ("geojax.models.", "geojax.center.")  # modules that may load it
 BUT_NOT = {
     "geojax.models.registry", "geojax.models.losses", "geojax.center.inputs",
-    "geojax.center.spec", "geojax.center.pace",
+    "geojax.center.spec", "geojax.center.pace", "geojax.center.planned",
 }  # fmt: skip
 
 UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}

@@ -12,6 +12,7 @@ import numpy as np
 from geojax.center.finite import nonfinite_layers
 from geojax.center.mesh import Mesh
 from geojax.center.network import worker_key
+from geojax.center.planned import Planned, one_batch
 from geojax.center.spec import VectorSpec
 from geojax.center.staged_mesh import StagedMesh
 from geojax.center.staged_steps import StagedSteps
@@ -48,6 +49,7 @@ class MeshTrainer:
         self.samples_per_step = order.batch_size
         self.steps = 0
         self.last_loss = math.nan
+        self.weight = 1.0
         self._mesh, self._order = mesh, order
         self._features, self._labels = features, labels
         self._key = worker_key(order.seed, order.worker_index)
@@ -107,6 +109,14 @@ class MeshTrainer:
         if index == 0:
             self._count(steps.loss)
         return gradient
+
+    def planned(self) -> Planned:
+        """One batch."""
+        return one_batch(self.samples_per_step)
+
+    def skip_to(self, steps: int) -> None:
+        """Goes on with batch ``steps``."""
+        self.steps = steps
 
     def vector(self) -> np.ndarray:
         """A fresh host copy of parameters and state, float32 (spec.size,)."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from geojax.center.planned import Planned, one_batch
 from geojax.center.stages import StageOrder, build_stages
 from geojax.center.synthetic_layout import synthetic_spec
 from geojax.config import RunConfig
@@ -25,6 +26,7 @@ class _SizedTrainer:
         self.samples_per_step = config.batch_size
         self.steps = 0
         self.last_loss = math.nan
+        self.weight = 1.0
         self._stages = build_stages(config)
         self._order = StageOrder(len(self._stages))
 
@@ -49,6 +51,14 @@ class _SizedTrainer:
         made = self._part(stage.start, stage.stop)
         self.steps += index == 0
         return made
+
+    def planned(self) -> Planned:
+        """One batch."""
+        return one_batch(self.samples_per_step)
+
+    def skip_to(self, steps: int) -> None:
+        """Sets the number of steps."""
+        self.steps = steps
 
     def warm_up(self, *, gradient: bool = True, step: bool = True) -> None:
         """Nothing to compile."""

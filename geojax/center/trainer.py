@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from geojax.center.inputs import checked, split_size
+from geojax.center.planned import Planned
 from geojax.center.spec import VectorSpec
 from geojax.center.stages import check_p3
 from geojax.center.synthetic import HollowTrainer, SyntheticTrainer
@@ -30,6 +31,8 @@ class Trainer(Protocol):
         first batch, and for a model without a loss.
       steps: batches consumed so far; batch k, and the random numbers that a step on it draws, are
         functions of (seed, worker index, k) alone.
+      weight: factor of the worker's weight for the offer that it makes next; 1 unless the samples
+        behind an offer change from round to round.
 
     All methods return when the devices are done, so that they can be timed. ``gradient``, ``step``
     and ``backward(0)`` raise :class:`geojax.errors.Diverged` when the loss or a gradient is not
@@ -46,6 +49,7 @@ class Trainer(Protocol):
     samples_per_step: int
     last_loss: float
     steps: int
+    weight: float
 
     def load(self, vector: np.ndarray) -> None:
         """Sets parameters and state from float32 (spec.size,), which is copied, never kept."""
@@ -94,6 +98,17 @@ class Trainer(Protocol):
 
     def step(self) -> None:
         """One step of the inner optimizer on the next batch; its state outlives :meth:`load`."""
+        ...
+
+    def planned(self) -> Planned:
+        """What the next step costs; the same answer until that step is made."""
+        ...
+
+    def skip_to(self, steps: int) -> None:
+        """Moves to the position in the data that a worker has after so many steps.
+
+        What it trains, and the inner optimizer's state, stay as they are.
+        """
         ...
 
     def vector(self) -> np.ndarray:

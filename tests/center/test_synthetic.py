@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from geojax.center.planned import Planned
 from geojax.center.trainer import build_spec, build_trainer, initial_vector
 from geojax.config import RunConfig
 from geojax.errors import ConfigError
@@ -43,6 +44,10 @@ def test_gradients_depend_on_seed_worker_and_step_alone():
     resumed = trainer_of(2)
     resumed.load_state({"steps": 1})
     assert np.array_equal(resumed.gradient(), second)
+    resumed.skip_to(1)
+    assert np.array_equal(resumed.gradient(), second)
+    assert resumed.planned() == Planned(1.0, 0.0, 0, resumed.samples_per_step)
+    assert resumed.weight == 1.0
     assert resumed.state_dict() == {"steps": 2}
 
 

@@ -15,6 +15,7 @@ from networks import module_of
 
 from geojax.center import transfer
 from geojax.center.optimizers import SgdConfig
+from geojax.center.planned import Planned
 from geojax.center.trainer import build_spec, build_trainer, initial_vector
 from geojax.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TestbedConfig
 from geojax.data.batches import BatchOrder
@@ -110,6 +111,15 @@ def test_gradient_is_that_of_plain_jax(model):
     assert np.array_equal(trainer.vector()[trained:], found[trained:])  # the state moves on
     assert trainer.steps == 1
     assert not np.array_equal(trainer.gradient()[:trained], found[:trained])  # the next batch
+
+
+def test_a_step_costs_one_batch_and_counts_once():
+    trainer = trainer_of(config := run_config("mlp"))
+    assert trainer.planned() == Planned(1.0, 0.0, 0, config.batch_size)
+    assert trainer.weight == 1.0
+    walked = [trainer.gradient() for _ in range(3)]
+    trainer.skip_to(1)
+    assert np.array_equal(trainer.gradient(), walked[1])
 
 
 OPTIMIZERS = {

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from geojax.center.finite import nonfinite_layers
+from geojax.center.planned import Planned
 from geojax.center.stages import Stage
 from geojax.errors import Diverged
 from geojax.hips.context import NodeContext
@@ -77,7 +78,7 @@ class Worker:
     def catch_up(self, number: int) -> None:
         """Moves to the position in the data that a worker has before a round."""
         steps, per = self.algorithm.local_steps.steps, self.algorithm.lan_rounds
-        self.trainer.steps = sum(steps(done // per) for done in range(number))
+        self.trainer.skip_to(sum(steps(done // per) for done in range(number)))
 
     async def train(
         self,
@@ -132,9 +133,16 @@ class Worker:
 
     async def _whole_step(self, number: int, work: Callable[[], Any]) -> Any:
         """One local step of LAN round ``number``; the algorithm's ``collect`` calls it for each."""
-        result = await self._step(work, 1.0, number)
-        self._recorder.add("samples", self.trainer.samples_per_step)
+        planned = self.trainer.planned()
+        result = await self._step(work, planned.batches, number, internal=planned.seconds)
+        self._record(planned)
         return result
+
+    def _record(self, planned: Planned) -> None:
+        """Counts a step that has been made."""
+        self._recorder.add("samples", planned.samples)
+        if planned.internal_bytes:
+            self._recorder.add("internal_bytes", planned.internal_bytes)
 
     # ---- a round stage by stage
 
@@ -152,7 +160,7 @@ class Worker:
         if behind:
             for bucket, _ in rest:
                 await self._load(link, number - 1, bucket)
-        follows = False
+        follows, planned = False, self.trainer.planned()
         for bucket, stage in compute:
             if behind:
                 follows &= not await self._load(link, number - 1, bucket)
@@ -170,7 +178,7 @@ class Worker:
             gradient = await self._step(work, stage.backward, number, follows=True, ends=ends)
             self._check(number, bucket, gradient)
             await self._offer(link, number, bucket, gradient)
-        self._recorder.add("samples", self.trainer.samples_per_step)
+        self._record(planned)
 
     @property
     def _pairs(self) -> list[tuple[Bucket, Stage]]:
@@ -181,18 +189,30 @@ class Worker:
     async def _step(
         self,
         work: Callable[[], Any],
-        share: float,
+        batches: float,
         number: int,
         *,
+        internal: float = 0.0,
         follows: bool = False,
         ends: bool = True,
     ) -> Any:
-        """Runs a share of a step at its pace; see :meth:`geojax.machine.machine.Machine`."""
+        """Runs so many batches, or a share of one; see :meth:`geojax.machine.machine.Machine`.
+
+        Args:
+          work: of the trainer.
+          batches: how often the duration of a batch passes.
+          number: of the LAN round.
+          internal: s of transfers between devices and their base station, after it.
+          follows: see there.
+          ends: see there.
+        """
         start = self._clock()
-        seconds = self._pace(self.trainer.steps, start) * share
+        seconds = self._pace(self.trainer.steps, start) * batches + internal
         result = await self._machine.compute(work, seconds, follows=follows, ends=ends)
-        round_of = number // self.algorithm.lan_rounds
-        self._recorder.span("compute", start, self._clock(), round=round_of)
+        round_of, end = number // self.algorithm.lan_rounds, self._clock()
+        self._recorder.span("compute", start, end - internal, round=round_of)
+        if internal:
+            self._recorder.span("internal", end - internal, end, round=round_of)
         return result
 
     def _check(self, number: int, bucket: Bucket, values: np.ndarray) -> None:
@@ -208,7 +228,7 @@ class Worker:
     async def _offer(self, link: Uplink, number: int, bucket: Bucket, values: np.ndarray) -> None:
         loss = float(self.trainer.last_loss)
         told = loss if math.isfinite(loss) else None
-        await link.offer(number, bucket, values, self.weight, told)
+        await link.offer(number, bucket, values, self.weight * self.trainer.weight, told)
 
     async def _load(self, link: Uplink, number: int, bucket: Bucket) -> bool:
         """Loads a bucket as it is after a round; returns whether it had to wait for it."""
