@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from geojax.config import RunConfig, SyncConfig
+from geojax.config import ModelConfig, RunConfig, SyncConfig
 from geojax.errors import ConfigError
+from geojax.models.registry import MODELS, model_info
 from geojax.settings import key
 from geojax.sync.algorithm import SYNCS, Offer, Step, SyncAlgorithm
 from geojax.sync.client import ClientRule
@@ -119,18 +120,17 @@ def every(*checks: Callable[[RunConfig], None]) -> Callable[[RunConfig], None]:
     return check
 
 
-def need_stages(name: str, what: str) -> Callable[[RunConfig], None]:
-    """A check that the model is staged, as the representation of a sample is a stage's input."""
+def need_stages(name: str, what: str, *, images: bool = False) -> Callable[[RunConfig], None]:
+    """A check that the model is a chain of stages; ``images``: with convolutions."""
+
+    def able(config: ModelConfig) -> bool:
+        info = model_info(config)
+        return info.staged and info.build is not None and (info.smallest_side > 0 or not images)
 
     def check(config: RunConfig) -> None:
-        from geojax.models.registry import MODELS, model_info
-
-        if not model_info(config.model).staged:
-            able: Sequence[str] = [
-                each for each in MODELS
-                if MODELS.build(MODELS.settings(each)).staged and each != "synthetic"
-            ]  # fmt: skip
-            fix = f"sync={name} needs {what}, and so a model of stages; use {', '.join(able)}"
+        if not able(config.model):
+            names = ", ".join(each for each in MODELS if able(MODELS.settings(each)))
+            fix = f"sync={name} needs {what}, which it has not; use one of {names}"
             raise ConfigError("model.name", config.model.name, fix)
 
     return check

@@ -87,7 +87,7 @@ def fedfusion(*, operator: str, smoothing: float = 0.9, frozen: bool = False) ->
         "fedfusion", weights="uniform", objective=objective,
         extras=lambda shapes: fusion_extras(operator, shapes.channels),
         server=ServerRule(lambda _: {}, update), fuse=fused,
-        check=need_stages("fedfusion", "the feature map of the last convolution"),
+        check=need_stages("fedfusion", "the last convolution's output", images=True),
     )  # fmt: skip
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from geojax.center.optimizers import SgdConfig
-from geojax.center.server_optimizers import AdaptiveConfig, FedAdagradConfig
+from geojax.center.optimizers import OUTER_OPTIMIZERS, SgdConfig
+from geojax.center.server_optimizers import FedAdagradConfig
 from geojax.federated.base import FederatedConfig, need_own_server, register
 from geojax.settings import key
 from geojax.sync.client import ClientRule
@@ -79,13 +79,10 @@ def _fedadagrad(config: FedAdagradSyncConfig) -> ClientRule:
 
 
 def _adaptive(config: FedAdamSyncConfig) -> ClientRule:
-    return with_server(
-        config.name,
-        AdaptiveConfig(
-            name=config.name, lr=config.server_lr, b1=config.b1, b2=config.b2, eps=config.eps,
-            v0=config.v0,
-        ),
-    )  # fmt: skip
+    outer = OUTER_OPTIMIZERS.settings(
+        config.name, lr=config.server_lr, b1=config.b1, b2=config.b2, eps=config.eps, v0=config.v0
+    )
+    return with_server(config.name, outer)
 
 
 register("fedadam", FedAdamSyncConfig)(_adaptive)

@@ -88,24 +88,27 @@ class Batch(NamedTuple):
 
 
 class ClientModel(Protocol):
-    """The model as objectives see it; see :mod:`geojax.federated.training.model`."""
+    """The model as objectives see it; see :mod:`geojax.federated.training.model`.
 
-    def loss(self, trained: Any, batch: Batch) -> tuple[Any, tuple[Arrays, Arrays]]:
-        """Mean loss at flat parameters (n,), and the state and integers after it."""
+    ``w`` are the model's arrays and the trained extras, as a tree: gradients are taken of it.
+    """
+
+    def loss(self, w: Any, batch: Batch) -> tuple[Any, tuple[Arrays, Arrays]]:
+        """Mean loss, and the state and integers after it."""
         ...
 
     def loss_and_representation(
-        self, trained: Any, batch: Batch
+        self, w: Any, batch: Batch
     ) -> tuple[Any, Any, tuple[Arrays, Arrays]]:
         """The same with the input of the last stage, (b, features)."""
         ...
 
-    def representation(self, trained: Any, state: Any, batch: Batch) -> Any:
-        """That of a frozen model, in evaluation mode, (b, features)."""
+    def representation(self, flat: Any, state: Any, batch: Batch) -> Any:
+        """That of a frozen model, given flat, in evaluation mode, (b, features)."""
         ...
 
     def fused_loss(
-        self, trained: Any, given: Given, batch: Batch, fuse: Callable[..., Any]
+        self, w: Any, given: Given, batch: Batch, fuse: Callable[..., Any]
     ) -> tuple[Any, tuple[Arrays, Arrays]]:
         """Mean loss with ``fuse(extras, local, frozen)`` after the last convolution."""
         ...
