@@ -49,6 +49,28 @@ class PartitionConfig(Settings):
 
 
 @dataclass
+class DevicesConfig(Settings):
+    """Devices that hold the data of a worker, which is their base station.
+
+    They live in its process. What they send to it does not cross the LAN or the WAN: it is charged
+    from the table of ``rate`` and ``rtt``, and counted as internal bytes.
+    """
+
+    count: Any = key(
+        0, "behind each worker: a number, or {center: number}; 0: none, the worker holds its data "
+        "itself; null: one a writer (device_partition=by_writer)",
+    )  # fmt: skip
+    gradient: str = key(
+        "union", "of a step: one on the batches of all chosen devices together (union), or one of "
+        "each device, summed in order (each)", choices=("each", "union"),
+    )  # fmt: skip
+    rate: float = key(
+        100.0, "of a device's link to its base station, each way", unit="Mbit/s", above=0
+    )
+    rtt: float = key(5.0, "round trip between a device and its base station", unit="ms", least=0)
+
+
+@dataclass
 class OptimizerConfig(Settings):
     """An optax optimizer.
 
@@ -247,6 +269,7 @@ class RunConfig(Settings):
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
+    devices: DevicesConfig = field(default_factory=DevicesConfig)
     device_partition: PartitionConfig = field(default_factory=PartitionConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     outer_optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(name="auto"))

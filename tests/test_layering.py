@@ -26,6 +26,7 @@ ROOMS = {
         "ground: errors settings registry fields config hollow telemetry",
         "models data compression overlay wire machine",
         "center selection sync awareness",
+        "devices",
         "hips axes",
         "assemble",
         "node",

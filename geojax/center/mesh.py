@@ -42,6 +42,8 @@ class Mesh:
         gradient and the new state, new state, new integers, loss. (* donated)
       step: (parameters*, optimizer state*, state*, integers*, samples, targets, draw) -> new
         parameters, optimizer state, state, integers, loss. (* donated)
+      apply: (parameters*, optimizer state*, vector of a gradient) -> new parameters, optimizer
+        state. (* donated)
       The loss is NaN if it or a gradient is not finite; ``draw`` is that of
       :func:`geojax.center.network.step_key`.
     """
@@ -69,6 +71,7 @@ class Mesh:
         self.copy = parallel(lambda arrays: jax.tree.map(jnp.copy, arrays))
         self.gradient = parallel(self._gradient, donate_argnums=(1, 2))
         self.step = parallel(self._step, donate_argnums=(0, 1, 2, 3))
+        self.apply = parallel(self._apply, donate_argnums=(0, 1))
 
     def replicate(self, array: np.ndarray) -> np.ndarray:
         """One slice per device, all the same; a view."""
@@ -105,8 +108,19 @@ class Mesh:
         self, parameters: Arrays, optimizer_state: optax.OptState, *rest: Any
     ) -> tuple[Any, optax.OptState, Arrays, Arrays, jax.Array]:
         loss, gradient, state, integers = self._mean_gradient(parameters, *rest)
+        return *self._updated(parameters, optimizer_state, gradient), state, integers, loss
+
+    def _apply(
+        self, parameters: Arrays, optimizer_state: optax.OptState, vector: jax.Array
+    ) -> tuple[Any, optax.OptState]:
+        gradient, _ = self.network.unflatten(vector)
+        return self._updated(parameters, optimizer_state, gradient)
+
+    def _updated(
+        self, parameters: Arrays, optimizer_state: optax.OptState, gradient: Arrays
+    ) -> tuple[Any, optax.OptState]:
         updates, optimizer_state = self._optimizer.update(gradient, optimizer_state, parameters)
-        return optax.apply_updates(parameters, updates), optimizer_state, state, integers, loss
+        return optax.apply_updates(parameters, updates), optimizer_state
 
 
 def build_mesh(config: RunConfig, devices: tuple[Device, ...]) -> Mesh:

@@ -12,12 +12,13 @@ import numpy as np
 from geojax.center.finite import nonfinite_layers
 from geojax.center.mesh import Mesh
 from geojax.center.network import worker_key
+from geojax.center.per_device_mesh import PerDeviceMesh
 from geojax.center.planned import Planned, one_batch
 from geojax.center.spec import VectorSpec
 from geojax.center.staged_mesh import StagedMesh
 from geojax.center.staged_steps import StagedSteps
 from geojax.center.transfer import first_to_host, named_leaves, with_leaves
-from geojax.data.batches import BatchOrder
+from geojax.data.batches import Batches
 from geojax.errors import Diverged
 
 
@@ -26,7 +27,7 @@ class MeshTrainer:
 
     Args:
       mesh: the programs, shared with the other workers of this process.
-      features: the worker's own samples, float32 or int32 (samples, ...).
+      features: the worker's samples, float32 or int32 (samples, ...).
       labels: their targets, int32 or float32 (samples, ...).
       order: which samples the k-th batch holds.
       vector: parameters and state to start from, float32 (spec.size,).
@@ -36,10 +37,10 @@ class MeshTrainer:
 
     def __init__(
         self,
-        mesh: Mesh,
+        mesh: Mesh | PerDeviceMesh,
         features: np.ndarray,
         labels: np.ndarray,
-        order: BatchOrder,
+        order: Batches,
         vector: np.ndarray,
         integers: dict[str, np.ndarray],
         *,

@@ -1,4 +1,4 @@
-"""What a worker's next step costs, before it is made; needs no JAX."""
+"""What a worker's next step costs and trains on, before it is made; needs no JAX."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ class Planned(NamedTuple):
       seconds: experiment time of transfers between devices and their base station, on top.
       internal_bytes: bytes of these transfers, both ways.
       samples: samples that are trained.
+      divergence: ‖P − p‖₂ of their class shares P from the target p; None: not known.
     """
 
     batches: float
     seconds: float
     internal_bytes: int
     samples: int
+    divergence: float | None = None
 
 
 def one_batch(samples: int) -> Planned:

@@ -18,7 +18,9 @@ from geojax.hollow import SIZE_ONLY, hollow
 from geojax.models.registry import SYNTHETIC, model_info
 
 if TYPE_CHECKING:
+    from geojax.center.mesh_trainer import MeshTrainer
     from geojax.center.network import Network
+    from geojax.data.batches import Batches
 
 
 class Trainer(Protocol):
@@ -163,23 +165,46 @@ def build_trainer(
     if config.model.name == SYNTHETIC:
         return SyntheticTrainer(config, worker_index)
 
+    from geojax.data.batches import BatchOrder
+
+    features, labels = checked(config, features, labels)
+    order = BatchOrder(len(features), config.batch_size, config.seed, worker_index)
+    return build_mesh_trainer(config, features, labels, order)
+
+
+def build_mesh_trainer(
+    config: RunConfig, features: np.ndarray, labels: np.ndarray, order: Batches, *, each: int = 0
+) -> MeshTrainer:
+    """A trainer of a model that is one of JAX, on the batches of ``order``.
+
+    Args:
+      config: the run.
+      features: samples (samples, ...); not copied.
+      labels: their targets (samples, ...).
+      order: says which of them each batch holds.
+      each: parts of a batch that make a gradient each; 0: one gradient of all of it.
+
+    Raises:
+      ConfigError: a setting of the model, the optimizer or the batch is wrong.
+      DataError: the samples do not fit the configured data set.
+    """
     from geojax.center import devices
     from geojax.center.mesh import build_mesh
     from geojax.center.mesh_trainer import MeshTrainer
-    from geojax.data.batches import BatchOrder
+    from geojax.center.per_device_mesh import PerDeviceMesh
 
     devices.configure(config.testbed.devices)
     features, labels = checked(config, features, labels)
     local = devices.local_devices()
-    split_size(config.batch_size, len(local))
+    split_size(order.batch_size // (each or 1), len(local))
     mesh = build_mesh(config, local)
     staged = None
     if config.sync.p3:
         from geojax.center.staged_mesh import build_staged_mesh
 
         staged = build_staged_mesh(config, local)
-    order = BatchOrder(len(features), config.batch_size, config.seed, worker_index)
-    return MeshTrainer(mesh, features, labels, order, *_initial(config), staged=staged)
+    programs = PerDeviceMesh(mesh, each) if each else mesh
+    return MeshTrainer(programs, features, labels, order, *_initial(config), staged=staged)
 
 
 def initial_vector(config: RunConfig) -> np.ndarray:

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from geojax.data.streams import stream
 from geojax.errors import ConfigError, DataError
+
+
+class Batches(Protocol):
+    """Which samples the batch of a step holds.
+
+    Attributes:
+      batch_size: samples of a batch.
+      seed: the run's.
+      worker_index: whose batches.
+    """
+
+    batch_size: int
+    seed: int
+    worker_index: int
+
+    def __call__(self, step: int) -> np.ndarray:
+        """Positions of the samples of batch ``step``, int64 (batch_size,)."""
+        ...
 
 
 class BatchOrder:

@@ -11,6 +11,7 @@ _PURPOSES = {
     "partition": 1,
     "batches": 2,
     "devices": 3,
+    "selection": 4,
     "clients": 8,
 }  # fixed: a new number is a new order
 
@@ -22,7 +23,7 @@ def stream(purpose: str, seed: int, *address: int) -> np.random.Generator:
     often or in which order other streams were read.
 
     Args:
-      purpose: ``subset``, ``partition``, ``batches``, ``devices`` or ``clients``.
+      purpose: ``subset``, ``partition``, ``batches``, ``devices``, ``selection`` or ``clients``.
       seed: not negative.
       *address: numbers that single out one stream, e.g. worker index and epoch.
     """

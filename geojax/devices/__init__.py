@@ -1,0 +1,1 @@
+"""Devices that hold a worker's data: the worker is their base station, and they are its fleet."""
