@@ -27,6 +27,7 @@ ROOMS = {
         "models data compression overlay wire machine",
         "center selection sync awareness",
         "devices",
+        "federated",
         "hips axes",
         "assemble",
         "node",
@@ -77,7 +78,11 @@ ROOMS = {
 STRANGERS = {"testbed.emulated": "testbed.simulated"}
 
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
-WITH_JAX = ("geojax.models.", "geojax.center.")  # modules that may load it
+WITH_JAX = (
+    "geojax.models.",
+    "geojax.center.",
+    "geojax.federated.training.",
+)  # modules that may load it
 BUT_NOT = {
     "geojax.models.registry", "geojax.models.losses", "geojax.center.inputs",
     "geojax.center.spec", "geojax.center.pace", "geojax.center.planned",

@@ -14,9 +14,10 @@ from geojax.awareness.link_meter import LinkMeter
 from geojax.awareness.probing import Awareness, Prober
 from geojax.awareness.views import MeasuredView, OracleView, WanView
 from geojax.center.pace import build_pace
-from geojax.center.trainer import build_trainer
+from geojax.center.trainer import Trainer, build_trainer
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
+from geojax.federated import build as federated
 from geojax.hips.cluster import SCHEDULER, START, WAN_GROUP
 from geojax.hips.context import NodeContext
 from geojax.hips.control.member import Membership
@@ -41,6 +42,7 @@ from geojax.overlay.policy.planning import propose
 from geojax.overlay.registry import build_overlay
 from geojax.overlay.routes.auxiliary import path_tables
 from geojax.sync.algorithm import SyncAlgorithm
+from geojax.sync.client import ClientRule
 from geojax.sync.registry import build_sync
 from geojax.telemetry.report import counters, restore
 
@@ -112,18 +114,7 @@ def _meter(context: Context) -> LinkMeter | None:
 
 def _worker(context: Context, plan: Agreement) -> Worker:
     name, setup, config = context.name, context.setup, context.setup.config
-    index = setup.cluster.trainers.index(name)
-    features = labels = np.zeros(0, np.float32)
-    if config.model.name != SYNTHETIC:
-        mine = setup.part(name)
-        features, labels = setup.dataset().train_x[mine], setup.dataset().train_y[mine]
-    trainer = build_trainer(
-        config,
-        features=features,
-        labels=labels,
-        worker_index=index,
-        worker_count=len(setup.cluster.trainers),
-    )
+    trainer = _trainer(name, setup, plan)
     inner = plan.algorithm.offer.inner
     trainer.warm_up(gradient=not inner, step=inner)
     return Worker(
@@ -132,6 +123,32 @@ def _worker(context: Context, plan: Agreement) -> Worker:
         machine=context.machine, clock=context.clock, recorder=context.recorder,
         pace=build_pace(config, setup.cluster.trainers, name),
     )  # fmt: skip
+
+
+def _trainer(name: str, setup: Setup, plan: Agreement) -> Trainer:
+    """What a worker trains: its model, or that of its clients."""
+    config = setup.config
+    index = setup.cluster.trainers.index(name)
+    if plan.algorithm.client is not None:
+        return _clients(name, setup, plan.algorithm.client, index)
+    features = labels = np.zeros(0, np.float32)
+    if config.model.name != SYNTHETIC:
+        mine = setup.part(name)
+        features, labels = setup.dataset().train_x[mine], setup.dataset().train_y[mine]
+    return build_trainer(
+        config,
+        features=features,
+        labels=labels,
+        worker_index=index,
+        worker_count=len(setup.cluster.trainers),
+    )
+
+
+def _clients(name: str, setup: Setup, rule: ClientRule, index: int) -> Trainer:
+    """The clients of a worker: the devices behind it, or the worker itself."""
+    return federated.build_trainer(
+        setup.config, rule, data=setup.client_data, parts=[setup.part(name)], worker_index=index
+    )
 
 
 def _weight(name: str, setup: Setup, algorithm: SyncAlgorithm) -> float:

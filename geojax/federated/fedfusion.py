@@ -93,6 +93,4 @@ def fedfusion(*, operator: str, smoothing: float = 0.9, frozen: bool = False) ->
 
 @register("fedfusion", FedFusionConfig)
 def _configured(config: FedFusionConfig) -> ClientRule:
-    return fedfusion(
-        operator=config.operator, smoothing=config.smoothing, frozen=config.frozen
-    )
+    return fedfusion(operator=config.operator, smoothing=config.smoothing, frozen=config.frozen)

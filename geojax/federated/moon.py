@@ -22,9 +22,7 @@ class MoonConfig(FederatedConfig):
     temperature: float = key(0.5, "of the contrastive term", above=0)
 
 
-def contrast(
-    local: jax.Array, near: jax.Array, far: jax.Array, temperature: float
-) -> jax.Array:
+def contrast(local: jax.Array, near: jax.Array, far: jax.Array, temperature: float) -> jax.Array:
     """``−log (e^{cos(z, z_g)/t} / (e^{cos(z, z_g)/t} + e^{cos(z, z_prev)/t}))`` of each sample.
 
     Args:

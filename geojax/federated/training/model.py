@@ -13,6 +13,7 @@ import numpy as np
 from geojax.center.network import Arrays, Network
 from geojax.center.spec import VectorSpec
 from geojax.errors import ConfigError
+from geojax.federated.server import PREFIX
 from geojax.sync.client import Batch, ClientRule, Extra, Given
 
 
@@ -47,7 +48,7 @@ class Model:
             [(each.name, each.shape) for each in layers if each.kind == "parameter"],
             [
                 *((each.name, each.shape) for each in layers if each.kind == "state"),
-                *((f"federated/{extra.name}", extra.shape) for extra in self.extras),
+                *((PREFIX + extra.name, extra.shape) for extra in self.extras),
             ],
         )
         self._fusion = [extra for extra in self.extras if extra.trained]
