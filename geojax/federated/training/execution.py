@@ -24,7 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from geojax.center.transfer import to_host
-from geojax.errors import ConfigError
 from geojax.federated.training.steps import Carry, ClientSteps, Data
 from geojax.sync.client import Given
 
@@ -73,15 +72,11 @@ def execution_of(name: str, backend: str) -> str:
 def build_execution(name: str, steps: ClientSteps, devices: Sequence[Any]) -> Execute:
     """One of the executions by name; ``auto`` by the backend of the devices.
 
-    Raises:
-      ConfigError: there are several devices, and it uses one.
+    All but ``pmap`` use the first device.
     """
     name = execution_of(name, devices[0].platform)
     if name == "pmap":
         return _pmap(steps, devices)
-    if len(devices) > 1 and devices[0].platform == "cpu":
-        fix = f"sync.execution={name} uses one device; use testbed.devices=1, or pmap"
-        raise ConfigError("testbed.devices", len(devices), fix)
     return {"loop": _loop, "scan": _scan, "vmap": _vmap}[name](steps)
 
 
@@ -143,14 +138,22 @@ def _vmap(steps: ClientSteps) -> Execute:
 
 
 def _pmap(steps: ClientSteps, devices: Sequence[Any]) -> Execute:
-    whole = jax.pmap(_whole(steps), in_axes=(None, 0, 0, None, 0, 0), devices=devices)
+    whole = jax.pmap(_whole(steps), in_axes=(None, 0, 0, 0, 0, 0), devices=devices)
+    copy = jax.pmap(lambda array: jnp.copy(array), devices=devices)
     count = len(devices)
+    copies: dict[int, tuple[Data, Data]] = {}  # by identity; the original is held, so ids stay
+
+    def on_all(data: Data) -> Data:
+        if id(data) not in copies:
+            spread = [copy(np.broadcast_to(each, (count, *each.shape))) for each in data]
+            copies[id(data)] = data, Data(*spread)
+        return copies[id(data)][1]
 
     def execute(given: Given, data: Data, jobs: Sequence[Job], most: int) -> Iterator[Ended]:
         for first in range(0, len(jobs), count):
             block = list(jobs[first : first + count])
             idle = [block[0]._replace(batches=block[0].batches[:0])] * (count - len(block))
-            ended = whole(given, *_stacked([*block, *idle], data, most))
+            ended = whole(given, *_stacked([*block, *idle], on_all(data), most))
             yield from _unstacked(ended, len(block))
 
     return execute
