@@ -11,6 +11,7 @@ from typing import Any
 
 from geojax.assemble import Setup
 from geojax.assemble import check as check_setup
+from geojax.assemble.fleets import check_fleets, has_devices
 from geojax.axes import complete
 from geojax.config import RunConfig
 from geojax.hips.cluster import START, Cluster, NodeSpec, ResumePoint
@@ -72,6 +73,8 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
     setup, wan, faults = prepare(config, run_dir)
     if config.model.name != SYNTHETIC:
         setup.parts()  # missing data, or too little of it, is found before any node starts
+    if has_devices(config):
+        check_fleets(setup)
     faults = tuple(fault for fault in faults if fault.at >= setup.resume.time)
     for label in setup.models.glob("*.json"):  # a broken run's, to be kept up to this one's start
         if float(label.stem) > setup.resume.time or setup.resume == START:

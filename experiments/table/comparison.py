@@ -50,6 +50,7 @@ METRICS = (
     Metric("sync_s.mean", "sync (s)"),
     Metric("wan_bytes", "WAN (MB)", scale=1e-6),
     Metric("lan_bytes", "LAN (MB)", scale=1e-6),
+    Metric("internal_bytes", "internal (MB)", scale=1e-6),
     Metric("balance", "balance", decimals=2),
     Metric("blocking_share", "blocking", decimals=2),
     Metric("bound_efficiency", "of bound", decimals=2),
@@ -59,6 +60,9 @@ _MORE_METRICS = (
     Metric("bound_ratio", "× bound", decimals=2),
     Metric("rounds_to_target", "rounds to target", decimals=0),
     Metric("cpu_share", "CPU", decimals=2),
+    Metric("internal_s", "internal (s)"),
+    Metric("divergence.mean", "divergence", decimals=4),
+    Metric("divergence.max", "largest divergence", decimals=4),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from geojax.assemble.fleets import check_devices, has_devices
 from geojax.axes import check as check_values
 from geojax.center.optimizers import check_optimizer
 from geojax.center.pace import build_pace
@@ -23,7 +24,6 @@ from geojax.models.registry import SYNTHETIC, model_info
 from geojax.overlay.policy.policy import Policy
 from geojax.overlay.registry import build_overlay
 from geojax.overlay.view import NetworkView
-from geojax.selection.registry import build_selection
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.sync.registry import build_sync
 
@@ -35,7 +35,7 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
       ConfigError: names the key, the value and the fix.
     """
     check_values(config)
-    if config.batch_size % config.testbed.devices:
+    if config.batch_size % config.testbed.devices and not has_devices(config):
         raise ConfigError(
             "batch_size", config.batch_size, f"must divide by testbed.devices = "
             f"{config.testbed.devices}",
@@ -60,7 +60,7 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
             "moves no content: use it with testbed=simulated and model=synthetic, or "
             "compression=dense",
         )  # fmt: skip
-    build_selection(config.selection)
+    check_devices(config, cluster, algorithm)
     _check_awareness(config, algorithm)
     overlay = build_overlay(config.overlay, cluster.servers, cluster.global_servers)
     policy = overlay.plan(view, cluster.groups(cluster.members)[WAN_GROUP], (1,), 0)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from geojax.assemble.agreement import Agreement, answer_codec, build_outer
+from geojax.assemble.clients import client_trainer
+from geojax.assemble.fleets import fleet_trainer, has_devices
 from geojax.assemble.setup import Setup
 from geojax.awareness.link_meter import LinkMeter
 from geojax.awareness.probing import Awareness, Prober
@@ -17,7 +19,6 @@ from geojax.center.pace import build_pace
 from geojax.center.trainer import Trainer, build_trainer
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
-from geojax.federated import build as federated
 from geojax.hips.cluster import SCHEDULER, START, WAN_GROUP
 from geojax.hips.context import NodeContext
 from geojax.hips.control.member import Membership
@@ -42,7 +43,6 @@ from geojax.overlay.policy.planning import propose
 from geojax.overlay.registry import build_overlay
 from geojax.overlay.routes.auxiliary import path_tables
 from geojax.sync.algorithm import SyncAlgorithm
-from geojax.sync.client import ClientRule
 from geojax.sync.registry import build_sync
 from geojax.telemetry.report import counters, restore
 
@@ -114,7 +114,7 @@ def _meter(context: Context) -> LinkMeter | None:
 
 def _worker(context: Context, plan: Agreement) -> Worker:
     name, setup, config = context.name, context.setup, context.setup.config
-    trainer = _trainer(name, setup, plan)
+    trainer = _trainer(name, setup, plan.algorithm)
     inner = plan.algorithm.offer.inner
     trainer.warm_up(gradient=not inner, step=inner)
     return Worker(
@@ -125,29 +125,21 @@ def _worker(context: Context, plan: Agreement) -> Worker:
     )  # fmt: skip
 
 
-def _trainer(name: str, setup: Setup, plan: Agreement) -> Trainer:
-    """What a worker trains: its model, or that of its clients."""
-    config = setup.config
-    index = setup.cluster.trainers.index(name)
-    if plan.algorithm.client is not None:
-        return _clients(name, setup, plan.algorithm.client, index)
+def _trainer(name: str, setup: Setup, algorithm: SyncAlgorithm) -> Trainer:
+    if algorithm.client is not None:
+        return client_trainer(setup, name, algorithm.client)
+    if has_devices(setup.config):
+        return fleet_trainer(setup, name, algorithm)
     features = labels = np.zeros(0, np.float32)
-    if config.model.name != SYNTHETIC:
+    if setup.config.model.name != SYNTHETIC:
         mine = setup.part(name)
         features, labels = setup.dataset().train_x[mine], setup.dataset().train_y[mine]
     return build_trainer(
-        config,
+        setup.config,
         features=features,
         labels=labels,
-        worker_index=index,
+        worker_index=setup.cluster.trainers.index(name),
         worker_count=len(setup.cluster.trainers),
-    )
-
-
-def _clients(name: str, setup: Setup, rule: ClientRule, index: int) -> Trainer:
-    """The clients of a worker: the devices behind it, or the worker itself."""
-    return federated.build_trainer(
-        setup.config, rule, data=setup.client_data, parts=[setup.part(name)], worker_index=index
     )
 
 

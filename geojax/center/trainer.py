@@ -49,9 +49,13 @@ class Trainer(Protocol):
 
     spec: VectorSpec
     samples_per_step: int
-    last_loss: float
-    steps: int
     weight: float
+
+    @property
+    def last_loss(self) -> float: ...
+
+    @property
+    def steps(self) -> int: ...
 
     def load(self, vector: np.ndarray) -> None:
         """Sets parameters and state from float32 (spec.size,), which is copied, never kept."""

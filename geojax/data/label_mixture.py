@@ -39,7 +39,10 @@ _LOWER = (
     ),
 )  # fmt: skip
 ALPHAS = np.array(
-    [[*digits, *upper, *lower] for digits, upper, lower in zip(_DIGITS, _UPPER, _LOWER, strict=True)]
+    [
+        [*digits, *upper, *lower]
+        for digits, upper, lower in zip(_DIGITS, _UPPER, _LOWER, strict=True)
+    ]
 )
 """Concentrations of the groups' Dirichlet distributions, (2, 62)."""
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from geojax.data.streams import stream
 from geojax.devices.fleet import Fleet
-from geojax.errors import ConfigError
-
-Select = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-"""``(class counts float32 (K, F), draws) -> devices, int (L,) ascending``."""
+from geojax.selection.choice import Choice, Selection, choose, draws_for
+from geojax.selection.divergence import divergence, shares_of
 
 
 class SuperNode:
@@ -25,44 +22,51 @@ class SuperNode:
 
     Args:
       fleet: the devices.
-      select: says which; its draws are those of (seed, worker index, step).
+      selection: chooses L of them.
       target: class shares p that a super node should have, float64 (F,); empty: there are none.
-      size: L, devices that ``select`` chooses.
       seed: the run's seed.
       worker_index: which worker of the run.
+      round_steps: steps of a round of the WAN; selections may use a round's randomness again.
+      name: of the worker, for error messages.
 
     Attributes:
+      size: L.
       batch_size: samples of a step, L·n.
       step: number of the next step.
+
+    Raises:
+      ConfigError: the fleet has fewer than L devices; and, in every step, as
+        :func:`geojax.selection.choice.choose`.
     """
 
     def __init__(
         self,
         fleet: Fleet,
-        select: Select,
+        selection: Selection,
         target: np.ndarray,
         *,
-        size: int,
         seed: int,
         worker_index: int,
+        round_steps: int = 1,
+        name: str = "a base station",
     ):
-        self.fleet, self._select, self._target = fleet, select, target
-        self.size, self.seed, self.worker_index = size, seed, worker_index
-        self.batch_size = size * fleet.batch_size
+        self.fleet, self._selection, self._target = fleet, selection, target
+        self.seed, self.worker_index = seed, worker_index
+        self.size = selection.wanted(fleet.count)
+        self.batch_size = self.size * fleet.batch_size
         self.step = 0
+        self._round_steps, self._name = round_steps, name
         self._chosen: np.ndarray | None = None
 
     @property
     def chosen(self) -> np.ndarray:
         """Devices of the next step, int64 (L,), ascending."""
         if self._chosen is None:
-            draws = stream("selection", self.seed, self.worker_index, self.step)
-            found = np.asarray(self._select(self.fleet.counts(), draws), np.int64)
-            known = found.shape == (self.size,) and (np.diff(found) > 0).all()
-            if not known or found[0] < 0 or found[-1] >= self.fleet.count:
-                fix = f"choose {self.size} of {self.fleet.count} devices, in ascending order"
-                raise ConfigError("selection.name", found.tolist(), fix)
-            self._chosen = found
+            at = divmod(self.step, self._round_steps)
+            draws = draws_for(self._selection, self.seed, self.worker_index, *at)
+            n = self.fleet.batch_size
+            choice = Choice(self.fleet.counts(), self._target, self.size, n, draws)
+            self._chosen = choose(self._selection, choice, self._name)
         return self._chosen
 
     @property
@@ -73,8 +77,7 @@ class SuperNode:
         """
         if not self._target.size:
             return None
-        counts = self.fleet.counts()[self.chosen].sum(axis=0, dtype=np.float64)
-        return float(np.linalg.norm(counts / counts.sum() - self._target))
+        return divergence(shares_of(self.fleet.counts(), self.chosen), self._target)
 
     def __call__(self, step: int) -> np.ndarray:
         """Positions of the union batch of step ``step``, int64 (L·n,), device by device."""

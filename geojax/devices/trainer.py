@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from geojax.center.planned import Planned
-from geojax.center.trainer import Trainer
+from geojax.center.trainer import Trainer, build_mesh_trainer
+from geojax.config import RunConfig
 from geojax.devices.links import InternalLinks
 from geojax.devices.super_node import SuperNode
+from geojax.errors import ConfigError
 
 
 class FleetTrainer:
@@ -124,3 +126,56 @@ class FleetTrainer:
     def _choose(self) -> None:
         """Chooses the next devices now, so that the time it takes is a part of the step."""
         _ = self.node.chosen
+
+
+def build_fleet_trainer(
+    config: RunConfig,
+    node: SuperNode,
+    *,
+    features: np.ndarray,
+    labels: np.ndarray,
+    reports: bool,
+    weight: float = 1.0,
+) -> FleetTrainer:
+    """The trainer of a base station, at the run's initial parameters.
+
+    Args:
+      config: the run.
+      node: chooses devices; their samples are positions in ``features``.
+      features: samples (samples, ...); not copied.
+      labels: their targets (samples, ...).
+      reports: see :class:`FleetTrainer`.
+      weight: see :class:`FleetTrainer`.
+
+    Raises:
+      ConfigError: a setting of the model, the optimizer or the batch is wrong.
+      DataError: the samples do not fit the configured data set.
+    """
+    from geojax.center import devices
+
+    devices.configure(config.testbed.devices)
+    each = config.devices.gradient == "each"
+    check_split(config, node.size, len(devices.local_devices()))
+    trainer = build_mesh_trainer(config, features, labels, node, each=node.size if each else 0)
+    links = InternalLinks(config.devices.rate, config.devices.rtt)
+    return FleetTrainer(trainer, node, links, reports=reports, weight=weight)
+
+
+def check_split(config: RunConfig, size: int, count: int) -> None:
+    """Refuses a step that cannot be split evenly over a worker's local devices.
+
+    Args:
+      config: the run.
+      size: L, devices of a super node.
+      count: local devices (accelerators, or ``testbed.devices``).
+    """
+    n, each = config.batch_size, config.devices.gradient == "each"
+    if each and n % count:
+        fix = f"must be a multiple of the {count} local devices (testbed.devices); try "
+        raise ConfigError("batch_size", n, f"{fix}{-(-n // count) * count}")
+    if not each and (size * n) % count:
+        fix = (
+            f"must divide the {size * n} samples of a step ({size} devices of a super node, "
+            f"batch_size = {n} each); use 1, or a batch_size that is a multiple of {count}"
+        )
+        raise ConfigError("testbed.devices", count, fix)

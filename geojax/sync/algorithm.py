@@ -126,6 +126,7 @@ class SyncAlgorithm(NamedTuple):
     last of them a center averages alone. ``weights`` says what an offer counts in a merge:
     ``steps`` (every worker the same, since all take equally many samples), ``samples`` (a worker by
     the size of its data) or ``centers`` (workers of a center the same, and then centers the same).
+    ``needs_devices``: workers must be base stations of devices.
 
     ``client`` is what a federated algorithm adds: then a local step is the round of all clients of
     a worker.
@@ -139,6 +140,7 @@ class SyncAlgorithm(NamedTuple):
     outer_default: str
     lan_rounds: int = 1
     weights: str = "steps"
+    needs_devices: bool = False
     client: ClientRule | None = None
 
     @property

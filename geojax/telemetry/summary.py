@@ -101,6 +101,7 @@ def summarize(
         "pace_violations": sum(r["pace_violations"] for r in living),
         "steps": sum(r["steps"] for r in living),
         **_traffic(reports, hops, data_kinds, probe_kind),
+        **_internal(events, reports, trainers),
     }
     stale = [event["staleness"] for event in events if event["event"] == "applied"]
     diverted = sum(r["totals"].get("auxiliary_chunks", 0) for r in reports.values())
@@ -147,6 +148,27 @@ def _after(events: Sequence[Event], warmup_rounds: int, time_s: float) -> tuple[
     rounds = [event for event in events if event["event"] == "round"]
     warm = [event["held"] for event in rounds if event["round"] < warmup_rounds]
     return 1 - len(warm) / len(rounds), time_s - max(warm, default=0.0)
+
+
+def _internal(
+    events: Sequence[Event], reports: Mapping[str, Report], trainers: Sequence[str]
+) -> dict[str, Any]:
+    """What passed between devices and base stations, and how even the steps' classes were.
+
+    ``internal_s`` is the mean over base stations of the time of these transfers.
+    """
+    living = [reports[name]["totals"] for name in trainers if name in reports]
+    total = sum(totals.get("internal_bytes", 0) for totals in living)
+    found: dict[str, Any] = {}
+    if total:
+        spent = sum(totals.get("internal_s", 0.0) for totals in living)
+        found |= {"internal_bytes": int(total), "internal_s": spent / len(living)}
+    rounds = [event for event in events if event["event"] == "divergence"]
+    steps = sum(event["steps"] for event in rounds)
+    if steps:
+        mean = sum(event["mean"] * event["steps"] for event in rounds) / steps
+        found["divergence"] = {"mean": mean, "max": max(event["max"] for event in rounds)}
+    return found
 
 
 def _traffic(

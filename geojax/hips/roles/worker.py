@@ -68,6 +68,7 @@ class Worker:
         self._clock, self._recorder = clock, recorder
         self.vector = np.zeros(0, np.float32)
         self._collected = -1  # the last LAN round whose parameters are loaded, all of them
+        self._divergences: list[float] = []  # of the steps of the round under way
 
     def start(self, vector: np.ndarray, number: int) -> None:
         """Begins LAN round ``number`` from ``vector``."""
@@ -122,6 +123,7 @@ class Worker:
                 self.trainer, self.vector, spec.parameters, steps, partial(self._whole_step, number)
             )
             self._check(number, bucket, offered)
+            self._tell_divergence(number)
         except Diverged as error:
             self._recorder.event("nonfinite", round=number, layers=list(error.layers))
             if not self._skip:
@@ -143,6 +145,21 @@ class Worker:
         self._recorder.add("samples", planned.samples)
         if planned.internal_bytes:
             self._recorder.add("internal_bytes", planned.internal_bytes)
+        if planned.divergence is not None:
+            self._divergences.append(planned.divergence)
+
+    def _tell_divergence(self, number: int) -> None:
+        """An event of how far the classes of the round's steps were from the target."""
+        found, self._divergences = self._divergences, []
+        if not found:
+            return
+        round_of = number // self.algorithm.lan_rounds
+        for step, value in enumerate(found):
+            self._recorder.chunk_event("super_node", round=round_of, step=step, divergence=value)
+        self._recorder.event(
+            "divergence", round=round_of, steps=len(found),
+            mean=sum(found) / len(found), max=max(found),
+        )  # fmt: skip
 
     # ---- a round stage by stage
 
