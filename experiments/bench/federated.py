@@ -1,8 +1,9 @@
 """How fast clients train: ``python -m experiments.bench.federated``.
 
 One round of FedAvg by the clients of one base station, on random images of 28 × 28 × 1, by every
-execution of :mod:`geojax.federated.training.execution`: client steps (batches) a second and samples
-a second, of the best of several rounds after one that compiles. ``--devices`` makes several CPU devices, which ``pmap`` spreads clients over.
+execution of :mod:`geojax.federated.training.execution`: client steps (batches) and samples a
+second, of the best of several rounds after one that compiles. ``--devices`` makes several CPU
+devices, which ``pmap`` spreads clients over.
 """
 
 from __future__ import annotations

@@ -78,13 +78,16 @@ class Setup:
         """Accuracy and loss of a vector on the test set; None for a synthetic model."""
         if self.config.model.name == SYNTHETIC:
             return None
-        from geojax.center.evaluate import build_evaluator
-
+        
         data = self.dataset()
-        return self._once(
-            "evaluator",
-            lambda: build_evaluator(self.config, data.test_x, data.test_y, self._federated()),
-        )
+
+        def build() -> Evaluator:
+            model = self._federated()
+            if model is None:
+                return build_evaluator(self.config, data.test_x, data.test_y)
+            return federated.build_evaluator(self.config, model, data.test_x, data.test_y)
+
+        return self._once("evaluator", build)
 
     def client_data(self) -> Any:
         """All training samples on this process's devices, for the clients of its workers."""

@@ -1,4 +1,4 @@
-"""What a run with a federated algorithm builds in place of the usual trainer, vector and outer step.
+"""What a run with a federated algorithm builds: trainer, vector, evaluation and server.
 
 Loads JAX only when something is built.
 """
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geojax.center import evaluate
+from geojax.center.evaluate import Evaluator
 from geojax.center.inputs import checked
 from geojax.center.optimizers import OPTIMIZERS
 from geojax.center.outer import OuterOptimizer, PlainSgd, build_outer_optimizer
@@ -73,6 +75,16 @@ def _model(network: Any, rule: _Rule, sync: SyncConfig) -> Model:
 
     del sync
     return Model(network, rule.rule)
+
+
+def build_evaluator(
+    config: RunConfig, model: Model, features: np.ndarray, labels: np.ndarray
+) -> Evaluator:
+    """As :func:`geojax.center.evaluate.build_evaluator`, from vectors of what travels."""
+    if model.fuse is not None:
+        return evaluate.build_evaluator(config, features, labels, model)
+    own = evaluate.build_evaluator(config, features, labels)
+    return lambda vector: own(model.spec.check(vector, "evaluate")[: model.network.spec.size])
 
 
 def build_outer(config: RunConfig, rule: ClientRule, spec: VectorSpec) -> OuterOptimizer:

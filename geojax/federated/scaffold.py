@@ -13,7 +13,7 @@ from geojax.sync.client import ClientRule, Extra, Given, Merged, Sent, ServerRul
 
 @dataclass
 class ScaffoldConfig(FederatedConfig):
-    """Keys of ``sync=scaffold``; η of the server is ``outer_optimizer=sgd``'s rate, 1 by default."""
+    """Keys of ``sync=scaffold``; η of the server is the rate of ``outer_optimizer=sgd``, or 1."""
 
     name: str = "scaffold"
 

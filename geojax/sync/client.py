@@ -1,4 +1,4 @@
-"""What a federated algorithm is: how a client trains, what it sends, and what the server makes of it.
+"""What a federated algorithm is: how a client trains, what it sends, what the server makes of it.
 
 A *client* (a device of a base station, or a worker that holds its data itself) begins each round
 from the round's parameters w_t, takes E epochs of local steps and ends in w_k. All arrays of
@@ -212,8 +212,8 @@ class ClientRule(NamedTuple):
       keeps: what a client keeps from round to round: its value before the client's first one,
         ``zeros`` or ``start`` (w_t).
       objective: ``(model, w, given, batch) -> loss, (state, integers)``; None: the mean loss.
-      fuse: ``(extras, local, frozen) -> map``: what evaluation puts after the last convolution, with
-        both streams the same; None: nothing.
+      fuse: ``(extras, local, frozen) -> map``: what evaluation puts after the last convolution,
+        with both streams the same; None: nothing.
       correct: ``(gradient, w, given) -> gradient`` that the client's optimizer gets, each (n,);
         None: as it is.
       finish: what a client sends and keeps.

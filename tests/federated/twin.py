@@ -5,6 +5,7 @@ holds which samples, the order of the batches and the initial parameters. Read t
 """
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,12 +64,9 @@ def with_mmd(p, others, x, y, mask):
     g, _ = forward(start, x)
 
     def kernel(a, b):
-        total = 0.0
-        for i in range(len(a)):
-            for sigma in SIGMAS:
-                d = jnp.square(a[i] - b).sum(axis=1)
-                total += (jnp.exp(-d / (2 * sigma)) * mask).sum() * mask[i]
-        return total / mask.sum() ** 2
+        d = jnp.square(a[:, None] - b[None]).sum(axis=2)
+        total = jnp.exp(-d[None] / (2 * jnp.array(SIGMAS)[:, None, None])).sum(axis=0)
+        return mask @ total @ mask / mask.sum() ** 2
 
     squared = kernel(g, g) + kernel(z, z) - 2 * kernel(g, z)
     return cross_entropy(logits, y, mask) + lam * jnp.maximum(squared, 0), {}
@@ -127,7 +125,8 @@ def fused(operator):
 @functools.cache
 def differentiated(kind):
     loss = {"plain": plain, "mmd": with_mmd, "moon": with_contrast}.get(kind) or fused(kind)
-    return jax.jit(jax.value_and_grad(loss, has_aux=True))
+    quickly = {"xla_backend_optimization_level": 0}
+    return jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=quickly)
 
 
 # ---- one client
@@ -157,116 +156,166 @@ def accuracy(client, p, data):
     return float((np.argmax(forward(p, x)[1], axis=1) == y).mean())
 
 
-# ---- whole rounds
+# ---- whole rounds: one function an algorithm, (w_t, round) -> w_{t+1}
+
+
+class Round(NamedTuple):
+    """One round: who takes part, and what is remembered from the rounds before."""
+
+    number: int
+    clients: list  # all of them
+    chosen: list  # numbers of those that take part, S
+    data: Any
+    lr: float
+    keys: dict
+    server: dict  # what the server remembers
+    kept: list  # what each client remembers
+
+    def local(self, k, start, **how):
+        return local(self.clients[k], self.number, start, self.data, self.lr, **how)
+
+    @property
+    def p(self):
+        """In proportion to the samples."""
+        return [len(self.clients[k].part) for k in self.chosen]
+
+    @property
+    def even(self):
+        return [1.0 for _ in self.chosen]
+
+
+def fedavg(w, r):
+    return mean([r.local(k, w)[0] for k in r.chosen], r.p)
+
+
+def fedprox(w, r):
+    pull = lambda p: scaled(minus(p, w), r.keys["mu"])  # noqa: E731
+    return mean([r.local(k, w, extra=pull)[0] for k in r.chosen], r.p)
+
+
+def fedmmd(w, r):
+    how = {"kind": "mmd", "others": (w, r.keys["lam"])}
+    return mean([r.local(k, w, **how)[0] for k in r.chosen], r.p)
+
+
+def moon(w, r):
+    models = []
+    for k in r.chosen:
+        previous = r.kept[k].get("previous", w)
+        others = (w, previous, r.keys["mu"], r.keys["temperature"])
+        models.append(r.local(k, w, kind="moon", others=others)[0])
+        r.kept[k]["previous"] = models[-1]
+    return mean(models, r.p)
+
+
+def fedfusion(w, r):
+    kind = r.keys["operator"]
+    new = mean([r.local(k, w, kind=kind, others=(w,))[0] for k in r.chosen], r.even)
+    if kind != "conv":
+        new["fusion/gamma"] = 0.1 * new["fusion/gamma"] + 0.9 * w["fusion/gamma"]
+    return new
+
+
+def ida(w, r):
+    models = [r.local(k, w)[0] for k in r.chosen]
+    center = mean(models, r.even)
+    alpha = []
+    for k, model in zip(r.chosen, models, strict=True):
+        far = sum(float(np.abs(d).sum()) for d in minus(center, model).values())
+        alpha.append(1 / (far + 1e-12))
+        if r.keys["factor"] == "fedavg":
+            alpha[-1] *= len(r.clients[k].part)
+        if r.keys["factor"] == "intrac":
+            alpha[-1] /= max(1 / 10, accuracy(r.clients[k], model, r.data))
+    return mean(models, alpha)
+
+
+def fedavgm(w, r):
+    delta = minus(fedavg(w, r), w)
+    r.server["m"] = add(delta, r.server.get("m", zeros(w)), r.keys["beta"])
+    return add(w, r.server["m"], r.keys["server_lr"])
+
+
+def adaptive(w, r, square):
+    delta, b1 = minus(fedavg(w, r), w), r.keys["b1"]
+    m = add(scaled(r.server.get("m", zeros(w)), b1), delta, 1 - b1)
+    v = r.server.get("v", zeros(w))
+    v = {i: square(v[i], delta[i] ** 2) for i in w}
+    r.server.update(m=m, v=v)
+    return {i: w[i] + r.keys["server_lr"] * m[i] / (np.sqrt(v[i]) + r.keys["eps"]) for i in w}
+
+
+def fedadagrad(w, r):
+    return adaptive(w, r, lambda v, d2: v + d2)
+
+
+def fedadam(w, r):
+    b2 = r.keys["b2"]
+    return adaptive(w, r, lambda v, d2: b2 * v + (1 - b2) * d2)
+
+
+def fedyogi(w, r):
+    b2 = r.keys["b2"]
+    return adaptive(w, r, lambda v, d2: v - (1 - b2) * d2 * np.sign(v - d2))
+
+
+def scaffold(w, r):
+    c = r.server.get("c", zeros(w))
+    models, moves = [], []
+    for k in r.chosen:
+        c_k = r.kept[k].get("c", zeros(w))
+        correction = minus(c, c_k)
+        w_k, tau = r.local(k, w, extra=lambda _, correction=correction: correction)
+        r.kept[k]["c"] = add(minus(c_k, c), minus(w, w_k), 1 / (tau * r.lr))
+        moves.append(minus(r.kept[k]["c"], c_k))
+        models.append(w_k)
+    r.server["c"] = add(c, mean(moves, r.even), len(r.chosen) / len(r.clients))
+    return mean(models, r.even)
+
+
+def fednova(w, r):
+    rho, steps, moves = r.keys.get("momentum", 0.0), [], []
+    for k in r.chosen:
+        w_k, tau = r.local(k, w, momentum=rho)
+        norm = velocity = 0.0  # ‖a_k‖₁, by adding up how often each gradient counts
+        for _ in range(tau):
+            velocity = rho * velocity + 1
+            norm += velocity
+        steps.append(norm)
+        moves.append(scaled(minus(w, w_k), 1 / norm))
+    tau_eff = sum(n * tau for n, tau in zip(r.p, steps, strict=True)) / sum(r.p)
+    return add(w, mean(moves, r.p), -tau_eff)
+
+
+def feddyn(w, r):
+    alpha, h = r.keys["alpha"], r.server.get("h", zeros(w))
+    models = []
+    for k in r.chosen:
+        h_k = r.kept[k].get("h", zeros(w))
+        w_k, _ = r.local(
+            k, w, extra=lambda p, h_k=h_k: minus(scaled(minus(p, w), alpha), h_k)
+        )
+        r.kept[k]["h"] = add(h_k, minus(w_k, w), -alpha)
+        models.append(w_k)
+    for w_k in models:
+        h = add(h, minus(w_k, w), -alpha / len(r.clients))
+    r.server["h"] = h
+    return add(mean(models, r.even), h, -1 / alpha)
+
+
+ALGORITHMS = {
+    each.__name__: each
+    for each in (
+        fedavg, fedprox, fedmmd, fedfusion, ida, fedavgm, fedadagrad, fedadam, fedyogi, scaffold,
+        fednova, feddyn, moon,
+    )
+}  # fmt: skip
 
 
 def train(name, w, clients, data, *, rounds, lr, chosen=None, **keys):
-    """``w`` after so many rounds; ``chosen(round)``: the clients of a round, None: all."""
-    n_all = len(clients)
-    sizes = [len(client.part) for client in clients]
-    everywhere, kept = {}, {k: {} for k in range(n_all)}
+    """``w`` after so many rounds; ``chosen(round)``: who takes part, None: all."""
+    server, kept = {}, [{} for _ in clients]
     for number in range(rounds):
-        s = list(range(n_all)) if chosen is None else list(chosen(number))
-        p_k = [sizes[k] for k in s]
-        even = [1.0] * len(s)
-        run = functools.partial(local, number=number, start=w, data=data, lr=lr)
-        if name == "fedavg":
-            w = mean([run(clients[k])[0] for k in s], p_k)
-        elif name == "fedprox":
-            w_t = w
-            w = mean(
-                [run(clients[k], extra=lambda p: scaled(minus(p, w_t), keys["mu"]))[0] for k in s],
-                p_k,
-            )
-        elif name == "fedmmd":
-            w = mean([run(clients[k], kind="mmd", others=(w, keys["lam"]))[0] for k in s], p_k)
-        elif name == "moon":
-            new = {
-                k: run(
-                    clients[k], kind="moon",
-                    others=(w, kept[k].get("previous", w), keys["mu"], keys["temperature"]),
-                )[0] for k in s
-            }  # fmt: skip
-            for k in s:
-                kept[k]["previous"] = new[k]
-            w = mean([new[k] for k in s], p_k)
-        elif name == "fedfusion":
-            new = mean([run(clients[k], kind=keys["operator"], others=(w,))[0] for k in s], even)
-            if keys["operator"] != "conv":
-                new["fusion/gamma"] = 0.1 * new["fusion/gamma"] + 0.9 * w["fusion/gamma"]
-            w = new
-        elif name == "ida":
-            models = [run(clients[k])[0] for k in s]
-            center = mean(models, even)
-            alpha = []
-            for k, model in zip(s, models, strict=True):
-                far = sum(float(np.abs(d).sum()) for d in minus(center, model).values())
-                factor = {
-                    "none": 1.0, "fedavg": sizes[k],
-                    "intrac": 1 / max(1 / 10, accuracy(clients[k], model, data)),
-                }[keys["factor"]]  # fmt: skip
-                alpha.append(factor / (far + 1e-12))
-            w = mean(models, alpha)
-        elif name in ("fedavgm", "fedadagrad", "fedadam", "fedyogi"):
-            delta = minus(mean([run(clients[k])[0] for k in s], p_k), w)
-            everywhere = everywhere or {"m": zeros(w), "v": zeros(w)}
-            eta = keys["server_lr"]
-            if name == "fedavgm":
-                everywhere["m"] = add(delta, everywhere["m"], keys["beta"])
-                w = add(w, everywhere["m"], eta)
-                continue
-            b1, b2 = keys["b1"], keys.get("b2")
-            m = add(scaled(everywhere["m"], b1), delta, 1 - b1)
-            square = {name_: d * d for name_, d in delta.items()}
-            v = everywhere["v"]
-            if name == "fedadagrad":
-                v = add(v, square)
-            elif name == "fedadam":
-                v = add(scaled(v, b2), square, 1 - b2)
-            else:
-                v = {i: v[i] - (1 - b2) * square[i] * np.sign(v[i] - square[i]) for i in v}
-            everywhere = {"m": m, "v": v}
-            w = {i: w[i] + eta * m[i] / (np.sqrt(v[i]) + keys["eps"]) for i in w}
-        elif name == "scaffold":
-            c = everywhere.get("c", zeros(w))
-            models, moves = [], []
-            for k in s:
-                c_k = kept[k].get("c", zeros(w))
-                w_k, tau = run(clients[k], extra=lambda _, c_k=c_k: minus(c, c_k))
-                new = add(minus(c_k, c), minus(w, w_k), 1 / (tau * lr))
-                moves.append(minus(new, c_k))
-                kept[k]["c"] = new
-                models.append(w_k)
-            everywhere["c"] = add(c, mean(moves, even), len(s) / n_all)
-            w = mean(models, even)
-        elif name == "fednova":
-            rho, steps, moves = keys.get("momentum", 0.0), [], []
-            for k in s:
-                w_k, tau = run(clients[k], momentum=rho)
-                weight, velocity = 0.0, 0.0  # ‖a_k‖₁, by adding up how often each gradient counts
-                for _ in range(tau):
-                    velocity = rho * velocity + 1
-                    weight += velocity
-                steps.append(weight)
-                moves.append(scaled(minus(w, w_k), 1 / weight))
-            tau_eff = sum(p * tau for p, tau in zip(p_k, steps, strict=True)) / sum(p_k)
-            w = add(w, mean(moves, p_k), -tau_eff)
-        elif name == "feddyn":
-            alpha, w_t = keys["alpha"], w
-            h = everywhere.get("h", zeros(w))
-            models = []
-            for k in s:
-                h_k = kept[k].get("h", zeros(w))
-                w_k, _ = run(
-                    clients[k],
-                    extra=lambda p, h_k=h_k: minus(scaled(minus(p, w_t), alpha), h_k),
-                )
-                kept[k]["h"] = add(h_k, minus(w_k, w), -alpha)
-                models.append(w_k)
-            for w_k in models:
-                h = add(h, minus(w_k, w), -alpha / n_all)
-            everywhere["h"] = h
-            w = add(mean(models, even), h, -1 / alpha)
-        else:
-            raise AssertionError(name)
+        who = list(range(len(clients))) if chosen is None else chosen(number)
+        w = ALGORITHMS[name](w, Round(number, clients, who, data, lr, keys, server, kept))
     return w

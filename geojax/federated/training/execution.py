@@ -23,9 +23,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from geojax.center.network import Arrays
 from geojax.center.transfer import to_host
 from geojax.federated.training.steps import Carry, ClientSteps, Data
 from geojax.sync.client import Given
+
+
+QUICKLY = {"xla_backend_optimization_level": 0}  # for programs that only copy
+
+_NOTHING = np.zeros(0, np.float32)
 
 
 class Job(NamedTuple):
@@ -81,9 +87,9 @@ def build_execution(name: str, steps: ClientSteps, devices: Sequence[Any]) -> Ex
 
 
 def _loop(steps: ClientSteps) -> Execute:
-    begin = jax.jit(steps.begin)
+    begin = jax.jit(steps.begin, compiler_options=QUICKLY)
     step = jax.jit(steps.step, donate_argnums=0)
-    state = jax.jit(steps.model.flat_state)
+    state = jax.jit(steps.model.flat_state) if steps.model.state else _no_state
 
     def execute(given: Given, data: Data, jobs: Sequence[Job], most: int) -> Iterator[Ended]:
         del most
@@ -96,6 +102,11 @@ def _loop(steps: ClientSteps) -> Execute:
             yield Ended(to_host(carry.trained), to_host(state(carry.state)), float(carry.loss))
 
     return execute
+
+
+def _no_state(state: Arrays) -> np.ndarray:
+    del state
+    return _NOTHING
 
 
 def _whole(steps: ClientSteps) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
@@ -139,7 +150,7 @@ def _vmap(steps: ClientSteps) -> Execute:
 
 def _pmap(steps: ClientSteps, devices: Sequence[Any]) -> Execute:
     whole = jax.pmap(_whole(steps), in_axes=(None, 0, 0, 0, 0, 0), devices=devices)
-    copy = jax.pmap(lambda array: jnp.copy(array), devices=devices)
+    copy = jax.pmap(jnp.copy, devices=devices)
     count = len(devices)
     copies: dict[int, tuple[Data, Data]] = {}  # by identity; the original is held, so ids stay
 

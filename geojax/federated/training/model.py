@@ -35,6 +35,7 @@ class Model:
       parameters: P.
       trained: n, parameters and trained extras.
       state: s.
+      fuse: of the rule.
     """
 
     def __init__(self, network: Network, rule: ClientRule):
@@ -42,7 +43,7 @@ class Model:
         self.parameters = network.spec.parameters
         self.state = network.spec.size - self.parameters
         self.extras: tuple[Extra, ...] = rule.extras(self)
-        self._fuse = rule.fuse
+        self.fuse = rule.fuse
         layers = network.spec.layers
         self.spec = VectorSpec.of(
             [(each.name, each.shape) for each in layers if each.kind == "parameter"],
@@ -212,11 +213,11 @@ class Model:
         self, vector: jax.Array, integers: Arrays, samples: jax.Array, targets: jax.Array,
         weights: jax.Array,
     ) -> dict[str, jax.Array]:  # fmt: skip
-        """As :meth:`geojax.center.network.Network.judge`; with ``fuse`` both streams the same."""
-        own = vector[: self.parameters + self.state]
-        if self._fuse is None:
+        """As :meth:`geojax.center.network.Network.judge`, of a fused model: both streams the same."""
+        own, fuse = vector[: self.parameters + self.state], self.fuse
+        if fuse is None:
             return self.network.judge(own, integers, samples, targets, weights)
-        stop, fuse = self._maps[0], self._fuse
+        stop = self._maps[0]
         size = self.parameters + self.state
         fusion = vector[size : size + self.trained - self.parameters]
         w = self.arrays(jnp.concatenate([vector[: self.parameters], fusion]))

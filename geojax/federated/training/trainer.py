@@ -143,7 +143,7 @@ class FederatedTrainer:
         )  # fmt: skip
 
     def skip_to(self, steps: int) -> None:
-        """Goes on with step ``steps``; in a second exchange without the first, it offers nothing."""
+        """Goes on with step ``steps``; in a second exchange whose first it missed, with nothing."""
         self.steps, self._waiting = steps, None
 
     def _train(self, number: int, chosen: np.ndarray) -> None:
