@@ -97,7 +97,7 @@ def change(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
         if group in AXES:
             member = getattr(getattr(config, group), AXES[group].chooser)
             AXES[group].refuse_unread(member, {key: value})
-        elif key in groups():
+        elif not group and key in groups():
             group, key = key, "name"
         target = getattr(config, group) if group else config
         if key not in key_names(type(target)):

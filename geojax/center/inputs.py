@@ -17,6 +17,8 @@ _KNOWN = {
     "fashion_mnist": labelled((28, 28, 1), 10),
     "mnist": labelled((28, 28, 1), 10),
     "digits": labelled((8, 8, 1), 10),
+    "femnist": labelled((28, 28, 1), 62),
+    "synth_femnist": labelled((28, 28, 1), 62),
 }
 
 

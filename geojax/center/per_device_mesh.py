@@ -11,6 +11,7 @@ import numpy as np
 
 from geojax.center.mesh import Mesh
 from geojax.center.network import Arrays
+from geojax.center.transfer import first_to_host
 
 
 class PerDeviceMesh:
@@ -37,7 +38,6 @@ class PerDeviceMesh:
         self._mesh, self._size = mesh, size
         parallel = functools.partial(jax.pmap, devices=mesh.devices)
         self._add = parallel(jnp.add, donate_argnums=0)
-        self._mean = parallel(jnp.divide, donate_argnums=0)
 
     def split(self, batch: np.ndarray) -> np.ndarray:
         """The batch of each device, split over the mesh; a view."""
@@ -66,8 +66,7 @@ class PerDeviceMesh:
             )  # fmt: skip
             vector = made if vector is None else self._add(vector, made)
             loss = told if loss is None else self._add(loss, told)
-        count = self.replicate(np.array(self._size, np.float32))
-        vector, loss = self._mean(vector, count), self._mean(loss, count)
+        vector, loss = self._mean(vector), self._mean(loss)
         _, state = self._mesh.load(vector)
         return vector, state, after, loss
 
@@ -78,6 +77,10 @@ class PerDeviceMesh:
         vector, state, integers, loss = self.gradient(parameters, state, integers, *batch)
         parameters, optimizer_state = self._mesh.apply(parameters, optimizer_state, vector)
         return parameters, optimizer_state, state, integers, loss
+
+    def _mean(self, total: jax.Array) -> jax.Array:
+        """Divided on the host: XLA would multiply by 1 / L, whose last bit differs."""
+        return self.copy(self.replicate(first_to_host(total) / np.float32(self._size)))
 
     def _copied(self, arrays: Arrays) -> Arrays:
         """The mesh's programs are given their arguments' buffers; devices share these."""

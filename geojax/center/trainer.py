@@ -29,10 +29,6 @@ class Trainer(Protocol):
     Attributes:
       spec: layout of the vector.
       samples_per_step: samples in one batch.
-      last_loss: mean loss of the last batch at the parameters before the step; NaN before the
-        first batch, and for a model without a loss.
-      steps: batches consumed so far; batch k, and the random numbers that a step on it draws, are
-        functions of (seed, worker index, k) alone.
       weight: factor of the worker's weight for the offer that it makes next; 1 unless the samples
         behind an offer change from round to round.
 
@@ -52,10 +48,21 @@ class Trainer(Protocol):
     weight: float
 
     @property
-    def last_loss(self) -> float: ...
+    def last_loss(self) -> float:
+        """Mean loss of the last batch at the parameters before the step.
+
+        NaN before the first batch, and for a model without a loss.
+        """
+        ...
 
     @property
-    def steps(self) -> int: ...
+    def steps(self) -> int:
+        """Batches consumed so far.
+
+        Batch k, and the random numbers that a step on it draws, are functions of (seed, worker
+        index, k) alone; those of a fleet depend on the choices of devices before it too.
+        """
+        ...
 
     def load(self, vector: np.ndarray) -> None:
         """Sets parameters and state from float32 (spec.size,), which is copied, never kept."""

@@ -5,7 +5,14 @@
 part a worker's k-th batch holds. See them with ``python -m geojax.data describe --help``.
 """
 
-from geojax.data import digits, fashion_mnist, mnist, npz  # noqa: F401  they register themselves
+from geojax.data import (  # noqa: F401  they register themselves
+    digits,
+    fashion_mnist,
+    femnist,
+    mnist,
+    npz,
+    synth_femnist,
+)
 from geojax.data.batches import BatchOrder, batch_indices
 from geojax.data.dataset import DATASETS, Dataset, Stored, balanced_order, load_dataset
 from geojax.data.dealing import deal_devices, partition

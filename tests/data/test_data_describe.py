@@ -65,6 +65,37 @@ def test_every_partition_can_be_shown(name, capsys):
     assert f"digits: {name}" in capsys.readouterr().out
 
 
+BY_WRITER = ["describe", "--data", "synth_femnist", "--partition", "by_writer", "--centers", "2"]
+SMALL = ["data.writers=8", "data.test_writers=1", "data.size=0.2"]
+
+
+def test_devices_and_writers_are_shown(capsys, nowhere):
+    asked = [*BY_WRITER, "--devices", "writers", "--writer-effect", *SMALL]
+    assert main([*asked, "--format", "json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert sum(fleet["devices"] for fleet in answer["devices"]) == 8
+    for fleet, worker in zip(answer["devices"], answer["workers"], strict=True):
+        assert fleet["devices"] == fleet["writers"]
+        assert fleet["mean"] * fleet["devices"] == pytest.approx(worker["samples"])
+        assert fleet["fewest"] <= fleet["mean"] <= fleet["most"]
+        assert worker["distance"] < fleet["distance"] < 1
+    assert answer["writers"]["writers"] == 8
+    assert 0.3 < answer["writers"]["ratio"] < 0.8
+    assert main(asked) == 0
+    out = capsys.readouterr().out
+    assert "synth_femnist: by_writer, seed 0" in out
+    assert "devices behind each worker" in out
+    assert f"ratio {answer['writers']['ratio']:.3f}" in out
+
+
+def test_a_given_number_of_devices_by_their_own_partition(capsys):
+    more = ["--devices", "5", "--device-partition", "shards", "device_partition.shards=1"]
+    assert main([*DIRICHLET, *more, "--format", "json"]) == 0
+    fleets = json.loads(capsys.readouterr().out)["devices"]
+    assert [fleet["devices"] for fleet in fleets] == [5, 5, 5]
+    assert all(1 <= fleet["classes"] <= 4 and fleet["writers"] == 0 for fleet in fleets)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -73,6 +104,12 @@ def test_every_partition_can_be_shown(name, capsys):
         (["--data", "digits", "--centers", "1438"], "1438 in all, but the data has 1437"),
         (["--data", "digits", "--centers", "0"], "--centers = 0: use at least 1"),
         (["--data", "digits", "--train-samples", "9999"], "data.train_samples = 9999"),
+        (["--data", "digits", "--devices", "few"], "--devices = 'few': give a number"),
+        (["--data", "digits", "--devices", "writers"], "device_partition.name = 'by_writer'"),
+        (["--data", "digits", "--writer-effect"], "does not say who wrote"),
+        (["--data", "digits", "data.no=1"], "data.no = 1: no such key"),
+        (["--data", "digits", "lr=1"], "settings = 'lr=1': write KEY=VALUE"),
+        (["--data", "digits", "--devices", "40", "--batch-size", "64"], "fewer than half a batch"),
         (["--path", "/no/such/folder"], "data.path = '/no/such/folder'"),
     ],
 )
@@ -89,5 +126,5 @@ def test_help_names_every_choice(capsys):
         main(["describe", "--help"])
     assert caught.value.code == 0
     out = capsys.readouterr().out
-    for part in ("dirichlet", "size_skew", "fashion_mnist", "--train-samples", "example:"):
+    for part in ("dirichlet", "size_skew", "fashion_mnist", "--train-samples", "examples:"):
         assert part in out

@@ -24,7 +24,14 @@ def test_digits():
 
 
 def test_an_unknown_data_set_is_refused():
-    assert set(DATASETS) == {"digits", "fashion_mnist", "mnist", "npz"}
+    assert set(DATASETS) == {
+        "digits",
+        "fashion_mnist",
+        "femnist",
+        "mnist",
+        "npz",
+        "synth_femnist",
+    }
     with pytest.raises(ConfigError, match=r"data\.name = 'digit': did you mean 'digits'"):
         load_dataset(DataConfig("digit"))
 

@@ -6,7 +6,14 @@ from test_partitions import ROWS
 
 from geojax.axes import change, complete
 from geojax.config import PartitionConfig, RunConfig
-from geojax.data import DEVICE_PARTITIONS, PARTITIONS, deal_devices, partition
+from geojax.data import (
+    DATASETS,
+    DEVICE_PARTITIONS,
+    PARTITIONS,
+    deal_devices,
+    load_dataset,
+    partition,
+)
 from geojax.data.partitions import ByWriterConfig, DirichletConfig
 from geojax.errors import ConfigError, DataError
 
@@ -124,6 +131,25 @@ def test_a_dirichlet_draw_may_ask_for_batches():
         DataError, match=r"leave one of 30 devices empty in 1000 draws .*larger dev"
     ):
         deal(DirichletConfig(alpha=0.001), 30)
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "mnist"])
+def test_a_published_set_with_a_dirichlet_draw_over_devices(name):
+    keys = {"train_samples": 6000, "test_samples": 1}
+    keys |= {"download": False} if name == "fashion_mnist" else {}
+    try:
+        data = load_dataset(DATASETS.settings(name, **keys))
+    except DataError as problem:
+        pytest.skip(f"needs {name}: {problem}")
+    workers = partition(PartitionConfig("iid"), data.train_y, ["a/w0", "b/w0"], 0)
+    split = DirichletConfig(alpha=0.3, min_samples=16)
+    for index, own in enumerate(workers.values()):
+        parts = deal_devices(split, own, data.train_y, None, 20, 0, worker=index, batch_size=32)
+        assert_dealt(parts, own)
+        assert min(map(len, parts)) >= 16
+        mixes = [np.bincount(data.train_y[part], minlength=10) / len(part) for part in parts]
+        # of 10 balanced classes, Dirichlet(0.3): far from even, and devices differ
+        assert 0.3 < np.mean([np.abs(mix - 0.1).sum() / 2 for mix in mixes]) < 0.7
 
 
 def distance(part, whole):

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
     *("train", "table", "plot", "calibrate", "compatibility", "demo"),
     *(f"bench.{name}" for name in ("awareness", "codecs", "delay_switch", "dgt", "overlays")),
-    *(f"bench.{name}" for name in ("p3", "packing", "simulator", "wire")),
+    *(f"bench.{name}" for name in ("p3", "packing", "simulator", "unseen_writers", "wire")),
 ]
 
 

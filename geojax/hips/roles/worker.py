@@ -76,10 +76,15 @@ class Worker:
         self.trainer.load(vector)
         self._collected = number - 1
 
-    def catch_up(self, number: int) -> None:
-        """Moves to the position in the data that a worker has before a round."""
+    async def catch_up(self, number: int) -> None:
+        """Moves to the position in the data that a worker has before a LAN round.
+
+        It is that of a worker that has made all steps until then. A fleet repeats the choices of
+        its devices for it, which depend on no parameters.
+        """
         steps, per = self.algorithm.local_steps.steps, self.algorithm.lan_rounds
-        self.trainer.skip_to(sum(steps(done // per) for done in range(number)))
+        made = sum(steps(done // per) for done in range(number))
+        await self._machine.aside(partial(self.trainer.skip_to, made))
 
     async def train(
         self,
@@ -314,7 +319,7 @@ class WorkerNode:
         if start.last is not None and start.last >= 0:
             self._vector = await self._link.whole(start.last)
             first = start.last + 1
-            self._worker.catch_up(first)
+            await self._worker.catch_up(first)
         if start.initial_from is not None:
             like = {"vector": self._vector}
             _, state = await self._member.states.receive(
