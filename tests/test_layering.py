@@ -82,6 +82,7 @@ WITH_JAX = (
     "geojax.models.",
     "geojax.center.",
     "geojax.federated.training.",
+    "geojax.selection.batched",
 )  # modules that may load it
 BUT_NOT = {
     "geojax.models.registry", "geojax.models.losses", "geojax.center.inputs",

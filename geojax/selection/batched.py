@@ -17,6 +17,7 @@ from geojax.selection.gbp_cs import CUTOFF, SCORE_STEP
 from geojax.selection.problem import GRID, Problem
 
 ROOM = 8  # candidates are padded to a multiple of it, so that few programs are compiled
+WELL_CONDITIONED = 1e-6  # least pivot of a Gram matrix, as a share of its largest entry
 
 
 def search(
@@ -60,30 +61,51 @@ def _search(
     counts: jax.Array, targets: jax.Array, present: jax.Array, picks: jax.Array, start: jax.Array,
     *, init: str, swap: str,
 ) -> jax.Array:  # fmt: skip
-    def one(rows, targets, present, picks, start):
-        rows = rows.astype(jnp.float64)
-        gram = rows @ rows.T
-        wanted = targets[picks]
-        begin = start
-        if init == "moore_penrose":
-            begin = _moore_penrose(rows, gram, wanted, present, picks)
-        elif init == "zero":
-            begin = _zero(rows, gram, targets, present, picks)
-        return _descend(rows, gram, wanted, present, begin, swap)
-
-    return jax.vmap(one)(counts, targets, present, picks, start)
+    rows = counts.astype(jnp.float64)  # (groups, C, F)
+    gram = rows @ rows.mT
+    wanted = jax.vmap(lambda table, count: table[count])(targets, picks)
+    linear = jnp.einsum("gcf,gf->gc", rows, wanted)
+    if init == "moore_penrose":
+        start = _moore_penrose(rows, gram, wanted / GRID, linear / GRID, present, picks)
+    elif init == "zero":
+        start = jax.vmap(_zero)(rows, gram, targets, present, picks)
+    return jax.vmap(partial(_descend, swap=swap))(gram, linear, present, start)
 
 
-def _moore_penrose(rows, gram, wanted, present, picks) -> jax.Array:
-    wanted = wanted / GRID
-    tall = rows.shape[0] <= rows.shape[1]
-    values, vectors = jnp.linalg.eigh(gram if tall else rows.T @ rows)
-    kept = values > CUTOFF * values[-1]
-    inverse = jnp.where(kept, 1 / jnp.where(kept, values, 1), 0)
-    solved = vectors @ (inverse * (vectors.T @ (rows @ wanted if tall else wanted)))
-    scores = jnp.rint((solved if tall else rows @ solved) / SCORE_STEP)
-    order = jnp.argsort(jnp.where(present, -scores, jnp.inf), stable=True)
-    return jnp.zeros(len(rows), bool).at[order].set(jnp.arange(len(rows)) < picks)
+def _moore_penrose(rows, gram, wanted, linear, present, picks) -> jax.Array:
+    if rows.shape[1] <= rows.shape[2]:
+        scores = _least_squares(gram, linear, present)
+    else:
+        everything = jnp.ones_like(wanted, bool)
+        solved = _least_squares(rows.mT @ rows, wanted, everything)
+        scores = jnp.einsum("gcf,gf->gc", rows, solved)
+    scores = jnp.where(present, -jnp.rint(scores / SCORE_STEP), jnp.inf)
+    ranks = jnp.argsort(jnp.argsort(scores, stable=True), stable=True)
+    return ranks < picks[:, None]
+
+
+def _least_squares(gram, side, present) -> jax.Array:
+    """gram^+ side for each group; by Cholesky, ten times as fast, where no group forbids it."""
+
+    def by_eigenvalues(_):
+        values, vectors = jnp.linalg.eigh(gram)
+        kept = values > CUTOFF * values[:, -1:]
+        inverse = jnp.where(kept, 1 / jnp.where(kept, values, 1), 0)
+        return jnp.einsum("gij,gj,gkj,gk->gi", vectors, inverse, vectors, side, optimize="optimal")
+
+    def by_cholesky(factor):
+        half = jax.lax.linalg.triangular_solve(factor, side[..., None], left_side=True, lower=True)
+        whole = jax.lax.linalg.triangular_solve(
+            factor, half, left_side=True, lower=True, transpose_a=True
+        )
+        return jnp.where(present, whole[..., 0], 0)
+
+    size = jnp.max(jnp.diagonal(gram, axis1=1, axis2=2), axis=1, keepdims=True)
+    absent = jnp.where(present, 0, size)
+    factor = jnp.linalg.cholesky(gram + absent[..., None] * jnp.eye(gram.shape[1]))
+    pivots = jnp.diagonal(factor, axis1=1, axis2=2) ** 2
+    regular = jnp.all(pivots > WELL_CONDITIONED * size)  # NaN, where there is no factor, is not
+    return jax.lax.cond(regular, by_cholesky, by_eigenvalues, factor)
 
 
 def _zero(rows, gram, targets, present, picks) -> jax.Array:
@@ -97,7 +119,8 @@ def _zero(rows, gram, targets, present, picks) -> jax.Array:
     return jax.lax.fori_loop(0, targets.shape[0] - 1, grow, jnp.zeros(len(rows), bool))
 
 
-def _descend(rows, gram, wanted, present, begin, swap) -> jax.Array:
+def _descend(gram, linear, present, begin, *, swap) -> jax.Array:
+    """Swaps until none improves; ``linear``: A^T y on the grid."""
     norms = jnp.diagonal(gram)
     apart = norms[:, None] + norms - 2 * gram
 
@@ -113,7 +136,7 @@ def _descend(rows, gram, wanted, present, begin, swap) -> jax.Array:
         pairs = (present & ~taken)[:, None] & taken
         changes = jnp.where(pairs, changes, jnp.inf)
         place = jnp.argmin(changes)
-        return place // len(rows), place % len(rows), changes.ravel()[place]
+        return place // len(gram), place % len(gram), changes.ravel()[place]
 
     rule = {"exact": exact, "first_order": first_order}[swap]
 
@@ -130,5 +153,5 @@ def _descend(rows, gram, wanted, present, begin, swap) -> jax.Array:
             jnp.where(improves, swapped, taken), jnp.where(improves, moved, gradient), improves,
         )  # fmt: skip
 
-    gradient = GRID * (gram @ begin) - rows @ wanted
+    gradient = GRID * (gram @ begin) - linear
     return jax.lax.while_loop(better, step, (begin, gradient, jnp.array(True)))[0]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from geojax.errors import ConfigError
-from geojax.selection.choice import SELECTIONS, Choice, CountsConfig, Selection
+from geojax.selection.choice import SELECTIONS, Choice, CountsConfig, Selection, by_counts
 from geojax.selection.problem import GRID, Problem, problem_of
 from geojax.settings import key
 
@@ -40,9 +40,7 @@ def bayesian(config: BayesianConfig) -> Selection:
         problem = problem_of(choice, config.random_devices)
         return problem.devices(optimized(problem, choice.draws, config))
 
-    return Selection(
-        "bayesian", select, devices=config.devices, per_round=config.reuse_random_within_round
-    )
+    return by_counts("bayesian", config, select)
 
 
 def optimized(problem: Problem, draws: np.random.Generator, config: BayesianConfig) -> np.ndarray:

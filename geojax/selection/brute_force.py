@@ -19,11 +19,11 @@ from itertools import combinations
 import numpy as np
 
 from geojax.errors import ConfigError
-from geojax.selection.choice import SELECTIONS, Choice, CountsConfig, Selection
+from geojax.selection.choice import SELECTIONS, Choice, CountsConfig, Selection, by_counts
 from geojax.selection.problem import GRID, Problem, problem_of
 from geojax.settings import key
 
-BLOCK = 2**21  # pairs of one product
+BLOCK = 2**19  # pairs of one product
 ROUNDING = 16 * 2.0**-24  # of a float32 product, as a share of what is added up
 
 
@@ -53,9 +53,7 @@ def brute_force(config: BruteForceConfig) -> Selection:
             raise ConfigError("selection.name", config.name, fix)
         return problem.devices(optimum(problem))
 
-    return Selection(
-        "brute_force", select, devices=config.devices, per_round=config.reuse_random_within_round
-    )
+    return by_counts("brute_force", config, select)
 
 
 def optimum(problem: Problem) -> np.ndarray:
@@ -90,14 +88,13 @@ def _pairs(problem: Problem) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarra
         v = problem.counts[backs].sum(axis=1) - wanted / 2
         uu, vv = np.einsum("nf,nf->n", u, u), np.einsum("nf,nf->n", v, v)
         slack = float(ROUNDING * len(wanted) ** 0.5 * 2 * (uu.max() + vv.max()))
-        v2, vv = np.ascontiguousarray(2 * v.T, np.float32), vv.astype(np.float32)
+        # ||U||^2 and ||V||^2 take part in the product, as two more columns.
+        left = np.column_stack([u, uu, np.ones(len(u))]).astype(np.float32)
+        right = np.column_stack([2 * v, np.ones(len(v)), vv]).astype(np.float32).T
+        right = np.ascontiguousarray(right)
         step = max(1, BLOCK // len(backs))
         for at in range(0, len(fronts), step):
-            part = slice(at, at + step)
-            products = u[part].astype(np.float32) @ v2
-            products += vv
-            products += uu[part, np.newaxis].astype(np.float32)
-            yield fronts[part], backs, products, slack
+            yield fronts[at : at + step], backs, left[at : at + step] @ right, slack
 
 
 def _subsets(items: np.ndarray, size: int) -> np.ndarray:

@@ -46,6 +46,7 @@ class Selection(NamedTuple):
     needs_counts: bool = True  # False: of counts, it reads how many rows there are
     devices: int | None = None  # L as configured; None: everyone
     per_round: bool = False  # every step of a round gets the same randomness
+    faithful: bool = False  # the target is to count test labels too
     select_all: Callable[[Sequence[Choice]], list[np.ndarray]] | None = None  # at once, if it can
 
     def wanted(self, present: int) -> int:
@@ -80,6 +81,19 @@ class CountsConfig(DevicesConfig):
     def check(self) -> None:
         """There are no more random devices than devices."""
         check_random(self.random_devices, self.devices)
+
+
+def by_counts(
+    name: str,
+    config: CountsConfig,
+    select: Callable[[Choice], np.ndarray],
+    select_all: Callable[[Sequence[Choice]], list[np.ndarray]] | None = None,
+) -> Selection:
+    """A selection with the settings that all selections by class counts share."""
+    return Selection(
+        name, select, devices=config.devices, per_round=config.reuse_random_within_round,
+        faithful=config.faithful, select_all=select_all,
+    )  # fmt: skip
 
 
 def check_random(random_devices: int, devices: int) -> None:
@@ -133,8 +147,7 @@ def choose_all(selection: Selection, choices: Sequence[Choice]) -> list[np.ndarr
     else:
         found = [selection.select(choice) for choice in choices]
     return [
-        _checked(selection, choice, chosen)
-        for choice, chosen in zip(choices, found, strict=True)
+        _checked(selection, choice, chosen) for choice, chosen in zip(choices, found, strict=True)
     ]
 
 

@@ -1,9 +1,9 @@
 """GBP-CS: gradient-based binary permutation client selection, and its exact swap.
 
-Li et al. 2022 (FedGS, IEEE Internet of Things Journal 9(18), arXiv 2202.01512). From a start x with
-L_sel ones, one device is turned on and another off, again and again, as long as ||A x - y|| falls
-(:mod:`geojax.selection.problem` has the symbols). With r = A x - y and g = A^T r, turning i on and j
-off changes the objective by
+Li et al. 2022 (FedGS, IEEE Internet of Things Journal 9(18), arXiv 2202.01512). From a start x
+with L_sel ones, one device is turned on and another off, again and again, as long as ||A x - y||
+falls (:mod:`geojax.selection.problem` has the symbols). With r = A x - y and g = A^T r, turning i
+on and j off changes the objective by
 
     || A x' - y ||^2 - || A x - y ||^2 = 2 (g_i - g_j) + || a_i - a_j ||^2.
 
@@ -16,12 +16,12 @@ which changes no comparison.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from geojax.selection.choice import SELECTIONS, Choice, CountsConfig, Selection
+from geojax.selection.choice import SELECTIONS, Choice, CountsConfig, Selection, by_counts
 from geojax.selection.problem import GRID, Problem, problem_of
 from geojax.settings import key
 
@@ -43,32 +43,46 @@ class GbpCsConfig(CountsConfig):
         "first_order", "the published rule, or the pair with the best exact change (ours)",
         choices=("exact", "first_order"),
     )  # fmt: skip
+    restarts: int = key(
+        0, "further searches, from random starts, of which the best is kept (ours)", least=0
+    )
 
 
 @SELECTIONS.register("gbp_cs", GbpCsConfig)
 def gbp_cs(config: GbpCsConfig) -> Selection:
-    """Start, then swap while that helps."""
+    """Start, then swap while that helps; from several starts, if ``restarts`` asks for it."""
+    searches = [config.init] + ["random"] * config.restarts
 
     def select(choice: Choice) -> np.ndarray:
         problem = problem_of(choice, config.random_devices)
-        *_, last = path(problem, STARTS[config.init](problem, choice.draws), config.swap)
-        return problem.devices(last)
+        found = []
+        for init in searches:
+            *_, last = path(problem, STARTS[init](problem, choice.draws), config.swap)
+            found.append(last)
+        return problem.devices(best_of(problem, found))
 
-    def select_all(choices: list[Choice]) -> list[np.ndarray]:
+    def select_all(choices: Sequence[Choice]) -> list[np.ndarray]:
         from geojax.selection.batched import search  # loads JAX
 
         problems = [problem_of(choice, config.random_devices) for choice in choices]
-        starts = None
-        if config.init == "random":
-            pairs = zip(problems, choices, strict=True)
-            starts = [random_start(problem, choice.draws) for problem, choice in pairs]
-        found = search(problems, config.init, config.swap, starts)
-        return [problem.devices(taken) for problem, taken in zip(problems, found, strict=True)]
+        found = []
+        for init in searches:
+            drawn = None
+            if init == "random":
+                pairs = zip(problems, choices, strict=True)
+                drawn = [random_start(problem, choice.draws) for problem, choice in pairs]
+            found.append(search(problems, init, config.swap, drawn))
+        return [
+            problem.devices(best_of(problem, [sets[group] for sets in found]))
+            for group, problem in enumerate(problems)
+        ]
 
-    return Selection(
-        "gbp_cs", select, devices=config.devices, per_round=config.reuse_random_within_round,
-        select_all=select_all,
-    )  # fmt: skip
+    return by_counts("gbp_cs", config, select, select_all)
+
+
+def best_of(problem: Problem, sets: Sequence[np.ndarray]) -> np.ndarray:
+    """The set of the least value; ties go to the first."""
+    return sets[0] if len(sets) == 1 else min(sets, key=problem.value)
 
 
 def moore_penrose(problem: Problem, draws: np.random.Generator | None = None) -> np.ndarray:

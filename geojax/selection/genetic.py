@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geojax.selection.choice import SELECTIONS, Choice, CountsConfig, Selection
+from geojax.selection.choice import SELECTIONS, Choice, CountsConfig, Selection, by_counts
 from geojax.selection.problem import Problem, problem_of
 from geojax.settings import key
 
@@ -38,9 +38,7 @@ def genetic(config: GeneticConfig) -> Selection:
         problem = problem_of(choice, config.random_devices)
         return problem.devices(evolve(problem, choice.draws, config))
 
-    return Selection(
-        "genetic", select, devices=config.devices, per_round=config.reuse_random_within_round
-    )
+    return by_counts("genetic", config, select)
 
 
 def evolve(problem: Problem, draws: np.random.Generator, config: GeneticConfig) -> np.ndarray:

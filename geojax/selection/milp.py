@@ -10,8 +10,9 @@ form a convex function that meets the parabola at every whole number. So
 
     min sum_f t_f   over x in {0, 1}^C, sum(x) = L_sel, z = A x, and these lines
 
-has the optimum of min || A x - y ||_2, with w = y. It is as good as independent of
-:mod:`geojax.selection.brute_force`, and much slower at the published sizes: the relaxation is loose.
+has the optimum of min || A x - y ||_2, with w = y. It shares nothing with
+:mod:`geojax.selection.brute_force`, and is much slower at the published sizes: its relaxation is
+loose.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from geojax.errors import ConfigError
-from geojax.selection.choice import SELECTIONS, Choice, CountsConfig, Selection
+from geojax.selection.choice import SELECTIONS, Choice, CountsConfig, Selection, by_counts
 from geojax.selection.problem import GRID, Problem, problem_of
 from geojax.settings import key
 
@@ -44,9 +45,7 @@ def milp(config: MilpConfig) -> Selection:
         problem = problem_of(choice, config.random_devices)
         return problem.devices(solved(problem, config.most_nodes))
 
-    return Selection(
-        "milp", select, devices=config.devices, per_round=config.reuse_random_within_round
-    )
+    return by_counts("milp", config, select)
 
 
 def solved(problem: Problem, most_nodes: int) -> np.ndarray:
@@ -73,11 +72,12 @@ def solved(problem: Problem, most_nodes: int) -> np.ndarray:
             entries += [1.0, *(-slope * problem.counts[holders, label])]
             least.append((k - wanted[label]) ** 2 - slope * k)
     lines = coo_array((entries, (rows, columns)), shape=(len(least), devices + classes)).tocsr()
+    most = np.concatenate([np.ones(devices), np.full(classes, np.inf)])
     members = np.concatenate([np.ones(devices), np.zeros(classes)])
     result = milp(
         np.concatenate([np.zeros(devices), np.ones(classes)]),
         integrality=members,
-        bounds=Bounds(0, np.concatenate([np.ones(devices), np.full(classes, np.inf)])),
+        bounds=Bounds(0, most),  # type: ignore[arg-type]
         constraints=[
             LinearConstraint(lines, lb=np.array(least)),  # type: ignore[arg-type]
             LinearConstraint(members[np.newaxis], problem.picks, problem.picks),

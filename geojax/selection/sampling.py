@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from geojax.config import SelectionConfig
-from geojax.selection.choice import SELECTIONS, Choice, CountsConfig, DevicesConfig, Selection
+from geojax.selection.choice import (
+    SELECTIONS,
+    Choice,
+    CountsConfig,
+    DevicesConfig,
+    Selection,
+    by_counts,
+)
 from geojax.selection.problem import Problem, problem_of
 from geojax.settings import key
 
@@ -54,9 +61,7 @@ def monte_carlo(config: MonteCarloConfig) -> Selection:
         problem = problem_of(choice, config.random_devices)
         return problem.devices(best_of_draws(problem, choice.draws, config.tries))
 
-    return Selection(
-        "monte_carlo", select, devices=config.devices, per_round=config.reuse_random_within_round
-    )
+    return by_counts("monte_carlo", config, select)
 
 
 def best_of_draws(problem: Problem, draws: np.random.Generator, tries: int) -> np.ndarray:
