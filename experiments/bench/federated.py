@@ -60,9 +60,7 @@ def round_of(config: RunConfig, execution: str, clients: int, samples: int) -> t
     local = local_devices()
     programs = build_programs(config, model, rule, local if execution == "pmap" else local[:1])
     parts = np.array_split(np.arange(count), clients)
-    made = Clients(
-        parts, batch_size=config.batch_size, epochs=rule.epochs, seed=0, worker_index=0
-    )
+    made = Clients(parts, batch_size=config.batch_size, epochs=rule.epochs, seed=0, worker_index=0)
     start = model.initial(0)
     trainer = FederatedTrainer(programs, rule, made, data, start, lr=config.lr)
     trainer.warm_up()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from geojax.center.evaluate import Evaluator, build_evaluator
 from geojax.center.trainer import initial_vector
 from geojax.config import RunConfig
 from geojax.data.dataset import Dataset, load_dataset
@@ -78,7 +79,6 @@ class Setup:
         """Accuracy and loss of a vector on the test set; None for a synthetic model."""
         if self.config.model.name == SYNTHETIC:
             return None
-        
         data = self.dataset()
 
         def build() -> Evaluator:

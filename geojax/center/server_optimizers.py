@@ -64,16 +64,16 @@ def _adaptive(
     import jax.numpy as jnp
     import optax
 
-    def init(parameters: Any) -> AdaptiveState:
+    def init(params: Any) -> AdaptiveState:
         return AdaptiveState(
-            jax.tree.map(jnp.zeros_like, parameters),
-            jax.tree.map(lambda each: jnp.full_like(each, config.v0), parameters),
+            jax.tree.map(jnp.zeros_like, params),
+            jax.tree.map(lambda each: jnp.full_like(each, config.v0), params),
         )
 
-    def update(gradients: Any, state: Any, parameters: Any = None) -> Any:
-        del parameters
-        m = jax.tree.map(lambda m, g: config.b1 * m + (1 - config.b1) * g, state.m, gradients)
-        v = jax.tree.map(lambda v, g: square(v, jnp.square(g)), state.v, gradients)
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        del params
+        m = jax.tree.map(lambda m, g: config.b1 * m + (1 - config.b1) * g, state.m, updates)
+        v = jax.tree.map(lambda v, g: square(v, jnp.square(g)), state.v, updates)
         steps = jax.tree.map(lambda m, v: -lr * m / (jnp.sqrt(v) + config.eps), m, v)
         return steps, AdaptiveState(m, v)
 

@@ -116,9 +116,8 @@ def place(config: RunConfig, features: np.ndarray, labels: np.ndarray) -> Data:
     from geojax.federated.training.steps import Data
 
     features, labels = checked(config, features, labels)
-    return jax.tree.map(
-        lambda array: jax.device_put(array, devices.local_devices()[0]), Data(features, labels)
-    )
+    device = devices.local_devices()[0]
+    return Data(jax.device_put(features, device), jax.device_put(labels, device))
 
 
 def build_trainer(

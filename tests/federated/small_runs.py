@@ -2,7 +2,9 @@
 
 import functools
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -31,9 +33,9 @@ class Row(NamedTuple):
     """
 
     name: str
-    keys: dict = {}
-    settings: dict = {}
-    twin: dict = {}
+    keys: Mapping = MappingProxyType({})
+    settings: Mapping = MappingProxyType({})
+    twin: Mapping = MappingProxyType({})
 
 
 ROWS = {
@@ -129,9 +131,7 @@ def twin_vector(run, name, *, rounds=ROUNDS, **keys):
     model = federated.build_model(run, rule)
     w = named(model, model.initial(run.seed))
     data = load_dataset(run.data)
-    end = twin.train(
-        name, w, clients, data, rounds=rounds, lr=run.lr, chosen=chosen, **keys
-    )
+    end = twin.train(name, w, clients, data, rounds=rounds, lr=run.lr, chosen=chosen, **keys)
     return vector_of(model, end)
 
 

@@ -32,7 +32,10 @@ def _quiet(caplog):
             "fednova", {"optimizer__momentum": 0.9, "optimizer__nesterov": True},
             "optimizer.nesterov = True",
         ),
-        ("fedadam", {"outer_optimizer__name": "sgd"}, "outer_optimizer.name = 'sgd': .* use auto, or sync=fedavg"),
+        (
+            "fedadam", {"outer_optimizer__name": "sgd"},
+            "outer_optimizer.name = 'sgd': .* use auto, or sync=fedavg",
+        ),
         (
             "fedavg", {"sync__execution": "loop", "testbed__devices": 2, "devices__count": 0},
             "testbed.devices = 2: sync.execution=loop",

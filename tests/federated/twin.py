@@ -292,9 +292,7 @@ def feddyn(w, r):
     models = []
     for k in r.chosen:
         h_k = r.kept[k].get("h", zeros(w))
-        w_k, _ = r.local(
-            k, w, extra=lambda p, h_k=h_k: minus(scaled(minus(p, w), alpha), h_k)
-        )
+        w_k, _ = r.local(k, w, extra=lambda p, h_k=h_k: minus(scaled(minus(p, w), alpha), h_k))
         r.kept[k]["h"] = add(h_k, minus(w_k, w), -alpha)
         models.append(w_k)
     for w_k in models:

@@ -28,7 +28,6 @@ from geojax.center.transfer import to_host
 from geojax.federated.training.steps import Carry, ClientSteps, Data
 from geojax.sync.client import Given
 
-
 QUICKLY = {"xla_backend_optimization_level": 0}  # for programs that only copy
 
 _NOTHING = np.zeros(0, np.float32)
@@ -99,7 +98,7 @@ def _loop(steps: ClientSteps) -> Execute:
             carry: Carry = begin(own)
             for positions in job.batches:
                 carry = step(carry, own, draw, data, positions)
-            yield Ended(to_host(carry.trained), to_host(state(carry.state)), float(carry.loss))
+            yield Ended(to_host(carry.trained), np.array(state(carry.state)), float(carry.loss))
 
     return execute
 
@@ -170,7 +169,7 @@ def _pmap(steps: ClientSteps, devices: Sequence[Any]) -> Execute:
     return execute
 
 
-def _padded(batches: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+def _padded(batches: np.ndarray, most: int) -> tuple[np.ndarray, np.int32]:
     """Rows of zeros after the batches, which are never trained, and the number of batches."""
     padded = np.zeros((most, batches.shape[1]), np.int32)
     padded[: len(batches)] = batches

@@ -60,7 +60,7 @@ class Model:
 
     # ---- layout
 
-    @functools.cached_property
+    @property
     def channels(self) -> int:
         """Of the output of the last stage that makes maps (batch, height, width, channels).
 
@@ -213,7 +213,7 @@ class Model:
         self, vector: jax.Array, integers: Arrays, samples: jax.Array, targets: jax.Array,
         weights: jax.Array,
     ) -> dict[str, jax.Array]:  # fmt: skip
-        """As :meth:`geojax.center.network.Network.judge`, of a fused model: both streams the same."""
+        """As :meth:`geojax.center.network.Network.judge`; of a fused model both streams the same."""
         own, fuse = vector[: self.parameters + self.state], self.fuse
         if fuse is None:
             return self.network.judge(own, integers, samples, targets, weights)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from geojax.center.network import Arrays
@@ -44,10 +46,10 @@ class ClientSteps:
 
     def __init__(
         self, model: Model, rule: ClientRule, optimizer: optax.GradientTransformation,
-        integers: Arrays,
+        integers: Mapping[str, np.ndarray],
     ):  # fmt: skip
         self.model, self.rule = model, rule
-        self._optimizer, self._integers = optimizer, integers
+        self._optimizer, self._integers = optimizer, dict(integers)
 
     def begin(self, given: Given) -> Carry:
         """Before a client's first step."""
@@ -55,10 +57,13 @@ class ClientSteps:
             jnp.copy(given.start),
             self._optimizer.init(given.start),
             jax.tree.map(jnp.copy, self.model.state_arrays(given.state)),
-            {name: jnp.array(value) for name, value in self._integers.items()},
+            self._start_integers(),
             jnp.zeros((), jnp.uint32),
             jnp.zeros((), jnp.float32),
         )
+
+    def _start_integers(self) -> Arrays:
+        return {name: jnp.array(value) for name, value in self._integers.items()}
 
     def step(
         self, carry: Carry, given: Given, draw: jax.Array, data: Data, positions: jax.Array
@@ -94,7 +99,7 @@ class ClientSteps:
         self, trained: jax.Array, state: jax.Array, data: Data, positions: jax.Array
     ) -> jax.Array:
         """How many samples of a batch a client's model classifies right."""
-        batch = self._batch({}, self._integers, data, positions)
+        batch = self._batch({}, self._start_integers(), data, positions)
         return self.model.right(trained, state, batch)
 
     def _batch(self, state: Arrays, integers: Arrays, data: Data, positions: jax.Array) -> Batch:
