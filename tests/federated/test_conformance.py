@@ -5,14 +5,17 @@ The tolerance is stated once: ‖a − b‖ ≤ 2e-5 · ‖b‖ over the paramet
 
 import logging
 
+import jax
 import numpy as np
 import pytest
 from simulated_runs import kill, simulated
 from small_runs import ROWS, compared, config_of, distance, engine, twin_vector
 
+from geojax.assemble.clients import client_trainer
 from geojax.federated.build import build_model
 from geojax.federated.registry import FEDERATED
 from geojax.sync.registry import build_sync
+from testbed.run import prepare
 
 TOLERANCE = 2e-5
 
@@ -96,6 +99,36 @@ def test_clients_may_be_chosen_by_their_classes():
         ROWS["fedavg"], selection__name="gbp_cs", selection__devices=2, selection__random_devices=1
     )
     assert distance(simulated(run).final, twin_vector(run, "fedavg")) <= TOLERANCE
+
+
+def test_a_warm_trainer_compiles_nothing_more(tmp_path):
+    run = config_of(ROWS["fedavg"], lr=0.123)  # a rate of its own, so that it is compiled here
+    setup, _, _ = prepare(run, tmp_path)
+    compiled = []
+
+    def listen(event, seconds, **_):
+        if "backend_compile" in event:
+            compiled.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    rule = build_sync(run.sync).client
+    trainers = [client_trainer(setup, worker, rule) for worker in setup.cluster.trainers]
+    trainers[0].warm_up()
+    assert compiled
+    compiled.clear()
+    for trainer in trainers:
+        trainer.warm_up()
+        trainer.step()
+    assert not compiled
+
+
+@pytest.mark.parametrize("codec", ["fp16", "bisparse"])
+def test_what_travels_beside_the_model_goes_through_codecs_and_overlays(codec):
+    run = config_of(ROWS["scaffold"], compression__name=codec, overlay__name="ring")
+    outcome = simulated(run)
+    assert len(set(outcome.finals.values())) == 1
+    losses = [event["loss"] for event in outcome.of("evaluation")]
+    assert losses[-1] < losses[0]
 
 
 def test_a_center_that_dies_between_two_exchanges_of_a_round_does_not_stop_the_others():

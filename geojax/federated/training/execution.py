@@ -82,19 +82,21 @@ def build_execution(name: str, steps: ClientSteps, devices: Sequence[Any]) -> Ex
     name = execution_of(name, devices[0].platform)
     if name == "pmap":
         return _pmap(steps, devices)
-    return {"loop": _loop, "scan": _scan, "vmap": _vmap}[name](steps)
+    return {"loop": _loop, "scan": _scan, "vmap": _vmap}[name](steps, devices[0])
 
 
-def _loop(steps: ClientSteps) -> Execute:
+def _loop(steps: ClientSteps, device: Any) -> Execute:
     begin = jax.jit(steps.begin, compiler_options=QUICKLY)
     step = jax.jit(steps.step, donate_argnums=0)
     state = jax.jit(steps.model.flat_state) if steps.model.state else _no_state
 
     def execute(given: Given, data: Data, jobs: Sequence[Job], most: int) -> Iterator[Ended]:
         del most
-        given = jax.device_put(given)
+        # Placed by name: a step's own results are, and programs are compiled for either anew.
+        given = jax.device_put(given, device)
         for job in jobs:
-            own, draw = given._replace(kept=jax.device_put(job.kept)), jax.device_put(job.draw)
+            kept, draw = jax.device_put((job.kept, job.draw), device)
+            own = given._replace(kept=kept)
             carry: Carry = begin(own)
             for positions in job.batches:
                 carry = step(carry, own, draw, data, positions)
@@ -125,11 +127,11 @@ def _whole(steps: ClientSteps) -> Callable[..., tuple[jax.Array, jax.Array, jax.
     return whole
 
 
-def _scan(steps: ClientSteps) -> Execute:
+def _scan(steps: ClientSteps, device: Any) -> Execute:
     whole = jax.jit(_whole(steps))
 
     def execute(given: Given, data: Data, jobs: Sequence[Job], most: int) -> Iterator[Ended]:
-        given = jax.device_put(given)
+        given = jax.device_put(given, device)
         for job in jobs:
             ended = whole(given, job.kept, job.draw, data, *_padded(job.batches, most))
             yield Ended(to_host(ended[0]), to_host(ended[1]), float(ended[2]))
@@ -137,12 +139,13 @@ def _scan(steps: ClientSteps) -> Execute:
     return execute
 
 
-def _vmap(steps: ClientSteps) -> Execute:
+def _vmap(steps: ClientSteps, device: Any) -> Execute:
     whole = jax.jit(jax.vmap(_whole(steps), in_axes=(None, 0, 0, None, 0, 0)))
 
     def execute(given: Given, data: Data, jobs: Sequence[Job], most: int) -> Iterator[Ended]:
         if jobs:
-            yield from _unstacked(whole(given, *_stacked(jobs, data, most)), len(jobs))
+            placed = jax.device_put(given, device)
+            yield from _unstacked(whole(placed, *_stacked(jobs, data, most)), len(jobs))
 
     return execute
 

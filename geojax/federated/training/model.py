@@ -213,7 +213,7 @@ class Model:
         self, vector: jax.Array, integers: Arrays, samples: jax.Array, targets: jax.Array,
         weights: jax.Array,
     ) -> dict[str, jax.Array]:  # fmt: skip
-        """As :meth:`geojax.center.network.Network.judge`; of a fused model both streams the same."""
+        """See :meth:`geojax.center.network.Network.judge`; a fused model has both streams the same."""
         own, fuse = vector[: self.parameters + self.state], self.fuse
         if fuse is None:
             return self.network.judge(own, integers, samples, targets, weights)
