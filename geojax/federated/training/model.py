@@ -213,7 +213,7 @@ class Model:
         self, vector: jax.Array, integers: Arrays, samples: jax.Array, targets: jax.Array,
         weights: jax.Array,
     ) -> dict[str, jax.Array]:  # fmt: skip
-        """See :meth:`geojax.center.network.Network.judge`; a fused model has both streams the same."""
+        """See :meth:`geojax.center.network.Network.judge`; both streams of a fusion are one."""
         own, fuse = vector[: self.parameters + self.state], self.fuse
         if fuse is None:
             return self.network.judge(own, integers, samples, targets, weights)
