@@ -20,7 +20,7 @@ from geojax.sync.registry import build_sync
 from testbed.run import prepare
 
 ROUNDS = 3
-CNN = {"model__name": "cnn_batchnorm", "lr": 0.2}
+CNN = {"model__name": "cnn_batchnorm", "lr": 0.05}
 
 
 class Row(NamedTuple):

@@ -101,6 +101,26 @@ def test_clients_may_be_chosen_by_their_classes():
     assert distance(simulated(run).final, twin_vector(run, "fedavg")) <= TOLERANCE
 
 
+def test_models_that_wait_for_the_second_exchange_are_kept(tmp_path):
+    run = config_of(ROWS["ida intrac"])
+    setup, _, _ = prepare(run, tmp_path)
+    rule = build_sync(run.sync).client
+    one, two = (client_trainer(setup, setup.cluster.trainers[0], rule) for _ in range(2))
+    one.step()
+    two.load_state(one.state_dict())
+    mean = one.vector()
+    mean[: one.spec.parameters] += one.offer()[: one.spec.parameters]
+    for trainer in (one, two):
+        trainer.load(mean)
+        assert trainer.planned().batches == 0
+        trainer.step()
+    assert one.offer().tobytes() == two.offer().tobytes()
+    assert one.weight == two.weight > 0
+    two.skip_to(1)
+    two.step()
+    assert two.weight == 0, "who missed the first exchange counts nothing"
+
+
 def test_a_warm_trainer_compiles_nothing_more(tmp_path):
     run = config_of(ROWS["fedavg"], lr=0.123)  # a rate of its own, so that it is compiled here
     setup, _, _ = prepare(run, tmp_path)

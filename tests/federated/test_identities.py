@@ -2,6 +2,8 @@
 
 import logging
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from simulated_runs import simulated
@@ -10,10 +12,12 @@ from small_runs import compared, config, distance
 from geojax.center.outer import build_outer_optimizer
 from geojax.center.server_optimizers import AdaptiveConfig, FedYogiConfig
 from geojax.center.spec import VectorSpec
+from geojax.federated.build import build_model
 from geojax.federated.feddyn import feddyn
+from geojax.federated.fedfusion import fedfusion
 from geojax.federated.fednova import effective_steps
 from geojax.federated.scaffold import scaffold
-from geojax.sync.client import ClientRule, Given, Merged, Trained
+from geojax.sync.client import Batch, ClientRule, Given, Merged, Trained
 
 NEAR = 1e-6
 
@@ -56,6 +60,38 @@ def test_the_first_round_of_scaffold_is_fedavg_and_the_second_is_not():
     assert distance(final("scaffold")[: len(two)], two) > 1000 * NEAR
 
 
+@pytest.mark.parametrize("operator", ["conv", "multi", "single"])
+def test_a_fusion_begins_as_the_model_alone(operator):
+    """With y from other parameters than z, loss and gradients are those of the model."""
+    rule = fedfusion(operator=operator)
+    run = config("fedfusion", keys={"operator": operator}, model__name="small_cnn")
+    model = build_model(run, rule)
+    draws = np.random.default_rng(0)
+    batch = Batch(
+        draws.random((3, 8, 8, 1), np.float32), np.array([1, 2, 3]), np.array([1.0, 1.0, 0.0]),
+        {}, {}, None,
+    )  # fmt: skip
+    start, _, rest = model.cut(model.initial(0))
+    given = Given(model.cut(model.initial(1))[0], np.zeros(0, np.float32), rest, {})
+
+    def plain(w):
+        return model.loss(w, batch)[0]
+
+    def fused(w):
+        return rule.objective(model, w, given, batch)[0]
+
+    quickly = {"xla_backend_optimization_level": 0}
+    both = jax.jit(
+        lambda w: (jax.value_and_grad(plain)(w), jax.value_and_grad(fused)(w)),
+        compiler_options=quickly,
+    )
+    (loss, gradient), (fused_loss, fused_gradient) = both(model.arrays(jnp.array(start)))
+    assert float(loss) == pytest.approx(float(fused_loss), abs=1e-6)
+    for name, values in gradient.parameters.items():
+        np.testing.assert_allclose(values, fused_gradient.parameters[name], atol=1e-6)
+
+
+@pytest.mark.nightly
 def test_fusion_that_is_frozen_at_zero_is_the_plain_mean():
     cnn = {"model__name": "small_cnn"}
     fused = final("fedfusion", keys={"operator": "single", "frozen": True}, **cnn)
