@@ -50,6 +50,8 @@ SERVERS: dict[str, Settings] = {
         "overlay": "multigps", "overlay.servers": 2, "wan.server_center": "external",
     },
 }  # fmt: skip
+WITH_DEVICES = ("fedgs",)
+"""Algorithms whose workers are base stations: never several in a center, so not in the matrix."""
 STEPS = 8  # of every worker in a run
 WORKERS = (1, 2)  # per center: in its local server's process, or on the LAN
 
@@ -68,6 +70,13 @@ REFUSED: tuple[Settings, ...] = (
     {"compression": "size_only", "model": "mlp"},
     {"compression.lan": "bisparse"},
     {"compression": "dgt", "compression.lost": "last"},
+    {"sync": "fedgs", "sync.local_steps": 2},
+    {"selection": "random"},
+    {"devices.count": 4, "lan.workers": 2},
+    {"devices.count": 4, "sync.p3": True},
+    {"devices.count": 4, "model": "synthetic"},
+    {"devices.count": 4, "pace.grid_s": 0.5},
+    {"devices.count": 4, "selection": "random", "selection.devices": 5},
 )
 
 

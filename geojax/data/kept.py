@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,8 @@ Arrays = dict[str, np.ndarray]
 def kept(name: str, made_of: Mapping[str, Any], make: Callable[[], Arrays]) -> Arrays:
     """Arrays from the cache, else newly made and put there.
 
-    A file appears under its name only when it is whole, so that any number of processes may do
-    this at once, and none reads what another is still writing.
+    A file appears under its name only when it is whole. Of processes that miss the same one, the
+    first makes it and the others wait for it.
 
     Args:
       name: folder below the cache folder, see :func:`geojax.data.idx.cache_folder`.
@@ -36,27 +38,38 @@ def kept(name: str, made_of: Mapping[str, Any], make: Callable[[], Arrays]) -> A
     canonical = json.dumps(made_of, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:24]
     file = cache_folder(name) / f"{digest}.npz"
-    if file.is_file():
+    if not file.is_file():
         try:
-            with np.load(file) as archive:
-                return {key: archive[key] for key in archive.files}
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as problem:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(file.parent):
+                if not file.is_file():
+                    arrays = make()
+                    _write(file, arrays)
+                    return arrays
+        except OSError as problem:
             raise DataError(
-                f"{file} is damaged ({problem}); delete it, it is made anew"
+                f"{file} cannot be written ({problem}); make room there, or name another folder "
+                "for caches in the environment variable XDG_CACHE_HOME"
             ) from problem
-    arrays = make()
     try:
-        _write(file, arrays)
-    except OSError as problem:
-        raise DataError(
-            f"{file} cannot be written ({problem}); make room there, or name another folder for "
-            "caches in the environment variable XDG_CACHE_HOME"
-        ) from problem
-    return arrays
+        with np.load(file) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as problem:
+        raise DataError(f"{file} is damaged ({problem}); delete it, it is made anew") from problem
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock, which the system frees when the process ends."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _write(file: Path, arrays: Arrays) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.stem}-", suffix=".part")
     part = Path(name)
     try:

@@ -55,7 +55,10 @@ def read_folder(files: Sequence[Path], classes: int) -> Writers:
 
 
 def _read(file: Path, classes: int) -> Writers:
-    text = file.read_text(encoding="utf-8", errors="replace")
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as problem:
+        raise DataError(f"{file} cannot be read ({problem}); make it readable") from problem
     try:
         content = json.loads(text)
     except ValueError as problem:

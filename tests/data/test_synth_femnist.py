@@ -1,6 +1,8 @@
 """The drawn stand-in for FEMNIST: the same bytes everywhere, writers that differ, its cache."""
 
 import hashlib
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -148,6 +150,27 @@ def test_a_set_is_drawn_once(monkeypatch):
         files[0].write_bytes(change)
         with pytest.raises(DataError, match=r"npz is damaged .*delete it, it is made anew"):
             load_dataset(SynthFemnistConfig(**SMALL))
+
+
+def test_processes_that_miss_the_same_set_draw_it_once(nowhere):
+    code = """
+import pathlib, sys
+from geojax.data import load_dataset, synth_femnist
+def noted(config, draw=synth_femnist.draw):
+    with open(sys.argv[1], "a") as file:
+        file.write("drawn ")
+    return draw(config)
+synth_femnist.draw = noted
+Config = synth_femnist.SynthFemnistConfig
+print(load_dataset(Config(writers=6, test_writers=2)).train_x.sum())
+"""
+    told = nowhere / "told"
+    command = [sys.executable, "-c", code, str(told)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    sums = {process.communicate()[0] for process in processes}
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert len(sums) == 1
+    assert told.read_text() == "drawn "
 
 
 def test_a_cache_that_cannot_be_written_says_so(nowhere, monkeypatch):

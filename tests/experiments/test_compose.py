@@ -23,6 +23,12 @@ MEMBERS = [(group, name) for group in schema.groups() for name in schema.choices
 NEEDS = {
     ("data", "digits"): ("model", "mlp"),  # 8 x 8 images; the demo CNN is made for 28 x 28
     ("compression", "size_only"): ("model", "synthetic"),
+    ("sync", "fedgs"): ("devices", "fleet"),
+    **{
+        (group, name): ("devices", "fleet")
+        for group in ("device_partition", "selection")
+        for name in schema.choices(group)
+    },
 }
 DEMOS = [("variant/demo", name) for name in schema.choices("variant/demo")]
 HEADLINE = schema.choices("variant/geomx_exceeds_lan")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from simulated_runs import kill, simulated, small_config
 
+from geojax.errors import ConfigError
 from geojax.federated.registry import FEDERATED
 from geojax.sync.registry import SYNCS, build_sync
 
@@ -48,6 +49,14 @@ SYNC_ROWS = {
         {
             "sync__name": "hierfavg", "sync__local_steps": 2, "sync__lan_rounds": 2, "lr": 0.3,
             "partition__name": "size_skew",
+        },
+        rounds=8,
+    ),
+    "fedgs": Row(
+        {
+            "sync__name": "fedgs", "sync__local_steps": 4, "lr": 0.3, "devices__count": 4,
+            "device_partition__name": "shards", "selection__name": "gbp_cs",
+            "selection__devices": 3, "selection__random_devices": 1,
         },
         rounds=8,
     ),
@@ -143,6 +152,10 @@ def test_it_survives_the_death_of_the_root(name):
 
 @each_row
 def test_it_runs_with_several_workers_in_a_center(row):
+    if "devices__count" in row.settings:  # these are its workers
+        with pytest.raises(ConfigError, match=r"lan\.workers = 2: .*use lan\.workers=1"):
+            simulated(config(row, rounds=4, workers=2))
+        return
     outcome = simulated(config(row, rounds=4, workers=2))
     assert not row.exact or len(set(outcome.finals.values())) == 1
     losses = [event["loss"] for event in outcome.of("evaluation")]

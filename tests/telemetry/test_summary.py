@@ -231,3 +231,31 @@ def test_bytes_per_epoch_are_scaled_from_the_samples_seen():
         "c1": node_report(samples=100, sent={"c2": {OFFER: 1000}}), "c2": node_report(samples=50)
     }  # fmt: skip
     assert summary(reports=reports)["wan_bytes_per_epoch"] == 1000 * 600 / 150
+
+
+# ---- devices behind base stations
+
+
+def divergence(node, number, steps, mean, largest):
+    return {"t": 1.0, "node": node, "event": "divergence", "round": number, "steps": steps,
+            "mean": mean, "max": largest}  # fmt: skip
+
+
+def test_internal_traffic_is_summed_and_its_time_is_the_mean_over_base_stations():
+    reports = {name: node_report(compute=1.0, samples=10) for name in ("c1", "c2", "c3")}
+    for name, (nbytes, seconds) in zip(reports, [(100, 1.0), (300, 2.0), (200, 6.0)], strict=True):
+        reports[name]["totals"] |= {"internal_bytes": nbytes, "internal_s": seconds}
+    found = summary(reports=reports)
+    assert (found["internal_bytes"], found["internal_s"]) == (600, 3.0)
+    assert found["wan_bytes"] == found["lan_bytes"] == 0
+
+
+def test_divergence_is_the_mean_over_steps_and_the_largest_of_all():
+    told = [divergence("c1", 0, 3, 0.1, 0.2), divergence("c2", 0, 1, 0.5, 0.5)]
+    found = summary([*ROUNDS, *told])
+    assert found["divergence"] == {"mean": pytest.approx((0.3 + 0.5) / 4), "max": 0.5}
+
+
+def test_without_devices_there_is_nothing_of_them():
+    reports = {name: node_report(samples=10) for name in ("c1", "c2", "c3")}
+    assert not {"internal_bytes", "internal_s", "divergence"} & set(summary(reports=reports))
