@@ -9,6 +9,7 @@ from typing import Any
 import geojax.center.optimizers
 import geojax.compression.registry
 import geojax.data
+import geojax.federated.registry
 import geojax.models.registry
 import geojax.overlay.registry
 import geojax.selection.registry

@@ -27,6 +27,7 @@ ROOMS = {
         "models data compression overlay wire machine",
         "center selection sync awareness",
         "devices",
+        "federated",
         "hips axes",
         "assemble",
         "node",
@@ -80,6 +81,7 @@ JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 WITH_JAX = (
     "geojax.models.",
     "geojax.center.",
+    "geojax.federated.training.",
     "geojax.selection.batched",
 )  # modules that may load it
 BUT_NOT = {

@@ -14,6 +14,7 @@ from geojax.compression.codec import CODECS, Codec
 from geojax.compression.dense import dense
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
+from geojax.federated import build as federated
 from geojax.hips.exchange.buckets import Bucket, buckets_of
 from geojax.hollow import SIZE_ONLY
 from geojax.models.registry import SYNTHETIC
@@ -51,8 +52,10 @@ class Agreement:
     @classmethod
     def of(cls, config: RunConfig) -> Agreement:
         """The agreement that follows from the configuration, the same at every node."""
-        spec = build_spec(config)
         algorithm = build_sync(config.sync)
+        spec = build_spec(config)
+        if algorithm.client is not None:
+            spec = federated.build_model(config, algorithm.client).spec
         codec = wan_codec(config)
         stages = build_stages(config) if config.sync.p3 else ()
         stops = [stage.stop for stage in stages] or [spec.size]
@@ -100,10 +103,12 @@ def build_outer(config: RunConfig, algorithm: SyncAlgorithm, spec: VectorSpec) -
 
     ``outer_optimizer=auto`` stands for what the algorithm's definition has: the run's own
     optimizer where gradients are merged, plain averaging (a step of length one) where deltas are.
-    A synthetic model is always averaged.
+    A synthetic model is always averaged. A federated algorithm may have a server rule before it.
     """
     outer = config.outer_optimizer
     synthetic = config.model.name == SYNTHETIC
+    if algorithm.client is not None:
+        return federated.build_outer(config, algorithm.client, spec)
     if outer.name == "auto" and (synthetic or algorithm.outer_default == "average"):
         return PlainSgd(1.0, spec)
     if outer.name == "auto":

@@ -15,6 +15,7 @@ from geojax.config import RunConfig
 from geojax.data.dataset import DATASETS
 from geojax.data.partitions import PARTITIONS
 from geojax.errors import ConfigError, nearest
+from geojax.federated import build as federated
 from geojax.hips.cluster import WAN_GROUP, Cluster
 from geojax.hips.exchange.shard import check_shards
 from geojax.hollow import SIZE_ONLY
@@ -48,6 +49,8 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
         check_optimizer(outer, config.rate_of(outer), key="outer_optimizer")
     check_p3(config)
     algorithm = build_sync(config.sync)
+    if algorithm.client is not None:
+        federated.check(config, algorithm.client)
     codec = build_codec(config.compression)
     _check_offers(config, algorithm)
     simulated = config.testbed.name == "simulated" and config.model.name == SYNTHETIC

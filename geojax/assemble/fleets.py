@@ -153,7 +153,7 @@ def check_fleets(setup: Setup) -> None:
         fleet = build_fleet(setup, name)
         check_choosable(selection, fleet.count, name)
         check_split(setup.config, selection.wanted(fleet.count), setup.config.testbed.devices)
-    _target(setup, selection)
+    target_shares(setup, selection)
 
 
 def fleet_trainer(setup: Setup, name: str, algorithm: SyncAlgorithm) -> FleetTrainer:
@@ -161,7 +161,7 @@ def fleet_trainer(setup: Setup, name: str, algorithm: SyncAlgorithm) -> FleetTra
     config, data = setup.config, setup.dataset()
     selection = build_selection(config.selection)
     node = SuperNode(
-        build_fleet(setup, name), selection, _target(setup, selection), seed=config.seed,
+        build_fleet(setup, name), selection, target_shares(setup, selection), seed=config.seed,
         worker_index=setup.cluster.trainers.index(name),
         round_steps=algorithm.local_steps.steps(0) * algorithm.lan_rounds, name=name,
     )  # fmt: skip
@@ -179,7 +179,7 @@ def _weight(setup: Setup, name: str, algorithm: SyncAlgorithm, selection: Select
     return sizes[name] * len(sizes) / sum(sizes.values())
 
 
-def _target(setup: Setup, selection: Selection) -> np.ndarray:
+def target_shares(setup: Setup, selection: Selection) -> np.ndarray:
     """Class shares of all training data, float64 (F,); empty where targets are no labels."""
     data = setup.dataset()
     if selection.needs_counts:

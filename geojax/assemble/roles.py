@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from geojax.assemble.agreement import Agreement, answer_codec, build_outer
+from geojax.assemble.clients import client_trainer
 from geojax.assemble.fleets import fleet_trainer, has_devices
 from geojax.assemble.setup import Setup
 from geojax.awareness.link_meter import LinkMeter
@@ -125,6 +126,8 @@ def _worker(context: Context, plan: Agreement) -> Worker:
 
 
 def _trainer(name: str, setup: Setup, algorithm: SyncAlgorithm) -> Trainer:
+    if algorithm.client is not None:
+        return client_trainer(setup, name, algorithm.client)
     if has_devices(setup.config):
         return fleet_trainer(setup, name, algorithm)
     features = labels = np.zeros(0, np.float32)

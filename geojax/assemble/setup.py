@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from geojax.center.evaluate import Evaluator, build_evaluator
 from geojax.center.trainer import initial_vector
 from geojax.config import RunConfig
 from geojax.data.dataset import Dataset, load_dataset
 from geojax.data.dealing import partition
+from geojax.federated import build as federated
 from geojax.hips.cluster import START, Cluster, ResumePoint
 from geojax.hips.storage.snapshots import Pieces, SharedPieces, StoredPieces
 from geojax.hollow import is_hollow
 from geojax.models.registry import SYNTHETIC
 from geojax.overlay.view import NetworkView
+from geojax.sync.registry import build_sync
 
 
 @dataclass(frozen=True)
@@ -69,19 +72,38 @@ class Setup:
 
     def initial(self) -> np.ndarray:
         """The initial vector: the same in every process, from the run's seed."""
-        vector = self._once("initial", lambda: initial_vector(self.config))
+        vector = self._once("initial", self._initial)
         return vector if is_hollow(vector) else vector.copy()
 
     def evaluator(self) -> Callable[[np.ndarray], dict[str, float]] | None:
         """Accuracy and loss of a vector on the test set; None for a synthetic model."""
         if self.config.model.name == SYNTHETIC:
             return None
-        from geojax.center.evaluate import build_evaluator
+        data = self.dataset()
 
+        def build() -> Evaluator:
+            model = self._federated()
+            if model is None:
+                return build_evaluator(self.config, data.test_x, data.test_y)
+            return federated.build_evaluator(self.config, model, data.test_x, data.test_y)
+
+        return self._once("evaluator", build)
+
+    def client_data(self) -> Any:
+        """All training samples on this process's devices, for the clients of its workers."""
         data = self.dataset()
         return self._once(
-            "evaluator", lambda: build_evaluator(self.config, data.test_x, data.test_y)
+            "client data", lambda: federated.place(self.config, data.train_x, data.train_y)
         )
+
+    def _initial(self) -> np.ndarray:
+        model = self._federated()
+        return initial_vector(self.config) if model is None else model.initial(self.config.seed)
+
+    def _federated(self) -> Any:
+        """The model with what travels beside it, under a federated algorithm."""
+        rule = build_sync(self.config.sync).client
+        return None if rule is None else federated.build_model(self.config, rule)
 
     def pieces_of(self, name: str) -> Pieces:
         """Where node ``name`` leaves its pieces of models."""

@@ -5,25 +5,39 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from geojax.center.inputs import checked
+from geojax.center.spec import VectorSpec
 from geojax.config import RunConfig
 from geojax.errors import ConfigError, Diverged
 from geojax.models.losses import ACCURACY
 from geojax.models.registry import SYNTHETIC
-
-if TYPE_CHECKING:
-    from geojax.center.network import Network
 
 _BATCH = 500
 
 Evaluator = Callable[[np.ndarray], dict[str, float]]
 
 
-def build_evaluator(config: RunConfig, features: np.ndarray, labels: np.ndarray) -> Evaluator:
+class Judged(Protocol):
+    """A network, or more of the same layout of functions; hashed by identity."""
+
+    @property
+    def spec(self) -> VectorSpec:
+        """Layout of its vectors."""
+        ...
+
+    @property
+    def judge(self) -> Callable[..., Any]:
+        """See :meth:`geojax.center.network.Network.judge`."""
+        ...
+
+
+def build_evaluator(
+    config: RunConfig, features: np.ndarray, labels: np.ndarray, judged: Judged | None = None
+) -> Evaluator:
     """A function from a vector to its figures on the whole of ``features`` and ``labels``.
 
     The figures are ``loss`` and the metric of the configured loss (``accuracy``, share of right
@@ -31,6 +45,8 @@ def build_evaluator(config: RunConfig, features: np.ndarray, labels: np.ndarray)
     through the first local device in fixed batches, in order, so the same vector always gives the
     same figures. They stay on that device. A synthetic model has no figures: the dictionary is
     empty.
+
+    ``judged``: what vectors are of, where more than the network's own travels.
 
     The returned function raises ``ValueError`` for a vector of another size, and
     :class:`geojax.errors.Diverged` when the loss is not finite.
@@ -51,6 +67,7 @@ def build_evaluator(config: RunConfig, features: np.ndarray, labels: np.ndarray)
     import jax
 
     network = build_network(config)
+    judged = judged or network
     if config.stop_at_target and network.metric != ACCURACY:
         fix = f"loss={config.loss} has no accuracy to stop at; leave it out"
         raise ConfigError("stop_at_target", True, fix)
@@ -62,11 +79,11 @@ def build_evaluator(config: RunConfig, features: np.ndarray, labels: np.ndarray)
     ones = np.ones(count, np.float32)
     batches = jax.device_put([cut(each) for each in (features, labels, ones)], device)
     integers = jax.device_put(network.initial(config.seed)[1], device)
-    judge = _judge(network)
+    judge = _judge(judged)
     names = [*filter(None, [network.metric]), "loss"]
 
     def evaluate(vector: np.ndarray) -> dict[str, float]:
-        placed = jax.device_put(np.array(network.spec.check(vector, "evaluate")), device)
+        placed = jax.device_put(np.array(judged.spec.check(vector, "evaluate")), device)
         parts = [judge(placed, integers, *batch) for batch in zip(*batches, strict=True)]
         figures = {name: sum(float(part[name]) for part in parts) / count for name in names}
         if not math.isfinite(figures["loss"]):
@@ -77,7 +94,7 @@ def build_evaluator(config: RunConfig, features: np.ndarray, labels: np.ndarray)
 
 
 @functools.lru_cache
-def _judge(network: Network) -> Callable[..., Any]:
+def _judge(network: Judged) -> Callable[..., Any]:
     """The compiled judge of a network; the evaluators of one process share it."""
     import jax
 

@@ -161,9 +161,25 @@ class Network:
             {name: after[name] for name in integers},
         )
 
+    def evaluated(
+        self,
+        parameters: Arrays,
+        state: Arrays,
+        integers: Arrays,
+        method: Callable[[Any, jax.Array], jax.Array],
+        given: jax.Array,
+    ) -> jax.Array:
+        """What a method of the module makes of ``given`` in evaluation; nothing changes."""
+        variables = self._variables(parameters, state, integers)
+        return cast(jax.Array, self.module.apply(variables, given, method=method))
+
+    def losses(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
+        """The loss of every example, float32 (batch,)."""
+        return self._loss.per_example(outputs, targets)
+
     def mean_loss(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
         """Mean loss of a batch."""
-        return self._loss.per_example(outputs, targets).mean()
+        return self.losses(outputs, targets).mean()
 
     def judge(
         self,
@@ -172,10 +188,14 @@ class Network:
         samples: jax.Array,
         targets: jax.Array,
         weights: jax.Array,
+        method: Callable[[Any, jax.Array], jax.Array] | None = None,
     ) -> dict[str, jax.Array]:
-        """Sums of the loss and of the metric in evaluation, each sample by its weight."""
-        variables = self._variables(*self.unflatten(vector), integers)
-        outputs = cast(jax.Array, self.module.apply(variables, samples, train=False))
+        """Sums of the loss and of the metric in evaluation, each sample by its weight.
+
+        ``method``: makes outputs of samples; None: the module itself.
+        """
+        call = method or (lambda module, given: module(given, train=False))
+        outputs = self.evaluated(*self.unflatten(vector), integers, call, samples)
         scores = {name: score(outputs, targets) for name, score in self._scores.items()}
         return {name: (score * weights).sum() for name, score in scores.items()}
 

@@ -14,6 +14,7 @@ _PURPOSES = {
     "selection": 4,
     "handwriting": 5,
     "femnist": 6,
+    "clients": 8,
 }  # fixed: a new number is a new order
 
 
@@ -24,7 +25,7 @@ def stream(purpose: str, seed: int, *address: int) -> np.random.Generator:
     often or in which order other streams were read.
 
     Args:
-      purpose: ``subset``, ``partition``, ``batches``, ``devices`` or ``selection``.
+      purpose: its name, one of those above.
       seed: not negative.
       *address: numbers that single out one stream, e.g. worker index and epoch.
     """

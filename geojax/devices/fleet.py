@@ -76,6 +76,11 @@ class Fleet:
         self._counts = np.zeros((self.count, self.classes), np.float32)
         self._prepare(range(self.count))
 
+    @property
+    def parts(self) -> tuple[np.ndarray, ...]:
+        """Positions of the samples of each device, int64."""
+        return self._parts
+
     def counts(self) -> np.ndarray:
         """Samples of each class in the next batch of each device, float32 (K, F)."""
         return self._counts.copy()

@@ -85,6 +85,12 @@ def mlp(config: MlpConfig) -> ModelInfo:
     return ModelInfo(0.01, build, staged=True)
 
 
+@MODELS.register("small_cnn")
+def small_cnn(_: ModelConfig) -> ModelInfo:
+    """Two convolutions of stride 2; 9,226 parameters on 28 × 28 × 1 images of ten classes."""
+    return ModelInfo(0.02, _network("small_cnn.SmallCnn"), smallest_side=4, staged=True)
+
+
 @MODELS.register("leaf_cnn")
 def leaf_cnn(_: ModelConfig) -> ModelInfo:
     """LEAF's CNN for FEMNIST; 6,603,710 parameters on 28 × 28 × 1 images of 62 classes."""

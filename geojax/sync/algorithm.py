@@ -23,6 +23,7 @@ import numpy as np
 
 from geojax.config import SyncConfig
 from geojax.registry import Registry
+from geojax.sync.client import ClientRule
 
 Step = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs one step of the devices at its pace and returns what the step returned."""
@@ -126,6 +127,9 @@ class SyncAlgorithm(NamedTuple):
     ``steps`` (every worker the same, since all take equally many samples), ``samples`` (a worker by
     the size of its data) or ``centers`` (workers of a center the same, and then centers the same).
     ``needs_devices``: workers must be base stations of devices.
+
+    ``client`` is what a federated algorithm adds: then a local step is the round of all clients of
+    a worker.
     """
 
     name: str
@@ -137,6 +141,12 @@ class SyncAlgorithm(NamedTuple):
     lan_rounds: int = 1
     weights: str = "steps"
     needs_devices: bool = False
+    client: ClientRule | None = None
+
+    @property
+    def exchanges(self) -> int:
+        """Exchanges that make one federated round; 1 in all other algorithms."""
+        return 1 if self.client is None else self.client.exchanges
 
 
 SYNCS: Registry[Callable[[Any], SyncAlgorithm]] = Registry("sync.name", SyncConfig)

@@ -33,7 +33,7 @@ def synthetic(**settings) -> RunConfig:
 
 COUNTS = {
     "demo_cnn": 5, "leaf_cnn": 4, "mlp": 2, "alexnet": 8, "cnn_batchnorm": 4,
-    "resnet18": 10, "resnet18_batchnorm": 11, "synthetic": 1,
+    "small_cnn": 3, "resnet18": 10, "resnet18_batchnorm": 11, "synthetic": 1,
 }  # fmt: skip
 
 

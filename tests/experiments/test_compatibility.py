@@ -33,6 +33,7 @@ from experiments.compatibility.axes import (
 )
 from geojax.compression.registry import CODECS as ALL_CODECS
 from geojax.errors import ConfigError
+from geojax.federated.registry import FEDERATED  # they exchange as local steps do
 from geojax.hollow import SIZE_ONLY
 from geojax.sync.registry import SYNCS
 
@@ -60,7 +61,8 @@ def told():
 def test_every_registered_codec_and_mode_is_on_the_axes():
     codecs = {settings["compression"] for settings in CODECS.values()}
     assert codecs == set(ALL_CODECS) - {SIZE_ONLY}  # which trains nothing
-    assert {settings["sync"] for settings in MODES.values()} == set(SYNCS) - set(WITH_DEVICES)
+    apart = {*FEDERATED, *WITH_DEVICES}
+    assert {settings["sync"] for settings in MODES.values()} == set(SYNCS) - apart
 
 
 def test_the_selection_meets_every_pair():

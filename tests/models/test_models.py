@@ -54,6 +54,7 @@ COLOUR = (32, 32, 3)
 @pytest.mark.parametrize(
     ("name", "shape", "classes", "parameters", "state"),
     [
+        ("small_cnn", IMAGE, 10, 9_226, 0),
         ("leaf_cnn", IMAGE, 62, 6_603_710, 0),  # LEAF's FEMNIST
         ("leaf_cnn", IMAGE, 10, 6_497_162, 0),  # Fashion-MNIST
         ("alexnet", IMAGE, 10, 20_321_994, 0),
@@ -164,5 +165,6 @@ def test_every_model_has_a_pace():
     paces = {name: model_info(ModelConfig(name)).pace_s for name in MODELS}
     assert paces == {
         "demo_cnn": 0.05, "mlp": 0.01, "cnn_batchnorm": 0.05, "synthetic": 0.0,
-        "leaf_cnn": 0.3, "alexnet": 1.5, "resnet18": 5.0, "resnet18_batchnorm": 5.0,
+        "small_cnn": 0.02, "leaf_cnn": 0.3, "alexnet": 1.5,
+        "resnet18": 5.0, "resnet18_batchnorm": 5.0,
     }  # fmt: skip

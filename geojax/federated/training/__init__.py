@@ -1,0 +1,1 @@
+"""How clients train on this process's devices; loads JAX."""

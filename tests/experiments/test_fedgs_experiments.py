@@ -1,0 +1,55 @@
+"""The experiments on FedGS and its rivals: every row is valid, and they differ in what they say."""
+
+from __future__ import annotations
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from experiments.runs import schema
+from geojax.federated.registry import FEDERATED
+from testbed.run import check
+
+
+@pytest.fixture(scope="module")
+def composed():
+    schema.register()
+    with initialize_config_dir(str(schema.CONF), version_base="1.3"):
+        yield lambda *words: schema.build(compose("config", list(words)))
+
+
+def swept(name):
+    params = OmegaConf.load(schema.CONF / "experiment" / f"{name}.yaml").hydra.sweeper.params
+    return {key: str(values).split(",") for key, values in params.items()}
+
+
+def test_the_table_has_every_federated_algorithm_and_fedgs(composed):
+    rows = [
+        composed("experiment=fedgs_table", f"variant/fedgs_table={row}")
+        for row in swept("fedgs_table")["variant/fedgs_table"]
+    ]
+    assert {row.sync.name for row in rows} == {*FEDERATED, "fedgs"}
+    assert [row.experiment for row in rows] == swept("fedgs_table")["variant/fedgs_table"]
+    for row in rows:
+        check(row)
+        assert (row.selection.name == "gbp_cs") == (row.experiment == "fedgs")
+        assert row.selection.devices == 5
+        assert row.devices.count == 20
+
+
+def test_the_ablation_takes_the_same_number_of_steps_in_every_row(composed):
+    params = swept("fedgs_ablation")
+    for steps in params["variant/fedgs_steps"]:
+        row = composed("experiment=fedgs_ablation", f"variant/fedgs_steps={steps}")
+        assert row.rounds * row.sync.local_steps == 500
+        check(row)
+    for skew in params["variant/fedgs_skew"]:
+        row = composed("experiment=fedgs_ablation", f"variant/fedgs_skew={skew}")
+        assert row.experiment == skew
+        check(row)
+    chosen = [
+        composed("experiment=fedgs_ablation", f"selection={selection}").selection
+        for selection in params["selection"]
+    ]
+    assert {selection.devices for selection in chosen} == {5}
+    assert len({repr(selection) for selection in chosen}) == len(chosen)
