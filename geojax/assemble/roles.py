@@ -126,12 +126,14 @@ def _worker(context: Context, plan: Agreement) -> Worker:
     )
     inner = plan.algorithm.offer.inner
     trainer.warm_up(gradient=not inner, step=inner)
-    return Worker(
+    worker = Worker(
         trainer, plan.algorithm, plan.buckets, plan.stages,
         weight=_weight(name, setup, plan.algorithm), skip=config.nonfinite == "skip",
         machine=context.machine, clock=context.clock, recorder=context.recorder,
         pace=build_pace(config, setup.cluster.trainers, name),
     )  # fmt: skip
+    worker.warm_up()
+    return worker
 
 
 def _weight(name: str, setup: Setup, algorithm: SyncAlgorithm) -> float:
@@ -154,7 +156,7 @@ def _worker_node(context: Context) -> tuple[Membership, Any]:
     checkpoints, kept = _checkpoints(context)
     vector = kept["vector"] if kept else setup.initial()
     if kept:
-        worker.trainer.load_state(kept["trainer"])
+        worker.load_state(kept["trainer"])
     link = LanUplink(
         engine, plan.lan_codec, plan.buckets, timeouts=config.timeouts, clock=context.clock,
         recorder=context.recorder, lan_rounds=per,
@@ -197,7 +199,7 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
     update = _update(config, plan)
     state = CenterState(
         context, kept["vector"] if kept else setup.initial(), offers=offers, update=update,
-        trainer=worker and worker[0].trainer, wan=wan, checkpoints=checkpoints, held=held,
+        worker=worker and worker[0], wan=wan, checkpoints=checkpoints, held=held,
     )  # fmt: skip
     if kept:
         state.load(kept)
@@ -313,5 +315,5 @@ def _engine(
     return TreeExchange(
         context.name, group, sizes=[stop - start for start, stop in plan.ranges],
         transport=sender or context.transport, machine=context.machine, recorder=context.recorder,
-        priorities=plan.priorities, layers=plan.layers, **options,
+        priorities=plan.priorities, layers=plan.layers, turns=plan.turns, **options,
     )  # fmt: skip

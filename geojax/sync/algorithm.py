@@ -115,11 +115,40 @@ class MergeRule(NamedTuple):
     compensation: Compensation | None = None
 
 
+PATTERNS = ("strided", "sequential")
+
+
+class Fragmentation(NamedTuple):
+    """Which part of the vector a round exchanges, and when its result counts in the workers.
+
+    Attributes:
+      fragments: parts of the vector, each of whole layers; round r exchanges the one of number
+        r modulo ``fragments``.
+      pattern: of layers to fragments: ``strided`` or ``sequential``, see
+        :func:`geojax.center.fragments.fragments_of`.
+      overlap: local steps of the next round that a worker takes before the result counts.
+      blend: share of its own values in what a worker goes on with then.
+    """
+
+    fragments: int = 1
+    pattern: str = "strided"
+    overlap: int = 0
+    blend: float = 0.0
+
+
+WHOLE = Fragmentation()
+"""Every round exchanges all of the vector, and its result counts at once."""
+
+
 class SyncAlgorithm(NamedTuple):
     """The composition; ``outer_default`` names the outer optimizer that ``auto`` stands for.
 
     ``outer_default`` is ``optimizer`` (the run's optimizer at its learning rate, applied to the
-    merged gradient) or ``average`` (step of length one: plain averaging).
+    merged gradient), ``average`` (step of length one: plain averaging) or ``nesterov`` (DiLoCo's:
+    SGD with Nesterov momentum 0.9 at a learning rate of 0.7).
+
+    ``fragmentation`` says which part of the vector a round exchanges; with more than one fragment,
+    or with overlap, there is one exchange within a center in a round, weighted by ``steps``.
 
     ``lan_rounds`` is the number of exchanges within a center that make one round: in all but the
     last of them a center averages alone. ``weights`` says what an offer counts in a merge:
@@ -135,6 +164,7 @@ class SyncAlgorithm(NamedTuple):
     outer_default: str
     lan_rounds: int = 1
     weights: str = "steps"
+    fragmentation: Fragmentation = WHOLE
 
 
 SYNCS: Registry[Callable[[Any], SyncAlgorithm]] = Registry("sync.name", SyncConfig)
