@@ -68,7 +68,8 @@ class Worker:
         self._stages = tuple(stages) if len(buckets) > 1 else ()
         self._parts = algorithm.fragmentation
         self._turns = Turns(self._buckets, self._parts.fragments > 1)
-        self._streams = self._turns.in_turn or self._parts.overlap > 0
+        # Between rounds the trainer's values are not always the outer parameters.
+        self._streams = self._turns.in_turn or self._parts.overlap > 0 or self._parts.blend > 0
         self.weight, self._skip = weight, skip
         self._machine, self._pace = machine, pace
         self._clock, self._recorder = clock, recorder
@@ -83,24 +84,25 @@ class Worker:
         self._arrived = self._collected = number - 1
         if self._own is None:
             self.trainer.load(vector)
-        else:  # where it stood when it had made its last offer
+        else:  # with overlap it was kept before its last offer's result was loaded
             self.trainer.load(self._own)
-            self._own, self._collected = None, number - 2
+            self._own, self._collected = None, number - 1 - (self._parts.overlap > 0)
 
     def warm_up(self) -> None:
         """Compiles what loads fragments."""
-        vector = self.trainer.vector()
-        for bucket in self._buckets if self._turns.in_turn else ():
-            for start, stop in bucket.pieces:
-                self.trainer.load_part(start, stop, vector[start:stop])
+        if self._turns.in_turn:
+            vector = self.trainer.vector()
+            for bucket in self._buckets:
+                for piece in bucket.split(bucket.of(vector)):
+                    self.trainer.load_part(*piece)
 
     def outer(self) -> np.ndarray:
         """A copy of the parameters after the last round whose result is here."""
         return self.vector.copy() if self._streams else self.trainer.vector()
 
     def state_dict(self) -> dict[str, Any]:
-        """The trainer's state; with its own values, where a result may be under way to it."""
-        own = {"own": self.trainer.vector()} if self._parts.overlap else {}
+        """The trainer's state; with its values, where these are not the outer parameters."""
+        own = {"own": self.trainer.vector()} if self._streams else {}
         return {**self.trainer.state_dict(), **own}
 
     def load_state(self, state: dict[str, Any]) -> None:
