@@ -93,6 +93,9 @@ def e3m0(*, block: int = 256, error_feedback: bool = False, sums: str = "float32
         layout.check(vector)
         _refuse_nonfinite(vector, layout)
         total = vector + state.residual if error_feedback else vector
+        if error_feedback:
+            for first, last in layout.state:
+                total[first:last] = 0.0  # it travels whole, as it is in ``vector``
         residual = total.copy() if error_feedback else state.residual
         written = []
         runs_of_chunks = within(layout.state, layout.ranges)
