@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from geojax.config import SyncConfig
-from geojax.sync import fsa, hfa, local_steps, mixed_sync  # noqa: F401  they register themselves
+from geojax.sync import esync, fsa, hfa, local_steps, mixed_sync  # noqa: F401  they register
 from geojax.sync.algorithm import SYNCS, SyncAlgorithm
 
 __all__ = ["SYNCS", "build_sync"]

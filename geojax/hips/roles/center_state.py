@@ -29,7 +29,7 @@ class CenterState:
       vector: parameters and model state.
       offers: the codec's state is there.
       update: the outer state is there.
-      trainer: of the worker in this process; None: there is none.
+      trainer: the worker in this process, for its state; None: there is none.
       wan: sends states to peers.
       checkpoints: where states are kept.
       held: the last round that ``vector`` contains.
