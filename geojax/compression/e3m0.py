@@ -140,6 +140,7 @@ def quantized(values: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
     divisors = np.where(scales > 0, scales, np.float32(1))
     mantissa, exponent = np.frexp(magnitudes / divisors[:, None])  # of [0.5, 1) times a power
     codes = np.clip(exponent + (_LARGEST - 1) + (mantissa >= 0.75), 0, _LARGEST)
+    codes[magnitudes == 0] = 0
     small = (codes == 0) & (magnitudes >= divisors[:, None] * (_POWERS[1] / 2))
     codes = np.where(small, 1, codes).astype(np.uint8)
     codes += ((padded < 0) & (codes > 0)) * np.uint8(_NEGATIVE)

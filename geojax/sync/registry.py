@@ -5,6 +5,7 @@ from __future__ import annotations
 from geojax.config import SyncConfig
 from geojax.sync import (  # noqa: F401  they register themselves
     diloco,
+    esync,
     fsa,
     hfa,
     local_steps,

@@ -195,7 +195,7 @@ class LocalServer:
             else:
                 await self._pull(start.last)
             if self._worker is not None:
-                self._worker.catch_up((state.held + 1) * per)
+                self._worker.catch_up((state.held + 1) * per, start.steps)
             await self._link.adopt((state.held + 1) * per - 1, state.vector)
         if start.initial_from is not None:
             await state.take_initial(self._member.states)

@@ -18,6 +18,7 @@ from geojax.hips.control.joining import digest
 from geojax.hips.control.member import Membership
 from geojax.hips.exchange.buckets import Bucket, Turns
 from geojax.hips.exchange.lan import LanUplink, Uplink
+from geojax.hips.roles.local_steps import LocalSteps
 from geojax.hips.storage.checkpoint import Checkpoints, state_like
 from geojax.hollow import is_hollow
 from geojax.machine.machine import Machine
@@ -39,7 +40,7 @@ class Worker:
 
     Args:
       trainer: a :class:`geojax.center.trainer.Trainer`.
-      algorithm: says how many steps a round has and what is offered.
+      algorithm: says what is offered, and what is known of the number of steps.
       buckets: of the vector; the stages of the model in P3, or the fragments.
       stages: of the model, one a bucket, with their shares of a step; empty without P3.
       weight: of one offer, relative to the other workers'.
@@ -48,6 +49,7 @@ class Worker:
       pace: emulated duration of a step by its number and the experiment time of its start, s.
       clock: experiment time.
       recorder: takes the compute and wait spans.
+      local_steps: says how many steps a round has; None: as many as the algorithm knows before.
     """
 
     def __init__(
@@ -63,8 +65,13 @@ class Worker:
         pace: Callable[[int, float], float],
         clock: Clock,
         recorder: Recorder,
+        local_steps: LocalSteps | None = None,
     ):
         self.trainer, self.algorithm, self._buckets = trainer, algorithm, tuple(buckets)
+        self._local_steps = local_steps or LocalSteps(
+            algorithm.local_steps, asks=None, push_s=lambda: 0.0, clock=clock, recorder=recorder,
+            lan_rounds=algorithm.lan_rounds,
+        )  # fmt: skip
         self._stages = tuple(stages) if len(buckets) > 1 else ()
         self._parts = algorithm.fragmentation
         self._turns = Turns(self._buckets, self._parts.fragments > 1)
@@ -100,20 +107,44 @@ class Worker:
         """A copy of the parameters after the last round whose result is here."""
         return self.vector.copy() if self._streams else self.trainer.vector()
 
+    def catch_up(self, number: int, taken: int | None = None) -> None:
+        """Moves to the position in the data that a worker has before a round.
+
+        Where numbers of steps are decided while rounds run, the position does not follow from the
+        round. Then it is what the scheduler heard last of this worker: the batches that it took
+        after that are drawn again.
+
+        Args:
+          number: the LAN round.
+          taken: steps that the worker is known to have taken; None: nothing is known, and as many
+            as all rounds have at least are passed over.
+        """
+        steps, per = self.algorithm.local_steps.steps, self.algorithm.lan_rounds
+        known = sum(steps(done // per) for done in range(number))
+        self.trainer.steps = max(known, taken or 0) if self._local_steps.decided else known
+
+    @property
+    def position(self) -> int | None:
+        """Steps taken in all, where that does not follow from the round; else None."""
+        return self.trainer.steps if self._local_steps.decided else None
+
     def state_dict(self) -> dict[str, Any]:
-        """The trainer's state; with its values, where these are not the outer parameters."""
-        own = {"own": self.trainer.vector()} if self._streams else {}
-        return {**self.trainer.state_dict(), **own}
+        """The trainer's state, and what the next steps need.
+
+        Where the trainer's values are not the outer parameters, they are in it as well.
+        """
+        state = self.trainer.state_dict()
+        if self._local_steps.decided:
+            state = {**state, "local_steps": self._local_steps.state_dict()}
+        return {**state, "own": self.trainer.vector()} if self._streams else state
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restores :meth:`state_dict`; :meth:`start` follows."""
+        """The inverse of :meth:`state_dict`; :meth:`start` follows."""
+        beside = ("local_steps", "own")
+        self.trainer.load_state({key: each for key, each in state.items() if key not in beside})
         self._own = state.get("own")
-        self.trainer.load_state({name: each for name, each in state.items() if name != "own"})
-
-    def catch_up(self, number: int) -> None:
-        """Moves to the position in the data that a worker has before a round."""
-        steps, per = self.algorithm.local_steps.steps, self.algorithm.lan_rounds
-        self.trainer.steps = sum(steps(done // per) for done in range(number))
+        if self._local_steps.decided:
+            self._local_steps.load_state(state["local_steps"])
 
     async def train(
         self,
@@ -148,15 +179,14 @@ class Worker:
     # ---- a round in one piece
 
     async def _round(self, link: Uplink, number: int) -> None:
-        steps = self.algorithm.local_steps.steps(number // self.algorithm.lan_rounds)
-        spec = self.trainer.spec
-
+        more, spec = self._local_steps.begin(number), self.trainer.spec
         (bucket,) = self._turns.of(number)
         try:
             step = partial(self._whole_step, link, number, self.trainer.steps)
             vector = await self.algorithm.offer.collect(
-                self.trainer, self.vector, spec.parameters, steps, step
+                self.trainer, self.vector, spec.parameters, more, step
             )
+            self._local_steps.end()
             offered = bucket.of(vector)
             self._check(number, bucket, offered)
         except Diverged as error:
@@ -176,10 +206,33 @@ class Worker:
 
         ``before``: the trainer's steps before the round.
         """
+        if self._local_steps.speculates:
+            return await self._speculative_step(number, work)
+        start = self._clock()
         result = await self._step(work, 1.0, number)
+        self._local_steps.stepped(self._clock() - start)
         self._recorder.add("samples", self.trainer.samples_per_step)
         if self._parts.overlap == self.trainer.steps - before:
             await self._collect(link, number - 1)
+        return result
+
+    async def _speculative_step(self, number: int, work: Callable[[], Any]) -> Any:
+        """A step that is taken back if it turns out, before its end, that none was due."""
+        trainer, given_up = self.trainer, self._local_steps.given_up
+        kept, start = (trainer.vector(), trainer.state_dict()), self._clock()
+        seconds = self._pace(trainer.steps, start)
+        result = await self._machine.compute(work, seconds, cut=given_up)
+        end, round_of = self._clock(), number // self.algorithm.lan_rounds
+        assert given_up is not None
+        whole = not given_up.done() or end - start >= seconds
+        if whole:
+            self._recorder.span("compute", start, end, round=round_of)
+            self._recorder.add("samples", trainer.samples_per_step)
+        else:
+            trainer.load(kept[0])
+            trainer.load_state(kept[1])
+            self._recorder.span("given_up", start, end, round=round_of)
+        self._local_steps.stepped(end - start, whole=whole)
         return result
 
     # ---- a round stage by stage
@@ -354,7 +407,7 @@ class WorkerNode:
         if start.last is not None and start.last >= 0:
             self._vector = await self._link.whole(start.last)
             first = start.last + 1
-            self._worker.catch_up(first)
+            self._worker.catch_up(first, start.steps)
         if start.initial_from is not None:
             like = {"vector": self._vector}
             _, state = await self._member.states.receive(
