@@ -40,6 +40,32 @@ SYNC_ROWS = {
         },
         rounds=8,
     ),
+    "diloco": Row({"sync__name": "diloco", "sync__local_steps": 4, "lr": 0.3}, rounds=8),
+    "MuLoCo": Row(
+        {"sync__name": "diloco", "sync__local_steps": 4, "optimizer__name": "muon", "lr": 0.01},
+        rounds=8,
+    ),
+    "SparseLoCo": Row(
+        {
+            "sync__name": "local_steps", "sync__local_steps": 4, "lr": 0.3,
+            "compression__name": "topk2bit", "compression__ratio": 0.1,
+        },
+        rounds=12,
+    ),
+    "streaming_diloco": Row(
+        {
+            "sync__name": "streaming_diloco", "sync__local_steps": 4, "sync__fragments": 2,
+            "lr": 0.3,
+        },
+        rounds=16,
+    ),
+    "streaming_diloco, overlapped, blended, 4 bits": Row(
+        {
+            "sync__name": "streaming_diloco", "sync__local_steps": 4, "sync__fragments": 2,
+            "sync__overlap": 1, "sync__blend": 0.5, "lr": 0.3, "compression__name": "e3m0",
+        },
+        rounds=20,
+    ),
     "hfa": Row(
         {"sync__name": "hfa", "sync__local_steps": 2, "sync__lan_rounds": 2, "lr": 0.3}, rounds=8
     ),
