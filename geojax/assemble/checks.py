@@ -61,6 +61,7 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
             "moves no content: use it with testbed=simulated and model=synthetic, or "
             "compression=dense",
         )  # fmt: skip
+    _check_services(algorithm, cluster)
     build_selection(config.selection)
     _check_awareness(config, algorithm)
     overlay = build_overlay(config.overlay, cluster.servers, cluster.global_servers)
@@ -105,6 +106,27 @@ def _check_servers(config: RunConfig, depth: int, servers: int) -> None:
     if config.checkpoint_every:
         fix = f"sync={config.sync.name} has no common round to continue from; use 0"
         raise ConfigError("checkpoint_every", config.checkpoint_every, fix)
+
+
+def _check_services(algorithm: SyncAlgorithm, cluster: Cluster) -> None:
+    """Refuses a state server that has nobody to align."""
+    several = [center for center in cluster.servers if cluster.workers(center)]
+    rule = algorithm.local_steps.in_round
+    hosts = {service.name: service.at_scheduler for service in algorithm.services}
+    if rule is None:
+        return
+    if hosts[rule.service] and several:
+        fix = (
+            f"aligns centers of one worker, and {several[0]} has more; use sync.level=workers, or "
+            "lan.workers=1"
+        )
+        raise ConfigError("sync.level", "centers", fix)
+    if not hosts[rule.service] and not several:
+        fix = (
+            "aligns the workers of a center, and no center has more than one; use "
+            "sync.level=centers, or lan.workers=2"
+        )
+        raise ConfigError("sync.level", "workers", fix)
 
 
 def _check_awareness(config: RunConfig, algorithm: SyncAlgorithm) -> None:
