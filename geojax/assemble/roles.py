@@ -158,7 +158,7 @@ def _worker(context: Context, plan: Agreement, member: Membership, group: int) -
         pace=build_pace(config, setup.cluster.trainers, name),
         local_steps=_local_steps(context, plan, member, group),
     )  # fmt: skip
-    worker.warm_up()
+    worker.outer.warm_up()
     member.position = lambda: worker.position
     return worker
 
