@@ -147,16 +147,20 @@ class LocalServer:
             timeout=self._timeouts.round,
             warn=self._timeouts.warn,
         )
-        before = bucket.of(self._state.vector)
-        return await self._context.machine.host(
+        before, start = bucket.of(self._state.vector), self._context.clock()
+        moved = await self._context.machine.host(
             "outer", bucket.nbytes, lambda: self._update.apply(bucket, merged, before)
         )
+        self._context.recorder.add("server_s", self._context.clock() - start)
+        return moved
 
     async def _offer(self, number: int, bucket: Bucket, total: Total) -> None:
+        start = self._context.clock()
         offered = await self._offers.encoded(bucket, total, self._center, self._state.vector)
         for chunk, contribution in zip(bucket.chunks, offered, strict=True):
             self._wan.offer(number, chunk, contribution)
         self._offered = self._context.clock()
+        self._context.recorder.add("server_s", self._offered - start)
 
     def _missing(self, number: int) -> str:
         return self._link.missing(number) + self._wan.missing(number)

@@ -145,11 +145,8 @@ class LocalSteps:
         start = self._clock()
         answer = await self._asks.request(rule.service, rule.asked(self._status()))
         self._recorder.add("queries")
-        args = {"round": self._round // self._lan_rounds}
-        if rule.in_flight:  # the devices went on meanwhile: nothing was lost
-            self._recorder.add("query_in_flight_s", self._clock() - start)
-        else:
-            self._recorder.span("query", start, self._clock(), **args)
+        kind = "query_in_flight" if rule.in_flight else "query"  # then the devices went on
+        self._recorder.span(kind, start, self._clock(), round=self._round // self._lan_rounds)
         return rule.due(answer)
 
     def _answered(self, task: asyncio.Task[bool]) -> None:
