@@ -108,7 +108,7 @@ def questions(reports: Mapping[str, Mapping[str, Any]], time_s: float) -> dict[s
 
 def predictions(events: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
     """ESync's: mean of |t̂_s − arrival| ÷ d_s, and the share of rounds with the wrong straggler."""
-    told = [event for event in events if event["event"] == "esync"]
+    told = [event for event in events if event["event"] in ("esync", "esync_centers")]
     if not told:
         return None
     return {

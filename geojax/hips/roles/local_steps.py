@@ -41,6 +41,7 @@ class LocalSteps:
       clock: experiment time.
       recorder: takes spans and events.
       lan_rounds: LAN rounds in a round of the WAN.
+      event: name of the event.
     """
 
     def __init__(
@@ -52,9 +53,11 @@ class LocalSteps:
         clock: Clock,
         recorder: Recorder,
         lan_rounds: int = 1,
+        event: str = "steps",
     ):
         self._policy, self._asks, self._push_s = policy, asks, push_s
         self._clock, self._recorder, self._lan_rounds = clock, recorder, lan_rounds
+        self._event = event
         self._step_s, self._kept_push_s = 0.0, 0.0
         self._round, self._taken = -1, 0
         self._flying: asyncio.Task[bool] | None = None
@@ -100,7 +103,7 @@ class LocalSteps:
         """The round's offer is made."""
         if self.decided:
             round_of = self._round // self._lan_rounds
-            self._recorder.event("steps", round=round_of, steps=self._taken)
+            self._recorder.event(self._event, round=round_of, steps=self._taken)
 
     # ---- state
 
