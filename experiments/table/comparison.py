@@ -59,6 +59,18 @@ _MORE_METRICS = (
     Metric("bound_ratio", "× bound", decimals=2),
     Metric("rounds_to_target", "rounds to target", decimals=0),
     Metric("cpu_share", "CPU", decimals=2),
+    Metric("samples_per_s", "samples/s"),
+    Metric("wan_bytes_per_epoch", "WAN, both ways (MB/epoch)", scale=1e-6),
+    Metric("wan_offer_bytes_per_epoch", "WAN, offers (MB/epoch)", scale=1e-6),
+    *(
+        Metric(f"shares.{kind}", kind, decimals=2)
+        for kind in ("compute", "query", "transfer", "wait", "server")
+    ),
+    Metric("staleness.mean", "staleness"),
+    Metric("questions.per_s", "questions/s"),
+    Metric("questions.p99_s", "question, p99 (ms)", scale=1e3),
+    Metric("prediction.error", "prediction error", decimals=3),
+    Metric("prediction.wrong", "wrong straggler", decimals=2),
 )
 
 

@@ -126,7 +126,7 @@ def _check_services(algorithm: SyncAlgorithm, cluster: Cluster) -> None:
             "aligns the workers of a center, and no center has more than one; use "
             "sync.level=centers, or lan.workers=2"
         )
-        raise ConfigError("sync.level", "workers", fix)
+        raise ConfigError("sync.level", "workers" if algorithm.inner is None else "both", fix)
 
 
 def _check_awareness(config: RunConfig, algorithm: SyncAlgorithm) -> None:

@@ -223,7 +223,8 @@ class SyncAlgorithm(NamedTuple):
     ``steps`` (every worker the same, since all take equally many samples), ``samples`` (a worker by
     the size of its data) or ``centers`` (workers of a center the same, and then centers the same).
 
-    ``services`` are what members ask while the run goes on.
+    ``inner`` says how many of these exchanges there are, where that is decided while the round
+    runs; then ``lan_rounds`` is the most. ``services`` are what members ask while the run goes on.
     """
 
     name: str
@@ -236,6 +237,7 @@ class SyncAlgorithm(NamedTuple):
     weights: str = "steps"
     fragmentation: Fragmentation = WHOLE
     services: tuple[HostedService, ...] = ()
+    inner: LocalStepPolicy | None = None
 
 
 SYNCS: Registry[Callable[[Any], SyncAlgorithm]] = Registry("sync.name", SyncConfig)

@@ -18,7 +18,7 @@ from geojax.sync.algorithm import (
 from geojax.sync.esync_state import DONE, QUERY, REPORT, EsyncState, told
 from geojax.sync.parts import barrier, delta_offer, weighted_mean
 
-SERVICE = "esync"
+SERVICE, OF_CENTERS = "esync", "esync_centers"
 _GUARD_S = {"journal": 0.0, "preprint": 0.5}  # ε of the preprint
 _WEIGHTS = {"journal": "samples", "preprint": "uniform"}
 
@@ -30,8 +30,8 @@ class EsyncConfig(SyncConfig):
     name: str = "esync"
     variant: str = key("journal", "which paper's rule", choices=("journal", "preprint"))
     level: str = key(
-        "centers", "who is aligned: centers, or the workers within each center",
-        choices=("centers", "workers"),
+        "centers", "who is aligned: centers, the workers within each center, or both",
+        choices=("both", "centers", "workers"),
     )  # fmt: skip
     min_local_steps: int = key(1, "h0: local steps of the straggler in a round", least=1)
     max_local_steps: int | None = key(
@@ -47,6 +47,9 @@ class EsyncConfig(SyncConfig):
         "wait", "wait for each answer, or begin the next step meanwhile",
         choices=("in_flight", "wait"),
     )  # fmt: skip
+    max_lan_rounds: int = key(
+        1000, "level=both: most exchanges within a center in one over the WAN", least=1
+    )
     evict_after_s: float = key(
         10.0, "silence after which nobody waits for a straggler", unit="s", above=0
     )
@@ -72,6 +75,7 @@ def esync(
     weights: str | None = None,
     in_flight: bool = False,
     evict_after_s: float = 10.0,
+    most_lan_rounds: int = 1000,
 ) -> SyncAlgorithm:
     """Every member takes as many local steps as fit into the time that the slowest one needs.
 
@@ -96,7 +100,9 @@ def esync(
     Args:
       variant: ``journal`` or ``preprint``.
       level: ``centers``: the scheduler's state server aligns centers of one worker each;
-        ``workers``: each local server has one that aligns the workers of its center.
+        ``workers``: each local server has one that aligns the workers of its center; ``both``: so
+        it does, and the scheduler's aligns centers by how often their workers exchange within the
+        center before an exchange over the WAN.
       least: h0, at least 1.
       most: local steps that nobody exceeds in a round; None: any number.
       guard_s: added to d_k in equation 3, s; None: 0 in the journal, 0.5 in the preprint.
@@ -104,6 +110,7 @@ def esync(
       in_flight: the next step begins while the question is under way, and is given up if it was
         not due (the preprint's delayed answers).
       evict_after_s: see above.
+      most_lan_rounds: of ``both``: exchanges within a center that no round exceeds.
 
     References:
       Li et al., *ESync: Accelerating Intra-Domain Federated Learning in Heterogeneous Data
@@ -112,9 +119,7 @@ def esync(
     """
     guard = _GUARD_S[variant] if guard_s is None else guard_s
     counted = weights or _WEIGHTS[variant]
-    state = partial(
-        EsyncState, variant=variant, least=least, guard_s=guard, evict_after_s=evict_after_s
-    )
+    state = partial(EsyncState, variant=variant, guard_s=guard, evict_after_s=evict_after_s)
     rule = InRound(
         SERVICE,
         entered=partial(told, REPORT),
@@ -125,15 +130,28 @@ def esync(
         most=most,
         in_flight=in_flight,
     )
+    workers = partial(state, least=least)
+    steps = LocalStepPolicy(f"esync({variant}, h0={least})", lambda _: least, rule)
+    services, inner = (HostedService(SERVICE, level == "centers", workers),), None
+    if level == "both":
+        per = most_lan_rounds
+        among = rule._replace(service=OF_CENTERS, least=1, most=per, in_flight=False)
+        inner = LocalStepPolicy(f"esync({variant})", lambda _: 1, among)
+        services = (
+            HostedService(SERVICE, False, partial(workers, lan_rounds=per)),
+            HostedService(OF_CENTERS, True, state),
+        )
     return SyncAlgorithm(
         "esync",
         delta_offer(),
-        LocalStepPolicy(f"esync({variant}, h0={least})", lambda _: least, rule),
+        steps,
         barrier(),
         weighted_mean(),
         "average",
         weights="samples" if counted == "samples" else "steps",
-        services=(HostedService(SERVICE, level == "centers", state),),
+        services=services,
+        lan_rounds=most_lan_rounds if level == "both" else 1,
+        inner=inner,
     )
 
 
@@ -143,4 +161,5 @@ def _configured(config: EsyncConfig) -> SyncAlgorithm:
         variant=config.variant, level=config.level, least=config.min_local_steps,
         most=config.max_local_steps, guard_s=config.guard_s, weights=config.weights,
         in_flight=config.query == "in_flight", evict_after_s=config.evict_after_s,
+        most_lan_rounds=config.max_lan_rounds,
     )  # fmt: skip

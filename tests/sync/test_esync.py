@@ -37,12 +37,22 @@ def distance(a, b):
 # ---- against what is too simple to be wrong
 
 
+DIGITS = {
+    "model__name": "mlp",
+    "data__name": "digits",
+    "batch_size": 8,
+    "lr": 0.1,
+    "eval_every_s": 100.0,
+    "partition__name": "size_skew",
+    "partition__skew": 3.0,
+    "overlay__chunk_elements": 1000,
+}
+
+
 def three_paces(**settings):
     """Three centers near each other whose steps last 0.13, 0.3 and 1 s."""
     training = {
-        "model__name": "mlp", "data__name": "digits", "rounds": 4, "batch_size": 8, "lr": 0.1,
-        "eval_every_s": 100.0, "partition__name": "size_skew", "partition__skew": 3.0,
-        "sync__name": "esync", "overlay__chunk_elements": 1000,
+        "rounds": 4, "sync__name": "esync",
         "pace__centers": {"c1": 13.0, "c2": 30.0, "c3": 100.0},
     }  # fmt: skip
     config = small_config(**{**training, **settings})
@@ -53,7 +63,7 @@ def three_paces(**settings):
 
 @pytest.mark.parametrize("least", [1, 2])
 def test_it_is_the_plain_loop(least):
-    config = three_paces(sync__min_local_steps=least)
+    config = three_paces(**DIGITS, sync__min_local_steps=least)
     outcome, names = simulated(config), ["c1", "c2", "c3"]
     by_hand, rounds = train(config, names, [0.13, 0.3, 1.0], [0.0] * 3, [0.0, 0.001, 0.001])
     assert [*map(list, zip(*steps_by_node(outcome).values(), strict=True))] == rounds
@@ -64,7 +74,7 @@ def test_it_is_the_plain_loop(least):
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_with_equal_paces_it_is_local_steps_step_by_step(momentum):
     settings = {"pace__centers": {}, "optimizer__momentum": momentum}
-    config = three_paces(sync__weights="uniform", **settings)
+    config = three_paces(**DIGITS, sync__weights="uniform", **settings)
     one = simulated(config)
     config.sync = SYNCS.settings("local_steps", local_steps=1)
     two = simulated(config)
@@ -74,7 +84,7 @@ def test_with_equal_paces_it_is_local_steps_step_by_step(momentum):
 
 
 def test_with_equal_paces_it_is_fsa_step_by_step():
-    config = three_paces(sync__weights="uniform", pace__centers={})
+    config = three_paces(**DIGITS, sync__weights="uniform", pace__centers={})
     one = simulated(config).final
     config.sync = SYNCS.settings("fsa")
     assert distance(one, simulated(config).final) <= 1e-5
@@ -130,8 +140,6 @@ def test_half_fast_half_slow_as_in_the_journal(query):
 def test_a_sudden_slow_down_costs_exactly_one_bad_round():
     config = three_paces()
     config.rounds = 9
-    config.model = small_config().model
-    config.data = small_config().data
     config.model.pace_s = 0.01
     config.pace.profile = {
         "kind": "slowdown", "center": "c1", "at": 3.2, "factor": 20, "duration": 100,

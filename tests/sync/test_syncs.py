@@ -88,7 +88,7 @@ SYNC_ROWS = {
             "sync__query": "in_flight", "sync__max_local_steps": 4, "lr": 0.2,
             "pace__centers": {"c1": 1.0, "c2": 4.0, "c3": 9.0},
         },
-        rounds=8, several={"sync__level": "workers"},
+        rounds=16, several={"sync__level": "workers"},
     ),
     "mixed_sync": Row({"sync__name": "mixed_sync", "lr": 0.2}, rounds=24, exact=False),
     "mixed_sync, Adam, bounded": Row(

@@ -72,6 +72,7 @@ class Epochs:
       wan_view: what the WAN is believed to be.
       independent: centers go at paces of their own: no round runs again.
       lan_rounds: exchanges within a center in one round.
+      skips: there may be fewer, and then numbers of LAN rounds are skipped.
       changed: called when a change is over.
 
     Attributes:
@@ -96,12 +97,13 @@ class Epochs:
         wan_view: WanView,
         independent: bool,
         lan_rounds: int,
+        skips: bool,
         changed: Callable[[], None],
     ):
         self._context, self._channel, self._background = context, channel, background
         self._policies, self._grants, self._tables = policies, grants, tables
         self._wan_view, self._independent, self._lan_rounds = wan_view, independent, lan_rounds
-        self._changed = changed
+        self._changed, self._skips = changed, skips
         self.alive: tuple[str, ...] = self._cluster.members
         self.number = 0
         self.running = self.over = False
@@ -291,6 +293,8 @@ class Epochs:
         for group, names in self.groups.items():
             held = {name: change.reports[name].held[group] for name in names
                     if name not in (*self._stateless, *self._cluster.global_servers)}  # fmt: skip
+            if group != WAN_GROUP and self._skips:
+                held = {name: (n + 1) // self._lan_rounds for name, n in held.items()}
             if group != WAN_GROUP or not self._independent:
                 ahead += [name for name, n in held.items() if n > min(held.values()) + 1]
         return ahead

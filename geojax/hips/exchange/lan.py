@@ -58,6 +58,10 @@ class Uplink(Protocol):
         """The bucket as it is after LAN round ``number``; read-only."""
         ...
 
+    def stand_for(self, number: int, later: int) -> None:
+        """LAN round ``number``, which is held, was the last one and counts as ``later``."""
+        ...
+
 
 class Downlink(Protocol):
     """The local server's end.
@@ -74,6 +78,10 @@ class Downlink(Protocol):
 
     async def publish(self, number: int, bucket: Bucket, values: np.ndarray) -> None:
         """Gives the workers a bucket as it is after LAN round ``number``."""
+        ...
+
+    def stand_for(self, number: int, later: int) -> None:
+        """LAN round ``number`` will be the last one and count as ``later``."""
         ...
 
     def missing(self, number: int) -> str:
@@ -127,6 +135,9 @@ class DirectLink:
     async def publish(self, number: int, bucket: Bucket, values: np.ndarray) -> None:
         """See :class:`Downlink`."""
         _slot(self._applied, number, bucket).set_result(values)
+
+    def stand_for(self, number: int, later: int) -> None:
+        """See :class:`Uplink` and :class:`Downlink`: nothing is kept here."""
 
     def missing(self, number: int) -> str:
         """See :class:`Downlink`: its worker sends nothing."""
@@ -191,6 +202,7 @@ class LanUplink:
         self._timeouts, self._clock, self._recorder = timeouts, clock, recorder
         self._lan_rounds = lan_rounds
         self._offered: dict[int, float] = {}
+        self._last = (-1, 0.0, 0.0)  # a LAN round, when it was offered to and when it was held
         engine.watcher = self
 
     async def offer(
@@ -232,8 +244,17 @@ class LanUplink:
     def held(self, number: int) -> None:
         """See :class:`geojax.hips.exchange.base.RoundWatcher`."""
         offered = self._offered.pop(number, None)
-        if offered is not None and (number + 1) % self._lan_rounds == 0:
+        if offered is None:
+            return
+        self._last = number, offered, self._clock()
+        if (number + 1) % self._lan_rounds == 0:
             record_round(self._recorder, number // self._lan_rounds, offered, self._clock())
+
+    def stand_for(self, number: int, later: int) -> None:
+        """See :class:`Uplink`."""
+        self._engine.stand_for(number, later)
+        if later > number == self._last[0]:
+            record_round(self._recorder, later // self._lan_rounds, *self._last[1:])
 
 
 def record_round(recorder: Recorder, number: int, offered: float, held: float) -> None:
@@ -318,6 +339,10 @@ class LanDownlink:
             timeout=self._timeouts.round,
             warn=self._timeouts.warn,
         )
+
+    def stand_for(self, number: int, later: int) -> None:
+        """See :class:`Downlink`."""
+        self._engine.stand_for(number, later)
 
     def missing(self, number: int) -> str:
         """See :class:`Downlink`."""

@@ -123,6 +123,7 @@ class TreeExchange:
         self._policies = ByRound()
         self._until = math.inf  # the policies of all rounds before are known here
         self._fetch = _Fetch(-1, None, ())
+        self._stands_for: dict[int, int] = {}
 
     @property
     def policy(self) -> Policy | None:
@@ -189,6 +190,18 @@ class TreeExchange:
         for peer in to:
             for chunk, result in enumerate(results):
                 self._send(peer, Kind.AGGREGATE, number, chunk, result)
+
+    def stand_for(self, number: int, later: int) -> None:
+        """The results of round ``number`` will be those of ``later`` too.
+
+        When it is held, so is that one, and the rounds between are skipped. All members do so; one
+        that does not know yet and lacks the results when the membership changes is sent those of
+        the later round for the one that it waits for.
+        """
+        if number == self.held:
+            self.adopt(later, [c for _, c in sorted(self._round(number).results.items())], ())
+        elif number > self.held:
+            self._stands_for[number] = later
 
     def send_state(self, peer: str, number: int, payload: np.ndarray) -> None:
         """Sends the whole state after round ``number`` to a member that comes back."""
@@ -307,6 +320,10 @@ class TreeExchange:
         """Takes a result of the last held round, and sends it on to members that lack it."""
         for other in self._fetch.lacking if number == self._fetch.round else ():
             self._send(other, Kind.AGGREGATE, number, chunk, result)
+        awaited = self.held + 1
+        if awaited < number and awaited in self._rounds:  # it stands for the one awaited here
+            self._round(awaited).take(chunk, result)
+            self._check_whole(awaited)
         if number > self.held:
             self._round(number).take(chunk, result)
             self._check_whole(number)
@@ -474,6 +491,9 @@ class TreeExchange:
             entry.arrived.clear()
             for old in [n for n in self._rounds if n < number]:
                 del self._rounds[old]
+            later = self._stands_for.pop(number, None)
+            if later is not None:
+                self.stand_for(number, later)
 
     def _behind(self, number: int) -> set[tuple[str, int]]:
         """Whose offers of which chunks of a round have not come, though its result is here."""

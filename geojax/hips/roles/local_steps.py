@@ -41,6 +41,7 @@ class LocalSteps:
       clock: experiment time.
       recorder: takes spans and events.
       lan_rounds: LAN rounds in a round of the WAN.
+      event: name of the event.
     """
 
     def __init__(
@@ -52,9 +53,11 @@ class LocalSteps:
         clock: Clock,
         recorder: Recorder,
         lan_rounds: int = 1,
+        event: str = "steps",
     ):
         self._policy, self._asks, self._push_s = policy, asks, push_s
         self._clock, self._recorder, self._lan_rounds = clock, recorder, lan_rounds
+        self._event = event
         self._step_s, self._kept_push_s = 0.0, 0.0
         self._round, self._taken = -1, 0
         self._flying: asyncio.Task[bool] | None = None
@@ -100,7 +103,7 @@ class LocalSteps:
         """The round's offer is made."""
         if self.decided:
             round_of = self._round // self._lan_rounds
-            self._recorder.event("steps", round=round_of, steps=self._taken)
+            self._recorder.event(self._event, round=round_of, steps=self._taken)
 
     # ---- state
 
@@ -145,11 +148,8 @@ class LocalSteps:
         start = self._clock()
         answer = await self._asks.request(rule.service, rule.asked(self._status()))
         self._recorder.add("queries")
-        args = {"round": self._round // self._lan_rounds}
-        if rule.in_flight:  # the devices went on meanwhile: nothing was lost
-            self._recorder.add("query_in_flight_s", self._clock() - start)
-        else:
-            self._recorder.span("query", start, self._clock(), **args)
+        kind = "query_in_flight" if rule.in_flight else "query"  # then the devices went on
+        self._recorder.span(kind, start, self._clock(), round=self._round // self._lan_rounds)
         return rule.due(answer)
 
     def _answered(self, task: asyncio.Task[bool]) -> None:

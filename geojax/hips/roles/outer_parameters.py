@@ -91,6 +91,10 @@ class OuterParameters:
         """Takes what a checkpoint after a round needs: with overlap, nothing is loaded for it."""
         await (self.arrive if self._parts.overlap else self.collect)(link, number)
 
+    def stands_for(self, number: int) -> None:
+        """What is loaded is what LAN round ``number`` ends with, too."""
+        self._arrived = self.collected = number
+
     async def arrive(self, link: Uplink, number: int) -> None:
         """Takes the result of a round into ``vector``, if it is not there yet."""
         if self._arrived >= number:

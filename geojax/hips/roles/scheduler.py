@@ -86,6 +86,7 @@ class Scheduler:
       replans: whether plans depend on what is believed about rates, and may change between rounds.
       plan_tables: plans the centers' path tables; None: the run has no auxiliary routes.
       lan_rounds: exchanges within a center in one round.
+      skips: there may be fewer, as is decided while the round runs.
       independent: centers go at paces of their own, see the module's docstring.
       awareness: follows the view and has links probed, where rates are measured.
       services: that members may ask, by name.
@@ -100,6 +101,7 @@ class Scheduler:
         replans: bool = False,
         plan_tables: PlanTables | None = None,
         lan_rounds: int = 1,
+        skips: bool = False,
         independent: bool = False,
         awareness: Awareness | None = None,
         services: Mapping[str, Service] | None = None,
@@ -124,7 +126,7 @@ class Scheduler:
         self.epochs = Epochs(
             context, self._channel, self._background, policies=self._policies,
             grants=self._grants, tables=self._tables, wan_view=wan_view, independent=independent,
-            lan_rounds=lan_rounds, changed=self._on_changed,
+            lan_rounds=lan_rounds, skips=skips, changed=self._on_changed,
         )  # fmt: skip
         self._replanning = Replanning(
             context, self._channel, self._background, epochs=self.epochs, policies=self._policies,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -50,6 +49,7 @@ class Worker:
       clock: experiment time.
       recorder: takes the compute and wait spans.
       local_steps: says how many steps a round has; None: as many as the algorithm knows before.
+      following: says which LAN round follows one, where that is decided; None: the next number.
     """
 
     def __init__(
@@ -66,12 +66,14 @@ class Worker:
         clock: Clock,
         recorder: Recorder,
         local_steps: LocalSteps | None = None,
+        following: Callable[[int], Awaitable[int]] | None = None,
     ):
         self.trainer, self.algorithm, self._buckets = trainer, algorithm, tuple(buckets)
         self._local_steps = local_steps or LocalSteps(
             algorithm.local_steps, asks=None, push_s=lambda: 0.0, clock=clock, recorder=recorder,
             lan_rounds=algorithm.lan_rounds,
         )  # fmt: skip
+        self._following = following
         self._stages = tuple(stages) if len(buckets) > 1 else ()
         self.outer = OuterParameters(
             trainer, buckets, algorithm.fragmentation, staged=bool(self._stages), clock=clock,
@@ -141,15 +143,23 @@ class Worker:
         """
         per = self.algorithm.lan_rounds
         number = first
-        for number in itertools.count(first):
-            if number % per == 0 and not await granted(number // per):
-                break
+        while number % per or await granted(number // per):
             await (self._staged_round if self._stages else self._round)(link, number)
-            done = number // per
-            if (number + 1) % per == 0 and keeps(done):
-                await self.outer.settle(link, number)
+            done, number = number // per, await self._after(link, number)
+            if number % per == 0 and keeps(done):
+                await self.outer.settle(link, number - 1)
                 await keep(done)
         await self.outer.collect(link, number - 1)
+
+    async def _after(self, link: Uplink, number: int) -> int:
+        """The LAN round after one that has ended here."""
+        if self._following is None:
+            return number + 1
+        following = await self._following(number)
+        if following > number + 1:
+            link.stand_for(number, following - 1)
+            self.outer.stands_for(following - 1)
+        return following
 
     # ---- a round in one piece
 
