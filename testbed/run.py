@@ -114,6 +114,7 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
             warmup_rounds=config.warmup_rounds,
             target_over=config.target_over,
             probe_kind=Kind.PROBE if config.overlay.awareness == "measured" else None,
+            offer_kind=Kind.OFFER,
             train_samples=None if config.model.name == SYNTHETIC else setup.train_samples(),
         ),
         **efficiency(config, wan.view(), events, setup.cluster, extra.get("goodput_factor")),

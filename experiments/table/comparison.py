@@ -63,6 +63,18 @@ _MORE_METRICS = (
     Metric("internal_s", "internal (s)"),
     Metric("divergence.mean", "divergence", decimals=4),
     Metric("divergence.max", "largest divergence", decimals=4),
+    Metric("samples_per_s", "samples/s"),
+    Metric("wan_bytes_per_epoch", "WAN, both ways (MB/epoch)", scale=1e-6),
+    Metric("wan_offer_bytes_per_epoch", "WAN, offers (MB/epoch)", scale=1e-6),
+    *(
+        Metric(f"shares.{kind}", kind, decimals=2)
+        for kind in ("compute", "query", "transfer", "wait", "server")
+    ),
+    Metric("staleness.mean", "staleness"),
+    Metric("questions.per_s", "questions/s"),
+    Metric("questions.p99_s", "question, p99 (ms)", scale=1e3),
+    Metric("prediction.error", "prediction error", decimals=3),
+    Metric("prediction.wrong", "wrong straggler", decimals=2),
 )
 
 

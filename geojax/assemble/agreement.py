@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from geojax.center.fragments import Pieces, fragments_of
+from geojax.center.optimizers import NESTEROV
 from geojax.center.outer import OuterOptimizer, PlainSgd, build_outer_optimizer
 from geojax.center.spec import VectorSpec
 from geojax.center.stages import Stage, build_stages
@@ -15,7 +18,7 @@ from geojax.compression.dense import dense
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
 from geojax.federated import build as federated
-from geojax.hips.exchange.buckets import Bucket, buckets_of
+from geojax.hips.exchange.buckets import Bucket, Chunks, buckets_of
 from geojax.hollow import SIZE_ONLY
 from geojax.models.registry import SYNTHETIC
 from geojax.overlay.policy.cutting import Ranges, chunk_ranges
@@ -49,6 +52,13 @@ class Agreement:
     codec: Codec
     lan_codec: Codec
 
+    @property
+    def turns(self) -> list[Chunks]:
+        """The chunks that rounds exchange in turn; empty: every round exchanges all."""
+        if self.algorithm.fragmentation.fragments == 1:
+            return []
+        return [bucket.chunks for bucket in self.buckets]
+
     @classmethod
     def of(cls, config: RunConfig) -> Agreement:
         """The agreement that follows from the configuration, the same at every node."""
@@ -58,10 +68,11 @@ class Agreement:
             spec = federated.build_model(config, algorithm.client).spec
         codec = wan_codec(config)
         stages = build_stages(config) if config.sync.p3 else ()
-        stops = [stage.stop for stage in stages] or [spec.size]
+        parts = _parts(spec, stages, algorithm)
         layers = tuple(layer.size for layer in spec.layers)
+        stops = [stop for part in parts for _, stop in part]
         ranges = chunk_ranges(config.overlay, layers, stops)
-        buckets = buckets_of(spec, stops, ranges)
+        buckets = buckets_of(spec, parts, ranges)
         # Model state has no stage of its own to compute and is small: it goes first.
         idle = [bucket for bucket, stage in zip(buckets, stages, strict=False) if not stage.forward]
         first = [chunk for bucket in idle for chunk in bucket.chunks]
@@ -69,6 +80,16 @@ class Agreement:
         priorities = tuple(int(place) for place in np.argsort(order))
         lan = lan_codec(config, codec)
         return cls(spec, stages, layers, ranges, buckets, priorities, algorithm, codec, lan)
+
+
+def _parts(spec: VectorSpec, stages: Sequence[Stage], algorithm: SyncAlgorithm) -> Sequence[Pieces]:
+    """Where the buckets lie: the model's stages, the algorithm's fragments, or everything."""
+    if stages:
+        return [((stage.start, stage.stop),) for stage in stages]
+    fragmentation = algorithm.fragmentation
+    if fragmentation.fragments > 1:
+        return fragments_of(spec, fragmentation.fragments, fragmentation.pattern)
+    return [((0, spec.size),)]
 
 
 def wan_codec(config: RunConfig) -> Codec:
@@ -102,8 +123,9 @@ def build_outer(config: RunConfig, algorithm: SyncAlgorithm, spec: VectorSpec) -
     """The outer optimizer.
 
     ``outer_optimizer=auto`` stands for what the algorithm's definition has: the run's own
-    optimizer where gradients are merged, plain averaging (a step of length one) where deltas are.
-    A synthetic model is always averaged. A federated algorithm may have a server rule before it.
+    optimizer where gradients are merged, plain averaging (a step of length one) where deltas are,
+    or DiLoCo's Nesterov step. A synthetic model is always averaged. A federated algorithm may have
+    a server rule before it.
     """
     outer = config.outer_optimizer
     synthetic = config.model.name == SYNTHETIC
@@ -112,5 +134,5 @@ def build_outer(config: RunConfig, algorithm: SyncAlgorithm, spec: VectorSpec) -
     if outer.name == "auto" and (synthetic or algorithm.outer_default == "average"):
         return PlainSgd(1.0, spec)
     if outer.name == "auto":
-        outer = config.optimizer
+        outer = NESTEROV if algorithm.outer_default == "nesterov" else config.optimizer
     return build_outer_optimizer(outer, config.rate_of(outer), spec, synthetic=synthetic)

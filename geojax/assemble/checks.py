@@ -7,9 +7,11 @@ from typing import Any
 
 from geojax.assemble.fleets import check_devices, has_devices
 from geojax.axes import check as check_values
-from geojax.center.optimizers import check_optimizer
+from geojax.center.fragments import fragments_of
+from geojax.center.optimizers import OUTER_OPTIMIZERS, check_optimizer
 from geojax.center.pace import build_pace
 from geojax.center.stages import check_p3
+from geojax.center.synthetic_layout import synthetic_spec
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
 from geojax.data.dataset import DATASETS
@@ -53,6 +55,8 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
         federated.check(config, algorithm.client)
     codec = build_codec(config.compression)
     _check_offers(config, algorithm)
+    _check_inner(config, algorithm)
+    _check_fragments(config, algorithm, cluster)
     simulated = config.testbed.name == "simulated" and config.model.name == SYNTHETIC
     if codec.name == SIZE_ONLY and not simulated:
         raise ConfigError(
@@ -61,6 +65,7 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
             "compression=dense",
         )  # fmt: skip
     check_devices(config, cluster, algorithm)
+    _check_services(algorithm, cluster)
     _check_awareness(config, algorithm)
     overlay = build_overlay(config.overlay, cluster.servers, cluster.global_servers)
     policy = overlay.plan(view, cluster.groups(cluster.members)[WAN_GROUP], (1,), 0)
@@ -106,6 +111,27 @@ def _check_servers(config: RunConfig, depth: int, servers: int) -> None:
         raise ConfigError("checkpoint_every", config.checkpoint_every, fix)
 
 
+def _check_services(algorithm: SyncAlgorithm, cluster: Cluster) -> None:
+    """Refuses a state server that has nobody to align."""
+    several = [center for center in cluster.servers if cluster.workers(center)]
+    rule = algorithm.local_steps.in_round
+    hosts = {service.name: service.at_scheduler for service in algorithm.services}
+    if rule is None:
+        return
+    if hosts[rule.service] and several:
+        fix = (
+            f"aligns centers of one worker, and {several[0]} has more; use sync.level=workers, or "
+            "lan.workers=1"
+        )
+        raise ConfigError("sync.level", "centers", fix)
+    if not hosts[rule.service] and not several:
+        fix = (
+            "aligns the workers of a center, and no center has more than one; use "
+            "sync.level=centers, or lan.workers=2"
+        )
+        raise ConfigError("sync.level", "workers" if algorithm.inner is None else "both", fix)
+
+
 def _check_awareness(config: RunConfig, algorithm: SyncAlgorithm) -> None:
     """Refuses measured rates where plans never change."""
     if config.overlay.awareness == "measured" and algorithm.admission.exchange == "server":
@@ -127,6 +153,32 @@ def _check_offers(config: RunConfig, algorithm: SyncAlgorithm) -> None:
     if config.nonfinite == "skip" and config.sync.p3:
         fix = "with sync.p3 half of the gradient has left when the rest is found; use stop"
         raise ConfigError("nonfinite", "skip", fix)
+
+
+def _check_inner(config: RunConfig, algorithm: SyncAlgorithm) -> None:
+    """Refuses an inner optimizer, which needs whole matrices, where merged vectors take steps."""
+    auto = config.outer_optimizer.name == "auto" and algorithm.outer_default == "optimizer"
+    if auto and config.optimizer.name not in OUTER_OPTIMIZERS:
+        fix = (
+            f"sync={config.sync.name} steps with it on merged vectors, which are flat, and it "
+            "steps by matrices; use it with local steps, as in sync=diloco, or optimizer=adamw"
+        )
+        raise ConfigError("optimizer.name", config.optimizer.name, fix)
+
+
+def _check_fragments(config: RunConfig, algorithm: SyncAlgorithm, cluster: Cluster) -> None:
+    """Refuses fragments where they cannot travel, or the model has fewer layers."""
+    count = algorithm.fragmentation.fragments
+    if count == 1:
+        return
+    if cluster.global_servers:
+        fix = (
+            f"a server on a site of its own does not know which chunks are of which fragment, and "
+            f"sync.fragments = {count}; use wan.server_center=null, or sync.fragments=1"
+        )
+        raise ConfigError("wan.server_center", config.wan.server_center, fix)
+    if config.model.name == SYNTHETIC:  # a network's layers are counted when it is built
+        fragments_of(synthetic_spec(config), count, algorithm.fragmentation.pattern)
 
 
 def _check_trees(config: RunConfig, policy: Policy, centers: Sequence[str]) -> None:

@@ -19,11 +19,12 @@ from geojax.center.pace import build_pace
 from geojax.center.trainer import Trainer, build_trainer
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
+from geojax.errors import GeojaxError
 from geojax.hips.cluster import SCHEDULER, START, WAN_GROUP
 from geojax.hips.context import NodeContext
 from geojax.hips.control.member import Membership
 from geojax.hips.exchange.base import Exchange
-from geojax.hips.exchange.lan import DirectLink, LanDownlink, LanUplink
+from geojax.hips.exchange.lan import DirectLink, Downlink, LanDownlink, LanUplink
 from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.shard import shard_maker
 from geojax.hips.exchange.shard_server import ShardServer
@@ -31,7 +32,10 @@ from geojax.hips.exchange.tree import TreeExchange
 from geojax.hips.roles.center_offers import CenterOffers, OuterStep, Pulled, Update
 from geojax.hips.roles.center_state import CenterState
 from geojax.hips.roles.global_server import GlobalServer
+from geojax.hips.roles.lan_rounds import SERVICE as LAN_ROUNDS
+from geojax.hips.roles.lan_rounds import LanRounds
 from geojax.hips.roles.local_server import LocalServer
+from geojax.hips.roles.local_steps import LocalSteps
 from geojax.hips.roles.scheduler import Scheduler
 from geojax.hips.roles.worker import Worker, WorkerNode
 from geojax.hips.routing.multipath import MultipathSender
@@ -42,9 +46,11 @@ from geojax.models.registry import SYNTHETIC
 from geojax.overlay.policy.planning import propose
 from geojax.overlay.registry import build_overlay
 from geojax.overlay.routes.auxiliary import path_tables
-from geojax.sync.algorithm import SyncAlgorithm
+from geojax.sync.algorithm import LocalStepPolicy, SyncAlgorithm
 from geojax.sync.registry import build_sync
+from geojax.sync.service import Service
 from geojax.telemetry.report import counters, restore
+from geojax.wire.push_meter import PushMeter
 
 Context = NodeContext[Setup]
 
@@ -74,6 +80,7 @@ def _scheduler(context: Context) -> Scheduler:
     setup, cluster = context.setup, context.setup.cluster
     wan_view, awareness = _wan_view(context)
     config, independent = setup.config.overlay, _holds_parameters(setup.config)
+    algorithm = build_sync(setup.config.sync)
     overlay = build_overlay(config, cluster.servers, cluster.global_servers)
     return Scheduler(
         context,
@@ -84,8 +91,16 @@ def _scheduler(context: Context) -> Scheduler:
             path_tables, kind=config.auxiliary, elements=config.chunk_elements,
             seed=setup.config.seed,
         ),
-        lan_rounds=build_sync(setup.config.sync).lan_rounds, independent=independent,
+        lan_rounds=algorithm.lan_rounds, skips=algorithm.inner is not None,
+        independent=independent,
+        services=_services(setup.config, at_scheduler=True),
     )  # fmt: skip
+
+
+def _services(config: RunConfig, *, at_scheduler: bool) -> dict[str, Service]:
+    """What members may ask the scheduler or, otherwise, the local server of their center."""
+    needed = build_sync(config.sync).services
+    return {each.name: each.build() for each in needed if each.at_scheduler == at_scheduler}
 
 
 def _wan_view(context: Context) -> tuple[WanView, Awareness | None]:
@@ -112,17 +127,69 @@ def _meter(context: Context) -> LinkMeter | None:
     return LinkMeter(context.transport, others)
 
 
-def _worker(context: Context, plan: Agreement) -> Worker:
+def _local_steps(
+    context: Context,
+    plan: Agreement,
+    member: Membership,
+    group: int,
+    policy: LocalStepPolicy,
+    **options: Any,
+) -> LocalSteps:
+    """How many steps a node takes before it offers to a group."""
+    asks, meter = None, PushMeter(group)
+    if policy.in_round is not None:
+        context.transport.observers.append(meter)
+        (service,) = (s for s in plan.algorithm.services if s.name == policy.in_round.service)
+        center = context.setup.cluster.node(context.name).center
+        host = SCHEDULER if service.at_scheduler else center
+        asks = member.asks(host) if host != context.name else None
+    return LocalSteps(
+        policy, asks=asks, push_s=meter.seconds, clock=context.clock, recorder=context.recorder,
+        **options,
+    )  # fmt: skip
+
+
+def _following(
+    context: Context, plan: Agreement, member: Membership, told: LanRounds | None
+) -> Any:
+    """Says which LAN round follows one: as is ``told`` in this process, or by the local server."""
+    if plan.algorithm.inner is None:
+        return None
+    center, per = context.setup.cluster.node(context.name).center, plan.algorithm.lan_rounds
+
+    async def following(number: int) -> int:
+        if told is not None:
+            return told.following(number)
+        answer = await member.request(LAN_ROUNDS, {"round": number}, host=center)
+        found = answer.get("following")
+        if type(found) is not int or found not in (number + 1, (number // per + 1) * per):
+            raise GeojaxError(f"{center} says that after LAN round {number} comes {found!r}")
+        return found
+
+    return following
+
+
+def _worker(
+    context: Context, plan: Agreement, member: Membership, group: int, told: LanRounds | None = None
+) -> Worker:
     name, setup, config = context.name, context.setup, context.setup.config
     trainer = _trainer(name, setup, plan.algorithm)
     inner = plan.algorithm.offer.inner
     trainer.warm_up(gradient=not inner, step=inner)
-    return Worker(
+    worker = Worker(
         trainer, plan.algorithm, plan.buckets, plan.stages,
         weight=_weight(name, setup, plan.algorithm), skip=config.nonfinite == "skip",
         machine=context.machine, clock=context.clock, recorder=context.recorder,
         pace=build_pace(config, setup.cluster.trainers, name),
+        local_steps=_local_steps(
+            context, plan, member, group, plan.algorithm.local_steps,
+            lan_rounds=plan.algorithm.lan_rounds,
+        ),
+        following=_following(context, plan, member, told),
     )  # fmt: skip
+    worker.outer.warm_up()
+    member.position = lambda: worker.position
+    return worker
 
 
 def _trainer(name: str, setup: Setup, algorithm: SyncAlgorithm) -> Trainer:
@@ -154,16 +221,16 @@ def _weight(name: str, setup: Setup, algorithm: SyncAlgorithm) -> float:
 def _worker_node(context: Context) -> tuple[Membership, Any]:
     setup, config = context.setup, context.setup.config
     plan = Agreement.of(config)
-    worker = _worker(context, plan)
     group = setup.cluster.lan_group(setup.cluster.node(context.name).center)
     per = plan.algorithm.lan_rounds
     first = (setup.resume.round + 1) * per
     engine = _engine(context, group, plan, codec=plan.lan_codec, held=first - 1)
     member = Membership(context, engines={group: engine}, lan_rounds=per)
+    worker = _worker(context, plan, member, group)
     checkpoints, kept = _checkpoints(context)
     vector = kept["vector"] if kept else setup.initial()
     if kept:
-        worker.trainer.load_state(kept["trainer"])
+        worker.load_state(kept["trainer"])
     link = LanUplink(
         engine, plan.lan_codec, plan.buckets, timeouts=config.timeouts, clock=context.clock,
         recorder=context.recorder, lan_rounds=per,
@@ -183,7 +250,8 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
     snapshots = _snapshots(context, plan)
     wan = _wan_engine(context, plan, snapshots, multipath=multipath)
     engines: dict[int, Exchange] = {WAN_GROUP: wan}
-    worker = None
+    worker, direct = None, DirectLink()
+    link: Downlink = direct
     if setup.cluster.workers(name):
         group = setup.cluster.lan_group(name)
         first = (held + 1) * per
@@ -191,29 +259,39 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
             context, group, plan, codec=plan.lan_codec, held=first - 1, contributes=False
         )
         streams = plan.lan_codec is plan.codec and per == 1 and plan.algorithm.weights != "centers"
+        streams = streams and plan.algorithm.inner is None
         link = LanDownlink(
             lan, plan.lan_codec, plan.buckets, machine=machine, timeouts=config.timeouts,
             wan=wan if streams else None, first=first,
         )  # fmt: skip
-    else:
-        link = DirectLink()
-        worker = (_worker(context, plan), link)
+    services = _services(config, at_scheduler=False)
+    told = None if plan.algorithm.inner is None else LanRounds()
+    if told is not None:
+        services[LAN_ROUNDS] = told
     member = Membership(
-        context, engines=engines, lan_rounds=per, multipath=multipath, meter=_meter(context)
-    )
+        context, engines=engines, lan_rounds=per, multipath=multipath, meter=_meter(context),
+        services=services,
+    )  # fmt: skip
+    if not setup.cluster.workers(name):
+        worker = (_worker(context, plan, member, WAN_GROUP, told), direct)
     checkpoints, kept = _checkpoints(context)
     offers = CenterOffers(plan.algorithm, plan.buckets, plan.codec, machine)
     update = _update(config, plan)
     state = CenterState(
         context, kept["vector"] if kept else setup.initial(), offers=offers, update=update,
-        trainer=worker and worker[0].trainer, wan=wan, checkpoints=checkpoints, held=held,
+        worker=worker and worker[0], wan=wan, checkpoints=checkpoints, held=held,
     )  # fmt: skip
     if kept:
         state.load(kept)
     member.on_state_wanted = state.promise
+    inner, policy = None, plan.algorithm.inner
+    if told is not None and policy is not None:
+        options = {"policy": policy, "event": "inner_rounds"}
+        inner = _local_steps(context, plan, member, WAN_GROUP, **options), told
     server = LocalServer(
         context, plan.algorithm, plan.buckets, state=state, offers=offers, update=update, wan=wan,
         link=link, worker=worker, member=member, snapshots=snapshots,
+        inner=inner,
     )  # fmt: skip
     return member, server.run()
 
@@ -322,5 +400,5 @@ def _engine(
     return TreeExchange(
         context.name, group, sizes=[stop - start for start, stop in plan.ranges],
         transport=sender or context.transport, machine=context.machine, recorder=context.recorder,
-        priorities=plan.priorities, layers=plan.layers, **options,
+        priorities=plan.priorities, layers=plan.layers, turns=plan.turns, **options,
     )  # fmt: skip

@@ -8,6 +8,7 @@ from geojax.sync.algorithm import (
     AdmissionRule,
     LocalStepPolicy,
     MergeRule,
+    More,
     Offer,
     Step,
     StepsTrainer,
@@ -15,19 +16,23 @@ from geojax.sync.algorithm import (
 
 
 async def _gradient(
-    trainer: StepsTrainer, base: np.ndarray, parameters: int, steps: int, step: Step
+    trainer: StepsTrainer, base: np.ndarray, parameters: int, more: More, step: Step
 ) -> np.ndarray:
     del base, parameters
-    if steps != 1:
-        raise ValueError(f"a gradient is offered after 1 step, not {steps}")
-    return await step(trainer.gradient)
+    gradient = await step(trainer.gradient)
+    if await more(1):
+        raise ValueError("a gradient is offered after 1 step, and the local-step policy wants more")
+    return gradient
 
 
 async def _delta(
-    trainer: StepsTrainer, base: np.ndarray, parameters: int, steps: int, step: Step
+    trainer: StepsTrainer, base: np.ndarray, parameters: int, more: More, step: Step
 ) -> np.ndarray:
-    for _ in range(steps):
+    taken, due = 0, True
+    while due:
         await step(trainer.step)
+        taken += 1
+        due = await more(taken)
     vector = trainer.vector()
     vector[:parameters] -= base[:parameters]
     return vector

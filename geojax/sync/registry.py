@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from geojax.config import SyncConfig
-from geojax.sync import fedgs, fsa, hfa, local_steps, mixed_sync  # noqa: F401  they register themselves
+from geojax.sync import (  # noqa: F401  they register themselves
+    diloco,
+    esync,
+    fedgs,
+    fsa,
+    hfa,
+    local_steps,
+    mixed_sync,
+    streaming_diloco,
+)
 from geojax.sync.algorithm import SYNCS, SyncAlgorithm
 
 __all__ = ["SYNCS", "build_sync"]

@@ -7,6 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from geojax.telemetry.shares import (
+    balance,
+    mean_shares,
+    predictions,
+    questions,
+    shares_of_time,
+)
+
 Event = Mapping[str, Any]
 Report = Mapping[str, Any]
 TARGET_OVER = ("evaluations", "models")
@@ -72,6 +80,7 @@ def summarize(
     warmup_rounds: int = 0,
     target_over: str = TARGET_OVER[0],
     probe_kind: int | None = None,
+    offer_kind: int | None = None,
 ) -> dict[str, Any]:
     """All figures that these events and reports hold.
 
@@ -86,6 +95,7 @@ def summarize(
       warmup_rounds: first rounds that sync times and the rate of samples leave out.
       target_over: see :class:`TargetWatch`.
       probe_kind: the one of them that probes links; None: none were probed.
+      offer_kind: the one of them that travels to where offers are merged; None: not told apart.
     """
     syncs = sync_times(events)
     evaluations = sorted((e for e in events if e["event"] == "evaluation"), key=lambda e: e["t"])
@@ -100,7 +110,7 @@ def summarize(
         "target_accuracy": target,
         "pace_violations": sum(r["pace_violations"] for r in living),
         "steps": sum(r["steps"] for r in living),
-        **_traffic(reports, hops, data_kinds, probe_kind),
+        **_traffic(reports, hops, data_kinds, probe_kind, offer_kind),
         **_internal(events, reports, trainers),
     }
     stale = [event["staleness"] for event in events if event["event"] == "applied"]
@@ -122,8 +132,15 @@ def summarize(
         if spent > 0:
             summary["samples_per_s"] = samples * share / spent
         summary["blocking_share"] = sum(waiting) / len(waiting)
-        if max(busy) > 0:
-            summary["balance"] = sum(busy) / len(busy) / max(busy)
+        shares = shares_of_time(events, reports, trainers, time_s)
+        figures = {
+            "balance": balance(busy),
+            "shares": mean_shares(shares),
+            "worker_shares": shares,
+            "questions": questions(reports, time_s),
+            "prediction": predictions(events),
+        }
+        summary |= {name: figure for name, figure in figures.items() if figure is not None}
     if stale:
         summary["staleness"] = {
             "mean": float(np.mean(stale)),
@@ -131,7 +148,10 @@ def summarize(
             "max": max(stale),
         }
     if train_samples and samples:
-        summary["wan_bytes_per_epoch"] = summary["wan_bytes"] * train_samples / samples
+        epochs = samples / train_samples
+        summary["wan_bytes_per_epoch"] = summary["wan_bytes"] / epochs
+        if offer_kind is not None:
+            summary["wan_offer_bytes_per_epoch"] = summary["wan_offer_bytes"] / epochs
     if evaluations and "accuracy" not in evaluations[-1]:  # the run's loss has another metric
         summary["final_loss"] = evaluations[-1]["loss"]
     elif evaluations:
@@ -144,10 +164,16 @@ def summarize(
 
 
 def _after(events: Sequence[Event], warmup_rounds: int, time_s: float) -> tuple[float, float]:
-    """Share of all rounds (every one has as many samples) and time, s, after the warm-up."""
+    """Share of all samples and time, s, after the warm-up.
+
+    Every round has as many samples, or as many as its events ``steps`` say.
+    """
     rounds = [event for event in events if event["event"] == "round"]
     warm = [event["held"] for event in rounds if event["round"] < warmup_rounds]
-    return 1 - len(warm) / len(rounds), time_s - max(warm, default=0.0)
+    taken = [(event["round"], event["steps"]) for event in events if event["event"] == "steps"]
+    parts = taken or [(event["round"], 1) for event in rounds]
+    early = sum(steps for number, steps in parts if number < warmup_rounds)
+    return 1 - early / sum(steps for _, steps in parts), time_s - max(warm, default=0.0)
 
 
 def _internal(
@@ -176,14 +202,18 @@ def _traffic(
     hops: Mapping[tuple[str, str], Sequence[Any]],
     data_kinds: Collection[int],
     probe_kind: int | None,
+    offer_kind: int | None,
 ) -> dict[str, int]:
     """Frame bytes: on the WAN every hop counts, inside a center it is LAN; control apart.
 
-    Probes are among those of the WAN, and are also told on their own.
+    Probes, and offers (one of the two directions), are among those of the WAN, and are also told
+    on their own.
     """
     counted = {"wan_bytes": 0, "lan_bytes": 0, "wan_control_bytes": 0, "lan_control_bytes": 0}
     if probe_kind is not None:
         counted["probe_bytes"] = 0
+    if offer_kind is not None:
+        counted["wan_offer_bytes"] = 0
     for name, node in reports.items():
         for peer, counters in node["sent"].items():
             crossed = len(hops[name, peer])
@@ -193,4 +223,6 @@ def _traffic(
                 counted[key] += count * times
                 if int(kind) == probe_kind:
                     counted["probe_bytes"] += count * times
+                if int(kind) == offer_kind and crossed:
+                    counted["wan_offer_bytes"] += count * times
     return counted

@@ -137,7 +137,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_valid_one(settings, near):
 @pytest.mark.parametrize(
     ("key", "reads", "readers"),
     [
-        ("compression.ratio", "name, lan", "compression=bisparse or mpq"),
+        ("compression.ratio", "name, lan", "compression=bisparse or mpq or topk2bit"),
         ("sync.staleness", "name, p3", "sync=mixed_sync"),
         ("overlay.placement", "root, name, chunk_elements", "overlay=multigps"),
         ("wan.degree", "name, generator", "wan.generator=random_geometric or random_sparse"),

@@ -72,6 +72,7 @@ class Epochs:
       wan_view: what the WAN is believed to be.
       independent: centers go at paces of their own: no round runs again.
       lan_rounds: exchanges within a center in one round.
+      skips: there may be fewer, and then numbers of LAN rounds are skipped.
       changed: called when a change is over.
 
     Attributes:
@@ -81,6 +82,7 @@ class Epochs:
       over: whether it has ended; then nothing changes any more.
       returning: nodes that are back and wait for the rest of their center.
       transfers: what members send each other after a change.
+      steps: local steps that each trainer said it has taken, where they do not follow from rounds.
     """
 
     def __init__(
@@ -95,17 +97,19 @@ class Epochs:
         wan_view: WanView,
         independent: bool,
         lan_rounds: int,
+        skips: bool,
         changed: Callable[[], None],
     ):
         self._context, self._channel, self._background = context, channel, background
         self._policies, self._grants, self._tables = policies, grants, tables
         self._wan_view, self._independent, self._lan_rounds = wan_view, independent, lan_rounds
-        self._changed = changed
+        self._changed, self._skips = changed, skips
         self.alive: tuple[str, ...] = self._cluster.members
         self.number = 0
         self.running = self.over = False
         self.returning = Returning(self._cluster)
         self.transfers = StateTransfer()
+        self.steps: dict[str, int] = {}
         timeouts = context.setup.config.timeouts
         self.detector = FailureDetector(timeouts, lambda: self.alive, self._silent)
         self._change: _Change | None = None
@@ -289,6 +293,8 @@ class Epochs:
         for group, names in self.groups.items():
             held = {name: change.reports[name].held[group] for name in names
                     if name not in (*self._stateless, *self._cluster.global_servers)}  # fmt: skip
+            if group != WAN_GROUP and self._skips:
+                held = {name: (n + 1) // self._lan_rounds for name, n in held.items()}
             if group != WAN_GROUP or not self._independent:
                 ahead += [name for name, n in held.items() if n > min(held.values()) + 1]
         return ahead
@@ -354,7 +360,7 @@ class Epochs:
             sender = next((sender for sender, to in pairs(states) if to == name), None)
             self._channel.say(name, Return(
                 held, lacking, self.number, at=now, time=time, policies=mine, state_from=sender,
-                **told,
+                steps=self.steps.get(name), **told,
             ))  # fmt: skip
 
     def _keep_servers(

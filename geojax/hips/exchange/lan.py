@@ -58,6 +58,10 @@ class Uplink(Protocol):
         """The bucket as it is after LAN round ``number``; read-only."""
         ...
 
+    def stand_for(self, number: int, later: int) -> None:
+        """LAN round ``number``, which is held, was the last one and counts as ``later``."""
+        ...
+
 
 class Downlink(Protocol):
     """The local server's end.
@@ -76,6 +80,10 @@ class Downlink(Protocol):
         """Gives the workers a bucket as it is after LAN round ``number``."""
         ...
 
+    def stand_for(self, number: int, later: int) -> None:
+        """LAN round ``number`` will be the last one and count as ``later``."""
+        ...
+
     def missing(self, number: int) -> str:
         """What of the center LAN round ``number`` waits for, as ``"… or "``; "": nothing."""
         ...
@@ -86,6 +94,13 @@ class Downlink(Protocol):
 
     def send_initial(self, worker: str, payload: np.ndarray) -> bool:
         """Sends a worker the packed initial state; false: it is no worker at this link."""
+        ...
+
+    async def begin(self, vector: np.ndarray) -> None:
+        """The parameters before the first round, where rounds exchange a part of them each.
+
+        A worker that comes back is sent all parameters, whether they were exchanged yet or not.
+        """
         ...
 
 
@@ -121,6 +136,9 @@ class DirectLink:
         """See :class:`Downlink`."""
         _slot(self._applied, number, bucket).set_result(values)
 
+    def stand_for(self, number: int, later: int) -> None:
+        """See :class:`Uplink` and :class:`Downlink`: nothing is kept here."""
+
     def missing(self, number: int) -> str:
         """See :class:`Downlink`: its worker sends nothing."""
         del number
@@ -133,6 +151,9 @@ class DirectLink:
         """See :class:`Downlink`."""
         del worker, payload
         return False
+
+    async def begin(self, vector: np.ndarray) -> None:
+        """See :class:`Downlink`: its worker has them."""
 
     def here(self, number: int, bucket: Bucket) -> bool:
         """See :class:`Uplink`."""
@@ -181,6 +202,7 @@ class LanUplink:
         self._timeouts, self._clock, self._recorder = timeouts, clock, recorder
         self._lan_rounds = lan_rounds
         self._offered: dict[int, float] = {}
+        self._last = (-1, 0.0, 0.0)  # a LAN round, when it was offered to and when it was held
         engine.watcher = self
 
     async def offer(
@@ -191,7 +213,7 @@ class LanUplink:
         payloads, self._states[bucket.index] = encoded
         self._engine.results(number, bucket.chunks)
         for chunk, payload in zip(bucket.chunks, payloads, strict=True):
-            told = loss if chunk == bucket.chunks.start else None
+            told = loss if chunk == bucket.chunks[0] else None
             self._engine.offer(number, chunk, contribution_of(payload, weight, loss=told))
         self._offered[number] = self._clock()
 
@@ -211,13 +233,28 @@ class LanUplink:
 
     async def whole(self, number: int) -> np.ndarray:
         """The whole vector after LAN round ``number``, for a worker that comes back."""
-        return join([await self.parameters(number, bucket) for bucket in self._buckets])
+        merged = await wait_for(
+            self._engine.whole(number),
+            describe=lambda: self._engine.missing(number),
+            timeout=self._timeouts.round,
+            warn=self._timeouts.warn,
+        )
+        return join([self._codec.decode(chunk.payload) for chunk in merged])  # type: ignore[arg-type]
 
     def held(self, number: int) -> None:
         """See :class:`geojax.hips.exchange.base.RoundWatcher`."""
         offered = self._offered.pop(number, None)
-        if offered is not None and (number + 1) % self._lan_rounds == 0:
+        if offered is None:
+            return
+        self._last = number, offered, self._clock()
+        if (number + 1) % self._lan_rounds == 0:
             record_round(self._recorder, number // self._lan_rounds, offered, self._clock())
+
+    def stand_for(self, number: int, later: int) -> None:
+        """See :class:`Uplink`."""
+        self._engine.stand_for(number, later)
+        if later > number == self._last[0]:
+            record_round(self._recorder, later // self._lan_rounds, *self._last[1:])
 
 
 def record_round(recorder: Recorder, number: int, offered: float, held: float) -> None:
@@ -255,10 +292,10 @@ class LanDownlink:
         self._codec, self._buckets, self._machine = codec, buckets, machine
         self._states = [codec.init(bucket.spec.layers, bucket.ranges) for bucket in buckets]
         self._timeouts = timeouts
-        count = buckets[-1].chunks.stop
+        count = sum(len(bucket.chunks) for bucket in buckets)
         self._published = [first - 1] * count
         self._payloads: list[Contribution | None] = [None] * count
-        self._bucket_of = [bucket for bucket in buckets for _ in bucket.chunks]
+        self._bucket_of = {chunk: bucket for bucket in buckets for chunk in bucket.chunks}
         self._sums: dict[tuple[int, int], dict[int, Contribution]] = {}
         self._totals: dict[tuple[int, int], asyncio.Future[Total]] = {}
 
@@ -303,6 +340,10 @@ class LanDownlink:
             warn=self._timeouts.warn,
         )
 
+    def stand_for(self, number: int, later: int) -> None:
+        """See :class:`Downlink`."""
+        self._engine.stand_for(number, later)
+
     def missing(self, number: int) -> str:
         """See :class:`Downlink`."""
         return f"{self._engine.missing(number)} or "
@@ -314,6 +355,15 @@ class LanDownlink:
         if mine:
             self._engine.send_state(worker, -1, payload)
         return mine
+
+    async def begin(self, vector: np.ndarray) -> None:
+        """See :class:`Downlink`."""
+        for bucket in self._buckets:
+            await self._encode(self._published[bucket.chunks[0]], bucket, bucket.of(vector))
+
+    def standing(self) -> dict[int, Contribution]:
+        """See :class:`geojax.hips.exchange.tree.RootMerge`."""
+        return {at: each for at, each in enumerate(self._payloads) if each is not None}
 
     async def adopt(self, number: int, vector: np.ndarray) -> None:
         """See :class:`Downlink`; the workers are sent it."""

@@ -21,16 +21,18 @@ from geojax.hips.context import NodeContext
 from geojax.hips.control.joining import digest
 from geojax.hips.control.member import Membership
 from geojax.hips.exchange.base import Exchange
-from geojax.hips.exchange.buckets import Bucket
+from geojax.hips.exchange.buckets import Bucket, Turns
 from geojax.hips.exchange.lan import Downlink, Total, Uplink, record_round
 from geojax.hips.roles.center_offers import CenterOffers, Update
 from geojax.hips.roles.center_state import CenterState
+from geojax.hips.roles.lan_rounds import LanRounds
+from geojax.hips.roles.local_steps import LocalSteps
 from geojax.hips.roles.worker import Worker
 from geojax.hips.storage.checkpoint import packed_state
 from geojax.hips.storage.snapshots import Snapshots
 from geojax.hollow import join
 from geojax.machine.waits import first_failure, wait_for
-from geojax.sync.algorithm import SyncAlgorithm
+from geojax.sync.algorithm import More, SyncAlgorithm
 
 
 class LocalServer:
@@ -48,6 +50,8 @@ class LocalServer:
       worker: the worker in this process, if there is one, and its end of ``link``.
       member: the membership.
       snapshots: keeps models for evaluation.
+      inner: how many LAN rounds a round has, and where the workers learn which one follows; None:
+        as many as the algorithm says.
     """
 
     def __init__(
@@ -64,13 +68,16 @@ class LocalServer:
         worker: tuple[Worker, Uplink] | None,
         member: Membership,
         snapshots: Snapshots,
+        inner: tuple[LocalSteps, LanRounds] | None = None,
     ):
         self._context, self._algorithm, self._buckets = context, algorithm, tuple(buckets)
+        self._turns = Turns(self._buckets, algorithm.fragmentation.fragments > 1)
         self._state, self._offers, self._update = state, offers, update
         self._wan, self._link, self._member, self._snapshots = wan, link, member, snapshots
         self._worker, self._uplink = worker or (None, None)
         self._center = state.vector  # what the center's workers have
         self._offered, self._held_at = 0.0, 0.0
+        self._inner, self._last_lan = inner, -1
         wan.watcher = self
 
     async def run(self) -> None:
@@ -88,9 +95,8 @@ class LocalServer:
         for number in itertools.count(first):
             if not await self._member.granted(number):
                 break
-            for alone in range(self._algorithm.lan_rounds - 1):
-                await self._average_alone(number * self._algorithm.lan_rounds + alone)
-            before, self._center = self._state.vector, await self._exchange(number)
+            total = await self._alone(number)
+            before, self._center = self._state.vector, await self._exchange(number, total)
             await self._snapshots.merged(self._held_at, number - 1, before, speaks=self._speaks)
             self._state.advance(number, self._center)
             if self._compares and number % self._context.setup.config.hash_every == 0:
@@ -113,50 +119,89 @@ class LocalServer:
         """Whether centers compare their parameters; asynchronous ones differ by design."""
         return self._context.setup.config.hash_every > 0 and self._wan.replicas
 
-    async def _average_alone(self, lan_number: int) -> None:
+    async def _alone(self, number: int) -> Total | None:
+        """Exchanges within the center, before the one over the WAN that belongs to the last one.
+
+        Returns:
+          What the workers offered in that one, if it is here already.
+        """
+        per = self._algorithm.lan_rounds
+        first, self._last_lan = number * per, (number + 1) * per - 1
+        if self._inner is None:
+            for lan_number in range(first, self._last_lan):
+                (bucket,) = self._buckets
+                await self._average_alone(lan_number, await self._link.total(lan_number, bucket))
+            return None
+        return await self._decided(self._inner[0].begin(number), first)
+
+    async def _decided(self, more: More, first: int) -> Total:
+        """The same where a service decides after each exchange whether there is one more."""
+        assert self._inner is not None
+        (bucket,), (rounds, told), last = self._buckets, self._inner, self._last_lan
+        for lan_number in range(first, last + 1):
+            start = self._context.clock()
+            total = await self._link.total(lan_number, bucket)
+            rounds.stepped(self._context.clock() - start)
+            if lan_number == last or not await more(lan_number - first + 1):
+                break
+            told.decide(lan_number, lan_number + 1)
+            await self._average_alone(lan_number, total)
+        rounds.end()
+        self._last_lan = lan_number
+        told.decide(lan_number, last + 1)
+        if lan_number < last:
+            self._link.stand_for(lan_number, last)
+        return total
+
+    async def _average_alone(self, lan_number: int, total: Total) -> None:
         """An exchange within the center: its workers go on from their mean."""
         (bucket,) = self._buckets
-        total = await self._link.total(lan_number, bucket)
         self._center = self._offers.moved(total, self._center)
         await self._link.publish(lan_number, bucket, self._center)
 
-    async def _exchange(self, number: int) -> np.ndarray:
-        """A round over the WAN, all buckets at once; returns the new vector."""
-        merged: list[np.ndarray] = [self._state.vector] * len(self._buckets)
+    async def _exchange(self, number: int, total: Total | None) -> np.ndarray:
+        """A round over the WAN, all its buckets at once; returns the new vector."""
+        buckets = self._turns.of(number)
+        merged: dict[int, np.ndarray] = {}
 
         async def exchange(bucket: Bucket) -> None:
-            merged[bucket.index] = await self._merge(number, bucket)
-            last = (number + 1) * self._algorithm.lan_rounds - 1
-            await self._link.publish(last, bucket, merged[bucket.index])
+            merged[bucket.index] = await self._merge(number, bucket, total)
+            await self._link.publish(self._last_lan, bucket, merged[bucket.index])
 
-        if len(self._buckets) == 1:
-            await exchange(self._buckets[0])
+        if len(buckets) == 1:
+            await exchange(buckets[0])
         else:
-            await first_failure([asyncio.create_task(exchange(bucket)) for bucket in self._buckets])
-        return join(merged)
+            await first_failure([asyncio.create_task(exchange(bucket)) for bucket in buckets])
+        if len(buckets) < len(self._buckets):
+            return buckets[0].put(self._state.vector, merged[buckets[0].index])
+        return join([merged[index] for index in range(len(buckets))])
 
-    async def _merge(self, number: int, bucket: Bucket) -> np.ndarray:
+    async def _merge(self, number: int, bucket: Bucket, total: Total | None) -> np.ndarray:
         """The path of one bucket: the center's offer up, the result down, and the update."""
         results = self._wan.results(number, bucket.chunks)
         if not self._link.passes_on:
-            last = (number + 1) * self._algorithm.lan_rounds - 1
-            await self._offer(number, bucket, await self._link.total(last, bucket))
+            total = total or await self._link.total(self._last_lan, bucket)
+            await self._offer(number, bucket, total)
         merged = await wait_for(
             results,
             describe=lambda: self._missing(number),
             timeout=self._timeouts.round,
             warn=self._timeouts.warn,
         )
-        before = bucket.of(self._state.vector)
-        return await self._context.machine.host(
+        before, start = bucket.of(self._state.vector), self._context.clock()
+        moved = await self._context.machine.host(
             "outer", bucket.nbytes, lambda: self._update.apply(bucket, merged, before)
         )
+        self._context.recorder.add("server_s", self._context.clock() - start)
+        return moved
 
     async def _offer(self, number: int, bucket: Bucket, total: Total) -> None:
+        start = self._context.clock()
         offered = await self._offers.encoded(bucket, total, self._center, self._state.vector)
         for chunk, contribution in zip(bucket.chunks, offered, strict=True):
             self._wan.offer(number, chunk, contribution)
         self._offered = self._context.clock()
+        self._context.recorder.add("server_s", self._offered - start)
 
     def _missing(self, number: int) -> str:
         return self._link.missing(number) + self._wan.missing(number)
@@ -191,11 +236,13 @@ class LocalServer:
             else:
                 await self._pull(start.last)
             if self._worker is not None:
-                await self._worker.catch_up((state.held + 1) * per)
+                await self._worker.catch_up((state.held + 1) * per, start.steps)
             await self._link.adopt((state.held + 1) * per - 1, state.vector)
         if start.initial_from is not None:
             await state.take_initial(self._member.states)
         self._center = state.vector
+        if self._turns.in_turn:
+            await self._link.begin(state.vector)
         self._send_initial(start.initial_to)
         first = state.held + 1
         if self._worker is not None:

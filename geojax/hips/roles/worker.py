@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -19,6 +18,8 @@ from geojax.hips.control.joining import digest
 from geojax.hips.control.member import Membership
 from geojax.hips.exchange.buckets import Bucket
 from geojax.hips.exchange.lan import LanUplink, Uplink
+from geojax.hips.roles.local_steps import LocalSteps
+from geojax.hips.roles.outer_parameters import OuterParameters
 from geojax.hips.storage.checkpoint import Checkpoints, state_like
 from geojax.hollow import is_hollow
 from geojax.machine.machine import Machine
@@ -30,21 +31,26 @@ from geojax.telemetry.recorder import Recorder
 class Worker:
     """Local steps on one worker's devices, at its pace.
 
-    With one bucket, a round is: train, offer, wait for the new parameters. With several (P3) it
+    With one bucket, a round is: train, offer, wait for the new parameters. With stages (P3) it
     goes stage by stage: the forward pass of a stage begins as soon as its parameters are there, and
     its gradient leaves as soon as its own backward pass is done.
 
+    With fragments a round offers one of them. With overlap its result counts here after that many
+    steps of the next round; see :mod:`geojax.hips.roles.outer_parameters`.
+
     Args:
       trainer: a :class:`geojax.center.trainer.Trainer`.
-      algorithm: says how many steps a round has and what is offered.
-      buckets: of the vector; the stages of the model in P3.
-      stages: of the model, one a bucket, with their shares of a step; unused with one bucket.
+      algorithm: says what is offered, and what is known of the number of steps.
+      buckets: of the vector; the stages of the model in P3, or the fragments.
+      stages: of the model, one a bucket, with their shares of a step; empty without P3.
       weight: of one offer, relative to the other workers'.
       skip: a gradient that is not finite is ignored; else it ends the run.
       machine: runs the steps.
       pace: emulated duration of a step by its number and the experiment time of its start, s.
       clock: experiment time.
       recorder: takes the compute and wait spans.
+      local_steps: says how many steps a round has; None: as many as the algorithm knows before.
+      following: says which LAN round follows one, where that is decided; None: the next number.
     """
 
     def __init__(
@@ -60,31 +66,67 @@ class Worker:
         pace: Callable[[int, float], float],
         clock: Clock,
         recorder: Recorder,
+        local_steps: LocalSteps | None = None,
+        following: Callable[[int], Awaitable[int]] | None = None,
     ):
         self.trainer, self.algorithm, self._buckets = trainer, algorithm, tuple(buckets)
+        self._local_steps = local_steps or LocalSteps(
+            algorithm.local_steps, asks=None, push_s=lambda: 0.0, clock=clock, recorder=recorder,
+            lan_rounds=algorithm.lan_rounds,
+        )  # fmt: skip
+        self._following = following
         self._stages = tuple(stages) if len(buckets) > 1 else ()
+        self.outer = OuterParameters(
+            trainer, buckets, algorithm.fragmentation, staged=bool(self._stages), clock=clock,
+            recorder=recorder, lan_rounds=algorithm.lan_rounds,
+        )  # fmt: skip
         self.weight, self._skip = weight, skip
         self._machine, self._pace = machine, pace
         self._clock, self._recorder = clock, recorder
-        self.vector = np.zeros(0, np.float32)
-        self._collected = -1  # the last LAN round whose parameters are loaded, all of them
         self._divergences: list[float] = []  # of the steps of the round under way
 
     def start(self, vector: np.ndarray, number: int) -> None:
         """Begins LAN round ``number`` from ``vector``."""
-        self.vector = vector
-        self.trainer.load(vector)
-        self._collected = number - 1
+        self.outer.start(vector, number)
 
-    async def catch_up(self, number: int) -> None:
+    async def catch_up(self, number: int, taken: int | None = None) -> None:
         """Moves to the position in the data that a worker has before a LAN round.
 
         It is that of a worker that has made all steps until then. A fleet repeats the choices of
-        its devices for it, which depend on no parameters.
+        its devices for it, which depend on no parameters. Where numbers of steps are decided while
+        rounds run, the position does not follow from the round. Then it is what the scheduler heard
+        last of this worker: the batches that it took after that are drawn again.
+
+        Args:
+          number: the LAN round.
+          taken: steps that the worker is known to have taken; None: nothing is known, and as many
+            as all rounds have at least are passed over.
         """
         steps, per = self.algorithm.local_steps.steps, self.algorithm.lan_rounds
         made = sum(steps(done // per) for done in range(number))
+        if self._local_steps.decided:
+            made = max(made, taken or 0)
         await self._machine.aside(partial(self.trainer.skip_to, made))
+
+    @property
+    def position(self) -> int | None:
+        """Steps taken in all, where that does not follow from the round; else None."""
+        return self.trainer.steps if self._local_steps.decided else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The trainer's state, and what the next steps need beside the outer parameters."""
+        state = {**self.trainer.state_dict(), **self.outer.state_dict()}
+        if self._local_steps.decided:
+            state = {**state, "local_steps": self._local_steps.state_dict()}
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`; :meth:`start` follows."""
+        beside = ("local_steps", "own")
+        self.trainer.load_state({key: each for key, each in state.items() if key not in beside})
+        self.outer.load_state(state)
+        if self._local_steps.decided:
+            self._local_steps.load_state(state["local_steps"])
 
     async def train(
         self,
@@ -106,43 +148,83 @@ class Worker:
         """
         per = self.algorithm.lan_rounds
         number = first
-        for number in itertools.count(first):
-            if number % per == 0 and not await granted(number // per):
-                break
+        while number % per or await granted(number // per):
             await (self._staged_round if self._stages else self._round)(link, number)
-            done = number // per
-            if (number + 1) % per == 0 and keeps(done):
-                await self._collect(link, number)
+            done, number = number // per, await self._after(link, number)
+            if number % per == 0 and keeps(done):
+                await self.outer.settle(link, number - 1)
                 await keep(done)
-        await self._collect(link, number - 1)
+        await self.outer.collect(link, number - 1)
+
+    async def _after(self, link: Uplink, number: int) -> int:
+        """The LAN round after one that has ended here."""
+        if self._following is None:
+            return number + 1
+        following = await self._following(number)
+        if following > number + 1:
+            link.stand_for(number, following - 1)
+            self.outer.stands_for(following - 1)
+        return following
 
     # ---- a round in one piece
 
     async def _round(self, link: Uplink, number: int) -> None:
-        steps = self.algorithm.local_steps.steps(number // self.algorithm.lan_rounds)
-        spec = self.trainer.spec
-
-        (bucket,) = self._buckets
+        more, spec = self._local_steps.begin(number), self.trainer.spec
+        (bucket,) = self.outer.turns.of(number)
         try:
-            offered = await self.algorithm.offer.collect(
-                self.trainer, self.vector, spec.parameters, steps, partial(self._whole_step, number)
+            step = partial(self._whole_step, link, number, self.trainer.steps)
+            vector = await self.algorithm.offer.collect(
+                self.trainer, self.outer.vector, spec.parameters, more, step
             )
+            self._local_steps.end()
+            offered = bucket.of(vector)
             self._check(number, bucket, offered)
             self._tell_divergence(number)
         except Diverged as error:
             self._recorder.event("nonfinite", round=number, layers=list(error.layers))
             if not self._skip:
                 raise
-            await link.offer(number, bucket, np.zeros_like(self.vector), 0.0, None)
+            await link.offer(number, bucket, np.zeros_like(self.outer.vector), 0.0, None)
         else:
             await self._offer(link, number, bucket, offered)
-        await self._collect(link, number)
+        if not self.algorithm.fragmentation.overlap:
+            await self.outer.collect(link, number)
 
-    async def _whole_step(self, number: int, work: Callable[[], Any]) -> Any:
-        """One local step of LAN round ``number``; the algorithm's ``collect`` calls it for each."""
-        planned = self.trainer.planned()
+    async def _whole_step(
+        self, link: Uplink, number: int, before: int, work: Callable[[], Any]
+    ) -> Any:
+        """One local step of LAN round ``number``; the algorithm's ``collect`` calls it for each.
+
+        ``before``: the trainer's steps before the round.
+        """
+        if self._local_steps.speculates:
+            return await self._speculative_step(number, work)
+        start, planned = self._clock(), self.trainer.planned()
         result = await self._step(work, planned.batches, number, internal=planned.seconds)
+        self._local_steps.stepped(self._clock() - start)
         self._record(planned)
+        if self.algorithm.fragmentation.overlap == self.trainer.steps - before:
+            await self.outer.collect(link, number - 1)
+        return result
+
+    async def _speculative_step(self, number: int, work: Callable[[], Any]) -> Any:
+        """A step that is taken back if it turns out, before its end, that none was due."""
+        trainer, given_up = self.trainer, self._local_steps.given_up
+        kept, start = (trainer.vector(), trainer.state_dict()), self._clock()
+        planned = trainer.planned()
+        seconds = self._pace(trainer.steps, start) * planned.batches + planned.seconds
+        result = await self._machine.compute(work, seconds, cut=given_up)
+        end, round_of = self._clock(), number // self.algorithm.lan_rounds
+        assert given_up is not None
+        whole = not given_up.done() or end - start >= seconds
+        if whole:
+            self._recorder.span("compute", start, end, round=round_of)
+            self._record(planned)
+        else:
+            trainer.load(kept[0])
+            trainer.load_state(kept[1])
+            self._recorder.span("given_up", start, end, round=round_of)
+        self._local_steps.stepped(end - start, whole=whole)
         return result
 
     def _record(self, planned: Planned) -> None:
@@ -178,18 +260,18 @@ class Worker:
     async def _stage_by_stage(self, link: Uplink, number: int) -> None:
         compute = [each for each in self._pairs if each[1].forward or each[1].backward]
         rest = [each for each in self._pairs if each not in compute]
-        behind = self._collected < number - 1
+        behind = self.outer.collected < number - 1
         if behind:
             for bucket, _ in rest:
-                await self._load(link, number - 1, bucket)
+                await self.outer.load_stage(link, number - 1, bucket)
         follows, planned = False, self.trainer.planned()
         for bucket, stage in compute:
             if behind:
-                follows &= not await self._load(link, number - 1, bucket)
+                follows &= not await self.outer.load_stage(link, number - 1, bucket)
             work = partial(self.trainer.forward, bucket.index)
             await self._step(work, stage.forward, number, follows=follows, ends=False)
             follows = True
-        self._collected = number - 1
+        self.outer.collected = number - 1
         for bucket, _ in rest:
             state = self.trainer.backward(bucket.index)
             self._check(number, bucket, state)
@@ -252,28 +334,6 @@ class Worker:
         told = loss if math.isfinite(loss) else None
         await link.offer(number, bucket, values, self.weight * self.trainer.weight, told)
 
-    async def _load(self, link: Uplink, number: int, bucket: Bucket) -> bool:
-        """Loads a bucket as it is after a round; returns whether it had to wait for it."""
-        start, waits = self._clock(), not link.here(number, bucket)
-        values = await link.parameters(number, bucket)
-        if waits and self._clock() > start:
-            self._recorder.span(
-                "wait", start, self._clock(), round=number // self.algorithm.lan_rounds
-            )
-        if len(self._buckets) == 1:
-            self.vector = values
-            self.trainer.load(values)
-        else:
-            self.trainer.load_part(bucket.start, bucket.stop, values)
-        return waits
-
-    async def _collect(self, link: Uplink, number: int) -> None:
-        """Loads the parameters after a round, if they are not loaded yet."""
-        if self._collected < number:
-            for bucket in self._buckets:
-                await self._load(link, number, bucket)
-            self._collected = number
-
 
 class WorkerNode:
     """A worker in a process of its own, which exchanges with its local server over the LAN."""
@@ -298,8 +358,8 @@ class WorkerNode:
 
         async def keep(number: int) -> None:
             state = {
-                "vector": self._worker.trainer.vector(),
-                "trainer": self._worker.trainer.state_dict(),
+                "vector": self._worker.outer.kept(),
+                "trainer": self._worker.state_dict(),
             }
             context = self._context
             await self._checkpoints.keep(number, context.clock(), state, context.machine)
@@ -319,7 +379,7 @@ class WorkerNode:
         if start.last is not None and start.last >= 0:
             self._vector = await self._link.whole(start.last)
             first = start.last + 1
-            await self._worker.catch_up(first)
+            await self._worker.catch_up(first, start.steps)
         if start.initial_from is not None:
             like = {"vector": self._vector}
             _, state = await self._member.states.receive(

@@ -1,0 +1,118 @@
+"""Where the time of each worker went, and how alike their work was. Every share is in [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+SHARES = ("compute", "query", "server", "transfer", "wait")
+
+
+def shares_of_time(
+    events: Sequence[Mapping[str, Any]],
+    reports: Mapping[str, Mapping[str, Any]],
+    trainers: Sequence[str],
+    time_s: float,
+) -> dict[str, dict[str, float]]:
+    """The shares of each worker that wrote a report; those of one worker sum to 1.
+
+    * ``compute``: local steps that counted.
+    * ``query``: waiting for a service's answer, and steps that were given up for one.
+    * ``server``: host work of the center's local server: encoding, the outer step.
+    * ``transfer``: from its offer, or the last one that a barrier waits for, until it holds the
+      result; without the server's work where that lies within. In asynchronous runs the global
+      server's work is in it.
+    * ``wait``: the rest, which is waiting for others.
+
+    What would exceed the run's time (a worker that is ahead of the last held round) is cut in this
+    order.
+
+    Args:
+      events: of all nodes.
+      reports: of the nodes.
+      trainers: names of the workers.
+      time_s: of the run, s; more than 0.
+    """
+    moving = _transfers(events)
+    found = {}
+    for name in (name for name in trainers if name in reports):
+        totals = reports[name]["totals"]
+        center = name.partition("/")[0]
+        server = reports.get(center, {"totals": {}})["totals"].get("server_s", 0.0)
+        within = server if center != name else 0.0  # a worker's result comes after that work
+        seconds = {
+            "compute": totals.get("compute_s", 0.0),
+            "query": totals.get("query_s", 0.0) + totals.get("given_up_s", 0.0),
+            "server": server,
+            "transfer": max(0.0, moving.get(name, 0.0) - within),
+        }
+        left, mine = 1.0, {}
+        for kind, amount in seconds.items():
+            mine[kind] = min(max(0.0, amount / time_s), left)
+            left = max(0.0, left - mine[kind])
+        found[name] = {**mine, "wait": left}
+    return found
+
+
+def _transfers(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds of transfers by node, see :func:`shares_of_time`."""
+    rounds = [event for event in events if event["event"] == "round"]
+    barrier = not any(event["event"] == "applied" for event in events)
+    last: dict[int, float] = {}
+    for event in rounds if barrier else ():
+        last[event["round"]] = max(last.get(event["round"], 0.0), event["offered"])
+    found: dict[str, float] = {}
+    for event in rounds:
+        begin = max(event["offered"], last.get(event["round"], 0.0))
+        found[event["node"]] = found.get(event["node"], 0.0) + max(0.0, event["held"] - begin)
+    return found
+
+
+def mean_shares(shares: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Each share's mean over the workers."""
+    return {kind: float(np.mean([mine[kind] for mine in shares.values()])) for kind in SHARES}
+
+
+def balance(busy: Sequence[float]) -> float | None:
+    """Mean over maximum of what workers computed, at most 1; None: nobody did anything.
+
+    >>> balance([1.0, 2.0, 3.0])
+    0.6666666666666666
+    """
+    largest = max(busy, default=0.0)
+    return min(1.0, sum(busy) / len(busy) / largest) if largest > 0 else None
+
+
+def questions(reports: Mapping[str, Mapping[str, Any]], time_s: float) -> dict[str, float] | None:
+    """Requests that services served a second, and how long the answers took; None: there were none.
+
+    ``p99_s`` is of the questions that were asked in this part of the run.
+    """
+    served = sum(report["totals"].get("requests", 0) for report in reports.values())
+    if not served:
+        return None
+    found = {"served": float(served), "per_s": served / time_s}
+    lasted = [
+        end - start
+        for report in reports.values()
+        for name, start, end, _ in report.get("spans", ())
+        if name in ("query", "query_in_flight")
+    ]
+    if lasted:
+        found["mean_s"] = float(np.mean(lasted))
+        found["p99_s"] = float(np.percentile(lasted, 99))
+    return found
+
+
+def predictions(events: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+    """ESync's: mean of |t̂_s − arrival| ÷ d_s, and the share of rounds with the wrong straggler."""
+    told = [event for event in events if event["event"] in ("esync", "esync_centers")]
+    if not told:
+        return None
+    return {
+        "error": float(np.mean([event["error"] for event in told])),
+        "wrong": float(np.mean([event["wrong"] for event in told])),
+        "rounds": len(told),
+    }
