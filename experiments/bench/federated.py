@@ -22,6 +22,7 @@ from geojax.config import RunConfig
 from geojax.errors import ConfigError, nearest
 from geojax.federated import build as federated
 from geojax.federated.clients import Clients
+from geojax.federated.registry import FEDERATED
 from geojax.sync.registry import build_sync
 
 EXECUTIONS = ("loop", "scan", "vmap", "pmap")
@@ -31,6 +32,9 @@ MODELS = ("mlp", "demo_cnn")
 def config_of(options: argparse.Namespace, model: str) -> RunConfig:
     """A run of these clients."""
     config = RunConfig(batch_size=options.batch_size, lr=0.01)
+    if options.sync not in FEDERATED:
+        fix = f"has no clients; {nearest(options.sync, FEDERATED)}"
+        raise ConfigError("--sync", options.sync, fix)
     settings = {"model": model, "data": "fashion_mnist", "sync": options.sync}
     change(config, {**settings, "sync.epochs": options.epochs})
     config.testbed.devices = options.devices
@@ -44,9 +48,7 @@ def round_of(config: RunConfig, execution: str, clients: int, samples: int) -> t
     from geojax.federated.training.trainer import FederatedTrainer, build_programs
 
     rule = build_sync(config.sync).client
-    if rule is None:
-        fix = "has no clients; name a federated algorithm, e.g. fedavg"
-        raise ConfigError("--sync", config.sync.name, fix)
+    assert rule is not None
     rule = rule._replace(execution=execution)
     draws = np.random.default_rng(0)
     count = clients * samples

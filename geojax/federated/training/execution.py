@@ -7,12 +7,12 @@ vmap      all clients of the round side by side, in one call
 pmap      one client a device, in blocks of as many as there are devices
 ========  ========================================================================================
 
-They differ in speed alone. ``auto`` is ``loop`` on CPU: it was the fastest for convolutions, whose
-weights a ``vmap`` over clients makes grouped ones (up to three times slower here), and whose steps
-inside a ``while`` may lose threads (up to seven times slower here); for dense layers all three were
-within what the machine's noise lets one tell. On an accelerator ``auto`` is ``vmap``, since single
-clients are far too small for it; that is by reasoning, not by measurement, as there was none to
-measure on. ``python -m experiments.bench.federated`` measures all of them.
+They differ in speed alone. ``auto`` is ``loop`` on CPU. For convolutions ``vmap`` over clients was
+slower than it in all measurements but one (up to three times), and ``scan`` between equal and
+seven times slower; for dense layers all three were within what a busy machine's noise lets one
+tell. On an accelerator ``auto`` is ``vmap``, since single clients are far too small for it; that is
+by reasoning, not by measurement, as there was none to measure on. ``python -m
+experiments.bench.federated`` measures all of them.
 """
 
 from __future__ import annotations
