@@ -13,7 +13,7 @@ from geojax.assemble.setup import Setup
 from geojax.awareness.link_meter import LinkMeter
 from geojax.awareness.probing import Awareness, Prober
 from geojax.awareness.views import MeasuredView, OracleView, WanView
-from geojax.center.pace import build_pace
+from geojax.center.pace import build_pace, relative_speeds
 from geojax.center.trainer import build_trainer
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
@@ -123,11 +123,15 @@ def _worker(context: Context, plan: Agreement) -> Worker:
         labels=labels,
         worker_index=index,
         worker_count=len(setup.cluster.trainers),
+        proximal=plan.algorithm.proximal,
     )
-    inner = plan.algorithm.offer.inner
+    inner, algorithm = plan.algorithm.offer.inner, plan.algorithm
     trainer.warm_up(gradient=not inner, step=inner)
+    if algorithm.local_steps.for_speed is not None:
+        speed = relative_speeds(config, setup.cluster.trainers)[name]
+        algorithm = algorithm._replace(local_steps=algorithm.local_steps.for_speed(speed))
     return Worker(
-        trainer, plan.algorithm, plan.buckets, plan.stages,
+        trainer, algorithm, plan.buckets, plan.stages,
         weight=_weight(name, setup, plan.algorithm), skip=config.nonfinite == "skip",
         machine=context.machine, clock=context.clock, recorder=context.recorder,
         pace=build_pace(config, setup.cluster.trainers, name),
@@ -144,7 +148,7 @@ def _weight(name: str, setup: Setup, algorithm: SyncAlgorithm) -> float:
 
 def _worker_node(context: Context) -> tuple[Membership, Any]:
     setup, config = context.setup, context.setup.config
-    plan = Agreement.of(config)
+    plan = Agreement.of(config, setup.cluster.trainers)
     worker = _worker(context, plan)
     group = setup.cluster.lan_group(setup.cluster.node(context.name).center)
     per = plan.algorithm.lan_rounds
@@ -168,7 +172,7 @@ def _worker_node(context: Context) -> tuple[Membership, Any]:
 def _server_node(context: Context) -> tuple[Membership, Any]:
     name, setup, config = context.name, context.setup, context.setup.config
     machine = context.machine
-    plan = Agreement.of(config)
+    plan = Agreement.of(config, setup.cluster.trainers)
     per, held = plan.algorithm.lan_rounds, setup.resume.round
     multipath = _multipath(context, plan)
     snapshots = _snapshots(context, plan)
@@ -214,7 +218,7 @@ def _global_node(context: Context) -> tuple[Membership, Any]:
     config = context.setup.config
     snapshots = None
     if _holds_parameters(config):
-        plan = Agreement.of(config)
+        plan = Agreement.of(config, context.setup.cluster.trainers)
         snapshots = _snapshots(context, plan)
         engine: Exchange = _wan_engine(context, plan, snapshots, contributes=False)
     else:
@@ -259,11 +263,11 @@ def _wan_engine(
     start = setup.initial()
     make_shard = shard_maker(
         algorithm, plan.ranges, plan.spec.parameters,
-        lambda spec: build_outer(config, algorithm, spec),
+        lambda spec: build_outer(config, algorithm, spec), workers=len(setup.cluster.trainers),
     )  # fmt: skip
     server = ShardServer(
         codec=plan.codec, answers=answer_codec(plan.codec), make_shard=make_shard,
-        machine=context.machine, recorder=context.recorder, bound=algorithm.admission.bound,
+        machine=context.machine, recorder=context.recorder, admission=algorithm.admission,
     )  # fmt: skip
     server.watcher = snapshots
     return PushPullExchange(

@@ -33,6 +33,15 @@ async def _delta(
     return vector
 
 
+async def _parameters(
+    trainer: StepsTrainer, base: np.ndarray, parameters: int, steps: int, step: Step
+) -> np.ndarray:
+    del base, parameters
+    for _ in range(steps):
+        await step(trainer.step)
+    return trainer.vector()
+
+
 def gradient_offer() -> Offer:
     """The mean gradient of one batch at the round's parameters."""
     return Offer("gradient", False, _gradient, lambda merged: merged)
@@ -41,6 +50,11 @@ def gradient_offer() -> Offer:
 def delta_offer() -> Offer:
     """How far the local steps moved the parameters; the pseudo-gradient is its negative."""
     return Offer("delta", True, _delta, np.negative)
+
+
+def parameters_offer() -> Offer:
+    """The parameters after the local steps, as they are; global servers alone can merge them."""
+    return Offer("parameters", True, _parameters, lambda merged: merged)
 
 
 def fixed_steps(steps: int) -> LocalStepPolicy:
@@ -53,11 +67,11 @@ def barrier() -> AdmissionRule:
     return AdmissionRule("barrier", "tree")
 
 
-def immediately(bound: int | None = None) -> AdmissionRule:
-    """Every offer by itself, when it arrives; ``bound``: see :class:`AdmissionRule`."""
-    return AdmissionRule("immediately", "server", bound)
-
-
 def weighted_mean() -> MergeRule:
     """Mean of the offers, weighted by samples (McMahan et al., 2017, Algorithm 1)."""
-    return MergeRule("weighted_mean", lambda total, weight: total / np.float32(weight))
+    return MergeRule("weighted_mean", mean_of, None)
+
+
+def mean_of(total: np.ndarray, weight: float) -> np.ndarray:
+    """The weighted mean, from a weighted sum and the sum of the weights."""
+    return total / np.float32(weight)

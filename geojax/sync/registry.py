@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from geojax.config import SyncConfig
-from geojax.sync import fsa, hfa, local_steps, mixed_sync  # noqa: F401  they register themselves
+from geojax.sync import (  # noqa: F401  they register themselves
+    async_diloco,
+    dc_aha,
+    fedasync,
+    fedbuff,
+    fsa,
+    hfa,
+    local_steps,
+    mixed_sync,
+    ssp,
+)
 from geojax.sync.algorithm import SYNCS, SyncAlgorithm
 
 __all__ = ["SYNCS", "build_sync"]
