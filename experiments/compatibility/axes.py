@@ -40,6 +40,13 @@ MODES: dict[str, Settings] = {
     "mixed_sync, bounded": {"sync": "mixed_sync", "sync.staleness": 1},
     "dcasgd": {"sync": "mixed_sync", "sync.compensation": "constant"},
     "dcasgd_adaptive": {"sync": "mixed_sync", "sync.compensation": "adaptive"},
+    "ssp": {"sync": "ssp", "sync.s": 1},
+    "fedasync": {"sync": "fedasync", "sync.local_steps": 2},
+    "fedbuff": {"sync": "fedbuff", "sync.local_steps": 2},
+    "async_diloco": {"sync": "async_diloco", "sync.local_steps": 2},
+    "fedat": {"sync": "fedat", "sync.local_steps": 2},
+    "quorum": {"sync": "quorum", "sync.local_steps": 2},
+    "dc_aha": {"sync": "dc_aha", "sync.local_steps": 2},
 }
 SERVERS: dict[str, Settings] = {
     "one server, in a center": {"overlay": "star"},
@@ -61,6 +68,9 @@ REFUSED: tuple[Settings, ...] = (
     *({"nonfinite": "skip", "sync": name} for name in ("local_steps", "hfa", "hierfavg")),
     {"sync": "mixed_sync", "overlay": "multigps", "overlay.servers": 2, "optimizer.clip_norm": 1.0},
     {"sync": "mixed_sync", "checkpoint_every": 10},
+    {"sync": "fedbuff", "sync.buffer": 4},
+    {"sync": "fedasync", "outer_optimizer": "adam"},
+    {"sync": "fedasync", "overlay": "ring"},
     {"sync": "fsa", "sync.local_steps": 2},
     {"sync": "mixed_sync", "sync.local_steps": 2},
     {"sync": "fsa", "sync.lan_rounds": 2},

@@ -29,6 +29,9 @@ class DelayedNesterovConfig(OptimizerConfig):
         if self.activation * self.buffer > 1:
             fix = f"at most 1/N = {1 / self.buffer:g}, with outer_optimizer.buffer = {self.buffer}"
             raise ConfigError("outer_optimizer.activation", self.activation, fix)
+        if self.weight_decay:
+            fix = "outer_optimizer=delayed_nesterov has none; leave it out"
+            raise ConfigError("outer_optimizer.weight_decay", self.weight_decay, fix)
 
 
 class DelayedState(NamedTuple):
@@ -56,36 +59,31 @@ def delayed_nesterov(config: DelayedNesterovConfig, lr: float) -> optax.Gradient
         else:                                 θ ← θ − ε·[c·β·m + g/N]
 
     Momentum applied at every arrival amplifies what stale outer gradients have in common; here it
-    acts once in N. With N = 1 and c = 0 it is SGD with Nesterov's momentum. ``weight_decay`` is
-    refused, as the paper has none.
+    acts once in N. With N = 1 and c = 0 it is SGD with Nesterov's momentum.
 
     References:
       Liu et al., *Asynchronous Local-SGD Training for Language Modeling*, 2024, Algorithm 3, arXiv
       2401.09135.
     """
-    if config.weight_decay:
-        fix = "outer_optimizer=delayed_nesterov has none; leave it out"
-        raise ConfigError("outer_optimizer.weight_decay", config.weight_decay, fix)
-
     import jax
     import jax.numpy as jnp
     import optax
 
     size, beta, share = config.buffer, config.momentum, config.activation
 
-    def init(parameters: Any) -> DelayedState:
-        zeros = jax.tree.map(jnp.zeros_like, parameters)
+    def init(params: Any) -> DelayedState:
+        zeros = jax.tree.map(jnp.zeros_like, params)
         return DelayedState(jnp.zeros((), jnp.int32), zeros, jax.tree.map(jnp.zeros_like, zeros))
 
-    def update(gradient: Any, state: Any, parameters: Any = None) -> tuple[Any, DelayedState]:
-        del parameters
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, DelayedState]:
+        del params
         full = (state.count + 1) % size == 0
-        total = jax.tree.map(jnp.add, state.total, gradient)
+        total = jax.tree.map(jnp.add, state.total, updates)
         momentum = jax.tree.map(
             lambda m, d: jnp.where(full, beta * m + d / size, m), state.momentum, total
         )
         factor = jnp.where(full, 1 - share * size + share, share) * beta
-        steps = jax.tree.map(lambda m, g: -lr * (factor * m + g / size), momentum, gradient)
+        steps = jax.tree.map(lambda m, g: -lr * (factor * m + g / size), momentum, updates)
         kept = jax.tree.map(lambda d: jnp.where(full, 0, d), total)
         return steps, DelayedState(state.count + 1, momentum, kept)
 

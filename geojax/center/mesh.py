@@ -116,8 +116,8 @@ class Mesh:
         self, parameters: Arrays, optimizer_state: optax.OptState, *rest: Any
     ) -> tuple[Any, optax.OptState, Arrays, Arrays, jax.Array]:
         """The loss has (ρ/2)·‖x − anchor‖² more, whose gradient is ρ·(x − anchor)."""
-        *rest, anchor = rest
-        loss, gradient, state, integers = self._mean_gradient(parameters, *rest)
+        *batch, anchor = rest
+        loss, gradient, state, integers = self._mean_gradient(parameters, *batch)
         gradient = jax.tree.map(
             lambda g, x, a: g + self.proximal * (x - a), gradient, parameters, anchor
         )

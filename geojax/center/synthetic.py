@@ -78,7 +78,8 @@ class SyntheticTrainer(_SizedTrainer):
         generator = np.random.default_rng((config.seed, worker_index))
         numbers = generator.integers(-_LARGEST, _LARGEST, _PERIOD, endpoint=True)
         self._numbers = numbers.astype(np.float32)
-        self._vector = self._anchor = np.zeros(self.spec.size, np.float32)
+        self._vector = np.zeros(self.spec.size, np.float32)
+        self._anchor = np.zeros(self.spec.size if proximal else 0, np.float32)
 
     def _part(self, start: int, stop: int) -> np.ndarray:
         rotated = np.roll(self._numbers, -((self.steps + start) % _PERIOD))

@@ -7,11 +7,13 @@ from geojax.sync import (  # noqa: F401  they register themselves
     async_diloco,
     dc_aha,
     fedasync,
+    fedat,
     fedbuff,
     fsa,
     hfa,
     local_steps,
     mixed_sync,
+    quorum,
     ssp,
 )
 from geojax.sync.algorithm import SYNCS, SyncAlgorithm
