@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geojax.center.optimizers import OUTER_OPTIMIZERS
+from geojax.center.fragments import Pieces, fragments_of
+from geojax.center.optimizers import NESTEROV, OUTER_OPTIMIZERS
 from geojax.center.outer import OuterOptimizer, PlainSgd, build_outer_optimizer
 from geojax.center.pace import relative_speeds
 from geojax.center.spec import VectorSpec
@@ -17,7 +18,7 @@ from geojax.compression.codec import CODECS, Codec
 from geojax.compression.dense import dense
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
-from geojax.hips.exchange.buckets import Bucket, buckets_of
+from geojax.hips.exchange.buckets import Bucket, Chunks, buckets_of
 from geojax.hollow import SIZE_ONLY
 from geojax.models.registry import SYNTHETIC
 from geojax.overlay.policy.cutting import Ranges, chunk_ranges
@@ -51,6 +52,13 @@ class Agreement:
     codec: Codec
     lan_codec: Codec
 
+    @property
+    def turns(self) -> list[Chunks]:
+        """The chunks that rounds exchange in turn; empty: every round exchanges all."""
+        if self.algorithm.fragmentation.fragments == 1:
+            return []
+        return [bucket.chunks for bucket in self.buckets]
+
     @classmethod
     def of(cls, config: RunConfig, trainers: Sequence[str] = ()) -> Agreement:
         """The agreement that follows from the configuration, the same at every node.
@@ -63,10 +71,11 @@ class Agreement:
         algorithm = sync_of(config, trainers)
         codec = wan_codec(config)
         stages = build_stages(config) if config.sync.p3 else ()
-        stops = [stage.stop for stage in stages] or [spec.size]
+        parts = _parts(spec, stages, algorithm)
         layers = tuple(layer.size for layer in spec.layers)
+        stops = [stop for part in parts for _, stop in part]
         ranges = chunk_ranges(config.overlay, layers, stops)
-        buckets = buckets_of(spec, stops, ranges)
+        buckets = buckets_of(spec, parts, ranges)
         # Model state has no stage of its own to compute and is small: it goes first.
         idle = [bucket for bucket, stage in zip(buckets, stages, strict=False) if not stage.forward]
         first = [chunk for bucket in idle for chunk in bucket.chunks]
@@ -84,6 +93,16 @@ def sync_of(config: RunConfig, trainers: Sequence[str]) -> SyncAlgorithm:
     centers = tuple(dict.fromkeys(name.partition("/")[0] for name in trainers))
     lr = config.rate_of(config.optimizer)
     return algorithm.for_run(RunFacts(relative_speeds(config, trainers), centers, lr))
+
+
+def _parts(spec: VectorSpec, stages: Sequence[Stage], algorithm: SyncAlgorithm) -> Sequence[Pieces]:
+    """Where the buckets lie: the model's stages, the algorithm's fragments, or everything."""
+    if stages:
+        return [((stage.start, stage.stop),) for stage in stages]
+    fragmentation = algorithm.fragmentation
+    if fragmentation.fragments > 1:
+        return fragments_of(spec, fragmentation.fragments, fragmentation.pattern)
+    return [((0, spec.size),)]
 
 
 def wan_codec(config: RunConfig) -> Codec:
@@ -118,7 +137,7 @@ def build_outer(config: RunConfig, algorithm: SyncAlgorithm, spec: VectorSpec) -
 
     ``outer_optimizer=auto`` stands for what the algorithm's definition has: the run's own
     optimizer where gradients are merged, plain averaging (a step of length one) where deltas are,
-    or one of its own. A synthetic model is always averaged.
+    DiLoCo's Nesterov step, or one of its own. A synthetic model is always averaged.
     """
     outer = config.outer_optimizer
     synthetic = config.model.name == SYNTHETIC
@@ -126,6 +145,8 @@ def build_outer(config: RunConfig, algorithm: SyncAlgorithm, spec: VectorSpec) -
         return PlainSgd(1.0, spec)
     if outer.name == "auto" and algorithm.outer_default == "optimizer":
         outer = config.optimizer
+    elif outer.name == "auto" and algorithm.outer_default == "nesterov":
+        outer = NESTEROV
     elif outer.name == "auto":
         outer = OUTER_OPTIMIZERS.settings(algorithm.outer_default, **algorithm.outer_keys)
     return build_outer_optimizer(outer, config.rate_of(outer), spec, synthetic=synthetic)

@@ -7,9 +7,11 @@ from typing import Any
 
 from geojax.assemble.agreement import answer_codec
 from geojax.axes import check as check_values
-from geojax.center.optimizers import check_optimizer
+from geojax.center.fragments import fragments_of
+from geojax.center.optimizers import OUTER_OPTIMIZERS, check_optimizer
 from geojax.center.pace import build_pace
 from geojax.center.stages import check_p3
+from geojax.center.synthetic_layout import synthetic_spec
 from geojax.compression.codec import Codec
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
@@ -52,6 +54,8 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
     algorithm = build_sync(config.sync)
     codec = build_codec(config.compression)
     _check_offers(config, algorithm)
+    _check_inner(config, algorithm)
+    _check_fragments(config, algorithm, cluster)
     simulated = config.testbed.name == "simulated" and config.model.name == SYNTHETIC
     if codec.name == SIZE_ONLY and not simulated:
         raise ConfigError(
@@ -59,6 +63,7 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
             "moves no content: use it with testbed=simulated and model=synthetic, or "
             "compression=dense",
         )  # fmt: skip
+    _check_services(algorithm, cluster)
     build_selection(config.selection)
     _check_awareness(config, algorithm)
     overlay = build_overlay(config.overlay, cluster.servers, cluster.global_servers)
@@ -131,6 +136,27 @@ def _check_algorithm(
         raise ConfigError("outer_optimizer.name", config.outer_optimizer.name, fix)
 
 
+def _check_services(algorithm: SyncAlgorithm, cluster: Cluster) -> None:
+    """Refuses a state server that has nobody to align."""
+    several = [center for center in cluster.servers if cluster.workers(center)]
+    rule = algorithm.local_steps.in_round
+    hosts = {service.name: service.at_scheduler for service in algorithm.services}
+    if rule is None:
+        return
+    if hosts[rule.service] and several:
+        fix = (
+            f"aligns centers of one worker, and {several[0]} has more; use sync.level=workers, or "
+            "lan.workers=1"
+        )
+        raise ConfigError("sync.level", "centers", fix)
+    if not hosts[rule.service] and not several:
+        fix = (
+            "aligns the workers of a center, and no center has more than one; use "
+            "sync.level=centers, or lan.workers=2"
+        )
+        raise ConfigError("sync.level", "workers", fix)
+
+
 def _check_awareness(config: RunConfig, algorithm: SyncAlgorithm) -> None:
     """Refuses measured rates where plans never change."""
     if config.overlay.awareness == "measured" and algorithm.admission.exchange == "server":
@@ -152,6 +178,32 @@ def _check_offers(config: RunConfig, algorithm: SyncAlgorithm) -> None:
     if config.nonfinite == "skip" and config.sync.p3:
         fix = "with sync.p3 half of the gradient has left when the rest is found; use stop"
         raise ConfigError("nonfinite", "skip", fix)
+
+
+def _check_inner(config: RunConfig, algorithm: SyncAlgorithm) -> None:
+    """Refuses an inner optimizer, which needs whole matrices, where merged vectors take steps."""
+    auto = config.outer_optimizer.name == "auto" and algorithm.outer_default == "optimizer"
+    if auto and config.optimizer.name not in OUTER_OPTIMIZERS:
+        fix = (
+            f"sync={config.sync.name} steps with it on merged vectors, which are flat, and it "
+            "steps by matrices; use it with local steps, as in sync=diloco, or optimizer=adamw"
+        )
+        raise ConfigError("optimizer.name", config.optimizer.name, fix)
+
+
+def _check_fragments(config: RunConfig, algorithm: SyncAlgorithm, cluster: Cluster) -> None:
+    """Refuses fragments where they cannot travel, or the model has fewer layers."""
+    count = algorithm.fragmentation.fragments
+    if count == 1:
+        return
+    if cluster.global_servers:
+        fix = (
+            f"a server on a site of its own does not know which chunks are of which fragment, and "
+            f"sync.fragments = {count}; use wan.server_center=null, or sync.fragments=1"
+        )
+        raise ConfigError("wan.server_center", config.wan.server_center, fix)
+    if config.model.name == SYNTHETIC:  # a network's layers are counted when it is built
+        fragments_of(synthetic_spec(config), count, algorithm.fragmentation.pattern)
 
 
 def _check_trees(config: RunConfig, policy: Policy, centers: Sequence[str]) -> None:

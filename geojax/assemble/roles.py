@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncio import create_task
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,7 @@ from geojax.hips.cluster import SCHEDULER, START, WAN_GROUP
 from geojax.hips.context import NodeContext
 from geojax.hips.control.member import Membership
 from geojax.hips.exchange.base import Exchange
-from geojax.hips.exchange.lan import DirectLink, LanDownlink, LanUplink
+from geojax.hips.exchange.lan import DirectLink, Downlink, LanDownlink, LanUplink
 from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.shard import shard_maker
 from geojax.hips.exchange.shard_server import ShardServer
@@ -30,6 +31,7 @@ from geojax.hips.roles.center_offers import CenterOffers, OuterStep, Pulled, Upd
 from geojax.hips.roles.center_state import CenterState
 from geojax.hips.roles.global_server import GlobalServer
 from geojax.hips.roles.local_server import LocalServer
+from geojax.hips.roles.local_steps import LocalSteps
 from geojax.hips.roles.scheduler import Scheduler
 from geojax.hips.roles.worker import Worker, WorkerNode
 from geojax.hips.routing.multipath import MultipathSender
@@ -42,7 +44,9 @@ from geojax.overlay.registry import build_overlay
 from geojax.overlay.routes.auxiliary import path_tables
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.sync.registry import build_sync
+from geojax.sync.service import Service
 from geojax.telemetry.report import counters, restore
+from geojax.wire.push_meter import PushMeter
 
 Context = NodeContext[Setup]
 
@@ -83,7 +87,14 @@ def _scheduler(context: Context) -> Scheduler:
             seed=setup.config.seed,
         ),
         lan_rounds=build_sync(setup.config.sync).lan_rounds, independent=independent,
+        services=_services(setup.config, at_scheduler=True),
     )  # fmt: skip
+
+
+def _services(config: RunConfig, *, at_scheduler: bool) -> dict[str, Service]:
+    """What members may ask the scheduler or, otherwise, the local server of their center."""
+    needed = build_sync(config.sync).services
+    return {each.name: each.build() for each in needed if each.at_scheduler == at_scheduler}
 
 
 def _wan_view(context: Context) -> tuple[WanView, Awareness | None]:
@@ -110,9 +121,24 @@ def _meter(context: Context) -> LinkMeter | None:
     return LinkMeter(context.transport, others)
 
 
-def _worker(context: Context, plan: Agreement) -> Worker:
+def _local_steps(context: Context, plan: Agreement, member: Membership, group: int) -> LocalSteps:
+    """How many steps the worker of a node takes; ``group``: where its offers go first."""
+    policy, asks, meter = plan.algorithm.local_steps, None, PushMeter(group)
+    if policy.in_round is not None:
+        context.transport.observers.append(meter)
+        (service,) = (s for s in plan.algorithm.services if s.name == policy.in_round.service)
+        center = context.setup.cluster.node(context.name).center
+        host = SCHEDULER if service.at_scheduler else center
+        asks = member.asks(host) if host != context.name else None
+    return LocalSteps(
+        policy, asks=asks, push_s=meter.seconds, clock=context.clock, recorder=context.recorder,
+        lan_rounds=plan.algorithm.lan_rounds,
+    )  # fmt: skip
+
+
+def _worker(context: Context, plan: Agreement, member: Membership, group: int) -> Worker:
     name, setup, config = context.name, context.setup, context.setup.config
-    index = setup.cluster.trainers.index(name)
+    index, plan = setup.cluster.trainers.index(name), _at_its_speed(context, plan)
     features = labels = np.zeros(0, np.float32)
     if config.model.name != SYNTHETIC:
         mine = setup.part(name)
@@ -125,17 +151,28 @@ def _worker(context: Context, plan: Agreement) -> Worker:
         worker_count=len(setup.cluster.trainers),
         proximal=plan.algorithm.proximal,
     )
-    inner, algorithm = plan.algorithm.offer.inner, plan.algorithm
+    inner = plan.algorithm.offer.inner
     trainer.warm_up(gradient=not inner, step=inner)
-    if algorithm.local_steps.for_speed is not None:
-        speed = relative_speeds(config, setup.cluster.trainers)[name]
-        algorithm = algorithm._replace(local_steps=algorithm.local_steps.for_speed(speed))
-    return Worker(
-        trainer, algorithm, plan.buckets, plan.stages,
+    worker = Worker(
+        trainer, plan.algorithm, plan.buckets, plan.stages,
         weight=_weight(name, setup, plan.algorithm), skip=config.nonfinite == "skip",
         machine=context.machine, clock=context.clock, recorder=context.recorder,
         pace=build_pace(config, setup.cluster.trainers, name),
+        local_steps=_local_steps(context, plan, member, group),
     )  # fmt: skip
+    worker.warm_up()
+    member.position = lambda: worker.position
+    return worker
+
+
+def _at_its_speed(context: Context, plan: Agreement) -> Agreement:
+    """The agreement with the local-step policy of this worker, where it goes by speeds."""
+    policy, config = plan.algorithm.local_steps, context.setup.config
+    if policy.for_speed is None:
+        return plan
+    speed = relative_speeds(config, context.setup.cluster.trainers)[context.name]
+    algorithm = plan.algorithm._replace(local_steps=policy.for_speed(speed))
+    return replace(plan, algorithm=algorithm)
 
 
 def _weight(name: str, setup: Setup, algorithm: SyncAlgorithm) -> float:
@@ -149,16 +186,16 @@ def _weight(name: str, setup: Setup, algorithm: SyncAlgorithm) -> float:
 def _worker_node(context: Context) -> tuple[Membership, Any]:
     setup, config = context.setup, context.setup.config
     plan = Agreement.of(config, setup.cluster.trainers)
-    worker = _worker(context, plan)
     group = setup.cluster.lan_group(setup.cluster.node(context.name).center)
     per = plan.algorithm.lan_rounds
     first = (setup.resume.round + 1) * per
     engine = _engine(context, group, plan, codec=plan.lan_codec, held=first - 1)
     member = Membership(context, engines={group: engine}, lan_rounds=per)
+    worker = _worker(context, plan, member, group)
     checkpoints, kept = _checkpoints(context)
     vector = kept["vector"] if kept else setup.initial()
     if kept:
-        worker.trainer.load_state(kept["trainer"])
+        worker.load_state(kept["trainer"])
     link = LanUplink(
         engine, plan.lan_codec, plan.buckets, timeouts=config.timeouts, clock=context.clock,
         recorder=context.recorder, lan_rounds=per,
@@ -178,7 +215,8 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
     snapshots = _snapshots(context, plan)
     wan = _wan_engine(context, plan, snapshots, multipath=multipath)
     engines: dict[int, Exchange] = {WAN_GROUP: wan}
-    worker = None
+    worker, direct = None, DirectLink()
+    link: Downlink = direct
     if setup.cluster.workers(name):
         group = setup.cluster.lan_group(name)
         first = (held + 1) * per
@@ -190,18 +228,18 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
             lan, plan.lan_codec, plan.buckets, machine=machine, timeouts=config.timeouts,
             wan=wan if streams else None, first=first,
         )  # fmt: skip
-    else:
-        link = DirectLink()
-        worker = (_worker(context, plan), link)
     member = Membership(
-        context, engines=engines, lan_rounds=per, multipath=multipath, meter=_meter(context)
-    )
+        context, engines=engines, lan_rounds=per, multipath=multipath, meter=_meter(context),
+        services=_services(config, at_scheduler=False),
+    )  # fmt: skip
+    if not setup.cluster.workers(name):
+        worker = (_worker(context, plan, member, WAN_GROUP), direct)
     checkpoints, kept = _checkpoints(context)
     offers = CenterOffers(plan.algorithm, plan.buckets, plan.codec, machine)
     update = _update(config, plan)
     state = CenterState(
         context, kept["vector"] if kept else setup.initial(), offers=offers, update=update,
-        trainer=worker and worker[0].trainer, wan=wan, checkpoints=checkpoints, held=held,
+        worker=worker and worker[0], wan=wan, checkpoints=checkpoints, held=held,
     )  # fmt: skip
     if kept:
         state.load(kept)
@@ -317,5 +355,5 @@ def _engine(
     return TreeExchange(
         context.name, group, sizes=[stop - start for start, stop in plan.ranges],
         transport=sender or context.transport, machine=context.machine, recorder=context.recorder,
-        priorities=plan.priorities, layers=plan.layers, **options,
+        priorities=plan.priorities, layers=plan.layers, turns=plan.turns, **options,
     )  # fmt: skip

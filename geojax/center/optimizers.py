@@ -32,6 +32,10 @@ class SgdConfig(OptimizerConfig):
     nesterov: bool = key(False, "Nesterov's momentum")
 
 
+NESTEROV = SgdConfig(lr=0.7, momentum=0.9, nesterov=True)
+"""The outer optimizer of DiLoCo (Douillard et al., 2023, §2): η = 0.7, β = 0.9."""
+
+
 @dataclass
 class AdamConfig(OptimizerConfig):
     """Keys of ``optimizer=adam`` and ``optimizer=adamw``."""
@@ -40,6 +44,18 @@ class AdamConfig(OptimizerConfig):
     b1: float = key(0.9, "decay of the mean of gradients", least=0, below=1)
     b2: float = key(0.999, "decay of the mean of their squares", least=0, below=1)
     eps: float = key(1e-8, "added to the root of the mean square", above=0)
+
+
+@dataclass
+class MuonConfig(AdamConfig):
+    """Keys of ``optimizer=muon``; those of Adam are for what is no matrix."""
+
+    name: str = "muon"
+    b1: float = key(0.9, "of Adam: decay of the mean of gradients", least=0, below=1)
+    b2: float = key(0.95, "of Adam: decay of the mean of their squares", least=0, below=1)
+    beta: float = key(0.95, "decay of the matrices' momentum", least=0, below=1)
+    ns_steps: int = key(5, "steps of the Newton-Schulz iteration", least=1)
+    adam_lr: float | None = key(None, "of Adam; null: the same as of the matrices", above=0)
 
 
 @dataclass
@@ -89,6 +105,30 @@ def adamw(config: AdamConfig, lr: float) -> optax.GradientTransformation:
     return optax.adamw(
         lr, b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay
     )
+
+
+@OPTIMIZERS.register("muon", MuonConfig)
+def muon(config: MuonConfig, lr: float) -> optax.GradientTransformation:
+    """Muon for matrices, Adam for everything else; weights of both decay, decoupled.
+
+    A matrix W (a parameter of exactly two dimensions: kernels of dense layers, embeddings) goes by
+    its momentum, made orthogonal by ``ns_steps`` of Newton-Schulz iteration (Jordan et al., 2024)::
+
+        m ← β·m + (1 - β)·g      W ← W - lr·√max(1, columns / rows)·orthogonal(Nesterov m)
+
+    as in :func:`optax.contrib.muon`. Biases, scales and kernels of convolutions, which have one or
+    four dimensions, go by Adam with Nesterov's momentum. It needs to see matrices, so it is an
+    inner optimizer only: merged vectors are flat. As the inner optimizer of ``sync=diloco`` it
+    makes MuLoCo (Thérien et al., *MuLoCo: Muon is a practical inner optimizer for DiLoCo*, 2025,
+    arXiv 2505.23725).
+    """
+    import optax.contrib
+
+    return optax.contrib.muon(
+        lr, ns_steps=config.ns_steps, beta=config.beta, weight_decay=config.weight_decay,
+        adam_b1=config.b1, adam_b2=config.b2, adam_weight_decay=config.weight_decay,
+        eps=config.eps, adam_learning_rate=config.adam_lr,
+    )  # fmt: skip
 
 
 def build_optimizer(

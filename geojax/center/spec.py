@@ -135,6 +135,28 @@ class VectorSpec:
         moved = tuple(replace(layer, offset=layer.offset - start) for layer in inside)
         return VectorSpec(moved, max(0, min(stop, self.parameters) - start))
 
+    @classmethod
+    def joined(cls, parts: Iterable[VectorSpec]) -> VectorSpec:
+        """The layout of vectors one after the other.
+
+        >>> one, two = VectorSpec.of([("a", (2,))]), VectorSpec.of([("b", (3,))], [("s", (1,))])
+        >>> both = VectorSpec.joined([one, two])
+        >>> [(layer.name, layer.offset) for layer in both.layers], both.parameters
+        ([('a', 0), ('b', 2), ('s', 5)], 5)
+
+        Raises:
+          ValueError: parameters would come after float state.
+        """
+        layers: list[Layer] = []
+        size = parameters = 0
+        for part in parts:
+            if part.parameters and parameters < size:
+                raise ValueError("parameters come before state: join the parts in vector order")
+            layers += [replace(layer, offset=layer.offset + size) for layer in part.layers]
+            parameters += part.parameters
+            size += part.size
+        return cls(tuple(layers), parameters)
+
     def check(self, vector: np.ndarray, what: str = "vector") -> np.ndarray:
         """Returns ``vector`` if it is float32 of shape (size,).
 

@@ -6,9 +6,11 @@ from geojax.compression import (  # noqa: F401  they register themselves
     bisparse,
     dense,
     dgt,
+    e3m0,
     half,
     mpq,
     size_only,
+    topk2bit,
     twobit,
 )
 from geojax.compression.codec import CODECS, Codec, Setting

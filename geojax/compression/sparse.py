@@ -73,12 +73,12 @@ def pack(chunk: SparseChunk, to_half: Callable[[np.ndarray], np.ndarray] = _narr
       >>> dense(unpack(pack(few), "test"))
       array([1., 1., 0., 0., 0., 0., 0., 1., 0.], dtype=float32)
     """
-    form, positions = _shortest(chunk.positions)
+    form, positions = shortest(chunk.positions)
     entries = chunk.positions.size * _FLOAT32 + positions.nbytes
     rest = chunk.elements - sum(run.values.size for run in chunk.runs)
     if rest and entries >= _FLOAT32 * rest:
         chunk = _filled(chunk)
-        form, positions = _shortest(chunk.positions)
+        form, positions = shortest(chunk.positions)
     header = np.array([chunk.elements, len(chunk.runs), chunk.positions.size, form], np.uint32)
     pieces = [
         header.view(np.uint8),
@@ -111,9 +111,9 @@ def unpack(payload: np.ndarray, what: str) -> SparseChunk:
         if width == _FLOAT16:
             halves = reader.take(np.float16, stop - start)
             runs[start] = Run(start, widen(halves, FLOAT16), width)
-    positions = _positions(reader, form, entries)
+    positions = read_positions(reader, form, entries)
     reader.end()
-    _check_positions(reader, positions, table, elements)
+    check_positions(reader, positions, table, elements)
     return SparseChunk(elements, [runs[start] for start, _, _ in table], positions, values)
 
 
@@ -166,7 +166,7 @@ def _filled(chunk: SparseChunk) -> SparseChunk:
     return SparseChunk(chunk.elements, _runs(dense(chunk), width), none, np.empty(0, np.float32))
 
 
-def _shortest(positions: np.ndarray) -> tuple[int, np.ndarray]:
+def shortest(positions: np.ndarray) -> tuple[int, np.ndarray]:
     """The form of ascending positions that takes the fewest bytes, and those bytes."""
     if not positions.size:
         return _DISTANCES, np.empty(0, np.uint8)
@@ -181,7 +181,8 @@ def _shortest(positions: np.ndarray) -> tuple[int, np.ndarray]:
     return _DISTANCES, written
 
 
-def _positions(reader: Reader, form: int, entries: int) -> np.ndarray:
+def read_positions(reader: Reader, form: int, entries: int) -> np.ndarray:
+    """Positions that :func:`shortest` wrote; they are the last bytes of a payload."""
     if form == _UINT16:
         return reader.take(np.uint16, entries).astype(np.int64)
     if form == _INT32:
@@ -195,9 +196,10 @@ def _positions(reader: Reader, form: int, entries: int) -> np.ndarray:
     return np.cumsum(written, dtype=np.int64)[ends] + np.arange(entries)
 
 
-def _check_positions(
+def check_positions(
     reader: Reader, positions: np.ndarray, table: list[tuple[int, int, int]], elements: int
 ) -> None:
+    """Refuses positions that do not ascend within the elements, or lie in runs of the table."""
     if not positions.size:
         return
     if positions[0] < 0 or positions[-1] >= elements or np.any(np.diff(positions) < 1):

@@ -27,7 +27,13 @@ class Machine(Protocol):
     steps: int  # steps in all
 
     async def compute(
-        self, work: Callable[[], T], seconds: float, *, follows: bool = False, ends: bool = True
+        self,
+        work: Callable[[], T],
+        seconds: float,
+        *,
+        follows: bool = False,
+        ends: bool = True,
+        cut: asyncio.Future[None] | None = None,
     ) -> T:
         """Runs a step of the devices, or a part of one, so that it lasts ``seconds``.
 
@@ -37,6 +43,7 @@ class Machine(Protocol):
           follows: it is a part that starts right after the part before it, without a wait for
             others.
           ends: the step ends with it.
+          cut: when this is done, the step lasts no longer than the devices need.
         """
         ...
 
@@ -83,7 +90,13 @@ class RealMachine:
         self._plans, self._planning = PlanProcess(), PriorityLock()
 
     async def compute(
-        self, work: Callable[[], T], seconds: float, *, follows: bool = False, ends: bool = True
+        self,
+        work: Callable[[], T],
+        seconds: float,
+        *,
+        follows: bool = False,
+        ends: bool = True,
+        cut: asyncio.Future[None] | None = None,
     ) -> T:
         """See :meth:`Machine.compute`; a step slower than its pace is counted as a violation."""
         loop = asyncio.get_running_loop()
@@ -92,7 +105,7 @@ class RealMachine:
         result = await loop.run_in_executor(self._devices, work)
         left = self._due - loop.time()
         if left > 0:
-            await asyncio.sleep(left)
+            await sleep(left, cut)
         if ends:
             self.steps += 1
             self.violations += self._paced and left < 0
@@ -123,6 +136,27 @@ class RealMachine:
         self._plans.close()
         self._devices.shutdown(cancel_futures=True)
         self._aside.shutdown(cancel_futures=True)
+
+
+async def sleep(seconds: float, cut: asyncio.Future[None] | None) -> None:
+    """Waits so long, or until ``cut`` is done."""
+    if cut is None:
+        await asyncio.sleep(seconds)
+    elif not cut.done():
+        loop = asyncio.get_running_loop()
+        over = loop.create_future()
+
+        def end(*_: object) -> None:
+            if not over.done():
+                over.set_result(None)
+
+        timer = loop.call_later(seconds, end)
+        cut.add_done_callback(end)
+        try:
+            await over
+        finally:
+            timer.cancel()
+            cut.remove_done_callback(end)
 
 
 class PriorityLock:

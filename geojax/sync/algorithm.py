@@ -23,9 +23,13 @@ import numpy as np
 
 from geojax.config import SyncConfig
 from geojax.registry import Registry
+from geojax.sync.service import Service
 
 Step = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs one step of the devices at its pace and returns what the step returned."""
+
+More = Callable[[int], Awaitable[bool]]
+"""``more(taken)``: whether one more local step is due after ``taken`` ones (at least one)."""
 
 
 class StepsTrainer(Protocol):
@@ -50,16 +54,59 @@ class Offer(NamedTuple):
     Attributes:
       name: ``gradient``, ``delta`` or ``parameters`` (the last one to global servers only).
       inner: whether local steps use the inner optimizer.
-      collect: ``(trainer, base, parameters, steps, step) -> vector``: makes the offer from ``base``
+      collect: ``(trainer, base, parameters, more, step) -> vector``: makes the offer from ``base``
         (the vector that the round began with, of which the first ``parameters`` elements are
-        parameters), running every step through ``step``.
+        parameters), running every step through ``step`` and asking ``more`` after each.
       pseudo_gradient: turns the merged offers' parameter part into what the outer optimizer takes.
     """
 
     name: str
     inner: bool
-    collect: Callable[[StepsTrainer, np.ndarray, int, int, Step], Awaitable[np.ndarray]]
+    collect: Callable[[StepsTrainer, np.ndarray, int, More, Step], Awaitable[np.ndarray]]
     pseudo_gradient: Callable[[np.ndarray], np.ndarray]
+
+
+class StepStatus(NamedTuple):
+    """What a worker knows when one more local step may be due.
+
+    Attributes:
+      round: of the exchange that the steps are for, counted on without a gap.
+      taken: local steps in it so far.
+      step_s: duration of the last one, s; 0: none has been timed yet.
+      push_s: time for which its last offer was being sent, s; 0: none was sent.
+    """
+
+    round: int
+    taken: int
+    step_s: float
+    push_s: float
+
+
+class InRound(NamedTuple):
+    """How the number of local steps is decided while a round runs: a service is asked.
+
+    Questions and answers are flat mappings, see :mod:`geojax.sync.service`.
+
+    Attributes:
+      service: its name.
+      entered: ``status -> question``: told to it, without an answer, when a round begins.
+      asked: ``status -> question``: asked after a step, from ``least`` steps on.
+      due: ``answer -> bool``: whether one more step is due.
+      ended: ``status -> question``: told to it when ``most`` ends a round that it did not end.
+      least: steps that every round has.
+      most: steps that no round exceeds; None: any number.
+      in_flight: the worker does not wait for the answer: it begins the next step, and gives that up
+        if the answer says that none was due.
+    """
+
+    service: str
+    entered: Callable[[StepStatus], dict[str, Any]]
+    asked: Callable[[StepStatus], dict[str, Any]]
+    due: Callable[[Mapping[str, Any]], bool]
+    ended: Callable[[StepStatus], dict[str, Any]]
+    least: int = 1
+    most: int | None = None
+    in_flight: bool = False
 
 
 class LocalStepPolicy(NamedTuple):
@@ -67,13 +114,15 @@ class LocalStepPolicy(NamedTuple):
 
     Attributes:
       name: for people.
-      steps: ``round -> int``.
+      steps: ``round -> int``: their number or, if it is decided while the round runs, the least.
+      in_round: who decides then; None: the number is known before.
       for_speed: ``speed -> policy`` of a worker whose undisturbed steps are ``speed`` times as fast
         as the fastest worker's, in (0, 1]; None: the same policy for all workers.
     """
 
     name: str
     steps: Callable[[int], int]
+    in_round: InRound | None = None
     for_speed: Callable[[float], LocalStepPolicy] | None = None
 
 
@@ -199,17 +248,62 @@ class RunFacts(NamedTuple):
     lr: float
 
 
+PATTERNS = ("strided", "sequential")
+
+
+class Fragmentation(NamedTuple):
+    """Which part of the vector a round exchanges, and when its result counts in the workers.
+
+    Attributes:
+      fragments: parts of the vector, each of whole layers; round r exchanges the one of number
+        r modulo ``fragments``.
+      pattern: of layers to fragments: ``strided`` or ``sequential``, see
+        :func:`geojax.center.fragments.fragments_of`.
+      overlap: local steps of the next round that a worker takes before the result counts.
+      blend: share of its own values in what a worker goes on with then.
+    """
+
+    fragments: int = 1
+    pattern: str = "strided"
+    overlap: int = 0
+    blend: float = 0.0
+
+
+WHOLE = Fragmentation()
+"""Every round exchanges all of the vector, and its result counts at once."""
+
+
+class HostedService(NamedTuple):
+    """A service that an algorithm needs.
+
+    Attributes:
+      name: of the service.
+      at_scheduler: the scheduler has it, for all; else every local server has one for its workers.
+      build: makes it.
+    """
+
+    name: str
+    at_scheduler: bool
+    build: Callable[[], Service]
+
+
 class SyncAlgorithm(NamedTuple):
     """The composition; ``outer_default`` names the outer optimizer that ``auto`` stands for.
 
     ``outer_default`` is ``optimizer`` (the run's optimizer at its learning rate, applied to the
-    merged gradient), ``average`` (step of length one: plain averaging), or the name of an outer
-    optimizer, whose keys that differ from their defaults are ``outer_keys``.
+    merged gradient), ``average`` (step of length one: plain averaging), ``nesterov`` (DiLoCo's:
+    SGD with Nesterov momentum 0.9 at a learning rate of 0.7), or the name of an outer optimizer,
+    whose keys that differ from their defaults are ``outer_keys``.
+
+    ``fragmentation`` says which part of the vector a round exchanges; with more than one fragment,
+    or with overlap, there is one exchange within a center in a round, weighted by ``steps``.
 
     ``lan_rounds`` is the number of exchanges within a center that make one round: in all but the
     last of them a center averages alone. ``weights`` says what an offer counts in a merge:
     ``steps`` (every worker the same, since all take equally many samples), ``samples`` (a worker by
     the size of its data) or ``centers`` (workers of a center the same, and then centers the same).
+
+    ``services`` are what members ask while the run goes on.
     """
 
     name: str
@@ -220,6 +314,8 @@ class SyncAlgorithm(NamedTuple):
     outer_default: str
     lan_rounds: int = 1
     weights: str = "steps"
+    fragmentation: Fragmentation = WHOLE
+    services: tuple[HostedService, ...] = ()
     outer_keys: Mapping[str, Any] = {}
     proximal: float = 0.0
     for_run: Callable[[RunFacts], SyncAlgorithm] | None = None

@@ -8,6 +8,7 @@ from geojax.sync.algorithm import (
     AdmissionRule,
     LocalStepPolicy,
     MergeRule,
+    More,
     Offer,
     Step,
     StepsTrainer,
@@ -15,31 +16,33 @@ from geojax.sync.algorithm import (
 
 
 async def _gradient(
-    trainer: StepsTrainer, base: np.ndarray, parameters: int, steps: int, step: Step
+    trainer: StepsTrainer, base: np.ndarray, parameters: int, more: More, step: Step
 ) -> np.ndarray:
     del base, parameters
-    if steps != 1:
-        raise ValueError(f"a gradient is offered after 1 step, not {steps}")
-    return await step(trainer.gradient)
-
-
-async def _delta(
-    trainer: StepsTrainer, base: np.ndarray, parameters: int, steps: int, step: Step
-) -> np.ndarray:
-    for _ in range(steps):
-        await step(trainer.step)
-    vector = trainer.vector()
-    vector[:parameters] -= base[:parameters]
-    return vector
+    gradient = await step(trainer.gradient)
+    if await more(1):
+        raise ValueError("a gradient is offered after 1 step, and the local-step policy wants more")
+    return gradient
 
 
 async def _parameters(
-    trainer: StepsTrainer, base: np.ndarray, parameters: int, steps: int, step: Step
+    trainer: StepsTrainer, base: np.ndarray, parameters: int, more: More, step: Step
 ) -> np.ndarray:
     del base, parameters
-    for _ in range(steps):
+    taken, due = 0, True
+    while due:
         await step(trainer.step)
+        taken += 1
+        due = await more(taken)
     return trainer.vector()
+
+
+async def _delta(
+    trainer: StepsTrainer, base: np.ndarray, parameters: int, more: More, step: Step
+) -> np.ndarray:
+    vector = await _parameters(trainer, base, parameters, more, step)
+    vector[:parameters] -= base[:parameters]
+    return vector
 
 
 def gradient_offer() -> Offer:

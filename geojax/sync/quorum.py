@@ -43,8 +43,7 @@ def quorum(*, steps: int, size: int, grace: float) -> SyncAlgorithm:
     """
     return SyncAlgorithm(
         "quorum", delta_offer(), fixed_steps(steps),
-        admission.quorum(size, grace, "sync.quorum"), share_weighted_mean(), "sgd",
-        outer_keys={"lr": 0.7, "momentum": 0.9, "nesterov": True},
+        admission.quorum(size, grace, "sync.quorum"), share_weighted_mean(), "nesterov",
     )  # fmt: skip
 
 

@@ -6,6 +6,8 @@ from geojax.config import SyncConfig
 from geojax.sync import (  # noqa: F401  they register themselves
     async_diloco,
     dc_aha,
+    diloco,
+    esync,
     fedasync,
     fedat,
     fedbuff,
@@ -15,6 +17,7 @@ from geojax.sync import (  # noqa: F401  they register themselves
     mixed_sync,
     quorum,
     ssp,
+    streaming_diloco,
 )
 from geojax.sync.algorithm import SYNCS, SyncAlgorithm
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from geojax.config import PaceConfig
-from geojax.machine.machine import PriorityLock
+from geojax.machine.machine import PriorityLock, sleep
 
 T = TypeVar("T")
 
@@ -32,20 +32,26 @@ class VirtualMachine:
         self._planning = PriorityLock()
 
     async def compute(
-        self, work: Callable[[], T], seconds: float, *, follows: bool = False, ends: bool = True
+        self,
+        work: Callable[[], T],
+        seconds: float,
+        *,
+        follows: bool = False,
+        ends: bool = True,
+        cut: asyncio.Future[None] | None = None,
     ) -> T:
         """Runs the step, or the part of one, now and lets its pace pass."""
         del follows  # nothing is ever late here
         result = work()
         self.steps += ends
-        await self._last(seconds)
+        await self._last(seconds, cut)
         return result
 
-    async def _last(self, seconds: float) -> None:
+    async def _last(self, seconds: float, cut: asyncio.Future[None] | None = None) -> None:
         done = self._frozen_s + seconds
         end = self._loop.time() + seconds
-        while self._loop.time() < end:
-            await asyncio.sleep(end - self._loop.time())
+        while self._loop.time() < end and not (cut is not None and cut.done()):
+            await sleep(end - self._loop.time(), cut)
             end += self._frozen_s + seconds - done
             done = self._frozen_s + seconds
 

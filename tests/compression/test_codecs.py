@@ -14,7 +14,9 @@ from geojax.center.spec import VectorSpec
 from geojax.compression.bisparse import BisparseConfig
 from geojax.compression.codec import SplitPayload, restore_state
 from geojax.compression.dgt import DgtConfig
+from geojax.compression.e3m0 import E3m0Config
 from geojax.compression.registry import CODECS, build_codec
+from geojax.compression.topk2bit import Topk2bitConfig
 from geojax.config import CompressionConfig
 from geojax.errors import ConfigError, Diverged, FrameError
 from geojax.hips.storage.checkpoint import pack, unpack
@@ -56,6 +58,7 @@ def dgt_config(**settings):
 
 
 HALF = 2.0**-11
+ORDER = 2.0**-22  # of float32 sums in another order
 CODEC_ROWS = {
     "dense": Row(CompressionConfig(name="dense"), lossless=True),
     "fp16": Row(CompressionConfig(name="fp16"), False, HALF, HALF),
@@ -65,6 +68,10 @@ CODEC_ROWS = {
     "bisparse of no layer": Row(BisparseConfig(bound=10**6), lossless=True),
     "mpq": Row(sparse("mpq"), False, 0.9, HALF),
     "twobit": Row(CompressionConfig(name="twobit"), False, 0.9),
+    "e3m0": Row(E3m0Config(block=64), False, 0.25, ORDER),
+    "e3m0, sums of bf16": Row(E3m0Config(sums="bf16"), False, 0.25, 2.0**-8),
+    "e3m0, sums of 4 bits": Row(E3m0Config(sums="e3m0", error_feedback=True), False, 0.25, 1.0),
+    "topk2bit": Row(Topk2bitConfig(ratio=0.1, block=100), False, 0.95, ORDER),
     "dgt": Row(dgt_config(), lossless=False),  # but for the sign of zeros
     "dgt, k = 1": Row(dgt_config(k=1.0), lossless=True),
     "dgt, datagrams": Row(dgt_config(channel="udp"), lossless=False),

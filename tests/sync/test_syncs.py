@@ -21,11 +21,13 @@ class Row(NamedTuple):
       settings: configuration keys, ``__`` for the dot.
       rounds: rounds of the training run.
       exact: all centers hold the same model after every round; else each goes at its own pace.
+      several: further settings where a center has several workers.
     """
 
     settings: dict[str, Any]
     rounds: int
     exact: bool = True
+    several: dict[str, Any] = {}  # noqa: RUF012  nobody writes into it
 
 
 SYNC_ROWS = {
@@ -43,6 +45,32 @@ SYNC_ROWS = {
         },
         rounds=8,
     ),
+    "diloco": Row({"sync__name": "diloco", "sync__local_steps": 4, "lr": 0.3}, rounds=8),
+    "MuLoCo": Row(
+        {"sync__name": "diloco", "sync__local_steps": 4, "optimizer__name": "muon", "lr": 0.01},
+        rounds=8,
+    ),
+    "SparseLoCo": Row(
+        {
+            "sync__name": "local_steps", "sync__local_steps": 4, "lr": 0.3,
+            "compression__name": "topk2bit", "compression__ratio": 0.1,
+        },
+        rounds=12,
+    ),
+    "streaming_diloco": Row(
+        {
+            "sync__name": "streaming_diloco", "sync__local_steps": 4, "sync__fragments": 2,
+            "lr": 0.3,
+        },
+        rounds=16,
+    ),
+    "streaming_diloco, overlapped, blended, 4 bits": Row(
+        {
+            "sync__name": "streaming_diloco", "sync__local_steps": 4, "sync__fragments": 2,
+            "sync__overlap": 1, "sync__blend": 0.5, "lr": 0.3, "compression__name": "e3m0",
+        },
+        rounds=20,
+    ),
     "hfa": Row(
         {"sync__name": "hfa", "sync__local_steps": 2, "sync__lan_rounds": 2, "lr": 0.3}, rounds=8
     ),
@@ -52,6 +80,18 @@ SYNC_ROWS = {
             "partition__name": "size_skew",
         },
         rounds=8,
+    ),
+    "esync": Row(
+        {"sync__name": "esync", "lr": 0.2, "pace__centers": {"c1": 1.0, "c2": 4.0, "c3": 9.0}},
+        rounds=8, several={"sync__level": "workers"},
+    ),
+    "esync, preprint, in flight": Row(
+        {
+            "sync__name": "esync", "sync__variant": "preprint", "sync__guard_s": 0.01,
+            "sync__query": "in_flight", "sync__max_local_steps": 4, "lr": 0.2,
+            "pace__centers": {"c1": 1.0, "c2": 4.0, "c3": 9.0},
+        },
+        rounds=8, several={"sync__level": "workers"},
     ),
     "mixed_sync": Row({"sync__name": "mixed_sync", "lr": 0.2}, rounds=24, exact=False),
     "mixed_sync, Adam, bounded": Row(
@@ -172,7 +212,7 @@ def test_it_survives_the_death_of_the_root(name):
 
 @each_row
 def test_it_runs_with_several_workers_in_a_center(row):
-    outcome = simulated(config(row, rounds=4, workers=2))
+    outcome = simulated(config(row, rounds=4, workers=2, **row.several))
     assert not row.exact or len(set(outcome.finals.values())) == 1
     losses = [event["loss"] for event in outcome.of("evaluation")]
     assert losses[-1] < losses[0]

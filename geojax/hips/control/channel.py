@@ -57,9 +57,13 @@ class ControlChannel:
             self._refuse(item, str(error))
 
     def _refuse(self, item: Received, reason: str) -> None:
+        kind = (item.message.body or {}).get("type", item.message.kind.name)
+        self.refuse(item.peer, kind, reason)
+
+    def refuse(self, peer: str, kind: object, reason: str) -> None:
         """Logs and records that a message is refused."""
-        self.refused[item.peer] = reason
-        kind = reprlib.repr((item.message.body or {}).get("type", item.message.kind.name))
-        log.warning("%s: refused %s from %s: %s", self._me, kind, item.peer, reason)
-        self._recorder.event("refused", peer=item.peer, type=kind, reason=reason)
-        self.on_refused(item.peer, reason)
+        self.refused[peer] = reason
+        told = reprlib.repr(kind)
+        log.warning("%s: refused %s from %s: %s", self._me, told, peer, reason)
+        self._recorder.event("refused", peer=peer, type=told, reason=reason)
+        self.on_refused(peer, reason)

@@ -81,6 +81,7 @@ class Epochs:
       over: whether it has ended; then nothing changes any more.
       returning: nodes that are back and wait for the rest of their center.
       transfers: what members send each other after a change.
+      steps: local steps that each trainer said it has taken, where they do not follow from rounds.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Epochs:
         self.running = self.over = False
         self.returning = Returning(self._cluster)
         self.transfers = StateTransfer()
+        self.steps: dict[str, int] = {}
         timeouts = context.setup.config.timeouts
         self.detector = FailureDetector(timeouts, lambda: self.alive, self._silent)
         self._change: _Change | None = None
@@ -354,7 +356,7 @@ class Epochs:
             sender = next((sender for sender, to in pairs(states) if to == name), None)
             self._channel.say(name, Return(
                 held, lacking, self.number, at=now, time=time, policies=mine, state_from=sender,
-                **told,
+                steps=self.steps.get(name), **told,
             ))  # fmt: skip
 
     def _keep_servers(

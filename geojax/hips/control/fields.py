@@ -15,6 +15,7 @@ MOST = 2**31 - 1  # of rounds, epochs and counts: what the header of a frame has
 MANY = 2**63 - 1  # of bytes and elements: what msgpack has room for
 LONGEST = 1 << 16  # entries of a list at most
 MOST_CHUNKS = 1 << 22
+MOST_VALUES = 16  # of a question or an answer
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,25 @@ def _check_list(value: Any) -> int:
         raise ValueError(f"expected at most {LONGEST} entries, came {len(value)}")
     return len(value)
 
+
+def _values(value: Any) -> dict[str, Any]:
+    if type(value) is not dict or len(value) > MOST_VALUES:
+        raise ValueError(f"expected at most {MOST_VALUES} named values, came {reprlib.repr(value)}")
+    for name, each in value.items():
+        if type(name) is not str or not 0 < len(name) <= 40:
+            raise ValueError(f"expected short names, came {reprlib.repr(name)}")
+        whole_one = type(each) is int and abs(each) <= MANY
+        finite = type(each) is float and math.isfinite(each)
+        short = type(each) is str and len(each) <= 200
+        if not (each is None or type(each) is bool or whole_one or finite or short):
+            raise ValueError(
+                f"expected {name} to be none, true, false, a whole or finite number or a short "
+                f"text, came {reprlib.repr(each)}"
+            )
+    return value
+
+
+VALUES = Form(f"at most {MOST_VALUES} plain values by name", _values, {"value": 1.5})
 
 _RUNS = many(row(whole(0, MANY), whole(1, MOST_CHUNKS)))
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,15 +16,17 @@ from geojax.errors import Expelled, GeojaxError, Refused, SchedulerLost, WaitTim
 from geojax.hips.cluster import SCHEDULER, WAN_GROUP
 from geojax.hips.context import NodeContext
 from geojax.hips.control import messages
-from geojax.hips.control.channel import ControlChannel, Handlers
+from geojax.hips.control.channel import ControlChannel
 from geojax.hips.control.heartbeats import Heartbeats
 from geojax.hips.control.member_grant import MemberGrant
 from geojax.hips.control.messages import PROBE_PRIORITY
+from geojax.hips.control.requests import Requests, ServiceHost
 from geojax.hips.control.state_inbox import StateInbox
 from geojax.hips.exchange.base import Exchange
 from geojax.hips.routing.multipath import MultipathSender
 from geojax.hips.routing.source_routes import unpacked_table
 from geojax.machine.waits import wait_for
+from geojax.sync.service import Service
 from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Lost
 
@@ -40,6 +42,7 @@ class Start(NamedTuple):
       last: for a member that comes back, the last round that is done; None: the run begins.
       initial_from: who sends the initial vector, if this member's is not the one that counts.
       initial_to: the members that this one sends it to.
+      steps: local steps that a member which comes back is known to have taken.
     """
 
     at: float
@@ -47,6 +50,7 @@ class Start(NamedTuple):
     last: int | None
     initial_from: str | None = None
     initial_to: tuple[str, ...] = ()
+    steps: int | None = None
 
 
 def _nobody_serves(centers: Sequence[str], number: int) -> None:
@@ -63,11 +67,14 @@ class Membership:
       multipath: through which the WAN's exchange sends, where the run has auxiliary routes.
       meter: times what arrives from the other members of the WAN group, for the heartbeats; None:
         the run does not measure links.
+      services: that a local server has for the workers of its center.
 
     Attributes:
       has_state: whether this member has parameters; set by its role.
       states: gets the state of a peer, for a member that starts elsewhere or comes back.
       on_state_wanted: called with the centers that need the state after a round, and its number.
+      position: local steps that this member has taken, where they do not follow from the rounds;
+        set by its role.
     """
 
     def __init__(
@@ -78,6 +85,7 @@ class Membership:
         lan_rounds: int = 1,
         multipath: MultipathSender | None = None,
         meter: LinkMeter | None = None,
+        services: Mapping[str, Service] | None = None,
     ):
         self.me, self._context, self._lan_rounds = context.name, context, lan_rounds
         self._engines, self._multipath, self._meter = engines, multipath, meter
@@ -91,7 +99,7 @@ class Membership:
         self._beats = Heartbeats(self.me, timeouts, self._heartbeat, self._end.done)
         self._progress = 0  # of all members, where they make rounds of their own
         self._digests: dict[int, str] = {}
-        self._handlers: Handlers = {
+        self._handlers: dict[type[messages.ControlMessage], Any] = {
             messages.Start: self._on_start,
             messages.Return: self._on_return,
             messages.Beat: self._on_beat,
@@ -102,7 +110,16 @@ class Membership:
             messages.Probe: self._on_probe,
             messages.End: self._on_end,
             messages.Expel: self._on_expel,
+            messages.Answer: self._on_answer,
         }
+        self._asked: dict[str, Requests] = {}
+        self._host: ServiceHost | None = None
+        if services:
+            self._host = ServiceHost(
+                services, say=self._channel.say, refuse=self._channel.refuse,
+                recorder=context.recorder,
+            )  # fmt: skip
+            self._handlers[messages.Request] = self._host.take
         self._refused_in: dict[str, int] = {}  # peer: the epoch in which it was complained about
         self._channel.on_refused = self._on_refused
         for engine in engines.values():
@@ -112,6 +129,7 @@ class Membership:
         self.has_state = False
         self.states = StateInbox(timeouts, partial(self._refuse, Kind.STATE))
         self.on_state_wanted: Callable[[Sequence[str], int], None] = _nobody_serves
+        self.position: Callable[[], int | None] = lambda: None
 
     @property
     def failed(self) -> asyncio.Future[None]:
@@ -142,6 +160,19 @@ class Membership:
     async def granted(self, number: int) -> bool:
         """Waits for the grant of a round; false when the run ends before it."""
         return await self._grant.reaches(number)
+
+    def asks(self, host: str) -> Requests:
+        """This member's questions to the services of a node."""
+        if host not in self._asked:
+            say = partial(self._channel.say, host)
+            self._asked[host] = Requests(host, say, self._context.setup.config.timeouts)
+        return self._asked[host]
+
+    async def request(
+        self, service: str, question: Mapping[str, Any], *, host: str = SCHEDULER
+    ) -> Mapping[str, Any]:
+        """Asks a service; see :meth:`geojax.hips.control.requests.Requests.request`."""
+        return await self.asks(host).request(service, question)
 
     def report_digest(self, number: int, digest: str) -> None:
         """Sends a digest of the parameters after round ``number`` with the next heartbeat."""
@@ -246,6 +277,7 @@ class Membership:
         for group, policy in told.policies.items():
             engine = self._engine(group)
             engine.resume(told.epoch, policy, held=engine.held)
+        self._begin_requests(told.epoch)
         self.states.begin(told.epoch, told.initial_from)
         if not self._started.done():
             start = Start(told.at, told.time, None, told.initial_from, told.initial_to)
@@ -262,10 +294,29 @@ class Membership:
                 engine.skip_to(after)
             source = policy.trees[0].root if lacks else None
             engine.resume(told.epoch, policy, held=told.held[group], source=source)
+        self._begin_requests(told.epoch)
         self.states.begin(told.epoch, told.state_from, told.held.get(WAN_GROUP, -1))
         if not self._started.done():
             last = told.held.get(self._main_group, -1)
-            self._started.set_result(Start(told.at, told.time, last))
+            self._started.set_result(Start(told.at, told.time, last, steps=told.steps))
+
+    def _on_answer(self, peer: str, said: messages.Answer) -> None:
+        if peer not in self._asked:
+            raise Refused(f"answer.number: nothing was asked of {peer}")
+        self._asked[peer].take(peer, said)
+
+    def _begin_requests(self, epoch: int) -> None:
+        """Numbers of this member's requests are new ones, and its own host's members are known."""
+        for requests in self._asked.values():
+            requests.begin(epoch)
+        self._know_askers()
+
+    def _know_askers(self) -> None:
+        """The workers that may ask the services of this local server."""
+        if self._host is not None:
+            policies = [e.policy for group, e in self._engines.items() if group != WAN_GROUP]
+            names = [n for policy in policies if policy is not None for n in policy.members]
+            self._host.members(name for name in names if name != self.me)
 
     def _learn_cut(self, told: messages.Start | messages.Return) -> None:
         self._take_grant(told.until, final=told.final)
@@ -306,6 +357,7 @@ class Membership:
                     told.epoch, policy, held=told.held[group],
                     lacking=told.lacking.get(group, ()), source=(told.source or {}).get(group),
                 )  # fmt: skip
+        self._know_askers()
         self.states.begin(told.epoch)
         if told.state_to:
             self.on_state_wanted(told.state_to, told.held[WAN_GROUP])
@@ -347,7 +399,7 @@ class Membership:
         digests, self._digests = tuple(self._digests.items()) or None, {}
         links = None if self._meter is None else self._meter.links()
         sent = None if self._meter is None else self._meter.sent()
-        self._say(messages.Heartbeat(self._held, digests, links, sent))
+        self._say(messages.Heartbeat(self._held, digests, links, sent, self.position()))
 
     @property
     def _held(self) -> int:

@@ -10,6 +10,8 @@ type           direction              says
 join           member → scheduler     :class:`Join`: ready to start, or back after a death
 start          scheduler → members    :class:`Start`: the run begins
 start          scheduler → returned   :class:`Return`: the run goes on with a member that was dead
+request        member → host           :class:`Request`: a question to a service
+answer         host → member           :class:`Answer`: of the service
 heartbeat      member → scheduler     :class:`Heartbeat`
 beat           scheduler → member     :class:`Beat`: the answer to it, with the grant so far
 probe          scheduler → member     :class:`Probe`: time the link to a peer
@@ -43,6 +45,7 @@ from geojax.hips.control.fields import (
     MANY,
     ROUND,
     SIZES,
+    VALUES,
     Form,
     by_group,
     has,
@@ -62,6 +65,7 @@ PROBE_PRIORITY = 1 << 30  # behind every chunk
 FROM_SCHEDULER = ("scheduler",)
 FROM_TRAINERS = ("server", "worker")
 FROM_MEMBERS = (*FROM_TRAINERS, "global")
+FROM_HOSTS = ("scheduler", "server")  # of services
 
 EPOCH, NAME, COUNT = whole(), text(200), whole(0, MANY)
 NAMES = many(NAME)
@@ -152,6 +156,7 @@ class Return(ControlMessage, name="start", senders=FROM_SCHEDULER):
       layers: elements of each layer, likewise.
       policies: of the member's groups.
       state_from: who sends the member its state after that round; None: nobody.
+      steps: local steps that the member is known to have taken; None: nothing is known.
     """
 
     held: Mapping[int, int] = has(by_group(ROUND))
@@ -165,6 +170,7 @@ class Return(ControlMessage, name="start", senders=FROM_SCHEDULER):
     sizes: tuple[int, ...] | None = has(maybe(SIZES), None, omit=True)
     layers: tuple[int, ...] | None = has(maybe(SIZES), None, omit=True)
     state_from: str | None = has(maybe(NAME), None, omit=True)
+    steps: int | None = has(maybe(whole()), None, omit=True)
 
 
 @dataclass(frozen=True)
@@ -197,6 +203,7 @@ class Heartbeat(ControlMessage, name="heartbeat", senders=FROM_MEMBERS):
       digests: of its parameters after some rounds: (round, digest).
       links: what it measured: (peer, bytes, s), see :meth:`LinkMeter.links`; None: not measured.
       sent: bytes of chunks that it has sent; None: not measured.
+      steps: local steps that its trainer has taken; None: they follow from the rounds.
     """
 
     held: int = has(ROUND)
@@ -207,6 +214,7 @@ class Heartbeat(ControlMessage, name="heartbeat", senders=FROM_MEMBERS):
         maybe(many(row(NAME, COUNT, number(0.0)))), None, omit=True
     )
     sent: int | None = has(maybe(COUNT), None, omit=True)
+    steps: int | None = has(maybe(whole()), None, omit=True)
 
 
 @dataclass(frozen=True)
@@ -222,6 +230,31 @@ class Beat(ControlMessage, name="beat", senders=FROM_SCHEDULER):
     until: int = has(whole())
     final: bool = has(FLAG)
     progress: int | None = has(maybe(whole(-MANY, MANY)), None, omit=True)
+
+
+@dataclass(frozen=True)
+class Request(ControlMessage, name="request", senders=FROM_TRAINERS):
+    """A question to a service, see :mod:`geojax.sync.service`.
+
+    Attributes:
+      service: its name.
+      number: grows from one of the sender's requests to this host to the next.
+      question: what is asked.
+      wanted: whether there is to be an answer.
+    """
+
+    service: str = has(NAME)
+    number: int = has(COUNT)
+    question: Mapping[str, Any] = has(VALUES)
+    wanted: bool = has(FLAG)
+
+
+@dataclass(frozen=True)
+class Answer(ControlMessage, name="answer", senders=FROM_HOSTS):
+    """The answer to request ``number``."""
+
+    number: int = has(COUNT)
+    answer: Mapping[str, Any] = has(VALUES)
 
 
 @dataclass(frozen=True)

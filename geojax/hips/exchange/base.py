@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from geojax.hips.exchange.buckets import Chunks
 from geojax.hips.exchange.contribution import Contribution
 from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
@@ -95,7 +96,7 @@ class Exchange(Protocol):
         """
         ...
 
-    def results(self, number: int, chunks: range) -> asyncio.Future[list[Contribution]]:
+    def results(self, number: int, chunks: Chunks) -> asyncio.Future[list[Contribution]]:
         """The results of some chunks of a round, once they are here.
 
         The round is held when all its results are here and somebody has asked for each of them.

@@ -2,7 +2,8 @@
 
 Usually there is one: all of it. With P3 (Jayarajan et al., *Priority-based Parameter Propagation
 for Distributed DNN Training*, MLSys 2019) every stage of the model is one, so that the exchange of
-one stage overlaps with the computation of others.
+one stage overlaps with the computation of others; a round exchanges all of them. With fragments
+every fragment is one, and rounds exchange them in turn.
 """
 
 from __future__ import annotations
@@ -12,60 +13,117 @@ from typing import NamedTuple
 
 import numpy as np
 
+from geojax.center.fragments import Pieces
 from geojax.center.spec import VectorSpec
+from geojax.hollow import hollow, is_hollow, join
+
+Chunks = range | tuple[int, ...]
+"""Indices of chunks, ascending."""
 
 
 class Bucket(NamedTuple):
-    """A contiguous piece of the vector.
+    """A part of the vector, of whole layers.
 
     Attributes:
       index: its place among the buckets.
-      start: first element.
-      stop: one past the last element.
-      spec: layout of the piece alone.
+      pieces: where it lies in the vector.
+      spec: layout of the bucket alone: its pieces one after the other.
       ranges: its chunks, as ranges of its own elements.
       chunks: their indices among all chunks.
     """
 
     index: int
-    start: int
-    stop: int
+    pieces: Pieces
     spec: VectorSpec
     ranges: tuple[tuple[int, int], ...]
-    chunks: range
+    chunks: Chunks
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self.spec.size
 
     @property
     def nbytes(self) -> int:
         """Size as float32."""
-        return 4 * (self.stop - self.start)
+        return 4 * self.size
 
     def of(self, vector: np.ndarray) -> np.ndarray:
-        """Its piece of a whole vector, a view."""
-        return vector[self.start : self.stop]
+        """Its part of a whole vector; a view where it lies in one piece."""
+        parts = [vector[start:stop] for start, stop in self.pieces]
+        return parts[0] if len(parts) == 1 else join(parts)
+
+    def split(self, values: np.ndarray) -> list[tuple[int, int, np.ndarray]]:
+        """``(start, stop, values)`` of each piece, as views of the bucket's ``values``."""
+        found, at = [], 0
+        for start, stop in self.pieces:
+            found.append((start, stop, values[at : at + stop - start]))
+            at += stop - start
+        return found
+
+    def put(self, vector: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """A fresh vector with these values where the bucket lies; hollow ones stay hollow."""
+        if is_hollow(vector):
+            return hollow(vector.size)
+        changed = vector.copy()
+        for start, stop, piece in self.split(values):
+            changed[start:stop] = piece
+        return changed
 
 
 def buckets_of(
-    spec: VectorSpec, stops: Sequence[int], ranges: Sequence[tuple[int, int]]
+    spec: VectorSpec, parts: Sequence[Pieces], ranges: Sequence[tuple[int, int]]
 ) -> tuple[Bucket, ...]:
     """Cuts a vector and its chunks into buckets.
 
     Args:
       spec: layout of the whole vector.
-      stops: one past the last element of every bucket, in order.
-      ranges: the chunks of the whole vector, none of which crosses from part to part.
+      parts: where each bucket lies.
+      ranges: the chunks of the whole vector, none of which crosses from piece to piece.
 
-    >>> spec = VectorSpec.of([("a", (4,)), ("b", (3,))])
-    >>> [(b.start, b.ranges, b.chunks) for b in buckets_of(spec, [7], [(0, 5), (5, 7)])]
-    [(0, ((0, 5), (5, 7)), range(0, 2))]
+    >>> spec = VectorSpec.of([("a", (4,)), ("b", (3,)), ("c", (2,))])
+    >>> chunks = [(0, 3), (3, 4), (4, 7), (7, 9)]
+    >>> [(b.ranges, b.chunks) for b in buckets_of(spec, [[(0, 9)]], chunks)]
+    [(((0, 3), (3, 4), (4, 7), (7, 9)), range(0, 4))]
+    >>> one, two = buckets_of(spec, [[(0, 4), (7, 9)], [(4, 7)]], chunks)
+    >>> one.ranges, one.chunks, [layer.name for layer in one.spec.layers]
+    (((0, 3), (3, 4), (4, 6)), (0, 1, 3), ['a', 'c'])
     """
-    buckets: list[Bucket] = []
-    start = chunk = 0
-    for index, stop in enumerate(stops):
-        first = chunk
-        while chunk < len(ranges) and ranges[chunk][1] <= stop:
-            chunk += 1
-        mine = tuple((begin - start, end - start) for begin, end in ranges[first:chunk])
-        own = spec if (start, stop) == (0, spec.size) else spec.part(start, stop)
-        buckets.append(Bucket(index, start, stop, own, mine, range(first, chunk)))
-        start = stop
-    return tuple(buckets)
+    return tuple(_bucket(spec, index, tuple(part), ranges) for index, part in enumerate(parts))
+
+
+def _bucket(
+    spec: VectorSpec, index: int, pieces: Pieces, ranges: Sequence[tuple[int, int]]
+) -> Bucket:
+    mine: list[tuple[int, int]] = []
+    chunks: list[int] = []
+    shift = end = 0
+    for start, stop in pieces:
+        shift += start - end  # what lies between the pieces
+        end = stop
+        for chunk, (first, last) in enumerate(ranges):
+            if start <= first and last <= stop:
+                mine.append((first - shift, last - shift))
+                chunks.append(chunk)
+    if pieces == ((0, spec.size),):
+        own = spec
+    elif len(pieces) == 1:
+        own = spec.part(*pieces[0])
+    else:
+        own = VectorSpec.joined([spec.part(*piece) for piece in pieces])
+    neighbours = bool(chunks) and chunks[-1] - chunks[0] + 1 == len(chunks)
+    indices = range(chunks[0], chunks[-1] + 1) if neighbours else tuple(chunks)
+    return Bucket(index, pieces, own, tuple(mine), indices)
+
+
+class Turns(NamedTuple):
+    """Which buckets each round exchanges: all, or one at a time."""
+
+    buckets: tuple[Bucket, ...]
+    in_turn: bool = False
+
+    def of(self, number: int) -> tuple[Bucket, ...]:
+        """The buckets of a round."""
+        if not self.in_turn:
+            return self.buckets
+        return (self.buckets[number % len(self.buckets)],)

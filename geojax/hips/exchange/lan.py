@@ -88,6 +88,13 @@ class Downlink(Protocol):
         """Sends a worker the packed initial state; false: it is no worker at this link."""
         ...
 
+    async def begin(self, vector: np.ndarray) -> None:
+        """The parameters before the first round, where rounds exchange a part of them each.
+
+        A worker that comes back is sent all parameters, whether they were exchanged yet or not.
+        """
+        ...
+
 
 def weighted(values: np.ndarray, weight: float) -> np.ndarray:
     """``weight · values``; the very same values for weight 1."""
@@ -133,6 +140,9 @@ class DirectLink:
         """See :class:`Downlink`."""
         del worker, payload
         return False
+
+    async def begin(self, vector: np.ndarray) -> None:
+        """See :class:`Downlink`: its worker has them."""
 
     def here(self, number: int, bucket: Bucket) -> bool:
         """See :class:`Uplink`."""
@@ -191,7 +201,7 @@ class LanUplink:
         payloads, self._states[bucket.index] = encoded
         self._engine.results(number, bucket.chunks)
         for chunk, payload in zip(bucket.chunks, payloads, strict=True):
-            told = loss if chunk == bucket.chunks.start else None
+            told = loss if chunk == bucket.chunks[0] else None
             self._engine.offer(number, chunk, contribution_of(payload, weight, loss=told))
         self._offered[number] = self._clock()
 
@@ -211,7 +221,13 @@ class LanUplink:
 
     async def whole(self, number: int) -> np.ndarray:
         """The whole vector after LAN round ``number``, for a worker that comes back."""
-        return join([await self.parameters(number, bucket) for bucket in self._buckets])
+        merged = await wait_for(
+            self._engine.whole(number),
+            describe=lambda: self._engine.missing(number),
+            timeout=self._timeouts.round,
+            warn=self._timeouts.warn,
+        )
+        return join([self._codec.decode(chunk.payload) for chunk in merged])  # type: ignore[arg-type]
 
     def held(self, number: int) -> None:
         """See :class:`geojax.hips.exchange.base.RoundWatcher`."""
@@ -255,10 +271,10 @@ class LanDownlink:
         self._codec, self._buckets, self._machine = codec, buckets, machine
         self._states = [codec.init(bucket.spec.layers, bucket.ranges) for bucket in buckets]
         self._timeouts = timeouts
-        count = buckets[-1].chunks.stop
+        count = sum(len(bucket.chunks) for bucket in buckets)
         self._published = [first - 1] * count
         self._payloads: list[Contribution | None] = [None] * count
-        self._bucket_of = [bucket for bucket in buckets for _ in bucket.chunks]
+        self._bucket_of = {chunk: bucket for bucket in buckets for chunk in bucket.chunks}
         self._sums: dict[tuple[int, int], dict[int, Contribution]] = {}
         self._totals: dict[tuple[int, int], asyncio.Future[Total]] = {}
 
@@ -314,6 +330,15 @@ class LanDownlink:
         if mine:
             self._engine.send_state(worker, -1, payload)
         return mine
+
+    async def begin(self, vector: np.ndarray) -> None:
+        """See :class:`Downlink`."""
+        for bucket in self._buckets:
+            await self._encode(self._published[bucket.chunks[0]], bucket, bucket.of(vector))
+
+    def standing(self) -> dict[int, Contribution]:
+        """See :class:`geojax.hips.exchange.tree.RootMerge`."""
+        return {at: each for at, each in enumerate(self._payloads) if each is not None}
 
     async def adopt(self, number: int, vector: np.ndarray) -> None:
         """See :class:`Downlink`; the workers are sent it."""

@@ -38,6 +38,7 @@ import numpy as np
 from geojax.compression.codec import Codec
 from geojax.errors import FrameError, GeojaxError
 from geojax.hips.exchange.base import Gate, RoundWatcher, Sender
+from geojax.hips.exchange.buckets import Chunks
 from geojax.hips.exchange.contribution import Contribution, is_count, received
 from geojax.hips.exchange.rounds import PushedRound
 from geojax.hips.exchange.shard_server import Pulled, ServedShard, ShardServer
@@ -194,7 +195,7 @@ class PushPullExchange:
         """
         return await self.results(number, range(len(self.sizes)))
 
-    def results(self, number: int, chunks: range) -> asyncio.Future[list[Contribution]]:
+    def results(self, number: int, chunks: Chunks) -> asyncio.Future[list[Contribution]]:
         """The parameters of some chunks after a round, once they are here.
 
         The round is held when all of them are here and somebody has asked for each.

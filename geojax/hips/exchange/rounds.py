@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from geojax.hips.exchange.buckets import Chunks
 from geojax.hips.exchange.contribution import Contribution
 
 
@@ -32,9 +33,9 @@ class Round:
     behind: set[tuple[str, int]] = field(default_factory=set)
     arrived: dict[int, dict[str, Contribution]] = field(default_factory=dict)
     results: dict[int, Contribution] = field(default_factory=dict)
-    asked: dict[range, Asked] = field(default_factory=dict)
+    asked: dict[Chunks, Asked] = field(default_factory=dict)
 
-    def ask(self, chunks: range) -> asyncio.Future[list[Contribution]]:
+    def ask(self, chunks: Chunks) -> asyncio.Future[list[Contribution]]:
         """The results of some chunks, once they are here."""
         part = self.asked.get(chunks)
         if part is None:
@@ -48,7 +49,7 @@ class Round:
         """Takes a result, and gives out every part that is whole with it."""
         self.results[chunk] = result
         for chunks, part in self.asked.items():
-            if chunk in chunks:
+            if chunk in part.missing:
                 part.missing.discard(chunk)
                 self._give_out(chunks, part)
 
@@ -64,7 +65,7 @@ class Round:
         """Number of chunks whose results have been given out."""
         return sum(len(chunks) for chunks, part in self.asked.items() if part.results.done())
 
-    def _give_out(self, chunks: range, part: Asked) -> None:
+    def _give_out(self, chunks: Chunks, part: Asked) -> None:
         """Gives out a part if all of it is there."""
         if not part.missing and not part.results.done():
             part.results.set_result([self.results[chunk] for chunk in chunks])
@@ -82,7 +83,7 @@ class PushedRound:
 
     own: dict[int, Contribution] = field(default_factory=dict)
     results: dict[int, Contribution] = field(default_factory=dict)
-    asked: dict[range, asyncio.Future[list[Contribution]]] = field(default_factory=dict)
+    asked: dict[Chunks, asyncio.Future[list[Contribution]]] = field(default_factory=dict)
 
     def give_out(self) -> None:
         """Gives out everything that was asked for and is here."""

@@ -12,6 +12,8 @@ own) is *passive*: it keeps no results, and for it a round is over when it has p
 An offer may have late parts. They go to the parent alone, behind all chunks, and no merge waits for
 them (see :mod:`geojax.hips.exchange.late_payloads`). A parent sends on a single payload.
 
+Where rounds exchange chunks in turn (``turns``: fragments), a round is about its own chunks only.
+
 Every round goes by one policy, and the scheduler may set another one from a later round on
 (:meth:`TreeExchange.change`). A chunk carries the version of its policy. It waits if this member
 does not know the version yet, and is refused if the version is not its round's. A member knows the
@@ -38,6 +40,7 @@ from geojax.compression.codec import Codec
 from geojax.errors import FrameError, GeojaxError
 from geojax.hips.cluster import WAN_GROUP
 from geojax.hips.exchange.base import Gate, RoundWatcher, Sender
+from geojax.hips.exchange.buckets import Chunks
 from geojax.hips.exchange.contribution import Contribution, mean_loss, received
 from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, own_parts
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
@@ -60,6 +63,10 @@ class RootMerge(Protocol):
         """Takes the sum of a chunk of a round."""
         ...
 
+    def standing(self) -> dict[int, Contribution]:
+        """The last result of every chunk, where rounds exchange them in turn."""
+        ...
+
 
 class TreeExchange:
     """One member's part in the exchanges of one group, along trees.
@@ -78,6 +85,7 @@ class TreeExchange:
       held: the last round that is done, when a run continues a broken one.
       layers: elements of each layer, for placements that go by layers.
       priorities: of each chunk, smaller first; by default its index.
+      turns: the chunks that rounds exchange in turn; empty: every round exchanges all.
 
     Attributes:
       at_root: takes each fully reduced chunk at its root; None: it is the result. To be set before
@@ -100,6 +108,7 @@ class TreeExchange:
         held: int = -1,
         layers: Sequence[int] = (),
         priorities: Sequence[int] = (),
+        turns: Sequence[Chunks] = (),
     ):
         self.me, self.group, self.held = me, group, held
         self.learn(sizes, layers)
@@ -107,7 +116,7 @@ class TreeExchange:
         self._transport, self._codec, self._machine = transport, codec, machine
         self._recorder, self._contributes = recorder, contributes
         self.at_root: RootMerge | None = None
-        self._priorities = tuple(priorities)
+        self._priorities, self._turns = tuple(priorities), tuple(turns)
         self._rounds: dict[int, Round] = {}
         self._late = LatePayloads(codec.fill, me)
         self.watcher: RoundWatcher | None = None
@@ -124,6 +133,12 @@ class TreeExchange:
         """Takes note of how vectors are cut; a global server is told when the run starts."""
         self.sizes, self.layers = tuple(sizes), tuple(layers)
 
+    def _chunks(self, number: int) -> Chunks:
+        """What a round exchanges."""
+        if not self._turns or number < 0:
+            return range(len(self.sizes))
+        return self._turns[number % len(self._turns)]
+
     # ---- the member's own side
 
     def offer(self, number: int, chunk: int, contribution: Contribution) -> None:
@@ -139,10 +154,13 @@ class TreeExchange:
             self._add(self.me, number, chunk, contribution)
 
     async def whole(self, number: int) -> list[Contribution]:
-        """Waits for a round's result: the merged contribution of every chunk."""
+        """Waits for the merged contribution of every chunk, whether the round exchanges it or not.
+
+        Where rounds exchange chunks in turn, this is for a member that is sent all of them.
+        """
         return await self.results(number, range(len(self.sizes)))
 
-    def results(self, number: int, chunks: range) -> asyncio.Future[list[Contribution]]:
+    def results(self, number: int, chunks: Chunks) -> asyncio.Future[list[Contribution]]:
         """The merged contributions of some chunks of a round, once they are here.
 
         The round is held when all its results are here and somebody has asked for each of them.
@@ -156,7 +174,9 @@ class TreeExchange:
     @property
     def keeps(self) -> bool:
         """Whether the results of round ``held`` are still here, to be sent to others."""
-        return self.held < 0 or len(self._round(self.held).results) == len(self.sizes)
+        if self.held < 0:
+            return True
+        return len(self._round(self.held).results) >= len(self._chunks(self.held))
 
     def skip_to(self, held: int) -> None:
         """Takes part from round ``held + 1`` on; for a member that comes back."""
@@ -192,7 +212,7 @@ class TreeExchange:
             return f"anything of round {number}"
         if number >= self._until:
             return f"the policy of round {number}, which is not granted yet"
-        for chunk in range(len(self.sizes)):
+        for chunk in self._chunks(number):
             if chunk in entry.results:
                 continue
             local, arrived = self._policies.of(number), entry.arrived.get(chunk, {})
@@ -212,6 +232,9 @@ class TreeExchange:
             return
         if not 0 <= message.chunk < len(self.sizes):
             self.gate.refuse(peer, message, "no such chunk")
+            return
+        if message.kind in ROUTED and message.chunk not in self._chunks(message.round):
+            self.gate.refuse(peer, message, "its round exchanges other chunks")
             return
         newest = self._policies.newest.policy.version
         if message.kind in ROUTED and message.round > self.held and message.policy > newest:
@@ -271,7 +294,7 @@ class TreeExchange:
             return ""
         if number <= done or peer in self._arrived(number, chunk):
             return "counted already"
-        before = number - 1
+        before = number - max(1, len(self._turns))
         expected = before > done and peer in self._policies.of(before).expected_of(chunk)
         behind = expected and peer not in self._arrived(before, chunk)
         return f"its offer of round {before} has not come" if behind else ""
@@ -339,9 +362,11 @@ class TreeExchange:
         self._fetch = _Fetch(held, source, () if self.held == held else lacking)
         if lacking and self.held == held:
             kept = self._rounds[held].results
+            if self._turns and self.at_root is not None:  # for who comes back and has nothing
+                kept = {**self.at_root.standing(), **kept}
             for peer in lacking:
-                for chunk in range(len(self.sizes)):
-                    self._send(peer, Kind.AGGREGATE, held, chunk, kept[chunk])
+                for chunk, result in sorted(kept.items()):
+                    self._send(peer, Kind.AGGREGATE, held, chunk, result)
         for number in sorted(self._rounds):
             entry = self._rounds[number]
             if number == held > self.held and source is not None and not entry.given:
@@ -439,7 +464,7 @@ class TreeExchange:
 
     def _check_whole(self, number: int) -> None:
         entry = self._round(number)
-        if number > self.held and entry.given == len(self.sizes):
+        if number > self.held and entry.given >= len(self._chunks(number)):
             self.held = number
             self._late.hold(number)
             self._policies.forget_before(number + 1)
@@ -455,7 +480,7 @@ class TreeExchange:
         local = self._policies.of(number)
         return {
             (name, chunk)
-            for chunk in range(len(self.sizes))
+            for chunk in self._chunks(number)
             if len(self._arrived(number, chunk)) < len(local.expected_of(chunk))
             for name in local.expected_of(chunk)
             if name not in self._arrived(number, chunk)

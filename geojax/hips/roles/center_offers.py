@@ -145,7 +145,7 @@ class OuterStep:
     ) -> np.ndarray:
         """See :class:`Update`."""
         if type(results[0].payload) is SizeOnly:
-            return hollow(bucket.stop - bucket.start)
+            return hollow(bucket.size)
         decoded = [self._codec.decode(chunk.payload) for chunk in results]  # type: ignore[arg-type]
         if not all(chunk.weight for chunk in results):  # nobody had anything finite to offer
             return before
@@ -181,7 +181,7 @@ class Pulled:
         """See :class:`Update`."""
         del before
         if type(results[0].payload) is SizeOnly:
-            return hollow(bucket.stop - bucket.start)
+            return hollow(bucket.size)
         return join([self._answers.decode(chunk.payload) for chunk in results])  # type: ignore[arg-type]
 
     def state(self) -> list[Any]:

@@ -29,7 +29,7 @@ class CenterState:
       vector: parameters and model state.
       offers: the codec's state is there.
       update: the outer state is there.
-      trainer: of the worker in this process; None: there is none.
+      worker: the one in this process, for its state; None: there is none.
       wan: sends states to peers.
       checkpoints: where states are kept.
       held: the last round that ``vector`` contains.
@@ -46,13 +46,13 @@ class CenterState:
         *,
         offers: CenterOffers,
         update: Update,
-        trainer: Any | None,
+        worker: Any | None,
         wan: Exchange,
         checkpoints: Checkpoints,
         held: int = -1,
     ):
         self._context, self._offers, self._update = context, offers, update
-        self._trainer, self._wan, self._checkpoints = trainer, wan, checkpoints
+        self._worker, self._wan, self._checkpoints = worker, wan, checkpoints
         self.vector, self.held = vector, held
         self._wanted: tuple[Sequence[str], int] | None = None
         self._trained: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -111,12 +111,12 @@ class CenterState:
             "outer": self._update.state(),
             "codec": self._offers.state(),
         }
-        if self._trainer is not None:
+        if self._worker is not None:
             state["trainer"] = await _slot(self._trained, number)
             del self._trained[number]
         context = self._context
         await self._checkpoints.keep(number, context.clock(), state, context.machine)
-        if self._trainer is not None:
+        if self._worker is not None:
             _slot(self._kept, number).set_result(None)
 
     async def keep_trained(self, number: int) -> None:
@@ -124,8 +124,8 @@ class CenterState:
 
         The worker stands still meanwhile, so that what it counts is of this round.
         """
-        assert self._trainer is not None
-        _slot(self._trained, number).set_result(self._trainer.state_dict())
+        assert self._worker is not None
+        _slot(self._trained, number).set_result(self._worker.state_dict())
         await _slot(self._kept, number)
         del self._kept[number]
 
@@ -138,8 +138,8 @@ class CenterState:
         self.vector = kept["vector"]
         self._update.load(kept["outer"])
         self._offers.load(kept["codec"])
-        if self._trainer is not None:
-            self._trainer.load_state(kept["trainer"])
+        if self._worker is not None:
+            self._worker.load_state(kept["trainer"])
 
 
 def _slot(slots: dict[int, asyncio.Future[T]], number: int) -> asyncio.Future[T]:

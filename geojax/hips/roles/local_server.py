@@ -21,7 +21,7 @@ from geojax.hips.context import NodeContext
 from geojax.hips.control.joining import digest
 from geojax.hips.control.member import Membership
 from geojax.hips.exchange.base import Exchange
-from geojax.hips.exchange.buckets import Bucket
+from geojax.hips.exchange.buckets import Bucket, Turns
 from geojax.hips.exchange.lan import Downlink, Total, Uplink, record_round
 from geojax.hips.roles.center_offers import CenterOffers, Update
 from geojax.hips.roles.center_state import CenterState
@@ -66,6 +66,7 @@ class LocalServer:
         snapshots: Snapshots,
     ):
         self._context, self._algorithm, self._buckets = context, algorithm, tuple(buckets)
+        self._turns = Turns(self._buckets, algorithm.fragmentation.fragments > 1)
         self._state, self._offers, self._update = state, offers, update
         self._wan, self._link, self._member, self._snapshots = wan, link, member, snapshots
         self._worker, self._uplink = worker or (None, None)
@@ -121,19 +122,22 @@ class LocalServer:
         await self._link.publish(lan_number, bucket, self._center)
 
     async def _exchange(self, number: int) -> np.ndarray:
-        """A round over the WAN, all buckets at once; returns the new vector."""
-        merged: list[np.ndarray] = [self._state.vector] * len(self._buckets)
+        """A round over the WAN, all its buckets at once; returns the new vector."""
+        buckets = self._turns.of(number)
+        merged: dict[int, np.ndarray] = {}
 
         async def exchange(bucket: Bucket) -> None:
             merged[bucket.index] = await self._merge(number, bucket)
             last = (number + 1) * self._algorithm.lan_rounds - 1
             await self._link.publish(last, bucket, merged[bucket.index])
 
-        if len(self._buckets) == 1:
-            await exchange(self._buckets[0])
+        if len(buckets) == 1:
+            await exchange(buckets[0])
         else:
-            await first_failure([asyncio.create_task(exchange(bucket)) for bucket in self._buckets])
-        return join(merged)
+            await first_failure([asyncio.create_task(exchange(bucket)) for bucket in buckets])
+        if len(buckets) < len(self._buckets):
+            return buckets[0].put(self._state.vector, merged[buckets[0].index])
+        return join([merged[index] for index in range(len(buckets))])
 
     async def _merge(self, number: int, bucket: Bucket) -> np.ndarray:
         """The path of one bucket: the center's offer up, the result down, and the update."""
@@ -191,11 +195,13 @@ class LocalServer:
             else:
                 await self._pull(start.last)
             if self._worker is not None:
-                self._worker.catch_up((state.held + 1) * per)
+                self._worker.catch_up((state.held + 1) * per, start.steps)
             await self._link.adopt((state.held + 1) * per - 1, state.vector)
         if start.initial_from is not None:
             await state.take_initial(self._member.states)
         self._center = state.vector
+        if self._turns.in_turn:
+            await self._link.begin(state.vector)
         self._send_initial(start.initial_to)
         first = state.held + 1
         if self._worker is not None:

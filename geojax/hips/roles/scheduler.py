@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from geojax.awareness.probing import Awareness
@@ -58,13 +58,16 @@ from geojax.hips.control.messages import (
     LostPeer,
     Probe,
     Report,
+    Request,
     Start,
 )
 from geojax.hips.control.path_tables import PathTables, PlanTables
 from geojax.hips.control.policies import Policies, Propose
 from geojax.hips.control.replanning import Replanning
 from geojax.hips.control.replica_check import ReplicaCheck
+from geojax.hips.control.requests import ServiceHost
 from geojax.overlay.policy.policy import Policy
+from geojax.sync.service import Service
 from geojax.wire.transport import Lost
 
 log = logging.getLogger("geojax.scheduler")
@@ -85,6 +88,7 @@ class Scheduler:
       lan_rounds: exchanges within a center in one round.
       independent: centers go at paces of their own, see the module's docstring.
       awareness: follows the view and has links probed, where rates are measured.
+      services: that members may ask, by name.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class Scheduler:
         lan_rounds: int = 1,
         independent: bool = False,
         awareness: Awareness | None = None,
+        services: Mapping[str, Service] | None = None,
     ):
         config, cluster = context.setup.config, context.setup.cluster
         self._context, self._cluster = context, cluster
@@ -119,19 +124,24 @@ class Scheduler:
         self.epochs = Epochs(
             context, self._channel, self._background, policies=self._policies,
             grants=self._grants, tables=self._tables, wan_view=wan_view, independent=independent,
-            lan_rounds=lan_rounds, changed=self._check_end,
+            lan_rounds=lan_rounds, changed=self._on_changed,
         )  # fmt: skip
         self._replanning = Replanning(
             context, self._channel, self._background, epochs=self.epochs, policies=self._policies,
             grants=self._grants, tables=self._tables, wan_view=wan_view,
         )  # fmt: skip
         self._channel.on_refused = self.epochs.detector.distrust
+        self._services = ServiceHost(
+            services or {}, say=self._channel.say, refuse=self._channel.refuse,
+            recorder=context.recorder,
+        )  # fmt: skip
         self._handlers: Handlers = {
             Join: self._on_join,
             Heartbeat: self._of_living(self._on_heartbeat),
             LostPeer: self._of_living(self.epochs.on_complaint),
             Report: self._of_living(self.epochs.on_report),
             Done: self._of_living(self._on_done),
+            Request: self._of_living(self._services.take),
         }
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -187,6 +197,7 @@ class Scheduler:
             policies=self._policies.described(),
         )  # fmt: skip
         self._policies.record_loads(recorder, resume.time)
+        self._services.members(self._askers)
         self.epochs.begin()
 
     def _fail(self, error: BaseException) -> None:
@@ -226,6 +237,14 @@ class Scheduler:
             return
         self.epochs.rejoin(name)
 
+    @property
+    def _askers(self) -> list[str]:
+        return [name for name in self.epochs.alive if name not in self._cluster.global_servers]
+
+    def _on_changed(self) -> None:
+        self._services.members(self._askers)
+        self._check_end()
+
     def _on_heartbeat(self, name: str, beat: Heartbeat) -> None:
         self._check_heartbeat(name, beat)
         self._wan_view.take(name, beat.links or (), self._context.clock())
@@ -235,6 +254,8 @@ class Scheduler:
             self.epochs.change(())  # a link of a route is out: what is on it runs again
         if self._context.oracle.reached:
             self._grants.finish()
+        if beat.steps is not None:
+            self.epochs.steps[name] = beat.steps
         if name not in self._cluster.global_servers:
             self._grants.note(name, max(self._grants.held.get(name, -1), beat.held))
         self._grants.extend(name, self._context.clock())
@@ -250,6 +271,8 @@ class Scheduler:
         """Raises ``Refused`` if the heartbeat cannot be true."""
         if name not in self._cluster.global_servers:
             self._grants.check(name, beat.held)
+        if beat.steps is not None and name not in self._cluster.trainers:
+            raise Refused("heartbeat.steps: of a node that trains")
         late = [number for number, _ in beat.digests or () if number > beat.held]
         if (beat.digests and name not in self._cluster.servers) or late:
             raise Refused("heartbeat.digests: of a center, for rounds that it holds")

@@ -16,8 +16,9 @@ from geojax.errors import Diverged
 from geojax.hips.context import NodeContext
 from geojax.hips.control.joining import digest
 from geojax.hips.control.member import Membership
-from geojax.hips.exchange.buckets import Bucket
+from geojax.hips.exchange.buckets import Bucket, Turns
 from geojax.hips.exchange.lan import LanUplink, Uplink
+from geojax.hips.roles.local_steps import LocalSteps
 from geojax.hips.storage.checkpoint import Checkpoints, state_like
 from geojax.hollow import is_hollow
 from geojax.machine.machine import Machine
@@ -29,21 +30,26 @@ from geojax.telemetry.recorder import Recorder
 class Worker:
     """Local steps on one worker's devices, at its pace.
 
-    With one bucket, a round is: train, offer, wait for the new parameters. With several (P3) it
+    With one bucket, a round is: train, offer, wait for the new parameters. With stages (P3) it
     goes stage by stage: the forward pass of a stage begins as soon as its parameters are there, and
     its gradient leaves as soon as its own backward pass is done.
 
+    With fragments a round offers one of them. With overlap its result counts here after that many
+    steps of the next round: it *arrives* in ``vector``, the outer parameters, and then is *loaded*,
+    blended with the worker's own values.
+
     Args:
       trainer: a :class:`geojax.center.trainer.Trainer`.
-      algorithm: says how many steps a round has and what is offered.
-      buckets: of the vector; the stages of the model in P3.
-      stages: of the model, one a bucket, with their shares of a step; unused with one bucket.
+      algorithm: says what is offered, and what is known of the number of steps.
+      buckets: of the vector; the stages of the model in P3, or the fragments.
+      stages: of the model, one a bucket, with their shares of a step; empty without P3.
       weight: of one offer, relative to the other workers'.
       skip: a gradient that is not finite is ignored; else it ends the run.
       machine: runs the steps.
       pace: emulated duration of a step by its number and the experiment time of its start, s.
       clock: experiment time.
       recorder: takes the compute and wait spans.
+      local_steps: says how many steps a round has; None: as many as the algorithm knows before.
     """
 
     def __init__(
@@ -59,25 +65,86 @@ class Worker:
         pace: Callable[[int, float], float],
         clock: Clock,
         recorder: Recorder,
+        local_steps: LocalSteps | None = None,
     ):
         self.trainer, self.algorithm, self._buckets = trainer, algorithm, tuple(buckets)
+        self._local_steps = local_steps or LocalSteps(
+            algorithm.local_steps, asks=None, push_s=lambda: 0.0, clock=clock, recorder=recorder,
+            lan_rounds=algorithm.lan_rounds,
+        )  # fmt: skip
         self._stages = tuple(stages) if len(buckets) > 1 else ()
+        self._parts = algorithm.fragmentation
+        self._turns = Turns(self._buckets, self._parts.fragments > 1)
+        # Between rounds the trainer's values are not always the outer parameters.
+        self._streams = self._turns.in_turn or self._parts.overlap > 0 or self._parts.blend > 0
         self.weight, self._skip = weight, skip
         self._machine, self._pace = machine, pace
         self._clock, self._recorder = clock, recorder
         self.vector = np.zeros(0, np.float32)
+        self._arrived = -1  # the last LAN round whose result is in ``vector``
         self._collected = -1  # the last LAN round whose parameters are loaded, all of them
+        self._own: np.ndarray | None = None  # the trainer's values, out of a checkpoint
 
     def start(self, vector: np.ndarray, number: int) -> None:
         """Begins LAN round ``number`` from ``vector``."""
-        self.vector = vector
-        self.trainer.load(vector)
-        self._collected = number - 1
+        self.vector = vector.copy() if self._streams and not is_hollow(vector) else vector
+        self._arrived = self._collected = number - 1
+        if self._own is None:
+            self.trainer.load(vector)
+        else:  # with overlap it was kept before its last offer's result was loaded
+            self.trainer.load(self._own)
+            self._own, self._collected = None, number - 1 - (self._parts.overlap > 0)
 
-    def catch_up(self, number: int) -> None:
-        """Moves to the position in the data that a worker has before a round."""
+    def warm_up(self) -> None:
+        """Compiles what loads fragments."""
+        if self._turns.in_turn:
+            vector = self.trainer.vector()
+            for bucket in self._buckets:
+                for piece in bucket.split(bucket.of(vector)):
+                    self.trainer.load_part(*piece)
+
+    def outer(self) -> np.ndarray:
+        """A copy of the parameters after the last round whose result is here."""
+        return self.vector.copy() if self._streams else self.trainer.vector()
+
+    def catch_up(self, number: int, taken: int | None = None) -> None:
+        """Moves to the position in the data that a worker has before a round.
+
+        Where numbers of steps are decided while rounds run, the position does not follow from the
+        round. Then it is what the scheduler heard last of this worker: the batches that it took
+        after that are drawn again.
+
+        Args:
+          number: the LAN round.
+          taken: steps that the worker is known to have taken; None: nothing is known, and as many
+            as all rounds have at least are passed over.
+        """
         steps, per = self.algorithm.local_steps.steps, self.algorithm.lan_rounds
-        self.trainer.steps = sum(steps(done // per) for done in range(number))
+        known = sum(steps(done // per) for done in range(number))
+        self.trainer.steps = max(known, taken or 0) if self._local_steps.decided else known
+
+    @property
+    def position(self) -> int | None:
+        """Steps taken in all, where that does not follow from the round; else None."""
+        return self.trainer.steps if self._local_steps.decided else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The trainer's state, and what the next steps need.
+
+        Where the trainer's values are not the outer parameters, they are in it as well.
+        """
+        state = self.trainer.state_dict()
+        if self._local_steps.decided:
+            state = {**state, "local_steps": self._local_steps.state_dict()}
+        return {**state, "own": self.trainer.vector()} if self._streams else state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`; :meth:`start` follows."""
+        beside = ("local_steps", "own")
+        self.trainer.load_state({key: each for key, each in state.items() if key not in beside})
+        self._own = state.get("own")
+        if self._local_steps.decided:
+            self._local_steps.load_state(state["local_steps"])
 
     async def train(
         self,
@@ -105,21 +172,22 @@ class Worker:
             await (self._staged_round if self._stages else self._round)(link, number)
             done = number // per
             if (number + 1) % per == 0 and keeps(done):
-                await self._collect(link, number)
+                await (self._arrive if self._parts.overlap else self._collect)(link, number)
                 await keep(done)
         await self._collect(link, number - 1)
 
     # ---- a round in one piece
 
     async def _round(self, link: Uplink, number: int) -> None:
-        steps = self.algorithm.local_steps.steps(number // self.algorithm.lan_rounds)
-        spec = self.trainer.spec
-
-        (bucket,) = self._buckets
+        more, spec = self._local_steps.begin(number), self.trainer.spec
+        (bucket,) = self._turns.of(number)
         try:
-            offered = await self.algorithm.offer.collect(
-                self.trainer, self.vector, spec.parameters, steps, partial(self._whole_step, number)
+            step = partial(self._whole_step, link, number, self.trainer.steps)
+            vector = await self.algorithm.offer.collect(
+                self.trainer, self.vector, spec.parameters, more, step
             )
+            self._local_steps.end()
+            offered = bucket.of(vector)
             self._check(number, bucket, offered)
         except Diverged as error:
             self._recorder.event("nonfinite", round=number, layers=list(error.layers))
@@ -128,12 +196,43 @@ class Worker:
             await link.offer(number, bucket, np.zeros_like(self.vector), 0.0, None)
         else:
             await self._offer(link, number, bucket, offered)
-        await self._collect(link, number)
+        if not self._parts.overlap:
+            await self._collect(link, number)
 
-    async def _whole_step(self, number: int, work: Callable[[], Any]) -> Any:
-        """One local step of LAN round ``number``; the algorithm's ``collect`` calls it for each."""
+    async def _whole_step(
+        self, link: Uplink, number: int, before: int, work: Callable[[], Any]
+    ) -> Any:
+        """One local step of LAN round ``number``; the algorithm's ``collect`` calls it for each.
+
+        ``before``: the trainer's steps before the round.
+        """
+        if self._local_steps.speculates:
+            return await self._speculative_step(number, work)
+        start = self._clock()
         result = await self._step(work, 1.0, number)
+        self._local_steps.stepped(self._clock() - start)
         self._recorder.add("samples", self.trainer.samples_per_step)
+        if self._parts.overlap == self.trainer.steps - before:
+            await self._collect(link, number - 1)
+        return result
+
+    async def _speculative_step(self, number: int, work: Callable[[], Any]) -> Any:
+        """A step that is taken back if it turns out, before its end, that none was due."""
+        trainer, given_up = self.trainer, self._local_steps.given_up
+        kept, start = (trainer.vector(), trainer.state_dict()), self._clock()
+        seconds = self._pace(trainer.steps, start)
+        result = await self._machine.compute(work, seconds, cut=given_up)
+        end, round_of = self._clock(), number // self.algorithm.lan_rounds
+        assert given_up is not None
+        whole = not given_up.done() or end - start >= seconds
+        if whole:
+            self._recorder.span("compute", start, end, round=round_of)
+            self._recorder.add("samples", trainer.samples_per_step)
+        else:
+            trainer.load(kept[0])
+            trainer.load_state(kept[1])
+            self._recorder.span("given_up", start, end, round=round_of)
+        self._local_steps.stepped(end - start, whole=whole)
         return result
 
     # ---- a round stage by stage
@@ -151,11 +250,11 @@ class Worker:
         behind = self._collected < number - 1
         if behind:
             for bucket, _ in rest:
-                await self._load(link, number - 1, bucket)
+                await self._load_stage(link, number - 1, bucket)
         follows = False
         for bucket, stage in compute:
             if behind:
-                follows &= not await self._load(link, number - 1, bucket)
+                follows &= not await self._load_stage(link, number - 1, bucket)
             work = partial(self.trainer.forward, bucket.index)
             await self._step(work, stage.forward, number, follows=follows, ends=False)
             follows = True
@@ -210,27 +309,58 @@ class Worker:
         told = loss if math.isfinite(loss) else None
         await link.offer(number, bucket, values, self.weight, told)
 
-    async def _load(self, link: Uplink, number: int, bucket: Bucket) -> bool:
-        """Loads a bucket as it is after a round; returns whether it had to wait for it."""
+    async def _parameters(self, link: Uplink, number: int, bucket: Bucket) -> np.ndarray:
+        """A bucket as it is after a round; the wait for it is recorded."""
         start, waits = self._clock(), not link.here(number, bucket)
         values = await link.parameters(number, bucket)
         if waits and self._clock() > start:
             self._recorder.span(
                 "wait", start, self._clock(), round=number // self.algorithm.lan_rounds
             )
-        if len(self._buckets) == 1:
-            self.vector = values
-            self.trainer.load(values)
-        else:
-            self.trainer.load_part(bucket.start, bucket.stop, values)
+        return values
+
+    async def _load_stage(self, link: Uplink, number: int, bucket: Bucket) -> bool:
+        """Loads a stage as it is after a round; returns whether it had to wait for it."""
+        waits = not link.here(number, bucket)
+        for piece in bucket.split(await self._parameters(link, number, bucket)):
+            self.trainer.load_part(*piece)
         return waits
+
+    async def _arrive(self, link: Uplink, number: int) -> None:
+        """Takes the result of a round into ``vector``, if it is not there yet."""
+        if self._arrived >= number:
+            return
+        (bucket,) = self._turns.of(number)
+        values = await self._parameters(link, number, bucket)
+        if not self._streams or is_hollow(values):
+            self.vector = bucket.put(self.vector, values) if len(self._buckets) > 1 else values
+        else:  # in place: the round that is under way measures its offer from it
+            for start, stop, piece in bucket.split(values):
+                self.vector[start:stop] = piece
+        self._arrived = number
 
     async def _collect(self, link: Uplink, number: int) -> None:
         """Loads the parameters after a round, if they are not loaded yet."""
-        if self._collected < number:
+        if self._collected >= number:
+            return
+        if self._stages:
             for bucket in self._buckets:
-                await self._load(link, number, bucket)
-            self._collected = number
+                await self._load_stage(link, number, bucket)
+        else:
+            await self._arrive(link, number)
+            self._load(*self._turns.of(number))
+        self._collected = number
+
+    def _load(self, bucket: Bucket) -> None:
+        """Loads a bucket of ``vector``, blended with the trainer's own values of it."""
+        values, share = bucket.of(self.vector), np.float32(self._parts.blend)
+        if share and not is_hollow(values):
+            values = share * bucket.of(self.trainer.vector()) + (np.float32(1) - share) * values
+        if len(self._buckets) == 1:
+            self.trainer.load(values)
+            return
+        for piece in bucket.split(values):
+            self.trainer.load_part(*piece)
 
 
 class WorkerNode:
@@ -256,8 +386,8 @@ class WorkerNode:
 
         async def keep(number: int) -> None:
             state = {
-                "vector": self._worker.trainer.vector(),
-                "trainer": self._worker.trainer.state_dict(),
+                "vector": self._worker.outer(),
+                "trainer": self._worker.state_dict(),
             }
             context = self._context
             await self._checkpoints.keep(number, context.clock(), state, context.machine)
@@ -277,7 +407,7 @@ class WorkerNode:
         if start.last is not None and start.last >= 0:
             self._vector = await self._link.whole(start.last)
             first = start.last + 1
-            self._worker.catch_up(first)
+            self._worker.catch_up(first, start.steps)
         if start.initial_from is not None:
             like = {"vector": self._vector}
             _, state = await self._member.states.receive(
