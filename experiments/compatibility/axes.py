@@ -46,6 +46,7 @@ MODES: dict[str, Settings] = {
     "async_diloco": {"sync": "async_diloco", "sync.local_steps": 2},
     "fedat": {"sync": "fedat", "sync.local_steps": 2},
     "quorum": {"sync": "quorum", "sync.local_steps": 2},
+    "tifl": {"sync": "tifl", "sync.local_steps": 2},
     "dc_aha": {"sync": "dc_aha", "sync.local_steps": 2},
 }
 SERVERS: dict[str, Settings] = {

@@ -92,7 +92,8 @@ def sync_of(config: RunConfig, trainers: Sequence[str]) -> SyncAlgorithm:
         return algorithm
     centers = tuple(dict.fromkeys(name.partition("/")[0] for name in trainers))
     lr = config.rate_of(config.optimizer)
-    return algorithm.for_run(RunFacts(relative_speeds(config, trainers), centers, lr))
+    speeds = relative_speeds(config, trainers)
+    return algorithm.for_run(RunFacts(speeds, centers, lr, config.seed))
 
 
 def _parts(spec: VectorSpec, stages: Sequence[Stage], algorithm: SyncAlgorithm) -> Sequence[Pieces]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from geojax.assemble.agreement import answer_codec
+from geojax.assemble.agreement import answer_codec, sync_of
 from geojax.axes import check as check_values
 from geojax.center.fragments import fragments_of
 from geojax.center.optimizers import OUTER_OPTIMIZERS, check_optimizer
@@ -76,9 +76,9 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
             f"cannot be summed exactly on the deep trees of overlay={config.overlay.name}; "
             "use overlay=star or compression=dense",
         )  # fmt: skip
+    _check_algorithm(config, sync_of(config, cluster.trainers), codec, cluster.servers)
     if algorithm.admission.exchange == "server":
         _check_servers(config, algorithm, depth, len(policy.trees))
-        _check_algorithm(config, algorithm, codec, cluster.servers)
     for name in cluster.trainers:
         build_pace(config, cluster.trainers, name)
     model_info(config.model)
@@ -115,15 +115,21 @@ def _check_servers(config: RunConfig, algorithm: SyncAlgorithm, depth: int, serv
 def _check_algorithm(
     config: RunConfig, algorithm: SyncAlgorithm, codec: Codec, centers: Sequence[str]
 ) -> None:
-    """Refuses what the rules of an algorithm with global servers cannot do in this run."""
+    """Refuses what the rules of an algorithm cannot do in this run."""
     least, sync = algorithm.admission.least, config.sync.name
     if least is not None and least[2] > len(centers):
         key, value, _ = least
         fix = (
-            f"wan={config.wan.name} has {len(centers)} centers, so sync={sync} would merge too "
-            f"seldom; use at most {len(centers)}, e.g. {key}={len(centers)}"
+            f"wan={config.wan.name} has {len(centers)} centers, too few for sync={sync}; "
+            f"use at most {len(centers)}, e.g. {key}={len(centers)}"
         )
         raise ConfigError(key, value, fix)
+    if algorithm.contributors is not None and codec.splits:
+        fix = (
+            f"late parts stand for what a center does not offer, and with sync={sync} most offer "
+            f"nothing; use sync=local_steps with it, or compression=fp16 with sync={sync}"
+        )
+        raise ConfigError("compression.name", codec.name, fix)
     whole = answer_codec(codec).name == codec.name
     if algorithm.offer.name == "parameters" and not whole:
         fix = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncio import create_task
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -159,10 +160,20 @@ def _worker(context: Context, plan: Agreement, member: Membership, group: int) -
         machine=context.machine, clock=context.clock, recorder=context.recorder,
         pace=build_pace(config, setup.cluster.trainers, name),
         local_steps=_local_steps(context, plan, member, group),
+        contributes=_contributes(context, plan),
     )  # fmt: skip
     worker.warm_up()
     member.position = lambda: worker.position
     return worker
+
+
+def _contributes(context: Context, plan: Agreement) -> Callable[[int], bool]:
+    """Whether the center of this node contributes to a round."""
+    contributors = plan.algorithm.contributors
+    if contributors is None:
+        return lambda _: True
+    center = context.setup.cluster.node(context.name).center
+    return lambda number: center in contributors(number)
 
 
 def _at_its_speed(context: Context, plan: Agreement) -> Agreement:

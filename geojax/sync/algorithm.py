@@ -241,11 +241,13 @@ class RunFacts(NamedTuple):
         from the configured paces, before anything disturbs them.
       centers: all centers, in their order.
       lr: learning rate of the inner optimizer.
+      seed: of the run.
     """
 
     speeds: Mapping[str, float]
     centers: tuple[str, ...]
     lr: float
+    seed: int = 0
 
 
 PATTERNS = ("strided", "sequential")
@@ -304,6 +306,14 @@ class SyncAlgorithm(NamedTuple):
     the size of its data) or ``centers`` (workers of a center the same, and then centers the same).
 
     ``services`` are what members ask while the run goes on.
+
+    ``proximal`` is ρ of the term (ρ/2)·‖x − x_t‖² that local steps add to the loss, where x_t are
+    the parameters that were loaded last.
+
+    ``contributors`` names the centers that contribute to a round; all others only receive its
+    result. It is a pure function, which every member computes for itself. None: all contribute.
+
+    ``for_run`` makes the algorithm of a run out of what only the run knows; None: it is complete.
     """
 
     name: str
@@ -318,6 +328,7 @@ class SyncAlgorithm(NamedTuple):
     services: tuple[HostedService, ...] = ()
     outer_keys: Mapping[str, Any] = {}
     proximal: float = 0.0
+    contributors: Callable[[int], Collection[str]] | None = None
     for_run: Callable[[RunFacts], SyncAlgorithm] | None = None
 
 

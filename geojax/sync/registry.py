@@ -18,6 +18,7 @@ from geojax.sync import (  # noqa: F401  they register themselves
     quorum,
     ssp,
     streaming_diloco,
+    tifl,
 )
 from geojax.sync.algorithm import SYNCS, SyncAlgorithm
 

@@ -140,6 +140,10 @@ SYNC_ROWS = {
         {"sync__name": "quorum", "sync__local_steps": 4, "sync__grace_s": 0.02, "lr": 0.1},
         rounds=10, exact=False,
     ),
+    "tifl": Row(
+        {"sync__name": "tifl", "sync__local_steps": 4, "lr": 0.3, "pace__centers": {"c3": 2.0}},
+        rounds=12,
+    ),
     "dc_aha (reconstructed)": Row(
         {"sync__name": "dc_aha", "sync__local_steps": 4, "lr": 0.3}, rounds=12, exact=False
     ),
