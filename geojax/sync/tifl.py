@@ -122,7 +122,7 @@ def drawn(
     if clients is None or clients >= len(tier):
         return tuple(tier)
     chosen = sorted(stream.choice(len(tier), clients, replace=False))
-    return tuple(tier[at] for at in chosen)
+    return tuple(str(tier[at]) for at in chosen)
 
 
 @SYNCS.register("tifl", TiflConfig)
