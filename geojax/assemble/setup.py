@@ -12,7 +12,7 @@ import numpy as np
 from geojax.center.trainer import initial_vector
 from geojax.config import RunConfig
 from geojax.data.dataset import Dataset, load_dataset
-from geojax.data.partitions import partition
+from geojax.data.dealing import partition
 from geojax.hips.cluster import START, Cluster, ResumePoint
 from geojax.hips.storage.snapshots import Pieces, SharedPieces, StoredPieces
 from geojax.hollow import is_hollow
@@ -57,12 +57,15 @@ class Setup:
 
     def parts(self) -> dict[str, np.ndarray]:
         """The same for all trainers."""
-        config = self.config
-        labels = self.dataset().train_y
-        seed = config.seed if config.partition.seed is None else config.partition.seed
-        return self._once(
-            "parts", lambda: partition(config.partition, labels, self.cluster.trainers, seed)
-        )
+        config, data = self.config, self.dataset()
+
+        def deal() -> dict[str, np.ndarray]:
+            trainers = self.cluster.trainers
+            return partition(
+                config.partition, data.train_y, trainers, config.seed, data.train_groups
+            )
+
+        return self._once("parts", deal)
 
     def initial(self) -> np.ndarray:
         """The initial vector: the same in every process, from the run's seed."""
