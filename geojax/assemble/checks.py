@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from geojax.assemble.agreement import answer_codec, sync_of
+from geojax.assemble.contributors import check_contributors
 from geojax.axes import check as check_values
 from geojax.center.fragments import fragments_of
 from geojax.center.optimizers import OUTER_OPTIMIZERS, check_optimizer
@@ -76,7 +77,9 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
             f"cannot be summed exactly on the deep trees of overlay={config.overlay.name}; "
             "use overlay=star or compression=dense",
         )  # fmt: skip
-    _check_algorithm(config, sync_of(config, cluster.trainers), codec, cluster.servers)
+    complete = sync_of(config, cluster.trainers)
+    _check_algorithm(config, complete, codec, cluster.servers)
+    check_contributors(config, complete, codec, cluster.servers)
     if algorithm.admission.exchange == "server":
         _check_servers(config, algorithm, depth, len(policy.trees))
     for name in cluster.trainers:
@@ -124,12 +127,6 @@ def _check_algorithm(
             f"use at most {len(centers)}, e.g. {key}={len(centers)}"
         )
         raise ConfigError(key, value, fix)
-    if algorithm.contributors is not None and codec.splits:
-        fix = (
-            f"late parts stand for what a center does not offer, and with sync={sync} most offer "
-            f"nothing; use sync=local_steps with it, or compression=fp16 with sync={sync}"
-        )
-        raise ConfigError("compression.name", codec.name, fix)
     whole = answer_codec(codec).name == codec.name
     if algorithm.offer.name == "parameters" and not whole:
         fix = (

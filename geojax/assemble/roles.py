@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from geojax.assemble.agreement import Agreement, answer_codec, build_outer
+from geojax.assemble.contributors import contributors_of
 from geojax.assemble.setup import Setup
 from geojax.awareness.link_meter import LinkMeter
 from geojax.awareness.probing import Awareness, Prober
@@ -169,7 +170,7 @@ def _worker(context: Context, plan: Agreement, member: Membership, group: int) -
 
 def _contributes(context: Context, plan: Agreement) -> Callable[[int], bool]:
     """Whether the center of this node contributes to a round."""
-    contributors = plan.algorithm.contributors
+    contributors = contributors_of(context.setup, plan.algorithm)
     if contributors is None:
         return lambda _: True
     center = context.setup.cluster.node(context.name).center

@@ -45,7 +45,7 @@ class Setup:
 
     def dataset(self) -> Dataset:
         """The data set, loaded once per process."""
-        return self._once("dataset", lambda: load_dataset(self.config.data))
+        return self.shared("dataset", lambda: load_dataset(self.config.data))
 
     def train_samples(self) -> int:
         """Size of the training set."""
@@ -65,11 +65,11 @@ class Setup:
                 config.partition, data.train_y, trainers, config.seed, data.train_groups
             )
 
-        return self._once("parts", deal)
+        return self.shared("parts", deal)
 
     def initial(self) -> np.ndarray:
         """The initial vector: the same in every process, from the run's seed."""
-        vector = self._once("initial", lambda: initial_vector(self.config))
+        vector = self.shared("initial", lambda: initial_vector(self.config))
         return vector if is_hollow(vector) else vector.copy()
 
     def evaluator(self) -> Callable[[np.ndarray], dict[str, float]] | None:
@@ -79,17 +79,18 @@ class Setup:
         from geojax.center.evaluate import build_evaluator
 
         data = self.dataset()
-        return self._once(
+        return self.shared(
             "evaluator", lambda: build_evaluator(self.config, data.test_x, data.test_y)
         )
 
     def pieces_of(self, name: str) -> Pieces:
         """Where node ``name`` leaves its pieces of models."""
         if self.inline:
-            return self._once("pieces of models", SharedPieces)
+            return self.shared("pieces of models", SharedPieces)
         return StoredPieces(self.models, name)
 
-    def _once(self, key: str, make: Callable[[], Any]) -> Any:
+    def shared(self, key: str, make: Callable[[], Any]) -> Any:
+        """What ``make`` returned when ``key`` was asked for first in this process."""
         if key not in self._cache:
             self._cache[key] = make()
         return self._cache[key]

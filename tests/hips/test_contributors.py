@@ -1,5 +1,6 @@
 """Rounds that only some centers contribute to: TiFL, on every tree, with deaths and LANs."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -7,16 +8,22 @@ import pytest
 from exchange_group import forged
 from simulated_runs import kill, simulated, small_config
 
+from geojax.assemble.contributors import contributors_of
 from geojax.compression.dense import dense
 from geojax.errors import ConfigError, FrameError
 from geojax.hips.exchange.contribution import ABSTAINED, received
+from geojax.selection.choice import SELECTIONS, draws_for
+from geojax.selection.registry import build_selection
 from geojax.sync.algorithm import RunFacts
+from geojax.sync.registry import build_sync
 from geojax.sync.tifl import tifl
 from geojax.wire.message import Kind, Message
+from testbed.run import prepare
 
 SLOW = {"pace__centers": {"c3": 10.0}}
 TIFL = {"sync__name": "tifl", "sync__local_steps": 3, **SLOW}
 THREE = ("c1", "c2", "c3")
+SELECTION = build_selection(SELECTIONS.settings("random", devices=2))
 FACTS = RunFacts({"c1": 1.0, "c2": 0.9, "c3": 0.1}, THREE, 0.1, 0)
 
 
@@ -33,7 +40,7 @@ def contributors(settings, number):
     return found(number)
 
 
-def twin(rounds, settings, steps=3, seed=0):
+def twin(drawn, steps=3, seed=0):
     """Federated averaging as a person reads it, on the synthetic model: a step subtracts."""
     from geojax.center.trainer import build_trainer
 
@@ -44,9 +51,9 @@ def twin(rounds, settings, steps=3, seed=0):
         for at, name in enumerate(THREE)
     }
     w = np.zeros(1000, np.float32)
-    for number in range(rounds):
+    for names in drawn:
         deltas = []
-        for name in contributors(settings, number):
+        for name in names:
             workers[name].load(w)
             for _ in range(steps):
                 workers[name].step()
@@ -60,8 +67,83 @@ def twin(rounds, settings, steps=3, seed=0):
 def test_it_equals_federated_averaging_of_the_contributors_along_any_tree(overlay, policy):
     settings = {"count": 2, "policy": policy}
     outcome = simulated(small_config(rounds=7, overlay__name=overlay, sync__policy=policy, **TIFL))
-    np.testing.assert_allclose(outcome.final, twin(7, settings), rtol=1e-6)
+    drawn = [contributors(settings, number) for number in range(7)]
+    np.testing.assert_allclose(outcome.final, twin(drawn), rtol=1e-6)
     assert len(set(outcome.finals.values())) == 1, "those that contribute nothing have it, too"
+
+
+# ---- chosen by center_selection
+
+
+RANDOM = {"center_selection__name": "random", "center_selection__devices": 2}
+
+
+@pytest.mark.parametrize("overlay", ["star", "ring"])
+def test_a_random_selection_averages_those_that_it_draws(overlay):
+    settings = {"sync__name": "local_steps", "sync__local_steps": 3, "overlay__name": overlay}
+    outcome = simulated(small_config(rounds=7, **RANDOM, **settings))
+    drawn = []
+    for number in range(7):
+        stream = draws_for(SELECTION, 0, 3, number, 0)
+        drawn.append([THREE[at] for at in sorted(stream.choice(3, 2, replace=False))])
+    assert len({tuple(names) for names in drawn}) > 1
+    np.testing.assert_allclose(outcome.final, twin(drawn), rtol=1e-6)
+    assert len(set(outcome.finals.values())) == 1
+
+
+def test_a_selection_by_classes_takes_those_that_together_have_all_of_them(tmp_path):
+    """Class 0 to 9 in three centers by class: two of them never have all; all seeds agree."""
+    settings = {
+        "model__name": "mlp", "data__name": "digits", "partition__name": "by_class", "lr": 0.1,
+        "sync__name": "fsa", "center_selection__name": "brute_force",
+        "center_selection__devices": 2, "center_selection__random_devices": 0, "batch_size": 16,
+    }  # fmt: skip
+    config = small_config(rounds=4, **settings)
+    setup, _, _ = prepare(config, tmp_path)
+    chosen = contributors_of(setup, build_sync(config.sync))
+    assert chosen is not None
+    data, parts = setup.dataset(), setup.parts()
+    shares = {n: np.bincount(data.train_y[parts[n]], minlength=10) / len(parts[n]) for n in THREE}
+    overall = np.bincount(data.train_y, minlength=10) / len(data.train_y)
+    far = {
+        pair: np.linalg.norm((shares[pair[0]] + shares[pair[1]]) / 2 - overall)
+        for pair in itertools.combinations(THREE, 2)
+    }
+    assert {chosen(number) for number in range(4)} == {min(far, key=far.__getitem__)}
+    outcome = simulated(config)
+    assert len(set(outcome.finals.values())) == 1
+    steps = {n: [s for s in outcome.spans[n] if s.name == "compute"] for n in THREE}
+    assert {name for name in THREE if steps[name]} == set(chosen(0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"center_selection__devices": 4}, r"center_selection\.devices = 4: .* has 3 centers"),
+        ({"sync__name": "fedbuff"}, r"center_selection\.name = 'random': sync=fedbuff has no"),
+        ({"sync__name": "tifl"}, r"center_selection\.name = 'random': sync=tifl chooses"),
+        ({"sync__name": "esync"}, r"center_selection\.name = 'random': sync=esync times"),
+        (
+            {"sync__name": "hfa", "sync__lan_rounds": 2},
+            r"center_selection\.name = 'random': sync=hfa averages",
+        ),
+        ({"sync__p3": True}, r"center_selection\.name = 'random': with sync\.p3 .*p3=false"),
+        (
+            {"compression__name": "dgt"},
+            r"compression\.name = 'dgt': late .*compression=fp16 with center_selection=random",
+        ),
+        (
+            {"center_selection__name": "gbp_cs"},
+            r"center_selection\.name = 'gbp_cs': goes by classes, .*center_selection=random",
+        ),
+    ],
+)
+def test_a_selection_that_cannot_be_is_refused_with_one_that_can(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        simulated(small_config(**{**RANDOM, **settings}))
+
+
+# ---- TiFL on
 
 
 def test_workers_on_a_lan_abstain_together():
