@@ -163,7 +163,7 @@ def _worker(context: Context, plan: Agreement, member: Membership, group: int) -
         local_steps=_local_steps(context, plan, member, group),
         contributes=_contributes(context, plan),
     )  # fmt: skip
-    worker.warm_up()
+    worker.outer.warm_up()
     member.position = lambda: worker.position
     return worker
 

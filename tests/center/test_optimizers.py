@@ -95,3 +95,37 @@ def test_wrong_settings_are_refused(message):
         check_optimizer(OPTIMIZERS.settings(name, **settings), lr)
     with pytest.raises(ConfigError, match="outer_" + message.split(":")[0]):
         build_optimizer(OUTER_OPTIMIZERS.settings(name, **settings), lr, key="outer_optimizer")
+
+
+# ---- Muon
+
+
+def orthogonal(matrix, steps=5):
+    """Newton-Schulz with the quintic of Jordan et al. (2024)."""
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.T if tall else matrix) / np.linalg.norm(matrix)
+    for _ in range(steps):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x.T if tall else x
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (6, 4)])
+def test_muon_moves_matrices_by_an_orthogonal_step_and_the_rest_by_adam(shape):
+    random = np.random.default_rng(0)
+    gradients = {"kernel": random.normal(size=shape), "bias": random.normal(size=shape[1])}
+    tree = {name: np.float32(each) for name, each in gradients.items()}
+    settings = OPTIMIZERS.settings("muon", adam_lr=0.5)
+    optimizer = build_optimizer(settings, 0.1)
+    steps, _ = optimizer.update(tree, optimizer.init(tree), tree)
+    scale = np.sqrt(max(1, shape[1] / shape[0]))
+    expected = -0.1 * scale * orthogonal(gradients["kernel"])  # any momentum has its direction
+    np.testing.assert_allclose(steps["kernel"], expected, atol=2e-3)
+    lengths = np.abs(np.asarray(steps["bias"]))
+    np.testing.assert_allclose(lengths, lengths[0], rtol=1e-3)
+    assert (np.sign(steps["bias"]) == -np.sign(gradients["bias"])).all()
+
+
+def test_muon_is_no_outer_optimizer():
+    assert "muon" in OPTIMIZERS
+    assert "muon" not in OUTER_OPTIMIZERS

@@ -23,6 +23,7 @@ MEMBERS = [(group, name) for group in schema.groups() for name in schema.choices
 NEEDS = {
     ("data", "digits"): ("model", "mlp"),  # 8 x 8 images; the demo CNN is made for 28 x 28
     ("compression", "size_only"): ("model", "synthetic"),
+    ("optimizer", "muon"): ("sync", "diloco"),  # matrices: an inner optimizer
 }
 DEMOS = [("variant/demo", name) for name in schema.choices("variant/demo")]
 HEADLINE = schema.choices("variant/geomx_exceeds_lan")

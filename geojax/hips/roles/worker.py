@@ -16,9 +16,10 @@ from geojax.errors import Diverged
 from geojax.hips.context import NodeContext
 from geojax.hips.control.joining import digest
 from geojax.hips.control.member import Membership
-from geojax.hips.exchange.buckets import Bucket, Turns
+from geojax.hips.exchange.buckets import Bucket
 from geojax.hips.exchange.lan import LanUplink, Uplink
 from geojax.hips.roles.local_steps import LocalSteps
+from geojax.hips.roles.outer_parameters import OuterParameters
 from geojax.hips.storage.checkpoint import Checkpoints, state_like
 from geojax.hollow import is_hollow
 from geojax.machine.machine import Machine
@@ -35,8 +36,7 @@ class Worker:
     its gradient leaves as soon as its own backward pass is done.
 
     With fragments a round offers one of them. With overlap its result counts here after that many
-    steps of the next round: it *arrives* in ``vector``, the outer parameters, and then is *loaded*,
-    blended with the worker's own values.
+    steps of the next round; see :mod:`geojax.hips.roles.outer_parameters`.
 
     Args:
       trainer: a :class:`geojax.center.trainer.Trainer`.
@@ -77,39 +77,17 @@ class Worker:
         )  # fmt: skip
         self._contributes = contributes
         self._stages = tuple(stages) if len(buckets) > 1 else ()
-        self._parts = algorithm.fragmentation
-        self._turns = Turns(self._buckets, self._parts.fragments > 1)
-        # Between rounds the trainer's values are not always the outer parameters.
-        self._streams = self._turns.in_turn or self._parts.overlap > 0 or self._parts.blend > 0
+        self.outer = OuterParameters(
+            trainer, buckets, algorithm.fragmentation, staged=bool(self._stages), clock=clock,
+            recorder=recorder, lan_rounds=algorithm.lan_rounds,
+        )  # fmt: skip
         self.weight, self._skip = weight, skip
         self._machine, self._pace = machine, pace
         self._clock, self._recorder = clock, recorder
-        self.vector = np.zeros(0, np.float32)
-        self._arrived = -1  # the last LAN round whose result is in ``vector``
-        self._collected = -1  # the last LAN round whose parameters are loaded, all of them
-        self._own: np.ndarray | None = None  # the trainer's values, out of a checkpoint
 
     def start(self, vector: np.ndarray, number: int) -> None:
         """Begins LAN round ``number`` from ``vector``."""
-        self.vector = vector.copy() if self._streams and not is_hollow(vector) else vector
-        self._arrived = self._collected = number - 1
-        if self._own is None:
-            self.trainer.load(vector)
-        else:  # with overlap it was kept before its last offer's result was loaded
-            self.trainer.load(self._own)
-            self._own, self._collected = None, number - 1 - (self._parts.overlap > 0)
-
-    def warm_up(self) -> None:
-        """Compiles what loads fragments."""
-        if self._turns.in_turn:
-            vector = self.trainer.vector()
-            for bucket in self._buckets:
-                for piece in bucket.split(bucket.of(vector)):
-                    self.trainer.load_part(*piece)
-
-    def outer(self) -> np.ndarray:
-        """A copy of the parameters after the last round whose result is here."""
-        return self.vector.copy() if self._streams else self.trainer.vector()
+        self.outer.start(vector, number)
 
     def catch_up(self, number: int, taken: int | None = None) -> None:
         """Moves to the position in the data that a worker has before a round.
@@ -134,20 +112,17 @@ class Worker:
         return self.trainer.steps if self._local_steps.decided else None
 
     def state_dict(self) -> dict[str, Any]:
-        """The trainer's state, and what the next steps need.
-
-        Where the trainer's values are not the outer parameters, they are in it as well.
-        """
-        state = self.trainer.state_dict()
+        """The trainer's state, and what the next steps need beside the outer parameters."""
+        state = {**self.trainer.state_dict(), **self.outer.state_dict()}
         if self._local_steps.decided:
             state = {**state, "local_steps": self._local_steps.state_dict()}
-        return {**state, "own": self.trainer.vector()} if self._streams else state
+        return state
 
     def load_state(self, state: dict[str, Any]) -> None:
         """The inverse of :meth:`state_dict`; :meth:`start` follows."""
         beside = ("local_steps", "own")
         self.trainer.load_state({key: each for key, each in state.items() if key not in beside})
-        self._own = state.get("own")
+        self.outer.load_state(state)
         if self._local_steps.decided:
             self._local_steps.load_state(state["local_steps"])
 
@@ -177,9 +152,9 @@ class Worker:
             await (self._staged_round if self._stages else self._round)(link, number)
             done = number // per
             if (number + 1) % per == 0 and keeps(done):
-                await (self._arrive if self._parts.overlap else self._collect)(link, number)
+                await self.outer.settle(link, number)
                 await keep(done)
-        await self._collect(link, number - 1)
+        await self.outer.collect(link, number - 1)
 
     # ---- a round in one piece
 
@@ -190,11 +165,11 @@ class Worker:
             await self._collect(link, number)
             return
         more, spec = self._local_steps.begin(number), self.trainer.spec
-        (bucket,) = self._turns.of(number)
+        (bucket,) = self.outer.turns.of(number)
         try:
             step = partial(self._whole_step, link, number, self.trainer.steps)
             vector = await self.algorithm.offer.collect(
-                self.trainer, self.vector, spec.parameters, more, step
+                self.trainer, self.outer.vector, spec.parameters, more, step
             )
             self._local_steps.end()
             offered = bucket.of(vector)
@@ -203,11 +178,11 @@ class Worker:
             self._recorder.event("nonfinite", round=number, layers=list(error.layers))
             if not self._skip:
                 raise
-            await link.offer(number, bucket, np.zeros_like(self.vector), 0.0, None)
+            await link.offer(number, bucket, np.zeros_like(self.outer.vector), 0.0, None)
         else:
             await self._offer(link, number, bucket, offered)
-        if not self._parts.overlap:
-            await self._collect(link, number)
+        if not self.algorithm.fragmentation.overlap:
+            await self.outer.collect(link, number)
 
     async def _whole_step(
         self, link: Uplink, number: int, before: int, work: Callable[[], Any]
@@ -222,8 +197,8 @@ class Worker:
         result = await self._step(work, 1.0, number)
         self._local_steps.stepped(self._clock() - start)
         self._recorder.add("samples", self.trainer.samples_per_step)
-        if self._parts.overlap == self.trainer.steps - before:
-            await self._collect(link, number - 1)
+        if self.algorithm.fragmentation.overlap == self.trainer.steps - before:
+            await self.outer.collect(link, number - 1)
         return result
 
     async def _speculative_step(self, number: int, work: Callable[[], Any]) -> Any:
@@ -257,18 +232,18 @@ class Worker:
     async def _stage_by_stage(self, link: Uplink, number: int) -> None:
         compute = [each for each in self._pairs if each[1].forward or each[1].backward]
         rest = [each for each in self._pairs if each not in compute]
-        behind = self._collected < number - 1
+        behind = self.outer.collected < number - 1
         if behind:
             for bucket, _ in rest:
-                await self._load_stage(link, number - 1, bucket)
+                await self.outer.load_stage(link, number - 1, bucket)
         follows = False
         for bucket, stage in compute:
             if behind:
-                follows &= not await self._load_stage(link, number - 1, bucket)
+                follows &= not await self.outer.load_stage(link, number - 1, bucket)
             work = partial(self.trainer.forward, bucket.index)
             await self._step(work, stage.forward, number, follows=follows, ends=False)
             follows = True
-        self._collected = number - 1
+        self.outer.collected = number - 1
         for bucket, _ in rest:
             state = self.trainer.backward(bucket.index)
             self._check(number, bucket, state)
@@ -319,59 +294,6 @@ class Worker:
         told = loss if math.isfinite(loss) else None
         await link.offer(number, bucket, values, self.weight, told)
 
-    async def _parameters(self, link: Uplink, number: int, bucket: Bucket) -> np.ndarray:
-        """A bucket as it is after a round; the wait for it is recorded."""
-        start, waits = self._clock(), not link.here(number, bucket)
-        values = await link.parameters(number, bucket)
-        if waits and self._clock() > start:
-            self._recorder.span(
-                "wait", start, self._clock(), round=number // self.algorithm.lan_rounds
-            )
-        return values
-
-    async def _load_stage(self, link: Uplink, number: int, bucket: Bucket) -> bool:
-        """Loads a stage as it is after a round; returns whether it had to wait for it."""
-        waits = not link.here(number, bucket)
-        for piece in bucket.split(await self._parameters(link, number, bucket)):
-            self.trainer.load_part(*piece)
-        return waits
-
-    async def _arrive(self, link: Uplink, number: int) -> None:
-        """Takes the result of a round into ``vector``, if it is not there yet."""
-        if self._arrived >= number:
-            return
-        (bucket,) = self._turns.of(number)
-        values = await self._parameters(link, number, bucket)
-        if not self._streams or is_hollow(values):
-            self.vector = bucket.put(self.vector, values) if len(self._buckets) > 1 else values
-        else:  # in place: the round that is under way measures its offer from it
-            for start, stop, piece in bucket.split(values):
-                self.vector[start:stop] = piece
-        self._arrived = number
-
-    async def _collect(self, link: Uplink, number: int) -> None:
-        """Loads the parameters after a round, if they are not loaded yet."""
-        if self._collected >= number:
-            return
-        if self._stages:
-            for bucket in self._buckets:
-                await self._load_stage(link, number, bucket)
-        else:
-            await self._arrive(link, number)
-            self._load(*self._turns.of(number))
-        self._collected = number
-
-    def _load(self, bucket: Bucket) -> None:
-        """Loads a bucket of ``vector``, blended with the trainer's own values of it."""
-        values, share = bucket.of(self.vector), np.float32(self._parts.blend)
-        if share and not is_hollow(values):
-            values = share * bucket.of(self.trainer.vector()) + (np.float32(1) - share) * values
-        if len(self._buckets) == 1:
-            self.trainer.load(values)
-            return
-        for piece in bucket.split(values):
-            self.trainer.load_part(*piece)
-
 
 class WorkerNode:
     """A worker in a process of its own, which exchanges with its local server over the LAN."""
@@ -396,7 +318,7 @@ class WorkerNode:
 
         async def keep(number: int) -> None:
             state = {
-                "vector": self._worker.outer(),
+                "vector": self._worker.outer.kept(),
                 "trainer": self._worker.state_dict(),
             }
             context = self._context
