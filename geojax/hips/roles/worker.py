@@ -160,9 +160,9 @@ class Worker:
 
     async def _round(self, link: Uplink, number: int) -> None:
         if not self._contributes(number // self.algorithm.lan_rounds):
-            for bucket in self._turns.of(number):
+            for bucket in self.outer.turns.of(number):
                 await link.abstain(number, bucket)
-            await self._collect(link, number)
+            await self.outer.collect(link, number)
             return
         more, spec = self._local_steps.begin(number), self.trainer.spec
         (bucket,) = self.outer.turns.of(number)
