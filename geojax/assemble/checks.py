@@ -127,7 +127,7 @@ def _check_algorithm(
             f"use at most {len(centers)}, e.g. {key}={len(centers)}"
         )
         raise ConfigError(key, value, fix)
-    whole = answer_codec(codec).name == codec.name
+    whole = codec.splits or answer_codec(codec).name == codec.name  # split ones never go there
     if algorithm.offer.name == "parameters" and not whole:
         fix = (
             f"sync={sync} offers parameters, of which nothing may be left out; use "

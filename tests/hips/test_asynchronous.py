@@ -356,6 +356,10 @@ def test_dylu_gives_each_worker_the_steps_that_its_pace_allows():
             r"compression=fp16 with sync=fedasync, or sync=fedbuff with compression=bisparse",
         ),
         (
+            {"sync__name": "fedasync", "compression__name": "dgt"},
+            r"compression\.name = 'dgt': a push .*sync=fsa with it, or compression=fp16",
+        ),
+        (
             {"sync__name": "fedasync", "outer_optimizer__name": "adam"},
             r"outer_optimizer\.name = 'adam': sync=fedasync mixes .*outer_optimizer=auto",
         ),
