@@ -280,6 +280,7 @@ class RunConfig(Settings):
     overlay: OverlayConfig = field(default_factory=OverlayConfig)
     compression: CompressionConfig = field(default_factory=CompressionConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
+    center_selection: SelectionConfig = field(default_factory=SelectionConfig)
     testbed: TestbedConfig = field(default_factory=TestbedConfig)
     trackers: TrackersConfig = field(default_factory=TrackersConfig)
     timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)

@@ -59,6 +59,12 @@ def check_devices(config: RunConfig, cluster: Cluster, algorithm: SyncAlgorithm)
             "pace.grid_s", config.pace.grid_s,
             f"{fix}, whose transfers end between the grid's points; leave it out",
         )  # fmt: skip
+    if algorithm.proximal and config.devices.gradient == "each":
+        raise ConfigError(
+            "devices.gradient", "each",
+            f"sync={algorithm.name} has a proximal term, which is added to the gradient of a whole "
+            "batch; use devices.gradient=union",
+        )  # fmt: skip
     for center, count in counts.items():
         check_choosable(selection, count, center)
         check_split(config, selection.wanted(count), config.testbed.devices)
@@ -167,7 +173,7 @@ def fleet_trainer(setup: Setup, name: str, algorithm: SyncAlgorithm) -> FleetTra
     )  # fmt: skip
     return build_fleet_trainer(
         config, node, features=data.train_x, labels=data.train_y, reports=selection.needs_counts,
-        weight=_weight(setup, name, algorithm, selection),
+        weight=_weight(setup, name, algorithm, selection), proximal=algorithm.proximal,
     )  # fmt: skip
 
 

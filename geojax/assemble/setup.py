@@ -48,7 +48,7 @@ class Setup:
 
     def dataset(self) -> Dataset:
         """The data set, loaded once per process."""
-        return self._once("dataset", lambda: load_dataset(self.config.data))
+        return self.shared("dataset", lambda: load_dataset(self.config.data))
 
     def train_samples(self) -> int:
         """Size of the training set."""
@@ -68,11 +68,11 @@ class Setup:
                 config.partition, data.train_y, trainers, config.seed, data.train_groups
             )
 
-        return self._once("parts", deal)
+        return self.shared("parts", deal)
 
     def initial(self) -> np.ndarray:
         """The initial vector: the same in every process, from the run's seed."""
-        vector = self._once("initial", self._initial)
+        vector = self.shared("initial", self._initial)
         return vector if is_hollow(vector) else vector.copy()
 
     def evaluator(self) -> Callable[[np.ndarray], dict[str, float]] | None:
@@ -87,12 +87,12 @@ class Setup:
                 return build_evaluator(self.config, data.test_x, data.test_y)
             return federated.build_evaluator(self.config, model, data.test_x, data.test_y)
 
-        return self._once("evaluator", build)
+        return self.shared("evaluator", build)
 
     def client_data(self) -> Any:
         """All training samples on this process's devices, for the clients of its workers."""
         data = self.dataset()
-        return self._once(
+        return self.shared(
             "client data", lambda: federated.place(self.config, data.train_x, data.train_y)
         )
 
@@ -108,10 +108,11 @@ class Setup:
     def pieces_of(self, name: str) -> Pieces:
         """Where node ``name`` leaves its pieces of models."""
         if self.inline:
-            return self._once("pieces of models", SharedPieces)
+            return self.shared("pieces of models", SharedPieces)
         return StoredPieces(self.models, name)
 
-    def _once(self, key: str, make: Callable[[], Any]) -> Any:
+    def shared(self, key: str, make: Callable[[], Any]) -> Any:
+        """What ``make`` returned when ``key`` was asked for first in this process."""
         if key not in self._cache:
             self._cache[key] = make()
         return self._cache[key]

@@ -153,6 +153,7 @@ def build_trainer(
     labels: np.ndarray,
     worker_index: int,
     worker_count: int,
+    proximal: float = 0.0,
 ) -> Trainer:
     """The trainer of one worker, at the run's initial parameters.
 
@@ -163,6 +164,8 @@ def build_trainer(
       labels: their targets (samples, ...).
       worker_index: which worker, counted over all centers; chooses its order of batches.
       worker_count: number of workers of the run.
+      proximal: ρ of the term (ρ/2)·‖x − x_t‖² that ``step`` adds to the loss, where x_t are the
+        parameters that were loaded last. ``last_loss`` is without it.
 
     Raises:
       ConfigError: a setting of the model, the optimizer or the batch is wrong.
@@ -174,17 +177,23 @@ def build_trainer(
     if config.compression.name == SIZE_ONLY:
         return HollowTrainer(config)
     if config.model.name == SYNTHETIC:
-        return SyntheticTrainer(config, worker_index)
+        return SyntheticTrainer(config, worker_index, proximal)
 
     from geojax.data.batches import BatchOrder
 
     features, labels = checked(config, features, labels)
     order = BatchOrder(len(features), config.batch_size, config.seed, worker_index)
-    return build_mesh_trainer(config, features, labels, order)
+    return build_mesh_trainer(config, features, labels, order, proximal=proximal)
 
 
 def build_mesh_trainer(
-    config: RunConfig, features: np.ndarray, labels: np.ndarray, order: Batches, *, each: int = 0
+    config: RunConfig,
+    features: np.ndarray,
+    labels: np.ndarray,
+    order: Batches,
+    *,
+    each: int = 0,
+    proximal: float = 0.0,
 ) -> MeshTrainer:
     """A trainer of a model that is one of JAX, on the batches of ``order``.
 
@@ -194,6 +203,7 @@ def build_mesh_trainer(
       labels: their targets (samples, ...).
       order: says which of them each batch holds.
       each: parts of a batch that make a gradient each; 0: one gradient of all of it.
+      proximal: see :func:`build_trainer`; not with ``each``.
 
     Raises:
       ConfigError: a setting of the model, the optimizer or the batch is wrong.
@@ -208,7 +218,7 @@ def build_mesh_trainer(
     features, labels = checked(config, features, labels)
     local = devices.local_devices()
     split_size(order.batch_size // (each or 1), len(local))
-    mesh = build_mesh(config, local)
+    mesh = build_mesh(config, local, proximal)
     staged = None
     if config.sync.p3:
         from geojax.center.staged_mesh import build_staged_mesh

@@ -136,6 +136,7 @@ def build_fleet_trainer(
     labels: np.ndarray,
     reports: bool,
     weight: float = 1.0,
+    proximal: float = 0.0,
 ) -> FleetTrainer:
     """The trainer of a base station, at the run's initial parameters.
 
@@ -146,6 +147,7 @@ def build_fleet_trainer(
       labels: their targets (samples, ...).
       reports: see :class:`FleetTrainer`.
       weight: see :class:`FleetTrainer`.
+      proximal: see :func:`geojax.center.trainer.build_trainer`; not with ``devices.gradient=each``.
 
     Raises:
       ConfigError: a setting of the model, the optimizer or the batch is wrong.
@@ -156,7 +158,9 @@ def build_fleet_trainer(
     devices.configure(config.testbed.devices)
     each = config.devices.gradient == "each"
     check_split(config, node.size, len(devices.local_devices()))
-    trainer = build_mesh_trainer(config, features, labels, node, each=node.size if each else 0)
+    trainer = build_mesh_trainer(
+        config, features, labels, node, each=node.size if each else 0, proximal=proximal
+    )
     links = InternalLinks(config.devices.rate, config.devices.rtt)
     return FleetTrainer(trainer, node, links, reports=reports, weight=weight)
 

@@ -55,6 +55,7 @@ class Selection(NamedTuple):
 
 
 SELECTIONS: Registry[Callable[[Any], Selection]] = Registry("selection.name", SelectionConfig)
+CENTER_SELECTIONS = SELECTIONS.under("center_selection.name")
 
 
 @dataclass

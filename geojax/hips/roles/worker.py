@@ -49,6 +49,8 @@ class Worker:
       pace: emulated duration of a step by its number and the experiment time of its start, s.
       clock: experiment time.
       recorder: takes the compute and wait spans.
+      contributes: whether the worker's center contributes to a round of the WAN; to others it only
+        takes the result.
       local_steps: says how many steps a round has; None: as many as the algorithm knows before.
       following: says which LAN round follows one, where that is decided; None: the next number.
     """
@@ -66,6 +68,7 @@ class Worker:
         pace: Callable[[int, float], float],
         clock: Clock,
         recorder: Recorder,
+        contributes: Callable[[int], bool] = lambda _: True,
         local_steps: LocalSteps | None = None,
         following: Callable[[int], Awaitable[int]] | None = None,
     ):
@@ -74,7 +77,7 @@ class Worker:
             algorithm.local_steps, asks=None, push_s=lambda: 0.0, clock=clock, recorder=recorder,
             lan_rounds=algorithm.lan_rounds,
         )  # fmt: skip
-        self._following = following
+        self._following, self._contributes = following, contributes
         self._stages = tuple(stages) if len(buckets) > 1 else ()
         self.outer = OuterParameters(
             trainer, buckets, algorithm.fragmentation, staged=bool(self._stages), clock=clock,
@@ -103,7 +106,8 @@ class Worker:
             as all rounds have at least are passed over.
         """
         steps, per = self.algorithm.local_steps.steps, self.algorithm.lan_rounds
-        made = sum(steps(done // per) for done in range(number))
+        rounds = (done // per for done in range(number))
+        made = sum(steps(done) for done in rounds if self._contributes(done))
         if self._local_steps.decided:
             made = max(made, taken or 0)
         await self._machine.aside(partial(self.trainer.skip_to, made))
@@ -169,6 +173,11 @@ class Worker:
     # ---- a round in one piece
 
     async def _round(self, link: Uplink, number: int) -> None:
+        if not self._contributes(number // self.algorithm.lan_rounds):
+            for bucket in self.outer.turns.of(number):
+                await link.abstain(number, bucket)
+            await self.outer.collect(link, number)
+            return
         more, spec = self._local_steps.begin(number), self.trainer.spec
         (bucket,) = self.outer.turns.of(number)
         try:
