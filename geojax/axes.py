@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
+import geojax.center.delayed_nesterov
 import geojax.center.optimizers
 import geojax.compression.registry
 import geojax.data

@@ -38,9 +38,13 @@ class DataConfig(Settings):
 
 @dataclass
 class PartitionConfig(Settings):
-    """Which center and worker holds which part of the data."""
+    """Who holds which part of the training data.
 
-    name: str = key("iid", "how the data is dealt to the workers")
+    ``partition`` deals all samples to the workers; ``device_partition`` deals those of a worker to
+    the devices behind it, where it has some.
+    """
+
+    name: str = key("iid", "how the samples are dealt")
     seed: int | None = key(None, "of the draws; null: the run's seed", least=0, below=WHOLE)
 
 
@@ -243,6 +247,7 @@ class RunConfig(Settings):
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
+    device_partition: PartitionConfig = field(default_factory=PartitionConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     outer_optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(name="auto"))
     wan: WanConfig = field(default_factory=WanConfig)
@@ -252,6 +257,7 @@ class RunConfig(Settings):
     overlay: OverlayConfig = field(default_factory=OverlayConfig)
     compression: CompressionConfig = field(default_factory=CompressionConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
+    center_selection: SelectionConfig = field(default_factory=SelectionConfig)
     testbed: TestbedConfig = field(default_factory=TestbedConfig)
     trackers: TrackersConfig = field(default_factory=TrackersConfig)
     timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)

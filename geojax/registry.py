@@ -67,6 +67,12 @@ class Registry(Generic[T]):
 
         return add
 
+    def under(self, key: str) -> Registry[T]:
+        """The same members, now and later, chosen by another key: that of a second group."""
+        other = Registry[T](key, self.base)
+        other._members, other._schemas = self._members, self._schemas
+        return other
+
     def schema(self, name: str | None) -> type[Settings]:
         """The dataclass of a member's keys; ``name`` None: the axis's own.
 

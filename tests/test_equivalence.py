@@ -17,7 +17,7 @@ from simulated_runs import kill, simulated, small_config
 from geojax.center.trainer import build_spec, initial_vector
 from geojax.data.batches import BatchOrder
 from geojax.data.dataset import load_dataset
-from geojax.data.partitions import partition
+from geojax.data.dealing import partition
 from geojax.hips.control.member import Membership
 
 TOLERANCE = 1e-5

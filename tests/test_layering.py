@@ -76,7 +76,11 @@ ROOMS = {
 STRANGERS = {"testbed.emulated": "testbed.simulated"}
 
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
-WITH_JAX = ("geojax.models.", "geojax.center.")  # modules that may load it
+WITH_JAX = (
+    "geojax.models.",
+    "geojax.center.",
+    "geojax.selection.batched",
+)  # modules that may load it
 BUT_NOT = {
     "geojax.models.registry", "geojax.models.losses", "geojax.center.inputs",
     "geojax.center.spec", "geojax.center.pace",

@@ -60,7 +60,9 @@ def test_no_machine_path_or_registry_is_committed(pattern, finds):
 
 
 def test_files_are_short():
-    lengths = {path: len(path.read_text().splitlines()) for path in committed()}
+    generated = ROOT / "docs" / "configuration.md"  # as long as there are keys
+    written = [path for path in committed() if path != generated]
+    lengths = {path: len(path.read_text().splitlines()) for path in written}
     assert len(lengths) > 20
     assert not {path: n for path, n in lengths.items() if n >= MOST_LINES}
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from geojax.center.fragments import Pieces, fragments_of
-from geojax.center.optimizers import NESTEROV
+from geojax.center.optimizers import NESTEROV, OUTER_OPTIMIZERS
 from geojax.center.outer import OuterOptimizer, PlainSgd, build_outer_optimizer
+from geojax.center.pace import relative_speeds
 from geojax.center.spec import VectorSpec
 from geojax.center.stages import Stage, build_stages
 from geojax.center.trainer import build_spec
@@ -21,7 +22,7 @@ from geojax.hips.exchange.buckets import Bucket, Chunks, buckets_of
 from geojax.hollow import SIZE_ONLY
 from geojax.models.registry import SYNTHETIC
 from geojax.overlay.policy.cutting import Ranges, chunk_ranges
-from geojax.sync.algorithm import SyncAlgorithm
+from geojax.sync.algorithm import RunFacts, SyncAlgorithm
 from geojax.sync.registry import build_sync
 
 
@@ -59,10 +60,15 @@ class Agreement:
         return [bucket.chunks for bucket in self.buckets]
 
     @classmethod
-    def of(cls, config: RunConfig) -> Agreement:
-        """The agreement that follows from the configuration, the same at every node."""
+    def of(cls, config: RunConfig, trainers: Sequence[str] = ()) -> Agreement:
+        """The agreement that follows from the configuration, the same at every node.
+
+        Args:
+          config: the run.
+          trainers: names of all workers, in their order; algorithms may go by their paces.
+        """
         spec = build_spec(config)
-        algorithm = build_sync(config.sync)
+        algorithm = sync_of(config, trainers)
         codec = wan_codec(config)
         stages = build_stages(config) if config.sync.p3 else ()
         parts = _parts(spec, stages, algorithm)
@@ -77,6 +83,17 @@ class Agreement:
         priorities = tuple(int(place) for place in np.argsort(order))
         lan = lan_codec(config, codec)
         return cls(spec, stages, layers, ranges, buckets, priorities, algorithm, codec, lan)
+
+
+def sync_of(config: RunConfig, trainers: Sequence[str]) -> SyncAlgorithm:
+    """The configured algorithm, complete with what it wants to know of the run."""
+    algorithm = build_sync(config.sync)
+    if algorithm.for_run is None or not trainers:
+        return algorithm
+    centers = tuple(dict.fromkeys(name.partition("/")[0] for name in trainers))
+    lr = config.rate_of(config.optimizer)
+    speeds = relative_speeds(config, trainers)
+    return algorithm.for_run(RunFacts(speeds, centers, lr, config.seed))
 
 
 def _parts(spec: VectorSpec, stages: Sequence[Stage], algorithm: SyncAlgorithm) -> Sequence[Pieces]:
@@ -121,13 +138,16 @@ def build_outer(config: RunConfig, algorithm: SyncAlgorithm, spec: VectorSpec) -
 
     ``outer_optimizer=auto`` stands for what the algorithm's definition has: the run's own
     optimizer where gradients are merged, plain averaging (a step of length one) where deltas are,
-    or DiLoCo's Nesterov step.
-    A synthetic model is always averaged.
+    DiLoCo's Nesterov step, or one of its own. A synthetic model is always averaged.
     """
     outer = config.outer_optimizer
     synthetic = config.model.name == SYNTHETIC
     if outer.name == "auto" and (synthetic or algorithm.outer_default == "average"):
         return PlainSgd(1.0, spec)
-    if outer.name == "auto":
-        outer = NESTEROV if algorithm.outer_default == "nesterov" else config.optimizer
+    if outer.name == "auto" and algorithm.outer_default == "optimizer":
+        outer = config.optimizer
+    elif outer.name == "auto" and algorithm.outer_default == "nesterov":
+        outer = NESTEROV
+    elif outer.name == "auto":
+        outer = OUTER_OPTIMIZERS.settings(algorithm.outer_default, **algorithm.outer_keys)
     return build_outer_optimizer(outer, config.rate_of(outer), spec, synthetic=synthetic)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from geojax.assemble.agreement import answer_codec, sync_of
+from geojax.assemble.contributors import check_contributors
 from geojax.axes import check as check_values
 from geojax.center.fragments import fragments_of
 from geojax.center.optimizers import OUTER_OPTIMIZERS, check_optimizer
 from geojax.center.pace import build_pace
 from geojax.center.stages import check_p3
 from geojax.center.synthetic_layout import synthetic_spec
+from geojax.compression.codec import Codec
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
 from geojax.data.dataset import DATASETS
@@ -74,8 +77,11 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
             f"cannot be summed exactly on the deep trees of overlay={config.overlay.name}; "
             "use overlay=star or compression=dense",
         )  # fmt: skip
+    complete = sync_of(config, cluster.trainers)
+    _check_algorithm(config, complete, codec, cluster.servers)
+    check_contributors(config, complete, codec, cluster.servers)
     if algorithm.admission.exchange == "server":
-        _check_servers(config, depth, len(policy.trees))
+        _check_servers(config, algorithm, depth, len(policy.trees))
     for name in cluster.trainers:
         build_pace(config, cluster.trainers, name)
     model_info(config.model)
@@ -85,7 +91,7 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
         PARTITIONS[config.partition.name]
 
 
-def _check_servers(config: RunConfig, depth: int, servers: int) -> None:
+def _check_servers(config: RunConfig, algorithm: SyncAlgorithm, depth: int, servers: int) -> None:
     """Refuses settings that do not go with centers that exchange one by one with global servers."""
     if build_codec(config.compression).splits:
         # A push is applied at once, and no merge comes after it that late parts could join.
@@ -102,10 +108,35 @@ def _check_servers(config: RunConfig, depth: int, servers: int) -> None:
         raise ConfigError("overlay.name", config.overlay.name, fix)
     outer = config.outer_optimizer
     key = "optimizer" if outer.name == "auto" else "outer_optimizer"
-    check_shards(getattr(config, key), servers, key=key)
+    if key == "outer_optimizer" or algorithm.outer_default == "optimizer":
+        check_shards(getattr(config, key), servers, key=key)
     if config.checkpoint_every:
         fix = f"sync={config.sync.name} has no common round to continue from; use 0"
         raise ConfigError("checkpoint_every", config.checkpoint_every, fix)
+
+
+def _check_algorithm(
+    config: RunConfig, algorithm: SyncAlgorithm, codec: Codec, centers: Sequence[str]
+) -> None:
+    """Refuses what the rules of an algorithm cannot do in this run."""
+    least, sync = algorithm.admission.least, config.sync.name
+    if least is not None and least[2] > len(centers):
+        key, value, _ = least
+        fix = (
+            f"wan={config.wan.name} has {len(centers)} centers, too few for sync={sync}; "
+            f"use at most {len(centers)}, e.g. {key}={len(centers)}"
+        )
+        raise ConfigError(key, value, fix)
+    whole = answer_codec(codec).name == codec.name
+    if algorithm.offer.name == "parameters" and not whole:
+        fix = (
+            f"sync={sync} offers parameters, of which nothing may be left out; use "
+            f"compression=fp16 with sync={sync}, or sync=fedbuff with compression={codec.name}"
+        )
+        raise ConfigError("compression.name", codec.name, fix)
+    if not algorithm.merge.outer and config.outer_optimizer.name != "auto":
+        fix = f"sync={sync} mixes parameters and takes no outer step; use outer_optimizer=auto"
+        raise ConfigError("outer_optimizer.name", config.outer_optimizer.name, fix)
 
 
 def _check_services(algorithm: SyncAlgorithm, cluster: Cluster) -> None:

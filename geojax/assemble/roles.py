@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from asyncio import create_task
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from geojax.assemble.agreement import Agreement, answer_codec, build_outer
+from geojax.assemble.contributors import contributors_of
 from geojax.assemble.setup import Setup
 from geojax.awareness.link_meter import LinkMeter
 from geojax.awareness.probing import Awareness, Prober
 from geojax.awareness.views import MeasuredView, OracleView, WanView
-from geojax.center.pace import build_pace
+from geojax.center.pace import build_pace, relative_speeds
 from geojax.center.trainer import build_trainer
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
@@ -171,7 +174,7 @@ def _worker(
     context: Context, plan: Agreement, member: Membership, group: int, told: LanRounds | None = None
 ) -> Worker:
     name, setup, config = context.name, context.setup, context.setup.config
-    index = setup.cluster.trainers.index(name)
+    index, plan = setup.cluster.trainers.index(name), _at_its_speed(context, plan)
     features = labels = np.zeros(0, np.float32)
     if config.model.name != SYNTHETIC:
         mine = setup.part(name)
@@ -182,6 +185,7 @@ def _worker(
         labels=labels,
         worker_index=index,
         worker_count=len(setup.cluster.trainers),
+        proximal=plan.algorithm.proximal,
     )
     inner = plan.algorithm.offer.inner
     trainer.warm_up(gradient=not inner, step=inner)
@@ -195,10 +199,30 @@ def _worker(
             lan_rounds=plan.algorithm.lan_rounds,
         ),
         following=_following(context, plan, member, told),
+        contributes=_contributes(context, plan),
     )  # fmt: skip
     worker.outer.warm_up()
     member.position = lambda: worker.position
     return worker
+
+
+def _contributes(context: Context, plan: Agreement) -> Callable[[int], bool]:
+    """Whether the center of this node contributes to a round."""
+    contributors = contributors_of(context.setup, plan.algorithm)
+    if contributors is None:
+        return lambda _: True
+    center = context.setup.cluster.node(context.name).center
+    return lambda number: center in contributors(number)
+
+
+def _at_its_speed(context: Context, plan: Agreement) -> Agreement:
+    """The agreement with the local-step policy of this worker, where it goes by speeds."""
+    policy, config = plan.algorithm.local_steps, context.setup.config
+    if policy.for_speed is None:
+        return plan
+    speed = relative_speeds(config, context.setup.cluster.trainers)[context.name]
+    algorithm = plan.algorithm._replace(local_steps=policy.for_speed(speed))
+    return replace(plan, algorithm=algorithm)
 
 
 def _weight(name: str, setup: Setup, algorithm: SyncAlgorithm) -> float:
@@ -211,7 +235,7 @@ def _weight(name: str, setup: Setup, algorithm: SyncAlgorithm) -> float:
 
 def _worker_node(context: Context) -> tuple[Membership, Any]:
     setup, config = context.setup, context.setup.config
-    plan = Agreement.of(config)
+    plan = Agreement.of(config, setup.cluster.trainers)
     group = setup.cluster.lan_group(setup.cluster.node(context.name).center)
     per = plan.algorithm.lan_rounds
     first = (setup.resume.round + 1) * per
@@ -235,7 +259,7 @@ def _worker_node(context: Context) -> tuple[Membership, Any]:
 def _server_node(context: Context) -> tuple[Membership, Any]:
     name, setup, config = context.name, context.setup, context.setup.config
     machine = context.machine
-    plan = Agreement.of(config)
+    plan = Agreement.of(config, setup.cluster.trainers)
     per, held = plan.algorithm.lan_rounds, setup.resume.round
     multipath = _multipath(context, plan)
     snapshots = _snapshots(context, plan)
@@ -292,7 +316,7 @@ def _global_node(context: Context) -> tuple[Membership, Any]:
     config = context.setup.config
     snapshots = None
     if _holds_parameters(config):
-        plan = Agreement.of(config)
+        plan = Agreement.of(config, context.setup.cluster.trainers)
         snapshots = _snapshots(context, plan)
         engine: Exchange = _wan_engine(context, plan, snapshots, contributes=False)
     else:
@@ -337,11 +361,11 @@ def _wan_engine(
     start = setup.initial()
     make_shard = shard_maker(
         algorithm, plan.ranges, plan.spec.parameters,
-        lambda spec: build_outer(config, algorithm, spec),
+        lambda spec: build_outer(config, algorithm, spec), workers=len(setup.cluster.trainers),
     )  # fmt: skip
     server = ShardServer(
         codec=plan.codec, answers=answer_codec(plan.codec), make_shard=make_shard,
-        machine=context.machine, recorder=context.recorder, bound=algorithm.admission.bound,
+        machine=context.machine, recorder=context.recorder, admission=algorithm.admission,
     )  # fmt: skip
     server.watcher = snapshots
     return PushPullExchange(

@@ -12,7 +12,7 @@ import numpy as np
 from geojax.center.trainer import initial_vector
 from geojax.config import RunConfig
 from geojax.data.dataset import Dataset, load_dataset
-from geojax.data.partitions import partition
+from geojax.data.dealing import partition
 from geojax.hips.cluster import START, Cluster, ResumePoint
 from geojax.hips.storage.snapshots import Pieces, SharedPieces, StoredPieces
 from geojax.hollow import is_hollow
@@ -45,7 +45,7 @@ class Setup:
 
     def dataset(self) -> Dataset:
         """The data set, loaded once per process."""
-        return self._once("dataset", lambda: load_dataset(self.config.data))
+        return self.shared("dataset", lambda: load_dataset(self.config.data))
 
     def train_samples(self) -> int:
         """Size of the training set."""
@@ -57,16 +57,19 @@ class Setup:
 
     def parts(self) -> dict[str, np.ndarray]:
         """The same for all trainers."""
-        config = self.config
-        labels = self.dataset().train_y
-        seed = config.seed if config.partition.seed is None else config.partition.seed
-        return self._once(
-            "parts", lambda: partition(config.partition, labels, self.cluster.trainers, seed)
-        )
+        config, data = self.config, self.dataset()
+
+        def deal() -> dict[str, np.ndarray]:
+            trainers = self.cluster.trainers
+            return partition(
+                config.partition, data.train_y, trainers, config.seed, data.train_groups
+            )
+
+        return self.shared("parts", deal)
 
     def initial(self) -> np.ndarray:
         """The initial vector: the same in every process, from the run's seed."""
-        vector = self._once("initial", lambda: initial_vector(self.config))
+        vector = self.shared("initial", lambda: initial_vector(self.config))
         return vector if is_hollow(vector) else vector.copy()
 
     def evaluator(self) -> Callable[[np.ndarray], dict[str, float]] | None:
@@ -76,17 +79,18 @@ class Setup:
         from geojax.center.evaluate import build_evaluator
 
         data = self.dataset()
-        return self._once(
+        return self.shared(
             "evaluator", lambda: build_evaluator(self.config, data.test_x, data.test_y)
         )
 
     def pieces_of(self, name: str) -> Pieces:
         """Where node ``name`` leaves its pieces of models."""
         if self.inline:
-            return self._once("pieces of models", SharedPieces)
+            return self.shared("pieces of models", SharedPieces)
         return StoredPieces(self.models, name)
 
-    def _once(self, key: str, make: Callable[[], Any]) -> Any:
+    def shared(self, key: str, make: Callable[[], Any]) -> Any:
+        """What ``make`` returned when ``key`` was asked for first in this process."""
         if key not in self._cache:
             self._cache[key] = make()
         return self._cache[key]

@@ -38,10 +38,12 @@ class Mesh:
       vector: (parameters, state) -> vector.
       start: (parameters) -> optimizer state.
       copy: (arrays) -> the same values in new buffers.
+      proximal: ρ of the term (ρ/2)·‖x − anchor‖² that ``step`` adds to the loss; 0: none.
       gradient: (parameters, state*, integers*, samples, targets, draw) -> vector of the mean
         gradient and the new state, new state, new integers, loss. (* donated)
       step: (parameters*, optimizer state*, state*, integers*, samples, targets, draw) -> new
-        parameters, optimizer state, state, integers, loss. (* donated)
+        parameters, optimizer state, state, integers, loss. (* donated) With a proximal term it
+        takes the anchor's parameters after ``draw``.
       The loss is NaN if it or a gradient is not finite; ``draw`` is that of
       :func:`geojax.center.network.step_key`.
     """
@@ -51,8 +53,9 @@ class Mesh:
         network: Network,
         optimizer: optax.GradientTransformation,
         devices: tuple[Device, ...],
+        proximal: float = 0.0,
     ):
-        self.network, self.devices = network, devices
+        self.network, self.devices, self.proximal = network, devices, proximal
         self._optimizer = optimizer
         parallel = functools.partial(jax.pmap, axis_name=_AXIS, devices=devices)
         self.load = parallel(network.unflatten)
@@ -68,7 +71,8 @@ class Mesh:
         self.start = parallel(optimizer.init)
         self.copy = parallel(lambda arrays: jax.tree.map(jnp.copy, arrays))
         self.gradient = parallel(self._gradient, donate_argnums=(1, 2))
-        self.step = parallel(self._step, donate_argnums=(0, 1, 2, 3))
+        step = self._proximal_step if proximal else self._step
+        self.step = parallel(step, donate_argnums=(0, 1, 2, 3))
 
     def replicate(self, array: np.ndarray) -> np.ndarray:
         """One slice per device, all the same; a view."""
@@ -108,15 +112,29 @@ class Mesh:
         updates, optimizer_state = self._optimizer.update(gradient, optimizer_state, parameters)
         return optax.apply_updates(parameters, updates), optimizer_state, state, integers, loss
 
+    def _proximal_step(
+        self, parameters: Arrays, optimizer_state: optax.OptState, *rest: Any
+    ) -> tuple[Any, optax.OptState, Arrays, Arrays, jax.Array]:
+        """The loss has (ρ/2)·‖x − anchor‖² more, whose gradient is ρ·(x − anchor)."""
+        *batch, anchor = rest
+        loss, gradient, state, integers = self._mean_gradient(parameters, *batch)
+        gradient = jax.tree.map(
+            lambda g, x, a: g + self.proximal * (x - a), gradient, parameters, anchor
+        )
+        updates, optimizer_state = self._optimizer.update(gradient, optimizer_state, parameters)
+        return optax.apply_updates(parameters, updates), optimizer_state, state, integers, loss
 
-def build_mesh(config: RunConfig, devices: tuple[Device, ...]) -> Mesh:
+
+def build_mesh(config: RunConfig, devices: tuple[Device, ...], proximal: float = 0.0) -> Mesh:
     """The mesh of a configured model and optimizer; workers of one process share its programs."""
     rate = config.rate_of(config.optimizer)
-    return _shared_mesh(build_network(config), OPTIMIZERS.complete(config.optimizer), rate, devices)
+    optimizer = OPTIMIZERS.complete(config.optimizer)
+    return _shared_mesh(build_network(config), optimizer, rate, devices, proximal)
 
 
 @shared
 def _shared_mesh(
-    network: Network, optimizer: OptimizerConfig, lr: float, devices: tuple[Device, ...]
-) -> Mesh:
-    return Mesh(network, build_optimizer(optimizer, lr), devices)
+    network: Network, optimizer: OptimizerConfig, lr: float, devices: tuple[Device, ...],
+    proximal: float,
+) -> Mesh:  # fmt: skip
+    return Mesh(network, build_optimizer(optimizer, lr), devices, proximal)

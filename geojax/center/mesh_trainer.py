@@ -60,6 +60,8 @@ class MeshTrainer:
         """Sets parameters and state; ``vector`` is copied and may be reused at once."""
         copied = np.array(self.spec.check(vector, "load"))
         self._parameters, self._state = self._mesh.load(self._mesh.replicate(copied))
+        if self._mesh.proximal:  # buffers of its own, as a step is given those of the parameters
+            self._anchor, _ = self._mesh.load(self._mesh.replicate(copied))
 
     def load_part(self, start: int, stop: int, values: np.ndarray) -> None:
         """Sets the whole layers in [start, stop) and leaves the other buffers alone.
@@ -84,8 +86,9 @@ class MeshTrainer:
 
     def step(self) -> None:
         """One step of the inner optimizer on the next batch; returns when it is done."""
+        anchor = (self._anchor,) if self._mesh.proximal else ()
         self._parameters, self._optimizer, self._state, self._integers, loss = self._mesh.step(
-            self._parameters, self._optimizer, self._state, self._integers, *self._batch()
+            self._parameters, self._optimizer, self._state, self._integers, *self._batch(), *anchor
         )
         self._count(float(first_to_host(loss)))
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from geojax.center import delayed_nesterov  # noqa: F401  it registers itself
 from geojax.center.optimizers import OUTER_OPTIMIZERS, SgdConfig, build_optimizer, check_optimizer
 from geojax.center.spec import VectorSpec
 from geojax.config import OptimizerConfig

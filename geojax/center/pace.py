@@ -12,6 +12,7 @@ from geojax.config import RunConfig
 from geojax.errors import ConfigError
 from geojax.models.registry import model_info
 
+_STEPS = 16  # that a worker's mean pace is taken over
 _NEAR = 1e-9  # of a grid's interval: so near an end counts as being there
 
 Pace = Callable[[int, float], float]
@@ -76,3 +77,26 @@ def build_pace(config: RunConfig, trainers: Sequence[str], name: str) -> Pace:
         return max(0.0, math.ceil(done / grid - _NEAR) * grid - now)
 
     return aligned
+
+
+def relative_speeds(config: RunConfig, trainers: Sequence[str]) -> dict[str, float]:
+    """The speed of each worker as a share of the fastest one's, before anything disturbs it.
+
+    It goes by the mean duration of the first steps at experiment time 0, so that jitter averages
+    out and later slow-downs do not count. Where no step takes time, all are equally fast.
+
+    Args:
+      config: the run.
+      trainers: names of all workers of the run, in their order.
+
+    >>> config = RunConfig()
+    >>> config.pace.profile = {"kind": "two_groups", "h": 4}
+    >>> relative_speeds(config, ["c1", "c2"])
+    {'c1': 1.0, 'c2': 0.25}
+    """
+    means = {}
+    for name in trainers:
+        pace = build_pace(config, trainers, name)
+        means[name] = math.fsum(pace(step, 0.0) for step in range(_STEPS)) / _STEPS
+    fastest = min(means.values())
+    return {name: fastest / mean if mean else 1.0 for name, mean in means.items()}

@@ -68,15 +68,18 @@ class SyntheticTrainer(_SizedTrainer):
 
     Gradients are small integers that depend on (seed, worker index, step), so that sums of them
     are exact and any two orders of addition agree bit for bit. A step subtracts one gradient.
-    There is no loss: ``last_loss`` stays NaN.
+    There is no loss: ``last_loss`` stays NaN. With ``proximal`` (ρ) a step also subtracts
+    ρ·(x − x_t), where x_t was loaded last; then sums are not exact.
     """
 
-    def __init__(self, config: RunConfig, worker_index: int):
+    def __init__(self, config: RunConfig, worker_index: int, proximal: float = 0.0):
         super().__init__(config)
+        self._proximal = np.float32(proximal)
         generator = np.random.default_rng((config.seed, worker_index))
         numbers = generator.integers(-_LARGEST, _LARGEST, _PERIOD, endpoint=True)
         self._numbers = numbers.astype(np.float32)
         self._vector = np.zeros(self.spec.size, np.float32)
+        self._anchor = np.zeros(self.spec.size if proximal else 0, np.float32)
 
     def _part(self, start: int, stop: int) -> np.ndarray:
         rotated = np.roll(self._numbers, -((self.steps + start) % _PERIOD))
@@ -85,6 +88,8 @@ class SyntheticTrainer(_SizedTrainer):
     def load(self, vector: np.ndarray) -> None:
         """Sets the vector; it is copied and may be reused at once."""
         self._vector = np.array(self.spec.check(vector, "load"))
+        if self._proximal:
+            self._anchor = self._vector.copy()
 
     def load_part(self, start: int, stop: int, values: np.ndarray) -> None:
         """Sets the whole layers in [start, stop); ``values`` is copied."""
@@ -92,7 +97,10 @@ class SyntheticTrainer(_SizedTrainer):
 
     def step(self) -> None:
         """Subtracts the next gradient from the vector."""
-        self._vector -= self.gradient()
+        gradient = self.gradient()
+        if self._proximal:
+            gradient = gradient + self._proximal * (self._vector - self._anchor)
+        self._vector -= gradient
 
     def vector(self) -> np.ndarray:
         """A fresh copy of the vector."""

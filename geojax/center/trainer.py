@@ -125,6 +125,7 @@ def build_trainer(
     labels: np.ndarray,
     worker_index: int,
     worker_count: int,
+    proximal: float = 0.0,
 ) -> Trainer:
     """The trainer of one worker, at the run's initial parameters.
 
@@ -135,6 +136,8 @@ def build_trainer(
       labels: their targets (samples, ...).
       worker_index: which worker, counted over all centers; chooses its order of batches.
       worker_count: number of workers of the run.
+      proximal: ρ of the term (ρ/2)·‖x − x_t‖² that ``step`` adds to the loss, where x_t are the
+        parameters that were loaded last. ``last_loss`` is without it.
 
     Raises:
       ConfigError: a setting of the model, the optimizer or the batch is wrong.
@@ -146,7 +149,7 @@ def build_trainer(
     if config.compression.name == SIZE_ONLY:
         return HollowTrainer(config)
     if config.model.name == SYNTHETIC:
-        return SyntheticTrainer(config, worker_index)
+        return SyntheticTrainer(config, worker_index, proximal)
 
     from geojax.center import devices
     from geojax.center.mesh import build_mesh
@@ -157,7 +160,7 @@ def build_trainer(
     features, labels = checked(config, features, labels)
     local = devices.local_devices()
     split_size(config.batch_size, len(local))
-    mesh = build_mesh(config, local)
+    mesh = build_mesh(config, local, proximal)
     staged = None
     if config.sync.p3:
         from geojax.center.staged_mesh import build_staged_mesh

@@ -29,6 +29,7 @@ class Dataset(NamedTuple):
     test_y: np.ndarray  # as train_y
     classes: int  # 0: targets are float32
     tokens: int = 0  # 0: samples are float32
+    train_groups: np.ndarray | None = None  # int32 (samples,): who wrote each; None: unknown
 
 
 class Stored(NamedTuple):
@@ -41,6 +42,7 @@ class Stored(NamedTuple):
     classes: int  # how many different integers targets hold, from 0 on; 0: they are floats
     largest: float | None = None  # images: the pixel value that becomes 1.0; None: no images
     tokens: int = 0  # how many different integers samples hold, from 0 on; 0: they are floats
+    train_groups: np.ndarray | None = None  # integers (samples,): who wrote each; None: unknown
 
 
 DATASETS: Registry[Callable[[Any], Stored]] = Registry("data.name", DataConfig)
@@ -82,6 +84,12 @@ def load_dataset(config: DataConfig) -> Dataset:
         stored.train_y, config.train_samples, f"{config.name}'s training", "train_samples"
     )
     test = _kept(stored.test_y, config.test_samples, f"{config.name}'s test", "test_samples")
+    groups = stored.train_groups
+    if groups is not None and groups.shape != stored.train_y.shape[:1]:
+        raise DataError(
+            f"{config.name}: writers of shape {groups.shape} for {len(stored.train_y)} training "
+            "samples; name the writer of each sample, or of none"
+        )
     return Dataset(
         name=config.name,
         train_x=_samples(stored.train_x[train], stored),
@@ -90,6 +98,7 @@ def load_dataset(config: DataConfig) -> Dataset:
         test_y=stored.test_y[test].astype(np.int32 if stored.classes else np.float32),
         classes=stored.classes,
         tokens=stored.tokens,
+        train_groups=None if groups is None else groups[train].astype(np.int32),
     )
 
 

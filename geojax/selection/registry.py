@@ -1,25 +1,23 @@
-"""Who takes part in a round, by configured name."""
+"""The selections by their configured names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 from geojax.config import SelectionConfig
-from geojax.registry import Registry
+from geojax.selection import (  # noqa: F401  they register themselves
+    bayesian,
+    brute_force,
+    gbp_cs,
+    genetic,
+    milp,
+    sampling,
+)
+from geojax.selection.choice import SELECTIONS, Choice, Selection, choose, choose_all, draws_for
 
-Selection = Callable[[int, Sequence[str]], tuple[str, ...]]
-"""``(round, members) -> those who take part``."""
-
-SELECTIONS: Registry[Callable[[Any], Selection]] = Registry("selection.name", SelectionConfig)
-
-
-@SELECTIONS.register("everyone")
-def _everyone(config: SelectionConfig) -> Selection:
-    del config
-    return lambda _number, members: tuple(members)
+__all__ = [
+    "SELECTIONS", "Choice", "Selection", "build_selection", "choose", "choose_all", "draws_for",
+]  # fmt: skip
 
 
 def build_selection(config: SelectionConfig) -> Selection:
-    """The configured selection; a wrong name raises ``ConfigError``."""
+    """The configured selection; wrong names and values raise ``ConfigError``."""
     return SELECTIONS.build(config)

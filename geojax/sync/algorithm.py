@@ -6,8 +6,8 @@ part                      question
 :class:`Offer`            what a member offers, and how many local steps it takes for it
 :class:`LocalStepPolicy`  how many local steps before the next exchange
 :class:`AdmissionRule`    whose offers go into one merge, and when it fires
-:class:`MergeRule`        how the offers become one vector
-outer optimizer           how that vector changes the parameters (an optax transformation)
+:class:`MergeRule`        how the offers of one merge become new parameters
+outer optimizer           how a merged gradient moves them (an optax transformation)
 ========================  =====================================================================
 
 Model state (BatchNorm statistics) is offered as values and replaced by its weighted mean in every
@@ -16,7 +16,7 @@ algorithm; the parts below speak of the parameters.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -52,7 +52,7 @@ class Offer(NamedTuple):
     """What a member offers.
 
     Attributes:
-      name: ``gradient``, ``delta`` or ``parameters``.
+      name: ``gradient``, ``delta`` or ``parameters`` (the last one to global servers only).
       inner: whether local steps use the inner optimizer.
       collect: ``(trainer, base, parameters, more, step) -> vector``: makes the offer from ``base``
         (the vector that the round began with, of which the first ``parameters`` elements are
@@ -116,57 +116,138 @@ class LocalStepPolicy(NamedTuple):
       name: for people.
       steps: ``round -> int``: their number or, if it is decided while the round runs, the least.
       in_round: who decides then; None: the number is known before.
+      for_speed: ``speed -> policy`` of a worker whose undisturbed steps are ``speed`` times as fast
+        as the fastest worker's, in (0, 1]; None: the same policy for all workers.
     """
 
     name: str
     steps: Callable[[int], int]
     in_round: InRound | None = None
+    for_speed: Callable[[float], LocalStepPolicy] | None = None
+
+
+class Arrival(NamedTuple):
+    """A push that is whole at a global server.
+
+    Attributes:
+      center: whose it is.
+      number: the center's own round.
+      at: loop time at which its last chunk came, s.
+    """
+
+    center: str
+    number: int
+    at: float
+
+
+class Desk(NamedTuple):
+    """What an admission rule decides upon: the state of one shard of a global server.
+
+    Attributes:
+      arrived: pushes that no merge has taken yet, in order of arrival.
+      merged: for each living center whose progress is known the last of its rounds that is merged.
+      retired: the centers that make no more offers.
+      highest: highest round of any center that is merged; -1: none.
+      now: loop time, s.
+    """
+
+    arrived: tuple[Arrival, ...]
+    merged: Mapping[str, int]
+    retired: Collection[str]
+    highest: int
+    now: float
 
 
 class AdmissionRule(NamedTuple):
-    """Whose offers one merge takes.
+    """Whose offers one merge takes. All functions are pure.
 
     Attributes:
       name: for people.
       exchange: the kind that can do so: tree or server.
-      bound: server: rounds that a member may be ahead of the slowest one; None: any number.
+      admit: server: ``desk -> centers`` whose earliest arrived pushes go into one merge now, in
+        this order; none: the merge waits.
+      answers: server: ``(center, round, desk) -> bool``: whether a center that has pushed this
+        round may be sent parameters, and so begin its next one.
+      again: server: ``desk -> loop time`` at which to ask once more though nothing arrives; None:
+        only an arrival, a retirement or a change of the membership can change the answer.
+      least: key, value and the number of centers below which a merge would never happen; None: one
+        is enough.
     """
 
     name: str
     exchange: str
-    bound: int | None = None
+    admit: Callable[[Desk], tuple[str, ...]] = lambda _: ()
+    answers: Callable[[str, int, Desk], bool] = lambda _center, _number, _desk: True
+    again: Callable[[Desk], float | None] = lambda _: None
+    least: tuple[str, int, int] | None = None
 
 
-class Compensation(NamedTuple):
-    """What is done to a gradient that is older than the parameters which it is applied to.
+State = dict[str, np.ndarray]
+"""What a merge rule remembers: float32 arrays by name."""
+
+
+class Offered(NamedTuple):
+    """One center's offer, as the merge rule of a global server sees it.
 
     Attributes:
-      name: as configured.
-      needs_backup: whether ``apply`` looks at ``backup``; else none has to be kept.
-      init: ``elements -> state``, a mapping of float32 arrays of that many elements.
-      apply: ``(gradient, now, backup, state) -> (gradient, state)``: ``now`` are the parameters
-        that the gradient will be applied to, ``backup`` those that its sender computed it at.
-        Changes none of its arguments.
+      center: whose it is.
+      value: float32 (parameters,): what ``Offer.pseudo_gradient`` made of the mean of the center's
+        offers: a gradient to descend along, or parameters.
+      backup: float32 (parameters,): what the center was answered last, at which ``value`` was
+        computed; the present parameters where that is not known or not kept.
+      staleness: merges since these parameters were sent.
+      weight: of the offers that ``value`` is the mean of, as a share of all workers' of the run.
     """
 
-    name: str
-    needs_backup: bool
-    init: Callable[[int], dict[str, np.ndarray]]
-    apply: Callable[
-        [np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]],
-        tuple[np.ndarray, dict[str, np.ndarray]],
-    ]
+    center: str
+    value: np.ndarray
+    backup: np.ndarray
+    staleness: int
+    weight: float
+
+
+Outer = Callable[[np.ndarray], np.ndarray]
+"""One step of the outer optimizer: ``gradient -> new parameters``, from the present ones."""
 
 
 class MergeRule(NamedTuple):
-    """``merge(sum of weight·offer, sum of weights) -> vector``.
+    """How offers become new parameters. All functions are pure, but for the outer step they take.
 
-    ``compensation`` is what the result goes through where members exchange one by one.
+    Attributes:
+      name: for people.
+      merge: ``(sum of weight·offer, sum of weights) -> vector``: of offers that were summed on the
+        way, in a center or along a tree.
+      apply: server: ``(offers of one admission, present parameters, outer step, state) -> (new
+        parameters, state)``. Changes none of its arguments; takes at most one outer step. None:
+        centers cannot exchange one by one.
+      init: server: ``parameters -> state`` at the start, or when another server goes on.
+      needs_backup: whether ``apply`` looks at ``backup``; else none is kept.
+      outer: whether ``apply`` takes outer steps; else there must be no outer optimizer.
     """
 
     name: str
     merge: Callable[[np.ndarray, float], np.ndarray]
-    compensation: Compensation | None = None
+    apply: Callable[[Sequence[Offered], np.ndarray, Outer, State], tuple[np.ndarray, State]] | None
+    init: Callable[[np.ndarray], State] = lambda _: {}
+    needs_backup: bool = False
+    outer: bool = True
+
+
+class RunFacts(NamedTuple):
+    """What an algorithm may want to know of the run.
+
+    Attributes:
+      speeds: of every worker, relative to the fastest one's, in (0, 1], by name ("c1" or "c1/w0"):
+        from the configured paces, before anything disturbs them.
+      centers: all centers, in their order.
+      lr: learning rate of the inner optimizer.
+      seed: of the run.
+    """
+
+    speeds: Mapping[str, float]
+    centers: tuple[str, ...]
+    lr: float
+    seed: int = 0
 
 
 PATTERNS = ("strided", "sequential")
@@ -212,8 +293,9 @@ class SyncAlgorithm(NamedTuple):
     """The composition; ``outer_default`` names the outer optimizer that ``auto`` stands for.
 
     ``outer_default`` is ``optimizer`` (the run's optimizer at its learning rate, applied to the
-    merged gradient), ``average`` (step of length one: plain averaging) or ``nesterov`` (DiLoCo's:
-    SGD with Nesterov momentum 0.9 at a learning rate of 0.7).
+    merged gradient), ``average`` (step of length one: plain averaging), ``nesterov`` (DiLoCo's:
+    SGD with Nesterov momentum 0.9 at a learning rate of 0.7), or the name of an outer optimizer,
+    whose keys that differ from their defaults are ``outer_keys``.
 
     ``fragmentation`` says which part of the vector a round exchanges; with more than one fragment,
     or with overlap, there is one exchange within a center in a round, weighted by ``steps``.
@@ -225,6 +307,14 @@ class SyncAlgorithm(NamedTuple):
 
     ``inner`` says how many of these exchanges there are, where that is decided while the round
     runs; then ``lan_rounds`` is the most. ``services`` are what members ask while the run goes on.
+
+    ``proximal`` is ρ of the term (ρ/2)·‖x − x_t‖² that local steps add to the loss, where x_t are
+    the parameters that were loaded last.
+
+    ``contributors`` names the centers that contribute to a round; all others only receive its
+    result. It is a pure function, which every member computes for itself. None: all contribute.
+
+    ``for_run`` makes the algorithm of a run out of what only the run knows; None: it is complete.
     """
 
     name: str
@@ -238,6 +328,10 @@ class SyncAlgorithm(NamedTuple):
     fragmentation: Fragmentation = WHOLE
     services: tuple[HostedService, ...] = ()
     inner: LocalStepPolicy | None = None
+    outer_keys: Mapping[str, Any] = {}
+    proximal: float = 0.0
+    contributors: Callable[[int], Collection[str]] | None = None
+    for_run: Callable[[RunFacts], SyncAlgorithm] | None = None
 
 
 SYNCS: Registry[Callable[[Any], SyncAlgorithm]] = Registry("sync.name", SyncConfig)

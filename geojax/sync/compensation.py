@@ -13,15 +13,36 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 
 from geojax.errors import ConfigError, nearest
-from geojax.sync.algorithm import Compensation
+from geojax.sync.algorithm import State
 
 CONSTANT_LAM = 0.04  # MXNet's DCASGD, which GeoMX ships
 ADAPTIVE_LAM = 2.0  # the paper's, for its adaptive variant
 _MEMORY = 0.95  # the paper's m
 _EPS = np.float32(1e-7)
+
+
+class Compensation(NamedTuple):
+    """What is done to a gradient that is older than the parameters which it is applied to.
+
+    Attributes:
+      name: as configured.
+      needs_backup: whether ``apply`` looks at ``backup``; else none has to be kept.
+      init: ``elements -> state``, a mapping of float32 arrays of that many elements.
+      apply: ``(gradient, now, backup, state) -> (gradient, state)``: ``now`` are the parameters
+        that the gradient will be applied to, ``backup`` those that its sender computed it at.
+        Changes none of its arguments.
+    """
+
+    name: str
+    needs_backup: bool
+    init: Callable[[int], State]
+    apply: Callable[[np.ndarray, np.ndarray, np.ndarray, State], tuple[np.ndarray, State]]
 
 
 def constant(*, lam: float = CONSTANT_LAM) -> Compensation:
@@ -38,8 +59,8 @@ def constant(*, lam: float = CONSTANT_LAM) -> Compensation:
     factor = np.float32(_valid(lam))
 
     def apply(
-        gradient: np.ndarray, now: np.ndarray, backup: np.ndarray, state: dict[str, np.ndarray]
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        gradient: np.ndarray, now: np.ndarray, backup: np.ndarray, state: State
+    ) -> tuple[np.ndarray, State]:
         return gradient + factor * gradient * gradient * (now - backup), state
 
     return Compensation("constant", True, lambda _: {}, apply)
@@ -59,12 +80,12 @@ def adaptive(*, lam: float = ADAPTIVE_LAM, memory: float = _MEMORY) -> Compensat
     """
     factor, kept = np.float32(_valid(lam)), np.float32(memory)
 
-    def init(elements: int) -> dict[str, np.ndarray]:
+    def init(elements: int) -> State:
         return {"mean_square": np.zeros(elements, np.float32)}
 
     def apply(
-        gradient: np.ndarray, now: np.ndarray, backup: np.ndarray, state: dict[str, np.ndarray]
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        gradient: np.ndarray, now: np.ndarray, backup: np.ndarray, state: State
+    ) -> tuple[np.ndarray, State]:
         square = gradient * gradient
         mean_square = kept * state["mean_square"] + (np.float32(1) - kept) * square
         scale = factor / np.sqrt(mean_square + _EPS)

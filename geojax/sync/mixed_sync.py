@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from geojax.config import SyncConfig
 from geojax.settings import key
+from geojax.sync.admission import immediately
 from geojax.sync.algorithm import SYNCS, SyncAlgorithm
 from geojax.sync.compensation import build_compensation
-from geojax.sync.parts import fixed_steps, gradient_offer, immediately, weighted_mean
+from geojax.sync.merging import one_by_one
+from geojax.sync.parts import fixed_steps, gradient_offer
 
 
 @dataclass
@@ -33,7 +35,8 @@ def mixed_sync(
     The workers of a center are merged synchronously over their LAN. The global server takes one
     step of the run's optimizer (SGD, momentum, Adam) with each center's gradient, so N centers
     take N steps where FSA takes one on their mean; with plain SGD and ``staleness=0`` it is FSA at
-    N times its learning rate. With ``compensation`` and SGD it is DC-ASGD.
+    N times its learning rate. With ``compensation`` and SGD it is DC-ASGD; with one worker in a
+    center and neither bound nor compensation it is ASGD (``sync=asgd``).
 
     Where GeoMX differs, and we do not follow it: it keeps one ``w_prev`` for all centers, updated
     at every push, so that its compensation knows the last update and not the sender's delay (here
@@ -55,7 +58,7 @@ def mixed_sync(
       MixedSync in GeoMX (INET-RC/GeoMX, ``dist_async``); Zheng et al., ICML 2017; Ho et al., *More
       Effective Distributed ML via a Stale Synchronous Parallel Parameter Server*, NIPS 2013.
     """
-    merge = weighted_mean()._replace(compensation=build_compensation(compensation, lam))
+    merge = one_by_one(build_compensation(compensation, lam))
     return SyncAlgorithm(
         "mixed_sync", gradient_offer(), fixed_steps(1), immediately(staleness), merge, "optimizer"
     )

@@ -25,15 +25,22 @@ async def _gradient(
     return gradient
 
 
-async def _delta(
+async def _parameters(
     trainer: StepsTrainer, base: np.ndarray, parameters: int, more: More, step: Step
 ) -> np.ndarray:
+    del base, parameters
     taken, due = 0, True
     while due:
         await step(trainer.step)
         taken += 1
         due = await more(taken)
-    vector = trainer.vector()
+    return trainer.vector()
+
+
+async def _delta(
+    trainer: StepsTrainer, base: np.ndarray, parameters: int, more: More, step: Step
+) -> np.ndarray:
+    vector = await _parameters(trainer, base, parameters, more, step)
     vector[:parameters] -= base[:parameters]
     return vector
 
@@ -48,6 +55,11 @@ def delta_offer() -> Offer:
     return Offer("delta", True, _delta, np.negative)
 
 
+def parameters_offer() -> Offer:
+    """The parameters after the local steps, as they are; global servers alone can merge them."""
+    return Offer("parameters", True, _parameters, lambda merged: merged)
+
+
 def fixed_steps(steps: int) -> LocalStepPolicy:
     """The same number of local steps in every round."""
     return LocalStepPolicy(f"fixed({steps})", lambda _: steps)
@@ -58,11 +70,11 @@ def barrier() -> AdmissionRule:
     return AdmissionRule("barrier", "tree")
 
 
-def immediately(bound: int | None = None) -> AdmissionRule:
-    """Every offer by itself, when it arrives; ``bound``: see :class:`AdmissionRule`."""
-    return AdmissionRule("immediately", "server", bound)
-
-
 def weighted_mean() -> MergeRule:
     """Mean of the offers, weighted by samples (McMahan et al., 2017, Algorithm 1)."""
-    return MergeRule("weighted_mean", lambda total, weight: total / np.float32(weight))
+    return MergeRule("weighted_mean", mean_of, None)
+
+
+def mean_of(total: np.ndarray, weight: float) -> np.ndarray:
+    """The weighted mean, from a weighted sum and the sum of the weights."""
+    return total / np.float32(weight)

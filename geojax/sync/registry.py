@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from geojax.config import SyncConfig
 from geojax.sync import (  # noqa: F401  they register themselves
+    async_diloco,
+    dc_aha,
     diloco,
     esync,
+    fedasync,
+    fedat,
+    fedbuff,
     fsa,
     hfa,
     local_steps,
     mixed_sync,
+    quorum,
+    ssp,
     streaming_diloco,
+    tifl,
 )
 from geojax.sync.algorithm import SYNCS, SyncAlgorithm
 

@@ -12,8 +12,8 @@ from idx_samples import assert_sound, idx_bytes, small_set
 
 from geojax.config import DataConfig
 from geojax.data import load_dataset, mnist
-from geojax.data.dataset import FilesConfig
 from geojax.data.idx import cache_folder
+from geojax.data.mnist import MnistConfig
 from geojax.errors import DataError
 
 
@@ -45,10 +45,11 @@ def test_mnist_in_idx_files(small_mnist, nowhere):
     folder.mkdir(parents=True)
     for item, array in zip(mnist.FILES.values(), small_mnist, strict=True):
         (folder / item.file).write_bytes(idx_bytes(array))
-    data = load_dataset(FilesConfig("mnist", path=str(folder)))
+    data = load_dataset(MnistConfig(path=str(folder)))
     np.testing.assert_array_equal(data.train_x[..., 0], small_mnist[0] / np.float32(255))
     shutil.copytree(folder, cache_folder("mnist"))
     np.testing.assert_array_equal(load_dataset(DataConfig("mnist")).test_y, small_mnist[3])
+    assert data.train_groups is None
 
 
 def test_mnist_in_the_python_package(small_mnist, nowhere, monkeypatch):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from geojax.config import PartitionConfig
 from geojax.data import PARTITIONS, partition
-from geojax.data.partitions import DirichletConfig, ShardsConfig, SizeSkewConfig
+from geojax.data.partitions import ByWriterConfig, DirichletConfig, ShardsConfig, SizeSkewConfig
 from geojax.errors import ConfigError, DataError
 
 ROWS = [  # (settings, depends on the seed)
@@ -23,6 +23,8 @@ ROWS = [  # (settings, depends on the seed)
     pytest.param(ShardsConfig(shards=3), True, id="shards-3"),
     pytest.param(SizeSkewConfig(skew=1.0), True, id="size_skew-1"),
     pytest.param(SizeSkewConfig(skew=8.0), True, id="size_skew-8"),
+    pytest.param(ByWriterConfig(), True, id="by_writer-uniform"),
+    pytest.param(ByWriterConfig(grouping="even"), True, id="by_writer-even"),
 ]
 LABELS = np.random.default_rng(0).integers(0, 10, 500).astype(np.int32)
 NAMES = [f"c{center}/w{worker}" for center in (1, 2, 3) for worker in (0, 1)]
@@ -30,6 +32,11 @@ NAMES = [f"c{center}/w{worker}" for center in (1, 2, 3) for worker in (0, 1)]
 label_arrays = st.lists(st.integers(0, 61), min_size=1, max_size=200).map(np.array)
 worker_counts = st.integers(1, 12)
 seeds = st.integers(0, 2**32)
+
+
+def deal(config, labels, workers, seed):
+    """As a run does; every second sample is by a new writer."""
+    return partition(config, labels, workers, seed, np.arange(len(labels)) // 2)
 
 
 def names(count):
@@ -45,7 +52,7 @@ def assert_dealt_once(parts, workers, labels):
 
 def dealt_or_refused(config, labels, workers, seed):
     try:
-        return partition(config, labels, names(workers), seed)
+        return deal(config, labels, names(workers), seed)
     except DataError as problem:
         return problem
 
@@ -57,42 +64,42 @@ def test_the_table_has_every_partition():
 @pytest.mark.parametrize(("config", "seeded"), ROWS)
 class TestEveryPartition:
     def test_deals_each_sample_to_one_worker(self, config, seeded):
-        assert_dealt_once(partition(config, LABELS, NAMES, 3), NAMES, LABELS)
+        assert_dealt_once(deal(config, LABELS, NAMES, 3), NAMES, LABELS)
 
     def test_is_fixed_by_the_seed(self, config, seeded):
-        first, again, other = (partition(config, LABELS, NAMES, seed) for seed in (3, 3, 4))
+        first, again, other = (deal(config, LABELS, NAMES, seed) for seed in (3, 3, 4))
         assert all(np.array_equal(first[name], again[name]) for name in NAMES)
         same = all(np.array_equal(first[name], other[name]) for name in NAMES)
         assert same == (not seeded)
 
     def test_its_own_seed_goes_before_the_runs(self, config, seeded):
         fixed = replace(config, seed=9)
-        first, other = (partition(fixed, LABELS, NAMES, seed) for seed in (3, 4))
-        own = partition(config, LABELS, NAMES, 9)
+        first, other = (deal(fixed, LABELS, NAMES, seed) for seed in (3, 4))
+        own = deal(config, LABELS, NAMES, 9)
         for name in NAMES:
             np.testing.assert_array_equal(first[name], other[name])
             np.testing.assert_array_equal(first[name], own[name])
 
     def test_leaves_the_labels_alone(self, config, seeded):
         labels = LABELS.copy()
-        partition(config, labels, NAMES, 0)
+        deal(config, labels, NAMES, 0)
         np.testing.assert_array_equal(labels, LABELS)
 
     def test_gives_everything_to_a_single_worker(self, config, seeded):
-        parts = partition(config, LABELS, ["c1/w0"], 0)
+        parts = deal(config, LABELS, ["c1/w0"], 0)
         assert_dealt_once(parts, ["c1/w0"], LABELS)
 
     def test_refuses_more_workers_than_samples(self, config, seeded):
         with pytest.raises(DataError, match=r"501 workers.*501 in all.*500 samples; use fewer"):
-            partition(config, LABELS, names(501), 0)
+            deal(config, LABELS, names(501), 0)
         with pytest.raises(DataError, match="the data has 0 samples"):
-            partition(config, LABELS[:0], ["c1/w0"], 0)
+            deal(config, LABELS[:0], ["c1/w0"], 0)
 
     @given(labels=label_arrays, workers=worker_counts, seed=seeds)
     def test_deals_any_labels_or_says_why_not(self, config, seeded, labels, workers, seed):
         answer = dealt_or_refused(config, labels, workers, seed)
         if isinstance(answer, DataError):
-            assert len(labels) < 8 * workers or config.name == "dirichlet"
+            assert len(labels) < 16 * workers or config.name == "dirichlet"
             assert str(len(labels)) in str(answer)
             assert str(workers) in str(answer)
             assert "use " in str(answer)
@@ -207,6 +214,72 @@ def test_size_skew_needs_a_sample_in_the_smallest_part():
         partition(config, np.zeros(99), names(2), 0)
 
 
+def test_dirichlet_draws_again_until_every_part_is_large_enough():
+    labels = np.repeat([0, 1, 2], 100)
+    for seed in range(20):
+        parts = partition(DirichletConfig(alpha=0.2, min_samples=25), labels, names(5), seed)
+        assert min(map(len, parts.values())) >= 25
+    free = [partition(DirichletConfig(alpha=0.2), labels, names(5), seed) for seed in range(20)]
+    assert min(len(part) for parts in free for part in parts.values()) < 25
+    with pytest.raises(DataError, match=r"5 workers with partition.min_samples = 61 .*305 in all"):
+        partition(DirichletConfig(min_samples=61), labels, names(5), 0)
+    with pytest.raises(DataError, match=r"with fewer than 60 samples in 1000 draws.*larger part"):
+        partition(DirichletConfig(min_samples=60), labels, names(5), 0)
+
+
+def writers_of(parts, groups):
+    return [set(groups[part].tolist()) for part in parts.values()]
+
+
+@given(
+    more=st.lists(st.integers(0, 80), max_size=120),
+    workers=st.integers(1, 6),
+    grouping=st.sampled_from(["even", "uniform"]),
+    seed=seeds,
+)
+def test_a_writer_is_never_divided(more, workers, grouping, seed):
+    groups = np.array([*range(0, 12 * workers, 3), *more])
+    config, found = ByWriterConfig(grouping=grouping), set(groups.tolist())
+    parts = partition(config, np.zeros(len(groups), int), names(workers), seed, groups)
+    assert_dealt_once(parts, names(workers), groups)
+    hands = writers_of(parts, groups)
+    assert sum(map(len, hands)) == len(set().union(*hands)) == len(found)
+    if grouping == "even":
+        assert max(map(len, hands)) - min(map(len, hands)) <= 1
+
+
+def test_uniform_groups_are_as_uneven_as_independent_draws():
+    # writers of a group: binomial(360, 1/10), as in FedGS: 36 on average, deviation 5.7
+    groups = np.arange(360)
+    dealt = [partition(ByWriterConfig(), groups, names(10), seed, groups) for seed in range(60)]
+    sizes = np.array([[len(part) for part in parts.values()] for parts in dealt])
+    assert sizes.mean() == 36
+    assert sizes.std() == pytest.approx((360 * 0.1 * 0.9) ** 0.5, rel=0.1)
+
+
+def test_as_many_parts_as_writers_are_the_writers_in_order():
+    groups = np.array([9, 2, 9, 5, 2])
+    parts = partition(ByWriterConfig(), groups, names(3), 0, groups)
+    assert [part.tolist() for part in parts.values()] == [[1, 4], [3], [0, 2]]
+
+
+def test_by_writer_says_what_is_missing():
+    labels, groups = np.zeros(60, int), np.arange(60) // 10
+    with pytest.raises(
+        ConfigError, match=r"partition\.name = 'by_writer': .*data\.writers.* or an"
+    ):
+        partition(ByWriterConfig(), labels, names(2), 0)
+    with pytest.raises(
+        DataError, match=r"7 workers need a writer each, but 60 samples are by 6; use fewer ce"
+    ):
+        partition(ByWriterConfig(), labels, names(7), 0, groups)
+    many = np.arange(60)
+    with pytest.raises(DataError, match=r"60 writers leave one of 50 workers .*grouping=even, few"):
+        partition(ByWriterConfig(), labels, names(50), 0, many)
+    even = partition(ByWriterConfig(grouping="even"), labels, names(50), 0, many)
+    assert_dealt_once(even, names(50), labels)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -218,6 +291,8 @@ def test_size_skew_needs_a_sample_in_the_smallest_part():
         (DirichletConfig(alpha=float("nan")), r"partition\.alpha = nan: give"),
         (DirichletConfig(alpha=float("inf")), r"partition\.alpha = inf: give"),
         (ShardsConfig(shards=0), r"partition\.shards = 0: give"),
+        (DirichletConfig(min_samples=0), r"partition\.min_samples = 0: give"),
+        (ByWriterConfig(grouping="evn"), r"partition\.grouping = 'evn': did you mean 'even'"),
         (SizeSkewConfig(skew=0.5), r"partition\.skew = 0\.5: give"),
         (SizeSkewConfig(skew=float("nan")), r"partition\.skew = nan: give"),
         (PartitionConfig("iid", seed=-1), r"seed = -1: use"),
@@ -225,7 +300,7 @@ def test_size_skew_needs_a_sample_in_the_smallest_part():
 )
 def test_wrong_settings_are_refused(config, message):
     with pytest.raises(ConfigError, match=message):
-        partition(config, LABELS, NAMES, 0)
+        deal(config, LABELS, NAMES, 0)
 
 
 def test_workers_need_names_of_their_own():

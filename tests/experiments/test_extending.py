@@ -129,11 +129,22 @@ def test_own_sequences(outcome):
     assert 0.8 < run.last("evaluation")["accuracy"] < 0.95  # nine in ten can be known
 
 
-def test_own_partition_wan_and_selection(outcome):
-    run = outcome("wan=line", "wan.hops=3", "partition=first", "selection=all_of_them")
+def test_own_partition_and_wan(outcome):
+    run = outcome("wan=line", "wan.hops=3", "partition=first")
     assert run.summary["centers"] == 4
-    assert run.summary["axes"]["selection"] == "all_of_them"
     assert run.config["partition"] == {"name": "first", "seed": None, "share": 0.7}
+
+
+def test_own_selection(folder):
+    (command,) = (line for line in COMMANDS if "experiments.bench.selection" in line)
+    done = shell(folder, command)
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"│ (random|gbp_cs|greedy) +│ +20 │ +([\d.]+)", done.stdout)
+    means: dict[str, list[float]] = {}
+    for name, mean in rows:
+        means.setdefault(name, []).append(float(mean))
+    assert set(means) == {"random", "gbp_cs", "greedy"}
+    assert sum(means["greedy"]) < 0.9 * sum(means["random"])
 
 
 @pytest.mark.parametrize(
@@ -153,7 +164,7 @@ def test_other_commands_know_plugins_too(folder, command, shows):
 
 def test_every_training_command_is_run_by_a_test():
     assert len(TRAINING) == 6
-    assert len(COMMANDS) == len(TRAINING) + 1  # make_data.py
+    assert len(COMMANDS) == len(TRAINING) + 2  # make_data.py, the bench of selections
 
 
 @pytest.mark.parametrize(("command", "says"), REFUSED, ids=[command for command, _ in REFUSED])

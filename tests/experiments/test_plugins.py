@@ -32,7 +32,7 @@ from geojax.data.partitions import PARTITIONS
 from geojax.models.registry import MODELS, MlpConfig, mlp
 from geojax.overlay.base import OVERLAYS, Overlay
 from geojax.overlay.policy.policy import Policy, Tree
-from geojax.selection.registry import SELECTIONS
+from geojax.selection.registry import SELECTIONS, Selection
 from geojax.settings import key
 from testbed.wan.generators import GENERATORS
 
@@ -96,7 +96,7 @@ def bare(config, centers, sites):
 
 @SELECTIONS.register("all_of_them")
 def all_of_them(config):
-    return lambda number, members: tuple(members)
+    return Selection("all_of_them", lambda choice: np.arange(len(choice.counts)))
 
 
 @MODELS.register("other_mlp")

@@ -16,6 +16,7 @@ from geojax.overlay.planners.keep_roots import keep_roots
 from geojax.overlay.planners.star import star_tree
 from geojax.overlay.policy.placement import place
 from geojax.overlay.policy.policy import Policy, Tree
+from geojax.sync.admission import immediately
 from geojax.sync.mixed_sync import mixed_sync
 from geojax.telemetry.recorder import Recorder
 
@@ -79,7 +80,8 @@ class ServerGroup:
         server = self.shard_servers[name] = ShardServer(
             codec=self.codec, answers=self.answers, machine=SlowMachine(self.rng, self.work),
             make_shard=shard_maker(self.algorithm, self.ranges, size, self.outer),
-            recorder=recorder, bound=self.bound,
+            recorder=recorder,
+            admission=self.algorithm.admission if self.bound is None else immediately(self.bound),
         )  # fmt: skip
         self.network.engines[name] = PushPullExchange(
             name, 0, values=[self.start_vector[a:b] for a, b in self.ranges],

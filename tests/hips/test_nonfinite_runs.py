@@ -9,7 +9,7 @@ from simulated_runs import simulated, small_config
 
 from geojax.assemble import setup
 from geojax.data.dataset import load_dataset
-from geojax.data.partitions import partition
+from geojax.data.dealing import partition
 from geojax.errors import Diverged
 from geojax.hips.storage.checkpoint import Checkpoints
 

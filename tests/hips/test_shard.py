@@ -7,7 +7,7 @@ from geojax.center.optimizers import OPTIMIZERS
 from geojax.center.outer import FlatOptimizer, PlainSgd
 from geojax.config import OptimizerConfig
 from geojax.errors import ConfigError
-from geojax.hips.exchange.shard import check_shards, shard_maker, shard_spec
+from geojax.hips.exchange.shard import Decoded, check_shards, shard_maker, shard_spec
 from geojax.hollow import hollow, is_hollow
 from geojax.sync.mixed_sync import mixed_sync
 
@@ -37,7 +37,7 @@ def shard_of(chunks=(0, 1, 2), *, outer=None, values=None, version=0, **algorith
 def push(shard, center, vector, *, weight=1.0, living=1):
     """Pushes ``weight`` times the shard's part of a whole vector."""
     parts = [vector[slice(*RANGES[chunk])] * np.float32(weight) for chunk in shard.chunks]
-    return shard.apply(center, [(part, weight) for part in parts], living)
+    return shard.apply([Decoded(center, [(part, weight) for part in parts])], living)
 
 
 def offers(count, seed=0):
@@ -157,7 +157,7 @@ def test_two_shards_move_as_one_whatever_chunks_they_hold(outer, kind):
 
 def test_a_push_of_the_wrong_length_is_refused_and_its_center_named():
     with pytest.raises(ValueError, match=r"push of c2: .*\(10,\)"):
-        shard_of().apply("c2", [(np.zeros(9, np.float32), 1.0)], 1)
+        shard_of().apply([Decoded("c2", [(np.zeros(9, np.float32), 1.0)])], 1)
 
 
 def test_a_push_of_no_weight_changes_nothing_but_the_version():
@@ -171,7 +171,7 @@ def test_a_push_of_no_weight_changes_nothing_but_the_version():
 def test_a_shard_of_sizes_only_counts_versions():
     make = shard_maker(mixed_sync(), RANGES, PARAMETERS, sgd())
     shard = make((0, 1), [hollow(4), hollow(4)], 0)
-    shard.apply("c1", [(hollow(4), 1.0), (hollow(4), 1.0)], 2)
+    shard.apply([Decoded("c1", [(hollow(4), 1.0), (hollow(4), 1.0)])], 2)
     assert is_hollow(shard.vector)
     assert [is_hollow(part) for part in shard.pieces()] == [True, True]
     assert shard.version == 1

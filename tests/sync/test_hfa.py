@@ -8,7 +8,7 @@ from simulated_runs import kill, simulated, small_config
 
 from geojax.center.trainer import build_trainer, initial_vector
 from geojax.data.dataset import load_dataset
-from geojax.data.partitions import partition
+from geojax.data.dealing import partition
 from geojax.errors import ConfigError
 from geojax.sync.registry import SYNCS, build_sync
 

@@ -11,17 +11,16 @@ from geojax.sync.registry import SYNCS, build_sync
 def test_it_is_fsa_with_another_admission():
     mixed, synchronous = mixed_sync(), fsa()
     assert (mixed.admission.name, mixed.admission.exchange) == ("immediately", "server")
-    assert mixed.admission.bound is None
-    assert mixed.merge.compensation is None
-    for part in ("offer", "local_steps", "merge"):
+    assert mixed.merge.name == "one by one"
+    for part in ("offer", "local_steps"):
         assert getattr(mixed, part).name == getattr(synchronous, part).name
     assert mixed.outer_default == synchronous.outer_default
 
 
 def test_compensation_and_bound_are_its_settings():
     algorithm = mixed_sync(compensation="adaptive", staleness=3)
-    assert algorithm.merge.compensation.name == "adaptive"
-    assert algorithm.admission.bound == 3
+    assert algorithm.merge.name == "one by one, adaptive compensation"
+    assert algorithm.admission.name == "immediately, at most 3 rounds ahead"
 
 
 def test_a_negative_bound_is_refused():
@@ -31,8 +30,8 @@ def test_a_negative_bound_is_refused():
 
 def test_the_configuration_names_its_settings():
     built = build_sync(MixedSyncConfig(compensation="constant", lam=0.1, staleness=2))
-    assert built.merge.compensation.name == "constant"
-    assert built.admission.bound == 2
+    assert built.merge.name == "one by one, constant compensation"
+    assert built.admission.name == "immediately, at most 2 rounds ahead"
 
 
 def test_more_than_one_local_step_is_refused():

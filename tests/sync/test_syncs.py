@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from simulated_runs import kill, simulated, small_config
 
+from geojax.center.trainer import build_trainer
+from geojax.data.dataset import load_dataset
+from geojax.data.partitions import partition
 from geojax.sync.registry import SYNCS, build_sync
 
 
@@ -112,6 +115,38 @@ SYNC_ROWS = {
         },
         rounds=24, exact=False,
     ),
+    "ssp": Row({"sync__name": "ssp", "sync__s": 1, "lr": 0.2}, rounds=24, exact=False),
+    "fedasync": Row(
+        {"sync__name": "fedasync", "sync__local_steps": 4, "sync__rho": 0.05, "lr": 0.3},
+        rounds=8, exact=False,
+    ),
+    "fedbuff, sharded": Row(
+        {
+            "sync__name": "fedbuff", "sync__local_steps": 4, "lr": 0.3,
+            "overlay__name": "sharded_star",
+        },
+        rounds=10, exact=False,
+    ),
+    "async_diloco": Row(
+        {"sync__name": "async_diloco", "sync__local_steps": 4, "lr": 0.1,
+         "pace__centers": {"c1": 2.0}},
+        rounds=10, exact=False,
+    ),
+    "fedat": Row(
+        {"sync__name": "fedat", "sync__local_steps": 4, "lr": 0.3, "pace__centers": {"c3": 2.0}},
+        rounds=10, exact=False,
+    ),
+    "quorum": Row(
+        {"sync__name": "quorum", "sync__local_steps": 4, "sync__grace_s": 0.02, "lr": 0.1},
+        rounds=10, exact=False,
+    ),
+    "tifl": Row(
+        {"sync__name": "tifl", "sync__local_steps": 4, "lr": 0.3, "pace__centers": {"c3": 2.0}},
+        rounds=12,
+    ),
+    "dc_aha (reconstructed)": Row(
+        {"sync__name": "dc_aha", "sync__local_steps": 4, "lr": 0.3}, rounds=12, exact=False
+    ),
 }  # fmt: skip
 
 each_row = pytest.mark.parametrize("row", SYNC_ROWS.values(), ids=SYNC_ROWS.keys())
@@ -185,3 +220,19 @@ def test_it_runs_with_several_workers_in_a_center(row):
     assert not row.exact or len(set(outcome.finals.values())) == 1
     losses = [event["loss"] for event in outcome.of("evaluation")]
     assert losses[-1] < losses[0]
+
+
+def test_fedasync_with_all_of_one_centers_model_is_that_center_training_alone():
+    """α = 1, no proximal term: the worker's own steps, with no rounding in between."""
+    row = Row({"sync__name": "fedasync", "sync__local_steps": 3, "sync__alpha": 1.0,
+               "sync__rho": 0.0, "wan": "single_center", "lr": 0.3}, rounds=4)  # fmt: skip
+    settings = config(row)
+    data = load_dataset(settings.data)
+    (mine,) = partition(settings.partition, data.train_y, ["c1"], settings.seed).values()
+    alone = build_trainer(
+        settings, features=data.train_x[mine], labels=data.train_y[mine], worker_index=0,
+        worker_count=1,
+    )  # fmt: skip
+    for _ in range(12):
+        alone.step()
+    np.testing.assert_array_equal(simulated(settings).final, alone.vector())

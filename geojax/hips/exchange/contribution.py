@@ -33,6 +33,20 @@ class Contribution(NamedTuple):
     datagrams: tuple[Payload, ...] = ()
     loss: float | None = None
 
+    @property
+    def abstains(self) -> bool:
+        """Whether nobody contributes to it: see :data:`ABSTAINED`."""
+        return self.contributors == 0
+
+
+ABSTAINED = Contribution(np.zeros(0, np.uint8), 0.0, 0)
+"""What a member offers to a round that it does not contribute to.
+
+It says that the member is there, and has the results of the rounds before: a few bytes a chunk,
+which carry no values. So a round that few contribute to is kept, fetched and run again by the same
+rules as any other. Where nobody contributes, it is also the result.
+"""
+
 
 def contribution_of(
     payload: Any, weight: float, *, contributors: int = 1, loss: float | None = None
@@ -72,6 +86,10 @@ def received(message: Message, codec: Codec, size: int) -> Contribution:
     Raises:
       FrameError: it is refused; says why.
     """
+    if (message.body or {}).get("abstains") is True:
+        if message.weight or message.payload is not None or message.kind is Kind.LATE:
+            raise FrameError("abstains, but brings values or a weight")
+        return ABSTAINED
     why = _header(message) or _body(message.body or {}) or _payload(message, codec, size)
     if why:
         raise FrameError(why)

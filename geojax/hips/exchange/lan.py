@@ -16,7 +16,7 @@ from geojax.compression.codec import Codec
 from geojax.config import TimeoutsConfig
 from geojax.hips.exchange.base import Exchange
 from geojax.hips.exchange.buckets import Bucket
-from geojax.hips.exchange.contribution import Contribution, contribution_of
+from geojax.hips.exchange.contribution import ABSTAINED, Contribution, contribution_of
 from geojax.hips.exchange.tree import TreeExchange
 from geojax.hollow import is_hollow, join
 from geojax.machine.machine import Machine
@@ -40,6 +40,16 @@ class Total(NamedTuple):
     contributors: tuple[int, ...]
     loss: float | None
 
+    @property
+    def abstains(self) -> bool:
+        """Whether the center does not contribute to the round."""
+        return not any(self.contributors)
+
+    @classmethod
+    def abstained(cls, chunks: int) -> Total:
+        """The sum where no worker contributes."""
+        return cls(np.zeros(0, np.float32), (0.0,) * chunks, (0,) * chunks, None)
+
 
 class Uplink(Protocol):
     """A worker's end."""
@@ -48,6 +58,10 @@ class Uplink(Protocol):
         self, number: int, bucket: Bucket, values: np.ndarray, weight: float, loss: float | None
     ) -> None:
         """Offers a bucket of LAN round ``number``; ``values`` must not change any more."""
+        ...
+
+    async def abstain(self, number: int, bucket: Bucket) -> None:
+        """Contributes nothing to LAN round ``number``."""
         ...
 
     def here(self, number: int, bucket: Bucket) -> bool:
@@ -125,6 +139,10 @@ class DirectLink:
         count = len(bucket.chunks)
         total = Total(weighted(values, weight), (weight,) * count, (1,) * count, loss)
         _slot(self._offered, number, bucket).set_result(total)
+
+    async def abstain(self, number: int, bucket: Bucket) -> None:
+        """See :class:`Uplink`."""
+        _slot(self._offered, number, bucket).set_result(Total.abstained(len(bucket.chunks)))
 
     async def total(self, number: int, bucket: Bucket) -> Total:
         """See :class:`Downlink`."""
@@ -215,6 +233,13 @@ class LanUplink:
         for chunk, payload in zip(bucket.chunks, payloads, strict=True):
             told = loss if chunk == bucket.chunks[0] else None
             self._engine.offer(number, chunk, contribution_of(payload, weight, loss=told))
+        self._offered[number] = self._clock()
+
+    async def abstain(self, number: int, bucket: Bucket) -> None:
+        """See :class:`Uplink`."""
+        self._engine.results(number, bucket.chunks)
+        for chunk in bucket.chunks:
+            self._engine.offer(number, chunk, ABSTAINED)
         self._offered[number] = self._clock()
 
     def here(self, number: int, bucket: Bucket) -> bool:
@@ -391,6 +416,9 @@ class LanDownlink:
         if slot.done() or len(sums) < len(bucket.chunks):
             return
         mine = [sums[each] for each in bucket.chunks]
+        if all(each.abstains for each in mine):
+            slot.set_result(Total.abstained(len(mine)))
+            return
         slot.set_result(
             Total(
                 join([self._codec.decode(each.payload) for each in mine]),  # type: ignore[arg-type]

@@ -305,6 +305,8 @@ class PushPullExchange:
         if chunk not in self._server:
             return "not its server"
         contribution = received(message, self._codec, self.sizes[chunk])
+        if contribution.abstains:
+            return "a push brings values"
         if not is_count(base, -1):
             return f"expected the version that it was computed at, came {base!r:.40}"
         why = self._server.out_of_turn(peer, number, chunk)
@@ -316,7 +318,8 @@ class PushPullExchange:
         number, chunk, body = message.round, message.chunk, message.body or {}
         if peer != self._homes[chunk] or peer == self.me:
             return "not its server"
-        received(message, self._server.answers, self.sizes[chunk])
+        if received(message, self._server.answers, self.sizes[chunk]).abstains:
+            return "an answer brings values"
         version, applied = body.get("version"), body.get("applied")
         if not is_count(version):
             return f"expected the version of the parameters, came {version!r:.40}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,17 +12,32 @@ from geojax.center.spec import VectorSpec
 from geojax.config import OptimizerConfig
 from geojax.errors import ConfigError
 from geojax.hollow import is_hollow, join
-from geojax.sync.algorithm import SyncAlgorithm
+from geojax.sync.algorithm import Offered, SyncAlgorithm
 
 Ranges = Sequence[tuple[int, int]]
 
 
-class Shard:
-    """Parameters of some chunks, moved by one center's gradient at a time.
+class Decoded(NamedTuple):
+    """A center's push to a shard.
 
-    Each push makes ``gradient = merge(offer, weight)``, compensates its delay by the sender's
-    backup if the algorithm says so, and takes one step of the outer optimizer. Optimizers must work
-    element by element, so that a model in several shards moves as it would in one.
+    Attributes:
+      center: whose it is.
+      chunks: for every chunk the decoded sum of weight·offer and the sum of the weights. If that is
+        0 for a chunk, no offer was finite, and the push changes nothing.
+      staleness: merges since its parameters were sent.
+    """
+
+    center: str
+    chunks: Sequence[tuple[np.ndarray, float]]
+    staleness: int = 0
+
+
+class Shard:
+    """Parameters of some chunks, moved by the pushes of one admission at a time.
+
+    How they move is the algorithm's :class:`geojax.sync.algorithm.MergeRule`, which may take one
+    step of the outer optimizer. Rules and optimizers must work element by element, so that a model
+    in several shards moves as it would in one.
 
     Float model state (BatchNorm statistics) has no gradient; a center offers its values, and they
     are mixed in: ``value ← value + (offered − value) / living centers``. RECONSTRUCTED: GeoMX never
@@ -33,9 +49,10 @@ class Shard:
       chunks: indices of the chunks, ascending.
       values: their elements, one float32 array per chunk; parameters first, then state.
       spec: layout of the joined elements, see :func:`shard_spec`.
-      algorithm: how an offer becomes a gradient, and what compensates its delay.
+      algorithm: what offers are, and how they are merged.
       outer: an optimizer on vectors of ``spec``.
-      version: number of the pushes that ``values`` contain.
+      version: number of the merges that ``values`` contain.
+      workers: sum of the weights of all workers of the run.
     """
 
     def __init__(
@@ -47,6 +64,7 @@ class Shard:
         algorithm: SyncAlgorithm,
         outer: OuterOptimizer,
         version: int = 0,
+        workers: float = 1.0,
     ):
         self.chunks, self.spec, self.version = tuple(chunks), spec, version
         stops = np.cumsum([piece.size for piece in values]).tolist()
@@ -54,9 +72,10 @@ class Shard:
         joined = join(values)
         self.vector = joined if is_hollow(joined) else np.array(joined, np.float32)
         spec.check(self.vector, "shard")
-        self._algorithm, self._outer = algorithm, outer
-        self._compensation = algorithm.merge.compensation
-        self._state = self._compensation.init(spec.parameters) if self._compensation else {}
+        self._offer, self._merge, self._outer = algorithm.offer, algorithm.merge, outer
+        self._workers = workers
+        trained = self.vector[: spec.parameters]
+        self._state = {} if is_hollow(self.vector) else self._merge.init(trained)
         self._backups: dict[str, np.ndarray] = {}
         outer.init(self.vector)
 
@@ -64,45 +83,54 @@ class Shard:
         """The present elements of each chunk, as views."""
         return [self.vector[start:stop] for start, stop in self.ranges]
 
-    def apply(
-        self, center: str, offers: Sequence[tuple[np.ndarray, float]], living: int
-    ) -> np.ndarray:
-        """Applies one push.
+    def apply(self, pushes: Sequence[Decoded], living: int) -> np.ndarray:
+        """Applies the pushes of one admission.
 
         Args:
-          center: whose it is.
-          offers: for every chunk the decoded sum of weight·offer and the sum of the weights. If
-            that is 0 for a chunk, no offer was finite, and the push changes nothing.
+          pushes: in the order of the admission.
           living: number of centers that take part.
 
         Returns:
           The new vector.
         """
         self.version += 1
-        total = join([values for values, _ in offers])
-        self.spec.check(total, f"push of {center}")
-        if is_hollow(total) or not all(weight for _, weight in offers):
+        totals = [join([values for values, _ in push.chunks]) for push in pushes]
+        for push, total in zip(pushes, totals, strict=True):
+            self.spec.check(total, f"push of {push.center}")
+        finite = [push for push in pushes if all(weight for _, weight in push.chunks)]
+        if any(is_hollow(total) for total in totals) or not finite:
             return self.vector
-        merge, split = self._algorithm.merge.merge, self.spec.parameters
-        mean = np.concatenate([merge(values, weight) for values, weight in offers])
-        gradient = self._algorithm.offer.pseudo_gradient(mean[:split])
-        if self._compensation is not None:
-            now = self.vector[:split]
-            backup = self._backups.get(center, self.vector)[:split]
-            gradient, self._state = self._compensation.apply(gradient, now, backup, self._state)
-        mean[:split] = gradient
-        mean[split:] = self.vector[split:] + (mean[split:] - self.vector[split:]) / np.float32(
-            living
-        )
-        self.vector = self._outer.apply(self.vector, mean)
+        assert self._merge.apply is not None
+        split, before = self.spec.parameters, self.vector
+        offers, rest = [], before[split:]
+        for push in finite:
+            offered, values = self._offered(push)
+            offers.append(offered)
+            rest = rest + (values - rest) / np.float32(living)
+
+        def outer(gradient: np.ndarray) -> np.ndarray:
+            moved = self._outer.apply(before, np.concatenate([gradient, rest]))
+            return moved[:split]
+
+        moved, self._state = self._merge.apply(offers, before[:split], outer, self._state)
+        self.vector = np.concatenate([moved, rest])
         return self.vector
+
+    def _offered(self, push: Decoded) -> tuple[Offered, np.ndarray]:
+        """A push as the merge rule sees it, and the values of its model state."""
+        split = self.spec.parameters
+        mean = np.concatenate([self._merge.merge(*chunk) for chunk in push.chunks])
+        value = self._offer.pseudo_gradient(mean[:split])
+        backup = self._backups.get(push.center, self.vector)[:split]
+        weight = push.chunks[0][1] / self._workers
+        return Offered(push.center, value, backup, push.staleness, weight), mean[split:]
 
     def answered(self, center: str) -> None:
         """Keeps the present parameters as the backup of ``center``, if one is needed.
 
         Without a backup (the center pulled from a server that died) its delay is not compensated.
         """
-        if self._compensation is not None and self._compensation.needs_backup:
+        if self._merge.needs_backup:
             self._backups[center] = self.vector
 
     def keep_only(self, centers: Sequence[str]) -> None:
@@ -134,6 +162,8 @@ def shard_maker(
     ranges: Ranges,
     parameters: int,
     build_outer: Callable[[VectorSpec], OuterOptimizer],
+    *,
+    workers: float = 1.0,
 ) -> ShardMaker:
     """Makes the shards of one model.
 
@@ -142,12 +172,15 @@ def shard_maker(
       ranges: (start, stop) of every chunk of the model.
       parameters: how many leading elements of the model's vector are parameters.
       build_outer: a new outer optimizer on vectors of a shard's layout.
+      workers: see :class:`Shard`.
     """
 
     def make(chunks: Sequence[int], values: Sequence[np.ndarray], version: int) -> Shard:
         spec = shard_spec([ranges[chunk] for chunk in chunks], parameters)
         outer = build_outer(spec)
-        return Shard(chunks, values, spec, algorithm=algorithm, outer=outer, version=version)
+        return Shard(
+            chunks, values, spec, algorithm=algorithm, outer=outer, version=version, workers=workers
+        )
 
     return make
 

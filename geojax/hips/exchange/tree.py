@@ -12,6 +12,10 @@ own) is *passive*: it keeps no results, and for it a round is over when it has p
 An offer may have late parts. They go to the parent alone, behind all chunks, and no merge waits for
 them (see :mod:`geojax.hips.exchange.late_payloads`). A parent sends on a single payload.
 
+A member that does not contribute to a round *abstains*: its offer has no values, and its subtree's
+sum is that of the others. It receives the result like everyone. An abstention still says that its
+sender has applied the round before, which the keeping of rounds below relies on.
+
 Where rounds exchange chunks in turn (``turns``: fragments), a round is about its own chunks only.
 
 Every round goes by one policy, and the scheduler may set another one from a later round on
@@ -22,8 +26,8 @@ offer to a round that is not known to be granted waits too (:meth:`TreeExchange.
 
 When the membership changes (see :mod:`geojax.hips.roles.scheduler`), a round that nobody holds
 whole is run again from the kept offers; one that somebody holds is fetched from there. The last
-whole round is kept until the next one is whole: then every member has contributed to that one, so
-every member has applied the one before.
+whole round is kept until the next one is whole: then every member has contributed to that one, or
+abstained, so every member has applied the one before.
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ from geojax.errors import FrameError, GeojaxError
 from geojax.hips.cluster import WAN_GROUP
 from geojax.hips.exchange.base import Gate, RoundWatcher, Sender
 from geojax.hips.exchange.buckets import Chunks
-from geojax.hips.exchange.contribution import Contribution, mean_loss, received
+from geojax.hips.exchange.contribution import ABSTAINED, Contribution, mean_loss, received
 from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, own_parts
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
 from geojax.hips.exchange.rounds import Round
@@ -255,6 +259,8 @@ class TreeExchange:
             return
         try:
             contribution = received(message, self._codec, self.sizes[message.chunk])
+            if contribution.abstains and message.kind is not Kind.OFFER and self.group != WAN_GROUP:
+                raise FrameError("parameters without values")
             self._check_turn(peer, message)
         except FrameError as error:
             self.gate.refuse(peer, message, str(error))
@@ -418,7 +424,7 @@ class TreeExchange:
             return
         ordered = [arrived[name] for name in expected]
         late = self._late.of_sum(number, chunk, self._policies.of(number), arrived)
-        payloads = [*(c.payload for c in ordered), *late]
+        payloads = [*(c.payload for c in ordered if not c.abstains), *late]
         work = sum(payload.nbytes for payload in payloads[1:])  # type: ignore[union-attr]
         epoch = self.gate.epoch
         self._machine.after(
@@ -435,13 +441,14 @@ class TreeExchange:
     ) -> None:
         if epoch != self.gate.epoch or self.gate.frozen:
             return
-        total = ordered[0]
+        given = [c for c in ordered if not c.abstains]
+        total = given[0] if given else ABSTAINED
         if len(payloads) > 1:
             total = Contribution(
                 self._codec.combine(payloads),  # type: ignore[arg-type]
-                sum(c.weight for c in ordered),
-                sum(c.contributors for c in ordered),
-                loss=mean_loss(ordered),
+                sum(c.weight for c in given),
+                sum(c.contributors for c in given),
+                loss=mean_loss(given),
             )
         tree = self._policies.of(number).tree(chunk)
         if tree.root == self.me:
@@ -518,6 +525,10 @@ class TreeExchange:
     def _send(
         self, peer: str, kind: Kind, number: int, chunk: int, contribution: Contribution
     ) -> None:
+        if contribution.abstains:
+            message = self._message(kind, number, chunk, None, body={"abstains": True})
+            self._transport.send(peer, message, self._priority(chunk))
+            return
         loss = contribution.loss
         message = self._message(
             kind, number, chunk, contribution.payload,
@@ -525,8 +536,10 @@ class TreeExchange:
             contributors=contribution.contributors,
             body=None if loss is None else {"loss": loss},
         )  # fmt: skip
-        priority = self._priorities[chunk] if self._priorities else chunk
-        self._transport.send(peer, message, priority)
+        self._transport.send(peer, message, self._priority(chunk))
+
+    def _priority(self, chunk: int) -> int:
+        return self._priorities[chunk] if self._priorities else chunk
 
     def _send_late(self, peer: str, number: int, chunk: int, own: Contribution) -> None:
         """Sends the late parts of an offer, behind all chunks that wait or will soon."""

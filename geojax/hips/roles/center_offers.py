@@ -10,7 +10,7 @@ import numpy as np
 from geojax.center.outer import OuterOptimizer
 from geojax.compression.codec import Codec, restore_state
 from geojax.hips.exchange.buckets import Bucket
-from geojax.hips.exchange.contribution import Contribution, contribution_of
+from geojax.hips.exchange.contribution import ABSTAINED, Contribution, contribution_of
 from geojax.hips.exchange.lan import Total
 from geojax.hollow import SizeOnly, hollow, is_hollow, join
 from geojax.machine.machine import Machine
@@ -45,6 +45,8 @@ class CenterOffers:
           center: the parameters that they went on from last.
           agreed: the parameters after the last round of the WAN.
         """
+        if total.abstains:
+            return [ABSTAINED] * len(bucket.chunks)
         total = self._counted(total, center, agreed)
         kept = state = self._states[bucket.index]
         empty = not any(total.weights)
@@ -146,9 +148,9 @@ class OuterStep:
         """See :class:`Update`."""
         if type(results[0].payload) is SizeOnly:
             return hollow(bucket.size)
-        decoded = [self._codec.decode(chunk.payload) for chunk in results]  # type: ignore[arg-type]
         if not all(chunk.weight for chunk in results):  # nobody had anything finite to offer
             return before
+        decoded = [self._codec.decode(chunk.payload) for chunk in results]  # type: ignore[arg-type]
         pairs = zip(decoded, results, strict=True)
         mean = join([self._algorithm.merge.merge(sums, chunk.weight) for sums, chunk in pairs])
         split = bucket.spec.parameters

@@ -48,6 +48,8 @@ class Worker:
       pace: emulated duration of a step by its number and the experiment time of its start, s.
       clock: experiment time.
       recorder: takes the compute and wait spans.
+      contributes: whether the worker's center contributes to a round of the WAN; to others it only
+        takes the result.
       local_steps: says how many steps a round has; None: as many as the algorithm knows before.
       following: says which LAN round follows one, where that is decided; None: the next number.
     """
@@ -65,6 +67,7 @@ class Worker:
         pace: Callable[[int, float], float],
         clock: Clock,
         recorder: Recorder,
+        contributes: Callable[[int], bool] = lambda _: True,
         local_steps: LocalSteps | None = None,
         following: Callable[[int], Awaitable[int]] | None = None,
     ):
@@ -74,6 +77,7 @@ class Worker:
             lan_rounds=algorithm.lan_rounds,
         )  # fmt: skip
         self._following = following
+        self._contributes = contributes
         self._stages = tuple(stages) if len(buckets) > 1 else ()
         self.outer = OuterParameters(
             trainer, buckets, algorithm.fragmentation, staged=bool(self._stages), clock=clock,
@@ -100,7 +104,8 @@ class Worker:
             as all rounds have at least are passed over.
         """
         steps, per = self.algorithm.local_steps.steps, self.algorithm.lan_rounds
-        known = sum(steps(done // per) for done in range(number))
+        rounds = (done // per for done in range(number))
+        known = sum(steps(done) for done in rounds if self._contributes(done))
         self.trainer.steps = max(known, taken or 0) if self._local_steps.decided else known
 
     @property
@@ -164,6 +169,11 @@ class Worker:
     # ---- a round in one piece
 
     async def _round(self, link: Uplink, number: int) -> None:
+        if not self._contributes(number // self.algorithm.lan_rounds):
+            for bucket in self.outer.turns.of(number):
+                await link.abstain(number, bucket)
+            await self.outer.collect(link, number)
+            return
         more, spec = self._local_steps.begin(number), self.trainer.spec
         (bucket,) = self.outer.turns.of(number)
         try:

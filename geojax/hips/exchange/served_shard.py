@@ -1,0 +1,192 @@
+"""One shard at its server: which pushes it has taken, merged and answered. No messages here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from geojax.compression.codec import Codec
+from geojax.hips.exchange.contribution import Contribution
+from geojax.hips.exchange.shard import Decoded, Shard
+from geojax.sync.algorithm import AdmissionRule, Arrival, Desk
+
+
+class Push(NamedTuple):
+    """One center's offer to one round, for all chunks of a shard.
+
+    Attributes:
+      center: whose it is.
+      number: the center's round.
+      base: version of the parameters that it was computed at; −1: of a server that died since.
+      contributions: one per chunk of the shard.
+      at: loop time at which the last of them came, s.
+    """
+
+    center: str
+    number: int
+    base: int
+    contributions: tuple[Contribution, ...]
+    at: float
+
+
+@dataclass
+class _Collected:
+    number: int
+    chunks: dict[int, Contribution] = field(default_factory=dict)
+
+
+class ServedShard:
+    """Collects pushes, merges each once, and says who may be answered.
+
+    Args:
+      shard: the parameters.
+      progress: for each center the last of its rounds that ``shard`` contains.
+      admission: which pushes are merged together, when, and who is answered.
+
+    Attributes:
+      progress: as above, up to now.
+      highest: highest round of any center that the shard contains.
+      goes_on: it replaces the shard of a dead server, whose last rounds are not known.
+    """
+
+    def __init__(self, shard: Shard, progress: Mapping[str, int], admission: AdmissionRule):
+        self.shard, self.progress = shard, dict(progress)
+        self.highest = max(self.progress.values(), default=-1)
+        self._admission = admission
+        self._first = shard.version
+        self.goes_on = False
+        self._collected: dict[str, _Collected] = {}
+        self._arrived: list[Push] = []  # whole, in order of arrival, and in no merge yet
+        self._admitted: list[Push] = []  # the next merges take them
+        self._waiting: dict[str, int] = {}  # center: round, in order of arrival
+        self._pushed: dict[str, int] = {}  # center: its last whole push of this epoch
+
+    def desk(self, retired: Collection[str], now: float) -> Desk:
+        """What the admission rule decides upon."""
+        arrived = tuple(Arrival(push.center, push.number, push.at) for push in self._arrived)
+        return Desk(arrived, self.progress, retired, self.highest, now)
+
+    def out_of_turn(self, center: str, number: int, chunk: int) -> str:
+        """Why a push of this chunk breaks the protocol now; "": it does not.
+
+        A center pushes a round once in an epoch, after the answer to the one before. The first
+        push to a shard that replaces a dead server's may be of any round.
+        """
+        last = self._pushed.get(center)
+        collected = self._collected.get(center)
+        if last is not None and number != last + 1:
+            return f"its last push was of round {last}"
+        if collected is not None and collected.number != number:
+            return f"its push of round {collected.number} is not whole"
+        if collected is not None and chunk in collected.chunks:
+            return "it is here already"
+        known = self._taken(center)
+        if last is None and known is not None and not self.goes_on and number > known + 1:
+            return f"its last push was of round {known}"
+        old = last is None and known is not None and number < known
+        return f"round {known} is applied already" if old else ""
+
+    def _taken(self, center: str) -> int | None:
+        """The last round of a center that is merged, or will be; None: none is known."""
+        held = (*self._arrived, *self._admitted)
+        rounds = [push.number for push in held if push.center == center]
+        if center in self.progress:
+            rounds.append(self.progress[center])
+        return max(rounds, default=None)
+
+    def collect(
+        self, center: str, number: int, chunk: int, contribution: Contribution, base: int,
+        now: float,
+    ) -> bool:  # fmt: skip
+        """Takes one chunk of a push; returns whether that makes it whole, and it is a new one.
+
+        One that was taken before waits for its answer only.
+        """
+        collected = self._collected.get(center)
+        if collected is None or collected.number < number:
+            collected = self._collected[center] = _Collected(number)
+        elif collected.number > number:
+            return False
+        collected.chunks[chunk] = contribution
+        if len(collected.chunks) < len(self.shard.chunks):
+            return False
+        del self._collected[center]
+        taken = self._taken(center)
+        self._pushed[center] = self._waiting[center] = number
+        if taken is not None and number <= taken:
+            return False
+        chunks = tuple(collected.chunks[c] for c in self.shard.chunks)
+        self._arrived.append(Push(center, number, base, chunks, now))
+        return True
+
+    def admit(self, retired: Collection[str], now: float) -> tuple[Push, ...]:
+        """Takes out the pushes that the next merge takes, if there is one."""
+        batch: list[Push] = []
+        for center in self._admission.admit(self.desk(retired, now)):
+            at = next(at for at, push in enumerate(self._arrived) if push.center == center)
+            batch.append(self._arrived.pop(at))
+        self._admitted += batch
+        return tuple(batch)
+
+    def apply(self, batch: Sequence[Push], codec: Codec, living: int) -> list[int]:
+        """Merges pushes; returns the staleness of each: merges since its parameters were pulled.
+
+        After the death of a server, only merges that its successor made are counted.
+        """
+        staleness = [self.shard.version - max(push.base, self._first) for push in batch]
+        pairs = zip(batch, staleness, strict=True)
+        self.shard.apply([_decoded(push, codec, behind) for push, behind in pairs], living)
+        for push in batch:
+            self.highest = max(self.highest, push.number)
+            if any(push is one for one in self._admitted):  # else its center has begun anew
+                self.progress[push.center] = push.number
+        self._admitted = [one for one in self._admitted if all(one is not p for p in batch)]
+        return staleness
+
+    def begin(self, center: str, number: int) -> None:
+        """A center that comes back, and will go on with round ``number + 1``."""
+        self.progress[center] = self._pushed[center] = number
+        self._collected.pop(center, None)
+        self._waiting.pop(center, None)
+        self._arrived = [push for push in self._arrived if push.center != center]
+        self._admitted = [push for push in self._admitted if push.center != center]
+
+    def answerable(self, retired: Collection[str], now: float) -> list[tuple[str, int]]:
+        """Takes out (center, round) of everyone who waits and may be answered, first come first.
+
+        Who is in the merge that comes next waits for that.
+        """
+        desk, soon = self.desk(retired, now), {push.center for push in self._admitted}
+        ready = [
+            (center, number)
+            for center, number in self._waiting.items()
+            if center not in soon and self._admission.answers(center, number, desk)
+        ]
+        for center, _ in ready:
+            del self._waiting[center]
+        return ready
+
+    def resume(self, members: Sequence[str]) -> None:
+        """A new epoch: members repeat pushes without an answer; dead ones are forgotten.
+
+        Pushes of members that were answered before they are merged stay.
+        """
+        kept = [p for p in (*self._admitted, *self._arrived) if p.center in members]
+        self._arrived = [p for p in kept if self._waiting.get(p.center) != p.number]
+        self._admitted.clear()
+        self.progress = {name: n for name, n in self.progress.items() if name in members}
+        self._collected.clear()
+        self._pushed.clear()
+        self._waiting.clear()
+        self.shard.keep_only(members)
+
+    def behind(self, retired: Collection[str]) -> list[str]:
+        """The centers that are furthest behind, which held-back answers wait for."""
+        counted = {name: n for name, n in self.progress.items() if name not in retired}
+        return [name for name, n in counted.items() if n == min(counted.values())]
+
+
+def _decoded(push: Push, codec: Codec, staleness: int) -> Decoded:
+    chunks = [(codec.decode(one.payload), one.weight) for one in push.contributions]  # type: ignore[arg-type]
+    return Decoded(push.center, chunks, staleness)
