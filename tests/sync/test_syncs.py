@@ -10,7 +10,7 @@ from simulated_runs import kill, simulated, small_config
 
 from geojax.center.trainer import build_trainer
 from geojax.data.dataset import load_dataset
-from geojax.data.partitions import partition
+from geojax.data.dealing import partition
 from geojax.sync.registry import SYNCS, build_sync
 
 
