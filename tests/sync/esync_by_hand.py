@@ -11,7 +11,7 @@ import numpy as np
 
 from geojax.center.trainer import build_trainer, initial_vector
 from geojax.data.dataset import load_dataset
-from geojax.data.partitions import partition
+from geojax.data.dealing import partition
 from geojax.sync.algorithm import StepStatus
 from geojax.sync.esync_state import QUERY, REPORT, told
 

@@ -15,7 +15,7 @@ from geojax.center.optimizers import NESTEROV, build_optimizer
 from geojax.center.trainer import build_spec, initial_vector
 from geojax.data.batches import BatchOrder
 from geojax.data.dataset import load_dataset
-from geojax.data.partitions import partition
+from geojax.data.dealing import partition
 from geojax.errors import ConfigError
 from geojax.hips.control.joining import digest
 from geojax.hips.roles.center_state import CenterState
