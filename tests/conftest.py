@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import atexit
 import gc
+import hashlib
 import json
 import os
+import platform
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -27,21 +30,44 @@ if not IS_WORKER:
     os.environ[SHARED_FOLDER] = tempfile.mkdtemp(prefix="geojax-tests-")
     atexit.register(shutil.rmtree, os.environ[SHARED_FOLDER], ignore_errors=True)
 SHARED = Path(os.environ[SHARED_FOLDER])
-COMPILE_CACHE = SHARED / "compiled"
-EMULATED = SHARED / "emulated.json"  # the names of the tests with this mark
+MARKED = SHARED / "marked.json"  # the tests that have a mark of hand_out.MARKS, by name
+
+
+def compile_cache() -> Path:
+    """Where compiled XLA programs stay for the next run; `make clean` removes them.
+
+    JAX finds a program by all that went into it, and test_mesh_processes.py shows that it gives the
+    same bits. A CPU of another kind has another folder.
+    """
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else [platform.platform()]
+    kind = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    name = hashlib.sha256("\n".join(kind or lines).encode()).hexdigest()[:12]
+    cache = Path(__file__).resolve().parents[1] / ".cache" / "compiled" / name
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return SHARED / "compiled"  # a checkout of somebody else
+    return cache if os.access(cache, os.W_OK) else SHARED / "compiled"
+
 
 # Before anything imports JAX, and inherited by every process that a test starts. One XLA thread
-# keeps replicas bit-identical; the compile cache keeps a test's second process from compiling anew.
+# keeps replicas bit-identical; the compile cache keeps other processes from compiling anew.
 os.environ.update(
     JAX_PLATFORMS="cpu",
     NPROC="1",
     OMP_NUM_THREADS="1",
     OPENBLAS_NUM_THREADS="1",
     MPLBACKEND="Agg",
-    JAX_COMPILATION_CACHE_DIR=str(COMPILE_CACHE),
+    JAX_COMPILATION_CACHE_DIR=str(compile_cache()),
     JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
     JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
 )
+
+# Bytecode is kept, whatever the shell says: a run starts hundreds of processes, and pytest's own
+# work on the test files is kept with it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every program
 # under test that is to be stopped by it.
@@ -57,12 +83,6 @@ settings.load_profile("geojax")
 
 # Set by .ci/run as root: then a test of the emulated testbed that would skip fails instead.
 REQUIRE_EMULATED = "GEOJAX_REQUIRE_EMULATED"
-
-
-@pytest.fixture(scope="session")
-def compile_cache() -> Path:
-    """The folder of compiled XLA programs that this test run and its processes share."""
-    return COMPILE_CACHE
 
 
 @pytest.fixture(scope="session")
@@ -84,10 +104,15 @@ def emulated_gate(request: pytest.FixtureRequest) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tells ``EmulatedLast``, which knows tests by name only, which ones are ``emulated``."""
+    """Tells ``HandOut``, which knows tests by name only, which of its marks each one has."""
     if IS_WORKER:
-        names = [item.nodeid for item in items if item.get_closest_marker("emulated")]
-        EMULATED.write_text(json.dumps(names))
+        from hand_out import MARKS
+
+        marks = {
+            item.nodeid: mark for item in items for mark in reversed(MARKS)
+            if item.get_closest_marker(mark)
+        }  # fmt: skip
+        MARKED.write_text(json.dumps(marks))
 
 
 def pytest_collection_finish() -> None:
@@ -101,9 +126,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """How ``--dist loadfile``, of `make test` and `make nightly`, hands out tests."""
     if config.getoption("dist") != "loadfile":
         return None
-    from emulated_last import EmulatedLast
+    from hand_out import HandOut
 
-    return EmulatedLast(config, log, lambda: json.loads(EMULATED.read_text()))
+    return HandOut(config, log, lambda: json.loads(MARKED.read_text()))
 
 
 def is_required() -> bool:

@@ -5,12 +5,17 @@ Source: Alpaydin, Kaynak 1998, test part of "Optical Recognition of Handwritten 
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 
 from geojax.config import DataConfig
 from geojax.data.dataset import DATASETS, Stored
+from geojax.errors import DataError
 
 TRAIN_SAMPLES = 1437  # the other 360 are the test set
+_FILE = "datasets/data/digits.csv.gz"  # in scikit-learn: a row an image, 64 pixels and the label
 
 
 @DATASETS.register("digits")
@@ -20,11 +25,14 @@ def digits(_: DataConfig) -> Stored:
     The rows are in the order of their 13 writers, so most test images are by people whose hand
     was not trained on; a shuffled split would leak every writer. Classes are nearly balanced in
     both parts, as each writer wrote all digits.
-    """
-    from sklearn.datasets import load_digits  # takes a second, and only this data set needs it
 
-    pixels, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
-    images = pixels.reshape(-1, 8, 8)
+    The file is read without loading scikit-learn, which takes longer than the start of a node.
+
+    Raises:
+      DataError: the installed scikit-learn has no such file.
+    """
+    rows = np.loadtxt(_file(), delimiter=",")
+    images, labels = rows[:, :64].reshape(-1, 8, 8), rows[:, 64].astype(int)
     return Stored(
         images[:TRAIN_SAMPLES],
         labels[:TRAIN_SAMPLES],
@@ -33,3 +41,11 @@ def digits(_: DataConfig) -> Stored:
         classes=10,
         largest=16,
     )
+
+
+def _file() -> Path:
+    package = find_spec("sklearn")
+    file = Path(package.origin).parent / _FILE if package and package.origin else None
+    if file is None or not file.is_file():
+        raise DataError(f"scikit-learn with its {_FILE} is not installed: pip install scikit-learn")
+    return file

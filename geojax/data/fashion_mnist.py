@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 
 from geojax.data.dataset import DATASETS, FilesConfig, Stored
-from geojax.data.download import fetch
 from geojax.data.idx import cache_folder, given_folder, missing, mnist_files, read_all, search
 from geojax.errors import DataError
 
@@ -45,6 +44,8 @@ def fashion_mnist(config: FilesConfig) -> Stored:
 
 def _download(cache: Path, searched: str, *, allowed: bool) -> None:
     """Fills the cache, or explains in full what else would help."""
+    from geojax.data.download import fetch  # slow to load, and seldom needed
+
     base = os.environ.get(URL_VARIABLE) or OFFICIAL_URL
     problem, cause = "data.download is false", None
     if allowed:

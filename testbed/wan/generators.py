@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations, count
 from typing import Any
 
-import networkx
 import numpy as np
-from scipy.sparse.csgraph import minimum_spanning_tree
-from scipy.spatial.distance import pdist, squareform
 
 from geojax import fields
 from geojax.config import WanConfig
@@ -59,6 +56,8 @@ def random_sparse(wan: DegreeConfig, seed: int) -> WrittenOut:
         order = np.random.default_rng([seed, _STREAM, size]).permutation(size).tolist()
         pairs = list(zip(order, [*order[1:], order[0]], strict=True))
     else:
+        import networkx  # slow to load, and every command knows this module
+
         graphs = (
             networkx.random_regular_graph(degree, size, np.random.default_rng([seed, _STREAM, k]))
             for k in count(1)
@@ -76,6 +75,9 @@ def random_geometric(wan: DegreeConfig, seed: int) -> WrittenOut:
     pairs until centers have ``wan.degree`` neighbours on average. A link's round-trip time is
     ``wan.rtt`` times its length, the side of the square being 1.
     """
+    from scipy.sparse.csgraph import minimum_spanning_tree  # slow to load, like networkx
+    from scipy.spatial.distance import pdist, squareform
+
     names = _centers(wan)
     size, degree = len(names), _degree(wan, len(names))
     rtt = fields.number("wan.rtt", wan.rtt, "the round-trip time over the square's side in ms")

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from idx_samples import assert_sound
+from sklearn.datasets import load_digits
 
 from geojax.config import DataConfig
-from geojax.data import DATASETS, balanced_order, load_dataset
+from geojax.data import DATASETS, balanced_order, digits, load_dataset
 from geojax.data.idx import cache_folder
 from geojax.errors import ConfigError, DataError
 
@@ -19,8 +20,22 @@ def test_digits():
     assert data.name == "digits"
     assert_sound(data, 1437, 360, (8, 8, 1))
     assert np.bincount(data.test_y).min() >= 30
+    stored, (pixels, labels) = digits.digits(DataConfig()), load_digits(return_X_y=True)
+    for found, expected in (
+        ((stored.train_x, stored.test_x), pixels.reshape(-1, 8, 8)),
+        ((stored.train_y, stored.test_y), labels),
+    ):
+        together = np.concatenate(found)
+        assert together.dtype == expected.dtype
+        np.testing.assert_array_equal(together, expected)
     again = load_dataset(DataConfig("digits"))
     np.testing.assert_array_equal(data.train_x, again.train_x)
+
+
+def test_digits_without_their_file_are_refused(monkeypatch):
+    monkeypatch.setattr(digits, "_FILE", "datasets/data/none.csv.gz")
+    with pytest.raises(DataError, match=r"scikit-learn with its .*none\.csv\.gz is not installed"):
+        load_dataset(DataConfig("digits"))
 
 
 def test_an_unknown_data_set_is_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -109,14 +110,15 @@ def test_every_row_is_valid(composed, name, words):
     check(composed(f"experiment={name}", *words))
 
 
-def flat(composed, *words):
-    return schema.flatten(to_dict(composed(*words)))
+@pytest.fixture(scope="module")
+def flat(composed):
+    return functools.cache(lambda *words: schema.flatten(to_dict(composed(*words))))
 
 
 @pytest.mark.parametrize("row", ABLATION)
-def test_rows_of_the_ablation_differ_in_what_their_names_say(composed, row):
+def test_rows_of_the_ablation_differ_in_what_their_names_say(flat, row):
     complete, other = (
-        flat(composed, "experiment=netstorm_ablation", f"variant/netstorm_ablation={name}")
+        flat("experiment=netstorm_ablation", f"variant/netstorm_ablation={name}")
         for name in ("complete", row)
     )
     changed = {key: value for key, value in other.items() if value != complete[key]}
@@ -124,8 +126,8 @@ def test_rows_of_the_ablation_differ_in_what_their_names_say(composed, row):
     assert changed == ABLATION[row]
 
 
-def test_static_and_dynamic_differ_in_the_wan_and_its_grid_alone(composed):
-    static, dynamic = (flat(composed, f"experiment={name}") for name in TRAINED)
+def test_static_and_dynamic_differ_in_the_wan_and_its_grid_alone(flat):
+    static, dynamic = (flat(f"experiment={name}") for name in TRAINED)
     changed = {key for key in static if static[key] != dynamic.get(key)}
     assert {key for key in changed if not key.startswith("wan.")} == {"eval_every_s"}
     assert static["wan.bandwidth_scale"] == dynamic["wan.bandwidth_scale"]

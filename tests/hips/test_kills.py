@@ -148,6 +148,11 @@ def test_a_worker_that_came_back_before_the_first_round_is_left_alone():
     check_trouble(2, [*faults, kill("c3/w0", 0.28)])
 
 
+def test_who_comes_back_goes_on_where_the_others_do_when_the_sender_of_its_state_dies():
+    faults = [kill("c1", 0.1594), {"at": 0.3917, "kind": "restart", "node": "c1"}]
+    check_trouble(1, [*faults, kill("c2", 0.432)])
+
+
 @pytest.mark.nightly
 @pytest.mark.timeout(1200)
 def test_much_trouble():

@@ -290,7 +290,7 @@ class Membership:
             engine = self._engine(group)
             lacks = self._main_group != WAN_GROUP  # a worker gets it from its local server
             after = max(-1, told.held[group] - lacks)
-            if not self._started.done() or engine.held < after:
+            if not self.has_state or engine.held < after:
                 engine.skip_to(after)
             source = policy.trees[0].root if lacks else None
             engine.resume(told.epoch, policy, held=told.held[group], source=source)

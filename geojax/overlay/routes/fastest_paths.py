@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import dijkstra
 
 
 def distances(seconds: np.ndarray) -> np.ndarray:
@@ -19,8 +17,7 @@ def distances(seconds: np.ndarray) -> np.ndarray:
       ``[from, to]``, s, added up from the start of the path on, so that they fit
       :func:`tree_from`; for :func:`tree_to` take those of the transposed links.
     """
-    links = np.nonzero(np.isfinite(seconds))
-    return dijkstra(csr_array((seconds[links], links), shape=seconds.shape))
+    return _dijkstra(seconds)
 
 
 def tree_from(seconds: np.ndarray, length: np.ndarray) -> np.ndarray:
@@ -90,9 +87,7 @@ def disjoint_paths(
     free = seconds.copy()
     found: list[tuple[int, ...]] = []
     while most is None or len(found) < most:
-        links = np.nonzero(np.isfinite(free))
-        reverse = csr_array((free[links], (links[1], links[0])), shape=free.shape)
-        length = dijkstra(reverse, indices=target)
+        length = _dijkstra(free.T, target)
         if not np.isfinite(length[source]):
             return found
         after = tree_to(free, length)
@@ -110,3 +105,12 @@ def block(free: np.ndarray, path: Sequence[int]) -> None:
     free[interior, :] = free[:, interior] = np.inf
     if not interior:
         free[path[0], path[1]] = np.inf
+
+
+def _dijkstra(seconds: np.ndarray, source: int | None = None) -> np.ndarray:
+    """The lengths of the fastest paths from one node to each, or from every node."""
+    from scipy.sparse import csr_array  # half of a node's start, and most nodes plan nothing
+    from scipy.sparse.csgraph import dijkstra
+
+    links = np.nonzero(np.isfinite(seconds))
+    return dijkstra(csr_array((seconds[links], links), shape=seconds.shape), indices=source)

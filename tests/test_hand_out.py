@@ -1,4 +1,4 @@
-"""How `make test` hands out tests: two files at a time, the emulated ones last and alone."""
+"""How `make test` hands out tests: some files at a time, what measures last and alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from emulated_last import EmulatedLast
+from hand_out import ALONE, EMULATED, MARKS, HandOut
 
 HELPERS = Path(__file__).parent
 
@@ -42,8 +42,8 @@ class Process:
 
 def hand_out(config, names, processes, rng):
     """Runs ``names`` in random order of events; yields (process, all processes at work, name)."""
-    emulated = [name for name in names if name.endswith("emulated")]
-    scheduler = EmulatedLast(config, None, lambda: emulated)
+    marks = {name: mark for name in names if (mark := name.rpartition("-")[2]) in MARKS}
+    scheduler = HandOut(config, None, lambda: marks)
     for process in processes:
         scheduler.add_node(process)
     for process in processes:
@@ -61,31 +61,35 @@ def hand_out(config, names, processes, rng):
 
 @pytest.fixture
 def options(pytestconfig, monkeypatch):
-    monkeypatch.setattr(pytestconfig.option, "tx", ["popen", "popen"], raising=False)
+    monkeypatch.setattr(pytestconfig.option, "tx", ["popen"] * 3, raising=False)
     monkeypatch.setattr(pytestconfig.option, "loadscopereorder", False, raising=False)
     return pytestconfig
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_every_test_runs_once_and_the_emulated_ones_last_and_alone(options, seed):
+def test_every_test_runs_once_and_those_that_measure_last_and_alone(options, seed):
     rng = random.Random(seed)
     shares = [rng.choice([0.0, 0.3, 1.0]) for _ in range(rng.randint(1, 5))]
     names = [
-        f"tests/test_{file}.py::test[{number}]" + "-emulated" * (rng.random() < share)
+        f"tests/test_{file}.py::test[{number}]" + f"-{rng.choice(MARKS)}" * (rng.random() < share)
         for file, share in enumerate(shares)
         for number in range(rng.randint(1, 5))
     ]
-    processes = [Process(), Process()]
-    ran, of_file = [], {}
+    processes = [Process() for _ in range(3)]
+    ran, of_unit, first = [], {}, {}
     for process, at_work, name in hand_out(options, names, processes, rng):
         ran.append(name)
-        if name.endswith("-emulated"):
+        mark = name.rpartition("-")[2]
+        if mark == ALONE:
             assert at_work == [process]
-        else:
-            assert of_file.setdefault(name.partition("::")[0], process) is process
+        unit = mark if mark in MARKS else name.partition("::")[0]
+        assert of_unit.setdefault(unit, process) is process
+        first.setdefault(process, unit)
     assert Counter(ran) == Counter(names)
-    kinds = [name.endswith("-emulated") for name in ran]
-    assert kinds == sorted(kinds)
+    alone = [name.endswith(ALONE) for name in ran]
+    assert alone == sorted(alone)
+    if EMULATED in of_unit:
+        assert first[of_unit[EMULATED]] == EMULATED
 
 
 INNER = """
@@ -97,8 +101,8 @@ def why_not_emulated():
 
 def note(kind):
     with pathlib.Path({log!r}).open("a") as stream:
-        print(kind, os.environ["PYTEST_XDIST_WORKER"], os.environ["JAX_COMPILATION_CACHE_DIR"],
-              file=stream)
+        print(kind, os.environ["PYTEST_XDIST_WORKER"], os.environ["GEOJAX_TESTS_FOLDER"],
+              os.environ["JAX_COMPILATION_CACHE_DIR"], file=stream)
 
 @pytest.mark.parametrize("number", range(3))
 def test_plain(number):
@@ -107,13 +111,18 @@ def test_plain(number):
 @pytest.mark.emulated
 def test_emulated():
     note("emulated")
+
+@pytest.mark.emulated
+@pytest.mark.alone
+def test_alone():
+    note("alone")
 """
 
 
-def test_a_run_of_two_processes_ends_with_one_line_and_shares_the_compile_cache(tmp_path):
-    for name in ("conftest.py", "emulated_last.py"):
+def test_a_run_of_two_processes_ends_with_one_line_and_shares_its_folders(tmp_path):
+    for name in ("conftest.py", "hand_out.py"):
         shutil.copy(HELPERS / name, tmp_path)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = emulated\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  emulated\n  alone\n")
     for name in ("test_a.py", "test_b.py"):
         (tmp_path / name).write_text(INNER.format(log=str(tmp_path / "log")))
     run = subprocess.run(
@@ -124,13 +133,18 @@ def test_a_run_of_two_processes_ends_with_one_line_and_shares_the_compile_cache(
         text=True,
         check=False,
     )
-    assert " 8 passed in " in run.stdout.splitlines()[-1], run.stdout + run.stderr
-    kinds, processes, caches = zip(
+    assert " 10 passed in " in run.stdout.splitlines()[-1], run.stdout + run.stderr
+    kinds, processes, folders, caches = zip(
         *(line.split() for line in (tmp_path / "log").read_text().splitlines()), strict=True
     )
-    assert kinds == ("plain",) * 6 + ("emulated",) * 2, run.stdout
-    assert set(processes[:6]) == {"gw0", "gw1"}
-    assert processes[6] == processes[7]
-    (cache,) = set(caches)
-    assert not Path(cache).exists()  # removed at the end
-    assert cache != os.environ["JAX_COMPILATION_CACHE_DIR"]
+    assert kinds[8:] == ("alone",) * 2, run.stdout
+    assert Counter(kinds[:8]) == {"plain": 6, "emulated": 2}
+    assert set(processes[:8]) == {"gw0", "gw1"}
+    emulated = [process for process, kind in zip(processes, kinds, strict=True) if kind[0] == "e"]
+    assert emulated[0] == emulated[1]
+    assert processes[8] == processes[9]
+    (folder,), (cache,) = set(folders), set(caches)
+    assert not Path(folder).exists()  # removed at the end
+    assert folder != os.environ["GEOJAX_TESTS_FOLDER"]
+    assert Path(cache).is_dir()  # kept for the next run
+    assert Path(cache).is_relative_to(tmp_path.parent / ".cache")
