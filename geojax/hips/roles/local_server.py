@@ -77,7 +77,9 @@ class LocalServer:
         self._worker, self._uplink = worker or (None, None)
         self._center = state.vector  # what the center's workers have
         self._offered, self._held_at = 0.0, 0.0
-        self._inner, self._last_lan = inner, -1
+        self._inner = inner
+        self._last_lan = -1  # the LAN round that the present round of the WAN belongs to
+        self._total: Total | None = None  # what was offered in it, if it is here already
         wan.watcher = self
 
     async def run(self) -> None:
@@ -95,8 +97,8 @@ class LocalServer:
         for number in itertools.count(first):
             if not await self._member.granted(number):
                 break
-            total = await self._alone(number)
-            before, self._center = self._state.vector, await self._exchange(number, total)
+            self._total = await self._alone(number)
+            before, self._center = self._state.vector, await self._exchange(number)
             await self._snapshots.merged(self._held_at, number - 1, before, speaks=self._speaks)
             self._state.advance(number, self._center)
             if self._compares and number % self._context.setup.config.hash_every == 0:
@@ -159,13 +161,13 @@ class LocalServer:
         self._center = self._offers.moved(total, self._center)
         await self._link.publish(lan_number, bucket, self._center)
 
-    async def _exchange(self, number: int, total: Total | None) -> np.ndarray:
+    async def _exchange(self, number: int) -> np.ndarray:
         """A round over the WAN, all its buckets at once; returns the new vector."""
         buckets = self._turns.of(number)
         merged: dict[int, np.ndarray] = {}
 
         async def exchange(bucket: Bucket) -> None:
-            merged[bucket.index] = await self._merge(number, bucket, total)
+            merged[bucket.index] = await self._merge(number, bucket)
             await self._link.publish(self._last_lan, bucket, merged[bucket.index])
 
         if len(buckets) == 1:
@@ -176,11 +178,11 @@ class LocalServer:
             return buckets[0].put(self._state.vector, merged[buckets[0].index])
         return join([merged[index] for index in range(len(buckets))])
 
-    async def _merge(self, number: int, bucket: Bucket, total: Total | None) -> np.ndarray:
+    async def _merge(self, number: int, bucket: Bucket) -> np.ndarray:
         """The path of one bucket: the center's offer up, the result down, and the update."""
         results = self._wan.results(number, bucket.chunks)
         if not self._link.passes_on:
-            total = total or await self._link.total(self._last_lan, bucket)
+            total = self._total or await self._link.total(self._last_lan, bucket)
             await self._offer(number, bucket, total)
         merged = await wait_for(
             results,
