@@ -45,6 +45,9 @@ def ida(*, factor: str = "none") -> ClientRule:
         return weight
 
     def check(config: RunConfig) -> None:
+        if config.outer_optimizer.name != "auto":
+            fix = "a server's step would move the mean that distances are taken from; use auto"
+            raise ConfigError("outer_optimizer.name", config.outer_optimizer.name, fix)
         if factor == "intrac" and config.loss != "cross_entropy":
             fix = "sync.factor=intrac needs the accuracy of labels; use loss=cross_entropy, or none"
             raise ConfigError("loss", config.loss, fix)

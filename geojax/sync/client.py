@@ -222,6 +222,7 @@ class ClientRule(NamedTuple):
       mix: the weight of a client's model in a second exchange, which comes after that of the
         plain mean; None: there is none.
       accuracy: whether ``mix`` reads it.
+      every_center: clients count each other, so every center takes part in every round.
       execution: how clients are executed, see :mod:`geojax.federated.training.execution`.
       check: refuses a run that the algorithm is not defined for, with ``ConfigError``.
     """
@@ -239,6 +240,7 @@ class ClientRule(NamedTuple):
     outer: OptimizerConfig | None = None
     mix: Callable[[Candidate], float] | None = None
     accuracy: bool = False
+    every_center: bool = False
     execution: str = "auto"
     check: Callable[[RunConfig], None] = lambda _: None
 

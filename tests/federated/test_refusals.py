@@ -12,6 +12,9 @@ from geojax.errors import ConfigError, DataError
 from geojax.federated.clients import Clients
 
 
+SOME_CENTERS = {"center_selection__name": "random", "center_selection__devices": 1}
+
+
 @pytest.fixture(autouse=True)
 def _quiet(caplog):
     caplog.set_level(logging.CRITICAL, logger="geojax")
@@ -41,6 +44,14 @@ def _quiet(caplog):
             "testbed.devices = 2: sync.execution=loop",
         ),
         ("fedavg", {"nonfinite": "skip"}, "nonfinite = 'skip'"),
+        ("fedavg", {"devices__gradient": "each"}, "devices.gradient = 'each': clients of sync=fed"),
+        (
+            "ida", {"outer_optimizer__name": "adam"},
+            "outer_optimizer.name = 'adam': .* distances are taken from; use auto",
+        ),
+        ("ida", SOME_CENTERS, "center_selection.name = 'random': sync=ida needs the same centers"),
+        ("scaffold", SOME_CENTERS, "center_selection.name = 'random': sync=scaffold counts all"),
+        ("feddyn", SOME_CENTERS, "center_selection.name = 'random': sync=feddyn counts all"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused_by_name(name, settings, message):
