@@ -8,9 +8,8 @@ from geojax.config import RunConfig
 from geojax.errors import ConfigError
 from geojax.federated.base import FederatedConfig, register
 from geojax.settings import key
-from geojax.sync.client import Candidate, ClientRule
+from geojax.sync.client import NEAREST, Candidate, ClientRule
 
-NEAREST = 1e-12  # added to a distance, so that a client at the mean has a weight
 FACTORS = ("fedavg", "intrac", "none")
 
 

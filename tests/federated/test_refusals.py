@@ -11,7 +11,6 @@ from small_runs import config
 from geojax.errors import ConfigError, DataError
 from geojax.federated.clients import Clients
 
-
 SOME_CENTERS = {"center_selection__name": "random", "center_selection__devices": 1}
 
 
