@@ -48,6 +48,13 @@ def _quiet(caplog):
             "ida", {"outer_optimizer__name": "adam"},
             "outer_optimizer.name = 'adam': .* distances are taken from; use auto",
         ),
+        (
+            "fedfusion", {
+                "model__name": "cnn_batchnorm", "sync__frozen": True,
+                "optimizer__weight_decay": 0.1,
+            },
+            "optimizer.weight_decay = 0.1: would move frozen fusion parameters",
+        ),
         ("ida", SOME_CENTERS, "center_selection.name = 'random': sync=ida needs the same centers"),
         ("scaffold", SOME_CENTERS, "center_selection.name = 'random': sync=scaffold counts all"),
         ("feddyn", SOME_CENTERS, "center_selection.name = 'random': sync=feddyn counts all"),
