@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+LINE_S = 60.0  # real time between two lines where there is no terminal
 
 
 class RunProgress:
     """Shows rounds done, experiment time and the last test figure; feed it the run's events.
 
-    On a terminal it is a bar that moves; elsewhere one line is printed at the end.
+    On a terminal it is a bar that moves, with the time that is left; elsewhere a line a minute is
+    printed, and one at the end. What is left is for all rounds at the pace of those so far: a run
+    that may stop earlier has less.
 
     Args:
       title: what is running.
       rounds: rounds of the run.
+      console: where to; None: stderr.
+      clock: real time, s.
     """
 
-    def __init__(self, title: str, rounds: int):
-        self._console = Console(stderr=True)
-        self._title, self._rounds = title, rounds
+    def __init__(
+        self, title: str, rounds: int, *, console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):  # fmt: skip
+        self._console = console or Console(stderr=True)
+        self._rounds, self._clock = rounds, clock
+        self._first: tuple[float, int] | None = None  # when the first round was done, and which
+        self._line = clock()
+        self._title = title
         self._done, self._time, self._figure = 0, 0.0, ""
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(),
             TextColumn("rounds  {task.fields[said]}"), TimeElapsedColumn(),
-            console=self._console, transient=True, disable=not self._console.is_terminal,
+            TextColumn("left"), TimeRemainingColumn(), console=self._console, transient=True,
+            disable=not self._console.is_terminal,
         )  # fmt: skip
         self._task = self._bar.add_task(title, total=rounds, said="preparing")
 
@@ -51,6 +72,22 @@ class RunProgress:
             return
         said = f"t = {self._time:.1f} s{self._figure}"
         self._bar.update(self._task, completed=self._done, said=said)
+        self._tell(said)
+
+    def _tell(self, said: str) -> None:
+        """A line, where there is no bar and none was printed for a minute."""
+        now = self._clock()
+        if self._first is None and self._done:
+            self._first = now, self._done
+        if self._console.is_terminal or now - self._line < LINE_S:
+            return
+        self._line, left = now, ""
+        if self._first is not None and self._done > self._first[1]:
+            began, done = self._first
+            seconds = (now - began) / (self._done - done) * (self._rounds - self._done)
+            left = f", about {seconds / 60:.0f} min left"
+        line = f"{self._title}: {self._done} of {self._rounds} rounds, {said}{left}"
+        self._console.print(line, highlight=False, soft_wrap=True)
 
     def say(self, what: str) -> None:
         """Shows what the run is busy with outside its rounds."""

@@ -6,13 +6,13 @@ import functools
 
 import numpy as np
 
-from geojax.assemble.fleets import build_fleet, has_devices, target_shares
+from geojax.assemble.fleets import build_fleet, device_counts, has_devices, target_shares
 from geojax.assemble.setup import Setup
 from geojax.center.trainer import Trainer
 from geojax.devices.fleet import Fleet
 from geojax.devices.links import InternalLinks
 from geojax.federated import build as federated
-from geojax.federated.clients import Choose
+from geojax.federated.clients import Choose, Usual
 from geojax.selection.choice import Choice, choose, draws_for
 from geojax.selection.registry import build_selection
 from geojax.selection.target import as_batches
@@ -30,14 +30,25 @@ def client_trainer(setup: Setup, name: str, rule: ClientRule) -> Trainer:
     index = setup.cluster.trainers.index(name)
     if not has_devices(config):
         return federated.build_trainer(
-            config, rule, data=setup.client_data, parts=[setup.part(name)], worker_index=index
-        )
+            config, rule, data=setup.client_data, parts=[setup.part(name)], worker_index=index,
+            usual=usual_of(setup),
+        )  # fmt: skip
     fleet = build_fleet(setup, name)
     return federated.build_trainer(
         config, rule, data=setup.client_data, parts=fleet.parts, worker_index=index,
         choose=chooser(setup, name, fleet),
-        links=InternalLinks(config.devices.rate, config.devices.rtt),
+        links=InternalLinks(config.devices.rate, config.devices.rtt), usual=usual_of(setup),
     )  # fmt: skip
+
+
+def usual_of(setup: Setup) -> Usual:
+    """What workers have on average."""
+    workers, samples = setup.cluster.trainers, setup.train_samples()
+    if not has_devices(setup.config):
+        return Usual(1.0, samples / len(workers))
+    counts, selection = device_counts(setup).values(), build_selection(setup.config.selection)
+    chosen = sum(map(selection.wanted, counts)) / len(workers)
+    return Usual(chosen, samples / sum(counts))
 
 
 def chooser(setup: Setup, name: str, fleet: Fleet) -> Choose:

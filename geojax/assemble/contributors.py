@@ -106,6 +106,11 @@ def _unserved(config: RunConfig, algorithm: SyncAlgorithm) -> str:
         return f"sync={sync} has no common rounds to choose for{instead}"
     if algorithm.contributors is not None:
         return f"sync={sync} chooses centers itself{instead}"
+    rule = algorithm.client
+    if rule is not None and rule.exchanges > 1:
+        return f"sync={sync} needs the same centers in both exchanges of a round; use everyone"
+    if rule is not None and rule.every_center:
+        return f"sync={sync} counts all clients of the run in every round; use everyone"
     if config.sync.p3:
         return "with sync.p3 every center trains in every round; use everyone, or sync.p3=false"
     if algorithm.services:

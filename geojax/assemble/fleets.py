@@ -21,6 +21,7 @@ from geojax.selection.choice import Selection
 from geojax.selection.registry import build_selection
 from geojax.selection.target import target_of
 from geojax.sync.algorithm import SyncAlgorithm
+from geojax.sync.registry import build_sync
 
 
 def has_devices(config: RunConfig) -> bool:
@@ -59,6 +60,11 @@ def check_devices(config: RunConfig, cluster: Cluster, algorithm: SyncAlgorithm)
             "pace.grid_s", config.pace.grid_s,
             f"{fix}, whose transfers end between the grid's points; leave it out",
         )  # fmt: skip
+    if algorithm.client is not None and config.devices.gradient != DevicesConfig().gradient:
+        raise ConfigError(
+            "devices.gradient", config.devices.gradient,
+            f"clients of sync={config.sync.name} step each for itself; leave it out",
+        )  # fmt: skip
     if algorithm.proximal and config.devices.gradient == "each":
         raise ConfigError(
             "devices.gradient", "each",
@@ -67,7 +73,8 @@ def check_devices(config: RunConfig, cluster: Cluster, algorithm: SyncAlgorithm)
         )  # fmt: skip
     for center, count in counts.items():
         check_choosable(selection, count, center)
-        check_split(config, selection.wanted(count), config.testbed.devices)
+        if algorithm.client is None:
+            check_split(config, selection.wanted(count), config.testbed.devices)
 
 
 def check_choosable(selection: Selection, count: int, center: str) -> None:
@@ -155,10 +162,12 @@ def check_fleets(setup: Setup) -> None:
       DataError: a device has too few samples.
     """
     selection = build_selection(setup.config.selection)
+    clients = build_sync(setup.config.sync).client
     for name in setup.cluster.trainers:
         fleet = build_fleet(setup, name)
         check_choosable(selection, fleet.count, name)
-        check_split(setup.config, selection.wanted(fleet.count), setup.config.testbed.devices)
+        if clients is None:
+            check_split(setup.config, selection.wanted(fleet.count), setup.config.testbed.devices)
     target_shares(setup, selection)
 
 

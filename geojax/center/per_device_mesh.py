@@ -32,7 +32,9 @@ class PerDeviceMesh:
     """
 
     def __init__(self, mesh: Mesh, size: int):
-        self.network, self.devices = mesh.network, mesh.devices
+        if mesh.proximal:
+            raise ValueError("devices make plain gradients; a proximal term is one of the mesh")
+        self.network, self.devices, self.proximal = mesh.network, mesh.devices, mesh.proximal
         self.load, self.load_part, self.vector = mesh.load, mesh.load_part, mesh.vector
         self.start, self.copy, self.replicate = mesh.start, mesh.copy, mesh.replicate
         self.proximal = 0.0

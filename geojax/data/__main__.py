@@ -92,7 +92,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; 0 on success, 1 with the reason on stderr otherwise."""
-    options = parser().parse_args(arguments)
+    reader = parser()
+    options, rest = reader.parse_known_args(arguments)
+    wrong = [each for each in rest if each.startswith("-") or "=" not in each]
+    if wrong:
+        reader.error(f"unrecognized arguments: {' '.join(wrong)}")
+    options.settings += rest  # argparse takes no second group of them between options
     try:
         _describe(options)
     except GeojaxError as problem:

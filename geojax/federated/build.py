@@ -20,7 +20,7 @@ from geojax.center.spec import VectorSpec
 from geojax.config import RunConfig, SyncConfig
 from geojax.devices.links import InternalLinks
 from geojax.errors import ConfigError
-from geojax.federated.clients import Choose, Clients
+from geojax.federated.clients import AS_THEY_ARE, Choose, Clients, Usual
 from geojax.federated.server import FederatedServer
 from geojax.hollow import SIZE_ONLY
 from geojax.models.registry import SYNTHETIC
@@ -129,6 +129,7 @@ def build_trainer(
     worker_index: int,
     choose: Choose | None = None,
     links: InternalLinks | None = None,
+    usual: Usual = AS_THEY_ARE,
 ) -> FederatedTrainer:
     """The trainer of one worker, at the run's initial parameters.
 
@@ -140,6 +141,7 @@ def build_trainer(
       worker_index: which worker of the run.
       choose: which clients take part in a round; None: all.
       links: of the clients to the worker; None: the worker is its only client.
+      usual: what all workers have on average; the same at all of them.
 
     Raises:
       ConfigError: a setting is wrong.
@@ -159,4 +161,5 @@ def build_trainer(
         programs, rule, clients, data(), model.initial(config.seed),
         lr=config.rate_of(config.optimizer),
         momentum=getattr(OPTIMIZERS.complete(config.optimizer), "momentum", 0.0), links=links,
+        usual=usual,
     )  # fmt: skip

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from geojax.data.streams import stream
 from geojax.errors import ConfigError, DataError
+
+
+class Usual(NamedTuple):
+    """What workers of the run have on average; weights are stated in it, so that they are near one.
+
+    A constant factor of all weights changes no mean. But offers travel as weight times value, and
+    a codec like FP16 has a range.
+
+    Attributes:
+      clients: that take part in a worker's round.
+      samples: of a client.
+    """
+
+    clients: float = 1.0
+    samples: float = 1.0
+
+
+AS_THEY_ARE = Usual()
 
 Choose = Callable[[int], np.ndarray]
 """``round -> clients that take part``, int64, ascending; a pure function."""

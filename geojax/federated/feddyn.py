@@ -49,6 +49,7 @@ def feddyn(*, alpha: float) -> ClientRule:
         "feddyn", weights="uniform", correct=correct, finish=finish,
         extras=lambda _: (Extra("clients_per_participant", (1,), 1.0),), keeps={"h": "zeros"},
         server=ServerRule(lambda parameters: {"h": np.zeros(parameters, np.float32)}, update),
+        every_center=True,
     )  # fmt: skip
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geojax.federated.base import FederatedConfig, need_stages, register
+from geojax.config import RunConfig
+from geojax.errors import ConfigError
+from geojax.federated.base import FederatedConfig, every, need_stages, register
 from geojax.settings import key
 from geojax.sync.client import Batch, ClientModel, ClientRule, Extra, Given, Merged, ServerRule
 
@@ -83,11 +85,16 @@ def fedfusion(*, operator: str, smoothing: float = 0.9, frozen: bool = False) ->
         new = (1 - np.float32(smoothing)) * merged.extras["gamma"]
         return merged.delta, {"gamma": new + smoothing * merged.before["gamma"]}, state
 
+    def check(config: RunConfig) -> None:
+        if frozen and config.optimizer.weight_decay:
+            fix = "would move frozen fusion parameters; use 0, or sync.frozen=false"
+            raise ConfigError("optimizer.weight_decay", config.optimizer.weight_decay, fix)
+
     return ClientRule(
         "fedfusion", weights="uniform", objective=objective,
         extras=lambda shapes: fusion_extras(operator, shapes.channels),
         server=ServerRule(lambda _: {}, update), fuse=fused,
-        check=need_stages("fedfusion", "the last convolution's output", images=True),
+        check=every(need_stages("fedfusion", "the last convolution's output", images=True), check),
     )  # fmt: skip
 
 

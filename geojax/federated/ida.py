@@ -8,9 +8,8 @@ from geojax.config import RunConfig
 from geojax.errors import ConfigError
 from geojax.federated.base import FederatedConfig, register
 from geojax.settings import key
-from geojax.sync.client import Candidate, ClientRule
+from geojax.sync.client import NEAREST, Candidate, ClientRule
 
-NEAREST = 1e-12  # added to a distance, so that a client at the mean has a weight
 FACTORS = ("fedavg", "intrac", "none")
 
 
@@ -45,6 +44,9 @@ def ida(*, factor: str = "none") -> ClientRule:
         return weight
 
     def check(config: RunConfig) -> None:
+        if config.outer_optimizer.name != "auto":
+            fix = "a server's step would move the mean that distances are taken from; use auto"
+            raise ConfigError("outer_optimizer.name", config.outer_optimizer.name, fix)
         if factor == "intrac" and config.loss != "cross_entropy":
             fix = "sync.factor=intrac needs the accuracy of labels; use loss=cross_entropy, or none"
             raise ConfigError("loss", config.loss, fix)

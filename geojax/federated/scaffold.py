@@ -55,7 +55,7 @@ def scaffold() -> ClientRule:
             Extra("c", (shapes.parameters,)), Extra("clients_per_participant", (1,), 1.0)
         ),
         keeps={"c": "zeros"}, server=ServerRule(lambda _: {}, update),
-        check=need_sgd("scaffold", momentum=False),
+        every_center=True, check=need_sgd("scaffold", momentum=False),
     )  # fmt: skip
 
 

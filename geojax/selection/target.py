@@ -52,7 +52,8 @@ def target_of(
         named = ", ".join(map(str, absent[:8])) + ", …" * (absent.size > 8)
         raise DataError(
             f"no device has a sample of class {named} ({absent.size} of {classes} classes); take "
-            "more data (data.train_samples), or number the classes that there are from 0 on"
+            "more data (data.train_samples), number the classes that there are from 0 on, or use "
+            "selection=random"
         )
     return counts / counts.sum()
 

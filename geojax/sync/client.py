@@ -17,6 +17,8 @@ from geojax.config import OptimizerConfig, RunConfig
 
 Arrays = dict[str, Any]
 
+NEAREST = 1e-12  # added to a distance, so that a client at the mean has a weight
+
 
 class Extra(NamedTuple):
     """An array that travels beside the model, as a layer of kind ``state`` at the vector's end.
@@ -190,13 +192,13 @@ class Candidate(NamedTuple):
 
     Attributes:
       distance: ‖w̄ − w_k‖₁.
-      samples: n_k.
+      samples: n_k, in units of the mean of all clients.
       accuracy: of w_k on the client's own training samples; NaN unless the rule asks for it.
       classes: C.
     """
 
     distance: float
-    samples: int
+    samples: float
     accuracy: float
     classes: int
 
@@ -222,6 +224,7 @@ class ClientRule(NamedTuple):
       mix: the weight of a client's model in a second exchange, which comes after that of the
         plain mean; None: there is none.
       accuracy: whether ``mix`` reads it.
+      every_center: clients count each other, so every center takes part in every round.
       execution: how clients are executed, see :mod:`geojax.federated.training.execution`.
       check: refuses a run that the algorithm is not defined for, with ``ConfigError``.
     """
@@ -239,6 +242,7 @@ class ClientRule(NamedTuple):
     outer: OptimizerConfig | None = None
     mix: Callable[[Candidate], float] | None = None
     accuracy: bool = False
+    every_center: bool = False
     execution: str = "auto"
     check: Callable[[RunConfig], None] = lambda _: None
 

@@ -128,3 +128,13 @@ def test_help_names_every_choice(capsys):
     out = capsys.readouterr().out
     for part in ("dirichlet", "size_skew", "fashion_mnist", "--train-samples", "examples:"):
         assert part in out
+
+
+def test_keys_may_stand_between_options(capsys):
+    apart = [*DIRICHLET[:-2], "partition.alpha=0.3", *SIX_WORKERS, "partition.min_samples=3"]
+    assert main([*apart, "--format", "json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["partition"] == {"name": "dirichlet", "alpha": 0.3, "min_samples": 3}
+    with pytest.raises(SystemExit):
+        main([*DIRICHLET, "--mistyped", "3"])
+    assert "unrecognized arguments: --mistyped" in capsys.readouterr().err

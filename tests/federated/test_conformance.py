@@ -101,6 +101,37 @@ def test_clients_may_be_chosen_by_their_classes():
     assert distance(simulated(run).final, twin_vector(run, "fedavg")) <= TOLERANCE
 
 
+def test_weights_are_near_one_so_that_sums_stay_in_the_range_of_half_precision():
+    """As n_k times τ_k they would not: 700 samples, 180 steps."""
+    ends = []
+    for codec in ("dense", "fp16"):
+        run = config_of(
+            ROWS["fednova"], compression__name=codec, devices__count=0, data__train_samples=1437
+        )
+        ends.append(simulated(run).final)
+    assert distance(ends[1], ends[0]) < 5e-3
+
+
+@pytest.mark.parametrize("key", ["fedavg", "scaffold", "ida", "ida fedavg"])
+def test_weights_of_workers_sum_to_their_number_or_nearly(key, tmp_path):
+    run = config_of(ROWS[key])
+    setup, _, _ = prepare(run, tmp_path)
+    rule = build_sync(run.sync).client
+    trainers = [client_trainer(setup, worker, rule) for worker in setup.cluster.trainers]
+    for trainer in trainers:
+        trainer.step()
+    assert sum(trainer.weight for trainer in trainers) == pytest.approx(len(trainers))
+    if rule.exchanges == 2:
+        weights = [trainer.weight for trainer in trainers]
+        mean = np.average([trainer.offer() for trainer in trainers], axis=0, weights=weights)
+        vector = trainers[0].vector()
+        vector[: trainers[0].spec.parameters] += mean[: trainers[0].spec.parameters]
+        for trainer in trainers:
+            trainer.load(vector)
+            trainer.step()
+            assert 0.1 < trainer.weight < 10
+
+
 def test_models_that_wait_for_the_second_exchange_are_kept(tmp_path):
     run = config_of(ROWS["ida intrac"])
     setup, _, _ = prepare(run, tmp_path)

@@ -11,6 +11,8 @@ from small_runs import config
 from geojax.errors import ConfigError, DataError
 from geojax.federated.clients import Clients
 
+SOME_CENTERS = {"center_selection__name": "random", "center_selection__devices": 1}
+
 
 @pytest.fixture(autouse=True)
 def _quiet(caplog):
@@ -41,6 +43,21 @@ def _quiet(caplog):
             "testbed.devices = 2: sync.execution=loop",
         ),
         ("fedavg", {"nonfinite": "skip"}, "nonfinite = 'skip'"),
+        ("fedavg", {"devices__gradient": "each"}, "devices.gradient = 'each': clients of sync=fed"),
+        (
+            "ida", {"outer_optimizer__name": "adam"},
+            "outer_optimizer.name = 'adam': .* distances are taken from; use auto",
+        ),
+        (
+            "fedfusion", {
+                "model__name": "cnn_batchnorm", "sync__frozen": True,
+                "optimizer__weight_decay": 0.1,
+            },
+            "optimizer.weight_decay = 0.1: would move frozen fusion parameters",
+        ),
+        ("ida", SOME_CENTERS, "center_selection.name = 'random': sync=ida needs the same centers"),
+        ("scaffold", SOME_CENTERS, "center_selection.name = 'random': sync=scaffold counts all"),
+        ("feddyn", SOME_CENTERS, "center_selection.name = 'random': sync=feddyn counts all"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused_by_name(name, settings, message):

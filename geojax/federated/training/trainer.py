@@ -16,11 +16,11 @@ from geojax.center.shared import shared
 from geojax.config import OptimizerConfig, RunConfig, SyncConfig
 from geojax.devices.links import InternalLinks
 from geojax.errors import Diverged
-from geojax.federated.clients import Clients
+from geojax.federated.clients import AS_THEY_ARE, Clients, Usual
 from geojax.federated.training.execution import Ended, Execute, Job, build_execution
 from geojax.federated.training.model import Model
 from geojax.federated.training.steps import ClientSteps, Data
-from geojax.sync.client import Candidate, ClientRule, Given, Sent, Trained
+from geojax.sync.client import NEAREST, Candidate, ClientRule, Given, Sent, Trained
 
 
 class Programs(NamedTuple):
@@ -38,13 +38,15 @@ class Waiting(NamedTuple):
     trained: np.ndarray  # float32 (L, n)
     state: np.ndarray  # float32 (L, s)
     accuracy: np.ndarray  # float64 (L,), NaN where it is not asked for
+    before: np.ndarray  # float32 (n,): w_t, which they began with
 
 
 class FederatedTrainer:
     """See :class:`geojax.center.trainer.Trainer`.
 
     ``step`` trains the clients that take part from the loaded vector, which stays; ``offer`` is
-    then the mean of what they send, weighted by p_k, and ``weight`` the sum of their weights.
+    then the mean of what they send, weighted by p_k, and ``weight`` the sum of their weights, in
+    units of ``usual``.
     Under an algorithm of two exchanges every other step trains nobody: it weighs the models of the
     step before. Clients compute at the same time, each at the worker's pace.
 
@@ -64,6 +66,7 @@ class FederatedTrainer:
       lr: of the clients' optimizer.
       momentum: of the clients' optimizer.
       links: of the clients to the worker; None: the worker is its only client.
+      usual: what all workers have on average; the same at all of them.
     """
 
     def __init__(
@@ -77,13 +80,14 @@ class FederatedTrainer:
         lr: float,
         momentum: float = 0.0,
         links: InternalLinks | None = None,
+        usual: Usual = AS_THEY_ARE,
     ):
         self.spec = programs.model.spec
         self.samples_per_step = clients.batch_size
         self.steps, self.last_loss, self.weight = 0, math.nan, 1.0
         self._programs, self._model, self._rule = programs, programs.model, rule
         self.clients, self._data, self._links = clients, data, links
-        self._lr, self._momentum = lr, momentum
+        self._lr, self._momentum, self._usual = lr, momentum, usual
         self._key = worker_key(clients.seed, clients.worker_index)
         shape = len(clients), self._model.trained
         self._kept = {name: np.zeros(shape, np.float32) for name in rule.keeps}
@@ -150,8 +154,8 @@ class FederatedTrainer:
         jobs = [self._job(int(client), number) for client in chosen]
         weights = np.ones(len(chosen))
         if self._rule.weights == "samples":
-            weights = self.clients.sizes[chosen].astype(np.float64)
-        self.weight = float(weights.sum())
+            weights = self.clients.sizes[chosen] / self._usual.samples
+        self.weight = float(weights.sum()) / self._usual.clients
         mean, losses, models = _Mean(self._model), [], []
         ended = self._programs.execute(self._given, self._data, jobs, self.clients.most_steps)
         for client, job, share, end in zip(
@@ -170,7 +174,7 @@ class FederatedTrainer:
         if models:
             trained, state, accuracy = zip(*models, strict=True)
             stacked = np.stack(trained), np.stack(state), np.array(accuracy)
-            self._waiting = Waiting(np.array(chosen), *stacked)
+            self._waiting = Waiting(np.array(chosen), *stacked, self._given.start.copy())
 
     def _job(self, client: int, number: int) -> Job:
         kept = {name: rows[client] for name, rows in self._kept.items()}
@@ -217,13 +221,15 @@ class FederatedTrainer:
         weights = np.array([
             mix(Candidate(
                 float(np.abs(start - trained, dtype=np.float64).sum()),
-                int(self.clients.sizes[client]), float(accuracy), classes,
+                float(self.clients.sizes[client] / self._usual.samples), float(accuracy), classes,
             ))
             for client, trained, accuracy in zip(
                 waiting.clients, waiting.trained, waiting.accuracy, strict=True
             )
         ])  # fmt: skip
-        self.weight = float(weights.sum())
+        # Every center knows ‖w̄ − w_t‖₁, which makes numbers near one of the reciprocal distances.
+        moved = float(np.abs(start - waiting.before, dtype=np.float64).sum()) + NEAREST
+        self.weight = float(weights.sum()) * moved / self._usual.clients
         for share, trained, state in zip(
             weights / weights.sum(), waiting.trained, waiting.state, strict=True
         ):

@@ -1,0 +1,30 @@
+"""What a run tells of how far it is."""
+
+import io
+
+from rich.console import Console
+
+from testbed.progress import RunProgress
+
+
+def told(times, rounds):
+    """Lines printed by a run whose rounds are done at so many seconds."""
+    now, written = [0.0], io.StringIO()
+    console = Console(file=written, force_terminal=False)
+    with RunProgress("run", rounds, console=console, clock=lambda: now[0]) as progress:
+        for number, at in enumerate(times):
+            now[0] = at
+            progress.take({"event": "round", "round": number, "held": 2.0 * (number + 1)})
+            progress.take({"event": "evaluation", "accuracy": 0.5})
+    return written.getvalue().splitlines()
+
+
+def test_a_short_run_prints_one_line_at_its_end():
+    assert told([1, 2, 3], 3) == ["run: 3 rounds in 6.0 s, test accuracy 0.500"]
+
+
+def test_a_long_run_prints_a_line_a_minute_with_the_time_that_is_left():
+    *lines, last = told([20 + 40 * number for number in range(10)], 40)
+    assert lines[0] == "run: 2 of 40 rounds, t = 4.0 s, test accuracy 0.500, about 25 min left"
+    assert [line.split()[1] for line in lines] == ["2", "4", "6", "8", "10"]
+    assert last == "run: 10 rounds in 20.0 s, test accuracy 0.500"
