@@ -12,7 +12,7 @@ from geojax.config import ModelConfig, RunConfig, SyncConfig
 from geojax.errors import ConfigError
 from geojax.models.registry import MODELS, model_info
 from geojax.settings import key
-from geojax.sync.algorithm import SYNCS, Offer, Step, SyncAlgorithm
+from geojax.sync.algorithm import SYNCS, More, Offer, Step, SyncAlgorithm
 from geojax.sync.client import ClientRule
 from geojax.sync.parts import barrier, fixed_steps, weighted_mean
 
@@ -33,12 +33,12 @@ class FederatedConfig(SyncConfig):
 
 
 async def _offer(
-    trainer: Any, base: np.ndarray, parameters: int, steps: int, step: Step
+    trainer: Any, base: np.ndarray, parameters: int, more: More, step: Step
 ) -> np.ndarray:
     del base, parameters
-    if steps != 1:
-        raise ValueError(f"one federated round is one step, not {steps}")
     await step(trainer.step)
+    if await more(1):
+        raise ValueError("one federated round is one step, and the local-step policy wants more")
     return trainer.offer()
 
 
