@@ -35,6 +35,7 @@ class PerDeviceMesh:
         self.network, self.devices = mesh.network, mesh.devices
         self.load, self.load_part, self.vector = mesh.load, mesh.load_part, mesh.vector
         self.start, self.copy, self.replicate = mesh.start, mesh.copy, mesh.replicate
+        self.proximal = 0.0
         self._mesh, self._size = mesh, size
         parallel = functools.partial(jax.pmap, devices=mesh.devices)
         self._add = parallel(jnp.add, donate_argnums=0)

@@ -38,7 +38,7 @@ async def _offer(
     del base, parameters
     await step(trainer.step)
     if await more(1):
-        raise ValueError("one federated round is one step, and the local-step policy wants more")
+        raise ValueError("a federated round is one step, and the local-step policy wants more")
     return trainer.offer()
 
 
