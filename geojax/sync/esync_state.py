@@ -104,6 +104,8 @@ class EsyncState:
             raise Refused(f"esync: {sender} is in round {entered}, and asks for {told.round}")
         if told.taken <= row.taken:
             raise Refused(f"esync: {sender} had taken {row.taken} steps, and tells {told.taken}")
+        if row.sync and operation == DONE:
+            return {"train": False}  # its last step had begun before it was told so
         if row.sync:
             raise Refused(f"esync: {sender} was told to exchange in round {row.round}")
         row.step_s = min(told.step_s, _BELIEVED * (now - row.stamp))

@@ -106,6 +106,14 @@ def test_who_ends_a_round_of_its_own_accord_is_done():
     assert not table.say("fast", QUERY, taken=1, at=2.0)
 
 
+def test_who_is_told_to_exchange_while_its_last_step_runs_may_end_the_round_itself():
+    table = Table({"fast": 1.0, "slow": 10.0})
+    assert not table.say("slow", QUERY, taken=1, step_s=10.0, at=10.0)
+    before = vars(table.state.rows["slow"]).copy()
+    assert table.say("slow", DONE, taken=2, step_s=10.0, at=20.0) is False
+    assert vars(table.state.rows["slow"]) == before
+
+
 def test_h0_steps_of_the_straggler():
     table = Table({"fast": 1.0, "slow": 10.0}, least=3)
     taken = next(n for n in range(3, 99) if not table.say("fast", QUERY, taken=n, at=float(n)))
