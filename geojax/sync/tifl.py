@@ -15,9 +15,14 @@ from geojax.sync.algorithm import SYNCS, RunFacts, SyncAlgorithm
 from geojax.sync.fedat import by_speed
 from geojax.sync.parts import barrier, delta_offer, fixed_steps, weighted_mean
 
-RANDOM = (0.7, 0.1, 0.1, 0.05, 0.05)  # the paper's policy of that name, for five tiers
+PUBLISHED = {  # the paper's policies for five tiers
+    "fast1": (0.225, 0.225, 0.225, 0.225, 0.1),
+    "fast2": (0.2375, 0.2375, 0.2375, 0.2375, 0.05),
+    "fast3": (0.25, 0.25, 0.25, 0.25, 0.0),
+    "random": (0.7, 0.1, 0.1, 0.05, 0.05),
+}
 TIERS = 2
-POLICIES = ("fast", "random", "slow", "uniform", "vanilla")
+POLICIES = ("fast", *PUBLISHED, "slow", "uniform", "vanilla")
 
 
 @dataclass
@@ -37,9 +42,9 @@ class TiflConfig(SyncConfig):
     def check(self) -> None:
         """See :meth:`geojax.settings.Settings.check`."""
         count = self.tiers or TIERS
-        if self.policy == "random" and count != len(RANDOM):
+        if self.policy in PUBLISHED and count != len(PUBLISHED[self.policy]):
             fix = f"is published for five tiers; use sync.policy=uniform with {count}, or "
-            raise ConfigError("sync.policy", "random", f"{fix}sync.tiers=5")
+            raise ConfigError("sync.policy", self.policy, f"{fix}sync.tiers=5")
         if self.policy == "vanilla" and self.tiers is not None:
             fix = "sync.policy=vanilla has no tiers; leave it out, or use sync.policy=uniform"
             raise ConfigError("sync.tiers", self.tiers, fix)
@@ -60,6 +65,9 @@ def tifl(
     fast       1, 0, …
     slow       0, …, 1
     random     0.7, 0.1, 0.1, 0.05, 0.05 (five tiers)
+    fast1      0.225 each but the slowest, 0.1 (five tiers)
+    fast2      0.2375 each but the slowest, 0.05 (five tiers)
+    fast3      0.25 each but the slowest, 0 (five tiers)
     vanilla    no tiers: |C| of all centers
     =========  =============================================
 
@@ -105,11 +113,13 @@ def probabilities(policy: str, count: int) -> tuple[float, ...]:
 
     >>> probabilities("fast", 3), probabilities("slow", 2)
     ((1.0, 0.0, 0.0), (0.0, 1.0))
+    >>> [sum(probabilities(policy, 5)) for policy in POLICIES]
+    [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     """
     if policy in ("fast", "slow"):
         chosen = 0 if policy == "fast" else count - 1
         return tuple(float(tier == chosen) for tier in range(count))
-    return RANDOM if policy == "random" else (1 / count,) * count
+    return PUBLISHED.get(policy, (1 / count,) * count)
 
 
 def drawn(
