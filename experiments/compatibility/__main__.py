@@ -25,6 +25,7 @@ from experiments.compatibility.axes import (
     MODES,
     REFUSED,
     SERVERS,
+    SEVERAL,
     STEPS,
     Case,
     config_of,
@@ -126,6 +127,8 @@ def document(outcomes: Mapping[Case, Outcome]) -> str:
     pieces += [_OTHERS, _table(["settings", "what geojax says"], others), _SETTINGS]
     used = [[name, f"`{written(each)}`"] for name, each in {**CODECS, **MODES}.items()]
     pieces.append(_table(["name", "settings"], used))
+    several = [[name, f"`{written(each)}`"] for name, each in SEVERAL.items()]
+    pieces += [_SEVERAL, _table(["name", "settings"], several)]
     return "\n\n".join(pieces) + "\n"
 
 
@@ -148,6 +151,8 @@ _OTHERS = """## Other settings that do not go together
 No table has room for these. They are refused at start, too."""
 
 _SETTINGS = """## The settings behind the names"""
+
+_SEVERAL = "With two workers in a center these have besides:"
 
 
 def main() -> int:

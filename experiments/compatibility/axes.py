@@ -54,7 +54,14 @@ MODES: dict[str, Settings] = {
     "quorum": {"sync": "quorum", "sync.local_steps": 2},
     "tifl": {"sync": "tifl", "sync.local_steps": 2},
     "dc_aha": {"sync": "dc_aha", "sync.local_steps": 2},
+    "esync": {"sync": "esync"},
+    "esync, in flight": {"sync": "esync", "sync.variant": "preprint", "sync.query": "in_flight"},
 }  # fmt: skip
+SEVERAL: dict[str, Settings] = {
+    "esync": {"sync.level": "workers"},
+    "esync, in flight": {"sync.level": "both", "sync.max_lan_rounds": 2},
+}
+"""What modes set besides with several workers in a center."""
 SERVERS: dict[str, Settings] = {
     "one server, in a center": {"overlay": "star"},
     "two servers, in centers": {"overlay": "multigps", "overlay.servers": 2},
@@ -85,6 +92,12 @@ REFUSED: tuple[Settings, ...] = (
     {"sync": "fsa", "sync.lan_rounds": 2},
     {"overlay": "star", "overlay.servers": 2},
     {"compression": "size_only", "model": "mlp"},
+    {"sync": "esync", "sync.level": "centers", "lan.workers": 2},
+    {"sync": "esync", "sync.level": "workers", "lan.workers": 1},
+    {"sync": "esync", "sync.min_local_steps": 4, "sync.max_local_steps": 2},
+    {"sync": "esync", "sync.max_lan_rounds": 5, "sync.level": "centers"},
+    {"sync": "tifl", "sync.policy": "vanilla", "sync.tiers": 3},
+    *({"center_selection": "random", "sync": name} for name in ("esync", "fedasync", "scaffold")),
     {"sync": "fsa", "optimizer": "muon"},
     {"sync": "streaming_diloco", "sync.local_steps": 10, "sync.fragments": 3},
     {"sync": "streaming_diloco", "sync.local_steps": 10, "sync.fragments": 2, "sync.overlap": 6},
@@ -113,7 +126,8 @@ class Case(NamedTuple):
     @property
     def settings(self) -> dict[str, Any]:
         """What it sets."""
-        return {**CODECS[self.codec], **MODES[self.mode], **SERVERS[self.servers]}
+        more = SEVERAL.get(self.mode, {}) if self.workers > 1 else {}
+        return {**CODECS[self.codec], **MODES[self.mode], **more, **SERVERS[self.servers]}
 
 
 def everything() -> list[Case]:
@@ -158,7 +172,7 @@ def config_of(settings: Settings, *, workers: int = 1) -> RunConfig:
     config.overlay.chunk_elements = 1000
     change(config, settings)
     algorithm = build_sync(config.sync)
-    config.rounds = STEPS // (algorithm.local_steps.steps(0) * algorithm.lan_rounds)
+    config.rounds = max(1, STEPS // (algorithm.local_steps.steps(0) * algorithm.lan_rounds))
     return config
 
 

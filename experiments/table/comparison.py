@@ -71,6 +71,7 @@ _MORE_METRICS = (
         for kind in ("compute", "query", "transfer", "wait", "server")
     ),
     Metric("staleness.mean", "staleness"),
+    Metric("staleness.mean_s", "staleness (s)"),
     Metric("questions.per_s", "questions/s"),
     Metric("questions.p99_s", "question, p99 (ms)", scale=1e3),
     Metric("prediction.error", "prediction error", decimals=3),

@@ -32,6 +32,8 @@ from geojax.overlay.view import NetworkView
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.sync.registry import build_sync
 
+MOST_ROUNDS = 2**31 - 1  # within centers too: frames have 32 bits for their number
+
 
 def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
     """Finds what is wrong with a configuration before any process starts.
@@ -56,6 +58,12 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
     algorithm = build_sync(config.sync)
     if algorithm.client is not None:
         federated.check(config, algorithm.client)
+    if config.rounds * algorithm.lan_rounds > MOST_ROUNDS:
+        fix = (
+            f"with up to {algorithm.lan_rounds} exchanges within a center in each, more than "
+            f"{MOST_ROUNDS} can be counted; use at most {MOST_ROUNDS // algorithm.lan_rounds}"
+        )
+        raise ConfigError("rounds", config.rounds, fix)
     codec = build_codec(config.compression)
     _check_offers(config, algorithm)
     _check_inner(config, algorithm)

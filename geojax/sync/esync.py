@@ -19,6 +19,7 @@ from geojax.sync.esync_state import DONE, QUERY, REPORT, EsyncState, told
 from geojax.sync.parts import barrier, delta_offer, weighted_mean
 
 SERVICE, OF_CENTERS = "esync", "esync_centers"
+MOST_LAN_ROUNDS = 1000
 _GUARD_S = {"journal": 0.0, "preprint": 0.5}  # ε of the preprint
 _WEIGHTS = {"journal": "samples", "preprint": "uniform"}
 
@@ -47,8 +48,8 @@ class EsyncConfig(SyncConfig):
         "wait", "wait for each answer, or begin the next step meanwhile",
         choices=("in_flight", "wait"),
     )  # fmt: skip
-    max_lan_rounds: int = key(
-        1000, "level=both: most exchanges within a center in one over the WAN", least=1
+    max_lan_rounds: int | None = key(
+        None, "level=both: most exchanges within a center in one over the WAN; null: 1000", least=1
     )
     evict_after_s: float = key(
         10.0, "silence after which nobody waits for a straggler", unit="s", above=0
@@ -63,6 +64,9 @@ class EsyncConfig(SyncConfig):
                 f"sync.max_local_steps={self.min_local_steps}"
             )
             raise ConfigError("sync.min_local_steps", self.min_local_steps, fix)
+        if self.max_lan_rounds is not None and self.level != "both":
+            fix = f"sync.level={self.level} does not read it; use sync.level=both, or leave it out"
+            raise ConfigError("sync.max_lan_rounds", self.max_lan_rounds, fix)
 
 
 def esync(
@@ -75,7 +79,7 @@ def esync(
     weights: str | None = None,
     in_flight: bool = False,
     evict_after_s: float = 10.0,
-    most_lan_rounds: int = 1000,
+    most_lan_rounds: int = MOST_LAN_ROUNDS,
 ) -> SyncAlgorithm:
     """Every member takes as many local steps as fit into the time that the slowest one needs.
 
@@ -161,5 +165,5 @@ def _configured(config: EsyncConfig) -> SyncAlgorithm:
         variant=config.variant, level=config.level, least=config.min_local_steps,
         most=config.max_local_steps, guard_s=config.guard_s, weights=config.weights,
         in_flight=config.query == "in_flight", evict_after_s=config.evict_after_s,
-        most_lan_rounds=config.max_lan_rounds,
+        most_lan_rounds=config.max_lan_rounds or MOST_LAN_ROUNDS,
     )  # fmt: skip

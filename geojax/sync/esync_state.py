@@ -104,6 +104,8 @@ class EsyncState:
             raise Refused(f"esync: {sender} is in round {entered}, and asks for {told.round}")
         if told.taken <= row.taken:
             raise Refused(f"esync: {sender} had taken {row.taken} steps, and tells {told.taken}")
+        if row.sync and operation == DONE:
+            return {"train": False}  # its last step had begun before it was told so
         if row.sync:
             raise Refused(f"esync: {sender} was told to exchange in round {row.round}")
         row.step_s = min(told.step_s, _BELIEVED * (now - row.stamp))
@@ -146,13 +148,22 @@ class EsyncState:
         last = self.rows[slowest] if slowest is not None else row
         if row.taken < self._least or row.round > last.round:
             return True  # it has just entered, or the straggler has not: its row is an old one
-        done = last.sync or (self._pushes and last.taken >= self._least)
+        done = last.sync or (self._pushes and last.taken == self._least)  # i_s = 1 in Algorithm 1
         if name == slowest or done or row.round < last.round:
             return False
-        reaches = last.stamp + self.delay(last)  # t̂_s, equation 2; it has told no step yet
+        reaches = last.stamp + self._left(last)  # t̂_s, equation 2
         self._predicted.setdefault(row.round, (str(slowest), reaches, self.delay(last)))
-        own = row.step_s + (row.push_s if self._pushes else 0.0)
-        return now + own + self._guard_s <= reaches  # equation 3
+        return now + self._left(row) + self._guard_s <= reaches  # equation 3
+
+    def _left(self, row: Row) -> float:
+        """From a row's time stamp until the arrival of an offer that its next step ends, s.
+
+        One that has told no step in this round has all of the least ones before it.
+        """
+        assert row.step_s is not None
+        if row.taken < self._least:
+            return self.delay(row)
+        return row.step_s + (row.push_s if self._pushes else 0.0)
 
     def _enter(self, name: str, row: Row | None, told: StepStatus, now: float) -> None:
         """REPORT: the member enters a round.

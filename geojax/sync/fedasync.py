@@ -36,10 +36,12 @@ def fedasync(
     with the proximal term (ρ/2)·‖x − x_τ‖², and sends the model x_new itself. The server mixes it
     into the present one and answers that center alone::
 
-        x_t = (1 − α_t)·x_{t−1} + α_t·x_new,      α_t = α·s(t − τ)
+        x_t = (1 − α_t)·x_{t−1} + α_t·x_new,      α_t = α·s(t − 1 − τ)
 
-    with s(τ) = 1 (``constant``), (τ + 1)^(−a) (``polynomial``), or 1 up to b and 1/(a(τ − b) + 1)
-    beyond (``hinge``). α_t is computed afresh from α each time. With one center, α = 1 and ρ = 0
+    t − 1 − τ counts the merges in between; the paper has s(t − τ), by which the freshest model
+    would be 1 old and count less than α. s(τ) is 1 (``constant``), (τ + 1)^(−a) (``polynomial``),
+    or 1 up to b and 1/(a(τ − b) + 1) beyond (``hinge``). α_t is computed afresh from α each time.
+    With one center, α = 1 and ρ = 0
     it is training of that center alone. There is no outer optimizer.
 
     Args:
@@ -47,8 +49,8 @@ def fedasync(
       alpha: α; the paper has 0.6 and 0.9 for CIFAR-10.
       s: the name of the function.
       a: its a; None: 0.5 for ``polynomial`` and 10 for ``hinge``, as in the paper.
-      b: of ``hinge``; None: 4. The paper draws τ up to 4 or 16; where paces differ much more, τ is
-        larger and b has to be too.
+      b: of ``hinge``; None: 4, which is 5 by the paper's count. The paper draws τ up to 4 or 16;
+        where paces differ much more, τ is larger and b has to be too.
       rho: ρ; the paper has 0.005 and 0.01 for CIFAR-10.
 
     Raises:

@@ -31,7 +31,8 @@ def quorum(*, steps: int, size: int, grace: float) -> SyncAlgorithm:
 
     This is the admission of Decoupled DiLoCo. What that has besides is not here: fragments,
     training on during the exchange, the grace that adapts to the slack, radial-directional
-    averaging. All centers take equally many samples, so its weights (tokens²/steps) are equal.
+    averaging. Centers count by their workers; its weights (tokens²/steps) are equal too where all
+    centers have equally many, which take equally many samples.
 
     Args:
       steps: H.

@@ -15,8 +15,14 @@ from geojax.sync.algorithm import SYNCS, RunFacts, SyncAlgorithm
 from geojax.sync.fedat import by_speed
 from geojax.sync.parts import barrier, delta_offer, fixed_steps, weighted_mean
 
-RANDOM = (0.7, 0.1, 0.1, 0.05, 0.05)  # the paper's policy of that name, for five tiers
-POLICIES = ("fast", "random", "slow", "uniform", "vanilla")
+PUBLISHED = {  # the paper's policies for five tiers
+    "fast1": (0.225, 0.225, 0.225, 0.225, 0.1),
+    "fast2": (0.2375, 0.2375, 0.2375, 0.2375, 0.05),
+    "fast3": (0.25, 0.25, 0.25, 0.25, 0.0),
+    "random": (0.7, 0.1, 0.1, 0.05, 0.05),
+}
+TIERS = 2
+POLICIES = ("fast", *PUBLISHED, "slow", "uniform", "vanilla")
 
 
 @dataclass
@@ -25,7 +31,9 @@ class TiflConfig(SyncConfig):
 
     name: str = "tifl"
     local_steps: int = key(10, "local steps of a chosen center's workers", least=1)
-    tiers: int = key(2, "m: groups of centers by speed; at most as many as centers", least=1)
+    tiers: int | None = key(
+        None, "m: groups of centers by speed; at most as many as centers; null: 2", least=1
+    )
     clients: int | None = key(
         None, "|C|: centers of the tier that contribute to a round; null: all of it", least=1
     )
@@ -33,9 +41,13 @@ class TiflConfig(SyncConfig):
 
     def check(self) -> None:
         """See :meth:`geojax.settings.Settings.check`."""
-        if self.policy == "random" and self.tiers != len(RANDOM):
-            fix = f"is published for five tiers; use sync.policy=uniform with {self.tiers}, or "
-            raise ConfigError("sync.policy", "random", f"{fix}sync.tiers=5")
+        count = self.tiers or TIERS
+        if self.policy in PUBLISHED and count != len(PUBLISHED[self.policy]):
+            fix = f"is published for five tiers; use sync.policy=uniform with {count}, or "
+            raise ConfigError("sync.policy", self.policy, f"{fix}sync.tiers=5")
+        if self.policy == "vanilla" and self.tiers is not None:
+            fix = "sync.policy=vanilla has no tiers; leave it out, or use sync.policy=uniform"
+            raise ConfigError("sync.tiers", self.tiers, fix)
 
 
 def tifl(
@@ -53,6 +65,9 @@ def tifl(
     fast       1, 0, …
     slow       0, …, 1
     random     0.7, 0.1, 0.1, 0.05, 0.05 (five tiers)
+    fast1      0.225 each but the slowest, 0.1 (five tiers)
+    fast2      0.2375 each but the slowest, 0.05 (five tiers)
+    fast3      0.25 each but the slowest, 0 (five tiers)
     vanilla    no tiers: |C| of all centers
     =========  =============================================
 
@@ -63,7 +78,7 @@ def tifl(
 
     Args:
       steps: local steps, at least 1.
-      count: m.
+      count: m; of ``vanilla`` it does not matter.
       clients: |C|; None: the whole tier. A tier that has fewer contributes as a whole.
       policy: see above.
 
@@ -71,6 +86,7 @@ def tifl(
       Chai et al., *TiFL: A Tier-based Federated Learning System*, HPDC 2020, §4 and table 1, arXiv
       2001.09249.
     """
+    count = 1 if policy == "vanilla" else count
     algorithm = SyncAlgorithm(
         "tifl", delta_offer(), fixed_steps(steps),
         barrier()._replace(least=("sync.tiers", count, count)), weighted_mean(), "average",
@@ -78,7 +94,7 @@ def tifl(
     )  # fmt: skip
 
     def for_run(facts: RunFacts) -> SyncAlgorithm:
-        tier_of = by_speed(facts, 1 if policy == "vanilla" else count)
+        tier_of = by_speed(facts, count)
         tiers = [
             [c for c in facts.centers if tier_of[c] == t] for t in range(1 + max(tier_of.values()))
         ]
@@ -97,11 +113,13 @@ def probabilities(policy: str, count: int) -> tuple[float, ...]:
 
     >>> probabilities("fast", 3), probabilities("slow", 2)
     ((1.0, 0.0, 0.0), (0.0, 1.0))
+    >>> [sum(probabilities(policy, 5)) for policy in POLICIES]
+    [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     """
     if policy in ("fast", "slow"):
         chosen = 0 if policy == "fast" else count - 1
         return tuple(float(tier == chosen) for tier in range(count))
-    return RANDOM if policy == "random" else (1 / count,) * count
+    return PUBLISHED.get(policy, (1 / count,) * count)
 
 
 def drawn(
@@ -128,5 +146,6 @@ def drawn(
 @SYNCS.register("tifl", TiflConfig)
 def _configured(config: TiflConfig) -> SyncAlgorithm:
     return tifl(
-        steps=config.local_steps, count=config.tiers, clients=config.clients, policy=config.policy
-    )
+        steps=config.local_steps, count=config.tiers or TIERS, clients=config.clients,
+        policy=config.policy,
+    )  # fmt: skip

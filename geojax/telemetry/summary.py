@@ -14,6 +14,7 @@ from geojax.telemetry.shares import (
     questions,
     shares_of_time,
 )
+from geojax.telemetry.staleness import staleness
 
 Event = Mapping[str, Any]
 Report = Mapping[str, Any]
@@ -113,7 +114,7 @@ def summarize(
         **_traffic(reports, hops, data_kinds, probe_kind, offer_kind),
         **_internal(events, reports, trainers),
     }
-    stale = [event["staleness"] for event in events if event["event"] == "applied"]
+    stale = staleness(events)
     diverted = sum(r["totals"].get("auxiliary_chunks", 0) for r in reports.values())
     if diverted:
         summary["auxiliary_chunks"] = int(diverted)
@@ -142,11 +143,7 @@ def summarize(
         }
         summary |= {name: figure for name, figure in figures.items() if figure is not None}
     if stale:
-        summary["staleness"] = {
-            "mean": float(np.mean(stale)),
-            "p95": float(np.percentile(stale, 95)),
-            "max": max(stale),
-        }
+        summary["staleness"] = stale
     if train_samples and samples:
         epochs = samples / train_samples
         summary["wan_bytes_per_epoch"] = summary["wan_bytes"] / epochs

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from geojax.assemble.agreement import sync_of
+from geojax.assemble.contributors import EVERYONE
 from geojax.config import RunConfig
 from geojax.hips.cluster import Cluster
 from geojax.overlay.bounds.bound import BOUND_WORK, bounds, latency_bound
@@ -61,13 +63,16 @@ def efficiency(
 
     Returns:
       What is known of the four. Nothing for compressed runs, for a testbed without a WAN
-      (``local``), and for one center; no bound where its linear program takes too long.
+      (``local``), and for one center; no bound where its linear program takes too long, and where a
+      round is not one synchronization of the whole vector by all centers (fragments, rounds to
+      which some contribute nothing, centers at paces of their own).
     """
     members = cluster.servers
     if config.compression.name not in WHOLE or config.testbed.name == "local" or len(members) < 2:
         return {}
     figures = {"latency_bound_s": latency_bound(view, members)}
-    if len(view.centers) * len(view.rate) > BOUND_WORK:
+    partial = not _whole_rounds(config, cluster)
+    if partial or len(view.centers) * len(view.rate) > BOUND_WORK:
         return figures
     sizes = [e["elements"] for e in events if e["event"] == "start" and "elements" in e]
     steady = _steady_rounds(view, events, cluster.trainers, config.warmup_rounds)
@@ -85,6 +90,17 @@ def efficiency(
         figures["bound_efficiency"] = figures["bound_s"] / (goodput_factor * mean)
         figures["bound_ratio"] = 1 / figures["bound_efficiency"]
     return figures
+
+
+def _whole_rounds(config: RunConfig, cluster: Cluster) -> bool:
+    """Whether in every round all centers together exchange the whole vector."""
+    algorithm = sync_of(config, cluster.trainers)
+    everyone = algorithm.contributors is None and config.center_selection.name == EVERYONE
+    return (
+        everyone
+        and algorithm.admission.exchange == "tree"
+        and algorithm.fragmentation.fragments == 1
+    )
 
 
 def _steady_rounds(

@@ -78,6 +78,10 @@ def test_the_threshold_of_twobit(value):
         ({"max_time_s": -5.0}, "max_time_s", "more than 0"),
         ({"seed": 2**32}, "seed", "less than 4294967296"),
         ({"rounds": True}, "rounds", "a whole number"),
+        (
+            {"rounds": 1 << 20, "sync__name": "hfa", "sync__lan_rounds": 1 << 12},
+            "rounds", "with up to 4096 exchanges within a center in each",
+        ),
         ({"wan__external": {"rate": 9}}, "wan.external", "wan.server_center=external"),
         ({"overlay__probe_after": -1}, "overlay.probe_after", "0: never"),
         ({"overlay__probe_after": 1.5}, "overlay.probe_after", "a whole number"),

@@ -214,8 +214,8 @@ def test_who_comes_back_goes_on_in_its_data_where_the_scheduler_heard_it_last():
 
     original = Worker.catch_up
 
-    def spy(self, number, taken=None):
-        original(self, number, taken)
+    async def spy(self, number, taken=None):
+        await original(self, number, taken)
         begun.append((number, taken, self.trainer.steps))
 
     with pytest.MonkeyPatch.context() as patch:

@@ -91,10 +91,27 @@ def test_entering_a_round_takes_back_that_the_straggler_was_done():
     assert table.say("fast", QUERY, 2, 1, at=11.1)
 
 
+def test_who_becomes_the_straggler_in_a_later_step_is_waited_for_until_that_ends():
+    table = Table({"fast": 1.0, "middle": 3.0, "slow": 10.0})
+    assert all(table.say("middle", QUERY, taken=n, step_s=3.0, at=3.0 * n) for n in (1, 2))
+    assert table.say("slow", QUERY, taken=1, step_s=0.5, at=7.0), "7.5 s is before 6 + 3 s"
+    assert table.state.straggler(7.0) == "middle"
+    assert table.say("fast", QUERY, taken=1, step_s=1.0, at=8.0)
+    assert not table.say("fast", QUERY, taken=2, step_s=1.0, at=9.0)
+
+
 def test_who_ends_a_round_of_its_own_accord_is_done():
     table = Table({"fast": 1.0, "slow": 10.0})
     assert not table.say("slow", DONE, taken=1, step_s=2.0, at=2.0)
     assert not table.say("fast", QUERY, taken=1, at=2.0)
+
+
+def test_who_is_told_to_exchange_while_its_last_step_runs_may_end_the_round_itself():
+    table = Table({"fast": 1.0, "slow": 10.0})
+    assert not table.say("slow", QUERY, taken=1, step_s=10.0, at=10.0)
+    before = vars(table.state.rows["slow"]).copy()
+    assert table.say("slow", DONE, taken=2, step_s=10.0, at=20.0) is False
+    assert vars(table.state.rows["slow"]) == before
 
 
 def test_h0_steps_of_the_straggler():

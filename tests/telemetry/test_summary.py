@@ -92,14 +92,19 @@ def test_what_was_not_measured_is_absent():
 
 def test_staleness_is_that_of_all_applied_pushes():
     applied = [
-        {"t": t, "node": "c1", "event": "applied", "center": "c2", "staleness": staleness}
-        for t, staleness in enumerate([0, 0, 1, 3])
-    ]
+        {"t": t, "node": "c1", "event": "applied", "center": center, "round": number,
+         "staleness": staleness}
+        for t, center, number, staleness in (
+            (1.0, "c2", 0, 0), (3.0, "c2", 1, 0), (3.5, "c1", 1, 1), (4.5, "c2", 7, 3)
+        )
+    ]  # fmt: skip
     whole = summary(events=[*ROUNDS, *applied])
     found = whole["staleness"]
     assert "sync_s" not in whole, "centers at paces of their own have none"
     assert (found["mean"], found["max"]) == (1.0, 3)
     assert found["p95"] == pytest.approx(1 + 2 * 0.85)
+    # since 0, since c2 and c1 held round 0 (2.5 and 2.0); nobody knows since when in round 7
+    assert (found["mean_s"], found["max_s"]) == (pytest.approx((1.0 + 0.5 + 1.5) / 3), 1.5)
 
 
 # ---- time to target

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from simulated_runs import small_config
 
+from geojax.axes import change
 from geojax.config import RunConfig
 from geojax.hips.cluster import Cluster, NodeSpec
 from geojax.overlay.view import NetworkView
@@ -43,11 +44,30 @@ def both(number, offered, held):
     ]  # fmt: skip
 
 
-def figures(*events, compression="size_only", testbed="simulated", goodput=0.5, warmup=0):
+def figures(
+    *events, compression="size_only", testbed="simulated", goodput=0.5, warmup=0, settings=()
+):
     config = RunConfig(warmup_rounds=warmup)
+    change(config, dict(settings))
     config.compression.name, config.testbed.name = compression, testbed
     listed = sorted([START, *events], key=lambda event: event["t"])
     return efficiency(config, VIEW, listed, PLACES, goodput)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sync": "streaming_diloco", "sync.local_steps": 4, "sync.fragments": 2},
+        {"sync": "tifl"},
+        {"sync": "fedasync"},
+        {"center_selection": "random", "center_selection.devices": 1},
+    ],
+)
+def test_rounds_that_do_not_exchange_everything_have_no_bound(settings):
+    """A half of the vector, or of one center, may be faster than the bound of all."""
+    found = figures(*both(0, 1.0, 1.1), settings=settings)
+    assert found == {"latency_bound_s": pytest.approx(0.04)}
+    assert "bound_s" in figures(*both(0, 1.0, 1.1), settings={"sync": "esync"})
 
 
 def test_efficiency_is_the_bound_over_goodput_and_sync_time():
