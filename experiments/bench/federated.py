@@ -220,7 +220,10 @@ def main() -> int:
     parser.add_argument("--repetitions", type=int, default=7, help="of which the median counts")
     parser.add_argument("--peers", default="", help=f"some of {','.join(contest.PEERS)}")
     parser.add_argument(
-        "--peer-python", action="append", default=[], metavar="NAME=PATH",
+        "--peer-python",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
         help="the Python of a peer; may be repeated",
     )
     parser.add_argument("--devices", type=int, default=1, help="CPU devices, for pmap")

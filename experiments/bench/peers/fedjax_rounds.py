@@ -33,7 +33,7 @@ def main() -> None:
     work = load(sys.argv[1])
     fedjax.set_for_each_client_backend("jit")
 
-    def gradient(params, batch, rng):  # noqa: ANN001, ANN202
+    def gradient(params, batch, rng):
         del rng
         return jax.grad(functools.partial(loss, work.model))(params, batch["x"], batch["y"])
 

@@ -21,8 +21,10 @@ def _made(path: str) -> tuple[Work, Any, Any]:
     work = load(path)
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def step(w, images, labels, positions):  # noqa: ANN001, ANN202
-        slope = jax.grad(functools.partial(loss, work.model))(w, images[positions], labels[positions])
+    def step(w, images, labels, positions):
+        slope = jax.grad(functools.partial(loss, work.model))(
+            w, images[positions], labels[positions]
+        )
         return jax.tree.map(lambda a, b: a - work.lr * b, w, slope)
 
     data = [jax.device_put((x, y)) for x, y in zip(work.images, work.labels, strict=True)]

@@ -36,7 +36,7 @@ def client_app(path: str) -> ClientApp:
     app = ClientApp()
 
     @app.train()
-    def train(message, context):  # noqa: ANN001, ANN202
+    def train(message, context):
         from experiments.bench.peers import flower_client
 
         client = int(context.node_config["partition-id"])
@@ -50,12 +50,12 @@ def client_app(path: str) -> ClientApp:
     return app
 
 
-def server_app(work: Work, output) -> ServerApp:  # noqa: ANN001
+def server_app(work: Work, output) -> ServerApp:
     """A server that makes a round when it is told to."""
     app = ServerApp()
 
     @app.main()
-    def main(grid, context) -> None:  # noqa: ANN001
+    def main(grid, context) -> None:
         del context
         clients = len(work.labels)
         strategy = FedAvg(
@@ -86,7 +86,7 @@ def server_app(work: Work, output) -> ServerApp:  # noqa: ANN001
     return app
 
 
-def _steps(contents, weighted_by_key: str) -> MetricRecord:  # noqa: ANN001
+def _steps(contents, weighted_by_key: str) -> MetricRecord:
     del weighted_by_key
     return MetricRecord({"steps": sum(int(each["metrics"]["steps"]) for each in contents)})
 
