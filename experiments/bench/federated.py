@@ -42,7 +42,7 @@ MODELS = ("mlp", "small_cnn", "demo_cnn")
 
 def config_of(options: argparse.Namespace, model: str) -> RunConfig:
     """A run of these clients."""
-    config = RunConfig(batch_size=options.batch_size, lr=0.01)
+    config = RunConfig(batch_size=options.batch_size, lr=0.001)
     if options.sync not in FEDERATED:
         fix = f"has no clients; {nearest(options.sync, FEDERATED)}"
         raise ConfigError("--sync", options.sync, fix)
