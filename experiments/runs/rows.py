@@ -53,7 +53,7 @@ class Run:
     @property
     def exchanges(self) -> int:
         """Exchanges that make a federated round of the run's algorithm; 1 in all other ones."""
-        name = self.settings.get("sync.name")
+        name = str(self.settings.get("sync.name"))
         return SYNCS[name](SYNCS.settings(name)).exchanges if name in SYNCS else 1
 
     def figure(self, key: str) -> float | None:
