@@ -83,10 +83,12 @@ WITH_JAX = (
     "geojax.center.",
     "geojax.federated.training.",
     "geojax.selection.batched",
+    "experiments.bench.peers.",
 )  # modules that may load it
 BUT_NOT = {
     "geojax.models.registry", "geojax.models.losses", "geojax.center.inputs",
     "geojax.center.spec", "geojax.center.pace", "geojax.center.planned",
+    "experiments.bench.peers.contest", "experiments.bench.peers.work",
 }  # fmt: skip
 
 UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}

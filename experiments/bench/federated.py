@@ -1,22 +1,33 @@
 """How fast clients train: ``python -m experiments.bench.federated``.
 
-One round of FedAvg by the clients of one base station, on random images of 28 × 28 × 1, by every
+Rounds of FedAvg by the clients of one base station, on random images of 28 × 28 × 1, by every
 execution of :mod:`geojax.federated.training.execution`: client steps (batches) and samples a
-second, of the best of several rounds after one that compiles. ``--devices`` makes several CPU
-devices, which ``pmap`` spreads clients over.
+second, after compiling, the median of several repetitions that take turns. ``--devices`` makes
+several CPU devices, which ``pmap`` spreads clients over.
+
+``--peers plain,fedjax,flower`` measures others beside them on the same work (model, where it
+starts, data, batch, clients, epochs), each in a process of its own: FedAvg written down in plain
+JAX, FedJAX, and Flower's simulation. "Default ÷ it" is how many times as fast as they our default
+execution is, repetition by repetition; "deviation" how far their first round ends from ours, as a
+share of the way it went: they shuffle otherwise. ``--peer-python fedjax=PATH`` is a Python that has
+a peer's packages, if this one does not.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import pathlib
 import sys
-import time
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich.table import Table
 
 from experiments.bench import report
+from experiments.bench.peers import contest
+from experiments.bench.peers.work import Work
 from geojax.axes import change
 from geojax.config import RunConfig
 from geojax.errors import ConfigError, nearest
@@ -26,12 +37,12 @@ from geojax.federated.registry import FEDERATED
 from geojax.sync.registry import build_sync
 
 EXECUTIONS = ("loop", "scan", "vmap", "pmap")
-MODELS = ("mlp", "demo_cnn")
+MODELS = ("mlp", "small_cnn", "demo_cnn")
 
 
 def config_of(options: argparse.Namespace, model: str) -> RunConfig:
     """A run of these clients."""
-    config = RunConfig(batch_size=options.batch_size, lr=0.01)
+    config = RunConfig(batch_size=options.batch_size, lr=0.001)
     if options.sync not in FEDERATED:
         fix = f"has no clients; {nearest(options.sync, FEDERATED)}"
         raise ConfigError("--sync", options.sync, fix)
@@ -41,77 +52,145 @@ def config_of(options: argparse.Namespace, model: str) -> RunConfig:
     return config
 
 
-def round_of(config: RunConfig, execution: str, clients: int, samples: int) -> tuple[
-    Callable[[], None], int
-]:  # fmt: skip
-    """A function that makes one round, and the client steps of it."""
-    from geojax.federated.training.trainer import FederatedTrainer, build_programs
-
-    rule = build_sync(config.sync).client
-    assert rule is not None
-    rule = rule._replace(execution=execution)
+def data_of(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """Random images and labels of all clients, one client after the other."""
     draws = np.random.default_rng(0)
-    count = clients * samples
+    count = options.clients * options.samples
     images = draws.random((count, 28, 28, 1), np.float32)
-    labels = draws.integers(0, 10, count).astype(np.int32)
-    data = federated.place(config, images, labels)
-    model = federated.build_model(config, rule)
-
-    from geojax.center.devices import local_devices
-
-    local = local_devices()
-    programs = build_programs(config, model, rule, local if execution == "pmap" else local[:1])
-    parts = np.array_split(np.arange(count), clients)
-    made = Clients(parts, batch_size=config.batch_size, epochs=rule.epochs, seed=0, worker_index=0)
-    start = model.initial(0)
-    trainer = FederatedTrainer(programs, rule, made, data, start, lr=config.lr)
-    trainer.warm_up()
-    return trainer.step, sum(made.steps(client) for client in range(clients))
+    return images, draws.integers(0, 10, count).astype(np.int32)
 
 
-def seconds_of(make_round: Callable[[], None], rounds: int) -> float:
-    """The best of so many rounds, after one that is not counted, s."""
-    make_round()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        make_round()
-        times.append(time.perf_counter() - start)
-    return min(times)
+class Ours:
+    """Rounds of one execution, each from where the last one ended.
+
+    Attributes:
+      spec: of the model's vector.
+      start: where the first round begins.
+      first: where it has ended.
+      steps: client steps of a round.
+    """
+
+    def __init__(self, config: RunConfig, execution: str, options: argparse.Namespace):
+        from geojax.center.devices import local_devices
+        from geojax.federated.training.trainer import FederatedTrainer, build_programs
+
+        rule = build_sync(config.sync).client
+        assert rule is not None
+        rule = rule._replace(execution=execution)
+        images, labels = data_of(options)
+        data = federated.place(config, images, labels)
+        model = federated.build_model(config, rule)
+        local = local_devices()
+        programs = build_programs(config, model, rule, local if execution == "pmap" else local[:1])
+        made = Clients(
+            np.array_split(np.arange(len(labels)), options.clients),
+            batch_size=config.batch_size, epochs=rule.epochs, seed=0, worker_index=0,
+        )  # fmt: skip
+        self.spec, self.start = model.spec, model.initial(0)
+        self._trainer = FederatedTrainer(programs, rule, made, data, self.start, lr=config.lr)
+        self._trainer.warm_up()
+        self.steps = sum(made.steps(client) for client in range(options.clients))
+        self._trainer.step()
+        self.first = self.start + self._trainer.offer()
+
+    def make_round(self) -> None:
+        """The round of all clients, whose mean the next one begins with."""
+        trainer = self._trainer
+        trainer.load(trainer.vector() + trainer.offer())
+        trainer.step()
+
+
+def work_of(options: argparse.Namespace, config: RunConfig, ours: Ours) -> Work:
+    """The same work for peers."""
+    images, labels = data_of(options)
+    shape = (options.clients, options.samples)
+    layers = ours.spec.layers
+    return Work(
+        config.model.name, [each.name for each in layers], [list(each.shape) for each in layers],
+        ours.start, images.reshape(*shape, 28, 28, 1), labels.reshape(shape),
+        config.batch_size, options.epochs, config.lr,
+    )  # fmt: skip
 
 
 def measure(options: argparse.Namespace) -> Table:
-    """Measures every execution of every model."""
-    chosen: Sequence[str] = options.executions.split(",")
-    for name in chosen:
-        if name not in EXECUTIONS:
-            raise ConfigError("--executions", name, nearest(name, EXECUTIONS))
+    """Measures every execution, and the peers, on every model."""
+    chosen = _names(options.executions, EXECUTIONS, "--executions")
+    peers = _names(options.peers, tuple(contest.PEERS), "--peers")
+    models = options.models.split(",")
+    _check(options, peers, models)
+    pythons = contest.pythons(peers, options.peer_python)
+    if "pmap" in chosen and options.devices < 2 and not _accelerators():
+        chosen.remove("pmap")
     title = (
         f"{options.sync}: {options.clients} clients of {options.samples} samples, batches of "
-        f"{options.batch_size}, E = {options.epochs}; best of {options.rounds} rounds"
+        f"{options.batch_size}, E = {options.epochs}; median of {options.repetitions} repetitions, "
+        f"in turn, of {options.rounds} rounds each"
     )
-    columns = ("model", "execution", "", "client steps/s", "samples/s", "µs a client step")
+    columns = (
+        "model", "execution", "", "client steps/s", "samples/s", "µs a client step",
+        "default ÷ it", "deviation",
+    )  # fmt: skip
     table = report.empty_table(title, columns, words=3)
-    for model in options.models.split(","):
-        rates: dict[str, float] = {}
-        steps = 0
-        for name in chosen:
+    for model in models:
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
             config = config_of(options, model)
-            if name == "pmap" and options.devices < 2 and not _accelerators():
-                continue
-            make_round, steps = round_of(config, name, options.clients, options.samples)
-            rates[name] = steps / seconds_of(make_round, options.rounds)
-        per_step = options.clients * options.samples * options.epochs / max(steps, 1)
-        default = _default()
-        for name, rate in rates.items():
-            words = [
-                *["default"] * (name == default), *["fastest"] * (rate == max(rates.values()))
-            ]  # fmt: skip
-            table.add_row(
-                model, name, ", ".join(words), f"{rate:,.0f}", f"{rate * per_step:,.0f}",
-                f"{1e6 / rate:,.0f}",
-            )  # fmt: skip
+            ours = {name: Ours(config, name, options) for name in chosen}
+            first = next(iter(ours.values()))
+            contenders = [
+                contest.Contender(name, contest.here(each.make_round, each.steps))
+                for name, each in ours.items()
+            ]
+            archive = pathlib.Path(folder) / "work.npz"
+            if peers:
+                work_of(options, config, first).save(str(archive))
+            for name, python in pythons.items():
+                peer = contest.Peer(name, python, archive)
+                stack.callback(peer.close)
+                contenders.append(contest.Contender(name, peer.run, peer.words, peer.first))
+            off = contest.deviations(contenders, first.start, first.first)
+            contest.hold(contenders, rounds=options.rounds, repetitions=options.repetitions)
+            _add_rows(table, model, contenders, off, options)
     return table
+
+
+def _add_rows(
+    table: Table, model: str, contenders: Sequence[contest.Contender],
+    off: Mapping[str, float], options: argparse.Namespace,
+) -> None:  # fmt: skip
+    ours = [each for each in contenders if not each.words]
+    best = max(ours, key=lambda each: each.rate)
+    default = next((each for each in ours if each.name == _default()), best)
+    rows = -(-options.samples // options.batch_size)
+    for each in contenders:
+        words = [*["default"] * (each.name == _default()), *["fastest"] * (each is best)]
+        table.add_row(
+            model, each.name, each.words or ", ".join(words), f"{each.rate:,.0f}",
+            f"{each.rate * options.samples / rows:,.0f}", f"{1e6 / each.rate:,.0f}",
+            f"{contest.ratio(default, each):.2f}",
+            f"{off[each.name]:.3f}" if each.name in off else "",
+        )  # fmt: skip
+
+
+def _names(text: str, known: Sequence[str], option: str) -> list[str]:
+    names = [name for name in text.split(",") if name]
+    for name in names:
+        if name not in known:
+            raise ConfigError(option, name, nearest(name, known))
+    return names
+
+
+def _check(options: argparse.Namespace, peers: Sequence[str], models: Sequence[str]) -> None:
+    """Refuses work that peers do not know."""
+    if not peers:
+        return
+    if options.sync != "fedavg":
+        raise ConfigError("--sync", options.sync, "peers do fedavg; leave --peers out")
+    if options.samples % options.batch_size:
+        fix = f"with --peers, a multiple of --batch-size ({options.batch_size})"
+        raise ConfigError("--samples", options.samples, fix)
+    for model in models:
+        if model not in MODELS:
+            raise ConfigError("--models", model, f"peers know {', '.join(MODELS)}")
 
 
 def _default() -> str:
@@ -137,10 +216,19 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=200, help="of each client")
     parser.add_argument("--batch-size", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3, help="of which the best counts")
+    parser.add_argument("--rounds", type=int, default=3, help="of a repetition")
+    parser.add_argument("--repetitions", type=int, default=7, help="of which the median counts")
+    parser.add_argument("--peers", default="", help=f"some of {','.join(contest.PEERS)}")
+    parser.add_argument(
+        "--peer-python",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="the Python of a peer; may be repeated",
+    )
     parser.add_argument("--devices", type=int, default=1, help="CPU devices, for pmap")
     options = parser.parse_args()
-    return report.show(lambda: measure(options))
+    return report.show(lambda: measure(options), width=150)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,11 @@ from omegaconf import OmegaConf
 
 from experiments.runs import records
 from experiments.runs.schema import defaults, flatten, groups, is_noise
+from geojax.sync.registry import SYNCS
 
 Settings = dict[str, Any]
+
+_COUNTED_IN_ROUNDS = ("rounds", "rounds_to_target")
 
 
 class Stat(NamedTuple):
@@ -47,14 +50,26 @@ class Run:
         """Whether the run came to its end."""
         return self.summary.get("status") != records.FAILED
 
+    @property
+    def exchanges(self) -> int:
+        """Exchanges that make a federated round of the run's algorithm; 1 in all other ones."""
+        name = str(self.settings.get("sync.name"))
+        return SYNCS[name](SYNCS.settings(name)).exchanges if name in SYNCS else 1
+
     def figure(self, key: str) -> float | None:
-        """A figure of the summary by its dotted key, e.g. ``sync_s.mean``; None: not measured."""
+        """A figure of the summary by its dotted key, e.g. ``sync_s.mean``; None: not measured.
+
+        The summary counts exchanges as rounds. Here, rounds of an algorithm that needs several
+        for a federated round are federated ones; one that has begun counts.
+        """
         value: Any = self.summary
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
-        return float(value) if math.isfinite(value) else None
+        if not math.isfinite(value):
+            return None
+        return float(math.ceil(value / self.exchanges) if key in _COUNTED_IN_ROUNDS else value)
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,7 @@ def metric_values(metric: Metric, row: Row, suffix: str = "") -> dict[str, float
 
 
 def note(row: Row) -> str:
-    """What a reader must know of a row: failed runs and their error, paces not kept."""
+    """What a reader must know of a row: failures, paces not kept, rounds of several exchanges."""
     parts = []
     if row.errors:
         error = row.errors[0].strip().splitlines()[0] if row.errors[0].strip() else "no error told"
@@ -210,6 +210,8 @@ def note(row: Row) -> str:
     broken, steps = row.stat("pace_violations"), row.stat("steps")
     if broken and steps and broken.mean > PACE_LIMIT * steps.mean:
         parts.append(f"pace not kept in {100 * broken.mean / steps.mean:.0f} % of steps")
+    if row.runs[0].exchanges > 1:
+        parts.append(f"{row.runs[0].exchanges} exchanges a federated round")
     return "; ".join(parts)
 
 

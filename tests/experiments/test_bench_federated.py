@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 
+import jax
+import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments.bench.federated import measure
-from geojax.errors import ConfigError
+from experiments.bench.federated import MODELS, Ours, config_of, data_of, measure, work_of
+from experiments.bench.peers import contest, models, work
+from geojax.errors import ConfigError, GeojaxError
 
 
 def options(**changed):
     values = {
         "models": "mlp", "executions": "loop,vmap", "sync": "fedavg", "clients": 2, "samples": 9,
-        "batch_size": 4, "epochs": 1, "rounds": 1, "devices": 1,
+        "batch_size": 4, "epochs": 1, "rounds": 1, "repetitions": 2, "devices": 1, "peers": "",
+        "peer_python": [],
     }  # fmt: skip
     return argparse.Namespace(**{**values, **changed})
 
@@ -34,3 +39,87 @@ def test_wrong_names_are_refused():
         measure(options(executions="lop"))
     with pytest.raises(ConfigError, match="--sync = 'fsa': has no clients"):
         measure(options(sync="fsa", epochs=1, executions="loop"))
+
+
+def test_peers_have_the_same_models():
+    assert set(MODELS) == set(models.MODELS)
+    for name in MODELS:
+        chosen = options(clients=1, samples=4)
+        config = config_of(chosen, name)
+        ours = Ours(config, "loop", chosen)
+        given = work_of(chosen, config, ours)
+        images, labels = data_of(chosen)
+        slope = jax.jit(jax.grad(models.loss, argnums=1), static_argnums=0)(
+            name, work.unflatten(given, given.vector), images, labels
+        )
+        after = given.vector - np.float32(config.lr) * work.flatten(given, slope)
+        np.testing.assert_allclose(ours.first, after, rtol=1e-4, atol=1e-6)  # one batch: one step
+
+
+def test_a_peer_does_the_same_work_in_a_process_of_its_own(tmp_path):
+    chosen = options(samples=8, batch_size=8, epochs=2)  # a batch an epoch: shuffles say nothing
+    config = config_of(chosen, "mlp")
+    ours = Ours(config, "loop", chosen)
+    given = work_of(chosen, config, ours)
+    given.save(str(tmp_path / "work.npz"))
+    (python,) = contest.pythons(["plain"], []).values()
+    peer = contest.Peer("plain", python, tmp_path / "work.npz")
+    try:
+        np.testing.assert_allclose(peer.first, ours.first, rtol=1e-4, atol=1e-6)
+        seconds, steps = peer.run(3)
+    finally:
+        peer.close()
+    assert steps == 3 * given.steps == 3 * ours.steps == 12
+    assert seconds > 0
+    plain = contest.Contender("plain", peer.run, peer.words, peer.first)
+    assert contest.deviations([plain], ours.start, ours.first)["plain"] < 1e-3
+    plain.first = ours.start  # it has not moved
+    with pytest.raises(GeojaxError, match="has not done the same work"):
+        contest.deviations([plain], ours.start, ours.first)
+
+
+def test_a_peer_that_ends_is_an_error_with_its_last_words(tmp_path):
+    (tmp_path / "work.npz").write_bytes(b"no archive")
+    (python,) = contest.pythons(["plain"], []).values()
+    with pytest.raises(GeojaxError, match=r"plain has ended:(.|\n)*Error"):
+        contest.Peer("plain", python, tmp_path / "work.npz")
+
+
+def test_contenders_take_turns_and_ratios_are_of_the_same_repetition():
+    turns = []
+
+    def contender(name, rates):
+        left = iter(rates)
+
+        def run(rounds):
+            turns.append(name)
+            return rounds * 10 / next(left), rounds * 10
+
+        return contest.Contender(name, run)
+
+    one, two = contender("a", [10.0, 1.0, 30.0]), contender("b", [5.0, 0.5, 10.0])
+    contest.hold([one, two], rounds=4, repetitions=3)
+    assert turns == list("abbaab")
+    assert (one.rate, two.rate, contest.ratio(one, two)) == (10.0, 5.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"peers": "flour"}, "--peers = 'flour': did you mean 'flower'"),
+        ({"peers": "plain"}, "--samples = 9: with --peers, a multiple of --batch-size"),
+        ({"peers": "plain", "samples": 8, "sync": "fedprox"}, "--sync = 'fedprox': peers do"),
+        ({"peers": "plain", "samples": 8, "models": "alexnet"}, "--models = 'alexnet': peers know"),
+        ({"peers": "plain", "samples": 8, "peer_python": ["flower=x"]}, "one of --peers"),
+        ({"peers": "plain", "samples": 8, "peer_python": ["plain=/no/python"]}, "does not start"),
+    ],
+)
+def test_what_peers_cannot_do_is_refused(changed, told):
+    with pytest.raises(ConfigError, match=told):
+        measure(options(**changed))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("fedjax") is not None, reason="it is installed")
+def test_a_peer_that_is_not_installed_is_refused_with_the_way_to_get_it():
+    with pytest.raises(ConfigError, match=r"pip install 'geojax\[peers\]'.*--peer-python fedjax="):
+        measure(options(peers="fedjax", samples=8))

@@ -76,6 +76,20 @@ def test_one_seed_has_no_deviation_and_no_seed_column(tmp_path):
     assert row == "| three_centers | simulated | 0.500 | missed | 0.99 |"
 
 
+def test_rounds_are_federated_rounds_where_those_take_two_exchanges(tmp_path):
+    for name, rounds in (("ida", 31), ("fedavg", 16)):
+        write_run(
+            tmp_path / name, {"sync.name": name}, **TARGET, final_accuracy=0.9, rounds=rounds,
+            time_to_target_s=4.0, rounds_to_target=rounds - 3, steps=rounds,
+        )  # fmt: skip
+    built = table.build([tmp_path], columns=["rounds", "rounds_to_target", "steps"])
+    rows = {row["sync"]: row for row in built.values}
+    found = {name: (row["rounds"], row["rounds_to_target"]) for name, row in rows.items()}
+    assert found == {"ida": (16, 14), "fedavg": (16, 13)}
+    assert (rows["ida"]["steps"], rows["ida"]["note"]) == (31, "2 exchanges a federated round")
+    assert rows["fedavg"]["note"] == ""
+
+
 def test_no_target_is_not_a_missed_target(tmp_path):
     write_run(tmp_path / "a", FSA, final_accuracy=0.5)
     assert "missed" not in FORMATS["md"](table.build([tmp_path]))

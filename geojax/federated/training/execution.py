@@ -96,11 +96,12 @@ def _loop(steps: ClientSteps, device: Any) -> Execute:
         # Placed by name: a step's own results are, and programs are compiled for either anew.
         given = jax.device_put(given, device)
         for job in jobs:
-            kept, draw = jax.device_put((job.kept, job.draw), device)
+            # Each placing costs as much as half a small step; a draw that is used is cheap as it is.
+            kept = jax.device_put(job.kept, device) if job.kept else job.kept
             own = given._replace(kept=kept)
             carry: Carry = begin(own)
             for positions in job.batches:
-                carry = step(carry, own, draw, data, positions)
+                carry = step(carry, own, job.draw, data, positions)
             yield Ended(to_host(carry.trained), np.array(state(carry.state)), float(carry.loss))
 
     return execute
