@@ -37,7 +37,6 @@ class PerDeviceMesh:
         self.network, self.devices, self.proximal = mesh.network, mesh.devices, mesh.proximal
         self.load, self.load_part, self.vector = mesh.load, mesh.load_part, mesh.vector
         self.start, self.copy, self.replicate = mesh.start, mesh.copy, mesh.replicate
-        self.proximal = 0.0
         self._mesh, self._size = mesh, size
         parallel = functools.partial(jax.pmap, devices=mesh.devices)
         self._add = parallel(jnp.add, donate_argnums=0)

@@ -56,8 +56,8 @@ def _quiet(caplog):
             "optimizer.weight_decay = 0.1: would move frozen fusion parameters",
         ),
         ("ida", SOME_CENTERS, "center_selection.name = 'random': sync=ida needs the same centers"),
-        ("scaffold", SOME_CENTERS, "center_selection.name = 'random': sync=scaffold counts all"),
-        ("feddyn", SOME_CENTERS, "center_selection.name = 'random': sync=feddyn counts all"),
+        ("scaffold", SOME_CENTERS, "center_selection.name = 'random': sync=scaffold counts the"),
+        ("feddyn", SOME_CENTERS, "center_selection.name = 'random': sync=feddyn counts the"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused_by_name(name, settings, message):
