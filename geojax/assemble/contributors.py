@@ -115,8 +115,6 @@ def _unserved(config: RunConfig, algorithm: SyncAlgorithm) -> str:
         return "with sync.p3 every center trains in every round; use everyone, or sync.p3=false"
     if algorithm.services:
         return f"sync={sync} times the steps of every center in every round{instead}"
-    if algorithm.client is not None and algorithm.client.keeps and algorithm.client.server:
-        return f"sync={sync} counts the clients that take part, of each center alone{instead}"
     if algorithm.lan_rounds > 1:
         return f"sync={sync} averages in every center alone between its rounds{instead}"
     if algorithm.fragmentation.fragments > 1 or algorithm.fragmentation.overlap:
