@@ -96,7 +96,7 @@ def _loop(steps: ClientSteps, device: Any) -> Execute:
         # Placed by name: a step's own results are, and programs are compiled for either anew.
         given = jax.device_put(given, device)
         for job in jobs:
-            # Each placing costs as much as half a small step; a draw that is used is cheap as it is.
+            # Each placing costs as much as half a small step; a used draw is cheap as it is.
             kept = jax.device_put(job.kept, device) if job.kept else job.kept
             own = given._replace(kept=kept)
             carry: Carry = begin(own)
