@@ -18,7 +18,7 @@ import numpy as np
 
 from geojax.data.dataset import DATASETS, FilesConfig, Stored
 from geojax.data.idx import cache_folder, checked, given_folder, mnist_files, read_all, search
-from geojax.data.writers import read_writers
+from geojax.data.writers import read_writers, require_file
 from geojax.errors import DataError
 from geojax.settings import key
 
@@ -57,6 +57,8 @@ def mnist(config: MnistConfig) -> Stored:
     files = tuple(FILES.values())
     cache = cache_folder("mnist")
     folder, searched = search(files, [*given_folder(config.path), cache])
+    if config.writers is not None:
+        require_file(config.writers)
     if folder is not None:
         arrays = read_all(files, folder)
     elif (archive := find_archive()) is not None:

@@ -43,15 +43,21 @@ def read_writers(path: str, labels: np.ndarray) -> np.ndarray:
       ConfigError: there is no such file.
       DataError: the file is cut short, or is not of these images.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise ConfigError("data.writers", path, f"no such file; {_HOW}")
+    file = require_file(path)
     try:
         with file.open("rb") as opened:
             archive = opened.read(2) == b"PK"
         return _archive(file, len(labels)) if archive else _qmnist(file, labels)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as problem:
         raise DataError(f"{file} cannot be read ({problem}); {_HOW}") from problem
+
+
+def require_file(path: str) -> Path:
+    """The file at a path; raises ``ConfigError`` if there is none."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ConfigError("data.writers", path, f"no such file; {_HOW}")
+    return file
 
 
 def _archive(file: Path, samples: int) -> np.ndarray:

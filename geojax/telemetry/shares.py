@@ -82,7 +82,7 @@ def balance(busy: Sequence[float]) -> float | None:
     0.6666666666666666
     """
     largest = max(busy, default=0.0)
-    return min(1.0, sum(busy) / len(busy) / largest) if largest > 0 else None
+    return min(1.0, sum(one / largest for one in busy) / len(busy)) if largest > 0 else None
 
 
 def questions(reports: Mapping[str, Mapping[str, Any]], time_s: float) -> dict[str, float] | None:

@@ -96,7 +96,7 @@ def bare(config, centers, sites):
 
 @SELECTIONS.register("all_of_them")
 def all_of_them(config):
-    return Selection("all_of_them", lambda choice: np.arange(len(choice.counts)))
+    return Selection("all_of_them", lambda choice: np.arange(choice.devices), needs_counts=False)
 
 
 @MODELS.register("other_mlp")
@@ -166,12 +166,12 @@ def test_members_of_any_axis_run_in_every_process(train, tmp_path, cwd, path):
     done = train(
         "plugins=[far_away]", *SYNTHETIC, "testbed=local", "overlay.name=chain",
         "overlay.backwards=true", "overlay.chunk_elements=1000", "compression=rounded",
-        "compression.step=0.25", "wan=line", "wan.hops=3", "selection=all_of_them",
+        "compression.step=0.25", "wan=line", "wan.hops=3", "center_selection=all_of_them",
         f"hydra.run.dir={tmp_path}/run", cwd=tmp_path / cwd, path=path,
     )  # fmt: skip
     summary = finished(done, tmp_path / "run")
     assert summary["axes"] == {
-        "compression": "rounded", "sync": "fsa", "overlay": "chain", "selection": "all_of_them",
+        "compression": "rounded", "sync": "fsa", "overlay": "chain", "selection": "everyone",
     }  # fmt: skip
     assert summary["centers"] == 4
 
