@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
-import networkx
-
 from geojax import fields
 from geojax.config import WanConfig
 from geojax.errors import ConfigError, nearest
@@ -139,11 +137,13 @@ def _check_used(wan: WanConfig, entries: Sequence[object]) -> None:
 
 def check_connected(names: Sequence[str], edges: Sequence[Edge]) -> None:
     """Refuses a WAN in which some center cannot reach another one."""
+    if not names or all(_reached(names[0], way) == {*names} for way in (edges, _turned(edges))):
+        return
+    import networkx  # slow to load, and few WANs are wrong
+
     graph = networkx.DiGraph()
     graph.add_nodes_from(names)
     graph.add_edges_from(edges)
-    if len(names) < 2 or networkx.is_strongly_connected(graph):
-        return
     order = {name: index for index, name in enumerate(names)}
     cut_off = networkx.number_weakly_connected_components(graph) > 1
     components = (
@@ -161,6 +161,22 @@ def check_connected(names: Sequence[str], edges: Sequence[Edge]) -> None:
         else "these parts reach each other in one direction only; add the links back"
     )
     raise ConfigError("wan.links", listed, fix)
+
+
+def _turned(edges: Sequence[Edge]) -> list[Edge]:
+    return [(target, source) for source, target in edges]
+
+
+def _reached(start: str, edges: Sequence[Edge]) -> set[str]:
+    onward: dict[str, list[str]] = {}
+    for source, target in edges:
+        onward.setdefault(source, []).append(target)
+    reached, ahead = {start}, [start]
+    while ahead:
+        new = set(onward.get(ahead.pop(), ())) - reached
+        reached |= new
+        ahead += new
+    return reached
 
 
 def initial_rates(stated: Sequence[Stated], dynamics: Dynamics) -> dict[Edge, float]:

@@ -46,8 +46,8 @@ def changed(field, value):
 CASES = [
     *((field, value) for field, values in {**HEADER, **BODY}.items() for value in values),
     ("payload", None),
-    ("payload", np.full(300, np.nan, np.float32)),
-    ("payload", np.full(300, np.inf, np.float32)),
+    ("payload", np.full(1000, np.nan, np.float32)),
+    ("payload", np.full(1000, np.inf, np.float32)),
     ("payload", np.zeros(7, np.uint8)),
 ]
 
@@ -84,7 +84,7 @@ def lying(monkeypatch):
 def config(**settings):
     return small_config(**{
         "rounds": 6, "model__name": "mlp", "data__name": "digits", "eval_every_s": 100.0,
-        "overlay__chunk_elements": 300, "timeouts__dead": 0.5, "timeouts__heartbeat": 0.1,
+        "overlay__chunk_elements": 1000, "timeouts__dead": 0.5, "timeouts__heartbeat": 0.1,
         "timeouts__round": 60.0, "data__train_samples": 60, "data__test_samples": 10, **settings,
     })  # fmt: skip
 

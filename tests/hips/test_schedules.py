@@ -220,7 +220,10 @@ def _quiet(caplog):
     caplog.set_level(logging.CRITICAL, logger="geojax")
 
 
-@pytest.mark.parametrize("block", range(4))
+NIGHT = [pytest.param(block, marks=pytest.mark.nightly) for block in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("block", [0, *NIGHT])
 def test_every_center_has_the_stars_sum_of_every_round(block, monkeypatch):
     seeds = range(25 * block, 25 * (block + 1))
     outcomes = [check(seed, monkeypatch) for seed in seeds]
