@@ -11,6 +11,7 @@ AttributeError: Ring has no key 'orders'; it has: order
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 import traceback
@@ -127,7 +128,7 @@ def check_values(group: str, settings: Settings) -> None:
     Raises:
       ConfigError: names the key, the value and the fix.
     """
-    hints = typing.get_type_hints(type(settings))
+    hints = _hints(type(settings))
     for item in fields(settings):  # type: ignore[arg-type]
         value = getattr(settings, item.name)
         kinds = _kinds_of(hints[item.name])
@@ -138,6 +139,9 @@ def check_values(group: str, settings: Settings) -> None:
             name = f"{group}.{item.name}" if group else item.name
             raise ConfigError(name, value, expected)
     settings.check()
+
+
+_hints = functools.cache(typing.get_type_hints)
 
 
 def _kinds_of(hint: Any) -> set[Any]:

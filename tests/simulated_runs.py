@@ -1,5 +1,7 @@
 """Whole runs on virtual time with a model that costs nothing, for tests of the protocol."""
 
+import copy
+import functools
 import json
 import tempfile
 from dataclasses import dataclass, field
@@ -26,7 +28,7 @@ def small_config(*, rounds=6, workers=1, elements=1000, chunk_elements=300, wan=
     default, if there is such a key.
     """
     config = RunConfig()
-    config.wan = load_preset(wan)
+    config.wan = copy.deepcopy(_preset(wan))
     config.testbed.name = "simulated"
     config.model = SyntheticConfig(bytes=4 * elements, pace_s=0.01)
     config.rounds, config.lan.workers = rounds, workers
@@ -39,6 +41,9 @@ def small_config(*, rounds=6, workers=1, elements=1000, chunk_elements=300, wan=
         if name in vars(target):
             setattr(target, name, getattr(type(target)(), name))
     return config
+
+
+_preset = functools.cache(load_preset)
 
 
 @dataclass

@@ -14,7 +14,7 @@ Settings = Mapping[str, Any]
 """Keys of the configuration as on the command line: ``sync: hfa`` chooses a group's member."""
 
 SPARSE = {"compression.ratio": 0.05, "compression.bound": 100}  # the model is small
-DGT = {"compression": "dgt", "compression.block_bytes": 256}
+DGT = {"compression": "dgt", "compression.block_bytes": 1024}
 HIERARCHY = {"sync.local_steps": 2, "sync.lan_rounds": 2}
 
 CODECS: dict[str, Settings] = {

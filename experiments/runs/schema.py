@@ -29,7 +29,7 @@ CONF = pathlib.Path(__file__).resolve().parents[2] / "conf"
 
 # Hydra copies its sources for every composition and for every group that --help lists, and with
 # them the store of all schemas. One store is enough: what it hands out are copies.
-ConfigStore.__deepcopy__ = lambda self, memo: self  # pyright: ignore[reportAttributeAccessIssue]
+ConfigStore.__deepcopy__ = lambda self, _: self  # pyright: ignore[reportAttributeAccessIssue]
 
 _NOISE = frozenset({"resume", "data.path", "data.download", "trackers.name"})
 _SAME_EVERYWHERE = (

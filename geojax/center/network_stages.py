@@ -10,6 +10,7 @@ import jax
 from flax import linen as nn
 
 from geojax.center.network import PARAMETERS, Arrays, Network, flat_names
+from geojax.center.shared import shared
 from geojax.models.staged import StagedModule
 
 _Method = Callable[[Any, jax.Array], jax.Array]
@@ -65,6 +66,12 @@ class StagedNetwork:
         """
         method = _method(index, train=True)
         return self.network.trained(parameters, state, integers, method, hidden, key)
+
+
+@shared
+def staged_network(network: Network) -> StagedNetwork:
+    """The stages of a network; traced once per process."""
+    return StagedNetwork(network)
 
 
 def _method(index: int, *, train: bool) -> _Method:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from geojax.center.network import Arrays, Network, build_network, step_key
-from geojax.center.network_stages import StagedNetwork
+from geojax.center.network_stages import StagedNetwork, staged_network
 from geojax.config import RunConfig
 
 if TYPE_CHECKING:
@@ -121,4 +121,4 @@ def build_staged_mesh(config: RunConfig, devices: tuple[Device, ...]) -> StagedM
 
 @functools.lru_cache
 def _shared_mesh(network: Network, devices: tuple[Device, ...]) -> StagedMesh:
-    return StagedMesh(StagedNetwork(network), devices)
+    return StagedMesh(staged_network(network), devices)

@@ -71,12 +71,12 @@ def build_stages(config: RunConfig) -> tuple[Stage, ...]:
     devices.configure(config.testbed.devices)
 
     from geojax.center.network import build_network
-    from geojax.center.network_stages import StagedNetwork
+    from geojax.center.network_stages import staged_network
 
     network = build_network(config)
     if not model_info(config.model).staged:
         return _staged([config.model.name], [network.spec.size], [(1.0, 2.0)])
-    parts = StagedNetwork(network).stages
+    parts = staged_network(network).stages
     names = [part.name for part in parts]
     sizes = [part.stop - part.start for part in parts]
     paces = [(part.operations, 2 * part.operations) for part in parts]

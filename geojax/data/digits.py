@@ -5,6 +5,7 @@ Source: Alpaydin, Kaynak 1998, test part of "Optical Recognition of Handwritten 
 
 from __future__ import annotations
 
+import functools
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def digits(_: DataConfig) -> Stored:
     Raises:
       DataError: the installed scikit-learn has no such file.
     """
-    rows = np.loadtxt(_file(), delimiter=",")
+    rows = _rows(_file())
     images, labels = rows[:, :64].reshape(-1, 8, 8), rows[:, 64].astype(int)
     return Stored(
         images[:TRAIN_SAMPLES],
@@ -41,6 +42,13 @@ def digits(_: DataConfig) -> Stored:
         classes=10,
         largest=16,
     )
+
+
+@functools.cache
+def _rows(file: Path) -> np.ndarray:
+    rows = np.loadtxt(file, delimiter=",")
+    rows.flags.writeable = False
+    return rows
 
 
 def _file() -> Path:

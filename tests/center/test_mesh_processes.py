@@ -154,14 +154,17 @@ import hashlib, json
 import numpy as np
 from geojax.center.outer import FlatOptimizer
 from geojax.center.trainer import build_trainer
-from geojax.config import OptimizerConfig, RunConfig
+from geojax.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 
 generator = np.random.default_rng(0)
-features = generator.random((64, 28, 28, 1), np.float32)
+features = generator.random((64, 8, 8, 1), np.float32)
 labels = generator.integers(0, 10, 64)
 hashes = {}
 for name in ("sgd", "adam"):
-    config = RunConfig(batch_size=16, lr=0.01, optimizer=OptimizerConfig(name=name))
+    config = RunConfig(
+        model=ModelConfig(name="cnn_batchnorm"), data=DataConfig(name="digits"), batch_size=16,
+        lr=0.01, optimizer=OptimizerConfig(name=name),
+    )
     trainer = build_trainer(
         config, features=features, labels=labels, worker_index=0, worker_count=1
     )

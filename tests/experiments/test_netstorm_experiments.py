@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import subprocess
@@ -47,8 +48,13 @@ ROWS = [
     *((name, (f"overlay={overlay}",)) for name, rows in OVERLAYS.items() for overlay in rows),
     *(("overlay_bench", (f"overlay={overlay}",)) for overlay in ALL_TO_ALL),
     *(("overlay_bench", (f"wan={wan}",)) for wan in schema.choices("wan")),
+    *(("netstorm_ablation", (f"variant/netstorm_ablation={row}",)) for row in ABLATION),
     *(
-        ("netstorm_ablation", (f"variant/netstorm_ablation={row}", f"wan={wan}"))
+        pytest.param(
+            "netstorm_ablation",
+            (f"variant/netstorm_ablation={row}", f"wan={wan}"),
+            marks=[pytest.mark.nightly] * (row != "complete"),
+        )
         for row in ABLATION
         for wan in WANS
     ),
@@ -82,7 +88,8 @@ TINY = {  # what makes an experiment small, its rows, and the columns of its tab
 def composed():
     schema.register()
     with initialize_config_dir(str(schema.CONF), version_base="1.3"):
-        yield lambda *words: schema.build(compose("config", list(words)))
+        made = functools.cache(lambda *words: schema.build(compose("config", list(words))))
+        yield lambda *words: copy.deepcopy(made(*words))
 
 
 def stored(name):
