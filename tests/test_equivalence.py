@@ -58,9 +58,10 @@ def one_process(config, workers=3):
         logits = hidden @ parameters["Dense_1/kernel"] + parameters["Dense_1/bias"]
         return -jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels].mean()
 
+    differentiate = jax.jit(jax.grad(loss))
     for k in range(config.rounds):
         joined = np.concatenate([batch(k) for batch in batches])
-        gradient = jax.grad(loss)(parameters, data.train_x[joined], data.train_y[joined])
+        gradient = differentiate(parameters, data.train_x[joined], data.train_y[joined])
         parameters = {name: parameters[name] - config.lr * gradient[name] for name in parameters}
     return vector_of(config, parameters)
 

@@ -68,7 +68,8 @@ SERVERS: dict[str, Settings] = {
     "a server in every center": {"overlay": "sharded_star"},
     "one server, on a site of its own": {"overlay": "star", "wan.server_center": "external"},
     "two servers, on a site of their own": {
-        "overlay": "multigps", "overlay.servers": 2, "wan.server_center": "external",
+        "overlay": "multigps", "overlay.servers": 2, "overlay.placement": "geomx",
+        "wan.server_center": "external",
     },
 }  # fmt: skip
 WITH_DEVICES = ("fedgs",)

@@ -62,6 +62,7 @@ class Plain:
         self.compiled = jax.jit(jax.value_and_grad(self.loss, has_aux=True))
         self.optimizer = optimizer or optax.identity()
         self.optimizer_state = self.optimizer.init(self.variables["params"])
+        self.updated = jax.jit(self.optimizer.update)
 
     def differentiate(self, step: int):
         order = BatchOrder(SAMPLES, BATCH, self.config.seed, 1)
@@ -80,9 +81,7 @@ class Plain:
     def step(self, step: int) -> float:
         (loss, changed), gradient = self.differentiate(step)
         parameters = self.variables["params"]
-        updates, self.optimizer_state = self.optimizer.update(
-            gradient, self.optimizer_state, parameters
-        )
+        updates, self.optimizer_state = self.updated(gradient, self.optimizer_state, parameters)
         self.variables = {"params": optax.apply_updates(parameters, updates), **changed}
         return float(loss)
 
