@@ -23,7 +23,6 @@ from geojax.telemetry.recorder import Span, chrome_trace, jsonl_sink
 from geojax.telemetry.summary import summarize
 from geojax.wire.message import DATA_KINDS, Kind
 from testbed.faults import Fault, apply_faults
-from testbed.figures.efficiency import efficiency
 from testbed.figures.view_error import view_error
 from testbed.local.cpu_limits import read_limits
 from testbed.progress import RunProgress
@@ -103,6 +102,9 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
         for event in events:
             write(event)
     (run_dir / "trace.json").write_text(json.dumps(chrome_trace(spans)))
+
+    from testbed.figures.efficiency import efficiency  # its SciPy is slow to load; checks need none
+
     return {
         **summarize(
             events,
