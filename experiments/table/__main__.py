@@ -14,7 +14,8 @@ from typing import Any
 
 from experiments import command
 from experiments.runs.rows import collect, group, unfinished
-from experiments.table.comparison import METRICS, Table, compare
+from experiments.table.comparison import METRICS, Metric, Table, compare
+from experiments.table.curves import COSTS, at_equal, until_best_of
 from experiments.table.formats import FORMATS
 from experiments.table.pivot import pivot
 from geojax.errors import GeojaxError
@@ -26,6 +27,8 @@ def build(
     columns: Sequence[str] | None = None,
     baseline: dict[str, str] | None = None,
     side_by_side: str | None = None,
+    equal: str | None = None,
+    best_of: dict[str, str] | None = None,
 ) -> Table:
     """Builds the table of all runs below some folders.
 
@@ -34,6 +37,8 @@ def build(
       columns: summary keys to show; None: the default set.
       baseline: settings of the rows that others are compared with.
       side_by_side: a setting, e.g. ``testbed``, whose values become columns.
+      equal: a key of :data:`~experiments.table.curves.COSTS` at which accuracies are compared.
+      best_of: settings of the row whose best accuracy the others are timed to.
 
     Raises:
       GeojaxError: nothing is found, or a name is wrong.
@@ -44,10 +49,19 @@ def build(
     rows = group(collect(folders))
     if not rows:
         raise GeojaxError(f"no summary.json below {', '.join(map(str, folders))}")
+    if side_by_side and (equal or best_of):
+        raise GeojaxError("--pivot goes with neither --equal nor --best-of: leave one out")
+    more: list[Metric] = []
+    if equal:
+        rows, found = at_equal(rows, equal)
+        more += found
+    if best_of:
+        rows, found = until_best_of(rows, best_of)
+        more += found
     if side_by_side:
         table = pivot(rows, side_by_side, columns=columns)
     else:
-        table = compare(rows, columns=columns, baseline=baseline)
+        table = compare(rows, columns=columns, baseline=baseline, more=more)
     left_out = unfinished(folders)
     if left_out:
         table.notes.append(f"{left_out} unfinished runs (no summary.json) are left out")
@@ -81,6 +95,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY",
         help="one column per value of a setting, e.g. testbed, and their ratio",
     )
+    parser.add_argument(
+        "--equal",
+        choices=list(COSTS),
+        help="adds the accuracy that each row had at what the cheapest run spent in all",
+    )
+    parser.add_argument(
+        "--best-of",
+        type=_setting,
+        metavar="KEY=VALUE",
+        help="adds rounds and time until the best accuracy of the row with this setting",
+    )
     parser.add_argument("--format", choices=list(FORMATS), default="rich")
     parser.add_argument(
         "--columns",
@@ -101,6 +126,8 @@ def main() -> None:
             columns=arguments.columns,
             baseline=arguments.baseline,
             side_by_side=arguments.pivot,
+            equal=arguments.equal,
+            best_of=arguments.best_of,
         )
     sys.stdout.write(FORMATS[arguments.format](table))
 

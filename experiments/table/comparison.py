@@ -63,6 +63,7 @@ _MORE_METRICS = (
     Metric("internal_s", "internal (s)"),
     Metric("divergence.mean", "divergence", decimals=4),
     Metric("divergence.max", "largest divergence", decimals=4),
+    Metric("samples", "samples", decimals=0),
     Metric("samples_per_s", "samples/s"),
     Metric("wan_bytes_per_epoch", "WAN, both ways (MB/epoch)", scale=1e-6),
     Metric("wan_offer_bytes_per_epoch", "WAN, offers (MB/epoch)", scale=1e-6),
@@ -119,6 +120,7 @@ def compare(
     *,
     columns: Sequence[str] | None = None,
     baseline: Mapping[str, str] | None = None,
+    more: Sequence[Metric] = (),
 ) -> Table:
     """Builds the comparison of some rows.
 
@@ -126,9 +128,10 @@ def compare(
       rows: what to compare; see :func:`experiments.runs.rows.group`.
       columns: summary keys to show; None: the default set, where measured.
       baseline: settings that the baseline's rows have, e.g. ``{"sync": "fsa"}``; None: no speed-up.
+      more: further metrics, shown last.
     """
     settings = shown_settings(rows)
-    metrics = find_metrics(columns, rows)
+    metrics = [*find_metrics(columns, rows), *more]
     several = any(len(row.runs) > 1 for row in rows)
     speeds = speed_ups(rows, baseline) if baseline else {}
     heads = [Column(label(key), label(key)) for key in settings]
@@ -278,6 +281,8 @@ def _speed(reference: Row, row: Row) -> float | None:
 
 
 def _missed(metric: Metric, row: Row) -> int:
+    if metric.key in ("time_to_best_s", "rounds_to_best"):
+        return sum(run.figure(metric.key) is None for run in row.finished)
     return row.missed if metric.key == "time_to_target_s" else 0
 
 

@@ -111,6 +111,7 @@ def summarize(
         "target_accuracy": target,
         "pace_violations": sum(r["pace_violations"] for r in living),
         "steps": sum(r["steps"] for r in living),
+        "samples": int(samples),
         **_traffic(reports, hops, data_kinds, probe_kind, offer_kind),
         **_internal(events, reports, trainers),
     }
