@@ -130,11 +130,12 @@ def _earlier_events(run_dir: Path, resume: ResumePoint) -> list[dict[str, Any]]:
     if resume == START or not path.exists():
         return []
     events = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-    return [
+    kept = [
         event
         for event in events
         if event.get("round", -1) <= resume.round and event["t"] <= resume.time
     ]
+    return [*kept, {"t": resume.time, "node": "scheduler", "event": "resumed"}]
 
 
 def _execute(
