@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 from run_folders import write_run
@@ -62,3 +64,13 @@ def test_seeds_are_those_that_succeeded(tmp_path):
     write_run(tmp_path / "1", FSA | {"seed": 1}, status="failed", error="why")
     built = table.build([tmp_path])
     assert "1/2" in built.texts[0]
+
+
+def test_a_terminal_of_ascii_gets_a_table(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / str(seed), FSA | {"seed": seed}, final_accuracy=0.5 + seed / 10)
+    words = [sys.executable, "-m", "experiments.table", str(tmp_path)]
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(words, env=plain, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0.550 +/- 0.071" in done.stdout
