@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 from geojax.errors import GeojaxError
 
-
 _PLAIN = {"±": "+/-", "×": "x", "÷": "/", "–": "-", "−": "-", "…": "...", "†": "*"}
 
 

@@ -114,7 +114,6 @@ class Row:
             for run in self.finished
         )
 
-
     @property
     def incidents(self) -> list[str]:
         """What disturbed finished runs of this row, in words; deaths, returns and so on."""

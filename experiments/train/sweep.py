@@ -58,7 +58,7 @@ class SweepReport(Callback):
         try:
             if self.table:
                 self._show(sweep_dir)
-        except Exception as error:  # a table is no reason to hide how the jobs ended
+        except Exception as error:  # noqa: BLE001 - how the jobs ended is told anyway
             print(f"error: no table: {error}", file=sys.stderr)
         if failed:
             print(f"{failed} of {jobs} jobs failed", file=sys.stderr)

@@ -10,7 +10,7 @@ from testbed.run import check
 
 
 def uniform(rtt, **timeouts):
-    wan = {"name": "uniform", "centers": 3, "rate": 10, "rtt": rtt}
+    wan = {"name": "uniform", "generator": "uniform", "centers": 3, "rate": 10, "rtt": rtt}
     return from_dict({"wan": wan, "timeouts": timeouts})
 
 
