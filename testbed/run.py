@@ -14,6 +14,7 @@ from geojax.assemble import check as check_setup
 from geojax.assemble.fleets import check_fleets, has_devices
 from geojax.axes import complete
 from geojax.config import RunConfig
+from geojax.errors import ConfigError
 from geojax.hips.cluster import START, Cluster, NodeSpec, ResumePoint
 from geojax.hips.storage.checkpoint import resume_point
 from geojax.models.registry import SYNTHETIC
@@ -50,7 +51,30 @@ def prepare(config: RunConfig, run_dir: Path) -> tuple[Setup, Wan, tuple[Fault, 
     resume = resume_point(kept, keepers) if config.resume else START
     setup = Setup(config, cluster, wan.view(), run_dir / "models", kept, inline, resume)
     check_setup(config, cluster, setup.view)
+    if config.testbed.name != "local":
+        _check_silence(config, wan, cluster)
     return setup, wan, faults
+
+
+def _check_silence(config: RunConfig, wan: Wan, cluster: Cluster) -> None:
+    """A member must be able to join and be heard before its silence counts as death.
+
+    Joining takes a connection and an answer, two round trips to the scheduler; the next heartbeat
+    comes after ``timeouts.heartbeat``.
+    """
+    crossed, delay, timeouts = hops(wan, cluster), wan.view().delay, config.timeouts
+    for node in cluster.all:
+        there, back = crossed[node.name, "scheduler"], crossed["scheduler", node.name]
+        round_trip = sum(delay[link] for link in (*there, *back))
+        least = timeouts.heartbeat + 2 * round_trip
+        if timeouts.dead < least:
+            raise ConfigError(
+                "timeouts.dead",
+                timeouts.dead,
+                f"must be at least {least:g} s: timeouts.heartbeat, and twice the round trip of "
+                f"{round_trip:g} s between {node.name} and the scheduler; else a member that "
+                "lives is declared dead",
+            )
 
 
 def check(config: RunConfig) -> None:
@@ -132,11 +156,12 @@ def _earlier_events(run_dir: Path, resume: ResumePoint) -> list[dict[str, Any]]:
     if resume == START or not path.exists():
         return []
     events = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-    return [
+    kept = [
         event
         for event in events
         if event.get("round", -1) <= resume.round and event["t"] <= resume.time
     ]
+    return [*kept, {"t": resume.time, "node": "scheduler", "event": "resumed"}]
 
 
 def _execute(

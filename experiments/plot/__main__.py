@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 KINDS = ("trees", "links", "timeline", "curves", "sync")
 FORMATS = ("png", "svg")
+MARK = "†"  # of rows whose runs were disturbed
+MOST_FOOTNOTES = 4
 MOST_RUNS = 12  # whose trees, links and timelines are drawn
 
 
@@ -111,10 +113,23 @@ def find_groups(folders: Sequence[Path], say: Callable[[str], None]) -> list[Gro
     if not rows:
         where = ", ".join(map(str, folders))
         raise GeojaxError(f"no finished run below {where}: give folders of experiments.train")
-    return [
-        Group(name, row, tuple(read_records(run.path) for run in row.finished))
-        for name, row in zip(row_labels(rows), rows, strict=True)
-    ]
+    groups = []
+    for name, row in zip(row_labels(rows), rows, strict=True):
+        for remark in row.incidents:
+            say(f"{MARK} {name}: {remark}")
+        if row.repeats:
+            say(f"left out: {row.repeats} repeated runs of the same seeds: {name}")
+        marked = f"{name} {MARK}" if row.incidents else name
+        groups.append(Group(marked, row, tuple(read_records(run.path) for run in row.finished)))
+    return groups
+
+
+def _footnotes(groups: Sequence[Group]) -> str:
+    """Below a picture's title: what disturbed the runs in it, a line a row."""
+    lines = [(group.name, remark) for group in groups for remark in group.row.incidents]
+    shown = [f"\n{name}: {remark}" for name, remark in lines[:MOST_FOOTNOTES]]
+    more = len(lines) - len(shown)
+    return "".join(shown) + (f"\n{MARK}: and {more} more rows" if more else "")
 
 
 def _figures(
@@ -122,6 +137,7 @@ def _figures(
 ) -> Iterator[tuple[str, Figure]]:
     """Pictures of one kind and the names of their files; matplotlib is loaded with the first."""
     title = ", ".join(dict.fromkeys(str(g.row.settings.get("experiment", "")) for g in groups))
+    title += _footnotes(groups)
     if kind == "curves":
         from experiments.plot.curves import draw_curves
 
@@ -147,6 +163,7 @@ def _single_runs(
     names: dict[str, int] = {}
     for each in groups[:MOST_RUNS]:
         run, title = each.runs[0], run_title(each.name, each.row, each.row.finished[0])
+        title += _footnotes([each])
         if kind == "trees":
             figure = draw_trees(run, title, choose(run, options.policy), options.most_trees)
         elif kind == "links":

@@ -120,6 +120,20 @@ def search(parent: pathlib.Path, wanted: str) -> tuple[pathlib.Path | None, path
     return None, latest.parent if latest else None
 
 
+def outcomes(sweep_dir: pathlib.Path) -> tuple[int, int]:
+    """How many jobs of a sweep failed, and how many there are, at any depth.
+
+    A job that failed in one directory and finished in another one has not failed.
+    """
+    jobs = {path.parent for n in (CONFIG, SUMMARY, ELSEWHERE) for path in sweep_dir.rglob(n)}
+    found = {follow(job) for job in jobs}
+    summaries = {path: read_json(path / SUMMARY) for path in sorted(found)}
+    done = {path for path in found if summaries[path].get("status") == FINISHED}
+    hashes = {summaries[path].get("config_hash") for path in done} - {None}
+    failed = [p for p in found - done if summaries[p].get("config_hash") not in hashes]
+    return len(failed), len(failed) + len(done)
+
+
 def _hash_of(path: pathlib.Path) -> str | None:
     """The hash of a stored configuration; None when an older schema wrote it."""
     try:

@@ -74,10 +74,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ only in their seed."""
+    """Runs that differ only in their seed.
+
+    Attributes:
+      settings: what they have in common.
+      runs: one a seed.
+      repeats: how many older or failed runs of the same seeds are left out.
+    """
 
     settings: Settings
     runs: tuple[Run, ...]
+    repeats: int = 0
 
     @property
     def finished(self) -> tuple[Run, ...]:
@@ -106,6 +113,35 @@ class Row:
             and run.figure("time_to_target_s") is None
             for run in self.finished
         )
+
+    @property
+    def incidents(self) -> list[str]:
+        """What disturbed finished runs of this row, in words; deaths, returns and so on."""
+        told = [found for run in self.finished if (found := _told(run.summary.get("incidents")))]
+        words = [text for found in told for text in found]
+        count = f"{len(told)} of {len(self.finished)} runs: " if len(self.finished) > 1 else ""
+        return [f"{count}{', '.join(dict.fromkeys(words))}"] if words else []
+
+
+def _told(incidents: Any) -> list[str]:
+    """One run's incidents in words.
+
+    >>> _told({"deaths": {"c2": 1, "c2/w0": 1}, "faults": {"partition": 1}, "resumes": 2})
+    ['died: c2 c2/w0', 'faults: 1 partition', 'resumed 2 times']
+    """
+    if not isinstance(incidents, dict):
+        return []
+    words = []
+    for key, text in (("deaths", "died"), ("returns", "came back")):
+        if nodes := incidents.get(key):
+            words.append(f"{text}: {' '.join(sorted(nodes))}")
+    if faults := incidents.get("faults"):
+        words.append("faults: " + " ".join(f"{count} {kind}" for kind, count in faults.items()))
+    if links := incidents.get("links_out"):
+        words.append(f"{links} links were out")
+    if resumes := incidents.get("resumes"):
+        words.append("resumed" if resumes == 1 else f"resumed {resumes} times")
+    return words
 
 
 def collect(folders: Iterable[pathlib.Path]) -> list[Run]:
@@ -161,11 +197,33 @@ def _settings_of(summary: dict[str, Any]) -> Settings:
 
 
 def group(runs: Iterable[Run]) -> list[Row]:
-    """Puts runs that differ only in their seed into one row, in order of first appearance."""
+    """Puts runs that differ only in their seed into one row, in order of first appearance.
+
+    Of several runs of one seed the newest finished one counts; the newest, where all failed. Runs
+    whose configuration is not known are all kept.
+    """
     rows: dict[str, list[Run]] = {}
     for run in runs:
         rows.setdefault(identity(run.settings), []).append(run)
-    return [Row(_comparable(members[0].settings), tuple(members)) for members in rows.values()]
+    found = []
+    for members in rows.values():
+        kept = _one_a_seed(members)
+        repeats = len(members) - len(kept)
+        found.append(Row(_comparable(members[0].settings), kept, repeats))
+    return found
+
+
+def _one_a_seed(runs: Sequence[Run]) -> tuple[Run, ...]:
+    chosen: dict[Any, Run] = {}
+    for run in runs:
+        key = run.settings.get("seed") if run.complete else run.path
+        if key not in chosen or _rank(run) > _rank(chosen[key]):
+            chosen[key] = run
+    return tuple(chosen.values())
+
+
+def _rank(run: Run) -> tuple[bool, int]:
+    return run.finished, (run.path / records.SUMMARY).stat().st_mtime_ns
 
 
 def identity(settings: Settings, without: str | None = None) -> str:

@@ -12,6 +12,7 @@ from experiments.runs.rows import Row, Stat, belongs, differing, full_key, label
 from geojax.errors import ConfigError, GeojaxError, nearest
 
 ABSENT = "–"
+SPREAD = "±: sample standard deviation over seeds (n − 1)"
 PACE_LIMIT = 0.01  # share of steps slower than their pace above which a row is marked
 _ERROR_LENGTH = 70  # characters of an error that a table shows
 _SCALES = ("wan.bandwidth_scale", "wan.delay_scale")
@@ -143,7 +144,7 @@ def compare(
     texts, values = [], []
     for index, row in enumerate(rows):
         cells = [setting_text(row.settings.get(key)) for key in settings]
-        cells += [str(len(row.runs))] if several else []
+        cells += [_seeds(row)] if several else []
         cells += [metric_text(metric, row) for metric in metrics]
         if baseline:
             speed = speeds.get(index)
@@ -156,7 +157,14 @@ def compare(
             record |= metric_values(metric, row)
         record |= {"speed_up": speeds.get(index)} if baseline else {}
         values.append(record | {"note": notes[index]})
-    return Table(heads, texts, values)
+    spread = any(stat.std is not None for row in rows for m in metrics if (stat := row.stat(m.key)))
+    return Table(heads, texts, values, [SPREAD] if spread else [])
+
+
+def _seeds(row: Row) -> str:
+    """How many seeds the figures are made of, and of how many where some failed."""
+    count = len(row.finished)
+    return f"{count}/{len(row.runs)}" if row.errors else str(count)
 
 
 def shown_settings(rows: Sequence[Row], without: str | None = None) -> list[str]:
@@ -203,13 +211,21 @@ def metric_values(metric: Metric, row: Row, suffix: str = "") -> dict[str, float
 
 
 def note(row: Row) -> str:
-    """What a reader must know of a row: failures, paces not kept, rounds of several exchanges."""
+    """What a reader must know of a row.
+
+    Failures, deaths and other incidents, paces not kept, repeated seeds, rounds of several
+    exchanges.
+    """
     parts = []
     if row.errors:
         error = row.errors[0].strip().splitlines()[0] if row.errors[0].strip() else "no error told"
         short = error if len(error) <= _ERROR_LENGTH else f"{error[: _ERROR_LENGTH - 1]}…"
         count = f"{len(row.errors)} of {len(row.runs)} " if row.finished else ""
         parts.append(f"{count}failed: {short}")
+    parts += row.incidents
+    if row.repeats:
+        runs = "1 run" if row.repeats == 1 else f"{row.repeats} runs"
+        parts.append(f"{runs} of the same seed left out")
     broken, steps = row.stat("pace_violations"), row.stat("steps")
     if broken and steps and broken.mean > PACE_LIMIT * steps.mean:
         parts.append(f"pace not kept in {100 * broken.mean / steps.mean:.0f} % of steps")

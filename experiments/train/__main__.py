@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments import command
 from experiments.runs import records, schema
 from experiments.train import children
 from experiments.train.command_line import UsageError, explain, prepare
@@ -28,6 +29,7 @@ from geojax.errors import GeojaxError
 @hydra.main(version_base="1.3", config_path=str(schema.CONF), config_name="config")
 def job(composed: DictConfig) -> bool:
     """One job of this invocation; True when its run is finished, now or before."""
+    command.plain_where_needed()
     chosen = HydraConfig.get()
     if composed.experiment == "default":
         composed.experiment = chosen.runtime.choices["experiment"]
@@ -57,6 +59,7 @@ def _sweep_job(composed: DictConfig, run_dir: pathlib.Path, sweep_dir: pathlib.P
             OmegaConf.save(composed, run_dir / records.CONFIG)
             refused = {"status": records.FAILED, "error": str(error), "seed": composed.seed}
             records.write_json(run_dir / records.SUMMARY, refused)
+        children.mark_failed()
         return False
     run_dir = _unused(run_dir, config)
     try:
@@ -64,8 +67,10 @@ def _sweep_job(composed: DictConfig, run_dir: pathlib.Path, sweep_dir: pathlib.P
         return execute(config, run_dir, search_in=sweep_dir.absolute().parent)
     except GeojaxError as error:
         print(f"error: {run_dir}: {error}", file=sys.stderr, flush=True)
-        schema.save(config, run_dir / records.CONFIG)
-        records.fail(run_dir, config, str(error))
+        if not records.used(run_dir):  # else it is another process's, or an earlier run's
+            schema.save(config, run_dir / records.CONFIG)
+            records.fail(run_dir, config, str(error))
+        children.mark_failed()
         return False
 
 

@@ -24,7 +24,7 @@ from types import FrameType
 
 GRACE_S = 20.0  # wall time that a job gets to clean up before it is killed
 _FOLDER = "GEOJAX_JOBS"
-_STOP = "stop"
+_STOP, _FAILED = "stop", "failed"
 _own: set[int] = set()  # jobs that this very process has to reap
 _owners: set[int] = set()  # this process, when it is the one that the user started
 
@@ -134,6 +134,19 @@ def run_job(run_dir: pathlib.Path) -> int:
             entry.unlink(missing_ok=True)
         if job.stdin:
             job.stdin.close()
+
+
+def mark_failed() -> None:
+    """Leaves word for the sweep's process that a job failed, also where it left no summary."""
+    folder = _shared_folder()
+    if folder:
+        (folder / _FAILED).touch()
+
+
+def any_failed() -> bool:
+    """Whether a job of this sweep called :func:`mark_failed`."""
+    folder = _shared_folder()
+    return bool(folder and (folder / _FAILED).exists())
 
 
 def _shared_folder() -> pathlib.Path | None:

@@ -12,6 +12,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from experiments.runs import records
+from experiments.train import children
 from geojax.errors import GeojaxError
 
 
@@ -40,7 +41,7 @@ class SweepReport(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Refuses a directory that holds another sweep, unless this one resumes it."""
         sweep_dir = pathlib.Path(config.hydra.sweep.dir)
-        taken = sweep_dir.is_dir() and any(map(records.used, [sweep_dir, *sweep_dir.iterdir()]))
+        taken = sweep_dir.is_dir() and records.outcomes(sweep_dir)[1]
         if taken and not config.resume:
             print(
                 f"error: hydra.sweep.dir = {str(sweep_dir)!r}: holds another sweep, which is never "
@@ -50,15 +51,20 @@ class SweepReport(Callback):
             sys.exit(2)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Prints the table, and exits with 1 when a job failed."""
+        """Prints the table, and exits with 1 when a job failed, whatever becomes of the table."""
         sweep_dir = pathlib.Path(config.hydra.sweep.dir)
-        if self.table:
-            self._show(sweep_dir)
-        jobs = [path for path in sorted(sweep_dir.iterdir()) if records.used(path)]
-        statuses = [records.read_json(records.follow(job) / records.SUMMARY) for job in jobs]
-        failed = sum(status.get("status") != records.FINISHED for status in statuses)
+        failed, jobs = records.outcomes(sweep_dir)
+        refused = children.any_failed()
+        try:
+            if self.table:
+                self._show(sweep_dir)
+        except Exception as error:  # noqa: BLE001 - how the jobs ended is told anyway
+            print(f"error: no table: {error}", file=sys.stderr)
         if failed:
-            print(f"{failed} of {len(jobs)} jobs failed", file=sys.stderr)
+            print(f"{failed} of {jobs} jobs failed", file=sys.stderr)
+        elif refused:
+            print("a job was refused, see above", file=sys.stderr)
+        if failed or refused:
             sys.exit(1)
 
     def _show(self, sweep_dir: pathlib.Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from geojax.telemetry.incidents import incidents
 from geojax.telemetry.shares import (
     balance,
     mean_shares,
@@ -115,6 +116,9 @@ def summarize(
         **_traffic(reports, hops, data_kinds, probe_kind, offer_kind),
         **_internal(events, reports, trainers),
     }
+    disturbed = incidents(events)
+    if disturbed:
+        summary["incidents"] = disturbed
     stale = staleness(events)
     diverted = sum(r["totals"].get("auxiliary_chunks", 0) for r in reports.values())
     if diverted:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from experiments.runs import records
+from experiments.runs import records, schema
+from experiments.train import __main__ as train
 from experiments.train.sweep import SweepReport
+from geojax.config import RunConfig
+from geojax.errors import GeojaxError
 
 JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 
@@ -58,3 +61,45 @@ def test_a_resumed_sweep_runs_only_what_is_not_finished(commands):
     assert [commands.starts(f"sweep/{name}") for name in ("0", "1", "0_2")] == [1, 2, 1]
     assert records.follow(commands.folder / "sweep/1_2") == commands.folder / "sweep/0"
     assert [done.stdout.count(seconds) for seconds in (" 20.0 ", " 40.0 ")] == [1, 1]
+
+
+def left_by_a_job(folder, **summary):
+    folder.mkdir(parents=True)
+    records.write_json(folder / records.SUMMARY, summary)
+
+
+def test_jobs_are_counted_at_any_depth_and_once(tmp_path):
+    left_by_a_job(tmp_path / "lr=0.1" / "s0", status="finished", config_hash="a")
+    left_by_a_job(tmp_path / "lr=0.2" / "s0", status="failed", config_hash="b")
+    left_by_a_job(tmp_path / "lr=0.2" / "s1", status="failed", config_hash="c")
+    assert records.outcomes(tmp_path) == (2, 3)
+    left_by_a_job(tmp_path / "lr=0.2" / "s0_2", status="finished", config_hash="b")
+    assert records.outcomes(tmp_path) == (1, 3)
+
+
+def test_a_table_that_cannot_be_shown_hides_no_failure(tmp_path, monkeypatch, capsys):
+    left_by_a_job(tmp_path / "0", status="failed", config_hash="a")
+    report = SweepReport()
+    monkeypatch.setattr(report, "_show", lambda _: "±".encode("ascii"))
+    with pytest.raises(SystemExit) as ended:
+        report.on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.endswith("1 of 1 jobs failed\n")
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_a_refused_job_leaves_another_run_alone(tmp_path, monkeypatch, valid):
+    config = RunConfig(rounds=5)
+    folder = tmp_path / "0"
+    folder.mkdir()
+    schema.save(config, folder / "config.yaml")
+    records.finish(folder, config, {"wall_s": 1.0})
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def refuse(_config):
+        raise GeojaxError("t.csv: there is no such file")
+
+    monkeypatch.setattr(train, "_check", (lambda _config: None) if valid else refuse)
+    composed = OmegaConf.create(schema.whole(config))
+    assert not train._sweep_job(composed, folder, tmp_path)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -120,7 +120,7 @@ def test_some_failed_seeds_are_counted(tmp_path):
     write_run(tmp_path / "0", {"seed": 0}, final_accuracy=0.9)
     write_run(tmp_path / "1", {"seed": 1}, status="failed", error="lost", final_accuracy=0.1)
     text = FORMATS["md"](table.build([tmp_path]))
-    assert "| 2 | 0.900 | 1 of 2 failed: lost |" in text
+    assert "| 1/2 | 0.900 | 1 of 2 failed: lost |" in text
 
 
 def test_speed_up_is_by_sync_time_when_nothing_is_trained(tmp_path):

@@ -71,5 +71,5 @@ def test_what_is_refused(sweep, tmp_path):
     with pytest.raises(GeojaxError, match="--pivot"):
         table.build([sweep], side_by_side="sync", equal="samples")
     (sweep / "0" / "events.jsonl").unlink()
-    with pytest.raises(GeojaxError, match="events.jsonl"):
+    with pytest.raises(GeojaxError, match=r"events\.jsonl"):
         table.build([sweep], equal="samples")

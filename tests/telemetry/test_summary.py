@@ -264,3 +264,22 @@ def test_divergence_is_the_mean_over_steps_and_the_largest_of_all():
 def test_without_devices_there_is_nothing_of_them():
     reports = {name: node_report(samples=10) for name in ("c1", "c2", "c3")}
     assert not {"internal_bytes", "internal_s", "divergence"} & set(summary(reports=reports))
+
+
+def test_what_disturbed_a_run_is_told():
+    assert "incidents" not in summary()
+    told = [
+        {"t": 1.0, "node": "scheduler", "event": "dead", "nodes": ["c3", "c3/w0"]},
+        {"t": 1.1, "node": "scheduler", "event": "back", "nodes": ["c3"]},
+        {"t": 1.2, "node": "c2", "event": "fault", "kind": "kill"},
+        {"t": 1.3, "node": "wan", "event": "fault", "kind": "partition", "duration": 1.0},
+        {"t": 1.3, "node": "wan", "event": "rates", "rates": [["c1", "c2", 0], ["c2", "c1", 5e6]]},
+        {"t": 1.4, "node": "scheduler", "event": "resumed"},
+    ]
+    assert summary([*ROUNDS, *told])["incidents"] == {
+        "deaths": {"c3": 1, "c3/w0": 1},
+        "returns": {"c3": 1},
+        "faults": {"partition": 1},
+        "links_out": 1,
+        "resumes": 1,
+    }
