@@ -134,11 +134,13 @@ class Arrival(NamedTuple):
       center: whose it is.
       number: the center's own round.
       at: loop time at which its last chunk came, s.
+      took: since its center was sent the parameters that it began with, s; None: not known.
     """
 
     center: str
     number: int
     at: float
+    took: float | None = None
 
 
 class Desk(NamedTuple):
