@@ -103,7 +103,7 @@ def slack(quorum: Sequence[Arrival]) -> float | None:
 
     Reconstructed. Decoupled DiLoCo has overlap_steps·step_time − (quorum_time + sync_time): the
     time that learners train on while the server merges. Here they do not train on, so a round of
-    theirs takes the place of the overlap, with both transfers in it, and no other time is taken off.
+    theirs takes the place of the overlap, with both transfers in it; no other time is taken off.
 
     >>> slack([Arrival("c1", 3, 10.0, 6.0), Arrival("c2", 3, 11.5, 8.0)])
     5.5

@@ -21,7 +21,7 @@ from geojax.wire.message import Kind, Message
 from testbed.run import prepare
 
 SLOW = {"pace__centers": {"c3": 10.0}}
-TIFL = {"sync__name": "tifl", "sync__local_steps": 3, **SLOW}
+PACES = {"sync__name": "tifl", "sync__local_steps": 3, **SLOW, "sync__profiling_rounds": 0}
 THREE = ("c1", "c2", "c3")
 SELECTION = build_selection(SELECTIONS.settings("random", devices=2))
 FACTS = RunFacts({"c1": 1.0, "c2": 0.9, "c3": 0.1}, THREE, 0.1, 0)
@@ -33,7 +33,7 @@ def _quiet(caplog):
 
 
 def contributors(settings, number):
-    made = tifl(steps=3, **settings).for_run
+    made = tifl(steps=3, profiling_rounds=0, **settings).for_run
     assert made is not None
     found = made(FACTS).contributors
     assert found is not None
@@ -66,7 +66,7 @@ def twin(drawn, steps=3, seed=0):
 @pytest.mark.parametrize("policy", ["uniform", "fast", "slow"])
 def test_it_equals_federated_averaging_of_the_contributors_along_any_tree(overlay, policy):
     settings = {"count": 2, "policy": policy}
-    outcome = simulated(small_config(rounds=7, overlay__name=overlay, sync__policy=policy, **TIFL))
+    outcome = simulated(small_config(rounds=7, overlay__name=overlay, sync__policy=policy, **PACES))
     drawn = [contributors(settings, number) for number in range(7)]
     np.testing.assert_allclose(outcome.final, twin(drawn), rtol=1e-6)
     assert len(set(outcome.finals.values())) == 1, "those that contribute nothing have it, too"
@@ -147,7 +147,7 @@ def test_a_selection_that_cannot_be_is_refused_with_one_that_can(settings, messa
 
 
 def test_workers_on_a_lan_abstain_together():
-    outcome = simulated(small_config(rounds=6, workers=2, **TIFL))
+    outcome = simulated(small_config(rounds=6, workers=2, **PACES))
     assert len(set(outcome.finals.values())) == 1
     steps = dict.fromkeys(THREE, 0)
     for node, spans in outcome.spans.items():
@@ -158,7 +158,7 @@ def test_workers_on_a_lan_abstain_together():
 
 
 def test_one_tier_of_all_centers_is_averaging_of_all():
-    one = simulated(small_config(rounds=5, sync__tiers=1, **TIFL))
+    one = simulated(small_config(rounds=5, sync__tiers=1, **PACES))
     two = simulated(small_config(rounds=5, sync__name="hierfavg", sync__local_steps=3, **SLOW))
     assert one.final.tobytes() == two.final.tobytes()
     assert one.lines() == two.lines()
@@ -167,14 +167,14 @@ def test_one_tier_of_all_centers_is_averaging_of_all():
 def test_the_fast_tier_waits_for_no_slow_center():
     ends = {}
     for policy in ("fast", "slow"):
-        ends[policy] = simulated(small_config(rounds=6, sync__policy=policy, **TIFL)).end
+        ends[policy] = simulated(small_config(rounds=6, sync__policy=policy, **PACES)).end
     assert ends["fast"] < 0.5 * ends["slow"]
 
 
 def test_who_contributes_nothing_sends_next_to_nothing():
     sent = {}
     for name in ("tifl", "local_steps"):
-        settings = {**TIFL, "sync__name": name}
+        settings = PACES if name == "tifl" else {**SLOW, "sync__name": name, "sync__local_steps": 3}
         outcome = simulated(
             small_config(rounds=6, elements=20_000, **settings,
                          **({"sync__policy": "fast"} if name == "tifl" else {}))
@@ -198,7 +198,7 @@ def test_it_survives_deaths_and_returns_the_same_way_each_time(victim, overlay):
         "rounds": 25, "events": "chunk", "overlay__name": overlay, "timeouts__dead": 0.3,
         "timeouts__heartbeat": 0.05, "testbed__faults": faults,
     }  # fmt: skip
-    one, two = (simulated(small_config(**TIFL, **settings)) for _ in range(2))
+    one, two = (simulated(small_config(**PACES, **settings)) for _ in range(2))
     assert one.lines() == two.lines()
     assert set(one.finals) >= set(THREE) - {victim}
     assert len(set(one.finals.values())) == 1
@@ -206,7 +206,7 @@ def test_it_survives_deaths_and_returns_the_same_way_each_time(victim, overlay):
 
 def test_a_round_whose_contributors_are_dead_changes_nothing():
     outcome = simulated(
-        small_config(rounds=6, sync__policy="slow", testbed__faults=[kill("c3", 0.05)], **TIFL)
+        small_config(rounds=6, sync__policy="slow", testbed__faults=[kill("c3", 0.05)], **PACES)
     )
     assert set(outcome.finals) == {"c1", "c2"}
     assert {last for last, _ in outcome.finals.values()} == {5}
@@ -232,7 +232,7 @@ def test_tiers_and_draws_are_functions_of_paces_seed_and_round():
 )
 def test_what_cannot_be_is_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
-        simulated(small_config(**{**TIFL, **settings}))
+        simulated(small_config(**{**PACES, **settings}))
 
 
 def test_an_abstention_has_no_values_and_no_weight():
