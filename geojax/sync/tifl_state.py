@@ -264,7 +264,9 @@ class TiflState:
         decision, took = self._decided.get(number), self._took.get(number, {})
         if decision is None:
             return
-        record = {"round": number, "tier": decision.tier, "contributors": len(decision.centers)}
+        record: dict[str, Any] = {
+            "round": number, "tier": decision.tier, "contributors": len(decision.centers),
+        }  # fmt: skip
         lasted: dict[str, float] = {}
         for name, seconds in took.items():
             center = center_of(name)

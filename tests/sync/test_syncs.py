@@ -161,6 +161,13 @@ SYNC_ROWS = {
         {"sync__name": "tifl", "sync__local_steps": 4, "lr": 0.3, "pace__centers": {"c3": 2.0}},
         rounds=12,
     ),
+    "tifl, adaptive": Row(
+        {
+            "sync__name": "tifl", "sync__local_steps": 4, "lr": 0.3, "sync__policy": "adaptive",
+            "sync__profiling_rounds": 1, "sync__interval": 2, "pace__centers": {"c3": 2.0},
+        },
+        rounds=12,
+    ),
     "dc_aha (reconstructed)": Row(
         {"sync__name": "dc_aha", "sync__local_steps": 4, "lr": 0.3}, rounds=12, exact=False
     ),
