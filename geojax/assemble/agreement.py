@@ -96,7 +96,7 @@ def sync_of(config: RunConfig, trainers: Sequence[str]) -> SyncAlgorithm:
     centers = tuple(dict.fromkeys(name.partition("/")[0] for name in trainers))
     lr = config.rate_of(config.optimizer)
     speeds = relative_speeds(config, trainers)
-    return algorithm.for_run(RunFacts(speeds, centers, lr, config.seed))
+    return algorithm.for_run(RunFacts(speeds, centers, lr, config.seed, config.rounds))
 
 
 def _parts(spec: VectorSpec, stages: Sequence[Stage], algorithm: SyncAlgorithm) -> Sequence[Pieces]:

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from geojax.assemble.fleets import has_devices
 from geojax.assemble.setup import Setup
 from geojax.compression.codec import Codec
 from geojax.config import RunConfig
@@ -77,6 +78,12 @@ def check_contributors(
       ConfigError: names the key, the value and the fix.
     """
     selection, sync = build_center_selection(config), config.sync.name
+    if algorithm.choice is not None and algorithm.choice.held_out:
+        without = config.model.name == SYNTHETIC
+        if without or has_devices(config):
+            has = "model=synthetic has no data" if without else "devices hold their data themselves"
+            fix = f"goes by accuracies on held-out samples, and {has}; use sync.policy=uniform"
+            raise ConfigError("sync.policy", "adaptive", fix)
     chosen = config.center_selection.name
     if chosen != EVERYONE:
         fix = _unserved(config, algorithm)
@@ -88,7 +95,7 @@ def check_contributors(
         if selection.needs_counts and config.model.name == SYNTHETIC:
             fix = "goes by classes, and model=synthetic has no data; use center_selection=random"
             raise ConfigError("center_selection.name", chosen, fix)
-    if codec.splits and (algorithm.contributors is not None or chosen != EVERYONE):
+    if codec.splits and (algorithm.chooses or chosen != EVERYONE):
         who = f"sync={sync}" if chosen == EVERYONE else f"center_selection={chosen}"
         fix = (
             f"late parts stand for what a center does not offer, and with {who} some offer "
@@ -104,7 +111,7 @@ def _unserved(config: RunConfig, algorithm: SyncAlgorithm) -> str:
     instead = "; use center_selection=everyone, or sync=local_steps"
     if algorithm.admission.exchange == "server":
         return f"sync={sync} has no common rounds to choose for{instead}"
-    if algorithm.contributors is not None:
+    if algorithm.chooses:
         return f"sync={sync} chooses centers itself{instead}"
     rule = algorithm.client
     if rule is not None and rule.exchanges > 1:

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from geojax.assemble.agreement import Agreement, answer_codec, build_outer
+from geojax.assemble.agreement import Agreement, answer_codec, build_outer, sync_of
 from geojax.assemble.clients import client_trainer
 from geojax.assemble.contributors import contributors_of
 from geojax.assemble.fleets import fleet_trainer, has_devices
+from geojax.assemble.held_out import batches_of, build_judge, divided
 from geojax.assemble.setup import Setup
 from geojax.awareness.link_meter import LinkMeter
 from geojax.awareness.probing import Awareness, Prober
@@ -34,6 +35,7 @@ from geojax.hips.exchange.shard_server import ShardServer
 from geojax.hips.exchange.tree import TreeExchange
 from geojax.hips.roles.center_offers import CenterOffers, OuterStep, Pulled, Update
 from geojax.hips.roles.center_state import CenterState
+from geojax.hips.roles.chosen import Chosen
 from geojax.hips.roles.global_server import GlobalServer
 from geojax.hips.roles.lan_rounds import SERVICE as LAN_ROUNDS
 from geojax.hips.roles.lan_rounds import LanRounds
@@ -96,13 +98,13 @@ def _scheduler(context: Context) -> Scheduler:
         ),
         lan_rounds=algorithm.lan_rounds, skips=algorithm.inner is not None,
         independent=independent,
-        services=_services(setup.config, at_scheduler=True),
+        services=_services(setup, at_scheduler=True),
     )  # fmt: skip
 
 
-def _services(config: RunConfig, *, at_scheduler: bool) -> dict[str, Service]:
+def _services(setup: Setup, *, at_scheduler: bool) -> dict[str, Service]:
     """What members may ask the scheduler or, otherwise, the local server of their center."""
-    needed = build_sync(config.sync).services
+    needed = sync_of(setup.config, setup.cluster.trainers).services
     return {each.name: each.build() for each in needed if each.at_scheduler == at_scheduler}
 
 
@@ -191,6 +193,7 @@ def _worker(
         ),
         following=_following(context, plan, member, told),
         contributes=_contributes(context, plan),
+        chosen=_chosen(context, plan, member, group, trainer),
     )  # fmt: skip
     worker.outer.warm_up()
     member.position = lambda: worker.position
@@ -204,7 +207,8 @@ def _trainer(name: str, setup: Setup, algorithm: SyncAlgorithm) -> Trainer:
         return fleet_trainer(setup, name, algorithm)
     features = labels = np.zeros(0, np.float32)
     if setup.config.model.name != SYNTHETIC:
-        mine = setup.part(name)
+        held_out = 0 if algorithm.choice is None else algorithm.choice.held_out
+        mine = divided(setup, name, held_out)[0] if held_out else setup.part(name)
         features, labels = setup.dataset().train_x[mine], setup.dataset().train_y[mine]
     return build_trainer(
         setup.config,
@@ -218,11 +222,40 @@ def _trainer(name: str, setup: Setup, algorithm: SyncAlgorithm) -> Trainer:
 
 def _contributes(context: Context, plan: Agreement) -> Callable[[int], bool]:
     """Whether the center of this node contributes to a round."""
+    if plan.algorithm.choice is not None:
+        return lambda _: False  # none is known before
     contributors = contributors_of(context.setup, plan.algorithm)
     if contributors is None:
         return lambda _: True
     center = context.setup.cluster.node(context.name).center
     return lambda number: center in contributors(number)
+
+
+def _chosen(
+    context: Context, plan: Agreement, member: Membership, group: int, trainer: Trainer
+) -> Chosen | None:
+    """Asks whether the center of this worker contributes, where a service decides that."""
+    choice, setup = plan.algorithm.choice, context.setup
+    if choice is None:
+        return None
+    meter, count = PushMeter(group), choice.held_out
+    context.transport.observers.append(meter)
+    right = build_judge(setup, context.name, count) if count else None
+    pace = build_pace(setup.config, setup.cluster.trainers, context.name)
+
+    async def judge(vector: np.ndarray, number: int) -> tuple[int, int]:
+        if right is None:
+            raise GeojaxError(f"{context.name} holds out no samples, and is asked to judge by them")
+        start = context.clock()
+        seconds = pace(trainer.steps, start) * batches_of(setup.config, count)
+        found = await context.machine.compute(partial(right, vector), seconds, ends=False)
+        context.recorder.span("compute", start, context.clock(), round=number)
+        return found, count
+
+    return Chosen(
+        choice, asks=member.asks(SCHEDULER), push_s=meter.seconds, judge=judge,
+        clock=context.clock, recorder=context.recorder,
+    )  # fmt: skip
 
 
 def _at_its_speed(context: Context, plan: Agreement) -> Agreement:
@@ -289,7 +322,7 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
             lan, plan.lan_codec, plan.buckets, machine=machine, timeouts=config.timeouts,
             wan=wan if streams else None, first=first,
         )  # fmt: skip
-    services = _services(config, at_scheduler=False)
+    services = _services(setup, at_scheduler=False)
     told = None if plan.algorithm.inner is None else LanRounds()
     if told is not None:
         services[LAN_ROUNDS] = told

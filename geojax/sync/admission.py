@@ -6,9 +6,9 @@ of arrivals and no network.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from geojax.sync.algorithm import AdmissionRule, Desk
+from geojax.sync.algorithm import AdmissionRule, Arrival, Desk
 
 
 def immediately(bound: int | None = None) -> AdmissionRule:
@@ -57,21 +57,30 @@ def buffer(size: int, key: str) -> AdmissionRule:
     return AdmissionRule(f"buffer of {size}", "server", admit, least=(key, size, size))
 
 
-def quorum(size: int, grace: float, key: str) -> AdmissionRule:
-    """When ``size`` centers have pushed, all that come within ``grace`` seconds more, together.
+def quorum(size: int, grace: float, key: str, margin: float | None = None) -> AdmissionRule:
+    """When ``size`` centers have pushed, all that come within a grace period more, together.
 
     Nobody is waited for once every center that still makes offers is there. Who comes later is in
     the next merge. A center is answered when its push is merged.
 
+    With a margin the grace adapts to what the server measures (:func:`slack`): it is the lesser of
+    ``grace`` and margin·slack, and ``grace`` until a push of the quorum was measured.
+
     Args:
       size: K, the quorum, at least 1.
-      grace: seconds after the arrival that completed the quorum.
+      grace: seconds after the arrival that completed the quorum; with a margin, at most.
       key: the setting that K is, for the message when there are fewer centers.
+      margin: share of the slack that may be waited, more than 0; None: the grace is fixed.
     """
 
     def opened(desk: Desk) -> float | None:
         """When the grace ends; None: there is no quorum yet."""
-        return desk.arrived[size - 1].at + grace if len(desk.arrived) >= size else None
+        if len(desk.arrived) < size:
+            return None
+        members = desk.arrived[:size]
+        left = None if margin is None else slack(members)
+        window = grace if left is None else min(grace, (margin or 0.0) * left)
+        return members[-1].at + window
 
     def admit(desk: Desk) -> tuple[str, ...]:
         here = {one.center for one in desk.arrived}
@@ -83,6 +92,26 @@ def quorum(size: int, grace: float, key: str) -> AdmissionRule:
     return AdmissionRule(
         f"quorum of {size}", "server", admit, is_merged, opened, least=(key, size, size)
     )
+
+
+def slack(quorum: Sequence[Arrival]) -> float | None:
+    """What a server may wait for others after its quorum, s; None: nothing was measured yet.
+
+    It is T - t, and at least 0: T is the mean time from the answer to a center until its next push
+    was there, t the time between the first and the last push of the quorum. So a quorum that came
+    quickly waits longer than one that has cost its first center time already.
+
+    Reconstructed. Decoupled DiLoCo has overlap_steps·step_time − (quorum_time + sync_time): the
+    time that learners train on while the server merges. Here they do not train on, so a round of
+    theirs takes the place of the overlap, with both transfers in it; no other time is taken off.
+
+    >>> slack([Arrival("c1", 3, 10.0, 6.0), Arrival("c2", 3, 11.5, 8.0)])
+    5.5
+    """
+    measured = [one.took for one in quorum if one.took is not None]
+    if not measured:
+        return None
+    return max(0.0, sum(measured) / len(measured) - (quorum[-1].at - quorum[0].at))
 
 
 def tiers(tier_of: Mapping[str, int]) -> AdmissionRule:

@@ -110,6 +110,33 @@ class InRound(NamedTuple):
     in_flight: bool = False
 
 
+class Choice(NamedTuple):
+    """How a service decides, while the run goes on, which centers contribute to a round.
+
+    Every worker asks when it begins a round, and tells when it has made its offer. Questions and
+    answers are flat mappings, see :mod:`geojax.sync.service`.
+
+    Attributes:
+      service: its name.
+      entered: ``(round, push_s) -> question``: asked when a round begins; ``push_s`` is the time
+        for which the worker's last offer was being sent, s.
+      contributes: ``answer -> bool``: whether the worker's center contributes.
+      judges: ``answer -> bool``: whether the worker is to judge the round's parameters first.
+      judged: ``(round, right, of) -> question``: asked when it has: of so many held-out samples it
+        got so many right.
+      ended: ``round -> question``: told when the offer is made.
+      held_out: samples that each worker keeps from training, to judge by; 0: it never judges.
+    """
+
+    service: str
+    entered: Callable[[int, float], dict[str, Any]]
+    contributes: Callable[[Mapping[str, Any]], bool]
+    judges: Callable[[Mapping[str, Any]], bool]
+    judged: Callable[[int, int, int], dict[str, Any]]
+    ended: Callable[[int], dict[str, Any]]
+    held_out: int = 0
+
+
 class LocalStepPolicy(NamedTuple):
     """How many local steps come before an exchange.
 
@@ -134,11 +161,13 @@ class Arrival(NamedTuple):
       center: whose it is.
       number: the center's own round.
       at: loop time at which its last chunk came, s.
+      took: since its center was sent the parameters that it began with, s; None: not known.
     """
 
     center: str
     number: int
     at: float
+    took: float | None = None
 
 
 class Desk(NamedTuple):
@@ -243,12 +272,14 @@ class RunFacts(NamedTuple):
       centers: all centers, in their order.
       lr: learning rate of the inner optimizer.
       seed: of the run.
+      rounds: of the run, at most.
     """
 
     speeds: Mapping[str, float]
     centers: tuple[str, ...]
     lr: float
     seed: int = 0
+    rounds: int = 1
 
 
 PATTERNS = ("strided", "sequential")
@@ -317,7 +348,8 @@ class SyncAlgorithm(NamedTuple):
     the parameters that were loaded last.
 
     ``contributors`` names the centers that contribute to a round; all others only receive its
-    result. It is a pure function, which every member computes for itself. None: all contribute.
+    result. It is a pure function, which every member computes for itself. None: all contribute,
+    unless ``choice`` says which service decides it.
 
     ``for_run`` makes the algorithm of a run out of what only the run knows; None: it is complete.
     """
@@ -338,7 +370,13 @@ class SyncAlgorithm(NamedTuple):
     outer_keys: Mapping[str, Any] = {}
     proximal: float = 0.0
     contributors: Callable[[int], Collection[str]] | None = None
+    choice: Choice | None = None
     for_run: Callable[[RunFacts], SyncAlgorithm] | None = None
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the algorithm itself says which centers contribute to a round."""
+        return self.contributors is not None or self.choice is not None
 
     @property
     def exchanges(self) -> int:

@@ -107,8 +107,13 @@ def questions(reports: Mapping[str, Mapping[str, Any]], time_s: float) -> dict[s
 
 
 def predictions(events: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
-    """ESync's: mean of |t̂_s − arrival| ÷ d_s, and the share of rounds with the wrong straggler."""
-    told = [event for event in events if event["event"] in ("esync", "esync_centers")]
+    """How well stragglers were predicted: mean error, share of rounds with the wrong one.
+
+    ESync's error is |t̂_s − arrival| ÷ d_s; TiFL's is of the longest response of a round's
+    contributors, by their profile.
+    """
+    services = ("esync", "esync_centers", "tifl")
+    told = [event for event in events if event["event"] in services and "error" in event]
     if not told:
         return None
     return {

@@ -95,7 +95,7 @@ def efficiency(
 def _whole_rounds(config: RunConfig, cluster: Cluster) -> bool:
     """Whether in every round all centers together exchange the whole vector."""
     algorithm = sync_of(config, cluster.trainers)
-    everyone = algorithm.contributors is None and config.center_selection.name == EVERYONE
+    everyone = not algorithm.chooses and config.center_selection.name == EVERYONE
     return (
         everyone
         and algorithm.admission.exchange == "tree"

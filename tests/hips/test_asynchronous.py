@@ -210,12 +210,13 @@ def test_dc_aha_of_one_step_is_dc_asgd():
 # ---- a quorum with grace
 
 
-def of_quorum(size, grace):
-    return quorum(steps=1, size=size, grace=grace)
+def of_quorum(size, grace, margin=None):
+    return quorum(steps=1, size=size, grace=grace, margin=margin)
 
 
-def test_a_quorum_of_all_is_the_barrier():
-    group = run(of_quorum(3, 0.0), delta, work=0.3)
+@pytest.mark.parametrize(("grace", "margin"), [(0.0, None), (5.0, 0.1)])
+def test_a_quorum_of_all_is_the_barrier(grace, margin):
+    group = run(of_quorum(3, grace, margin), delta, work=0.3)
     barrier = START
     for number in range(8):
         deltas = [delta(center, number, barrier) for center in THREE]
@@ -249,6 +250,15 @@ def test_whoever_comes_within_the_grace_is_in_the_merge_and_nobody_waits_for_who
         return group
 
     assert [(e["center"], e["at"]) for e in run_virtual(late()).of("applied")] == [("c2", 5.0)]
+
+
+def test_a_wide_margin_is_the_fixed_grace_and_a_narrow_one_merges_sooner():
+    fixed = run(of_quorum(1, 0.5), delta, work=0.3)
+    same(run(of_quorum(1, 0.5, 1e9), delta, work=0.3), fixed)
+    narrow = run(of_quorum(1, 0.5, 1e-9), delta, work=0.3)
+    first = {e["at"] for e in fixed.of("applied") if e["version"] == 1}
+    assert {e["at"] for e in narrow.of("applied") if e["version"] == 1} == first, "not measured yet"
+    assert narrow.of("applied")[-1]["version"] > fixed.of("applied")[-1]["version"]
 
 
 # ---- membership
@@ -307,8 +317,11 @@ ROWS = {
     "async_diloco": {"sync__name": "async_diloco", "sync__local_steps": 3},
     "fedat": {"sync__name": "fedat", "sync__local_steps": 3, "pace__centers": {"c3": 3.0}},
     "quorum": {"sync__name": "quorum", "sync__local_steps": 3, "sync__grace_s": 0.01},
+    "quorum, adaptive": {
+        "sync__name": "quorum", "sync__local_steps": 3, "sync__grace_s": 0.1, "sync__margin": 0.5,
+    },
     "dc_aha": {"sync__name": "dc_aha", "sync__local_steps": 3},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("overlay", ["star", "sharded_star"])

@@ -50,6 +50,27 @@ def test_a_quorum_waits_out_its_grace_unless_everyone_is_there():
     assert rule.admit(desk()) == ()
 
 
+@pytest.mark.parametrize(
+    ("took", "margin", "ends"),
+    [
+        ((None, None), 0.5, 11.0),  # nothing is measured: grace_s
+        ((7.0, 9.0), 0.5, 1 + 0.5 * (8 - 1)),
+        ((7.0, None), 0.5, 1 + 0.5 * (7 - 1)),
+        ((0.5, 0.5), 0.5, 1.0),  # the quorum itself took longer than a round
+        ((70.0, 90.0), 0.5, 11.0),  # grace_s bounds it
+        ((7.0, 9.0), None, 11.0),
+    ],
+)
+def test_a_grace_adapts_to_how_quickly_the_quorum_came(took, margin, ends):
+    rule = quorum(2, 10.0, "sync.quorum", margin)
+    pair = desk("c1", "c3", now=ends)
+    arrived = tuple(one._replace(took=t) for one, t in zip(pair.arrived, took, strict=True))
+    pair = pair._replace(arrived=arrived)
+    assert rule.again(pair) == ends
+    assert rule.admit(pair) == ("c1", "c3")
+    assert rule.admit(pair._replace(now=ends - 0.001)) == ()
+
+
 def test_a_tier_waits_for_its_own_centers_only():
     rule = tiers({"c1": 0, "c2": 1, "c3": 0})
     assert rule.admit(desk("c1")) == ()

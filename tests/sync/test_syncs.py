@@ -150,8 +150,22 @@ SYNC_ROWS = {
         {"sync__name": "quorum", "sync__local_steps": 4, "sync__grace_s": 0.02, "lr": 0.1},
         rounds=10, exact=False,
     ),
+    "quorum, adaptive grace": Row(
+        {
+            "sync__name": "quorum", "sync__local_steps": 4, "sync__grace_s": 0.1,
+            "sync__margin": 0.5, "lr": 0.1,
+        },
+        rounds=10, exact=False,
+    ),
     "tifl": Row(
         {"sync__name": "tifl", "sync__local_steps": 4, "lr": 0.3, "pace__centers": {"c3": 2.0}},
+        rounds=12,
+    ),
+    "tifl, adaptive": Row(
+        {
+            "sync__name": "tifl", "sync__local_steps": 4, "lr": 0.3, "sync__policy": "adaptive",
+            "sync__profiling_rounds": 1, "sync__interval": 2, "pace__centers": {"c3": 2.0},
+        },
         rounds=12,
     ),
     "dc_aha (reconstructed)": Row(

@@ -21,6 +21,7 @@ class Push(NamedTuple):
       base: version of the parameters that it was computed at; −1: of a server that died since.
       contributions: one per chunk of the shard.
       at: loop time at which the last of them came, s.
+      took: since its center was answered last, s; None: this server has not answered it yet.
     """
 
     center: str
@@ -28,6 +29,7 @@ class Push(NamedTuple):
     base: int
     contributions: tuple[Contribution, ...]
     at: float
+    took: float | None = None
 
 
 @dataclass
@@ -61,10 +63,11 @@ class ServedShard:
         self._admitted: list[Push] = []  # the next merges take them
         self._waiting: dict[str, int] = {}  # center: round, in order of arrival
         self._pushed: dict[str, int] = {}  # center: its last whole push of this epoch
+        self._answered: dict[str, float] = {}  # center: loop time of its last answer, s
 
     def desk(self, retired: Collection[str], now: float) -> Desk:
         """What the admission rule decides upon."""
-        arrived = tuple(Arrival(push.center, push.number, push.at) for push in self._arrived)
+        arrived = tuple(Arrival(p.center, p.number, p.at, p.took) for p in self._arrived)
         return Desk(arrived, self.progress, retired, self.highest, now)
 
     def out_of_turn(self, center: str, number: int, chunk: int) -> str:
@@ -117,7 +120,9 @@ class ServedShard:
         if taken is not None and number <= taken:
             return False
         chunks = tuple(collected.chunks[c] for c in self.shard.chunks)
-        self._arrived.append(Push(center, number, base, chunks, now))
+        since = self._answered.get(center)
+        took = None if since is None else now - since
+        self._arrived.append(Push(center, number, base, chunks, now, took))
         return True
 
     def admit(self, retired: Collection[str], now: float) -> tuple[Push, ...]:
@@ -149,6 +154,7 @@ class ServedShard:
         self.progress[center] = self._pushed[center] = number
         self._collected.pop(center, None)
         self._waiting.pop(center, None)
+        self._answered.pop(center, None)
         self._arrived = [push for push in self._arrived if push.center != center]
         self._admitted = [push for push in self._admitted if push.center != center]
 
@@ -165,6 +171,7 @@ class ServedShard:
         ]
         for center, _ in ready:
             del self._waiting[center]
+            self._answered[center] = now
         return ready
 
     def resume(self, members: Sequence[str]) -> None:
@@ -179,6 +186,7 @@ class ServedShard:
         self._collected.clear()
         self._pushed.clear()
         self._waiting.clear()
+        self._answered.clear()
         self.shard.keep_only(members)
 
     def behind(self, retired: Collection[str]) -> list[str]:

@@ -18,6 +18,7 @@ from geojax.hips.control.joining import digest
 from geojax.hips.control.member import Membership
 from geojax.hips.exchange.buckets import Bucket
 from geojax.hips.exchange.lan import LanUplink, Uplink
+from geojax.hips.roles.chosen import Chosen
 from geojax.hips.roles.local_steps import LocalSteps
 from geojax.hips.roles.outer_parameters import OuterParameters
 from geojax.hips.storage.checkpoint import Checkpoints, state_like
@@ -51,6 +52,7 @@ class Worker:
       recorder: takes the compute and wait spans.
       contributes: whether the worker's center contributes to a round of the WAN; to others it only
         takes the result.
+      chosen: asks whether it does, where that is decided as rounds begin; else None.
       local_steps: says how many steps a round has; None: as many as the algorithm knows before.
       following: says which LAN round follows one, where that is decided; None: the next number.
     """
@@ -69,6 +71,7 @@ class Worker:
         clock: Clock,
         recorder: Recorder,
         contributes: Callable[[int], bool] = lambda _: True,
+        chosen: Chosen | None = None,
         local_steps: LocalSteps | None = None,
         following: Callable[[int], Awaitable[int]] | None = None,
     ):
@@ -77,7 +80,7 @@ class Worker:
             algorithm.local_steps, asks=None, push_s=lambda: 0.0, clock=clock, recorder=recorder,
             lan_rounds=algorithm.lan_rounds,
         )  # fmt: skip
-        self._following, self._contributes = following, contributes
+        self._following, self._contributes, self._chosen = following, contributes, chosen
         self._stages = tuple(stages) if len(buckets) > 1 else ()
         self.outer = OuterParameters(
             trainer, buckets, algorithm.fragmentation, staged=bool(self._stages), clock=clock,
@@ -96,9 +99,10 @@ class Worker:
         """Moves to the position in the data that a worker has before a LAN round.
 
         It is that of a worker that has made all steps until then. A fleet repeats the choices of
-        its devices for it, which depend on no parameters. Where numbers of steps are decided while
-        rounds run, the position does not follow from the round. Then it is what the scheduler heard
-        last of this worker: the batches that it took after that are drawn again.
+        its devices for it, which depend on no parameters. Where numbers of steps, or who takes any,
+        are decided while rounds run, the position does not follow from the round. Then it is what
+        the scheduler heard last of this worker: the batches that it took after that are drawn
+        again.
 
         Args:
           number: the LAN round.
@@ -108,14 +112,18 @@ class Worker:
         steps, per = self.algorithm.local_steps.steps, self.algorithm.lan_rounds
         rounds = (done // per for done in range(number))
         made = sum(steps(done) for done in rounds if self._contributes(done))
-        if self._local_steps.decided:
+        if self._counted:
             made = max(made, taken or 0)
         await self._machine.aside(partial(self.trainer.skip_to, made))
 
     @property
     def position(self) -> int | None:
         """Steps taken in all, where that does not follow from the round; else None."""
-        return self.trainer.steps if self._local_steps.decided else None
+        return self.trainer.steps if self._counted else None
+
+    @property
+    def _counted(self) -> bool:
+        return self._local_steps.decided or self._chosen is not None
 
     def state_dict(self) -> dict[str, Any]:
         """The trainer's state, and what the next steps need beside the outer parameters."""
@@ -173,7 +181,7 @@ class Worker:
     # ---- a round in one piece
 
     async def _round(self, link: Uplink, number: int) -> None:
-        if not self._contributes(number // self.algorithm.lan_rounds):
+        if not await self._takes_part(number):
             for bucket in self.outer.turns.of(number):
                 await link.abstain(number, bucket)
             await self.outer.collect(link, number)
@@ -196,8 +204,16 @@ class Worker:
             await link.offer(number, bucket, np.zeros_like(self.outer.vector), 0.0, None)
         else:
             await self._offer(link, number, bucket, offered)
+        if self._chosen is not None:
+            self._chosen.end(number)
         if not self.algorithm.fragmentation.overlap:
             await self.outer.collect(link, number)
+
+    async def _takes_part(self, number: int) -> bool:
+        """Whether the worker trains in a LAN round."""
+        if self._chosen is not None:
+            return await self._chosen.begin(number, self.outer.vector)
+        return self._contributes(number // self.algorithm.lan_rounds)
 
     async def _whole_step(
         self, link: Uplink, number: int, before: int, work: Callable[[], Any]
