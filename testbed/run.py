@@ -15,10 +15,11 @@ from geojax.assemble.fleets import check_fleets, has_devices
 from geojax.axes import complete
 from geojax.config import RunConfig
 from geojax.hips.cluster import START, Cluster, NodeSpec, ResumePoint
-from geojax.hips.storage.checkpoint import resume_point
+from geojax.hips.storage.checkpoint import forget_after, resume_point
 from geojax.models.registry import SYNTHETIC
 from geojax.overlay.planners.multigps import server_count
 from geojax.settings import check_values
+from geojax.sync.registry import build_sync
 from geojax.telemetry.recorder import Span, chrome_trace, jsonl_sink
 from geojax.telemetry.summary import summarize
 from geojax.wire.message import DATA_KINDS, Kind
@@ -47,10 +48,12 @@ def prepare(config: RunConfig, run_dir: Path) -> tuple[Setup, Wan, tuple[Fault, 
     cluster = Cluster(tuple(NodeSpec(node.name, node.center, node.role) for node in wan.nodes()))
     inline = config.testbed.name == "simulated"
     kept = run_dir / "checkpoints"
-    keepers = [place.name for place in cluster.all if place.role in ("server", "worker")]
-    resume = resume_point(kept, keepers) if config.resume else START
+    check_setup(config, cluster, wan.view())
+    keepers = (*cluster.servers, *cluster.trainers)
+    if build_sync(config.sync).admission.exchange == "server":
+        keepers += cluster.global_servers
+    resume = resume_point(kept, [*dict.fromkeys(keepers)]) if config.resume else START
     setup = Setup(config, cluster, wan.view(), run_dir / "models", kept, inline, resume)
-    check_setup(config, cluster, setup.view)
     return setup, wan, faults
 
 
@@ -76,11 +79,11 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
     if has_devices(config):
         check_fleets(setup)
     faults = tuple(fault for fault in faults if fault.at >= setup.resume.time)
-    for label in setup.models.glob("*.json"):  # a broken run's, to be kept up to this one's start
-        if float(label.stem) > setup.resume.time or setup.resume == START:
-            label.unlink()
-    for part in setup.models.glob("*.part"):  # of models in shards, which cannot be continued
-        part.unlink()
+    for part in setup.models.glob("*.part"):  # a broken run's, to be kept up to this one's start
+        point = part.name.rsplit(".", 2)[0]
+        if setup.resume == START or point == "final" or float(point) >= setup.resume.time:
+            part.unlink()
+    forget_after(setup.checkpoints, setup.resume)
     setup.models.mkdir(parents=True, exist_ok=True)
     title = f"{config.experiment}: {config.sync.name} on {config.wan.name}, {config.testbed.name}"
     events = _earlier_events(run_dir, setup.resume)
@@ -130,11 +133,20 @@ def _earlier_events(run_dir: Path, resume: ResumePoint) -> list[dict[str, Any]]:
     if resume == START or not path.exists():
         return []
     events = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-    return [
-        event
-        for event in events
-        if event.get("round", -1) <= resume.round and event["t"] <= resume.time
-    ]
+    return [event for event in events if _happened(event, resume)]
+
+
+def _happened(event: dict[str, Any], resume: ResumePoint) -> bool:
+    """Whether an event of a broken run is in what it is continued from."""
+    if not resume.held:
+        return event.get("round", -1) <= resume.round and event["t"] <= resume.time
+    if event["event"] == "evaluation":
+        return event["t"] < resume.time
+    if event["event"] == "applied":
+        return event["version"] <= resume.versions[event["node"]]
+    if "round" in event and event.get("node") in resume.held and event["event"] != "final":
+        return event["round"] <= resume.of(event["node"])
+    return event["t"] <= resume.time
 
 
 def _execute(
