@@ -14,7 +14,7 @@ from geojax.assemble import check as check_setup
 from geojax.assemble.fleets import check_fleets, has_devices
 from geojax.axes import complete
 from geojax.config import RunConfig
-from geojax.hips.cluster import START, Cluster, NodeSpec, ResumePoint
+from geojax.hips.cluster import START, Cluster, NodeSpec, ResumePoint, shard_name
 from geojax.hips.storage.checkpoint import forget_after, resume_point
 from geojax.models.registry import SYNTHETIC
 from geojax.overlay.planners.multigps import server_count
@@ -143,7 +143,8 @@ def _happened(event: dict[str, Any], resume: ResumePoint) -> bool:
     if event["event"] == "evaluation":
         return event["t"] < resume.time
     if event["event"] == "applied":
-        return event["version"] <= resume.versions[event["node"]]
+        shard = shard_name(event["node"], event["chunk"])
+        return event["version"] <= resume.versions.get(shard, -1)  # else it moved there later
     if "round" in event and event.get("node") in resume.held and event["event"] != "final":
         return event["round"] <= resume.of(event["node"])
     return event["t"] <= resume.time

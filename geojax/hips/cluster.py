@@ -18,7 +18,7 @@ class ResumePoint(NamedTuple):
       round: after this round; or the number of the cut, where centers have rounds of their own.
       time: experiment time, s.
       held: in a cut, the last round of every node that has rounds.
-      versions: in a cut, the version of every node's shard.
+      versions: in a cut, the version of every shard, by :func:`shard_name`.
     """
 
     round: int
@@ -29,6 +29,11 @@ class ResumePoint(NamedTuple):
     def of(self, node: str) -> int:
         """The last round that a node holds."""
         return self.held.get(node, -1) if self.held else self.round
+
+
+def shard_name(node: str, chunk: int) -> str:
+    """The name of the shard of which ``chunk`` is the first one, at the server ``node``."""
+    return f"{node}/{chunk}"
 
 
 START = ResumePoint(-1, 0.0)

@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from geojax.errors import FrameError
-from geojax.hips.cluster import START, ResumePoint
+from geojax.hips.cluster import START, ResumePoint, shard_name
 from geojax.machine.machine import Machine
 from geojax.wire.message import Payload
 
@@ -104,7 +104,7 @@ def resume_point(folder: Path, nodes: Sequence[str]) -> ResumePoint:
     pairs = list(zip(nodes, states, strict=True))
     held = {node: state["round"] for node, state in pairs if "round" in state}
     shards = ((node, shard) for node, state in pairs for shard in state.get("shards", ()))
-    versions = {node: shard["version"] for node, shard in shards}
+    versions = {shard_name(node, shard["chunks"][0]): shard["version"] for node, shard in shards}
     return ResumePoint(number, max(times), held, versions)
 
 
