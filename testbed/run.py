@@ -14,6 +14,7 @@ from geojax.assemble import check as check_setup
 from geojax.assemble.fleets import check_fleets, has_devices
 from geojax.axes import complete
 from geojax.config import RunConfig
+from geojax.errors import ConfigError
 from geojax.hips.cluster import START, Cluster, NodeSpec, ResumePoint, shard_name
 from geojax.hips.storage.checkpoint import forget_after, resume_point
 from geojax.models.registry import SYNTHETIC
@@ -50,9 +51,14 @@ def prepare(config: RunConfig, run_dir: Path) -> tuple[Setup, Wan, tuple[Fault, 
     kept = run_dir / "checkpoints"
     check_setup(config, cluster, wan.view())
     keepers = (*cluster.servers, *cluster.trainers)
-    if build_sync(config.sync).admission.exchange == "server":
+    served = build_sync(config.sync).admission.exchange == "server"
+    if served:
         keepers += cluster.global_servers
     resume = resume_point(kept, [*dict.fromkeys(keepers)]) if config.resume else START
+    if resume != START and bool(resume.held) != served:
+        kind = "common rounds" if served else "rounds of every center's own"
+        fix = f"{kept} is of a run with {kind}, unlike sync={config.sync.name}; start anew elsewhere"
+        raise ConfigError("resume", True, fix)
     setup = Setup(config, cluster, wan.view(), run_dir / "models", kept, inline, resume)
     return setup, wan, faults
 

@@ -183,6 +183,10 @@ class PushPullExchange:
         self._cuts, self._late_cut = cuts, None
         self._continues = kept is not None
         if kept is not None:
+            for shard in kept["shards"]:
+                for chunk, part in zip(shard["chunks"], shard["values"], strict=True):
+                    if self.sizes[chunk : chunk + 1] != (part.size,):
+                        raise GeojaxError(_another_run(me, chunk))
             self._pulled.load(kept["pulled"])
             server.load(kept["shards"])
         self._at_held = self._pulled.state()  # what was pulled with the last whole round
@@ -544,8 +548,9 @@ class PushPullExchange:
                 raise GeojaxError(f"the policy takes chunk {chunk} from {self.me}, which holds it")
             if chunk in self._server or not mine:
                 continue
-            lost = self._continues and not before and not self._returning
-            if lost or chunk not in self._pulled or (before and not self._contributes):
+            if self._continues and not before and not self._returning:
+                raise GeojaxError(_another_run(self.me, chunk))
+            if chunk not in self._pulled or (before and not self._contributes):
                 raise GeojaxError(f"{self.me} is to hold chunk {chunk}, but has no parameters yet")
             pulled = self._pulled[chunk]
             history = tuple(sorted(pulled.applied.items()))
@@ -571,6 +576,13 @@ class PushPullExchange:
             payload=pulled.payload, body={"version": pulled.version, "applied": pulled.applied},
         )  # fmt: skip
         self._transport.send(center, message, priority=self._priorities[chunk])
+
+
+def _another_run(me: str, chunk: int) -> str:
+    return (
+        f"{me}: chunk {chunk} is not as in the run that is to go on; give it the overlay, the WAN "
+        "and the model that it had before, or start anew in another folder"
+    )
 
 
 def _span(chunks: Sequence[int]) -> str:
