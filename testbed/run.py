@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -135,11 +136,18 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
 
 def _earlier_events(run_dir: Path, resume: ResumePoint) -> list[dict[str, Any]]:
     """What a broken run did up to the point where this one continues it."""
-    path = run_dir / "events.jsonl"
-    if resume == START or not path.exists():
+    if resume == START:
         return []
-    events = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-    return [event for event in events if _happened(event, resume)]
+    ours = _whole_lines(run_dir.glob("events.jsonl"))
+    # A driver that was killed had not read all that its nodes had written.
+    both = ours | _whole_lines(run_dir.glob("nodes/*/events.jsonl"))
+    return [event for event in map(json.loads, both.elements()) if _happened(event, resume)]
+
+
+def _whole_lines(paths: Iterable[Path]) -> Counter[str]:
+    """How often each line is there, without the last one of who was killed when writing it."""
+    lines = (line for path in sorted(paths) for line in path.read_text().splitlines())
+    return Counter(line for line in lines if line.endswith("}"))
 
 
 def _happened(event: dict[str, Any], resume: ResumePoint) -> bool:
