@@ -58,7 +58,7 @@ def prepare(config: RunConfig, run_dir: Path) -> tuple[Setup, Wan, tuple[Fault, 
     resume = resume_point(kept, [*dict.fromkeys(keepers)]) if config.resume else START
     if resume != START and bool(resume.held) != served:
         kind = "common rounds" if served else "rounds of every center's own"
-        fix = f"{kept} is of a run with {kind}, unlike sync={config.sync.name}; start anew elsewhere"
+        fix = f"{kept} has {kind}, unlike sync={config.sync.name}; start anew in another folder"
         raise ConfigError("resume", True, fix)
     setup = Setup(config, cluster, wan.view(), run_dir / "models", kept, inline, resume)
     return setup, wan, faults
