@@ -320,7 +320,10 @@ class RunConfig(Settings):
         "events.jsonl has lines for each round, or for each chunk too",
         choices=("chunk", "round"),
     )
-    checkpoint_every: int = key(0, "rounds between two checkpoints; 0: none", least=0)
+    checkpoint_every: int = key(
+        0, "rounds between two checkpoints, or merges where centers have rounds of their own; "
+        "0: none", least=0,
+    )  # fmt: skip
     resume: bool = key(False, "go on with a broken run, and skip finished ones")
 
     def rate_of(self, optimizer: OptimizerConfig) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from geojax.assemble.fleets import check_fleets, has_devices
 from geojax.axes import complete
 from geojax.config import RunConfig
 from geojax.errors import ConfigError
-from geojax.hips.cluster import START, Cluster, NodeSpec, ResumePoint
-from geojax.hips.storage.checkpoint import resume_point
+from geojax.hips.cluster import START, Cluster, NodeSpec, ResumePoint, shard_name
+from geojax.hips.storage.checkpoint import forget_after, resume_point
 from geojax.models.registry import SYNTHETIC
 from geojax.overlay.planners.multigps import server_count
 from geojax.settings import check_values
+from geojax.sync.registry import build_sync
 from geojax.telemetry.recorder import Span, chrome_trace, jsonl_sink
 from geojax.telemetry.summary import summarize
 from geojax.wire.message import DATA_KINDS, Kind
@@ -47,10 +49,17 @@ def prepare(config: RunConfig, run_dir: Path) -> tuple[Setup, Wan, tuple[Fault, 
     cluster = Cluster(tuple(NodeSpec(node.name, node.center, node.role) for node in wan.nodes()))
     inline = config.testbed.name == "simulated"
     kept = run_dir / "checkpoints"
-    keepers = [place.name for place in cluster.all if place.role in ("server", "worker")]
-    resume = resume_point(kept, keepers) if config.resume else START
+    check_setup(config, cluster, wan.view())
+    keepers = (*cluster.servers, *cluster.trainers)
+    served = build_sync(config.sync).admission.exchange == "server"
+    if served:
+        keepers += cluster.global_servers
+    resume = resume_point(kept, [*dict.fromkeys(keepers)]) if config.resume else START
+    if resume != START and bool(resume.held) != served:
+        kind = "common rounds" if served else "rounds of every center's own"
+        fix = f"{kept} has {kind}, unlike sync={config.sync.name}; start anew in another folder"
+        raise ConfigError("resume", True, fix)
     setup = Setup(config, cluster, wan.view(), run_dir / "models", kept, inline, resume)
-    check_setup(config, cluster, setup.view)
     if config.testbed.name != "local":
         _check_silence(config, wan, cluster)
     return setup, wan, faults
@@ -99,11 +108,11 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
     if has_devices(config):
         check_fleets(setup)
     faults = tuple(fault for fault in faults if fault.at >= setup.resume.time)
-    for label in setup.models.glob("*.json"):  # a broken run's, to be kept up to this one's start
-        if float(label.stem) > setup.resume.time or setup.resume == START:
-            label.unlink()
-    for part in setup.models.glob("*.part"):  # of models in shards, which cannot be continued
-        part.unlink()
+    for part in setup.models.glob("*.part"):  # a broken run's, to be kept up to this one's start
+        point = part.name.rsplit(".", 2)[0]
+        if setup.resume == START or point == "final" or float(point) >= setup.resume.time:
+            part.unlink()
+    forget_after(setup.checkpoints, setup.resume)
     setup.models.mkdir(parents=True, exist_ok=True)
     title = f"{config.experiment}: {config.sync.name} on {config.wan.name}, {config.testbed.name}"
     events = _earlier_events(run_dir, setup.resume)
@@ -152,16 +161,33 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
 
 def _earlier_events(run_dir: Path, resume: ResumePoint) -> list[dict[str, Any]]:
     """What a broken run did up to the point where this one continues it."""
-    path = run_dir / "events.jsonl"
-    if resume == START or not path.exists():
+    if resume == START:
         return []
-    events = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-    kept = [
-        event
-        for event in events
-        if event.get("round", -1) <= resume.round and event["t"] <= resume.time
-    ]
+    ours = _whole_lines(run_dir.glob("events.jsonl"))
+    # A driver that was killed had not read all that its nodes had written.
+    both = ours | _whole_lines(run_dir.glob("nodes/*/events.jsonl"))
+    kept = [event for event in map(json.loads, both.elements()) if _happened(event, resume)]
     return [*kept, {"t": resume.time, "node": "scheduler", "event": "resumed"}]
+
+
+def _whole_lines(paths: Iterable[Path]) -> Counter[str]:
+    """How often each line is there, without the last one of who was killed when writing it."""
+    lines = (line for path in sorted(paths) for line in path.read_text().splitlines())
+    return Counter(line for line in lines if line.endswith("}"))
+
+
+def _happened(event: dict[str, Any], resume: ResumePoint) -> bool:
+    """Whether an event of a broken run is in what it is continued from."""
+    if not resume.held:
+        return event.get("round", -1) <= resume.round and event["t"] <= resume.time
+    if event["event"] == "evaluation":
+        return event["t"] < resume.time
+    if event["event"] == "applied":
+        shard = shard_name(event["node"], event["chunk"])
+        return event["version"] <= resume.versions.get(shard, -1)  # else it moved there later
+    if "round" in event and event.get("node") in resume.held and event["event"] != "final":
+        return event["round"] <= resume.of(event["node"])
+    return event["t"] <= resume.time
 
 
 def _execute(

@@ -84,7 +84,12 @@ REFUSED: tuple[Settings, ...] = (
     {"sync.p3": True, "nonfinite": "skip"},
     *({"nonfinite": "skip", "sync": name} for name in ("local_steps", "hfa", "hierfavg")),
     {"sync": "mixed_sync", "overlay": "multigps", "overlay.servers": 2, "optimizer.clip_norm": 1.0},
-    {"sync": "mixed_sync", "checkpoint_every": 10},
+    {
+        "sync": "mixed_sync",
+        "checkpoint_every": 10,
+        "compression": "size_only",
+        "model": "synthetic",
+    },
     {"sync": "fedbuff", "sync.buffer": 4},
     {"sync": "fedasync", "outer_optimizer": "adam"},
     {"sync": "fedasync", "overlay": "ring"},

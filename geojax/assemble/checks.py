@@ -121,8 +121,8 @@ def _check_servers(config: RunConfig, algorithm: SyncAlgorithm, depth: int, serv
     key = "optimizer" if outer.name == "auto" else "outer_optimizer"
     if key == "outer_optimizer" or algorithm.outer_default == "optimizer":
         check_shards(getattr(config, key), servers, key=key)
-    if config.checkpoint_every:
-        fix = f"sync={config.sync.name} has no common round to continue from; use 0"
+    if config.checkpoint_every and config.compression.name == SIZE_ONLY:
+        fix = f"compression={SIZE_ONLY} has no pushes that could be kept; use 0"
         raise ConfigError("checkpoint_every", config.checkpoint_every, fix)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import create_task
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ from geojax.hips.cluster import SCHEDULER, START, WAN_GROUP
 from geojax.hips.context import NodeContext
 from geojax.hips.control.member import Membership
 from geojax.hips.exchange.base import Exchange
+from geojax.hips.exchange.cuts import Cut, Cuts
 from geojax.hips.exchange.lan import DirectLink, Downlink, LanDownlink, LanUplink
 from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.shard import shard_maker
@@ -45,6 +46,7 @@ from geojax.hips.roles.scheduler import Scheduler
 from geojax.hips.roles.worker import Worker, WorkerNode
 from geojax.hips.routing.multipath import MultipathSender
 from geojax.hips.storage.checkpoint import Checkpoints
+from geojax.hips.storage.cut_checkpoints import CutCheckpoints
 from geojax.hips.storage.snapshots import Snapshots
 from geojax.machine.waits import first_failure
 from geojax.models.registry import SYNTHETIC
@@ -281,11 +283,13 @@ def _worker_node(context: Context) -> tuple[Membership, Any]:
     plan = Agreement.of(config, setup.cluster.trainers)
     group = setup.cluster.lan_group(setup.cluster.node(context.name).center)
     per = plan.algorithm.lan_rounds
-    first = (setup.resume.round + 1) * per
+    first = (setup.resume.of(context.name) + 1) * per
     engine = _engine(context, group, plan, codec=plan.lan_codec, held=first - 1)
     member = Membership(context, engines={group: engine}, lan_rounds=per)
     worker = _worker(context, plan, member, group)
     checkpoints, kept = _checkpoints(context)
+    if isinstance(checkpoints, CutCheckpoints):
+        member.on_keep = partial(checkpoints.ask, beside={})
     vector = kept["vector"] if kept else setup.initial()
     if kept:
         worker.load_state(kept["trainer"])
@@ -303,10 +307,12 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
     name, setup, config = context.name, context.setup, context.setup.config
     machine = context.machine
     plan = Agreement.of(config, setup.cluster.trainers)
-    per, held = plan.algorithm.lan_rounds, setup.resume.round
+    per, held = plan.algorithm.lan_rounds, setup.resume.of(name)
     multipath = _multipath(context, plan)
     snapshots = _snapshots(context, plan)
-    wan = _wan_engine(context, plan, snapshots, multipath=multipath)
+    checkpoints, kept = _checkpoints(context, snapshots)
+    cuts = _cuts(context)
+    wan = _wan_engine(context, plan, snapshots, multipath=multipath, cuts=cuts, kept=kept)
     engines: dict[int, Exchange] = {WAN_GROUP: wan}
     worker, direct = None, DirectLink()
     link: Downlink = direct
@@ -332,7 +338,7 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
     )  # fmt: skip
     if not setup.cluster.workers(name):
         worker = (_worker(context, plan, member, WAN_GROUP, told), direct)
-    checkpoints, kept = _checkpoints(context)
+    _keep_cuts(context, cuts, checkpoints, snapshots, member)
     offers = CenterOffers(plan.algorithm, plan.buckets, plan.codec, machine)
     update = _update(config, plan)
     state = CenterState(
@@ -357,11 +363,15 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
 def _global_node(context: Context) -> tuple[Membership, Any]:
     """A global server on a site of its own; one that only sums loads no model, and so no JAX."""
     config = context.setup.config
-    snapshots = None
+    snapshots = checkpoints = cuts = None
     if _holds_parameters(config):
         plan = Agreement.of(config, context.setup.cluster.trainers)
         snapshots = _snapshots(context, plan)
-        engine: Exchange = _wan_engine(context, plan, snapshots, contributes=False)
+        checkpoints, kept = _checkpoints(context, snapshots)
+        cuts = _cuts(context)
+        engine: Exchange = _wan_engine(
+            context, plan, snapshots, contributes=False, cuts=cuts, kept=kept
+        )
     else:
         engine = TreeExchange(
             context.name, WAN_GROUP, sizes=(), transport=context.transport,
@@ -370,7 +380,11 @@ def _global_node(context: Context) -> tuple[Membership, Any]:
             contributes=False, held=context.setup.resume.round,
         )  # fmt: skip
     member = Membership(context, engines={WAN_GROUP: engine}, meter=_meter(context))
-    return member, GlobalServer(member=member, clock=context.clock, snapshots=snapshots).run()
+    _keep_cuts(context, cuts, checkpoints, snapshots, member)
+    server = GlobalServer(
+        member=member, clock=context.clock, snapshots=snapshots, checkpoints=checkpoints
+    )
+    return member, server.run()
 
 
 def _holds_parameters(config: RunConfig) -> bool:
@@ -392,7 +406,8 @@ def _multipath(context: Context, plan: Agreement) -> MultipathSender | None:
 
 def _wan_engine(
     context: Context, plan: Agreement, snapshots: Snapshots, *,
-    multipath: MultipathSender | None = None, **options: Any,
+    multipath: MultipathSender | None = None, cuts: Cuts | None = None,
+    kept: dict[str, Any], **options: Any,
 ) -> Exchange:  # fmt: skip
     """A node's part in the exchange over the WAN, of the kind that the algorithm needs."""
     setup, config, algorithm = context.setup, context.setup.config, plan.algorithm
@@ -401,7 +416,7 @@ def _wan_engine(
             context, WAN_GROUP, plan, codec=plan.codec, held=setup.resume.round,
             sender=multipath, **options,
         )  # fmt: skip
-    start = setup.initial()
+    start = kept["vector"] if "vector" in kept else setup.initial()
     make_shard = shard_maker(
         algorithm, plan.ranges, plan.spec.parameters,
         lambda spec: build_outer(config, algorithm, spec), workers=len(setup.cluster.trainers),
@@ -414,7 +429,8 @@ def _wan_engine(
     return PushPullExchange(
         context.name, WAN_GROUP, values=[start[first:stop] for first, stop in plan.ranges],
         transport=context.transport, codec=plan.codec, server=server, recorder=context.recorder,
-        held=setup.resume.round, layers=plan.layers, priorities=plan.priorities, **options,
+        held=setup.resume.of(context.name), layers=plan.layers, priorities=plan.priorities,
+        cuts=cuts, kept=kept or None, **options,
     )  # fmt: skip
 
 
@@ -437,10 +453,45 @@ def _snapshots(context: Context, plan: Agreement) -> Snapshots:
     )  # fmt: skip
 
 
-def _checkpoints(context: Context) -> tuple[Checkpoints, dict[str, Any]]:
+def _cuts(context: Context) -> Cuts | None:
+    """The cuts of an asynchronous run with checkpoints."""
+    config = context.setup.config
+    if not (config.checkpoint_every and _holds_parameters(config)):
+        return None
+    centers = context.setup.cluster.servers
+    return Cuts(config.checkpoint_every, clock=context.clock, centers=centers)
+
+
+def _keep_cuts(
+    context: Context, cuts: Cuts | None, checkpoints: Checkpoints | None,
+    snapshots: Snapshots | None, member: Membership,
+) -> None:  # fmt: skip
+    """A node's part of a cut goes into a checkpoint, and its workers are told."""
+    if cuts is None:
+        return
+    assert isinstance(checkpoints, CutCheckpoints)
+    assert snapshots is not None
+
+    def keep(cut: Cut, held: int | None, state: Mapping[str, Any]) -> None:
+        snapshots.note()
+        checkpoints.ask(cut, held, state)
+        if held is not None:
+            member.tell_workers(cut, held)
+
+    cuts.keep = keep
+    cuts.whole = lambda: [*context.setup.cluster.workers(context.name)] == member.workers
+
+
+def _checkpoints(
+    context: Context, snapshots: Snapshots | None = None
+) -> tuple[Checkpoints, dict[str, Any]]:
     """A node's checkpoints, and the state to go on from (empty at the start of a run)."""
     setup, measured = context.setup, (context.recorder, context.transport, context.machine)
-    checkpoints = Checkpoints(
+    kind: Any = Checkpoints
+    if _holds_parameters(setup.config):
+        flush = _nothing if snapshots is None else snapshots.flush
+        kind = partial(CutCheckpoints, machine=context.machine, before=flush)
+    checkpoints: Checkpoints = kind(
         setup.checkpoints, context.name, setup.config.checkpoint_every,
         counters=lambda: counters(*measured),
     )  # fmt: skip
@@ -449,6 +500,10 @@ def _checkpoints(context: Context) -> tuple[Checkpoints, dict[str, Any]]:
     _, kept = checkpoints.read(setup.resume.round)
     restore(kept["counters"], *measured)
     return checkpoints, kept
+
+
+async def _nothing() -> None:
+    """What a checkpoint of a node without shards waits for."""
 
 
 def _engine(

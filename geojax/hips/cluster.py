@@ -12,10 +12,28 @@ WAN_GROUP = 0
 
 
 class ResumePoint(NamedTuple):
-    """Where a broken run goes on: after ``round``, at experiment time ``time`` (s)."""
+    """Where a broken run goes on.
+
+    Attributes:
+      round: after this round; or the number of the cut, where centers have rounds of their own.
+      time: experiment time, s.
+      held: in a cut, the last round of every node that has rounds.
+      versions: in a cut, the version of every shard, by :func:`shard_name`.
+    """
 
     round: int
     time: float
+    held: Mapping[str, int] = {}
+    versions: Mapping[str, int] = {}
+
+    def of(self, node: str) -> int:
+        """The last round that a node holds."""
+        return self.held.get(node, -1) if self.held else self.round
+
+
+def shard_name(node: str, chunk: int) -> str:
+    """The name of the shard of which ``chunk`` is the first one, at the server ``node``."""
+    return f"{node}/{chunk}"
 
 
 START = ResumePoint(-1, 0.0)

@@ -383,10 +383,6 @@ def test_dylu_gives_each_worker_the_steps_that_its_pace_allows():
         ({"sync__name": "fedasync", "sync__s": "constant", "sync__a": 1.0}, r"sync\.a = 1\.0: set"),
         ({"sync__name": "fedbuff", "sync__b": 1}, r"sync\.b = 1: set sync\.s to hinge"),
         ({"sync__name": "fedasync", "sync__alpha": 1.5}, r"sync\.alpha = 1\.5: .*at most 1"),
-        (
-            {"sync__name": "fedbuff", "checkpoint_every": 2},
-            r"checkpoint_every = 2: sync=fedbuff has no common round",
-        ),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_can(settings, message):

@@ -1,5 +1,7 @@
 """A shard, against plain loops: optimizers, delay compensation, model state, checkpoints."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from geojax.center.outer import FlatOptimizer, PlainSgd
 from geojax.config import OptimizerConfig
 from geojax.errors import ConfigError
 from geojax.hips.exchange.shard import Decoded, check_shards, shard_maker, shard_spec
+from geojax.hips.storage.checkpoint import pack, unpack
 from geojax.hollow import hollow, is_hollow
 from geojax.sync.mixed_sync import mixed_sync
 
@@ -192,3 +195,29 @@ def test_clipping_the_norm_is_refused_with_several_shards_only():
     check_shards(OptimizerConfig(), 3)
     with pytest.raises(ConfigError, match=r"outer_optimizer\.clip_norm = 1\.0: no global server"):
         check_shards(clipped, 2)
+
+
+@pytest.mark.parametrize("outer", [sgd(), optax_(name="adam")], ids=["sgd", "adam"])
+@pytest.mark.parametrize("compensation", ["none", "constant", "adaptive"])
+def test_a_shard_goes_on_from_a_checkpoint_bit_for_bit(outer, compensation):
+    pushes = list(zip(["c1", "c2", "c1", "c3", "c1", "c2"], offers(6), strict=True))
+    shard = shard_of(outer=outer, compensation=compensation)
+    for center, offered in pushes[:3]:
+        push(shard, center, offered, living=3)
+        shard.answered(center)
+    stream = io.BytesIO()
+    pack(stream, shard.state())
+    stream.seek(0)
+    kept = unpack(stream)
+    whole = np.concatenate(kept["values"])
+    again = shard_of(
+        kept["chunks"], outer=outer, values=whole, version=kept["version"],
+        compensation=compensation,
+    )  # fmt: skip
+    again.load(kept)
+    for center, offered in pushes[3:]:
+        for each in (shard, again):
+            push(each, center, offered, living=3)
+            each.answered(center)
+    np.testing.assert_array_equal(again.vector, shard.vector)
+    assert again.version == shard.version == len(pushes)

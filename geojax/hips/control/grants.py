@@ -6,7 +6,7 @@ barrier per round. The same mechanism ends a run: a grant that is final is never
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from geojax.config import RunConfig
@@ -91,6 +91,7 @@ class Grants:
       first: the first round of the run.
       independent: every center has rounds and a grant of its own.
       replans: policies may change between rounds.
+      after: where a broken run goes on, the last round of each independent center.
 
     Attributes:
       held: the last round that each living node is known to hold.
@@ -100,13 +101,15 @@ class Grants:
     """
 
     def __init__(
-        self, config: RunConfig, cluster: Cluster, *, first: int, independent: bool, replans: bool
-    ):
+        self, config: RunConfig, cluster: Cluster, *, first: int, independent: bool, replans: bool,
+        after: Mapping[str, int] | None = None,
+    ):  # fmt: skip
         self._config, self._cluster, self._first = config, cluster, first
         self._independent, self._replans = independent, replans
         self.held: dict[str, int] = {}
         self.done: set[str] = set()
-        self.highest = first - 1
+        self._after = after or {}
+        self.highest = max(self._after.values(), default=first - 1)
         self.common = self._new(first)
         self._timed, self._since = self.highest, 0.0  # the last round that was timed; its end, s
         self._of: dict[str, Grant] = {}  # by center, where they are independent
@@ -162,7 +165,7 @@ class Grants:
             return self.common
         center = self._cluster.node(name).center
         if center not in self._of:
-            self._of[center] = self._new(self._first)
+            self._of[center] = self._new(self._after.get(center, self._first - 1) + 1)
         return self._of[center]
 
     def _new(self, first: int, now: float | None = None) -> Grant:

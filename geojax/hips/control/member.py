@@ -23,6 +23,7 @@ from geojax.hips.control.messages import PROBE_PRIORITY
 from geojax.hips.control.requests import Requests, ServiceHost
 from geojax.hips.control.state_inbox import StateInbox
 from geojax.hips.exchange.base import Exchange
+from geojax.hips.exchange.cuts import Cut
 from geojax.hips.routing.multipath import MultipathSender
 from geojax.hips.routing.source_routes import unpacked_table
 from geojax.machine.waits import wait_for
@@ -57,6 +58,10 @@ def _nobody_serves(centers: Sequence[str], number: int) -> None:
     raise GeojaxError(f"{', '.join(centers)} want the state after round {number} from no server")
 
 
+def _nobody_keeps(cut: Cut, number: int) -> None:
+    raise Refused(f"cut {cut.number}: no checkpoint of round {number} is kept here")
+
+
 class Membership:
     """Joins, beats, holds grants, and follows changes of the membership.
 
@@ -73,6 +78,7 @@ class Membership:
       has_state: whether this member has parameters; set by its role.
       states: gets the state of a peer, for a member that starts elsewhere or comes back.
       on_state_wanted: called with the centers that need the state after a round, and its number.
+      on_keep: called on a worker with a cut that has its state after a round, and the round.
       position: local steps that this member has taken, where they do not follow from the rounds;
         set by its role.
     """
@@ -108,6 +114,7 @@ class Membership:
             messages.Resume: self._on_resume,
             messages.Routes: self._on_routes,
             messages.Probe: self._on_probe,
+            messages.Keep: self._on_keep,
             messages.End: self._on_end,
             messages.Expel: self._on_expel,
             messages.Answer: self._on_answer,
@@ -129,6 +136,7 @@ class Membership:
         self.has_state = False
         self.states = StateInbox(timeouts, partial(self._refuse, Kind.STATE))
         self.on_state_wanted: Callable[[Sequence[str], int], None] = _nobody_serves
+        self.on_keep: Callable[[Cut, int], None] = _nobody_keeps
         self.position: Callable[[], int | None] = lambda: None
 
     @property
@@ -173,6 +181,18 @@ class Membership:
     ) -> Mapping[str, Any]:
         """Asks a service; see :meth:`geojax.hips.control.requests.Requests.request`."""
         return await self.asks(host).request(service, question)
+
+    @property
+    def workers(self) -> list[str]:
+        """The living workers that this local server has on its LAN."""
+        policies = [e.policy for group, e in self._engines.items() if group != WAN_GROUP]
+        names = [n for policy in policies if policy is not None for n in policy.members]
+        return [name for name in names if name != self.me]
+
+    def tell_workers(self, cut: Cut, number: int) -> None:
+        """A cut has the states of this center after a round: its workers keep theirs."""
+        for name in self.workers:
+            self._channel.say(name, messages.Keep(cut.number, cut.time, number))
 
     def report_digest(self, number: int, digest: str) -> None:
         """Sends a digest of the parameters after round ``number`` with the next heartbeat."""
@@ -314,9 +334,7 @@ class Membership:
     def _know_askers(self) -> None:
         """The workers that may ask the services of this local server."""
         if self._host is not None:
-            policies = [e.policy for group, e in self._engines.items() if group != WAN_GROUP]
-            names = [n for policy in policies if policy is not None for n in policy.members]
-            self._host.members(name for name in names if name != self.me)
+            self._host.members(self.workers)
 
     def _learn_cut(self, told: messages.Start | messages.Return) -> None:
         self._take_grant(told.until, final=told.final)
@@ -377,6 +395,11 @@ class Membership:
         path = self._multipath or self._context.transport
         for _number in range(probe.count):
             path.send(probe.peer, message, PROBE_PRIORITY)
+
+    def _on_keep(self, peer: str, told: messages.Keep) -> None:
+        if peer != self._context.setup.cluster.node(self.me).center or peer == self.me:
+            raise Refused(f"keep: {peer} is not the local server of {self.me}")
+        self.on_keep(Cut(told.cut, told.time), told.round)
 
     def _on_end(self, _: str, __: messages.End) -> None:
         if not self._end.done():

@@ -21,6 +21,7 @@ prepare        scheduler → members    :class:`Prepare`: stop, the membership c
 report         member → scheduler     :class:`Report`: stopped; what the member holds
 resume         scheduler → members    :class:`Resume`: go on
 routes         scheduler → members    :class:`Routes`: auxiliary paths
+keep           server → its workers   :class:`Keep`: a checkpoint has the state after a round
 done           member → scheduler     :class:`Done`: the last granted round is over
 end            scheduler → members    :class:`End`: everybody is done
 expelled       scheduler → member     :class:`Expel`: the run goes on without you
@@ -335,6 +336,21 @@ class Routes(ControlMessage, name="routes", senders=FROM_SCHEDULER):
     """Auxiliary paths, see :func:`geojax.hips.routing.source_routes.packed_table`."""
 
     table: np.ndarray = has(BYTES, payload=True)  # noqa: RUF009
+
+
+@dataclass(frozen=True)
+class Keep(ControlMessage, name="keep", senders=("server",)):
+    """A checkpoint has the worker's state after a round, see :mod:`geojax.hips.exchange.cuts`.
+
+    Attributes:
+      cut: its number.
+      time: experiment time of the cut, s.
+      round: of the WAN.
+    """
+
+    cut: int = has(whole())
+    time: float = has(number())
+    round: int = has(ROUND)
 
 
 @dataclass(frozen=True)

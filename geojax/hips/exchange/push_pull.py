@@ -40,6 +40,7 @@ from geojax.errors import FrameError, GeojaxError
 from geojax.hips.exchange.base import Gate, RoundWatcher, Sender
 from geojax.hips.exchange.buckets import Chunks
 from geojax.hips.exchange.contribution import Contribution, is_count, received
+from geojax.hips.exchange.cuts import Cut, Cuts
 from geojax.hips.exchange.rounds import PushedRound
 from geojax.hips.exchange.shard_server import Pulled, ServedShard, ShardServer
 from geojax.overlay.policy.placement import place
@@ -77,6 +78,23 @@ class PulledChunks:
     def begin(self, applied: Mapping[str, int]) -> None:
         """The run begins: the initial elements contain these rounds."""
         self._pulled = {c: p._replace(applied=applied) for c, p in self._pulled.items()}
+
+    def state(self) -> list[dict[str, Any]]:
+        """Versions and the rounds that they contain, for chunks that have these in common."""
+        groups: dict[Any, list[int]] = {}
+        for chunk, pulled in self._pulled.items():
+            history = tuple(sorted(pulled.applied.items()))
+            groups.setdefault((pulled.version, history), []).append(chunk)
+        return [
+            {"chunks": chunks, "version": version, "applied": dict(history)}
+            for (version, history), chunks in groups.items()
+        ]
+
+    def load(self, kept: Sequence[Mapping[str, Any]]) -> None:
+        """The inverse of :meth:`state`; the initial elements are then what was pulled."""
+        for group in kept:
+            pulled = Pulled(None, group["version"], group["applied"])
+            self._pulled.update(dict.fromkeys(group["chunks"], pulled))
 
     def take(self, chunk: int, pulled: Pulled) -> None:
         """A server has answered."""
@@ -121,6 +139,8 @@ class PushPullExchange:
       held: the last round that is done, when a run continues a broken one.
       layers: elements of each layer, for placements that go by layers.
       priorities: of each chunk, smaller first; by default its index.
+      cuts: for checkpoints; None: none are kept.
+      kept: this exchange's part of the cut from which the run goes on; None: it begins.
 
     Attributes:
       held: a center's last whole round; of a server that is no center the highest one applied.
@@ -143,6 +163,8 @@ class PushPullExchange:
         held: int = -1,
         layers: Sequence[int] = (),
         priorities: Sequence[int] = (),
+        cuts: Cuts | None = None,
+        kept: Mapping[str, Any] | None = None,
     ):
         self.me, self.group, self.sizes = me, group, tuple(part.size for part in values)
         self.layers, self._held = tuple(layers), held
@@ -158,6 +180,16 @@ class PushPullExchange:
         self._pulled = PulledChunks(values, server.answers)
         self._returning = False
         self._retired = False
+        self._cuts, self._late_cut = cuts, None
+        self._continues = kept is not None
+        if kept is not None:
+            for shard in kept["shards"]:
+                for chunk, part in zip(shard["chunks"], shard["values"], strict=True):
+                    if self.sizes[chunk : chunk + 1] != (part.size,):
+                        raise GeojaxError(_another_run(me, chunk))
+            self._pulled.load(kept["pulled"])
+            server.load(kept["shards"])
+        self._at_held = self._pulled.state()  # what was pulled with the last whole round
 
     @property
     def held(self) -> int:
@@ -245,6 +277,7 @@ class PushPullExchange:
         """
         self._held, self._returning = held, True
         self._pulled.forget()
+        self._server.forget()
 
     def grant(self, until: int) -> None:
         """All rounds of an epoch go by one policy."""
@@ -287,6 +320,8 @@ class PushPullExchange:
         assert self.policy is not None
         if message.policy != self.policy.version:
             return f"sent by policy {message.policy}, this epoch has {self.policy.version}"
+        if "cut" in (message.body or {}):
+            return self._take_marker(peer, message)
         if message.kind is Kind.RESULT:
             return self._take_answer(peer, message)
         if peer not in self.policy.members or peer == self.me:
@@ -365,8 +400,12 @@ class PushPullExchange:
             for chunk, home in enumerate(self._homes):
                 if before[chunk] != home:
                     self._pulled.move(chunk)
-        elif not self._returning:
+        elif not self._returning and not self._continues:
             self._pulled.begin(dict.fromkeys(policy.members, self._held))
+            self._at_held = self._pulled.state()
+        self._late_cut = None
+        if self._cuts is not None:
+            self._cuts.resume(self.me, policy.members, self._homes)
         self._server.resume(policy.members)
         self._take_over(before)
         self._send_again()
@@ -454,10 +493,49 @@ class PushPullExchange:
         entry.give_out()
         if entry.given == len(self.sizes):
             self._held, self._returning = number, False
+            if self._cuts is not None:
+                self._at_held = self._pulled.state()
+            if self._late_cut is not None:
+                self._cut(self._late_cut)
             if self.watcher is not None:
                 self.watcher.held(number)
             for old in [n for n in self._rounds if n <= number]:
                 del self._rounds[old]
+
+    # ---- cuts
+
+    def merged(self, hosted: ServedShard) -> None:
+        """A shard that is served here has a new version; the shard server calls it."""
+        if self._cuts is None or 0 not in hosted.shard.chunks:
+            return
+        cut = None if hosted.goes_on else self._cuts.due(hosted.shard.version)
+        if cut is not None:
+            self._cut(cut)
+
+    def _take_marker(self, peer: str, message: Message) -> str:
+        assert self.policy is not None
+        if peer not in (*self.policy.members, *self._homes) or peer == self.me:
+            return "no member"
+        if self._cuts is None:
+            return "no checkpoints are kept here"
+        cut = self._cuts.hear(peer, message.round, (message.body or {})["cut"])
+        if self._returning:
+            self._late_cut = cut or self._late_cut  # when it holds a round
+        elif cut is not None:
+            self._cut(cut)
+        return ""
+
+    def _cut(self, cut: Cut) -> None:
+        """Takes this member's part of a cut, and tells those that it pushes to or answers."""
+        assert self._cuts is not None
+        assert self.policy is not None
+        self._late_cut = None
+        for peer in self.policy.members if self._server.shards else dict.fromkeys(self._homes):
+            if peer != self.me:
+                marker = self._message(Kind.OFFER, cut.number, 0, body={"cut": cut.time})
+                self._transport.send(peer, marker)
+        state = {"shards": self._server.state(), "pulled": self._at_held}
+        self._cuts.keep(cut, self._held if self._contributes else None, state)
 
     # ---- a global server's work
 
@@ -470,6 +548,8 @@ class PushPullExchange:
                 raise GeojaxError(f"the policy takes chunk {chunk} from {self.me}, which holds it")
             if chunk in self._server or not mine:
                 continue
+            if self._continues and not before and not self._returning:
+                raise GeojaxError(_another_run(self.me, chunk))
             if chunk not in self._pulled or (before and not self._contributes):
                 raise GeojaxError(f"{self.me} is to hold chunk {chunk}, but has no parameters yet")
             pulled = self._pulled[chunk]
@@ -496,6 +576,13 @@ class PushPullExchange:
             payload=pulled.payload, body={"version": pulled.version, "applied": pulled.applied},
         )  # fmt: skip
         self._transport.send(center, message, priority=self._priorities[chunk])
+
+
+def _another_run(me: str, chunk: int) -> str:
+    return (
+        f"{me}: chunk {chunk} is not as in the run that is to go on; give it the overlay, the WAN "
+        "and the model that it had before, or start anew in another folder"
+    )
 
 
 def _span(chunks: Sequence[int]) -> str:

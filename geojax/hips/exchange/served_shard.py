@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from geojax.compression.codec import Codec
 from geojax.hips.exchange.contribution import Contribution
@@ -179,8 +179,7 @@ class ServedShard:
 
         Pushes of members that were answered before they are merged stay.
         """
-        kept = [p for p in (*self._admitted, *self._arrived) if p.center in members]
-        self._arrived = [p for p in kept if self._waiting.get(p.center) != p.number]
+        self._arrived = [push for push in self._answered() if push.center in members]
         self._admitted.clear()
         self.progress = {name: n for name, n in self.progress.items() if name in members}
         self._collected.clear()
@@ -188,6 +187,44 @@ class ServedShard:
         self._waiting.clear()
         self._answered.clear()
         self.shard.keep_only(members)
+
+    def _answered(self) -> list[Push]:
+        """Pushes that were answered and are not merged yet: their centers do not repeat them."""
+        held = (*self._admitted, *self._arrived)
+        return [push for push in held if self._waiting.get(push.center) != push.number]
+
+    def state(self) -> dict[str, Any]:
+        """All that a continued run needs of the shard; centers repeat pushes without an answer."""
+        return {
+            **self.shard.state(), "progress": dict(self.progress), "highest": self.highest,
+            "first": self._first,
+            "pushes": [
+                {
+                    **push._asdict(),
+                    "contributions": [
+                        [one.payload, one.weight, one.contributors] for one in push.contributions
+                    ],
+                }
+                for push in self._answered()
+            ],
+        }  # fmt: skip
+
+    def load(self, kept: Mapping[str, Any], now: float) -> None:
+        """The inverse of :meth:`state`, for a shard of the same chunks.
+
+        Args:
+          kept: the state.
+          now: loop time, at which pushes that wait count as having come, s.
+        """
+        self.shard.load(kept)
+        self.highest, self._first = kept["highest"], kept["first"]
+        self._arrived = [
+            Push(
+                push["center"], push["number"], push["base"],
+                tuple(Contribution(*each) for each in push["contributions"]), now,
+            )
+            for push in kept["pushes"]
+        ]  # fmt: skip
 
     def behind(self, retired: Collection[str]) -> list[str]:
         """The centers that are furthest behind, which held-back answers wait for."""

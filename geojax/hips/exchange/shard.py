@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -132,6 +132,19 @@ class Shard:
         """
         if self._merge.needs_backup:
             self._backups[center] = self.vector
+
+    def state(self) -> dict[str, Any]:
+        """Chunks, values, and all that later merges depend on."""
+        return {
+            "chunks": list(self.chunks), "values": self.pieces(), "version": self.version,
+            "outer": self._outer.state_dict(), "merge": dict(self._state),
+            "backups": dict(self._backups),
+        }  # fmt: skip
+
+    def load(self, kept: Mapping[str, Any]) -> None:
+        """What :meth:`state` has beside chunks, values and version, which the shard is made of."""
+        self._outer.load_state(kept["outer"])
+        self._state, self._backups = dict(kept["merge"]), dict(kept["backups"])
 
     def keep_only(self, centers: Sequence[str]) -> None:
         """Drops the backups of all others."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -54,6 +54,10 @@ class AnswerSender(Protocol):
 
     def send_answer(self, center: str, number: int, chunk: int, pulled: Pulled) -> None:
         """Answers one chunk of round ``number`` of a center."""
+        ...
+
+    def merged(self, hosted: ServedShard) -> None:
+        """A shard has a new version, and whoever may be answered is."""
         ...
 
 
@@ -119,6 +123,8 @@ class ShardServer:
 
     def resume(self, members: Sequence[str]) -> None:
         """Goes on with these centers, which repeat all pushes that were not answered."""
+        for shard in () if self._members else self.shards:
+            self.tell(shard)  # of a cut
         self._members = tuple(members)
         self._retired = {name: None for name in self._retired if name in members}
         for shard in self.shards:
@@ -155,6 +161,25 @@ class ShardServer:
         """Tells the watcher that ``shard`` is hosted here."""
         if self.watcher is not None:
             self.watcher.hosts(shard)
+
+    def forget(self) -> None:
+        """Hosts nothing: this member comes back."""
+        self._hosted.clear()
+
+    # ---- cuts
+
+    def state(self) -> list[dict[str, Any]]:
+        """All shards as they are now."""
+        return [shard.state() for shard in self.shards]
+
+    def load(self, kept: Sequence[Mapping[str, Any]]) -> None:
+        """The inverse of :meth:`state`, before the first :meth:`resume`."""
+        for each in kept:
+            made = self._make_shard(each["chunks"], each["values"], each["version"])
+            shard = ServedShard(made, each["progress"], self._admission)
+            shard.load(each, self._now)
+            self._hosted.update(dict.fromkeys(each["chunks"], shard))
+            self.highest = max(self.highest, shard.highest)
 
     # ---- what centers want
 
@@ -230,6 +255,7 @@ class ShardServer:
                 staleness=behind, chunk=hosted.shard.chunks[0],
             )  # fmt: skip
         self._answer_ready(hosted)
+        self.answers_by.merged(hosted)
 
     def _answer_ready(self, hosted: ServedShard) -> None:
         for center, number in hosted.answerable(self._retired, self._now):

@@ -75,7 +75,7 @@ class CenterOffers:
 
     def state(self) -> list[Any]:
         """The codec's state of every bucket."""
-        return self._states
+        return list(self._states)
 
     def load(self, kept: Sequence[Any]) -> None:
         """The inverse of :meth:`state`, from a checkpoint."""

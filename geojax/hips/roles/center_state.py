@@ -103,6 +103,11 @@ class CenterState:
         """Whether a checkpoint is to be kept after round ``number``."""
         return self._checkpoints.due(number)
 
+    @property
+    def keeps_start(self) -> bool:
+        """Whether the state that the center begins with is to be kept, too."""
+        return self._checkpoints.keeps_start
+
     async def keep(self) -> None:
         """Keeps a checkpoint, together with the worker in this process, if there is one."""
         number = self.held

@@ -10,6 +10,7 @@ parameters (:mod:`geojax.hips.exchange.push_pull`).
 from __future__ import annotations
 
 from geojax.hips.control.member import Membership
+from geojax.hips.storage.checkpoint import Checkpoints
 from geojax.hips.storage.snapshots import Snapshots
 from geojax.telemetry.clock import Clock
 
@@ -21,10 +22,19 @@ class GlobalServer:
       member: the membership, with this server's part in the WAN exchange.
       clock: experiment time.
       snapshots: keeps the pieces of the model that are held here, in an asynchronous run.
+      checkpoints: of these pieces, likewise.
     """
 
-    def __init__(self, *, member: Membership, clock: Clock, snapshots: Snapshots | None = None):
+    def __init__(
+        self,
+        *,
+        member: Membership,
+        clock: Clock,
+        snapshots: Snapshots | None = None,
+        checkpoints: Checkpoints | None = None,
+    ):
         self._member, self._clock, self._snapshots = member, clock, snapshots
+        self._checkpoints = checkpoints
 
     async def run(self) -> None:
         """Serves until the run is over."""
@@ -35,3 +45,5 @@ class GlobalServer:
         await self._member.ended()
         if self._snapshots is not None:
             await self._snapshots.leave()
+        if self._checkpoints is not None:
+            await self._checkpoints.flush()

@@ -94,6 +94,8 @@ class LocalServer:
 
     async def _rounds(self, first: int) -> None:
         number = first
+        if self._state.keeps_start:
+            await self._state.keep()
         for number in itertools.count(first):
             if not await self._member.granted(number):
                 break
@@ -115,6 +117,7 @@ class LocalServer:
         await self._member.finish()
         self._context.recorder.event("final", at=end, round=last, digest=digest(vector))
         await self._snapshots.finish(end, last, vector, speaks=self._speaks)
+        await self._state.flush()
 
     @property
     def _compares(self) -> bool:
@@ -218,6 +221,8 @@ class LocalServer:
 
     async def _train(self, worker: Worker, first: int) -> None:
         assert self._uplink is not None
+        if self._state.keeps_start:
+            await self._state.keep_trained(first - 1)
         await worker.train(
             self._uplink, first * self._algorithm.lan_rounds, granted=self._member.granted,
             keeps=self._state.due, keep=self._state.keep_trained,
@@ -228,7 +233,9 @@ class LocalServer:
     async def _begin(self) -> int:
         """Joins, and returns the first round; who comes back first gets a peer's state."""
         state, clock = self._state, self._context.clock
-        start = await self._member.join(state.vector.size, digest(state.vector))
+        alike = not self._context.setup.resume.held  # else each has what it pulled last
+        own = digest(state.vector) if alike else None
+        start = await self._member.join(state.vector.size, own)
         clock.start_at(start.at, start.time)
         await clock.until_start()
         per = self._algorithm.lan_rounds

@@ -116,7 +116,7 @@ class Scheduler:
         self._replicas = ReplicaCheck()
         self._grants = Grants(
             config, cluster, first=context.setup.resume.round + 1, independent=independent,
-            replans=replans,
+            replans=replans, after=context.setup.resume.held,
         )  # fmt: skip
         self._policies = Policies(cluster, context.machine, wan_view, propose)
         self._tables = PathTables(

@@ -389,15 +389,19 @@ class WorkerNode:
             context = self._context
             await self._checkpoints.keep(number, context.clock(), state, context.machine)
 
+        if self._checkpoints.keeps_start:
+            await keep(first // self._worker.algorithm.lan_rounds - 1)
         await self._worker.train(
             self._link, first, granted=self._member.granted, keeps=self._checkpoints.due, keep=keep
         )
-        await self._checkpoints.flush()
         await self._member.finish()
+        await self._checkpoints.flush()
 
     async def _begin(self) -> int:
         """Joins and returns the first LAN round; gets the parameters if it comes back."""
-        start = await self._member.join(self._vector.size, digest(self._vector))
+        alike = not self._context.setup.resume.held  # else each center has what it pulled last
+        own = digest(self._vector) if alike else None
+        start = await self._member.join(self._vector.size, own)
         self._context.clock.start_at(start.at, start.time)
         await self._context.clock.until_start()
         first = self._first

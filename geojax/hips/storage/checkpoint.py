@@ -17,11 +17,9 @@ from typing import IO, Any
 import numpy as np
 
 from geojax.errors import FrameError
-from geojax.hips.cluster import START, ResumePoint
+from geojax.hips.cluster import START, ResumePoint, shard_name
 from geojax.machine.machine import Machine
 from geojax.wire.message import Payload
-
-_KEEP = 2  # another node may lack the last checkpoint, but has the one before
 
 
 class Checkpoints:
@@ -32,7 +30,13 @@ class Checkpoints:
       node: the node's name.
       every: rounds between two checkpoints; 0: none are written.
       counters: what the node has counted so far; kept with every checkpoint.
+
+    Attributes:
+      keeps_start: whether the state that the node begins with is to be kept, too.
     """
+
+    keeps_start = False
+    _most = 2  # another node may lack the last checkpoint, but has the one before
 
     def __init__(
         self,
@@ -72,7 +76,7 @@ class Checkpoints:
         with partial.open("wb") as stream:
             pack(stream, [time, state])
         partial.rename(self._path(number))
-        for old in sorted(self._folder.glob("round_*.npz"))[:-_KEEP]:
+        for old in sorted(self._folder.glob("round_*.npz"))[: -self._most]:
             old.unlink()
 
     def read(self, number: int) -> tuple[float, dict[str, Any]]:
@@ -90,13 +94,25 @@ class Checkpoints:
 
 
 def resume_point(folder: Path, nodes: Sequence[str]) -> ResumePoint:
-    """The last round after which every node has a checkpoint; :data:`START` if there is none."""
+    """The last round or cut of which every node has a checkpoint; :data:`START`: there is none."""
     kept = [Checkpoints(folder, node) for node in nodes]
     common = set.intersection(*(one.rounds() for one in kept)) if kept else set()
     if not common:
         return START
     number = max(common)
-    return ResumePoint(number, max(one.read(number)[0] for one in kept))
+    times, states = zip(*(one.read(number) for one in kept), strict=True)
+    pairs = list(zip(nodes, states, strict=True))
+    held = {node: state["round"] for node, state in pairs if "round" in state}
+    shards = ((node, shard) for node, state in pairs for shard in state.get("shards", ()))
+    versions = {shard_name(node, shard["chunks"][0]): shard["version"] for node, shard in shards}
+    return ResumePoint(number, max(times), held, versions)
+
+
+def forget_after(folder: Path, resume: ResumePoint) -> None:
+    """Deletes the checkpoints of a broken run that are later than where it is continued."""
+    for path in folder.glob("*/round_*.npz"):
+        if int(path.stem.split("_")[1]) > resume.round:
+            path.unlink()
 
 
 def pack(stream: IO[bytes], state: Any) -> None:

@@ -252,15 +252,23 @@ class Snapshots:
                 self._next += 1
             for piece in (*noted, *self._noted) if speaks else ():
                 self._add(piece)
+        await self.flush()
+
+    def note(self) -> None:
+        """The present values of this node's shards are those of all grid points until now."""
+        for shard in self._hosted:
+            self._note(shard, self._clock())
+
+    async def flush(self) -> None:
+        """Makes what was noted visible to other nodes, or evaluates it at once."""
         await self._pieces.flush(self._machine)
         if self._pieces.inline:
             await self._evaluate(self._pieces.points())
 
     async def leave(self) -> None:
         """Keeps the last pieces of this node's shards; no more pushes may come."""
-        now = self._clock()
+        self.note()
         for shard in self._hosted:
-            self._note(shard, now)
             self._pieces.add(self._piece(shard))
         await self._pieces.flush(self._machine)
 

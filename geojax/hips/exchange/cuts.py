@@ -1,0 +1,101 @@
+"""Consistent cuts of an asynchronous run, from which it can be continued.
+
+Nobody stands still for one. The server of chunk 0 begins a cut after every so many merges: it takes
+the state of its shards and sends a *marker*. Whoever hears of a cut for the first time does the
+same: it takes its own state, and sends markers to all that it pushes to or answers, before anything
+later (Chandy and Lamport, *Distributed Snapshots*, ACM TOCS 1985). A center's state is that after
+its last whole round, h. So every shard in the cut has taken all of its rounds up to h, and none
+after h + 1: what comes later is behind the marker. Messages in flight are not kept. A center that
+goes on from h makes round h + 1 again from the same parameters and the same data, so it pushes what
+it pushed then; a shard that had taken it only answers (:mod:`geojax.hips.exchange.push_pull`). No
+push is lost or counts twice.
+
+A cut lies within one membership epoch, as markers do; one that a change of the membership meets is
+never complete, and is not used. No cut begins while a member is dead, after a shard has moved to
+another server, or while a center has not answered the last one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from geojax.errors import FrameError
+
+
+class Cut(NamedTuple):
+    """A cut.
+
+    Attributes:
+      number: version of the first shard at which it began.
+      time: experiment time then, s.
+    """
+
+    number: int
+    time: float
+
+
+Keep = Callable[[Cut, int | None, Mapping[str, Any]], None]
+"""``keep(cut, held, state)``: keeps a member's part of a cut: what the exchange has in ``state``,
+with the rest of the member's state after round ``held`` (None: it has no rounds)."""
+
+
+class Cuts:
+    """One member's view of the cuts of a run.
+
+    Args:
+      every: merges of the first shard between two cuts.
+      clock: experiment time.
+      centers: all of the run.
+
+    Attributes:
+      keep: keeps what a cut has of this member; set by who can.
+      whole: whether nobody is missing in this member's center; likewise.
+    """
+
+    def __init__(
+        self,
+        every: int,
+        *,
+        clock: Callable[[], float],
+        centers: Sequence[str],
+    ):
+        self._every, self._clock, self._centers = every, clock, frozenset(centers)
+        self.keep: Keep
+        self.whole: Callable[[], bool] = lambda: True
+        self._homes: tuple[str, ...] = ()
+        self._others: frozenset[str] = frozenset()
+        self._possible = False
+        self._last = -1
+        self._awaited: set[str] = set()  # centers that have not heard of the last cut, as it seems
+
+    def resume(self, me: str, members: Sequence[str], homes: tuple[str, ...]) -> None:
+        """An epoch begins with these members, and these servers of the chunks."""
+        self._homes = self._homes or homes
+        self._possible = self._centers == set(members) and self._homes == homes
+        self._others = self._centers - {me}
+        self._awaited.clear()
+
+    def due(self, version: int) -> Cut | None:
+        """The cut that begins now that the first shard has this version, if one does."""
+        possible = self._possible and not self._awaited and self.whole()
+        if version % self._every or not possible:
+            return None
+        self._last, self._awaited = version, set(self._others)
+        return Cut(version, self._clock())
+
+    def hear(self, peer: str, number: int, time: Any) -> Cut | None:
+        """The cut that a marker of ``peer`` tells of, if this member is to take part in it now.
+
+        Raises:
+          FrameError: there is no such cut.
+        """
+        if number < 1 or type(time) not in (int, float) or not math.isfinite(time):
+            raise FrameError(f"expected number and time of a cut, came {number}, {time!r:.40}")
+        if number == self._last:
+            self._awaited.discard(peer)
+        if number <= self._last:
+            return None
+        self._last = number
+        return Cut(number, float(time)) if self.whole() else None
