@@ -63,7 +63,7 @@ class ServedShard:
         self._admitted: list[Push] = []  # the next merges take them
         self._waiting: dict[str, int] = {}  # center: round, in order of arrival
         self._pushed: dict[str, int] = {}  # center: its last whole push of this epoch
-        self._answered: dict[str, float] = {}  # center: loop time of its last answer, s
+        self._answered_at: dict[str, float] = {}  # center: loop time of its last answer, s
 
     def desk(self, retired: Collection[str], now: float) -> Desk:
         """What the admission rule decides upon."""
@@ -120,7 +120,7 @@ class ServedShard:
         if taken is not None and number <= taken:
             return False
         chunks = tuple(collected.chunks[c] for c in self.shard.chunks)
-        since = self._answered.get(center)
+        since = self._answered_at.get(center)
         took = None if since is None else now - since
         self._arrived.append(Push(center, number, base, chunks, now, took))
         return True
@@ -154,7 +154,7 @@ class ServedShard:
         self.progress[center] = self._pushed[center] = number
         self._collected.pop(center, None)
         self._waiting.pop(center, None)
-        self._answered.pop(center, None)
+        self._answered_at.pop(center, None)
         self._arrived = [push for push in self._arrived if push.center != center]
         self._admitted = [push for push in self._admitted if push.center != center]
 
@@ -171,7 +171,7 @@ class ServedShard:
         ]
         for center, _ in ready:
             del self._waiting[center]
-            self._answered[center] = now
+            self._answered_at[center] = now
         return ready
 
     def resume(self, members: Sequence[str]) -> None:
@@ -185,7 +185,7 @@ class ServedShard:
         self._collected.clear()
         self._pushed.clear()
         self._waiting.clear()
-        self._answered.clear()
+        self._answered_at.clear()
         self.shard.keep_only(members)
 
     def _answered(self) -> list[Push]:
