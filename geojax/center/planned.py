@@ -14,6 +14,7 @@ class Planned(NamedTuple):
       internal_bytes: bytes of these transfers, both ways.
       samples: samples that are trained.
       divergence: ‖P − p‖₂ of their class shares P from the target p; None: not known.
+      choice_s: CPU time that choosing its devices took, on a real clock; 0: nothing was timed.
     """
 
     batches: float
@@ -21,6 +22,7 @@ class Planned(NamedTuple):
     internal_bytes: int
     samples: int
     divergence: float | None = None
+    choice_s: float = 0.0
 
 
 def one_batch(samples: int) -> Planned:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,8 @@ class SuperNode:
       size: L.
       batch_size: samples of a step, L·n.
       step: number of the next step.
+      choice_s: CPU time of this thread that the last choice took; 0 before the second, as the
+        first one loads and compiles.
 
     Raises:
       ConfigError: the fleet has fewer than L devices; and, in every step, as
@@ -54,7 +57,7 @@ class SuperNode:
         self.seed, self.worker_index = seed, worker_index
         self.size = selection.wanted(fleet.count)
         self.batch_size = self.size * fleet.batch_size
-        self.step = 0
+        self.step, self.choice_s = 0, 0.0
         self._round_steps, self._name = round_steps, name
         self._chosen: np.ndarray | None = None
 
@@ -66,7 +69,10 @@ class SuperNode:
             draws = draws_for(self._selection, self.seed, self.worker_index, *at)
             n = self.fleet.batch_size
             choice = Choice(self.fleet.counts(), self._target, self.size, n, draws)
+            start = time.thread_time()
             self._chosen = choose(self._selection, choice, self._name)
+            if self.step:
+                self.choice_s = time.thread_time() - start
         return self._chosen
 
     @property

@@ -92,6 +92,7 @@ class FleetTrainer:
             self._links.step_bytes(elements, self.node.size, reports=fresh, classes=classes),
             self.node.batch_size,
             self.node.divergence,
+            self.node.choice_s,
         )
 
     def skip_to(self, steps: int) -> None:

@@ -183,7 +183,8 @@ def _internal(
 ) -> dict[str, Any]:
     """What passed between devices and base stations, and how even the steps' classes were.
 
-    ``internal_s`` is the mean over base stations of the time of these transfers.
+    ``internal_s`` is the mean over base stations of the time of these transfers, ``divergence`` is
+    over all steps of all of them, ``choice_ms`` the mean CPU time of a choice (on a real clock).
     """
     living = [reports[name]["totals"] for name in trainers if name in reports]
     total = sum(totals.get("internal_bytes", 0) for totals in living)
@@ -191,11 +192,16 @@ def _internal(
     if total:
         spent = sum(totals.get("internal_s", 0.0) for totals in living)
         found |= {"internal_bytes": int(total), "internal_s": spent / len(living)}
-    rounds = [event for event in events if event["event"] == "divergence"]
-    steps = sum(event["steps"] for event in rounds)
-    if steps:
-        mean = sum(event["mean"] * event["steps"] for event in rounds) / steps
-        found["divergence"] = {"mean": mean, "max": max(event["max"] for event in rounds)}
+    told = [event["values"] for event in events if event["event"] == "divergence"]
+    values = np.array([value for steps in told for value in steps])
+    if values.size:
+        found["divergence"] = {
+            "mean": float(values.mean()), "median": float(np.median(values)),
+            "std": float(values.std()), "max": float(values.max()), "min": float(values.min()),
+        }  # fmt: skip
+    choices = sum(totals.get("choices", 0) for totals in living)
+    if choices:
+        found["choice_ms"] = 1e3 * sum(t.get("choice_s", 0.0) for t in living) / choices
     return found
 
 

@@ -55,3 +55,11 @@ def test_the_ablation_takes_the_same_number_of_steps_in_every_row(composed):
     ]
     assert {selection.devices for selection in chosen} == {5}
     assert len({repr(selection) for selection in chosen}) == len(chosen)
+
+
+def test_the_selections_are_compared_on_every_skew(composed):
+    for key, choices in swept("fedgs_selection").items():
+        for choice in choices:
+            row = composed("experiment=fedgs_selection", f"{key}={choice}")
+            check(row)
+            assert (row.selection.devices, row.devices.count) == (10, 36)

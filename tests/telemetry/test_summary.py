@@ -241,9 +241,8 @@ def test_bytes_per_epoch_are_scaled_from_the_samples_seen():
 # ---- devices behind base stations
 
 
-def divergence(node, number, steps, mean, largest):
-    return {"t": 1.0, "node": node, "event": "divergence", "round": number, "steps": steps,
-            "mean": mean, "max": largest}  # fmt: skip
+def divergence(node, number, values):
+    return {"t": 1.0, "node": node, "event": "divergence", "round": number, "values": values}
 
 
 def test_internal_traffic_is_summed_and_its_time_is_the_mean_over_base_stations():
@@ -255,10 +254,16 @@ def test_internal_traffic_is_summed_and_its_time_is_the_mean_over_base_stations(
     assert found["wan_bytes"] == found["lan_bytes"] == 0
 
 
-def test_divergence_is_the_mean_over_steps_and_the_largest_of_all():
-    told = [divergence("c1", 0, 3, 0.1, 0.2), divergence("c2", 0, 1, 0.5, 0.5)]
-    found = summary([*ROUNDS, *told])
-    assert found["divergence"] == {"mean": pytest.approx((0.3 + 0.5) / 4), "max": 0.5}
+def test_divergence_is_over_all_steps_of_all_base_stations():
+    told = [divergence("c1", 0, [0.05, 0.1, 0.15]), divergence("c2", 0, [0.5])]
+    reports = {"c1": node_report(), "c2": node_report()}
+    reports["c1"]["totals"] |= {"choice_s": 0.006, "choices": 4}
+    found = summary([*ROUNDS, *told], reports=reports)
+    assert found["divergence"] == {
+        "mean": pytest.approx(0.2), "median": pytest.approx(0.125), "max": 0.5, "min": 0.05,
+        "std": pytest.approx((0.125 / 4) ** 0.5),
+    }  # fmt: skip
+    assert found["choice_ms"] == pytest.approx(1.5)
 
 
 def test_without_devices_there_is_nothing_of_them():

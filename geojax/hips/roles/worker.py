@@ -257,6 +257,9 @@ class Worker:
         self._recorder.add("samples", planned.samples)
         if planned.internal_bytes:
             self._recorder.add("internal_bytes", planned.internal_bytes)
+        if planned.choice_s:
+            self._recorder.add("choice_s", planned.choice_s)
+            self._recorder.add("choices")
         if planned.divergence is not None:
             self._divergences.append(planned.divergence)
 
@@ -270,7 +273,7 @@ class Worker:
             self._recorder.chunk_event("super_node", round=round_of, step=step, divergence=value)
         self._recorder.event(
             "divergence", round=round_of, steps=len(found),
-            mean=sum(found) / len(found), max=max(found),
+            mean=sum(found) / len(found), max=max(found), values=found,
         )  # fmt: skip
 
     # ---- a round stage by stage
