@@ -130,11 +130,11 @@ def tifl(
     bounds what is counted and not how long it lasts. Tiers are equally large, while the paper
     splits a histogram. Test data of a tier is what its workers hold out; the paper evaluates after
     each round, here it is every I rounds, which is all that the rule looks at, and new
-    probabilities count one round later. That each tier has credits for rounds/m rounds is what
-    other implementations do; when all credits are spent, or those that are left are of tiers with
-    probability 0, the paper's loop never ends: here all tiers get their credits anew, and tiers
-    with credits are drawn with equal probabilities (all reconstructed). A judgement is charged a
-    third of a step a batch (reconstructed: a forward pass of three).
+    probabilities count one round later. A judgement is charged a third of a step a batch.
+
+    Reconstructed: rounds/m credits a tier, as other implementations have it. The paper's draw never
+    ends once all credits are spent, or only tiers of probability 0 have any left; here all tiers
+    get their credits anew in the first case, and those tiers are equally likely in the second.
 
     A chosen center that dies contributes nothing; a round without any contribution leaves the
     parameters as they are. Profile and credits are in no checkpoint: a continued run profiles anew.
