@@ -130,6 +130,31 @@ def test_deaths_before_the_break(sync, overlay, faults, tmp_path):
         assert len({push[:2] for push in pushes}) == len(CENTERS)
 
 
+def test_accuracy_is_followed_without_a_gap_and_reaches_its_target(tmp_path):
+    settings = settings_of(
+        "mixed_sync", sync__compensation="adaptive", model__name="mlp", data__name="digits",
+        batch_size=8, lr=0.05, rounds=20, eval_every_s=0.1, target_accuracy=0.5,
+        overlay__chunk_elements=4000, overlay__name="sharded_star",
+        checkpoint_every=12,
+    )  # fmt: skip
+    break_at(0.5, tmp_path, settings)
+    before = [e["accuracy"] for e in events_of(tmp_path) if e["event"] == "evaluation"]
+    summary = run(small_config(resume=True, **settings), tmp_path)
+    found = [event for event in events_of(tmp_path) if event["event"] == "evaluation"]
+    *grid, last = [event["t"] for event in found]
+    np.testing.assert_allclose(grid, 0.1 * np.arange(len(grid)))
+    assert last > grid[-1] > 0.5
+    accuracy = [event["accuracy"] for event in found]
+    kept = int(next(e["t"] for e in events_of(tmp_path)[::-1] if e["event"] == "start") / 0.1) + 1
+    assert 1 < kept < len(before), "some were after the cut"
+    assert accuracy[:kept] == before[:kept]
+    means = np.convolve(accuracy, np.ones(3) / 3, "valid")  # the target is for three in a row
+    reached = 2 + int(np.argmax(means >= 0.5))
+    assert means[reached - 2] >= 0.5
+    assert reached >= kept, "in the continuation"
+    assert summary["time_to_target_s"] == found[reached]["t"]
+
+
 def test_a_cut_has_what_the_servers_know_of_every_center(tmp_path):
     settings = settings_of("mixed_sync", sync__compensation="adaptive", overlay__root="c2")
     simulated(small_config(**settings), folder=tmp_path)
