@@ -71,7 +71,8 @@ def _check_silence(config: RunConfig, wan: Wan, cluster: Cluster) -> None:
     Joining takes a connection and an answer, two round trips to the scheduler; the next heartbeat
     comes after ``timeouts.heartbeat``.
     """
-    crossed, delay, timeouts = hops(wan, cluster), wan.view().delay, config.timeouts
+    crossed, timeouts = hops(wan, cluster), config.timeouts
+    delay = {link.edge: link.delay for link in wan.links}  # those of the scheduler's site too
     for node in cluster.all:
         there, back = crossed[node.name, "scheduler"], crossed["scheduler", node.name]
         round_trip = sum(delay[link] for link in (*there, *back))

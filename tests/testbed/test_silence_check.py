@@ -19,3 +19,11 @@ def test_a_wan_longer_than_the_silence_allowed_is_refused():
         check(uniform(3000))
     check(uniform(3000, dead=6.5))
     check(uniform(2000))
+
+
+def test_the_scheduler_s_own_site_counts():
+    config = uniform(100)
+    config.wan.server_center = "external"
+    config.wan.external = {"rate": 100, "rtt": 3000}
+    with pytest.raises(ConfigError, match=r"timeouts\.dead = 5\.0: must be at least 6\.5 s"):
+        check(config)
