@@ -131,7 +131,7 @@ def unknown_words(command: str) -> list[str]:
         path = ROOT / match[1] / Path(*match[2].split(".")[1:])
         if not (path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()):
             missing.append(match[1] + match[2])
-        for group, names in re.findall(r"(?<=\s)([\w/]+)=([\w,]+)", command):
+        for group, names in re.findall(r"(?<=\s)([\w/]+)=([\w.,]+)", command):
             if (ROOT / "conf" / group).is_dir() and not RUN_BY_TESTS.search(command):
                 options = {option.stem for option in (ROOT / "conf" / group).glob("*.yaml")}
                 missing += [f"{group}={name}" for name in names.split(",") if name not in options]
