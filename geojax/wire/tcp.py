@@ -29,7 +29,7 @@ from geojax.wire.frame import MAX_PAYLOAD_BYTES, PROTOCOL_VERSION
 from geojax.wire.message import Kind, Message
 from geojax.wire.queue import Outbound
 from geojax.wire.sockets import Address, Wakeup, configure, listen
-from geojax.wire.transport import LinkCounters, Lost, Observer, Received
+from geojax.wire.transport import GOODBYE, LinkCounters, Lost, Observer, Received
 
 log = logging.getLogger("geojax.wire")
 
@@ -389,7 +389,7 @@ class TcpTransport:
         if not connection.established:
             return reason
         unsent = connection.queue.unsent
-        return f"said goodbye before {unsent} messages to it had left" if unsent else None
+        return f"{GOODBYE} before {unsent} messages to it had left" if unsent else None
 
     def _give_up(self, peer: str, state: _Peer, reason: str) -> None:
         """Ends the peer's other connection too and reports the loss; the lock is held."""

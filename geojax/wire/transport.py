@@ -32,6 +32,9 @@ class Received:
     follows: bool = False
 
 
+GOODBYE = "said goodbye"  # how the reason begins when a peer closed in order, but too soon
+
+
 @dataclass(frozen=True, slots=True)
 class Lost:
     """The connection to or from a peer ended.

@@ -29,7 +29,7 @@ from geojax.hips.routing.source_routes import unpacked_table
 from geojax.machine.waits import wait_for
 from geojax.sync.service import Service
 from geojax.wire.message import Kind, Message
-from geojax.wire.transport import Lost
+from geojax.wire.transport import GOODBYE, Lost
 
 log = logging.getLogger("geojax.member")
 
@@ -102,6 +102,7 @@ class Membership:
         loop = asyncio.get_running_loop()
         self._started: asyncio.Future[Start] = loop.create_future()
         self._end: asyncio.Future[None] = loop.create_future()
+        self._done = False  # it has said so
         self._beats = Heartbeats(self.me, timeouts, self._heartbeat, self._end.done)
         self._progress = 0  # of all members, where they make rounds of their own
         self._digests: dict[int, str] = {}
@@ -203,6 +204,7 @@ class Membership:
         timeouts = self._context.setup.config.timeouts
         if self._digests:
             self._heartbeat()
+        self._done = True
         self._say(messages.Done(self._held))
         while not self._end.done():
             progress = self._progress
@@ -267,6 +269,8 @@ class Membership:
 
     def _on_lost(self, item: Lost) -> None:
         if item.peer == SCHEDULER:
+            if self._done and item.reason.startswith(GOODBYE):
+                self._on_end(SCHEDULER, messages.End())  # it left when all were done
             if not self._end.done():
                 raise SchedulerLost(f"{self.me}: the scheduler is gone: {item.reason}")
             return
