@@ -248,20 +248,9 @@ def speed_ups(rows: Sequence[Row], baseline: Mapping[str, str]) -> dict[int, flo
       GeojaxError: no row has these settings.
       ConfigError: there is no such setting.
     """
-    wanted = {}
-    for name, value in baseline.items():
-        key = full_key(name, rows)
-        if key is None:
-            raise ConfigError("--baseline", name, nearest(name, map(label, shown_settings(rows))))
-        wanted[key] = value
-    candidates = [
-        row
-        for row in rows
-        if all(setting_text(row.settings.get(key)) == value for key, value in wanted.items())
-    ]
+    wanted, candidates = rows_with(baseline, rows, "--baseline")
     if not candidates:
-        text = ",".join(f"{key}={value}" for key, value in baseline.items())
-        raise GeojaxError(f"--baseline {text}: no run has these settings")
+        raise GeojaxError(f"--baseline {settings_text(baseline)}: no run has these settings")
     found = {}
     for index, row in enumerate(rows):
         reference = _reference(row, candidates, wanted, differing(rows))
@@ -269,6 +258,32 @@ def speed_ups(rows: Sequence[Row], baseline: Mapping[str, str]) -> dict[int, flo
         if speed is not None:
             found[index] = speed
     return found
+
+
+def rows_with(
+    settings: Mapping[str, str], rows: Sequence[Row], option: str
+) -> tuple[dict[str, str], list[Row]]:
+    """The settings by their full keys, and the rows that have them.
+
+    Raises:
+      ConfigError: there is no such setting; names ``option``.
+    """
+    wanted = {}
+    for name, value in settings.items():
+        key = full_key(name, rows)
+        if key is None:
+            raise ConfigError(option, name, nearest(name, map(label, shown_settings(rows))))
+        wanted[key] = value
+    return wanted, [
+        row
+        for row in rows
+        if all(setting_text(row.settings.get(key)) == value for key, value in wanted.items())
+    ]
+
+
+def settings_text(settings: Mapping[str, str]) -> str:
+    """Settings as on the command line."""
+    return ",".join(f"{key}={value}" for key, value in settings.items())
 
 
 def _reference(

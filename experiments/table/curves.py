@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from experiments.runs.rows import Row, Run, full_key, label
-from experiments.table.comparison import Metric, setting_text, shown_settings
-from geojax.errors import ConfigError, GeojaxError, nearest
+from experiments.runs.rows import Row, Run
+from experiments.table.comparison import Metric, rows_with, settings_text
+from geojax.errors import GeojaxError
 from geojax.telemetry.summary import time_to_target
 
 COSTS = {  # unit and its size
@@ -94,23 +94,11 @@ def _extended(rows: Sequence[Row], figures: Callable[[Run], dict[str, Any]]) -> 
 
 
 def _only(rows: Sequence[Row], settings: Mapping[str, str]) -> Row:
-    wanted = {}
-    for name, value in settings.items():
-        key = full_key(name, rows)
-        if key is None:
-            raise ConfigError("--best-of", name, nearest(name, map(label, shown_settings(rows))))
-        wanted[key] = value
-    found = [
-        row
-        for row in rows
-        if row.finished
-        and all(setting_text(row.settings.get(key)) == value for key, value in wanted.items())
-    ]
+    _, found = rows_with(settings, rows, "--best-of")
+    found = [row for row in found if row.finished]
     if len(found) != 1:
-        text = ",".join(f"{key}={value}" for key, value in settings.items())
-        raise GeojaxError(
-            f"--best-of {text}: {len(found) or 'no'} rows have these settings; one is needed"
-        )
+        count, text = len(found) or "no", settings_text(settings)
+        raise GeojaxError(f"--best-of {text}: {count} rows have these settings; one is needed")
     return found[0]
 
 
