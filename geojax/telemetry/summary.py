@@ -193,7 +193,8 @@ def _internal(
         spent = sum(totals.get("internal_s", 0.0) for totals in living)
         found |= {"internal_bytes": int(total), "internal_s": spent / len(living)}
     told = [event["values"] for event in events if event["event"] == "divergence"]
-    values = np.array([value for steps in told for value in steps])
+    # Sorted, so that their sums do not depend on which base station was heard first.
+    values = np.sort([value for steps in told for value in steps])
     if values.size:
         found["divergence"] = {
             "mean": float(values.mean()), "median": float(np.median(values)),
