@@ -377,8 +377,9 @@ def _global_node(context: Context) -> tuple[Membership, Any]:
             context.name, WAN_GROUP, sizes=(), transport=context.transport,
             machine=context.machine, recorder=context.recorder,
             codec=build_codec(config.compression),  # to sum with it, nothing else
-            contributes=False, held=context.setup.resume.round,
+            contributes=False,
         )  # fmt: skip
+        engine.skip_to(context.setup.resume.round)
     member = Membership(context, engines={WAN_GROUP: engine}, meter=_meter(context))
     _keep_cuts(context, cuts, checkpoints, snapshots, member)
     server = GlobalServer(
@@ -507,11 +508,13 @@ async def _nothing() -> None:
 
 
 def _engine(
-    context: Context, group: int, plan: Agreement, *, sender: MultipathSender | None = None,
-    **options: Any,
+    context: Context, group: int, plan: Agreement, *, held: int,
+    sender: MultipathSender | None = None, **options: Any,
 ) -> TreeExchange:  # fmt: skip
-    return TreeExchange(
+    engine = TreeExchange(
         context.name, group, sizes=[stop - start for start, stop in plan.ranges],
         transport=sender or context.transport, machine=context.machine, recorder=context.recorder,
         priorities=plan.priorities, layers=plan.layers, turns=plan.turns, **options,
     )  # fmt: skip
+    engine.skip_to(held)
+    return engine

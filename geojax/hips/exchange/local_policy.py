@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -89,6 +90,9 @@ def local_policy(
 class ByRound:
     """Which policy each round goes by: one holds from its first round on, until the next one's.
 
+    Attributes:
+      until: the policies of all rounds before this one are known for good.
+
     >>> trees = (Tree("a", {}),)
     >>> one, two = (local_policy("a", Policy(v, ("a",), trees), [9], [9], contributes=True)
     ...             for v in (4, 7))
@@ -104,6 +108,11 @@ class ByRound:
 
     def __init__(self) -> None:
         self._known: list[tuple[int, LocalPolicy]] = []
+        self.until = math.inf
+
+    def knows(self, number: int) -> bool:
+        """Whether the policy of a round is known for good."""
+        return number < self.until
 
     def __len__(self) -> int:
         return len(self._known)

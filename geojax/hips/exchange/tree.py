@@ -34,9 +34,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -45,8 +44,9 @@ from geojax.errors import FrameError, GeojaxError
 from geojax.hips.cluster import WAN_GROUP
 from geojax.hips.exchange.base import Gate, RoundWatcher, Sender
 from geojax.hips.exchange.buckets import Chunks
+from geojax.hips.exchange.chunk_sender import ChunkSender
 from geojax.hips.exchange.contribution import ABSTAINED, Contribution, mean_loss, received
-from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, own_parts
+from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
 from geojax.hips.exchange.rounds import Round
 from geojax.machine.machine import Machine
@@ -86,7 +86,6 @@ class TreeExchange:
       machine: charges the sums.
       recorder: takes the events.
       contributes: false for a root that only merges (a local server among its workers).
-      held: the last round that is done, when a run continues a broken one.
       layers: elements of each layer, for placements that go by layers.
       priorities: of each chunk, smaller first; by default its index.
       turns: the chunks that rounds exchange in turn; empty: every round exchanges all.
@@ -109,23 +108,21 @@ class TreeExchange:
         machine: Machine,
         recorder: Recorder,
         contributes: bool = True,
-        held: int = -1,
         layers: Sequence[int] = (),
         priorities: Sequence[int] = (),
         turns: Sequence[Chunks] = (),
     ):
-        self.me, self.group, self.held = me, group, held
+        self.me, self.group, self.held = me, group, -1
         self.learn(sizes, layers)
         self.gate = Gate(me, recorder, len(sizes))
-        self._transport, self._codec, self._machine = transport, codec, machine
-        self._recorder, self._contributes = recorder, contributes
+        self._policies = ByRound()
+        self._sender = ChunkSender(group, transport, codec, self.gate, self._policies, priorities)
+        self._codec, self._machine, self._recorder = codec, machine, recorder
+        self._contributes, self._turns = contributes, tuple(turns)
         self.at_root: RootMerge | None = None
-        self._priorities, self._turns = tuple(priorities), tuple(turns)
         self._rounds: dict[int, Round] = {}
         self._late = LatePayloads(codec.fill, me)
         self.watcher: RoundWatcher | None = None
-        self._policies = ByRound()
-        self._until = math.inf  # the policies of all rounds before are known here
         self._fetch = _Fetch(-1, None, ())
         self._stands_for: dict[int, int] = {}
 
@@ -155,7 +152,7 @@ class TreeExchange:
         if number <= self.held or chunk in self._round(number).own:
             return
         self._round(number).own[chunk] = contribution
-        if not self.gate.frozen and number < self._until:
+        if not self.gate.frozen and self._policies.knows(number):
             self._add(self.me, number, chunk, contribution)
 
     async def whole(self, number: int) -> list[Contribution]:
@@ -184,7 +181,7 @@ class TreeExchange:
         return len(self._round(self.held).results) >= len(self._chunks(self.held))
 
     def skip_to(self, held: int) -> None:
-        """Takes part from round ``held + 1`` on; for a member that comes back."""
+        """Takes part from round ``held + 1`` on; for who comes back or continues a broken run."""
         self.held = held
 
     def adopt(self, number: int, results: Sequence[Contribution], to: Sequence[str]) -> None:
@@ -193,7 +190,7 @@ class TreeExchange:
         self.held = number
         for peer in to:
             for chunk, result in enumerate(results):
-                self._send(peer, Kind.AGGREGATE, number, chunk, result)
+                self._sender.chunk(peer, Kind.AGGREGATE, number, chunk, result)
 
     def stand_for(self, number: int, later: int) -> None:
         """The results of round ``number`` will be those of ``later`` too.
@@ -209,10 +206,7 @@ class TreeExchange:
 
     def send_state(self, peer: str, number: int, payload: np.ndarray) -> None:
         """Sends the whole state after round ``number`` to a member that comes back."""
-        message = Message(
-            Kind.STATE, group=self.group, epoch=self.gate.epoch, round=number, payload=payload
-        )
-        self._transport.send(peer, message)
+        self._sender.state(peer, number, payload)
 
     def publish(self, number: int, chunk: int, result: Contribution) -> None:
         """Sends a chunk's result down its tree; called at the root."""
@@ -227,7 +221,7 @@ class TreeExchange:
         entry = self._rounds.get(number)
         if entry is None or not self._policies:
             return f"anything of round {number}"
-        if number >= self._until:
+        if not self._policies.knows(number):
             return f"the policy of round {number}, which is not granted yet"
         for chunk in self._chunks(number):
             if chunk in entry.results:
@@ -325,7 +319,7 @@ class TreeExchange:
     def _fetched(self, number: int, chunk: int, result: Contribution) -> None:
         """Takes a result of the last held round, and sends it on to members that lack it."""
         for other in self._fetch.lacking if number == self._fetch.round else ():
-            self._send(other, Kind.AGGREGATE, number, chunk, result)
+            self._sender.chunk(other, Kind.AGGREGATE, number, chunk, result)
         awaited = self.held + 1
         if awaited < number and awaited in self._rounds:  # it stands for the one awaited here
             self._round(awaited).take(chunk, result)
@@ -338,11 +332,13 @@ class TreeExchange:
 
     def grant(self, until: int) -> None:
         """Says that the policies of all rounds before ``until`` are known here."""
-        before, self._until = self._until, until
+        waiting = sorted(n for n in self._rounds if not self._policies.knows(n))
+        self._policies.until = until
         if self.gate.frozen:
             return
-        for number in sorted(n for n in self._rounds if before <= n < until):
-            self._add_own(number)
+        for number in waiting:
+            if self._policies.knows(number):
+                self._add_own(number)
 
     def change(self, first: int, policy: Policy) -> None:
         """Rounds from ``first`` on go by another policy over the same members."""
@@ -389,7 +385,7 @@ class TreeExchange:
                 kept = {**self.at_root.standing(), **kept}
             for peer in lacking:
                 for chunk, result in sorted(kept.items()):
-                    self._send(peer, Kind.AGGREGATE, held, chunk, result)
+                    self._sender.chunk(peer, Kind.AGGREGATE, held, chunk, result)
         for number in sorted(self._rounds):
             entry = self._rounds[number]
             if number == held > self.held and source is not None and not entry.given:
@@ -401,7 +397,7 @@ class TreeExchange:
                         "part, layer by layer; run it without sync.p3 to survive that"
                     )
                 entry.begin_again()
-                if number < self._until:
+                if self._policies.knows(number):
                     self._add_own(number)
         self._take_early()
 
@@ -459,9 +455,9 @@ class TreeExchange:
                 self.at_root.merged(number, chunk, total)
             return
         parent = tree.parent[self.me]
-        self._send(parent, Kind.OFFER, number, chunk, total)
+        self._sender.chunk(parent, Kind.OFFER, number, chunk, total)
         if self._policies.of(number).first_hop(chunk):
-            self._send_late(parent, number, chunk, ordered[0])
+            self._sender.late(parent, number, chunk, ordered[0], behind=len(self.sizes))
 
     def _result(self, number: int, chunk: int, result: Contribution) -> None:
         if number <= self.held:
@@ -472,7 +468,7 @@ class TreeExchange:
         entry.take(chunk, result)
         local = self._policies.of(number)
         for receiver in local.receivers_of(chunk):
-            self._send(receiver, Kind.RESULT, number, chunk, result)
+            self._sender.chunk(receiver, Kind.RESULT, number, chunk, result)
         self._recorder.chunk_event("result", round=number, chunk=chunk)
         if local.passive:
             self._check_published(number)
@@ -521,52 +517,6 @@ class TreeExchange:
             self._recorder.add("late_parts")
         else:
             log.debug("%s: dropped a late part from %s: too late, or here", self.me, peer)
-
-    def _send(
-        self, peer: str, kind: Kind, number: int, chunk: int, contribution: Contribution
-    ) -> None:
-        if contribution.abstains:
-            message = self._message(kind, number, chunk, None, body={"abstains": True})
-            self._transport.send(peer, message, self._priority(chunk))
-            return
-        loss = contribution.loss
-        message = self._message(
-            kind, number, chunk, contribution.payload,
-            weight=contribution.weight,
-            contributors=contribution.contributors,
-            body=None if loss is None else {"loss": loss},
-        )  # fmt: skip
-        self._transport.send(peer, message, self._priority(chunk))
-
-    def _priority(self, chunk: int) -> int:
-        return self._priorities[chunk] if self._priorities else chunk
-
-    def _send_late(self, peer: str, number: int, chunk: int, own: Contribution) -> None:
-        """Sends the late parts of an offer, behind all chunks that wait or will soon."""
-        for index, payload in own_parts(own.late, own.datagrams):
-            if index == RELIABLE:
-                message = self._message(Kind.LATE, number, chunk, payload)
-                self._transport.send(peer, message, priority=len(self.sizes) + chunk)
-            else:
-                message = self._message(Kind.LATE, number, chunk, payload, body={"part": index})
-                self._transport.send_datagram(peer, message)
-
-    def _message(
-        self, kind: Kind, number: int, chunk: int, payload: Payload, **fields: Any
-    ) -> Message:
-        local = self._policies.of(number)
-        return Message(
-            kind,
-            group=self.group,
-            epoch=self.gate.epoch,
-            policy=local.policy.version,
-            tree=local.placement[chunk],
-            round=number,
-            chunk=chunk,
-            codec=self._codec.wire,
-            payload=payload,
-            **fields,
-        )
 
 
 class _Fetch(NamedTuple):
