@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from geojax.center.finite import nonfinite_layers
 from geojax.center.mesh import Mesh
 from geojax.center.network import worker_key
 from geojax.center.per_device_mesh import PerDeviceMesh
@@ -186,7 +185,7 @@ class MeshTrainer:
         self.last_loss = loss
         self.steps += 1
         if not math.isfinite(self.last_loss):
-            layers = [] if gradient is None else nonfinite_layers(gradient, self.spec.layers)
+            layers = [] if gradient is None else self.spec.nonfinite(gradient)
             where = f" in {', '.join(layers)}" if layers else ""
             raise Diverged(
                 f"worker {self._order.worker_index}, step {self.steps}: the loss or its gradient "

@@ -13,6 +13,10 @@ import numpy as np
 
 Kind = Literal["parameter", "state"]
 
+_BLOCK = 65_536  # elements at a time: what is in work stays in the cache
+_MAGNITUDE = np.uint32(0x7FFFFFFF)  # all bits of a float32 but its sign
+_INFINITY = 0x7F800000  # bits of infinity; those of NaN are above
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -170,6 +174,19 @@ class VectorSpec:
             )
         return vector
 
+    def nonfinite(self, vector: np.ndarray) -> list[str]:
+        """Names of the layers that hold NaN or infinity, in their order.
+
+        Reads the vector once; only if it is not all finite, layers are looked at one by one.
+
+        >>> spec = VectorSpec.of([("w", (2,)), ("b", (1,))])
+        >>> spec.nonfinite(np.array([1.0, 2.0, np.nan], np.float32))
+        ['b']
+        """
+        if _finite(vector):
+            return []
+        return [one.name for one in self.layers if not _finite(vector[one.offset : one.stop])]
+
     def split(self, vector: np.ndarray) -> dict[str, np.ndarray]:
         """The arrays of a vector by name, as views into it."""
         self.check(vector)
@@ -194,3 +211,9 @@ class VectorSpec:
                 raise ValueError(f"{layer.name}: expected shape {layer.shape}, got {array.shape}")
             vector[layer.offset : layer.stop] = array.reshape(-1)
         return vector
+
+
+def _finite(values: np.ndarray) -> bool:
+    bits = values.view(np.uint32)
+    blocks = (bits[start : start + _BLOCK] for start in range(0, bits.size, _BLOCK))
+    return all(np.bitwise_and(block, _MAGNITUDE).max() < _INFINITY for block in blocks)

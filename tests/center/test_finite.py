@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from geojax.center.finite import nonfinite_layers
 from geojax.center.spec import VectorSpec
 
 SPEC = VectorSpec.of(
@@ -18,8 +17,8 @@ def vector():
 
 
 def test_all_finite():
-    assert nonfinite_layers(vector(), SPEC.layers) == []
-    assert nonfinite_layers(np.zeros(0, np.float32), ()) == []
+    assert SPEC.nonfinite(vector()) == []
+    assert VectorSpec.of([]).nonfinite(np.zeros(0, np.float32)) == []
 
 
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
@@ -34,5 +33,5 @@ def test_layers_are_named_in_their_order(bad):
         values = vector()
         values[at] = bad
         before = values.copy()
-        assert nonfinite_layers(values, SPEC.layers) == names
+        assert SPEC.nonfinite(values) == names
         assert values.tobytes() == before.tobytes()

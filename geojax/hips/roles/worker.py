@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from geojax.center.finite import nonfinite_layers
 from geojax.center.planned import Planned
 from geojax.center.stages import Stage
 from geojax.errors import Diverged
@@ -349,7 +348,7 @@ class Worker:
 
     def _check(self, number: int, bucket: Bucket, values: np.ndarray) -> None:
         """Raises ``Diverged`` if values are not finite, before they are sent."""
-        bad = [] if is_hollow(values) else nonfinite_layers(values, bucket.spec.layers)
+        bad = [] if is_hollow(values) else bucket.spec.nonfinite(values)
         if bad:
             raise Diverged(
                 f"{self._recorder.node}, round {number}: not finite: {', '.join(bad)}; lower lr, "
