@@ -28,12 +28,14 @@ from geojax.hips.cluster import SCHEDULER, START, WAN_GROUP
 from geojax.hips.context import NodeContext
 from geojax.hips.control.member import Membership
 from geojax.hips.exchange.base import Exchange
+from geojax.hips.exchange.buckets import Turns
 from geojax.hips.exchange.cuts import Cut, Cuts
 from geojax.hips.exchange.lan import DirectLink, Downlink, LanDownlink, LanUplink
 from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.shard import shard_maker
 from geojax.hips.exchange.shard_server import ShardServer
 from geojax.hips.exchange.tree import TreeExchange
+from geojax.hips.roles.center_exchanges import CenterExchanges, Decided
 from geojax.hips.roles.center_offers import CenterOffers, OuterStep, Pulled, Update
 from geojax.hips.roles.center_state import CenterState
 from geojax.hips.roles.chosen import Chosen
@@ -348,14 +350,17 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
     if kept:
         state.load(kept)
     member.on_state_wanted = state.promise
-    inner, policy = None, plan.algorithm.inner
+    decided, policy = None, plan.algorithm.inner
     if told is not None and policy is not None:
         options = {"policy": policy, "event": "inner_rounds"}
-        inner = _local_steps(context, plan, member, WAN_GROUP, **options), told
+        decided = Decided(_local_steps(context, plan, member, WAN_GROUP, **options), told)
+    within = CenterExchanges(
+        context.clock, plan.buckets, link=link, offers=offers, most=per, decided=decided
+    )
     server = LocalServer(
-        context, plan.algorithm, plan.buckets, state=state, offers=offers, update=update, wan=wan,
-        link=link, worker=worker, member=member, snapshots=snapshots,
-        inner=inner,
+        context, Turns(plan.buckets, plan.algorithm.fragmentation.fragments > 1), state=state,
+        offers=offers, update=update, wan=wan, link=link, worker=worker, member=member,
+        snapshots=snapshots, within=within,
     )  # fmt: skip
     return member, server.run()
 

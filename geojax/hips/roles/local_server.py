@@ -23,16 +23,14 @@ from geojax.hips.control.member import Membership
 from geojax.hips.exchange.base import Exchange
 from geojax.hips.exchange.buckets import Bucket, Turns
 from geojax.hips.exchange.lan import Downlink, Total, Uplink, record_round
+from geojax.hips.roles.center_exchanges import CenterExchanges
 from geojax.hips.roles.center_offers import CenterOffers, Update
 from geojax.hips.roles.center_state import CenterState
-from geojax.hips.roles.lan_rounds import LanRounds
-from geojax.hips.roles.local_steps import LocalSteps
 from geojax.hips.roles.worker import Worker
 from geojax.hips.storage.checkpoint import packed_state
 from geojax.hips.storage.snapshots import Snapshots
 from geojax.hollow import join
 from geojax.machine.waits import first_failure, wait_for
-from geojax.sync.algorithm import More, SyncAlgorithm
 
 
 class LocalServer:
@@ -40,8 +38,7 @@ class LocalServer:
 
     Args:
       context: its node.
-      algorithm: how offers are merged and applied.
-      buckets: of the vector.
+      turns: the buckets of the vector that each round exchanges.
       state: what the center has, at first the initial parameters and model state.
       offers: makes the center's offers.
       update: makes new parameters of the results.
@@ -50,15 +47,13 @@ class LocalServer:
       worker: the worker in this process, if there is one, and its end of ``link``.
       member: the membership.
       snapshots: keeps models for evaluation.
-      inner: how many LAN rounds a round has, and where the workers learn which one follows; None:
-        as many as the algorithm says.
+      within: the exchanges within the center.
     """
 
     def __init__(
         self,
         context: NodeContext,
-        algorithm: SyncAlgorithm,
-        buckets: Sequence[Bucket],
+        turns: Turns,
         *,
         state: CenterState,
         offers: CenterOffers,
@@ -68,17 +63,14 @@ class LocalServer:
         worker: tuple[Worker, Uplink] | None,
         member: Membership,
         snapshots: Snapshots,
-        inner: tuple[LocalSteps, LanRounds] | None = None,
+        within: CenterExchanges,
     ):
-        self._context, self._algorithm, self._buckets = context, algorithm, tuple(buckets)
-        self._turns = Turns(self._buckets, algorithm.fragmentation.fragments > 1)
+        self._context, self._turns, self._within = context, turns, within
         self._state, self._offers, self._update = state, offers, update
         self._wan, self._link, self._member, self._snapshots = wan, link, member, snapshots
         self._worker, self._uplink = worker or (None, None)
-        self._center = state.vector  # what the center's workers have
+        within.vector = state.vector
         self._offered, self._held_at = 0.0, 0.0
-        self._inner = inner
-        self._last_lan = -1  # the LAN round that the present round of the WAN belongs to
         self._total: Total | None = None  # what was offered in it, if it is here already
         wan.watcher = self
 
@@ -99,12 +91,13 @@ class LocalServer:
         for number in itertools.count(first):
             if not await self._member.granted(number):
                 break
-            self._total = await self._alone(number)
-            before, self._center = self._state.vector, await self._exchange(number)
+            self._total = await self._within.run(number)
+            before, center = self._state.vector, await self._exchange(number)
+            self._within.vector = center
             await self._snapshots.merged(self._held_at, number - 1, before, speaks=self._speaks)
-            self._state.advance(number, self._center)
+            self._state.advance(number, center)
             if self._compares and number % self._context.setup.config.hash_every == 0:
-                self._member.report_digest(number, digest(self._center))
+                self._member.report_digest(number, digest(center))
             if self._state.due(number):
                 await self._state.keep()
         await self._state.flush()
@@ -124,46 +117,6 @@ class LocalServer:
         """Whether centers compare their parameters; asynchronous ones differ by design."""
         return self._context.setup.config.hash_every > 0 and self._wan.replicas
 
-    async def _alone(self, number: int) -> Total | None:
-        """Exchanges within the center, before the one over the WAN that belongs to the last one.
-
-        Returns:
-          What the workers offered in that one, if it is here already.
-        """
-        per = self._algorithm.lan_rounds
-        first, self._last_lan = number * per, (number + 1) * per - 1
-        if self._inner is None:
-            for lan_number in range(first, self._last_lan):
-                (bucket,) = self._buckets
-                await self._average_alone(lan_number, await self._link.total(lan_number, bucket))
-            return None
-        return await self._decided(self._inner[0].begin(number), first)
-
-    async def _decided(self, more: More, first: int) -> Total:
-        """The same where a service decides after each exchange whether there is one more."""
-        assert self._inner is not None
-        (bucket,), (rounds, told), last = self._buckets, self._inner, self._last_lan
-        for lan_number in range(first, last + 1):
-            start = self._context.clock()
-            total = await self._link.total(lan_number, bucket)
-            rounds.stepped(self._context.clock() - start)
-            if lan_number == last or not await more(lan_number - first + 1):
-                break
-            told.decide(lan_number, lan_number + 1)
-            await self._average_alone(lan_number, total)
-        rounds.end()
-        self._last_lan = lan_number
-        told.decide(lan_number, last + 1)
-        if lan_number < last:
-            self._link.stand_for(lan_number, last)
-        return total
-
-    async def _average_alone(self, lan_number: int, total: Total) -> None:
-        """An exchange within the center: its workers go on from their mean."""
-        (bucket,) = self._buckets
-        self._center = self._offers.moved(total, self._center)
-        await self._link.publish(lan_number, bucket, self._center)
-
     async def _exchange(self, number: int) -> np.ndarray:
         """A round over the WAN, all its buckets at once; returns the new vector."""
         buckets = self._turns.of(number)
@@ -171,13 +124,13 @@ class LocalServer:
 
         async def exchange(bucket: Bucket) -> None:
             merged[bucket.index] = await self._merge(number, bucket)
-            await self._link.publish(self._last_lan, bucket, merged[bucket.index])
+            await self._link.publish(self._within.last, bucket, merged[bucket.index])
 
         if len(buckets) == 1:
             await exchange(buckets[0])
         else:
             await first_failure([asyncio.create_task(exchange(bucket)) for bucket in buckets])
-        if len(buckets) < len(self._buckets):
+        if len(buckets) < len(self._turns.buckets):
             return buckets[0].put(self._state.vector, merged[buckets[0].index])
         return join([merged[index] for index in range(len(buckets))])
 
@@ -185,7 +138,7 @@ class LocalServer:
         """The path of one bucket: the center's offer up, the result down, and the update."""
         results = self._wan.results(number, bucket.chunks)
         if not self._link.passes_on:
-            total = self._total or await self._link.total(self._last_lan, bucket)
+            total = self._total or await self._link.total(self._within.last, bucket)
             await self._offer(number, bucket, total)
         merged = await wait_for(
             results,
@@ -202,7 +155,7 @@ class LocalServer:
 
     async def _offer(self, number: int, bucket: Bucket, total: Total) -> None:
         start = self._context.clock()
-        offered = await self._offers.encoded(bucket, total, self._center, self._state.vector)
+        offered = await self._offers.encoded(bucket, total, self._within.vector, self._state.vector)
         for chunk, contribution in zip(bucket.chunks, offered, strict=True):
             self._wan.offer(number, chunk, contribution)
         self._offered = self._context.clock()
@@ -224,7 +177,7 @@ class LocalServer:
         if self._state.keeps_start:
             await self._state.keep_trained(first - 1)
         await worker.train(
-            self._uplink, first * self._algorithm.lan_rounds, granted=self._member.granted,
+            self._uplink, first * self._within.most, granted=self._member.granted,
             keeps=self._state.due, keep=self._state.keep_trained,
         )  # fmt: skip
 
@@ -238,7 +191,7 @@ class LocalServer:
         start = await self._member.join(state.vector.size, own)
         clock.start_at(start.at, start.time)
         await clock.until_start()
-        per = self._algorithm.lan_rounds
+        per = self._within.most
         if start.last is not None and start.last >= 0:
             if self._wan.replicas:
                 await state.take_over(self._member.states)
@@ -249,7 +202,7 @@ class LocalServer:
             await self._link.adopt((state.held + 1) * per - 1, state.vector)
         if start.initial_from is not None:
             await state.take_initial(self._member.states)
-        self._center = state.vector
+        self._within.vector = state.vector
         if self._turns.in_turn:
             await self._link.begin(state.vector)
         self._send_initial(start.initial_to)
@@ -266,7 +219,7 @@ class LocalServer:
             timeout=self._timeouts.round,
             warn=self._timeouts.warn,
         )
-        (bucket,) = self._buckets
+        (bucket,) = self._turns.buckets
         self._state.advance(last, self._update.apply(bucket, merged, self._state.vector))
 
     def _send_initial(self, to: Sequence[str]) -> None:
