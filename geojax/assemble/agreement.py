@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from geojax.center.trainer import build_spec
 from geojax.compression.codec import CODECS, Codec
 from geojax.compression.dense import dense
 from geojax.compression.registry import build_codec
-from geojax.config import RunConfig
+from geojax.config import OptimizerConfig, RunConfig
 from geojax.federated import build as federated
 from geojax.hips.exchange.buckets import Bucket, Chunks, buckets_of
 from geojax.hollow import SIZE_ONLY
@@ -157,3 +157,14 @@ def build_outer(config: RunConfig, algorithm: SyncAlgorithm, spec: VectorSpec) -
     elif outer.name == "auto":
         outer = OUTER_OPTIMIZERS.settings(algorithm.outer_default, **algorithm.outer_keys)
     return build_outer_optimizer(outer, config.rate_of(outer), spec, synthetic=synthetic)
+
+
+def build_lan_outer(
+    config: RunConfig, algorithm: SyncAlgorithm, spec: VectorSpec
+) -> OuterOptimizer:
+    """The outer optimizer of a local server that waits for none of its workers.
+
+    It is the algorithm's own; ``outer_optimizer`` is that of the WAN's servers.
+    """
+    auto = replace(config, outer_optimizer=OptimizerConfig(name="auto"))
+    return build_outer(auto, algorithm, spec)

@@ -77,6 +77,7 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
         )  # fmt: skip
     check_devices(config, cluster, algorithm)
     _check_services(algorithm, cluster)
+    _check_lan_tier(config, algorithm, cluster)
     _check_awareness(config, algorithm)
     overlay = build_overlay(config.overlay, cluster.servers, cluster.global_servers)
     policy = overlay.plan(view, cluster.groups(cluster.members)[WAN_GROUP], (1,), 0)
@@ -169,6 +170,26 @@ def _check_services(algorithm: SyncAlgorithm, cluster: Cluster) -> None:
             "sync.level=centers, or lan.workers=2"
         )
         raise ConfigError("sync.level", "workers" if algorithm.inner is None else "both", fix)
+
+
+def _check_lan_tier(config: RunConfig, algorithm: SyncAlgorithm, cluster: Cluster) -> None:
+    """Refuses what local servers that wait for none of their workers cannot do."""
+    if algorithm.lan is None:
+        return
+    name, without = config.sync.name, [c for c in cluster.servers if not cluster.workers(c)]
+    if without:
+        fix = (
+            f"sync={name} has a local server between workers and the WAN, and that of {without[0]} "
+            "has its only worker in it; use lan.workers=2 or more, or sync=async_diloco"
+        )
+        raise ConfigError("lan.workers", config.lan.workers, fix)
+    if config.checkpoint_every:
+        fix = (
+            f"cuts hold the servers of the WAN, and sync={name} has some on its LANs, too; use "
+            f"checkpoint_every=0 with it, or sync=async_diloco with checkpoint_every="
+            f"{config.checkpoint_every}"
+        )
+        raise ConfigError("checkpoint_every", config.checkpoint_every, fix)
 
 
 def _check_awareness(config: RunConfig, algorithm: SyncAlgorithm) -> None:

@@ -10,7 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from geojax.assemble.agreement import Agreement, answer_codec, build_outer, sync_of
+from geojax.assemble.agreement import (
+    Agreement,
+    answer_codec,
+    build_lan_outer,
+    build_outer,
+    sync_of,
+)
 from geojax.assemble.clients import client_trainer
 from geojax.assemble.contributors import contributors_of
 from geojax.assemble.fleets import fleet_trainer, has_devices
@@ -19,14 +25,18 @@ from geojax.assemble.setup import Setup
 from geojax.awareness.link_meter import LinkMeter
 from geojax.awareness.probing import Awareness, Prober
 from geojax.awareness.views import MeasuredView, OracleView, WanView
+from geojax.center.outer import OuterOptimizer
 from geojax.center.pace import build_pace, relative_speeds
+from geojax.center.spec import VectorSpec
 from geojax.center.trainer import Trainer, build_trainer
+from geojax.compression.codec import Codec
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError
 from geojax.hips.cluster import SCHEDULER, START, WAN_GROUP
 from geojax.hips.context import NodeContext
 from geojax.hips.control.member import Membership
+from geojax.hips.exchange.async_lan import AsyncDownlink
 from geojax.hips.exchange.base import Exchange
 from geojax.hips.exchange.buckets import Turns
 from geojax.hips.exchange.cuts import Cut, Cuts
@@ -56,6 +66,7 @@ from geojax.overlay.policy.planning import propose
 from geojax.overlay.registry import build_overlay
 from geojax.overlay.routes.auxiliary import path_tables
 from geojax.sync.algorithm import LocalStepPolicy, SyncAlgorithm
+from geojax.sync.lan_tier import in_center
 from geojax.sync.registry import build_sync
 from geojax.sync.service import Service
 from geojax.telemetry.report import counters, restore
@@ -101,7 +112,7 @@ def _scheduler(context: Context) -> Scheduler:
             seed=setup.config.seed,
         ),
         lan_rounds=algorithm.lan_rounds, skips=algorithm.inner is not None,
-        independent=independent,
+        independent=independent, workers_alone=algorithm.lan is not None,
         services=_services(setup, at_scheduler=True),
     )  # fmt: skip
 
@@ -286,8 +297,14 @@ def _worker_node(context: Context) -> tuple[Membership, Any]:
     group = setup.cluster.lan_group(setup.cluster.node(context.name).center)
     per = plan.algorithm.lan_rounds
     first = (setup.resume.of(context.name) + 1) * per
-    engine = _engine(context, group, plan, codec=plan.lan_codec, held=first - 1)
-    member = Membership(context, engines={group: engine}, lan_rounds=per)
+    engine: Exchange
+    holds = granted = answers = None
+    if plan.algorithm.lan is None:
+        engine = _engine(context, group, plan, codec=plan.lan_codec, held=first - 1)
+    else:
+        engine, answers = _async_lan(context, group, plan), answer_codec(plan.lan_codec)
+        holds = partial(engine.contains, setup.cluster.node(context.name).center)
+    member = Membership(context, engines={group: engine}, lan_rounds=per, holds=holds)
     worker = _worker(context, plan, member, group)
     checkpoints, kept = _checkpoints(context)
     if isinstance(checkpoints, CutCheckpoints):
@@ -297,10 +314,15 @@ def _worker_node(context: Context) -> tuple[Membership, Any]:
         worker.load_state(kept["trainer"])
     link = LanUplink(
         engine, plan.lan_codec, plan.buckets, timeouts=config.timeouts, clock=context.clock,
-        recorder=context.recorder, lan_rounds=per,
+        recorder=context.recorder, lan_rounds=per, answers=answers,
+        event="round" if answers is None else "lan_round",
     )  # fmt: skip
+    if holds is not None:  # as long as its center makes a round of the WAN, it pushes
+        held = holds
+        granted = lambda _: member.granted(held() + 1)  # noqa: E731
     node = WorkerNode(
         context, worker, vector, link=link, member=member, checkpoints=checkpoints, first=first,
+        granted=granted,
     )  # fmt: skip
     return member, node.run()
 
@@ -318,7 +340,14 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
     engines: dict[int, Exchange] = {WAN_GROUP: wan}
     worker, direct = None, DirectLink()
     link: Downlink = direct
-    if setup.cluster.workers(name):
+    if plan.algorithm.lan is not None:
+        group = setup.cluster.lan_group(name)
+        engines[group] = pushed = _async_lan(context, group, plan)
+        link = AsyncDownlink(
+            pushed, plan.lan_codec, plan.buckets[0], setup.initial(),
+            offers=plan.algorithm.lan.offers, machine=machine, timeouts=config.timeouts,
+        )  # fmt: skip
+    elif setup.cluster.workers(name):
         group = setup.cluster.lan_group(name)
         first = (held + 1) * per
         engines[group] = lan = _engine(
@@ -423,20 +452,50 @@ def _wan_engine(
             sender=multipath, **options,
         )  # fmt: skip
     start = kept["vector"] if "vector" in kept else setup.initial()
-    make_shard = shard_maker(
-        algorithm, plan.ranges, plan.spec.parameters,
-        lambda spec: build_outer(config, algorithm, spec), workers=len(setup.cluster.trainers),
-    )  # fmt: skip
-    server = ShardServer(
-        codec=plan.codec, answers=answer_codec(plan.codec), make_shard=make_shard,
-        machine=context.machine, recorder=context.recorder, admission=algorithm.admission,
-    )  # fmt: skip
+    server = _shard_server(
+        context, plan, algorithm, plan.codec, lambda spec: build_outer(config, algorithm, spec)
+    )
     server.watcher = snapshots
+    return _push_pull(
+        context, WAN_GROUP, plan, start, server, codec=plan.codec,
+        held=setup.resume.of(context.name), cuts=cuts, kept=kept or None, **options,
+    )  # fmt: skip
+
+
+def _async_lan(context: Context, group: int, plan: Agreement) -> PushPullExchange:
+    """A node's part in the exchange of a center whose workers go at their own paces."""
+    setup, config, codec = context.setup, context.setup.config, plan.lan_codec
+    algorithm = in_center(plan.algorithm, setup.cluster.node(context.name).center)
+    server = _shard_server(
+        context, plan, algorithm, codec, lambda spec: build_lan_outer(config, algorithm, spec),
+        event="lan_applied",
+    )  # fmt: skip
+    return _push_pull(context, group, plan, setup.initial(), server, codec=codec)
+
+
+def _shard_server(
+    context: Context, plan: Agreement, algorithm: SyncAlgorithm, codec: Codec,
+    outer: Callable[[VectorSpec], OuterOptimizer], **options: Any,
+) -> ShardServer:  # fmt: skip
+    """The shards that a node may come to serve in a group."""
+    make_shard = shard_maker(
+        algorithm, plan.ranges, plan.spec.parameters, outer,
+        workers=len(context.setup.cluster.trainers),
+    )  # fmt: skip
+    return ShardServer(
+        codec=codec, answers=answer_codec(codec), make_shard=make_shard, machine=context.machine,
+        recorder=context.recorder, admission=algorithm.admission, **options,
+    )  # fmt: skip
+
+
+def _push_pull(
+    context: Context, group: int, plan: Agreement, start: np.ndarray, server: ShardServer,
+    **options: Any,
+) -> PushPullExchange:  # fmt: skip
     return PushPullExchange(
-        context.name, WAN_GROUP, values=[start[first:stop] for first, stop in plan.ranges],
-        transport=context.transport, codec=plan.codec, server=server, recorder=context.recorder,
-        held=setup.resume.of(context.name), layers=plan.layers, priorities=plan.priorities,
-        cuts=cuts, kept=kept or None, **options,
+        context.name, group, values=[start[first:stop] for first, stop in plan.ranges],
+        transport=context.transport, server=server, recorder=context.recorder,
+        layers=plan.layers, priorities=plan.priorities, **options,
     )  # fmt: skip
 
 

@@ -166,8 +166,7 @@ def groups(settings: Settings, workers: Workers) -> Factor:
 def drawn(settings: Settings, workers: Workers) -> Factor:
     """Every worker's speed drawn once from U[``low``, ``high``], relative to a speed of 1.
 
-    HALoS publishes such relative speeds from 0.107 to 0.907 for 4 x 4 workers; a step lasts the
-    model's pace divided by the speed (Kim et al., ICML 2025).
+    A step lasts the model's pace divided by the speed.
     """
     settings.allow("low", "high", "seed")
     low = settings.number("low", "the lowest relative speed")

@@ -321,6 +321,26 @@ class HostedService(NamedTuple):
     build: Callable[[], Service]
 
 
+class LanTier(NamedTuple):
+    """How a local server merges what its workers offer, where it waits for none of them.
+
+    An offer moves the center's model when it comes, and its worker alone is answered. The center
+    counts them: after so many it offers over the WAN how far its model has moved, and serves its
+    workers on. Parameters that come back are mixed into its model, and it counts from there anew.
+
+    Attributes:
+      offers: K: so many offers of workers make one of the center; at least 1.
+      share: α: share of the parameters that come back in the mix, in (0, 1].
+      outer: name of the local server's outer optimizer.
+      outer_keys: its keys that differ from their defaults.
+    """
+
+    offers: int
+    share: float
+    outer: str
+    outer_keys: Mapping[str, Any] = {}
+
+
 class SyncAlgorithm(NamedTuple):
     """The composition; ``outer_default`` names the outer optimizer that ``auto`` stands for.
 
@@ -351,6 +371,9 @@ class SyncAlgorithm(NamedTuple):
     result. It is a pure function, which every member computes for itself. None: all contribute,
     unless ``choice`` says which service decides it.
 
+    ``lan`` says how a center merges its workers' offers one by one; then each worker goes at its
+    own pace, and the WAN's exchange must be one by one too. None: the center waits for all of them.
+
     ``for_run`` makes the algorithm of a run out of what only the run knows; None: it is complete.
     """
 
@@ -371,6 +394,7 @@ class SyncAlgorithm(NamedTuple):
     proximal: float = 0.0
     contributors: Callable[[int], Collection[str]] | None = None
     choice: Choice | None = None
+    lan: LanTier | None = None
     for_run: Callable[[RunFacts], SyncAlgorithm] | None = None
 
     @property

@@ -12,6 +12,8 @@ from geojax.sync.algorithm import SYNCS, LocalStepPolicy, RunFacts, SyncAlgorith
 from geojax.sync.merging import one_by_one
 from geojax.sync.parts import delta_offer, fixed_steps
 
+_NEAR = 1e-9  # so near a whole step counts as one
+
 
 @dataclass
 class AsyncDilocoConfig(SyncConfig):
@@ -53,16 +55,24 @@ def async_diloco(*, steps: int, dylu: bool = True) -> SyncAlgorithm:
     return algorithm._replace(for_run=for_run)
 
 
-def dylu_steps(steps: int) -> LocalStepPolicy:
+def dylu_steps(steps: int, *, up: bool = False) -> LocalStepPolicy:
     """``steps`` for the fastest worker, and for others in proportion to their speeds.
+
+    Args:
+      steps: H.
+      up: shares of a step are rounded up, else down; every worker takes at least one.
 
     >>> policy = dylu_steps(20)
     >>> [policy.for_speed(0.58 / seconds).steps(0) for seconds in (0.58, 0.75, 1.51, 3.33)]
     [20, 15, 7, 3]
+    >>> [dylu_steps(8, up=True).for_speed(speed).steps(0) for speed in (1.0, 0.5, 0.13)]
+    [8, 4, 2]
     """
 
     def for_speed(speed: float) -> LocalStepPolicy:
-        return fixed_steps(max(1, math.floor(steps * speed + 1e-9)))
+        share = steps * speed
+        taken = math.ceil(share - _NEAR) if up else math.floor(share + _NEAR)
+        return fixed_steps(max(1, taken))
 
     return fixed_steps(steps)._replace(name=f"dylu({steps})", for_speed=for_speed)
 

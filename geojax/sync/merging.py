@@ -43,6 +43,26 @@ def _descend(
     return outer(offer.value), state
 
 
+def mixing_in(rule: MergeRule, server: str, share: float) -> MergeRule:
+    """``rule``, but what ``server`` offers are parameters: w ← (1 − α)·w + α·offered.
+
+    For offers of deltas, whose negative a rule is given. One offer is merged at a time.
+    """
+    inner = rule.apply
+    assert inner is not None
+
+    def apply(
+        offers: Sequence[Offered], now: np.ndarray, outer: Outer, state: State
+    ) -> tuple[np.ndarray, State]:
+        (offer,) = offers
+        if offer.center != server:
+            return inner(offers, now, outer, state)
+        kept, taken = np.float32(1 - share), np.float32(share)
+        return kept * now + taken * np.negative(offer.value), state
+
+    return rule._replace(name=f"{rule.name}, {server} mixed in", apply=apply)
+
+
 def buffered_mean(s: Weighting) -> MergeRule:
     """W ← outer(w, (1/K)·Σ_i s(τ_i)·g_i) over the K offers of a merge."""
 

@@ -13,6 +13,7 @@ from geojax.sync import (  # noqa: F401  they register themselves
     fedbuff,
     fedgs,
     fsa,
+    halos,
     hfa,
     local_steps,
     mixed_sync,

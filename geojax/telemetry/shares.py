@@ -22,8 +22,8 @@ def shares_of_time(
     * ``query``: waiting for a service's answer, and steps that were given up for one.
     * ``server``: host work of the center's local server: encoding, the outer step.
     * ``transfer``: from its offer, or the last one that a barrier waits for, until it holds the
-      result; without the server's work where that lies within. In asynchronous runs the global
-      server's work is in it.
+      result; without the server's work where that lies within. In asynchronous runs the work of the
+      server that it pushes to is in it.
     * ``wait``: the rest, which is waiting for others.
 
     What would exceed the run's time (a worker that is ahead of the last held round) is cut in this
@@ -64,7 +64,7 @@ def _transfers(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     for event in rounds if barrier else ():
         last[event["round"]] = max(last.get(event["round"], 0.0), event["offered"])
     found: dict[str, float] = {}
-    for event in rounds:
+    for event in (*rounds, *(event for event in events if event["event"] == "lan_round")):
         begin = max(event["offered"], last.get(event["round"], 0.0))
         found[event["node"]] = found.get(event["node"], 0.0) + max(0.0, event["held"] - begin)
     return found

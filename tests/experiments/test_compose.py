@@ -29,6 +29,7 @@ NEEDS = {
         for group in ("device_partition", "selection")
         for name in schema.choices(group)
     },
+    ("sync", "halos"): ("lan", "four_workers"),  # asynchronous LANs need workers on them
     ("optimizer", "muon"): ("sync", "diloco"),  # matrices: an inner optimizer
 }
 DEMOS = [("variant/demo", name) for name in schema.choices("variant/demo")]

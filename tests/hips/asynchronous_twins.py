@@ -69,3 +69,48 @@ def fedat_loop(updates, start, train, tier_of, count):
         for center, _ in pushes:
             sent[center] = w.astype(np.float32)
     return w
+
+
+def delayed_nesterov_loop(step, beta, size):
+    """Liu et al. (2024), Algorithm 3 with c = 0 and ε = step·N: ``move(parameters, gradient)``."""
+    seen, total, momentum = 0, np.float32(0), np.float32(0)
+
+    def move(w, g):
+        nonlocal seen, total, momentum
+        seen, total = seen + 1, total + g
+        w = w - np.float32(step) * g
+        if seen % size == 0:
+            momentum = np.float32(beta) * momentum + total / np.float32(size)
+            w, total = w - np.float32(step * size * beta) * momentum, np.float32(0)
+        return w
+
+    return move
+
+
+def halos_loop(order, centers, start, train, offers, share, local, total):
+    """Kim et al. (2025), Algorithm 1, with what the authors' simulator does in between.
+
+    ``order`` lists (tier, member, round) as servers merge: ("lan", "c1/w0", 3) is a worker's push,
+    ("wan", "c1", 1) a center's, ("lan", "c1", 1) the global model that came back for it. ``local``
+    and ``total`` are step, β and N. Returns the global model and that of every center.
+    """
+    globally, step_global = start, delayed_nesterov_loop(*total)
+    w, reference = dict.fromkeys(centers, start), dict.fromkeys(centers, start)
+    step_in = {center: delayed_nesterov_loop(*local) for center in centers}
+    count, offered, answered, sent = dict.fromkeys(centers, 0), {}, {}, {}
+    for tier, member, number in order:
+        center = member.partition("/")[0]
+        if tier == "wan":
+            globally = step_global(globally, reference[center] - offered[center])
+            answered[center] = globally
+        elif member == center:
+            kept = np.float32(1 - share)
+            w[center] = kept * w[center] + np.float32(share) * answered[center]
+            reference[center], count[center] = w[center], 0
+        else:
+            begun = sent.get(member, start)
+            w[center] = step_in[center](w[center], begun - train(member, number, begun))
+            sent[member], count[center] = w[center], count[center] + 1
+            if count[center] == offers:
+                offered[center] = w[center]
+    return globally, w

@@ -142,6 +142,12 @@ SYNC_ROWS = {
          "pace__centers": {"c1": 2.0}},
         rounds=10, exact=False,
     ),
+    "halos": Row(
+        {"sync__name": "halos", "sync__local_steps": 2, "sync__offers": 4, "lr": 0.3,
+         "sync__share": 0.5, "sync__local_lr": 0.5, "sync__local_buffer": 4,
+         "sync__global_lr": 0.5, "lan__workers": 2},
+        rounds=5, exact=False,
+    ),
     "fedat": Row(
         {"sync__name": "fedat", "sync__local_steps": 4, "lr": 0.3, "pace__centers": {"c3": 2.0}},
         rounds=10, exact=False,

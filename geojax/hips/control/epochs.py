@@ -71,6 +71,7 @@ class Epochs:
       tables: auxiliary paths.
       wan_view: what the WAN is believed to be.
       independent: centers go at paces of their own: no round runs again.
+      workers_alone: so do the workers of a center.
       lan_rounds: exchanges within a center in one round.
       skips: there may be fewer, and then numbers of LAN rounds are skipped.
       changed: called when a change is over.
@@ -96,6 +97,7 @@ class Epochs:
         tables: PathTables,
         wan_view: WanView,
         independent: bool,
+        workers_alone: bool,
         lan_rounds: int,
         skips: bool,
         changed: Callable[[], None],
@@ -103,6 +105,7 @@ class Epochs:
         self._context, self._channel, self._background = context, channel, background
         self._policies, self._grants, self._tables = policies, grants, tables
         self._wan_view, self._independent, self._lan_rounds = wan_view, independent, lan_rounds
+        self._workers_alone = workers_alone
         self._changed, self._skips = changed, skips
         self.alive: tuple[str, ...] = self._cluster.members
         self.number = 0
@@ -268,6 +271,8 @@ class Epochs:
         if name in self._cluster.global_servers:
             return
         for group, held in report.held.items():
+            if group != WAN_GROUP and self._workers_alone:
+                continue  # its own count, which nothing grants
             rounds = held if group == WAN_GROUP else (held + 1) // self._lan_rounds - 1
             self._grants.check(name, rounds)
         before = self._grants.held.get(name, -1)
@@ -295,7 +300,8 @@ class Epochs:
                     if name not in (*self._stateless, *self._cluster.global_servers)}  # fmt: skip
             if group != WAN_GROUP and self._skips:
                 held = {name: (n + 1) // self._lan_rounds for name, n in held.items()}
-            if group != WAN_GROUP or not self._independent:
+            alone = self._independent if group == WAN_GROUP else self._workers_alone
+            if not alone:
                 ahead += [name for name, n in held.items() if n > min(held.values()) + 1]
         return ahead
 
@@ -314,6 +320,7 @@ class Epochs:
             planned, change.reports, stateless=self._stateless, lan_rounds=self._lan_rounds,
             view=view, highest=self._grants.highest if self._independent else None,
             behind={name: after for name, after in self._stateless.items() if after is not None},
+            workers_alone=self._workers_alone,
         )  # fmt: skip
         self._policies.begin(planned)
         self._tables.tell(planned[WAN_GROUP])

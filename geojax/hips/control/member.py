@@ -73,6 +73,8 @@ class Membership:
       meter: times what arrives from the other members of the WAN group, for the heartbeats; None:
         the run does not measure links.
       services: that a local server has for the workers of its center.
+      holds: the last round of the WAN that this member holds, where it does not follow from the
+        rounds of its main group; None: it does.
 
     Attributes:
       has_state: whether this member has parameters; set by its role.
@@ -92,13 +94,15 @@ class Membership:
         multipath: MultipathSender | None = None,
         meter: LinkMeter | None = None,
         services: Mapping[str, Service] | None = None,
+        holds: Callable[[], int] | None = None,
     ):
         self.me, self._context, self._lan_rounds = context.name, context, lan_rounds
         self._engines, self._multipath, self._meter = engines, multipath, meter
         self._main_group = min(engines)
         main, timeouts = engines[self._main_group], context.setup.config.timeouts
         self._channel = ControlChannel(context, lambda: main.gate.epoch)
-        self._grant = MemberGrant(timeouts, lambda: main.held, self._heartbeat)
+        self._holds = holds
+        self._grant = MemberGrant(timeouts, holds or (lambda: main.held), self._heartbeat)
         loop = asyncio.get_running_loop()
         self._started: asyncio.Future[Start] = loop.create_future()
         self._end: asyncio.Future[None] = loop.create_future()
@@ -312,7 +316,8 @@ class Membership:
         self._learn_cut(told)
         for group, policy in told.policies.items():
             engine = self._engine(group)
-            lacks = self._main_group != WAN_GROUP  # a worker gets it from its local server
+            # A worker gets the round itself from its local server, if its group has common ones.
+            lacks = self._main_group != WAN_GROUP and engine.replicas
             after = max(-1, told.held[group] - lacks)
             if not self.has_state or engine.held < after:
                 engine.skip_to(after)
@@ -430,7 +435,9 @@ class Membership:
 
     @property
     def _held(self) -> int:
-        """The last whole round that it holds; a worker's follows from its LAN rounds."""
+        """The last whole round that it holds; a worker's follows from its LAN rounds, if common."""
+        if self._holds is not None:
+            return self._holds()
         held = self._engines[self._main_group].held
         return held if self._main_group == WAN_GROUP else (held + 1) // self._lan_rounds - 1
 

@@ -89,6 +89,7 @@ def recover_all(
     view: NetworkView,
     highest: int | None,
     behind: Mapping[str, int],
+    workers_alone: bool = False,
 ) -> dict[int, Recovery]:
     """Where every group goes on.
 
@@ -102,6 +103,7 @@ def recover_all(
         round of the WAN is sent then. None: they go together.
       behind: where centers go at their own paces, the round after which each member that has come
         back goes on.
+      workers_alone: workers go at their own paces, too: who comes back goes on behind all others.
     """
     found: dict[int, Recovery] = {}
     for group, policy in policies.items():
@@ -109,6 +111,11 @@ def recover_all(
             found[group] = Recovery(highest)
             continue
         rounds = behind.get(policy.members[0], found[WAN_GROUP].held) + 1 if found else 0
+        if workers_alone:
+            living = [name for name in policy.members if name not in stateless]
+            held = max((reports[name].held[group] for name in living), default=rounds - 1)
+            found[group] = Recovery(held)
+            continue
         found[group] = recover(
             group, policy, reports, stateless=stateless, at_least=rounds * lan_rounds - 1, view=view
         )

@@ -197,16 +197,18 @@ class LanUplink:
     Args:
       engine: its part in the exchange of the center's group.
       codec: what travels over the LAN.
+      answers: what comes back is encoded by; None: the same.
       buckets: of the vector.
       timeouts: bounds on waits.
       clock: experiment time.
       recorder: takes the round's instants.
       lan_rounds: LAN rounds in a round of the WAN; the last one's instants are recorded.
+      event: the name that they are recorded by.
     """
 
     def __init__(
         self,
-        engine: TreeExchange,
+        engine: Exchange,
         codec: Codec,
         buckets: Sequence[Bucket],
         *,
@@ -214,8 +216,11 @@ class LanUplink:
         clock: Clock,
         recorder: Recorder,
         lan_rounds: int = 1,
+        answers: Codec | None = None,
+        event: str = "round",
     ):
         self._engine, self._codec, self._buckets = engine, codec, tuple(buckets)
+        self._answers, self._event = answers or codec, event
         self._states = [codec.init(bucket.spec.layers, bucket.ranges) for bucket in buckets]
         self._timeouts, self._clock, self._recorder = timeouts, clock, recorder
         self._lan_rounds = lan_rounds
@@ -254,7 +259,7 @@ class LanUplink:
             timeout=self._timeouts.round,
             warn=self._timeouts.warn,
         )
-        return join([self._codec.decode(chunk.payload) for chunk in merged])  # type: ignore[arg-type]
+        return join([self._answers.decode(chunk.payload) for chunk in merged])  # type: ignore[arg-type]
 
     async def whole(self, number: int) -> np.ndarray:
         """The whole vector after LAN round ``number``, for a worker that comes back."""
@@ -264,7 +269,7 @@ class LanUplink:
             timeout=self._timeouts.round,
             warn=self._timeouts.warn,
         )
-        return join([self._codec.decode(chunk.payload) for chunk in merged])  # type: ignore[arg-type]
+        return join([self._answers.decode(chunk.payload) for chunk in merged])  # type: ignore[arg-type]
 
     def held(self, number: int) -> None:
         """See :class:`geojax.hips.exchange.base.RoundWatcher`."""
@@ -273,18 +278,25 @@ class LanUplink:
             return
         self._last = number, offered, self._clock()
         if (number + 1) % self._lan_rounds == 0:
-            record_round(self._recorder, number // self._lan_rounds, offered, self._clock())
+            self._record(number, offered, self._clock())
 
     def stand_for(self, number: int, later: int) -> None:
         """See :class:`Uplink`."""
+        assert isinstance(self._engine, TreeExchange)
         self._engine.stand_for(number, later)
         if later > number == self._last[0]:
-            record_round(self._recorder, later // self._lan_rounds, *self._last[1:])
+            self._record(later, *self._last[1:])
+
+    def _record(self, number: int, offered: float, held: float) -> None:
+        round_of = number // self._lan_rounds
+        record_round(self._recorder, round_of, offered, held, event=self._event)
 
 
-def record_round(recorder: Recorder, number: int, offered: float, held: float) -> None:
+def record_round(
+    recorder: Recorder, number: int, offered: float, held: float, *, event: str = "round"
+) -> None:
     """Records when a member had made its offer to a round, and when it held the result."""
-    recorder.event("round", round=number, offered=round(offered, 9), held=round(held, 9))
+    recorder.event(event, round=number, offered=round(offered, 9), held=round(held, 9))
 
 
 class LanDownlink:

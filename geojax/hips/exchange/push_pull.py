@@ -30,95 +30,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from geojax.compression.codec import Codec
 from geojax.errors import FrameError, GeojaxError
+from geojax.hips.cluster import WAN_GROUP
 from geojax.hips.exchange.base import Gate, RoundWatcher, Sender
 from geojax.hips.exchange.buckets import Chunks
 from geojax.hips.exchange.contribution import Contribution, is_count, received
 from geojax.hips.exchange.cuts import Cut, Cuts
+from geojax.hips.exchange.pulled_chunks import PulledChunks
 from geojax.hips.exchange.rounds import PushedRound
-from geojax.hips.exchange.shard_server import Pulled, ServedShard, ShardServer
+from geojax.hips.exchange.served_shard import ServedShard
+from geojax.hips.exchange.shard_server import Pulled, ShardServer
 from geojax.overlay.policy.placement import place
 from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
 
 log = logging.getLogger("geojax.hips")
-
-
-class PulledChunks:
-    """What this member pulled last of each chunk; at first the run's initial elements.
-
-    Args:
-      values: the initial elements of each chunk; they must not change.
-      answers: decodes what is pulled.
-    """
-
-    def __init__(self, values: Sequence[np.ndarray], answers: Codec):
-        self._initial, self._answers = dict(enumerate(values)), answers
-        self._pulled = {chunk: Pulled(None, 0, {}) for chunk in self._initial}
-        self._moved: set[int] = set()  # chunks whose server died since they were pulled
-
-    def __contains__(self, chunk: int) -> bool:
-        return chunk in self._pulled
-
-    def __getitem__(self, chunk: int) -> Pulled:
-        return self._pulled[chunk]
-
-    def forget(self) -> None:
-        """Forgets everything: this member comes back."""
-        self._pulled.clear()
-        self._initial.clear()
-
-    def begin(self, applied: Mapping[str, int]) -> None:
-        """The run begins: the initial elements contain these rounds."""
-        self._pulled = {c: p._replace(applied=applied) for c, p in self._pulled.items()}
-
-    def state(self) -> list[dict[str, Any]]:
-        """Versions and the rounds that they contain, for chunks that have these in common."""
-        groups: dict[Any, list[int]] = {}
-        for chunk, pulled in self._pulled.items():
-            history = tuple(sorted(pulled.applied.items()))
-            groups.setdefault((pulled.version, history), []).append(chunk)
-        return [
-            {"chunks": chunks, "version": version, "applied": dict(history)}
-            for (version, history), chunks in groups.items()
-        ]
-
-    def load(self, kept: Sequence[Mapping[str, Any]]) -> None:
-        """The inverse of :meth:`state`; the initial elements are then what was pulled."""
-        for group in kept:
-            pulled = Pulled(None, group["version"], group["applied"])
-            self._pulled.update(dict.fromkeys(group["chunks"], pulled))
-
-    def take(self, chunk: int, pulled: Pulled) -> None:
-        """A server has answered."""
-        self._pulled[chunk] = pulled
-        self._initial.pop(chunk, None)
-        self._moved.discard(chunk)
-
-    def move(self, chunk: int) -> None:
-        """Another server goes on with this chunk."""
-        self._moved.add(chunk)
-
-    def has_moved(self, chunk: int) -> bool:
-        """Whether its server died since it was pulled."""
-        return chunk in self._moved
-
-    def base(self, chunk: int) -> int:
-        """Version of the parameters that offers are computed at; −1: of a server that died."""
-        return self._pulled[chunk].version if chunk in self and chunk not in self._moved else -1
-
-    def elements(self, chunk: int) -> np.ndarray:
-        """The elements of a chunk."""
-        if chunk in self._initial:
-            return self._initial[chunk]
-        return self._answers.decode(self._pulled[chunk].payload)  # type: ignore[arg-type]
 
 
 class PushPullExchange:
@@ -144,6 +77,7 @@ class PushPullExchange:
 
     Attributes:
       held: a center's last whole round; of a server that is no center the highest one applied.
+      on_merged: called with a shard that is served here whenever it has a new version.
     """
 
     replicas = False
@@ -174,11 +108,13 @@ class PushPullExchange:
         server.answers_by = self
         self._priorities = tuple(priorities) or range(len(self.sizes))
         self.watcher: RoundWatcher | None = None
+        self.on_merged: Callable[[ServedShard], None] = lambda _: None
         self.policy: Policy | None = None
         self._trees: tuple[int, ...] = ()  # the tree of each chunk
         self._rounds: dict[int, PushedRound] = {}
         self._pulled = PulledChunks(values, server.answers)
         self._returning = False
+        self._suspended: tuple[int, Policy] | None = None
         self._retired = False
         self._cuts, self._late_cut = cuts, None
         self._continues = kept is not None
@@ -195,6 +131,10 @@ class PushPullExchange:
     def held(self) -> int:
         """See the class's docstring."""
         return self._held if self._contributes else max(self._held, self._server.highest)
+
+    def contains(self, center: str) -> int:
+        """The last round of a center that is in what this member pulled last; −1: none."""
+        return self._pulled[0].applied.get(center, -1) if 0 in self._pulled else -1
 
     @property
     def hosted(self) -> tuple[ServedShard, ...]:
@@ -278,6 +218,15 @@ class PushPullExchange:
         self._held, self._returning = held, True
         self._pulled.forget()
         self._server.forget()
+
+    def host(self, values: Sequence[np.ndarray]) -> None:
+        """A LAN's server that comes back serves its workers from now on, with these elements.
+
+        What they asked for since :meth:`skip_to` has waited for it.
+        """
+        self._pulled, self._returning = PulledChunks(values, self._server.answers), False
+        if self._suspended is not None:
+            self.resume(*self._suspended)
 
     def grant(self, until: int) -> None:
         """All rounds of an epoch go by one policy."""
@@ -376,6 +325,7 @@ class PushPullExchange:
         """Stops taking part until :meth:`resume`; messages of older epochs are dropped."""
         self.gate.freeze(epoch)
         self._server.stop()
+        self._suspended = None
 
     def resume(
         self,
@@ -393,7 +343,11 @@ class PushPullExchange:
             it has no parameters.
         """
         del held, lacking, source
-        before = self._homes
+        if self._returning and self.group != WAN_GROUP and policy.trees[0].root == self.me:
+            self.policy, self._suspended = policy, (epoch, policy)
+            self.gate.freeze(epoch)  # until it has something to serve
+            return
+        before, self._suspended = self._homes, None
         self.gate.begin(epoch)
         self.policy, self._trees = policy, place(policy, self.sizes, self.layers)
         if before:
@@ -506,6 +460,7 @@ class PushPullExchange:
 
     def merged(self, hosted: ServedShard) -> None:
         """A shard that is served here has a new version; the shard server calls it."""
+        self.on_merged(hosted)
         if self._cuts is None or 0 not in hosted.shard.chunks:
             return
         cut = None if hosted.goes_on else self._cuts.due(hosted.shard.version)

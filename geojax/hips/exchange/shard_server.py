@@ -71,6 +71,7 @@ class ShardServer:
       machine: charges the outer steps.
       recorder: takes the events.
       admission: which pushes are merged together, when, and who is answered.
+      event: name of the event that a push has been merged.
 
     Attributes:
       answers: as above.
@@ -88,7 +89,9 @@ class ShardServer:
         machine: Machine,
         recorder: Recorder,
         admission: AdmissionRule,
+        event: str = "applied",
     ):
+        self._event = event
         self._codec, self.answers, self._make_shard = codec, answers, make_shard
         self._machine, self._recorder, self._admission = machine, recorder, admission
         self.answers_by: AnswerSender
@@ -251,7 +254,7 @@ class ShardServer:
         self.highest = max(self.highest, hosted.highest)
         for push, behind in zip(batch, staleness, strict=True):
             self._recorder.event(
-                "applied", round=push.number, center=push.center, version=hosted.shard.version,
+                self._event, round=push.number, center=push.center, version=hosted.shard.version,
                 staleness=behind, chunk=hosted.shard.chunks[0],
             )  # fmt: skip
         self._answer_ready(hosted)

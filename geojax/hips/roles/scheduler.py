@@ -88,6 +88,7 @@ class Scheduler:
       lan_rounds: exchanges within a center in one round.
       skips: there may be fewer, as is decided while the round runs.
       independent: centers go at paces of their own, see the module's docstring.
+      workers_alone: so do the workers of a center.
       awareness: follows the view and has links probed, where rates are measured.
       services: that members may ask, by name.
     """
@@ -103,6 +104,7 @@ class Scheduler:
         lan_rounds: int = 1,
         skips: bool = False,
         independent: bool = False,
+        workers_alone: bool = False,
         awareness: Awareness | None = None,
         services: Mapping[str, Service] | None = None,
     ):
@@ -126,6 +128,7 @@ class Scheduler:
         self.epochs = Epochs(
             context, self._channel, self._background, policies=self._policies,
             grants=self._grants, tables=self._tables, wan_view=wan_view, independent=independent,
+            workers_alone=workers_alone,
             lan_rounds=lan_rounds, skips=skips, changed=self._on_changed,
         )  # fmt: skip
         self._replanning = Replanning(

@@ -122,7 +122,8 @@ class Worker:
 
     @property
     def _counted(self) -> bool:
-        return self._local_steps.decided or self._chosen is not None
+        alone = self.algorithm.lan is not None
+        return self._local_steps.decided or self._chosen is not None or alone
 
     def state_dict(self) -> dict[str, Any]:
         """The trainer's state, and what the next steps need beside the outer parameters."""
@@ -363,7 +364,10 @@ class Worker:
 
 
 class WorkerNode:
-    """A worker in a process of its own, which exchanges with its local server over the LAN."""
+    """A worker in a process of its own, which exchanges with its local server over the LAN.
+
+    ``granted`` says whether it may begin a LAN round, where that does not follow from its number.
+    """
 
     def __init__(
         self,
@@ -375,7 +379,9 @@ class WorkerNode:
         member: Membership,
         checkpoints: Checkpoints,
         first: int = 0,
+        granted: Callable[[int], Awaitable[bool]] | None = None,
     ):
+        self._granted = granted or member.granted
         self._context, self._worker, self._vector, self._link = context, worker, vector, link
         self._member, self._checkpoints, self._first = member, checkpoints, first
 
@@ -394,7 +400,7 @@ class WorkerNode:
         if self._checkpoints.keeps_start:
             await keep(first // self._worker.algorithm.lan_rounds - 1)
         await self._worker.train(
-            self._link, first, granted=self._member.granted, keeps=self._checkpoints.due, keep=keep
+            self._link, first, granted=self._granted, keeps=self._checkpoints.due, keep=keep
         )
         await self._member.finish()
         await self._checkpoints.flush()
