@@ -216,6 +216,35 @@ def test_a_lost_connection_to_the_scheduler_ends_it_at_once():
     play(scenario)
 
 
+@pytest.mark.parametrize("goodbye", [True, False])
+def test_a_member_that_is_done_takes_a_goodbye_for_the_end(goodbye):
+    """The scheduler left in order while a heartbeat to it was unsent, and its end never came."""
+
+    async def scenario(played, member, wire):
+        await played.joined()
+        finished = asyncio.ensure_future(member.finish())
+        await asyncio.sleep(1)
+        wire.inbox.put_nowait(Lost("scheduler", "closed before 1 messages had left", goodbye))
+        if goodbye:
+            await finished
+            return
+        with pytest.raises(SchedulerLost, match="closed before 1 messages had left"):
+            await played.pump
+        finished.cancel()
+
+    play(scenario)
+
+
+def test_a_goodbye_of_the_scheduler_ends_a_member_that_is_at_work():
+    async def scenario(played, member, wire):
+        await played.joined()
+        wire.inbox.put_nowait(Lost("scheduler", "said goodbye", goodbye=True))
+        with pytest.raises(SchedulerLost, match="said goodbye"):
+            await played.pump
+
+    play(scenario)
+
+
 def test_after_the_end_the_scheduler_may_go():
     async def scenario(played, member, wire):
         await played.joined()

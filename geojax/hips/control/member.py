@@ -29,7 +29,7 @@ from geojax.hips.routing.source_routes import unpacked_table
 from geojax.machine.waits import wait_for
 from geojax.sync.service import Service
 from geojax.wire.message import Kind, Message
-from geojax.wire.transport import GOODBYE, Lost
+from geojax.wire.transport import Lost
 
 log = logging.getLogger("geojax.member")
 
@@ -269,7 +269,7 @@ class Membership:
 
     def _on_lost(self, item: Lost) -> None:
         if item.peer == SCHEDULER:
-            if self._done and item.reason.startswith(GOODBYE):
+            if self._done and item.goodbye:
                 self._on_end(SCHEDULER, messages.End())  # it left when all were done
             if not self._end.done():
                 raise SchedulerLost(f"{self.me}: the scheduler is gone: {item.reason}")
