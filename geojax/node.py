@@ -3,6 +3,9 @@
 Started by the testbed. Reads ``RUN_DIR/run.json``, builds its roles, runs them over TCP and leaves
 ``events.jsonl`` and ``report.json`` in ``RUN_DIR/nodes/NODE``; an error goes to ``error.txt``.
 Standard input is a pipe from the parent: when it closes, the parent is gone and so is this node.
+
+A node that was declared dead, or lost the scheduler, begins anew in the same process and asks to
+come back, until the testbed ends it. ``AWAY`` in its folder says that it is no part of the run.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from geojax.assemble import Setup, run_node
 from geojax.axes import from_dict
@@ -31,6 +34,7 @@ from geojax.wire.send_spans import SendSpans
 from geojax.wire.tcp import TcpTransport
 
 FAILED, EXPELLED, ORPHANED = 3, 4, 5  # exit codes
+AWAY = "away"
 VIEW = "view.json"  # in a run's directory: the WAN as it is now, once it has changed
 _LOOK_S = 0.1  # between two looks at it
 
@@ -114,7 +118,7 @@ async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
         senders = SendSpans(recorder, clock)
         transport.observers.append(senders)
         await transport.start()
-        beside = []
+        beside = [_arrive(clock, folder)]
         if name == SCHEDULER:
             beside = [_announce(clock, folder), follow_view(folder.parents[1], oracle)]
         tasks = [asyncio.create_task(work) for work in beside]
@@ -131,6 +135,12 @@ async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
                 task.cancel()
             await transport.close()
             machine.close()
+
+
+async def _arrive(clock: Clock, folder: Path) -> None:
+    """Removes the mark of a node that was away, once it takes part."""
+    await clock.started.wait()
+    (folder / AWAY).unlink(missing_ok=True)
 
 
 async def _announce(clock: Clock, folder: Path) -> None:
@@ -151,6 +161,12 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
+def _begin_anew(run_dir: Path, name: str) -> NoReturn:
+    """Becomes a fresh process of the same node: same parent, limits, network and pipe."""
+    command = [sys.executable, "-m", "geojax.node", str(run_dir), name]
+    os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the node that the command line names; returns the exit code."""
     arguments: list[Any] = sys.argv[1:] if argv is None else argv
@@ -164,8 +180,11 @@ def main(argv: list[str] | None = None) -> int:
         run_id, setup = read_run(run_dir)
         asyncio.run(serve(name, run_id, setup, folder))
     except GeojaxError as error:
-        (folder / "error.txt").write_text(f"{name}: {error}")
         logging.getLogger("geojax.node").error("%s", error)
+        if isinstance(error, MembershipError) and error.may_return:
+            (folder / AWAY).touch()
+            _begin_anew(run_dir, name)
+        (folder / "error.txt").write_text(f"{name}: {error}")
         return EXPELLED if isinstance(error, MembershipError) else FAILED
     return 0
 

@@ -28,7 +28,7 @@ from testbed.wan.dynamics.base import Change, change_event
 
 _POLL_S = 0.02
 _TERM_S = 5.0  # from SIGTERM to SIGKILL
-LEFT_BEHIND = ("events.jsonl", "started", "report.json", "error.txt")
+LEFT_BEHIND = ("events.jsonl", "started", "report.json", "error.txt", node.AWAY)
 Sink = Callable[[dict[str, Any]], None]
 Reports = dict[str, dict[str, Any]]
 Spans = dict[str, list[Span]]
@@ -218,6 +218,16 @@ class Processes:
         scheduler = self._running[SCHEDULER].poll()
         if scheduler is not None and scheduler < 0:
             raise GeojaxError(f"the scheduler was killed by signal {-scheduler}")
+        if scheduler == 0:
+            self._end_absent()
+
+    def _end_absent(self) -> None:
+        """The run is over: nodes that wait to come back need not wait any more."""
+        for name, process in self._running.items():
+            away = node.node_folder(self._run_dir, name) / node.AWAY
+            if process.poll() is None and away.exists():
+                process.terminate()
+                process.wait(_TERM_S)
 
     def _stop(self) -> None:
         """Ends what is left: SIGTERM, then SIGKILL, by the processes that were started here."""

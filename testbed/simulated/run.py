@@ -184,6 +184,8 @@ class _Nodes:
         if isinstance(error, MembershipError):  # the run goes on without it, as if it were killed
             self.living.pop(name, None)
             self._network.kill(name)
+            if error.may_return and not self.living[SCHEDULER].task.done():
+                self._start(name)
         elif error is not None:
             self.over.set_exception(error)
         elif name == SCHEDULER and not task.cancelled():
