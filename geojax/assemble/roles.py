@@ -498,7 +498,8 @@ def _checkpoints(
     if setup.resume == START:
         return checkpoints, {}
     _, kept = checkpoints.read(setup.resume.round)
-    restore(kept["counters"], *measured)
+    if not context.restarted:
+        restore(kept["counters"], *measured)
     return checkpoints, kept
 
 
