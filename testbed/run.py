@@ -22,7 +22,7 @@ from geojax.settings import check_values
 from geojax.sync.registry import build_sync
 from geojax.telemetry.recorder import Span, chrome_trace, jsonl_sink
 from geojax.telemetry.spans import SPANS, SpanFile
-from geojax.telemetry.summary import summarize
+from geojax.telemetry.summary import summarize, until
 from geojax.wire.message import DATA_KINDS, Kind
 from testbed.faults import Fault, apply_faults
 from testbed.figures.view_error import view_error
@@ -149,6 +149,7 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
 
     from testbed.figures.efficiency import efficiency  # its SciPy is slow to load; checks need none
 
+    counted = until(events, config.max_time_s)
     return {
         **summarize(
             events,
@@ -159,13 +160,14 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
             data_kinds=DATA_KINDS,
             spans=[span for found in spans.values() for span in found],
             warmup_rounds=config.warmup_rounds,
+            limit=config.max_time_s,
             target_over=config.target_over,
             probe_kind=Kind.PROBE if config.overlay.awareness == "measured" else None,
             offer_kind=Kind.OFFER,
             train_samples=None if config.model.name == SYNTHETIC else setup.train_samples(),
         ),
-        **efficiency(config, wan.view(), events, setup.cluster, extra.get("goodput_factor")),
-        **view_error(wan.view(), events, extra.get("goodput_factor")),
+        **efficiency(config, wan.view(), counted, setup.cluster, extra.get("goodput_factor")),
+        **view_error(wan.view(), counted, extra.get("goodput_factor")),
         "wall_s": sessions.wall_s,
         **extra,
     }

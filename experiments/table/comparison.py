@@ -47,6 +47,7 @@ class Metric:
 METRICS = (
     Metric("final_accuracy", "accuracy", decimals=3),
     Metric("time_to_target_s", "time to target (s)"),
+    Metric("time_s", "time (s)"),
     Metric("rounds", "rounds", decimals=0),
     Metric("sync_s.mean", "sync (s)"),
     Metric("wan_bytes", "WAN (MB)", scale=1e-6),

@@ -35,6 +35,7 @@ class Recorder:
       kept: receives every span with the node's name; :attr:`spans` holds them as well.
       closers: called by :meth:`flush`, in order; they record what is going on so far, and bring it
         to disk.
+      final: counters that stay as they are, however the run goes on; None: none do.
     """
 
     node: str
@@ -45,6 +46,7 @@ class Recorder:
     totals: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     kept: Callable[[str, Span], None] | None = None
     closers: list[Callable[[], None]] = field(default_factory=list)
+    final: dict[str, Any] | None = None
 
     def event(self, name: str, *, at: float | None = None, **fields: Any) -> None:
         """Records that something happened, now or ``at`` a given experiment time."""

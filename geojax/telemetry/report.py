@@ -23,6 +23,8 @@ class _Machine(Protocol):
 def counters(recorder: Recorder, transport: _Transport, machine: _Machine) -> dict[str, Any]:
     """What only ever grows: totals, bytes sent per peer and kind, steps and pace violations."""
     recorder.flush()
+    if recorder.final is not None:
+        return recorder.final
     return {
         "totals": dict(recorder.totals),
         "sent": {
@@ -37,6 +39,11 @@ def counters(recorder: Recorder, transport: _Transport, machine: _Machine) -> di
         "steps": machine.steps,
         "pace_violations": machine.violations,
     }
+
+
+def keep_counters(recorder: Recorder, transport: _Transport, machine: _Machine) -> None:
+    """What is counted from now on does not count any more: :func:`counters` stay as they are."""
+    recorder.final = counters(recorder, transport, machine)
 
 
 def restore(

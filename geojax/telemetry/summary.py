@@ -71,6 +71,11 @@ def time_to_target(
     return None, None
 
 
+def until(events: Sequence[Event], limit: float | None) -> Sequence[Event]:
+    """The events up to a time limit, s; None: all."""
+    return events if limit is None else [event for event in events if event["t"] <= limit]
+
+
 def summarize(
     events: Sequence[Event],
     reports: Mapping[str, Report],
@@ -85,6 +90,7 @@ def summarize(
     target_over: str = TARGET_OVER[0],
     probe_kind: int | None = None,
     offer_kind: int | None = None,
+    limit: float | None = None,
 ) -> dict[str, Any]:
     """All figures that these events and reports hold.
 
@@ -102,10 +108,14 @@ def summarize(
       target_over: see :class:`TargetWatch`.
       probe_kind: the one of them that probes links; None: none were probed.
       offer_kind: the one of them that travels to where offers are merged; None: not told apart.
+      limit: experiment time after which nothing counts, s; None: there is none. The reports are
+        those of that instant.
     """
+    time_s = max((e["held"] for e in events if e["event"] == "round"), default=0.0)
+    time_s = time_s if limit is None else min(time_s, limit)
+    events = until(events, limit)
     syncs = sync_times(events)
     evaluations = sorted((e for e in events if e["event"] == "evaluation"), key=lambda e: e["t"])
-    time_s = max((e["held"] for e in events if e["event"] == "round"), default=0.0)
     present = {name: node for name, node in reports.items() if not node.get("gone")}
     living = [present[name] for name in trainers if name in present]
     counted = [reports[name] for name in trainers if name in reports]
