@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments import command
-from experiments.runs.rows import collect, group, unfinished
+from experiments.runs.rows import astray, collect, group, unfinished
 from experiments.table.comparison import METRICS, Metric, Table, compare
 from experiments.table.curves import COSTS, at_cost, at_equal, until_best_of
 from experiments.table.formats import FORMATS
@@ -70,6 +70,12 @@ def build(
     left_out = unfinished(folders)
     if left_out:
         table.notes.append(f"{left_out} unfinished runs (no summary.json) are left out")
+    lost = astray(folders)
+    if lost:
+        names = ", ".join(map(str, lost[:3])) + (", …" if len(lost) > 3 else "")
+        table.notes.append(
+            f"{len(lost)} runs are left out: they lie elsewhere, and are gone: {names}"
+        )
     return table
 
 
