@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from geojax.settings import check_values
 from geojax.sync.registry import build_sync
 from geojax.telemetry.recorder import Span, chrome_trace, jsonl_sink
 from geojax.telemetry.spans import SPANS, SpanFile
-from geojax.telemetry.summary import summarize, until
+from geojax.telemetry.summary import Event, summarize, until
 from geojax.wire.message import DATA_KINDS, Kind
 from testbed.faults import Fault, apply_faults
 from testbed.figures.view_error import view_error
@@ -30,6 +31,7 @@ from testbed.local.cpu_limits import read_limits
 from testbed.progress import RunProgress
 from testbed.sessions import TRACE, Sessions, earlier_events, earlier_spans
 from testbed.wan.build import Wan, build_wan
+from testbed.wan.dynamics.kept_traces import keep_traces, with_kept_traces
 from testbed.wan.hops import hops
 
 
@@ -102,8 +104,12 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
       GeojaxError: the run could not start, or failed.
     """
     os.environ.setdefault("NPROC", "1")  # one XLA thread: replicas must agree bit for bit
+    config = replace(
+        config, wan=replace(config.wan, dynamics=with_kept_traces(config.wan.dynamics, run_dir))
+    )
     setup, wan, faults = prepare(config, run_dir)
     sessions = Sessions(run_dir, setup.resume)
+    keep_traces(config.wan.dynamics, run_dir)
     if config.model.name != SYNTHETIC:
         setup.parts()  # missing data, or too little of it, is found before any node starts
     if has_devices(config):
@@ -168,9 +174,17 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
         ),
         **efficiency(config, wan.view(), counted, setup.cluster, extra.get("goodput_factor")),
         **view_error(wan.view(), counted, extra.get("goodput_factor")),
+        **_rate_changes(config, counted),
         "wall_s": sessions.wall_s,
         **extra,
     }
+
+
+def _rate_changes(config: RunConfig, events: Sequence[Event]) -> dict[str, int]:
+    """How often rates of links changed, where ``wan.dynamics`` says that they do."""
+    if not config.wan.dynamics:
+        return {}
+    return {"rate_changes": sum(event["event"] == "rates" for event in events)}
 
 
 def _execute(

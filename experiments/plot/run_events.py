@@ -20,6 +20,7 @@ from geojax.overlay.policy.policy import Policy
 from geojax.overlay.view import Edge
 from geojax.telemetry.recorder import traced_spans
 from testbed.wan.build import Wan, build_wan
+from testbed.wan.dynamics.kept_traces import with_kept_traces
 from testbed.wan.hops import hops
 
 Event = Mapping[str, Any]
@@ -175,6 +176,7 @@ def read_records(run_dir: Path) -> RunRecords:
         said = str(error).splitlines()[0]
         raise GeojaxError(f"{run_dir}/config.yaml is of another version: {said}") from None
     events = [json.loads(line) for line in lines if line.endswith("}")]
+    config.wan.dynamics = with_kept_traces(config.wan.dynamics, run_dir)
     wan = build_wan(config.wan, config.lan, config.seed, server_count(config.overlay))
     cluster = Cluster(tuple(NodeSpec(node.name, node.center, node.role) for node in wan.nodes()))
     return RunRecords(run_dir, config, wan, cluster, events)
