@@ -43,6 +43,7 @@ from geojax.hips.exchange.contribution import Contribution, is_count, received
 from geojax.hips.exchange.cuts import Cut, Cuts
 from geojax.hips.exchange.rounds import PushedRound
 from geojax.hips.exchange.shard_server import Pulled, ServedShard, ShardServer
+from geojax.hips.exchange.states import state_messages
 from geojax.overlay.policy.placement import place
 from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
@@ -293,10 +294,8 @@ class PushPullExchange:
 
     def send_state(self, peer: str, number: int, payload: np.ndarray) -> None:
         """Sends the initial vector to a center that has a different one."""
-        message = Message(
-            Kind.STATE, group=self.group, epoch=self.gate.epoch, round=number, payload=payload
-        )
-        self._transport.send(peer, message)
+        for message in state_messages(self.group, self.gate.epoch, number, payload):
+            self._transport.send(peer, message)
 
     # ---- the peers' side
 

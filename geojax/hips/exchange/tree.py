@@ -49,6 +49,7 @@ from geojax.hips.exchange.contribution import ABSTAINED, Contribution, mean_loss
 from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, own_parts
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
 from geojax.hips.exchange.rounds import Round
+from geojax.hips.exchange.states import state_messages
 from geojax.machine.machine import Machine
 from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
@@ -209,10 +210,8 @@ class TreeExchange:
 
     def send_state(self, peer: str, number: int, payload: np.ndarray) -> None:
         """Sends the whole state after round ``number`` to a member that comes back."""
-        message = Message(
-            Kind.STATE, group=self.group, epoch=self.gate.epoch, round=number, payload=payload
-        )
-        self._transport.send(peer, message)
+        for message in state_messages(self.group, self.gate.epoch, number, payload):
+            self._transport.send(peer, message)
 
     def publish(self, number: int, chunk: int, result: Contribution) -> None:
         """Sends a chunk's result down its tree; called at the root."""
