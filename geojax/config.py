@@ -292,7 +292,11 @@ class RunConfig(Settings):
         0, "first rounds, which sync times and the like leave out; fewer than rounds", least=0
     )
     max_time_s: float | None = key(
-        None, "experiment time after which no round starts; null: no limit", unit="s", above=0
+        None,
+        "experiment time after which nothing counts: no round starts, and the last model merged "
+        "before is the final one; null: no limit",
+        unit="s",
+        above=0,
     )
     batch_size: int = key(32, "samples per worker and step; a multiple of testbed.devices", least=1)
     lr: float = key(0.01, "learning rate of optimizers that state none", above=0)

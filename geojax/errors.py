@@ -61,11 +61,26 @@ class Refused(WireError):
 
 
 class MembershipError(GeojaxError):
-    """Base of the errors of membership."""
+    """Base of the errors of membership.
+
+    Attributes:
+      may_return: whether the node may begin anew and ask to come back.
+    """
+
+    may_return = True
 
 
 class Expelled(MembershipError):
-    """The scheduler declared this node dead and the run went on without it."""
+    """The scheduler declared this node dead and the run went on without it.
+
+    Args:
+      text: why.
+      may_return: whether the node may begin anew and ask to come back.
+    """
+
+    def __init__(self, text: str, *, may_return: bool):
+        super().__init__(text)
+        self.may_return = may_return
 
 
 class SchedulerLost(MembershipError):

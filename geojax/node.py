@@ -3,6 +3,9 @@
 Started by the testbed. Reads ``RUN_DIR/run.json``, builds its roles, runs them over TCP and leaves
 ``events.jsonl`` and ``report.json`` in ``RUN_DIR/nodes/NODE``; an error goes to ``error.txt``.
 Standard input is a pipe from the parent: when it closes, the parent is gone and so is this node.
+
+A node that was declared dead, or lost the scheduler, begins anew in the same process and asks to
+come back, until the testbed ends it. ``AWAY`` in its folder says that it is no part of the run.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from geojax.assemble import Setup, run_node
 from geojax.axes import from_dict
@@ -26,11 +30,15 @@ from geojax.machine.machine import RealMachine
 from geojax.overlay.view import NetworkView
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder, jsonl_sink
-from geojax.telemetry.report import report
+from geojax.telemetry.report import counters, report, restore
+from geojax.telemetry.spans import SPANS, SpanFile
 from geojax.wire.send_spans import SendSpans
 from geojax.wire.tcp import TcpTransport
 
 FAILED, EXPELLED, ORPHANED = 3, 4, 5  # exit codes
+AWAY = "away"
+COUNTED = "counted.json"  # what a node has counted so far, for when it does not live to report
+_COUNT_S = 1.0  # between two times that it is written
 VIEW = "view.json"  # in a run's directory: the WAN as it is now, once it has changed
 _LOOK_S = 0.1  # between two looks at it
 
@@ -63,9 +71,7 @@ def read_run(run_dir: Path) -> tuple[str, Setup]:
 
 def write_view(run_dir: Path, view: NetworkView) -> None:
     """Tells the scheduler's node how the WAN is now, in ``RUN_DIR/view.json``."""
-    partial = run_dir / "view.partial"
-    partial.write_text(json.dumps(view.to_dict()))
-    partial.rename(run_dir / VIEW)
+    _write_json(run_dir / VIEW, view.to_dict())
 
 
 async def follow_view(run_dir: Path, oracle: Oracle) -> None:
@@ -98,8 +104,12 @@ async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
     addresses = cluster.addresses()
     clock = Clock()
     machine, oracle = RealMachine(), Oracle(setup.view)
-    with (folder / "events.jsonl").open("a", buffering=1) as stream:
-        recorder = Recorder(name, jsonl_sink(stream), config.events, clock)
+    with (
+        (folder / "events.jsonl").open("a", buffering=1) as stream,
+        (folder / SPANS).open("a") as lines,
+    ):
+        spans = SpanFile(lines)
+        recorder = Recorder(name, jsonl_sink(stream), config.events, clock, kept=spans.take)
         transport = TcpTransport(
             name,
             (place.host, place.port),
@@ -111,26 +121,52 @@ async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
                 config.testbed.congestion_control if config.testbed.name == "emulated" else None
             ),
         )
-        senders = SendSpans(recorder, clock)
-        transport.observers.append(senders)
+        transport.observers.append(SendSpans(recorder, clock))
+        recorder.closers.append(spans.flush)
+        measured = (recorder, transport, machine)
+        restarted = (folder / COUNTED).exists()
+        if restarted:
+            restore(json.loads((folder / COUNTED).read_text()), *measured)
+
+        def count() -> None:
+            _write_json(folder / COUNTED, counters(*measured))
+
         await transport.start()
-        beside = []
+        beside = [_arrive(clock, folder), _again_and_again(count)]
         if name == SCHEDULER:
             beside = [_announce(clock, folder), follow_view(folder.parents[1], oracle)]
         tasks = [asyncio.create_task(work) for work in beside]
         try:
-            await run_node(NodeContext(name, setup, oracle, transport, machine, clock, recorder))
-            senders.flush()
-            measured = {
-                **report(recorder, transport, machine),
-                "socket_options": transport.socket_options,
-            }
-            (folder / "report.json").write_text(json.dumps(measured))
+            await run_node(
+                NodeContext(name, setup, oracle, transport, machine, clock, recorder, restarted)
+            )
+            told = {**report(*measured), "socket_options": transport.socket_options}
+            _write_json(folder / "report.json", told)
         finally:
+            count()
             for task in tasks:
                 task.cancel()
             await transport.close()
             machine.close()
+
+
+async def _arrive(clock: Clock, folder: Path) -> None:
+    """Removes the mark of a node that was away, once it takes part."""
+    await clock.started.wait()
+    (folder / AWAY).unlink(missing_ok=True)
+
+
+async def _again_and_again(count: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(_COUNT_S)
+        count()
+
+
+def _write_json(path: Path, values: Any) -> None:
+    """Writes a JSON file that appears whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(values))
+    partial.rename(path)
 
 
 async def _announce(clock: Clock, folder: Path) -> None:
@@ -151,6 +187,12 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
+def _begin_anew(run_dir: Path, name: str) -> NoReturn:
+    """Becomes a fresh process of the same node: same parent, limits, network and pipe."""
+    command = [sys.executable, "-m", "geojax.node", str(run_dir), name]
+    os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the node that the command line names; returns the exit code."""
     arguments: list[Any] = sys.argv[1:] if argv is None else argv
@@ -164,8 +206,11 @@ def main(argv: list[str] | None = None) -> int:
         run_id, setup = read_run(run_dir)
         asyncio.run(serve(name, run_id, setup, folder))
     except GeojaxError as error:
-        (folder / "error.txt").write_text(f"{name}: {error}")
         logging.getLogger("geojax.node").error("%s", error)
+        if isinstance(error, MembershipError) and error.may_return:
+            (folder / AWAY).touch()
+            _begin_anew(run_dir, name)
+        (folder / "error.txt").write_text(f"{name}: {error}")
         return EXPELLED if isinstance(error, MembershipError) else FAILED
     return 0
 

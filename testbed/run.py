@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,23 @@ from geojax.assemble.fleets import check_fleets, has_devices
 from geojax.axes import complete
 from geojax.config import RunConfig
 from geojax.errors import ConfigError
-from geojax.hips.cluster import START, Cluster, NodeSpec, ResumePoint, shard_name
+from geojax.hips.cluster import START, Cluster, NodeSpec
 from geojax.hips.storage.checkpoint import forget_after, resume_point
 from geojax.models.registry import SYNTHETIC
 from geojax.overlay.planners.multigps import server_count
 from geojax.settings import check_values
 from geojax.sync.registry import build_sync
 from geojax.telemetry.recorder import Span, chrome_trace, jsonl_sink
-from geojax.telemetry.summary import summarize
+from geojax.telemetry.spans import SPANS, SpanFile
+from geojax.telemetry.summary import Event, summarize, until
 from geojax.wire.message import DATA_KINDS, Kind
 from testbed.faults import Fault, apply_faults
 from testbed.figures.view_error import view_error
 from testbed.local.cpu_limits import read_limits
 from testbed.progress import RunProgress
+from testbed.sessions import TRACE, Sessions, earlier_events, earlier_spans
 from testbed.wan.build import Wan, build_wan
+from testbed.wan.dynamics.kept_traces import keep_traces, with_kept_traces
 from testbed.wan.hops import hops
 
 
@@ -102,8 +104,12 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
       GeojaxError: the run could not start, or failed.
     """
     os.environ.setdefault("NPROC", "1")  # one XLA thread: replicas must agree bit for bit
-    started = time.monotonic()
+    config = replace(
+        config, wan=replace(config.wan, dynamics=with_kept_traces(config.wan.dynamics, run_dir))
+    )
     setup, wan, faults = prepare(config, run_dir)
+    sessions = Sessions(run_dir, setup.resume)
+    keep_traces(config.wan.dynamics, run_dir)
     if config.model.name != SYNTHETIC:
         setup.parts()  # missing data, or too little of it, is found before any node starts
     if has_devices(config):
@@ -116,29 +122,40 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
     forget_after(setup.checkpoints, setup.resume)
     setup.models.mkdir(parents=True, exist_ok=True)
     title = f"{config.experiment}: {config.sync.name} on {config.wan.name}, {config.testbed.name}"
-    events = _earlier_events(run_dir, setup.resume)
+    events, earlier = earlier_events(run_dir, setup.resume), earlier_spans(run_dir, setup.resume)
     with (
         RunProgress(title, config.rounds) as progress,
         (run_dir / "events.jsonl").open("w", buffering=1) as stream,
+        (run_dir / SPANS).open("w") as lines,
     ):
-        write = jsonl_sink(stream)
+        write, kept = jsonl_sink(stream), SpanFile(lines)
         for event in events:
             write(event)
+        for name, done in earlier.items():
+            for span in done:
+                kept.take(name, span)
+        kept.flush()
+        (run_dir / TRACE).unlink(missing_ok=True)
 
         def sink(event: dict[str, Any]) -> None:
             events.append(event)
             write(event)
+            kept.flush()
             progress.take(event)
 
-        reports, spans, extra = _execute(setup, wan, faults, run_dir, sink, progress.say)
+        reports, spans, extra = _execute(setup, wan, faults, run_dir, sink, kept, progress.say)
+        spans = {name: [*earlier.get(name, ()), *found] for name, found in spans.items()}
         events.sort(key=lambda event: event["t"])
         stream.seek(0)
         for event in events:
             write(event)
-    (run_dir / "trace.json").write_text(json.dumps(chrome_trace(spans)))
+    (run_dir / TRACE).write_text(json.dumps(chrome_trace(spans)))
+    for written in (run_dir / SPANS, *run_dir.glob(f"nodes/*/{SPANS}")):
+        written.unlink(missing_ok=True)  # the trace has them all
 
     from testbed.figures.efficiency import efficiency  # its SciPy is slow to load; checks need none
 
+    counted = until(events, config.max_time_s)
     return {
         **summarize(
             events,
@@ -147,48 +164,27 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
             hops=hops(wan, setup.cluster),
             target=config.target_accuracy,
             data_kinds=DATA_KINDS,
+            spans=[span for found in spans.values() for span in found],
             warmup_rounds=config.warmup_rounds,
+            limit=config.max_time_s,
             target_over=config.target_over,
             probe_kind=Kind.PROBE if config.overlay.awareness == "measured" else None,
             offer_kind=Kind.OFFER,
             train_samples=None if config.model.name == SYNTHETIC else setup.train_samples(),
         ),
-        **efficiency(config, wan.view(), events, setup.cluster, extra.get("goodput_factor")),
-        **view_error(wan.view(), events, extra.get("goodput_factor")),
-        "wall_s": time.monotonic() - started,
+        **efficiency(config, wan.view(), counted, setup.cluster, extra.get("goodput_factor")),
+        **view_error(wan.view(), counted, extra.get("goodput_factor")),
+        **_rate_changes(config, counted),
+        "wall_s": sessions.wall_s,
         **extra,
     }
 
 
-def _earlier_events(run_dir: Path, resume: ResumePoint) -> list[dict[str, Any]]:
-    """What a broken run did up to the point where this one continues it."""
-    if resume == START:
-        return []
-    ours = _whole_lines(run_dir.glob("events.jsonl"))
-    # A driver that was killed had not read all that its nodes had written.
-    both = ours | _whole_lines(run_dir.glob("nodes/*/events.jsonl"))
-    kept = [event for event in map(json.loads, both.elements()) if _happened(event, resume)]
-    return [*kept, {"t": resume.time, "node": "scheduler", "event": "resumed"}]
-
-
-def _whole_lines(paths: Iterable[Path]) -> Counter[str]:
-    """How often each line is there, without the last one of who was killed when writing it."""
-    lines = (line for path in sorted(paths) for line in path.read_text().splitlines())
-    return Counter(line for line in lines if line.endswith("}"))
-
-
-def _happened(event: dict[str, Any], resume: ResumePoint) -> bool:
-    """Whether an event of a broken run is in what it is continued from."""
-    if not resume.held:
-        return event.get("round", -1) <= resume.round and event["t"] <= resume.time
-    if event["event"] == "evaluation":
-        return event["t"] < resume.time
-    if event["event"] == "applied":
-        shard = shard_name(event["node"], event["chunk"])
-        return event["version"] <= resume.versions.get(shard, -1)  # else it moved there later
-    if "round" in event and event.get("node") in resume.held and event["event"] != "final":
-        return event["round"] <= resume.of(event["node"])
-    return event["t"] <= resume.time
+def _rate_changes(config: RunConfig, events: Sequence[Event]) -> dict[str, int]:
+    """How often rates of links changed, where ``wan.dynamics`` says that they do."""
+    if not config.wan.dynamics:
+        return {}
+    return {"rate_changes": sum(event["event"] == "rates" for event in events)}
 
 
 def _execute(
@@ -197,6 +193,7 @@ def _execute(
     faults: tuple[Fault, ...],
     run_dir: Path,
     sink: Callable[[dict[str, Any]], None],
+    kept: SpanFile,
     say: Callable[[str], None],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, list[Span]], dict[str, Any]]:
     """Runs on the configured testbed: reports, spans, and figures of that testbed alone."""
@@ -204,8 +201,8 @@ def _execute(
     if testbed.name == "simulated":
         from testbed.simulated.run import simulate
 
-        reports, spans = simulate(setup, wan, faults, sink)
-        peak = max(node["peak_memory_bytes"] for node in reports.values())
+        reports, spans = simulate(setup, wan, faults, sink, kept.take)
+        peak = max(node.get("peak_memory_bytes", 0) for node in reports.values())
         extra = {"goodput_factor": testbed.goodput_factor, "peak_memory_bytes": peak}
         return reports, spans, extra
     if testbed.name == "local":

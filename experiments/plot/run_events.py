@@ -18,7 +18,9 @@ from geojax.hips.cluster import WAN_GROUP, Cluster, NodeSpec
 from geojax.overlay.planners.multigps import server_count
 from geojax.overlay.policy.policy import Policy
 from geojax.overlay.view import Edge
+from geojax.telemetry.recorder import traced_spans
 from testbed.wan.build import Wan, build_wan
+from testbed.wan.dynamics.kept_traces import with_kept_traces
 from testbed.wan.hops import hops
 
 Event = Mapping[str, Any]
@@ -107,13 +109,13 @@ class RunRecords:
         """
         path = self.path / "trace.json"
         try:
-            trace = json.loads(path.read_text())["traceEvents"]
+            traced = traced_spans(json.loads(path.read_text()))
         except FileNotFoundError:
             fix = "is written at the end of a run; let the run end, or run it again"
             raise GeojaxError(f"{path} {fix}") from None
         except (ValueError, KeyError, TypeError) as error:
             raise GeojaxError(f"{path} holds no trace: run it again") from error
-        return tuple(_spans(trace))
+        return tuple(NodeSpan(n, s.name, s.start, s.end, s.args) for n in traced for s in traced[n])
 
     @cached_property
     def wan_sends(self) -> tuple[tuple[NodeSpan, tuple[Edge, ...]], ...]:
@@ -174,6 +176,7 @@ def read_records(run_dir: Path) -> RunRecords:
         said = str(error).splitlines()[0]
         raise GeojaxError(f"{run_dir}/config.yaml is of another version: {said}") from None
     events = [json.loads(line) for line in lines if line.endswith("}")]
+    config.wan.dynamics = with_kept_traces(config.wan.dynamics, run_dir)
     wan = build_wan(config.wan, config.lan, config.seed, server_count(config.overlay))
     cluster = Cluster(tuple(NodeSpec(node.name, node.center, node.role) for node in wan.nodes()))
     return RunRecords(run_dir, config, wan, cluster, events)
@@ -208,12 +211,3 @@ def _loaded(planned: Planned, event: Event) -> Planned:
         return planned
     total = sum(elements.values())
     return planned._replace(shares=tuple(elements[root] / total for root in roots))
-
-
-def _spans(trace: Sequence[Mapping[str, Any]]) -> list[NodeSpan]:
-    nodes = {e["pid"]: e["args"]["name"] for e in trace if e["name"] == "process_name"}
-    return [
-        NodeSpan(nodes[e["pid"]], e["name"], e["ts"] / 1e6, (e["ts"] + e["dur"]) / 1e6, e["args"])
-        for e in trace
-        if e["ph"] == "X"
-    ]

@@ -6,18 +6,24 @@ import contextlib
 import fcntl
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 from collections.abc import Iterator
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from experiments.runs import schema
+from experiments.runs.folders import holding
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError
 
 SUMMARY, CONFIG, ELSEWHERE = "summary.json", "config.yaml", "elsewhere.json"
+LOCK = "lock"
+_DEPTH = 4  # of run directories below a folder of sweeps: sweep, two overrides, seed
 FINISHED, FAILED = "finished", "failed"
 
 
@@ -86,38 +92,61 @@ def used(run_dir: pathlib.Path) -> bool:
     return any((run_dir / name).exists() for name in (CONFIG, SUMMARY, ELSEWHERE))
 
 
+def point(run_dir: pathlib.Path, target: pathlib.Path) -> None:
+    """Leaves word in a job's directory that its run lies in another one.
+
+    The way there is kept twice, so that both may be moved together, or one of them alone.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    near = os.path.relpath(target.resolve(), run_dir.resolve())
+    write_json(run_dir / ELSEWHERE, {"run_dir": str(target.absolute()), "relative": near})
+
+
 def follow(run_dir: pathlib.Path) -> pathlib.Path:
     """Where a job's run lies: in its directory, or in an earlier one that it was resumed from."""
-    target = read_json(run_dir / ELSEWHERE).get("run_dir")
+    told = read_json(run_dir / ELSEWHERE)
+    near, target = told.get("relative"), told.get("run_dir")
+    if near and (run_dir.resolve() / near / CONFIG).exists():
+        return pathlib.Path(os.path.normpath(run_dir.resolve() / near))
     return pathlib.Path(target) if target else run_dir
 
 
-def belongs(run_dir: pathlib.Path, wanted: str) -> bool:
-    """Whether the run in (or behind) this directory has the configuration hash ``wanted``."""
-    path = follow(run_dir) / CONFIG
-    return path.exists() and _hash_of(path) == wanted
+def belongs(run_dir: pathlib.Path, config: RunConfig) -> bool:
+    """Whether this configuration may go on in the directory, or its run behind, or is done there.
+
+    A run belongs to a configuration that computes the same; one that has finished only if it also
+    left all that the configuration asks for.
+    """
+    kept = _stored(follow(run_dir) / CONFIG, config)
+    if kept is None or schema.config_hash(kept) != schema.config_hash(config):
+        return False
+    summary = read_json(follow(run_dir) / SUMMARY)
+    return summary.get("status") != FINISHED or _as_good(kept, config, summary)
 
 
-def search(parent: pathlib.Path, wanted: str) -> tuple[pathlib.Path | None, pathlib.Path | None]:
-    """Looks below ``parent`` for runs of one configuration.
+def search(
+    parent: pathlib.Path, config: RunConfig
+) -> tuple[pathlib.Path | None, pathlib.Path | None]:
+    """Looks below ``parent`` for runs of one configuration, as deep as sweeps are.
 
     Args:
-      parent: where to look, at any depth.
-      wanted: the configuration's hash.
+      parent: where to look; nothing is found in a file system's root.
+      config: of the run.
 
     Returns:
       The directory of a finished run and the one of the latest broken run; None: there is none.
     """
+    if parent == parent.parent:
+        return None, None
     broken = []
-    for path in sorted(parent.rglob(CONFIG)):
-        summary = read_json(path.with_name(SUMMARY))
-        if (summary.get("config_hash") or _hash_of(path)) != wanted:
+    for folder in holding(parent, (CONFIG,), _DEPTH):
+        if not belongs(folder, config):
             continue
-        if summary.get("status") == FINISHED:
-            return path.parent, None
-        broken.append(path)
-    latest = max(broken, key=lambda path: path.stat().st_mtime, default=None)
-    return None, latest.parent if latest else None
+        if read_json(folder / SUMMARY).get("status") == FINISHED:
+            return folder, None
+        broken.append(folder)
+    latest = max(broken, key=lambda path: (path / CONFIG).stat().st_mtime, default=None)
+    return None, latest
 
 
 def outcomes(sweep_dir: pathlib.Path) -> tuple[int, int]:
@@ -125,8 +154,7 @@ def outcomes(sweep_dir: pathlib.Path) -> tuple[int, int]:
 
     A job that failed in one directory and finished in another one has not failed.
     """
-    jobs = {path.parent for n in (CONFIG, SUMMARY, ELSEWHERE) for path in sweep_dir.rglob(n)}
-    found = {follow(job) for job in jobs}
+    found = {follow(job) for job in holding(sweep_dir, (CONFIG, SUMMARY, ELSEWHERE))}
     summaries = {path: read_json(path / SUMMARY) for path in sorted(found)}
     done = {path for path in found if summaries[path].get("status") == FINISHED}
     hashes = {summaries[path].get("config_hash") for path in done} - {None}
@@ -134,12 +162,29 @@ def outcomes(sweep_dir: pathlib.Path) -> tuple[int, int]:
     return len(failed), len(failed) + len(done)
 
 
-def _hash_of(path: pathlib.Path) -> str | None:
-    """The hash of a stored configuration; None when an older schema wrote it."""
+def _stored(path: pathlib.Path, like: RunConfig) -> RunConfig | None:
+    """A stored configuration; None where there is none that this version reads.
+
+    Plug-ins are imported only if ``like`` has them: the file may be anybody's.
+    """
     try:
-        return schema.config_hash(schema.load(path))
-    except OmegaConfBaseException:
+        values = OmegaConf.load(path)
+        if not isinstance(values, DictConfig) or not {"sync", "wan"} <= set(values):
+            return None
+        if {*(values.get("plugins") or ())} - {*like.plugins}:
+            return None
+        return schema.build(values)
+    except (OSError, ValueError, TypeError, YAMLError, OmegaConfBaseException, GeojaxError):
         return None
+
+
+def _as_good(kept: RunConfig, wanted: RunConfig, summary: dict[str, Any]) -> bool:
+    """Whether a finished run left what ``wanted`` asks for, too.
+
+    Timeouts decide nothing in a run that nothing disturbed.
+    """
+    same = not summary.get("incidents") or kept.timeouts == wanted.timeouts
+    return same and kept.events == wanted.events
 
 
 def live(run_dir: pathlib.Path) -> bool:
@@ -152,15 +197,17 @@ def live(run_dir: pathlib.Path) -> bool:
 
 
 @contextlib.contextmanager
-def claim(run_dir: pathlib.Path) -> Iterator[None]:
-    """Holds a run directory for this process; a second process is refused.
+def claim(run_dir: pathlib.Path) -> Iterator[int]:
+    """Holds a run directory for this process, and for those that inherit the descriptor.
+
+    The lock is on a file of its own, which is never replaced.
 
     Raises:
       GeojaxError: another process works on this directory right now.
     """
-    with (run_dir / CONFIG).open("r+") as held:
+    with (run_dir / LOCK).open("a") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise GeojaxError(f"{run_dir}: another process is running this job now") from error
-        yield
+        yield held.fileno()

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 from experiments.runs import records
+from experiments.runs.folders import holding
 from experiments.runs.schema import defaults, flatten, groups, is_noise
 from geojax.sync.registry import SYNCS
 
@@ -152,8 +153,7 @@ def collect(folders: Iterable[pathlib.Path]) -> list[Run]:
     found: dict[pathlib.Path, Run] = {}
     for folder in folders:
         names = (records.SUMMARY, records.ELSEWHERE)
-        paths = {path.parent for name in names for path in folder.rglob(name)}
-        for path in sorted(paths, key=_natural):
+        for path in sorted(holding(folder, names), key=_natural):
             run_dir = records.follow(path).resolve()
             if run_dir not in found and (run_dir / records.SUMMARY).exists():
                 found[run_dir] = _read(run_dir)
@@ -162,8 +162,14 @@ def collect(folders: Iterable[pathlib.Path]) -> list[Run]:
 
 def unfinished(folders: Iterable[pathlib.Path]) -> int:
     """How many run directories hold no summary: still running, or ended without a word."""
-    configs = {path.parent for folder in folders for path in folder.rglob(records.CONFIG)}
+    configs = {path for folder in folders for path in holding(folder, (records.CONFIG,))}
     return sum(not (path / records.SUMMARY).exists() for path in configs)
+
+
+def astray(folders: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+    """Jobs' directories whose run lies in another one that is not there any more."""
+    jobs = [path for folder in folders for path in holding(folder, (records.ELSEWHERE,))]
+    return [path for path in jobs if not (records.follow(path) / records.CONFIG).exists()]
 
 
 def _natural(path: pathlib.Path) -> list[tuple[int, str]]:

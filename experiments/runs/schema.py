@@ -32,6 +32,14 @@ CONF = pathlib.Path(__file__).resolve().parents[2] / "conf"
 ConfigStore.__deepcopy__ = lambda self, _: self  # pyright: ignore[reportAttributeAccessIssue]
 
 _NOISE = frozenset({"resume", "data.path", "data.download", "trackers.name"})
+# How a run is watched and kept, not what it computes: a broken run goes on when these change.
+_OPERATIONAL = frozenset(
+    {
+        "checkpoint_every",
+        "events",
+        *(f"timeouts.{name}" for name in ("start", "connect", "dead", "round", "warn")),
+    }
+)
 _SAME_EVERYWHERE = (
     "digits",
     "fashion_mnist",
@@ -144,10 +152,18 @@ def is_noise(key: str) -> bool:
 
 
 def config_hash(config: RunConfig) -> str:
-    """SHA-256 of the settings that decide what a run computes, as canonical JSON."""
+    """SHA-256 of the settings that decide what a run computes, as canonical JSON.
+
+    Timeouts are not among them, as raising one must not lose a broken run; where nodes die, they
+    decide when that is noticed (see :func:`experiments.runs.records.belongs`).
+    """
     counts = set() if config.data.name in _SAME_EVERYWHERE else {"data.path"}
     every = flatten(whole(config))
-    flat = {key: every[key] for key in every if key in counts or not is_noise(key)}
+    flat = {
+        key: every[key]
+        for key in every
+        if key in counts or not (is_noise(key) or key in _OPERATIONAL)
+    }
     canonical = json.dumps(flat, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments import command
-from experiments.runs.rows import collect, group, unfinished
+from experiments.runs.rows import astray, collect, group, unfinished
 from experiments.table.comparison import METRICS, Metric, Table, compare
-from experiments.table.curves import COSTS, at_equal, until_best_of
+from experiments.table.curves import COSTS, at_cost, at_equal, until_best_of
 from experiments.table.formats import FORMATS
 from experiments.table.pivot import pivot
 from geojax.errors import GeojaxError
@@ -28,6 +28,7 @@ def build(
     baseline: dict[str, str] | None = None,
     side_by_side: str | None = None,
     equal: str | None = None,
+    at: tuple[str, float] | None = None,
     best_of: dict[str, str] | None = None,
 ) -> Table:
     """Builds the table of all runs below some folders.
@@ -38,6 +39,7 @@ def build(
       baseline: settings of the rows that others are compared with.
       side_by_side: a setting, e.g. ``testbed``, whose values become columns.
       equal: a key of :data:`~experiments.table.curves.COSTS` at which accuracies are compared.
+      at: a cost, as for ``equal``, and how much of it each run may have spent.
       best_of: settings of the row whose best accuracy the others are timed to.
 
     Raises:
@@ -49,11 +51,14 @@ def build(
     rows = group(collect(folders))
     if not rows:
         raise GeojaxError(f"no summary.json below {', '.join(map(str, folders))}")
-    if side_by_side and (equal or best_of):
-        raise GeojaxError("--pivot goes with neither --equal nor --best-of: leave one out")
+    if side_by_side and (equal or at or best_of):
+        raise GeojaxError("--pivot goes with none of --equal, --at and --best-of: leave it out")
     more: list[Metric] = []
     if equal:
         rows, found = at_equal(rows, equal)
+        more += found
+    if at:
+        rows, found = at_cost(rows, *at)
         more += found
     if best_of:
         rows, found = until_best_of(rows, best_of)
@@ -65,6 +70,12 @@ def build(
     left_out = unfinished(folders)
     if left_out:
         table.notes.append(f"{left_out} unfinished runs (no summary.json) are left out")
+    lost = astray(folders)
+    if lost:
+        names = ", ".join(map(str, lost[:3])) + (", …" if len(lost) > 3 else "")
+        table.notes.append(
+            f"{len(lost)} runs are left out: they lie elsewhere, and are gone: {names}"
+        )
     return table
 
 
@@ -78,6 +89,17 @@ def _setting(text: str) -> dict[str, str]:
     if not all(name and equals and value for name, equals, value in pairs):
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form key=value[,key=value]")
     return {name: value for name, _, value in pairs}
+
+
+def _cost(text: str) -> tuple[str, float]:
+    cost, _, amount = text.partition("=")
+    try:
+        if cost not in COSTS or not 0 < float(amount) < float("inf"):
+            raise ValueError
+    except ValueError:
+        fix = f"is not of the form COST=AMOUNT with a cost of {', '.join(COSTS)}"
+        raise argparse.ArgumentTypeError(f"{text!r} {fix}") from None
+    return cost, float(amount)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,6 +121,13 @@ def _parser() -> argparse.ArgumentParser:
         "--equal",
         choices=list(COSTS),
         help="adds the accuracy that each row had at what the cheapest run spent in all",
+    )
+    parser.add_argument(
+        "--at",
+        type=_cost,
+        metavar="COST=AMOUNT",
+        help="adds the accuracy that each row had when it had spent so much, e.g. time_s=30; "
+        f"costs: {', '.join(COSTS)}",
     )
     parser.add_argument(
         "--best-of",
@@ -127,6 +156,7 @@ def main() -> None:
             baseline=arguments.baseline,
             side_by_side=arguments.pivot,
             equal=arguments.equal,
+            at=arguments.at,
             best_of=arguments.best_of,
         )
     sys.stdout.write(FORMATS[arguments.format](table))

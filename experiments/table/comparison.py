@@ -47,6 +47,7 @@ class Metric:
 METRICS = (
     Metric("final_accuracy", "accuracy", decimals=3),
     Metric("time_to_target_s", "time to target (s)"),
+    Metric("time_s", "time (s)"),
     Metric("rounds", "rounds", decimals=0),
     Metric("sync_s.mean", "sync (s)"),
     Metric("wan_bytes", "WAN (MB)", scale=1e-6),
@@ -217,8 +218,8 @@ def metric_values(metric: Metric, row: Row, suffix: str = "") -> dict[str, float
 def note(row: Row) -> str:
     """What a reader must know of a row.
 
-    Failures, deaths and other incidents, paces not kept, repeated seeds, rounds of several
-    exchanges.
+    Failures, deaths and other incidents, dynamics that never came, paces not kept, repeated seeds,
+    rounds of several exchanges.
     """
     parts = []
     if row.errors:
@@ -227,6 +228,8 @@ def note(row: Row) -> str:
         count = f"{len(row.errors)} of {len(row.runs)} " if row.finished else ""
         parts.append(f"{count}failed: {short}")
     parts += row.incidents
+    if any(run.figure("rate_changes") == 0 for run in row.finished):
+        parts.append("no rate changed, though wan.dynamics is set")
     if row.repeats:
         runs = "1 run" if row.repeats == 1 else f"{row.repeats} runs"
         parts.append(f"{runs} of the same seed left out")

@@ -25,7 +25,37 @@ COSTS = {  # unit and its size
     "rounds": ("rounds", 1),
 }
 _EVENTS = "events.jsonl"
+_SLACK = 1 + 1e-9  # the cheapest run's own end is within its budget
 _SMOOTH = 3  # evaluations in a row whose mean counts, as for a run's own target
+
+
+def at_cost(rows: Sequence[Row], cost: str, budget: float) -> tuple[list[Row], list[Metric]]:
+    """Accuracy of every run when it had spent so much; none where it had spent less in all.
+
+    Samples and bytes are taken to grow in proportion to time.
+
+    Args:
+      rows: what is compared.
+      cost: a key of ``COSTS``.
+      budget: in its unit as stored: samples, s, bytes, rounds.
+
+    Returns:
+      The rows with the figure in their summaries, and the metric that shows it.
+
+    Raises:
+      GeojaxError: a run did not measure the cost, or left no evaluations.
+    """
+    key = f"accuracy_at_{cost}"
+    unit, size = COSTS[cost]
+
+    def figure(run: Run) -> dict[str, Any]:
+        if _total(run, cost, f"--at {cost}") < budget / _SLACK:
+            return {}
+        found = _accuracy_at(run, cost, budget)
+        return {} if found is None else {key: found}
+
+    text = f"accuracy at {budget / size:,.6g} {unit}"
+    return _extended(rows, figure), [Metric(key, text, decimals=3)]
 
 
 def at_equal(rows: Sequence[Row], cost: str) -> tuple[list[Row], list[Metric]]:
@@ -44,7 +74,7 @@ def at_equal(rows: Sequence[Row], cost: str) -> tuple[list[Row], list[Metric]]:
       GeojaxError: a run did not measure the cost, or left no evaluations.
     """
     key = f"accuracy_at_equal_{cost}"
-    budget = min(_total(run, cost) for row in rows for run in row.finished)
+    budget = min(_total(run, cost, f"--equal {cost}") for row in rows for run in row.finished)
     unit, size = COSTS[cost]
     extended = _extended(rows, lambda run: {key: _accuracy_at(run, cost, budget)})
     return extended, [Metric(key, f"accuracy at {budget / size:,.0f} {unit}", decimals=3)]
@@ -127,18 +157,19 @@ def _windows(values: list[float]) -> Iterator[list[float]]:
         yield values[start : start + _SMOOTH]
 
 
-def _total(run: Run, cost: str) -> float:
+def _total(run: Run, cost: str, option: str) -> float:
     total = run.figure(cost)
     if not total:
-        raise GeojaxError(f"--equal {cost}: {run.path} did not measure it")
+        raise GeojaxError(f"{option}: {run.path} did not measure it")
     return total
 
 
-def _accuracy_at(run: Run, cost: str, budget: float) -> float:
+def _accuracy_at(run: Run, cost: str, budget: float) -> float | None:
+    """The last accuracy within the budget; None: it was first evaluated after that."""
     if cost == "rounds":
         spent = [(math.ceil((e["round"] + 1) / run.exchanges), e) for e in _evaluations(run)]
     else:
-        rate = _total(run, cost) / _total(run, "time_s")
+        rate = _total(run, cost, cost) / _total(run, "time_s", cost)
         spent = [(event["t"] * rate, event) for event in _evaluations(run)]
-    slack = 1 + 1e-9  # the cheapest run's own end is within its budget
-    return [event["accuracy"] for at, event in spent if at <= budget * slack][-1]
+    within = [event["accuracy"] for at, event in spent if at <= budget * _SLACK]
+    return within[-1] if within else None

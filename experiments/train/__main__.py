@@ -94,28 +94,26 @@ def execute(config: RunConfig, run_dir: pathlib.Path, *, search_in: pathlib.Path
     Raises:
       GeojaxError: the directory belongs to another run, or the run is in progress elsewhere.
     """
-    target, wanted = run_dir, schema.config_hash(config)
+    target = run_dir
     if config.resume:
-        finished, broken = records.search(search_in, wanted)
+        finished, broken = records.search(search_in, config)
         if finished is not None:
             print(f"finished before: {finished}", flush=True)
             _point(run_dir, finished)
             return True
         target = broken or run_dir
-    if target != run_dir or (config.resume and records.belongs(run_dir, wanted)):
-        if records.live(target):
-            raise GeojaxError(f"{target}: another process is running this job now")
-        _point(run_dir, target)
-    else:
+    if target == run_dir and not (config.resume and records.belongs(run_dir, config)):
         _take(run_dir)
-    (target / records.SUMMARY).unlink(missing_ok=True)
-    schema.save(config, target / records.CONFIG)
-    return _run(config, target)
+    with records.claim(target) as lock:
+        _point(run_dir, target)
+        (target / records.SUMMARY).unlink(missing_ok=True)
+        schema.save(config, target / records.CONFIG)
+        return _run(config, target, lock)
 
 
-def _run(config: RunConfig, run_dir: pathlib.Path) -> bool:
+def _run(config: RunConfig, run_dir: pathlib.Path, lock: int) -> bool:
     try:
-        code = children.run_job(run_dir)
+        code = children.run_job(run_dir, lock)
     except children.Stopped:
         _ensure_failed(config, run_dir, "interrupted")
         raise
@@ -134,9 +132,8 @@ def _ensure_failed(config: RunConfig, run_dir: pathlib.Path, error: str) -> None
 
 def _point(run_dir: pathlib.Path, target: pathlib.Path) -> None:
     """Leaves word in a job's directory when its run lies in another one."""
-    if target != run_dir:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        records.write_json(run_dir / records.ELSEWHERE, {"run_dir": str(target)})
+    if target.resolve() != run_dir.resolve():
+        records.point(run_dir, target)
 
 
 def _take(run_dir: pathlib.Path) -> None:
@@ -154,8 +151,8 @@ def _take(run_dir: pathlib.Path) -> None:
 
 def _unused(run_dir: pathlib.Path, config: RunConfig) -> pathlib.Path:
     """``run_dir``, or beside it a free name when a resumed sweep numbers its jobs differently."""
-    wanted, free, count = schema.config_hash(config), run_dir, 1
-    while records.used(free) and not records.belongs(free, wanted):
+    free, count = run_dir, 1
+    while records.used(free) and not records.belongs(free, config):
         count += 1
         free = run_dir.with_name(f"{run_dir.name}_{count}")
     free.mkdir(parents=True, exist_ok=True)

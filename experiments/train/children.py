@@ -106,8 +106,13 @@ def _locked(folder: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def run_job(run_dir: pathlib.Path) -> int:
+def run_job(run_dir: pathlib.Path, lock: int | None = None) -> int:
     """Runs ``experiments.train.job`` on a run directory in a fresh process and waits for it.
+
+    Args:
+      run_dir: the directory.
+      lock: the descriptor that holds it (see :func:`experiments.runs.records.claim`), which the
+        process inherits; None: it claims the directory itself.
 
     Returns:
       The exit code; negative: ended by that signal.
@@ -118,7 +123,9 @@ def run_job(run_dir: pathlib.Path) -> int:
     command = [sys.executable, "-m", "experiments.train.job", str(run_dir), "--end-with-parent"]
     # A session of its own: a terminal's Ctrl-C reaches the job once, through us. The pipe is never
     # written to; it closes when this process ends, and the job then ends itself.
-    job = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    held = () if lock is None else (lock,)
+    command += ["--held"] if held else []
+    job = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, pass_fds=held)
     entry = folder / str(job.pid) if folder else None
     _own.add(job.pid)
     try:

@@ -33,6 +33,11 @@ def main() -> None:
         action="store_true",
         help="standard input is a pipe from the parent; end when it closes",
     )
+    parser.add_argument(
+        "--held",
+        action="store_true",
+        help="the parent holds the run directory, and this process has inherited its lock",
+    )
     arguments = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
@@ -41,7 +46,7 @@ def main() -> None:
     run_dir = arguments.run_dir
     try:
         config = schema.load(run_dir / records.CONFIG)
-        with records.claim(run_dir):
+        with contextlib.nullcontext() if arguments.held else records.claim(run_dir):
             _run(config, run_dir)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import create_task
+from asyncio import create_task, sleep
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -69,7 +69,7 @@ from geojax.sync.algorithm import LocalStepPolicy, SyncAlgorithm
 from geojax.sync.lan_tier import in_center
 from geojax.sync.registry import build_sync
 from geojax.sync.service import Service
-from geojax.telemetry.report import counters, restore
+from geojax.telemetry.report import counters, keep_counters, restore
 from geojax.wire.push_meter import PushMeter
 
 Context = NodeContext[Setup]
@@ -83,13 +83,25 @@ async def run_node(context: Context) -> None:
     build = {"worker": _worker_node, "server": _server_node, "global": _global_node}
     member, role = build[context.setup.cluster.node(context.name).role](context)
     main = create_task(role, name=f"{context.name} main")
+    limit = create_task(_at_the_limit(context), name=f"{context.name} limit")
     pump = create_task(member.pump(), name=f"{context.name} pump")
     watch = create_task(_watch(member), name=f"{context.name} watch")
     main.add_done_callback(lambda _: (pump.cancel(), watch.cancel()))
     try:
         await first_failure((main, pump, watch))
     finally:
+        limit.cancel()
         member.close()
+
+
+async def _at_the_limit(context: Context) -> None:
+    """What a node has counted when the run's time is over is what counts."""
+    limit = context.setup.config.max_time_s
+    if limit is None:
+        return
+    await context.clock.started.wait()
+    await sleep(max(0.0, limit - context.clock()))
+    keep_counters(context.recorder, context.transport, context.machine)
 
 
 async def _watch(member: Membership) -> None:
@@ -514,7 +526,7 @@ def _snapshots(context: Context, plan: Agreement) -> Snapshots:
         config.eval_every_s, setup.evaluator(), pieces=setup.pieces_of(context.name),
         recorder=context.recorder, chunks=len(plan.ranges) if _holds_parameters(config) else 0,
         machine=context.machine, clock=context.clock, folder=setup.models,
-        timeouts=config.timeouts, since=setup.resume.time,
+        timeouts=config.timeouts, since=setup.resume.time, limit=config.max_time_s,
     )  # fmt: skip
 
 
@@ -563,7 +575,8 @@ def _checkpoints(
     if setup.resume == START:
         return checkpoints, {}
     _, kept = checkpoints.read(setup.resume.round)
-    restore(kept["counters"], *measured)
+    if not context.restarted:
+        restore(kept["counters"], *measured)
     return checkpoints, kept
 
 

@@ -61,6 +61,8 @@ class NodeContext(Generic[S]):
       machine: where its work runs and what it is charged.
       clock: experiment time.
       recorder: takes its events.
+      restarted: the node has lived in this run before; what it counted then is in the recorder, the
+        transport and the machine.
     """
 
     name: str
@@ -70,3 +72,4 @@ class NodeContext(Generic[S]):
     machine: Machine
     clock: Clock
     recorder: Recorder
+    restarted: bool = False

@@ -31,6 +31,11 @@ class Recorder:
       node: the node's name.
       sink: receives every event as a finished mapping, in order.
       level: ``"round"`` or ``"chunk"``; events of a finer level are dropped.
+      clock: experiment time.
+      kept: receives every span with the node's name; :attr:`spans` holds them as well.
+      closers: called by :meth:`flush`, in order; they record what is going on so far, and bring it
+        to disk.
+      final: counters that stay as they are, however the run goes on; None: none do.
     """
 
     node: str
@@ -39,6 +44,9 @@ class Recorder:
     clock: Callable[[], float] = lambda: 0.0
     spans: list[Span] = field(default_factory=list)
     totals: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    kept: Callable[[str, Span], None] | None = None
+    closers: list[Callable[[], None]] = field(default_factory=list)
+    final: dict[str, Any] | None = None
 
     def event(self, name: str, *, at: float | None = None, **fields: Any) -> None:
         """Records that something happened, now or ``at`` a given experiment time."""
@@ -52,8 +60,19 @@ class Recorder:
 
     def span(self, name: str, start: float, end: float, **args: Any) -> None:
         """Records that this node was busy with ``name`` from ``start`` to ``end``."""
-        self.spans.append(Span(name, start, end, args))
+        self.keep(Span(name, start, end, args))
         self.totals[name + "_s"] += end - start
+
+    def keep(self, span: Span) -> None:
+        """Takes a span that is in no total."""
+        self.spans.append(span)
+        if self.kept is not None:
+            self.kept(self.node, span)
+
+    def flush(self) -> None:
+        """Every span that has begun is recorded as far as it has come."""
+        for close in self.closers:
+            close()
 
     def add(self, name: str, amount: float = 1) -> None:
         """Adds to a total that goes into the node's report."""
@@ -97,3 +116,22 @@ def chrome_trace(spans: dict[str, list[Span]]) -> dict[str, Any]:
                 }
             )
     return {"traceEvents": events, "displayTimeUnit": "ms"}
+
+
+def traced_spans(trace: dict[str, Any]) -> dict[str, list[Span]]:
+    """The inverse of :func:`chrome_trace`, to a microsecond's rounding.
+
+    Raises:
+      KeyError, TypeError: it is no such trace.
+    """
+    found: dict[int, list[Span]] = {}
+    names: dict[int, str] = {}
+    for event in trace["traceEvents"]:
+        if event["name"] == "process_name":
+            names[event["pid"]] = event["args"]["name"]
+        elif event["ph"] == "X":
+            start, end = event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6
+            found.setdefault(event["pid"], []).append(
+                Span(event["name"], start, end, event["args"])
+            )
+    return {name: found.get(pid, []) for pid, name in names.items()}

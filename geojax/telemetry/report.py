@@ -22,6 +22,9 @@ class _Machine(Protocol):
 
 def counters(recorder: Recorder, transport: _Transport, machine: _Machine) -> dict[str, Any]:
     """What only ever grows: totals, bytes sent per peer and kind, steps and pace violations."""
+    recorder.flush()
+    if recorder.final is not None:
+        return recorder.final
     return {
         "totals": dict(recorder.totals),
         "sent": {
@@ -38,12 +41,17 @@ def counters(recorder: Recorder, transport: _Transport, machine: _Machine) -> di
     }
 
 
+def keep_counters(recorder: Recorder, transport: _Transport, machine: _Machine) -> None:
+    """What is counted from now on does not count any more: :func:`counters` stay as they are."""
+    recorder.final = counters(recorder, transport, machine)
+
+
 def restore(
     kept: Mapping[str, Any], recorder: Recorder, transport: _Transport, machine: _Machine
 ) -> None:
-    """Adds :func:`counters` of the part of a run that a checkpoint ended.
+    """Adds :func:`counters` of a node's life before, or of a run up to its checkpoint.
 
-    What was being sent when the checkpoint was written is not counted.
+    What was being sent when they were taken is not counted.
     """
     for name, amount in kept["totals"].items():
         recorder.add(name, amount)
@@ -57,8 +65,13 @@ def restore(
     machine.violations += kept["pace_violations"]
 
 
+def last_words(node: str, counted: Mapping[str, Any]) -> dict[str, Any]:
+    """The report of a node that is not there at the end, from its last :func:`counters`."""
+    return {"node": node, **counted, "gone": True}
+
+
 def report(recorder: Recorder, transport: _Transport, machine: _Machine) -> dict[str, Any]:
-    """:func:`counters`, spans, and what the process used.
+    """:func:`counters`, and what the process used.
 
     Times are seconds, sizes bytes. ``cpu_s`` and ``peak_memory_bytes`` are those of the process.
     """
@@ -66,7 +79,6 @@ def report(recorder: Recorder, transport: _Transport, machine: _Machine) -> dict
     return {
         "node": recorder.node,
         **counters(recorder, transport, machine),
-        "spans": [[span.name, span.start, span.end, span.args] for span in recorder.spans],
         "cpu_s": time.process_time(),
         "peak_memory_bytes": usage.ru_maxrss * 1024,
     }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from geojax.telemetry.recorder import Span
 
 SHARES = ("compute", "query", "server", "transfer", "wait")
 
@@ -85,21 +87,21 @@ def balance(busy: Sequence[float]) -> float | None:
     return min(1.0, sum(one / largest for one in busy) / len(busy)) if largest > 0 else None
 
 
-def questions(reports: Mapping[str, Mapping[str, Any]], time_s: float) -> dict[str, float] | None:
+def questions(
+    reports: Mapping[str, Mapping[str, Any]], spans: Iterable[Span], time_s: float
+) -> dict[str, float] | None:
     """Requests that services served a second, and how long the answers took; None: there were none.
 
-    ``p99_s`` is of the questions that were asked in this part of the run.
+    Args:
+      reports: of the nodes.
+      spans: of all of them.
+      time_s: of the run, s; more than 0.
     """
     served = sum(report["totals"].get("requests", 0) for report in reports.values())
     if not served:
         return None
     found = {"served": float(served), "per_s": served / time_s}
-    lasted = [
-        end - start
-        for report in reports.values()
-        for name, start, end, _ in report.get("spans", ())
-        if name in ("query", "query_in_flight")
-    ]
+    lasted = [s.end - s.start for s in spans if s.name in ("query", "query_in_flight")]
     if lasted:
         found["mean_s"] = float(np.mean(lasted))
         found["p99_s"] = float(np.percentile(lasted, 99))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from geojax.telemetry.incidents import incidents
+from geojax.telemetry.recorder import Span
 from geojax.telemetry.shares import (
     balance,
     mean_shares,
@@ -70,6 +71,11 @@ def time_to_target(
     return None, None
 
 
+def until(events: Sequence[Event], limit: float | None) -> Sequence[Event]:
+    """The events up to a time limit, s; None: all."""
+    return events if limit is None else [event for event in events if event["t"] <= limit]
+
+
 def summarize(
     events: Sequence[Event],
     reports: Mapping[str, Report],
@@ -79,39 +85,49 @@ def summarize(
     target: float,
     train_samples: int | None,
     data_kinds: Collection[int],
+    spans: Iterable[Span] = (),
     warmup_rounds: int = 0,
     target_over: str = TARGET_OVER[0],
     probe_kind: int | None = None,
     offer_kind: int | None = None,
+    limit: float | None = None,
 ) -> dict[str, Any]:
     """All figures that these events and reports hold.
 
     Args:
       events: of all nodes, in order of time.
-      reports: of the nodes that lived to write one.
+      reports: of all nodes; what those counted that were gone at the end is in totals, not in means
+        over workers.
       trainers: names of the nodes that train.
       hops: directed WAN links between two nodes; their number multiplies the bytes.
       target: accuracy whose first instant is looked for.
       train_samples: size of the training set, for the bytes per epoch.
       data_kinds: message kinds that are data, chunks or probes; the others are control.
+      spans: of all nodes.
       warmup_rounds: first rounds that sync times and the rate of samples leave out.
       target_over: see :class:`TargetWatch`.
       probe_kind: the one of them that probes links; None: none were probed.
       offer_kind: the one of them that travels to where offers are merged; None: not told apart.
+      limit: experiment time after which nothing counts, s; None: there is none. The reports are
+        those of that instant.
     """
+    time_s = max((e["held"] for e in events if e["event"] == "round"), default=0.0)
+    time_s = time_s if limit is None else min(time_s, limit)
+    events = until(events, limit)
     syncs = sync_times(events)
     evaluations = sorted((e for e in events if e["event"] == "evaluation"), key=lambda e: e["t"])
-    time_s = max((e["held"] for e in events if e["event"] == "round"), default=0.0)
-    living = [reports[name] for name in trainers if name in reports]
-    samples = sum(r["totals"].get("samples", 0) for r in living)
+    present = {name: node for name, node in reports.items() if not node.get("gone")}
+    living = [present[name] for name in trainers if name in present]
+    counted = [reports[name] for name in trainers if name in reports]
+    samples = sum(r["totals"].get("samples", 0) for r in counted)
     summary: dict[str, Any] = {
         "centers": len({name.split("/")[0] for name in trainers}),
         "workers": len(trainers),
         "rounds": len(syncs),
         "time_s": time_s,
         "target_accuracy": target,
-        "pace_violations": sum(r["pace_violations"] for r in living),
-        "steps": sum(r["steps"] for r in living),
+        "pace_violations": sum(r["pace_violations"] for r in counted),
+        "steps": sum(r["steps"] for r in counted),
         "samples": int(samples),
         **_traffic(reports, hops, data_kinds, probe_kind, offer_kind),
         **_internal(events, reports, trainers),
@@ -123,9 +139,9 @@ def summarize(
     diverted = sum(r["totals"].get("auxiliary_chunks", 0) for r in reports.values())
     if diverted:
         summary["auxiliary_chunks"] = int(diverted)
-    counted = [time for number, time in syncs.items() if number >= warmup_rounds]
-    if counted and not stale:  # centers at paces of their own have no sync time
-        values = np.array(counted)
+    warm = [time for number, time in syncs.items() if number >= warmup_rounds]
+    if warm and not stale:  # centers at paces of their own have no sync time
+        values = np.array(warm)
         summary["sync_s"] = {
             "mean": float(values.mean()),
             "p50": float(np.percentile(values, 50)),
@@ -138,12 +154,12 @@ def summarize(
         if spent > 0:
             summary["samples_per_s"] = samples * share / spent
         summary["blocking_share"] = sum(waiting) / len(waiting)
-        shares = shares_of_time(events, reports, trainers, time_s)
+        shares = shares_of_time(events, present, trainers, time_s)
         figures = {
             "balance": balance(busy),
             "shares": mean_shares(shares),
             "worker_shares": shares,
-            "questions": questions(reports, time_s),
+            "questions": questions(reports, spans, time_s),
             "prediction": predictions(events),
         }
         summary |= {name: figure for name, figure in figures.items() if figure is not None}

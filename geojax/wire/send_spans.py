@@ -31,6 +31,7 @@ class SendSpans:
         self._recorder, self._clock = recorder, clock
         self._chunks = recorder.level == "chunk"
         self._open: dict[str, _Open] = {}
+        recorder.closers.append(self.flush)
 
     def __call__(self, peer: str, message: Message, start: float, end: float) -> None:
         """Takes one message that left between two loop times."""
@@ -65,4 +66,4 @@ class SendSpans:
         self._add(span.start, span.end, peer=peer, round=span.round, bytes=span.nbytes)
 
     def _add(self, start: float, end: float, **args: object) -> None:
-        self._recorder.spans.append(Span("send", start, end, args))
+        self._recorder.keep(Span("send", start, end, args))

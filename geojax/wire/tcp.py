@@ -29,7 +29,7 @@ from geojax.wire.frame import MAX_PAYLOAD_BYTES, PROTOCOL_VERSION
 from geojax.wire.message import Kind, Message
 from geojax.wire.queue import Outbound
 from geojax.wire.sockets import Address, Wakeup, configure, listen
-from geojax.wire.transport import GOODBYE, LinkCounters, Lost, Observer, Received
+from geojax.wire.transport import LinkCounters, Lost, Observer, Received
 
 log = logging.getLogger("geojax.wire")
 
@@ -45,6 +45,7 @@ class _Peer:
     incoming: Incoming | None = None
     lost: bool = False  # reported, and not come back since
     departed: bool = False  # said goodbye, and not come back since
+    goodbye: bool = False  # the same, also where it was too soon for messages to it
 
 
 class TcpTransport:
@@ -288,7 +289,7 @@ class TcpTransport:
                 raise RefusalError(f"name: {peer} is already connected from {source}")
             self._strangers.discard(incoming)
             state.incoming = incoming
-            state.lost = state.departed = False
+            state.lost = state.departed = state.goodbye = False
         return peer
 
     def established(self, outgoing: Outgoing, options: Mapping[str, int | str]) -> None:
@@ -297,7 +298,7 @@ class TcpTransport:
             self.socket_options = dict(options)
             state = self._peers[outgoing.peer]
             if state.outgoing is outgoing:
-                state.lost = state.departed = False
+                state.lost = state.departed = state.goodbye = False
 
     def has_departed(self, peer: str) -> bool:
         """Whether the peer has said goodbye."""
@@ -362,6 +363,7 @@ class TcpTransport:
             if connection.peer is None:
                 return
             state = self._peers[connection.peer]
+            state.goodbye |= reason is None
             reason = self._loss(connection, state, reason)
             if connection is state.outgoing:
                 state.outgoing = None
@@ -389,7 +391,7 @@ class TcpTransport:
         if not connection.established:
             return reason
         unsent = connection.queue.unsent
-        return f"{GOODBYE} before {unsent} messages to it had left" if unsent else None
+        return f"said goodbye before {unsent} messages to it had left" if unsent else None
 
     def _give_up(self, peer: str, state: _Peer, reason: str) -> None:
         """Ends the peer's other connection too and reports the loss; the lock is held."""
@@ -402,7 +404,7 @@ class TcpTransport:
         if not state.lost:
             state.lost = True
             log.info("%s: lost %s: %s", self.name, peer, reason)
-            self._post(Lost(peer, reason))
+            self._post(Lost(peer, reason, state.goodbye))
 
     def thread_ended(self) -> None:
         """The calling thread has freed what it held and is about to end."""

@@ -32,19 +32,22 @@ class Received:
     follows: bool = False
 
 
-GOODBYE = "said goodbye"  # how the reason begins when a peer closed in order, but too soon
-
-
 @dataclass(frozen=True, slots=True)
 class Lost:
     """The connection to or from a peer ended.
 
     Reported once per peer, and again only when the peer had come back in between. A peer that
-    closes its transport in order is not lost.
+    closes its transport in order is not lost, unless messages to it had not left yet.
+
+    Attributes:
+      peer: who is lost.
+      reason: in words, for people.
+      goodbye: it had closed its transport in order.
     """
 
     peer: str
     reason: str
+    goodbye: bool = False
 
 
 @dataclass

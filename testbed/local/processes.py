@@ -20,6 +20,8 @@ from geojax.assemble import Setup
 from geojax.errors import GeojaxError
 from geojax.hips.cluster import SCHEDULER, Cluster
 from geojax.telemetry.recorder import Span
+from geojax.telemetry.report import last_words
+from geojax.telemetry.spans import SPANS, read_spans
 from testbed.faults import PROCESS_KINDS, Fault, restarted
 from testbed.local.cpu_limits import CpuLimits, read_limits
 from testbed.local.cpu_share import CpuShare
@@ -28,7 +30,9 @@ from testbed.wan.dynamics.base import Change, change_event
 
 _POLL_S = 0.02
 _TERM_S = 5.0  # from SIGTERM to SIGKILL
-LEFT_BEHIND = ("events.jsonl", "started", "report.json", "error.txt")
+LEFT_BEHIND = (
+    "events.jsonl", SPANS, "started", "report.json", "error.txt", node.COUNTED, node.AWAY
+)  # fmt: skip
 Sink = Callable[[dict[str, Any]], None]
 Reports = dict[str, dict[str, Any]]
 Spans = dict[str, list[Span]]
@@ -218,6 +222,16 @@ class Processes:
         scheduler = self._running[SCHEDULER].poll()
         if scheduler is not None and scheduler < 0:
             raise GeojaxError(f"the scheduler was killed by signal {-scheduler}")
+        if scheduler == 0:
+            self._end_absent()
+
+    def _end_absent(self) -> None:
+        """The run is over: nodes that wait to come back need not wait any more."""
+        for name, process in self._running.items():
+            away = node.node_folder(self._run_dir, name) / node.AWAY
+            if process.poll() is None and away.exists():
+                process.terminate()
+                process.wait(_TERM_S)
 
     def _stop(self) -> None:
         """Ends what is left: SIGTERM, then SIGKILL, by the processes that were started here."""
@@ -238,14 +252,15 @@ class Processes:
 
     def _collect(self) -> tuple[Reports, Spans]:
         reports: Reports = {}
+        spans: Spans = {}
         for place in self._cluster.all:
-            path = node.node_folder(self._run_dir, place.name) / "report.json"
-            if path.exists():
-                reports[place.name] = json.loads(path.read_text())
-        spans = {
-            name: [Span(*values) for values in found.pop("spans")]
-            for name, found in reports.items()
-        }
+            folder = node.node_folder(self._run_dir, place.name)
+            whole, counted = folder / "report.json", folder / node.COUNTED
+            if whole.exists():
+                reports[place.name] = json.loads(whole.read_text())
+            elif counted.exists():
+                reports[place.name] = last_words(place.name, json.loads(counted.read_text()))
+            spans |= {place.name: [], **read_spans([folder / SPANS])}
         return reports, spans
 
 

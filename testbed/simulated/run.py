@@ -14,7 +14,7 @@ from geojax.hips.cluster import SCHEDULER
 from geojax.hips.context import NodeContext, Oracle
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder, Span
-from geojax.telemetry.report import report
+from geojax.telemetry.report import counters, last_words, report, restore
 from geojax.telemetry.summary import TargetWatch
 from geojax.wire.send_spans import SendSpans
 from testbed.faults import PROCESS_KINDS, Fault, restarted
@@ -32,7 +32,11 @@ Outcome = tuple[dict[str, dict[str, Any]], dict[str, list[Span]]]
 
 
 def simulate(
-    setup: Setup, wan: Wan, faults: tuple[Fault, ...], sink: Callable[[dict[str, Any]], None]
+    setup: Setup,
+    wan: Wan,
+    faults: tuple[Fault, ...],
+    sink: Callable[[dict[str, Any]], None],
+    kept: Callable[[str, Span], None] | None = None,
 ) -> Outcome:
     """Runs the whole run; returns the nodes' reports and spans.
 
@@ -41,6 +45,7 @@ def simulate(
       wan: the WAN that is simulated.
       faults: what breaks, and when.
       sink: takes every event as it happens.
+      kept: takes every span as it ends, with its node's name.
 
     Raises:
       GeojaxError: the run failed.
@@ -48,13 +53,17 @@ def simulate(
     before = gc.get_threshold()
     gc.set_threshold(*_COLLECT)
     try:
-        return run_virtual(_simulate(setup, wan, faults, sink))
+        return run_virtual(_simulate(setup, wan, faults, sink, kept))
     finally:
         gc.set_threshold(*before)
 
 
 async def _simulate(
-    setup: Setup, wan: Wan, faults: tuple[Fault, ...], sink: Callable[[dict[str, Any]], None]
+    setup: Setup,
+    wan: Wan,
+    faults: tuple[Fault, ...],
+    sink: Callable[[dict[str, Any]], None],
+    kept: Callable[[str, Span], None] | None,
 ) -> Outcome:
     config = setup.config
     oracle = Oracle(setup.view)
@@ -70,7 +79,7 @@ async def _simulate(
         rtt_bias=config.testbed.rtt_bias,
         seed=config.seed if config.wan.seed is None else config.wan.seed,
     )
-    nodes = _Nodes(setup, oracle, network, sink)
+    nodes = _Nodes(setup, oracle, network, sink, kept)
     clock = nodes.living[SCHEDULER].clock
     scripts = [
         asyncio.create_task(_faults(clock, faults, nodes), name="faults"),
@@ -82,9 +91,7 @@ async def _simulate(
         for script in scripts:
             script.cancel()
         nodes.end()
-    living = nodes.living.items()
-    reports = {name: report(node.recorder, node.transport, node.machine) for name, node in living}
-    return reports, {name: recorder.spans for name, recorder in nodes.recorders.items()}
+    return nodes.reports(), nodes.spans
 
 
 def _until_target(setup: Setup, oracle: Oracle, sink: Callable[[dict[str, Any]], None]) -> Any:
@@ -115,7 +122,7 @@ class _Nodes:
 
     Attributes:
       living: by name; a node that was killed is not among them.
-      recorders: of all nodes, in their last life.
+      spans: of all nodes, in all their lives.
       over: done when every living node has ended, or when one has failed.
     """
 
@@ -125,11 +132,13 @@ class _Nodes:
         oracle: Oracle,
         network: SimulatedNetwork,
         sink: Callable[[dict[str, Any]], None],
+        kept: Callable[[str, Span], None] | None,
     ):
         self._setup, self._oracle, self._network, self._sink = setup, oracle, network, sink
+        self._kept = kept
         self.living: dict[str, _Node] = {}
-        self.recorders: dict[str, Recorder] = {}
-        self._senders: dict[str, SendSpans] = {}
+        self.spans: dict[str, list[Span]] = {place.name: [] for place in setup.cluster.all}
+        self._counted: dict[str, dict[str, Any]] = {}  # of lives that are over
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for place in setup.cluster.all:
             self._start(place.name)
@@ -150,9 +159,8 @@ class _Nodes:
             node.transport.freeze(fault.duration)
             node.machine.freeze(fault.duration)
             return
-        del self.living[fault.node]
         node.task.cancel()
-        self._network.kill(fault.node)
+        self._bury(fault.node)
         if fault.node == SCHEDULER and not self.over.done():
             self.over.set_exception(GeojaxError("the scheduler was killed"))
 
@@ -160,21 +168,42 @@ class _Nodes:
         """Cancels what still runs, in order, and ends the records."""
         for node in self.living.values():
             node.task.cancel()
-        for sender in self._senders.values():
-            sender.flush()
+            node.recorder.flush()
+
+    def reports(self) -> dict[str, dict[str, Any]]:
+        """What each node measured, in all its lives."""
+        found = {}
+        for name in self.spans:
+            if name in self.living:
+                node = self.living[name]
+                found[name] = report(node.recorder, node.transport, node.machine)
+            elif name in self._counted:
+                found[name] = last_words(name, self._counted[name])
+        return found
+
+    def _bury(self, name: str) -> None:
+        """A life is over: what it counted is kept."""
+        node = self.living.pop(name)
+        self._counted[name] = counters(node.recorder, node.transport, node.machine)
+        self._network.kill(name)
 
     def _start(self, name: str) -> None:
         config = self._setup.config
         clock = Clock()
-        recorder = Recorder(name, self._sink, config.events, clock)
+        recorder = Recorder(
+            name, self._sink, config.events, clock, spans=self.spans[name], kept=self._kept
+        )
         transport = self._network.transport(name)
-        self._senders[name] = SendSpans(recorder, clock)
-        transport.observers.append(self._senders[name])
+        transport.observers.append(SendSpans(recorder, clock))
         machine = VirtualMachine(config.pace)
-        context = NodeContext(name, self._setup, self._oracle, transport, machine, clock, recorder)
+        restarted = name in self._counted
+        if restarted:
+            restore(self._counted[name], recorder, transport, machine)
+        context = NodeContext(
+            name, self._setup, self._oracle, transport, machine, clock, recorder, restarted
+        )
         task = asyncio.create_task(run_node(context), name=name)
         self.living[name] = _Node(task, transport, machine, clock, recorder)
-        self.recorders[name] = recorder
         task.add_done_callback(lambda task: self._ended(name, task))
 
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
@@ -182,14 +211,15 @@ class _Nodes:
             return
         error = None if task.cancelled() else task.exception()
         if isinstance(error, MembershipError):  # the run goes on without it, as if it were killed
-            self.living.pop(name, None)
-            self._network.kill(name)
+            self._bury(name)
+            if error.may_return and not self.living[SCHEDULER].task.done():
+                self._start(name)
         elif error is not None:
             self.over.set_exception(error)
         elif name == SCHEDULER and not task.cancelled():
             for late in [n for n, node in self.living.items() if not node.clock.started.is_set()]:
-                self.living.pop(late).task.cancel()  # came back when the run was just over
-                self._network.kill(late)
+                self.living[late].task.cancel()  # came back when the run was just over
+                self._bury(late)
         if not self.over.done() and all(node.task.done() for node in self.living.values()):
             self.over.set_result(None)
 

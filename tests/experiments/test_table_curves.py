@@ -50,6 +50,23 @@ def test_accuracy_at_what_the_cheapest_run_spent(sweep):
     ]
 
 
+def test_accuracy_at_a_cost_is_absent_where_a_run_spent_less(sweep):
+    built = table.build([sweep], columns=["samples"], at=("time_s", 3.0))
+    assert "accuracy at 3 s" in [column.header for column in built.columns]
+    found = [row["accuracy_at_time_s"] for row in built.values]
+    assert found == [pytest.approx((0.6 + 1.0) / 2), 0.9]
+    later = table.build([sweep], columns=["samples"], at=("time_s", 8.0))
+    assert [row["accuracy_at_time_s"] for row in later.values] == [None, 0.3]
+
+
+@pytest.mark.parametrize("wrong", ["time_s", "time_s=", "time_s=-1", "hours=3", "time_s=nan"])
+def test_a_wrong_cost_is_refused(wrong, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["table", ".", "--at", wrong])
+    with pytest.raises(SystemExit):
+        table.main()
+    assert "COST=AMOUNT" in capsys.readouterr().err
+
+
 def test_rounds_and_time_until_the_best_of_a_row(sweep):
     built = table.build([sweep], columns=["rounds"], best_of={"sync": "fedavg"})
     # best means of three in a row: 0.5 and 0.8, so 0.65 is looked for

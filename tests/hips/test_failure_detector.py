@@ -16,6 +16,7 @@ class Watched:
     def __init__(self, heard=("c1", "c2")):
         self.loop = asyncio.get_running_loop()
         self.alive, self.dead, self.heard = ["c1", "c2"], [], heard
+        self.broken = []
         self.detector = FailureDetector(
             TimeoutsConfig(dead=DEAD, heartbeat=BEAT), lambda: self.alive, self.declare_dead
         )
@@ -24,7 +25,8 @@ class Watched:
         self.detector.watch()
         self.beat()
 
-    def declare_dead(self, names, reason):
+    def declare_dead(self, names, reason, broken):
+        self.broken += names if broken else []
         self.dead += [(name, reason, self.loop.time()) for name in names]
         self.alive = [name for name in self.alive if name not in names]
         return bool(self.alive) and self.loop.time() < 60
@@ -41,6 +43,7 @@ def test_who_is_silent_is_declared_dead():
         watched = Watched(heard=("c1",))
         await asyncio.sleep(50)
         assert watched.dead == [("c2", "silent for 5 s", DEAD + BEAT)]
+        assert not watched.broken
 
     run_virtual(main())
 
@@ -85,6 +88,7 @@ def test_who_sends_what_cannot_be_true_is_declared_dead_unless_it_begins_anew():
         await asyncio.sleep(30)
         [(name, reason, at)] = watched.dead
         assert (name, reason) == ("c2", "sent what cannot be true: round 9")
+        assert watched.broken == ["c2"]
         assert DEAD < at - 9.75 <= DEAD + BEAT
 
     run_virtual(main())

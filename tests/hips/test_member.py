@@ -114,7 +114,9 @@ def test_it_joins_with_the_size_of_its_vector_and_starts_its_engines():
 
 def test_it_gives_up_when_the_run_does_not_start():
     async def scenario(played, member, wire):
-        with pytest.raises(WaitTimeout, match="no start of the run from the scheduler within 25 s"):
+        with pytest.raises(
+            SchedulerLost, match="c2: no start of the run from the scheduler within 25 s"
+        ):
             await member.join(1000)
 
     play(scenario)
@@ -216,6 +218,35 @@ def test_a_lost_connection_to_the_scheduler_ends_it_at_once():
     play(scenario)
 
 
+@pytest.mark.parametrize("goodbye", [True, False])
+def test_a_member_that_is_done_takes_a_goodbye_for_the_end(goodbye):
+    """The scheduler left in order while a heartbeat to it was unsent, and its end never came."""
+
+    async def scenario(played, member, wire):
+        await played.joined()
+        finished = asyncio.ensure_future(member.finish())
+        await asyncio.sleep(1)
+        wire.inbox.put_nowait(Lost("scheduler", "closed before 1 messages had left", goodbye))
+        if goodbye:
+            await finished
+            return
+        with pytest.raises(SchedulerLost, match="closed before 1 messages had left"):
+            await played.pump
+        finished.cancel()
+
+    play(scenario)
+
+
+def test_a_goodbye_of_the_scheduler_ends_a_member_that_is_at_work():
+    async def scenario(played, member, wire):
+        await played.joined()
+        wire.inbox.put_nowait(Lost("scheduler", "said goodbye", goodbye=True))
+        with pytest.raises(SchedulerLost, match="said goodbye"):
+            await played.pump
+
+    play(scenario)
+
+
 def test_after_the_end_the_scheduler_may_go():
     async def scenario(played, member, wire):
         await played.joined()
@@ -231,9 +262,24 @@ def test_after_the_end_the_scheduler_may_go():
 
 def test_an_expelled_member_says_so():
     async def scenario(played, member, wire):
-        wire.control("expelled", reason="c2/w0: connection reset")
-        with pytest.raises(Expelled, match="c2 was expelled from the run: c2/w0: connection reset"):
+        await played.joined()
+        wire.control("expelled", reason="c2/w0: connection reset", may_return=True)
+        with pytest.raises(Expelled, match="run: c2/w0: connection reset") as caught:
             await played.pump
+        assert caught.value.may_return
+
+    play(scenario)
+
+
+def test_a_member_that_asks_to_come_back_is_not_expelled_for_its_life_before():
+    async def scenario(played, member, wire):
+        wire.control("expelled", reason="it was declared dead", may_return=True)
+        await played.joined()
+        assert not played.pump.done()
+        wire.control("expelled", reason="the run is over", may_return=False)
+        with pytest.raises(Expelled, match="the run is over") as caught:
+            await played.pump
+        assert not caught.value.may_return
 
     play(scenario)
 

@@ -10,6 +10,7 @@ from simulated_runs import kill, simulated, small_config
 
 from geojax.errors import Expelled, GeojaxError, ReplicaDeviation, WaitTimeout
 from geojax.hips.control.member import Membership
+from geojax.hips.control.messages import Heartbeat
 from geojax.hips.roles.center_offers import OuterStep
 from geojax.hips.roles.local_server import LocalServer
 from geojax.hips.roles.scheduler import Scheduler
@@ -163,7 +164,7 @@ def test_a_member_that_falls_silent_for_a_short_while_stays():
     assert set(outcome.finals) == {"c1", "c2", "c3"}
 
 
-def test_an_expelled_member_is_told_why_and_the_run_goes_on(monkeypatch):
+def test_an_expelled_member_is_told_why_and_comes_back(monkeypatch):
     """c3 wakes up after the others have gone on without it, while they still train."""
     told = []
     pump = Membership.pump
@@ -177,11 +178,29 @@ def test_an_expelled_member_is_told_why_and_the_run_goes_on(monkeypatch):
 
     monkeypatch.setattr(Membership, "pump", listen)
     freeze = {"at": 0.2, "kind": "freeze", "node": "c3", "duration": 7.0}
-    config = small_config(rounds=100, testbed__faults=[freeze], timeouts__dead=5.0)
+    config = small_config(rounds=300, testbed__faults=[freeze], timeouts__dead=5.0)
     outcome = simulated(config)
     assert told == ["c3 was expelled from the run: it was declared dead"]
+    assert [event["nodes"] for event in outcome.of("back")] == [["c3"]]
+    assert set(outcome.finals) == {"c1", "c2", "c3"}
+    assert len(set(outcome.finals.values())) == 1
+    assert outcome.rounds_of("c1") == list(range(300))
+
+
+def test_a_member_that_sends_what_cannot_be_true_does_not_come_back(monkeypatch):
+    """c3 says again and again that it holds rounds which nobody granted it."""
+    heartbeat = Membership._heartbeat
+
+    def lie(self):
+        heartbeat(self)
+        if self.me == "c3":
+            self._say(Heartbeat(10_000))
+
+    monkeypatch.setattr(Membership, "_heartbeat", lie)
+    outcome = simulated(small_config(rounds=300, timeouts__dead=5.0))
+    assert [event["nodes"] for event in outcome.of("dead")] == [["c3"]]
+    assert not outcome.of("back")
     assert set(outcome.finals) == {"c1", "c2"}
-    assert outcome.rounds_of("c1") == list(range(100))
 
 
 def test_workers_go_with_their_local_server_and_a_server_with_its_last_worker():

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from exchange_group import run_virtual
 from geojax.config import TimeoutsConfig
 from geojax.errors import FrameError, WaitTimeout
 from geojax.hips.control.state_inbox import StateInbox
+from geojax.hips.exchange import states
 from geojax.hips.storage.checkpoint import packed_state, state_like
 from geojax.wire.message import Kind, Message
 
@@ -94,6 +96,55 @@ def test_one_that_cannot_be_read_is_refused_and_the_next_one_counts():
         assert await received == (7, 9)
 
     assert played(scenario) == [("c1", "a state: empty")]
+
+
+def in_pieces(value, size, monkeypatch, **told):
+    monkeypatch.setattr(states, "PIECE_BYTES", size)
+    settings = {"epoch": 2, "number": 7, **told}
+    return [*states.state_messages(0, payload=np.full(10, value, np.uint8), **settings)]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_one_in_pieces_is_put_together(monkeypatch, turned):
+    sent = in_pieces(5, 3, monkeypatch)
+    assert [message.payload.size for message in sent] == [3, 3, 3, 1]
+
+    async def scenario(inbox):
+        for message in reversed(sent) if turned else sent:
+            inbox.take("c1", message)
+        number, whole = await inbox.receive(lambda payload: payload, "a state")
+        assert (number, whole.tolist()) == (7, [5] * 10)
+
+    assert played(scenario) == []
+
+
+def test_pieces_of_a_sender_that_died_are_not_mixed_with_those_of_the_next(monkeypatch):
+    async def scenario(inbox):
+        for message in in_pieces(5, 3, monkeypatch)[:3]:
+            inbox.take("c1", message)
+        later = in_pieces(6, 3, monkeypatch, epoch=3)
+        inbox.take("c2", later[0])  # before this member knows of the epoch
+        inbox.begin(3, "c2", 7)
+        for message in later[1:]:
+            inbox.take("c2", message)
+        _, whole = await inbox.receive(lambda payload: payload, "a state")
+        assert whole.tolist() == [6] * 10
+
+    assert played(scenario) == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"chunk": 4}, {"body": {"pieces": 1}}, {"body": {"pieces": "4"}}, {"body": {"pieces": 10**9}},
+     {"payload": None}],
+)  # fmt: skip
+def test_a_piece_that_cannot_be_is_refused(monkeypatch, changed):
+    async def scenario(inbox):
+        inbox.take("c1", replace(in_pieces(5, 3, monkeypatch)[0], **changed))
+
+    ((named, why),) = played(scenario)
+    assert named == "c1"
+    assert why.startswith("state: ")
 
 
 LIKE = {"vector": np.zeros(3, np.float32), "outer": [{"count": np.int32(0), "name": "sgd"}]}

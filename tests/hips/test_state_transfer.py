@@ -1,8 +1,10 @@
 """What members send each other after a change: how long it is waited for, and where."""
 
 import pytest
+from simulated_runs import kill, simulated, small_config
 
 from geojax.hips.control.recovery import Recovery, StateTransfer
+from geojax.hips.exchange import states
 from geojax.overlay.view import NetworkView
 
 CENTERS = ("c1", "c2", "c3")
@@ -45,3 +47,14 @@ def test_what_had_no_other_way_waits_for_its_link():
     transfers = StateTransfer()
     transfers.begin(Recovery(4, {"c1": ["c2"]}, ("c1",)), {}, without(("c1", "c2")))
     assert not transfers.cut({}, without(("c1", "c2")))
+
+
+def test_a_state_larger_than_a_message_reaches_a_center_that_comes_back(monkeypatch):
+    """With Adam's moments the state is three times the model."""
+    monkeypatch.setattr(states, "PIECE_BYTES", 4_000)
+    faults = [kill("c3", 0.2), {"at": 0.6, "kind": "restart", "node": "c3"}]
+    config = small_config(rounds=40, elements=3000, testbed__faults=faults)
+    outcome = simulated(config)
+    assert [event["nodes"] for event in outcome.of("back")] == [["c3"]]
+    assert set(outcome.finals) == {"c1", "c2", "c3"}
+    assert len(set(outcome.finals.values())) == 1

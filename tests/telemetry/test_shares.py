@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geojax.telemetry.recorder import Span
 from geojax.telemetry.shares import SHARES, balance, predictions, questions, shares_of_time
 from geojax.telemetry.summary import summarize
 
@@ -72,10 +73,10 @@ def test_shares_sum_to_one_and_no_figure_exceeds_its_bound(rounds, totals, time_
 
 
 def test_questions_a_second_and_their_slowest():
-    asking = {**node_report(), "spans": [["query", 0.0, 0.1, {}], ["query_in_flight", 0, 0.3, {}]]}
-    found = questions({"c1": asking, "scheduler": node_report(requests=20)}, 10.0)
+    asked = [Span("query", 0.0, 0.1, {}), Span("query_in_flight", 0, 0.3, {})]
+    found = questions({"c1": node_report(), "scheduler": node_report(requests=20)}, asked, 10.0)
     assert found == pytest.approx({"served": 20, "per_s": 2.0, "mean_s": 0.2, "p99_s": 0.298})
-    assert questions({"c1": node_report()}, 10.0) is None
+    assert questions({"c1": node_report()}, [], 10.0) is None
 
 
 def test_predictions_are_averaged():

@@ -1,6 +1,9 @@
 """Traces: CSV and mahimahi files, in and out, and what a WAN makes of them."""
 
+import bz2
+import gzip
 import itertools
+import lzma
 
 import pytest
 from examples import examples
@@ -139,7 +142,10 @@ def test_a_wan_is_recorded_and_replayed(tmp_path):
         ("time_s,from,to,mbit\n0,a,b,fast\n", "mbit = 'fast' must be a number"),
         ("time_s,from,to,mbit\n-1,a,b,1\n", "time_s = '-1' must be a number"),
         ("time_s,from,to,mbit\n0,a,b,nan\n", "must be a number"),
-        ("time_s,from,to,mbit\n0,a,b\n", "mbit = None must be a number"),
+        ("time_s,from,to,mbit\n0,a,b\n", "must have 4 values"),
+        ("time_s,from,to,mbit\n0\n", "must have 4 values"),
+        ("time_s,from,to,mbit\n0,a,b,1,2\n", "must have 4 values"),
+        ("time_s,from,to,mbit\n1700000000,a,b,1\n", "is a calendar time: subtract it"),
         ("time_s,from,to,mbit\n1,a,b,1\n1,a,b,2\n", "a rate at this time already"),
         ("time_s,from,to,mbit\n1,a,c,1\n", "does not have"),
     ],
@@ -148,6 +154,41 @@ def test_a_damaged_csv_is_refused(tmp_path, text, words):
     with pytest.raises(ConfigError, match=words) as raised:
         build({"kind": "trace", "file": write(tmp_path, text)})
     assert raised.value.key == "wan.dynamics.file"
+
+
+FORMS = {
+    "with a byte order mark": lambda text: text.encode("utf-8-sig"),
+    "UTF-16": lambda text: text.encode("utf-16"),
+    "lines of Windows, and spaces": lambda text: (
+        text.replace(",", ", ").replace("\n", "\r\n").encode()
+    ),
+    "gzip": lambda text: gzip.compress(text.encode()),
+    "bzip2": lambda text: bz2.compress(text.encode()),
+    "xz": lambda text: lzma.compress(text.encode()),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_a_csv_is_read_in_any_common_form(tmp_path, form):
+    plain = build({"kind": "trace", "file": write(tmp_path, CSV)})
+    path = tmp_path / "other.csv"
+    path.write_bytes(form(CSV))
+    assert list(build({"kind": "trace", "file": str(path)}).changes()) == list(plain.changes())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"PK\x03\x04rest", "ZIP archive"),
+        (gzip.compress(CSV.encode())[:-9], "cannot be unpacked"),
+        ("time_s,from,to,mbit\n0,Zürich,b,1\n".encode("latin-1"), "save it as UTF-8"),
+    ],
+)
+def test_a_file_that_holds_no_text_is_refused(tmp_path, content, words):
+    path = tmp_path / "rates.csv"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=words):
+        build({"kind": "trace", "file": str(path)})
 
 
 @pytest.mark.parametrize("text", ["", "1\nx\n", "5\n3\n", "-1\n3\n", "0\n0\n", "1.5\n"])

@@ -57,10 +57,11 @@ SCRIPTS: dict[str, tuple[list[dict[str, Any]], int, list[str]]] = {
     "restart of the root": (killed_and_back("c1"), 1, ALL),
     "restart of a worker": (killed_and_back("c2/w1"), 2, ALL),
     "short freeze": ([fault("freeze", node="c2", duration=1)], 1, ALL),
-    "long freeze": ([fault("freeze", node="c2", duration=4)], 1, ["c1", "c3"]),
+    "long freeze": ([fault("freeze", node="c2", duration=4)], 1, ALL),
     "slow": ([fault("slow", node="c2", duration=1, factor=20)], 1, ALL),
     "cut": ([fault("cut", between=["c1", "c2"], duration=1)], 1, ALL),
-    "partition": ([fault("partition", centers=["c2"], duration=4)], 1, ["c1", "c3"]),
+    "partition": ([fault("partition", centers=["c2"], duration=4)], 1, ALL),
+    "partition to the end": ([fault("partition", centers=["c2"], duration=900)], 2, ["c1", "c3"]),
 }
 
 
@@ -89,6 +90,18 @@ def test_a_returned_center_has_the_same_parameters_from_then_on(tmp_path: Path) 
     (back,) = events(tmp_path, "back")
     rounds = [e for e in events(tmp_path, "round") if e["node"] == "c2" and e["t"] > back["t"]]
     assert len(rounds) > 10  # it took part; hash_every=1 compares all parameters every round
+    assert len({event["digest"] for event in events(tmp_path, "final")}) == 1
+
+
+def test_a_center_that_gave_the_scheduler_up_comes_back_when_the_partition_heals(
+    tmp_path: Path,
+) -> None:
+    made = config([fault("partition", centers=["c2"], duration=9)], rounds=100)
+    made.lan.workers = 2
+    summary = run(made, tmp_path)
+    center = {"c2": 1, "c2/w0": 1, "c2/w1": 1}
+    assert summary["incidents"]["deaths"] == summary["incidents"]["returns"] == center
+    assert {event["node"] for event in events(tmp_path, "final")} == {*ALL}
     assert len({event["digest"] for event in events(tmp_path, "final")}) == 1
 
 

@@ -96,22 +96,25 @@ def test_a_trained_model_too(tmp_path):
 # ---- faults
 
 
-def test_a_run_goes_on_without_a_killed_root_and_a_center_that_was_frozen_for_too_long(tmp_path):
+def test_a_run_goes_on_without_a_killed_root_and_takes_a_center_back_that_was_frozen(tmp_path):
     """Meanwhile the scheduler stands still itself, for longer than a member may be silent."""
     faults = [
         {"at": 0.2, "kind": "freeze", "node": "scheduler", "duration": 1.5},
         kill("c1", 2.0),
         {"at": 2.5, "kind": "freeze", "node": "c3", "duration": 2.0},
     ]
-    config = local_config(rounds=60, testbed__faults=faults, timeouts__heartbeat=0.2)
+    config = local_config(rounds=120, testbed__faults=faults, timeouts__heartbeat=0.2)
     config.model.pace_s, config.timeouts.dead = 0.1, 1.0
     run(config, tmp_path)
     assert [event["nodes"] for event in events_of(tmp_path, "dead")] == [["c1"], ["c3"]]
-    assert [event["members"] for event in events_of(tmp_path, "epoch")] == [["c2", "c3"], ["c2"]]
-    assert list(finals(tmp_path)) == ["c2"]
-    assert finals(tmp_path)["c2"][0] == 59
+    epochs = [event["members"] for event in events_of(tmp_path, "epoch")]
+    assert epochs == [["c2", "c3"], ["c2"], ["c2", "c3"]]
+    assert [event["nodes"] for event in events_of(tmp_path, "back")] == [["c3"]]
+    assert list(finals(tmp_path)) == ["c2", "c3"]
+    assert len(set(finals(tmp_path).values())) == 1
+    assert finals(tmp_path)["c2"][0] == 119
     rounds = [e["round"] for e in events_of(tmp_path, "round") if e["node"] == "c2"]
-    assert rounds == list(range(60))
+    assert rounds == list(range(120))
     assert "c3 was expelled" in (tmp_path / "nodes" / "c3" / "log.txt").read_text()
     assert left_over(tmp_path) == []
 
@@ -124,6 +127,17 @@ def test_a_killed_center_that_is_restarted_ends_with_the_others(tmp_path):
     assert [event["nodes"] for event in events_of(tmp_path, "back")] == [["c2"]]
     assert set(finals(tmp_path)) == {"c1", "c2", "c3"}
     assert len(set(finals(tmp_path).values())) == 1
+
+
+def test_a_node_that_waits_to_come_back_ends_with_the_run(tmp_path):
+    """Its center is not whole again, so it would wait for ever."""
+    faults = [kill("c2/w0", 0.5), {"at": 0.5, "kind": "freeze", "node": "c2", "duration": 1.5}]
+    config = local_config(rounds=50, workers=2, testbed__faults=faults, timeouts__dead=1.0)
+    config.model.pace_s, config.timeouts.heartbeat = 0.1, 0.2
+    run(config, tmp_path)
+    assert set(finals(tmp_path)) == {"c1", "c3"}
+    assert "c2 was expelled" in (tmp_path / "nodes" / "c2" / "log.txt").read_text()
+    assert left_over(tmp_path) == []
 
 
 def test_a_killed_scheduler_ends_the_run(tmp_path):

@@ -52,10 +52,12 @@ def names(*all_names: str) -> dict[str, tuple[str, int]]:
     return dict.fromkeys(all_names, LOCAL)
 
 
-async def lost(transport: TcpTransport, peer: str) -> str:
+async def lost(transport: TcpTransport, peer: str, *, goodbye: bool | None = None) -> str:
+    """The reason of a loss, which must be next; ``goodbye``: whether the peer must have said it."""
     item = await transport.receive()
     assert isinstance(item, Lost), item
     assert item.peer == peer
+    assert goodbye in (None, item.goodbye)
     return item.reason
 
 

@@ -163,7 +163,7 @@ def test_a_peer_that_never_listens_is_lost_once() -> None:
             a = node("a", {"b": reserved.getsockname()}, connect_timeout=0.1)
             async with started(a):
                 a.send("b", PING)
-                assert "no connection to 127.0.0.1:" in await lost(a, "b")
+                assert "no connection to 127.0.0.1:" in await lost(a, "b", goodbye=False)
                 a.send("b", PING)
                 again = a._peers["b"].outgoing
                 assert again is not None
@@ -182,7 +182,7 @@ def test_a_peer_that_said_goodbye_is_lost_only_when_it_is_called_again() -> None
             await b.close()
             a.send("b", PING)
             async with asyncio.timeout(5.0):  # a goodbye is believed: one attempt is enough
-                reason = await lost(a, "b")
+                reason = await lost(a, "b", goodbye=True)
             # Which of both depends on whether the thread of the former connection was through.
             assert "no connection" in reason or "said goodbye before 1 messages" in reason
 
@@ -232,7 +232,7 @@ def test_a_goodbye_that_leaves_messages_behind_is_a_loss() -> None:
                 for _ in range(3):
                     a.send("b", big)
                 await asyncio.to_thread(say_goodbye, listener)
-                assert "said goodbye before 3 messages" in await lost(a, "b")
+                assert "said goodbye before 3 messages" in await lost(a, "b", goodbye=True)
 
     run(scenario())
 

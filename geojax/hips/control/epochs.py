@@ -84,6 +84,8 @@ class Epochs:
       returning: nodes that are back and wait for the rest of their center.
       transfers: what members send each other after a change.
       steps: local steps that each trainer said it has taken, where they do not follow from rounds.
+      broken: members that were declared dead for what they sent, with those that depend on them:
+        they may not come back.
     """
 
     def __init__(
@@ -113,8 +115,9 @@ class Epochs:
         self.returning = Returning(self._cluster)
         self.transfers = StateTransfer()
         self.steps: dict[str, int] = {}
+        self.broken: set[str] = set()
         timeouts = context.setup.config.timeouts
-        self.detector = FailureDetector(timeouts, lambda: self.alive, self._silent)
+        self.detector = FailureDetector(timeouts, lambda: self.alive, self._failed)
         self._change: _Change | None = None
         # Admitted members without parameters yet, each with the round after which it goes on;
         # that round is used only where centers are independent.
@@ -156,13 +159,18 @@ class Epochs:
 
     # ---- who lives
 
-    def _silent(self, names: Sequence[str], reason: str) -> bool:
+    def _failed(self, names: Sequence[str], reason: str, broken: bool) -> bool:
         if names and not self.over:
-            self._background.check(lambda: self.declare_dead(names, reason))
+            self._background.check(lambda: self.declare_dead(names, reason, broken=broken))
         return not self.over
 
-    def declare_dead(self, names: Sequence[str], reason: str) -> None:
+    def declare_dead(self, names: Sequence[str], reason: str, *, broken: bool = False) -> None:
         """Goes on without these members and those that depend on them.
+
+        Args:
+          names: the members.
+          reason: why, for people.
+          broken: they sent what cannot be true, and may not come back.
 
         Raises:
           GeojaxError: the run has not started, or no center is left.
@@ -171,9 +179,11 @@ class Epochs:
         gone = [name for name in self.alive if name not in left]
         log.warning("dead: %s (%s); left: %s", ", ".join(gone), reason, ", ".join(left) or "none")
         self._context.recorder.event("dead", nodes=gone)
+        if broken:
+            self.broken |= {*gone}
         for name in gone:
             if name not in names:
-                self._channel.say(name, Expel(f"{', '.join(names)}: {reason}"))
+                self._channel.say(name, Expel(f"{', '.join(names)}: {reason}", not broken))
         if not self.running:
             raise GeojaxError(f"{', '.join(gone)} died before the run started: {reason}")
         if not set(left) & set(self._cluster.servers):
@@ -209,7 +219,7 @@ class Epochs:
             raise Refused(f"lost.peer: expected another member, came {peer!r}")
         lies = lost.refused and not self.over and peer in self.alive
         if lies and self.detector.refused(peer, number):
-            self.declare_dead((peer,), f"{name}: {lost.reason}")
+            self.declare_dead((peer,), f"{name}: {lost.reason}", broken=True)
             return
 
         def again() -> None:
@@ -285,7 +295,7 @@ class Epochs:
             return
         ahead = self._too_far_ahead(change)
         if ahead:
-            self.declare_dead(ahead, "reported a round that others had no part in")
+            self.declare_dead(ahead, "reported a round that others had no part in", broken=True)
             return
         try:
             self._go_on(change, change.planned)

@@ -15,14 +15,15 @@ class FailureDetector:
       timeouts: ``dead``: a member that is silent, or owes an answer, for so long is dead;
         ``heartbeat``: between two looks.
       alive: the members that should be heard.
-      declare_dead: called with those that are dead, and why; returns whether to go on looking.
+      declare_dead: called with those that are dead, why, and whether that is for what they sent;
+        returns whether to go on looking.
     """
 
     def __init__(
         self,
         timeouts: TimeoutsConfig,
         alive: Callable[[], Sequence[str]],
-        declare_dead: Callable[[Sequence[str], str], bool],
+        declare_dead: Callable[[Sequence[str], str, bool], bool],
     ):
         self._timeouts, self._alive, self._declare_dead = timeouts, alive, declare_dead
         self._loop = asyncio.get_running_loop()
@@ -77,12 +78,13 @@ class FailureDetector:
         self._looked = now
         limit = now - timeouts.dead
         silent = tuple(name for name in self._alive() if self._heard[name] < limit)
-        if not self._declare_dead(silent, f"silent for {timeouts.dead:g} s"):
+        if not self._declare_dead(silent, f"silent for {timeouts.dead:g} s", False):
             return
         lying = [n for n in self._alive() if n in self._lied and self._lied[n][0] < limit]
         said = "; ".join(self._lied[name][1] for name in lying)
-        if not self._declare_dead(lying, f"sent what cannot be true: {said}"):
+        if not self._declare_dead(lying, f"sent what cannot be true: {said}", True):
             return
         owing = tuple(n for n in self._alive() if self._asked.get(n, now) < limit)
-        if self._declare_dead(owing, f"heard, but no {self._what} within {timeouts.dead:g} s"):
+        unanswered = f"heard, but no {self._what} within {timeouts.dead:g} s"
+        if self._declare_dead(owing, unanswered, False):
             self._loop.call_later(timeouts.heartbeat, self._look)

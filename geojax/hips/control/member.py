@@ -29,7 +29,7 @@ from geojax.hips.routing.source_routes import unpacked_table
 from geojax.machine.waits import wait_for
 from geojax.sync.service import Service
 from geojax.wire.message import Kind, Message
-from geojax.wire.transport import GOODBYE, Lost
+from geojax.wire.transport import Lost
 
 log = logging.getLogger("geojax.member")
 
@@ -158,15 +158,21 @@ class Membership:
           elements: of its vector; 0 for a global server, which has none and learns from the
             scheduler how those of the others are cut.
           digest: of its initial vector; None: it has none.
+
+        Raises:
+          SchedulerLost: no start came in time.
         """
         engine, timeouts = self._engines[self._main_group], self._context.setup.config.timeouts
         self._say(messages.Join(elements, tuple(engine.sizes), tuple(engine.layers), digest))
-        started = await wait_for(
-            self._started,
-            describe=lambda: "start of the run from the scheduler",
-            timeout=timeouts.start + timeouts.dead,
-            warn=timeouts.warn,
-        )
+        try:
+            started = await wait_for(
+                self._started,
+                describe=lambda: "start of the run from the scheduler",
+                timeout=timeouts.start + timeouts.dead,
+                warn=timeouts.warn,
+            )
+        except WaitTimeout as error:
+            raise SchedulerLost(f"{self.me}: {error}") from error
         self._beats.start()
         return started
 
@@ -273,7 +279,7 @@ class Membership:
 
     def _on_lost(self, item: Lost) -> None:
         if item.peer == SCHEDULER:
-            if self._done and item.reason.startswith(GOODBYE):
+            if self._done and item.goodbye:
                 self._on_end(SCHEDULER, messages.End())  # it left when all were done
             if not self._end.done():
                 raise SchedulerLost(f"{self.me}: the scheduler is gone: {item.reason}")
@@ -415,7 +421,10 @@ class Membership:
             self._end.set_result(None)
 
     def _on_expel(self, _: str, told: messages.Expel) -> None:
-        raise Expelled(f"{self.me} was expelled from the run: {told.reason}")
+        if told.may_return and not self._started.done():
+            return  # it was said to this node's life before; this one asks to come back
+        text = f"{self.me} was expelled from the run: {told.reason}"
+        raise Expelled(text, may_return=told.may_return)
 
     def _engine(self, group: int) -> Exchange:
         engine = self._engines.get(group)

@@ -367,9 +367,15 @@ class End(ControlMessage, name="end", senders=FROM_SCHEDULER):
 
 @dataclass(frozen=True)
 class Expel(ControlMessage, name="expelled", senders=FROM_SCHEDULER):
-    """The run goes on without this member."""
+    """The run goes on without this member, or is over.
+
+    Attributes:
+      reason: why, for people.
+      may_return: whether it may begin anew and ask to come back.
+    """
 
     reason: str = has(text(10_000))
+    may_return: bool = has(FLAG)
 
 
 def pack(said: ControlMessage, epoch: int) -> Message:

@@ -9,6 +9,7 @@ from typing import Any
 
 from geojax.config import TimeoutsConfig
 from geojax.errors import FrameError
+from geojax.hips.exchange.states import StatePieces
 from geojax.machine.waits import wait_for
 from geojax.wire.message import Message, Payload
 
@@ -19,7 +20,7 @@ class StateInbox:
     """Takes one state, from the member that was told to send it and from nobody else.
 
     Who was told is not asked again before the next epoch. A state of a later epoch than this
-    member knows of waits for it; of each peer one.
+    member knows of waits for it. A state may come in pieces.
 
     Args:
       timeouts: bounds the wait.
@@ -29,7 +30,8 @@ class StateInbox:
     def __init__(self, timeouts: TimeoutsConfig, refuse: Callable[[str, str], None]):
         self._timeouts, self._refuse = timeouts, refuse
         self._epoch, self._sender, self._round = -1, "", -1
-        self._early: dict[str, Message] = {}
+        self._early: dict[str, list[Message]] = {}
+        self._pieces = StatePieces()
         self._came: asyncio.Future[tuple[str, Message]] = asyncio.get_running_loop().create_future()
 
     def begin(self, epoch: int, sender: str | None = None, number: int = -1) -> None:
@@ -42,18 +44,28 @@ class StateInbox:
         """
         self._epoch = epoch
         if sender is not None:
+            self._pieces = StatePieces()
             self._sender, self._round = sender, number
         early, self._early = self._early, {}
-        for peer, message in early.items():
-            self.take(peer, message)
+        for peer, messages in early.items():
+            for message in messages:
+                self.take(peer, message)
 
     def take(self, peer: str, message: Message) -> None:
         """Takes a STATE message."""
         if peer == self._sender and message.round == self._round:
-            if not self._came.done():
-                self._came.set_result((peer, message))
+            try:
+                whole = self._pieces.take(message)
+            except FrameError as error:
+                self._refuse(peer, str(error))
+                return
+            if whole is not None and not self._came.done():
+                self._came.set_result((peer, whole))
         elif message.epoch > self._epoch:
-            self._early[peer] = message
+            early = self._early.setdefault(peer, [])
+            if early and early[-1].epoch < message.epoch:
+                early.clear()
+            early.append(message)
         elif message.epoch < self._epoch:
             log.warning("dropped a state of epoch %d from %s", message.epoch, peer)
         else:

@@ -12,6 +12,7 @@ from geojax.hips.exchange.base import Gate, Sender
 from geojax.hips.exchange.contribution import Contribution
 from geojax.hips.exchange.late_payloads import RELIABLE, own_parts
 from geojax.hips.exchange.local_policy import ByRound
+from geojax.hips.exchange.states import state_messages
 from geojax.wire.message import Kind, Message, Payload
 
 
@@ -63,10 +64,8 @@ class ChunkSender:
 
     def state(self, peer: str, number: int, payload: np.ndarray) -> None:
         """Sends the whole state after a round."""
-        message = Message(
-            Kind.STATE, group=self._group, epoch=self._gate.epoch, round=number, payload=payload
-        )
-        self._transport.send(peer, message)
+        for message in state_messages(self._group, self._gate.epoch, number, payload):
+            self._transport.send(peer, message)
 
     def _message(
         self, kind: Kind, number: int, chunk: int, payload: Payload, **fields: Any

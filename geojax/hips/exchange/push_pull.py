@@ -46,6 +46,7 @@ from geojax.hips.exchange.pulled_chunks import PulledChunks
 from geojax.hips.exchange.rounds import PushedRound
 from geojax.hips.exchange.served_shard import ServedShard
 from geojax.hips.exchange.shard_server import Pulled, ShardServer
+from geojax.hips.exchange.states import state_messages
 from geojax.overlay.policy.placement import place
 from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
@@ -242,10 +243,8 @@ class PushPullExchange:
 
     def send_state(self, peer: str, number: int, payload: np.ndarray) -> None:
         """Sends the initial vector to a center that has a different one."""
-        message = Message(
-            Kind.STATE, group=self.group, epoch=self.gate.epoch, round=number, payload=payload
-        )
-        self._transport.send(peer, message)
+        for message in state_messages(self.group, self.gate.epoch, number, payload):
+            self._transport.send(peer, message)
 
     # ---- the peers' side
 

@@ -225,8 +225,11 @@ class Scheduler:
         """A handler for messages of living members; a dead sender is told that it is expelled."""
 
         def hear(name: str, said: M) -> None:
+            if name in self.epochs.returning.waiting:
+                return  # it was said before the member asked to come back, or is of no use yet
             if name not in self.epochs.alive:
-                self._channel.say(name, Expel("it was declared dead"))
+                may_return = name not in self.epochs.broken and not self.epochs.over
+                self._channel.say(name, Expel("it was declared dead", may_return))
                 return
             handler(name, said)
             self.epochs.detector.hear(name)
@@ -238,7 +241,9 @@ class Scheduler:
             self._join_barrier.take(name, join)
             return
         if self.epochs.over or not self._join_barrier.knows(name, join):
-            self._channel.say(name, Expel("the run is over, or its model is another one"))
+            self._channel.say(
+                name, Expel("the run is over, or its model is another one", may_return=False)
+            )
             return
         self.epochs.rejoin(name)
 
@@ -308,7 +313,7 @@ class Scheduler:
         for name in self.epochs.alive:
             self._channel.say(name, End())
         for name in self.epochs.returning.waiting:
-            self._channel.say(name, Expel("the run is over"))
+            self._channel.say(name, Expel("the run is over", may_return=False))
         self._context.recorder.event("end", rounds=max(self._grants.held.values()) + 1)
         if not self._finished.done():
             self._finished.set_result(None)

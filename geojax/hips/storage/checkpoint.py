@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
+import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +18,16 @@ from typing import IO, Any
 
 import numpy as np
 
-from geojax.errors import FrameError
+from geojax.errors import FrameError, GeojaxError
 from geojax.hips.cluster import START, ResumePoint, shard_name
 from geojax.machine.machine import Machine
 from geojax.wire.message import Payload
+
+log = logging.getLogger("geojax.checkpoint")
+
+
+class DamagedCheckpoint(GeojaxError):
+    """A file of a checkpoint that cannot be gone on from."""
 
 
 class Checkpoints:
@@ -75,14 +83,24 @@ class Checkpoints:
         partial = self._folder / "partial"
         with partial.open("wb") as stream:
             pack(stream, [time, state])
+            stream.flush()
+            os.fsync(stream.fileno())  # else the name may be on disk before what it names
         partial.rename(self._path(number))
         for old in sorted(self._folder.glob("round_*.npz"))[: -self._most]:
             old.unlink()
 
     def read(self, number: int) -> tuple[float, dict[str, Any]]:
-        """Experiment time and state of :meth:`write`."""
-        with self._path(number).open("rb") as stream:
-            time, state = unpack(stream)
+        """Experiment time and state of :meth:`write`.
+
+        Raises:
+          DamagedCheckpoint: the file is cut, or holds something else.
+        """
+        path = self._path(number)
+        try:
+            with path.open("rb") as stream:
+                time, state = unpack(stream)
+        except (zipfile.BadZipFile, ValueError, TypeError, KeyError, EOFError) as error:
+            raise DamagedCheckpoint(f"{path}: not a whole checkpoint: {error}") from error
         return time, state
 
     def rounds(self) -> set[int]:
@@ -94,13 +112,19 @@ class Checkpoints:
 
 
 def resume_point(folder: Path, nodes: Sequence[str]) -> ResumePoint:
-    """The last round or cut of which every node has a checkpoint; :data:`START`: there is none."""
+    """The last round or cut of which every node has a whole checkpoint; :data:`START`: none."""
     kept = [Checkpoints(folder, node) for node in nodes]
     common = set.intersection(*(one.rounds() for one in kept)) if kept else set()
-    if not common:
+    for number in sorted(common, reverse=True):
+        try:
+            found = [one.read(number) for one in kept]
+        except DamagedCheckpoint as error:
+            log.warning("%s; the one before it counts", error)
+            continue
+        break
+    else:
         return START
-    number = max(common)
-    times, states = zip(*(one.read(number) for one in kept), strict=True)
+    times, states = zip(*found, strict=True)
     pairs = list(zip(nodes, states, strict=True))
     held = {node: state["round"] for node, state in pairs if "round" in state}
     shards = ((node, shard) for node, state in pairs for shard in state.get("shards", ()))

@@ -1,7 +1,8 @@
 """Models on a grid of experiment time, evaluated without costing any.
 
 The grid is the same for every algorithm: 0, e, 2e, … with e = ``eval_every_s``. What is evaluated
-at a grid point is the last model before it. A model is kept in pieces: each global server keeps
+at a grid point is the last model before it. A run's time limit is the last point; a model that
+comes after it is not looked at. A model is kept in pieces: each global server keeps
 those of its shards. Where every center has the whole model, that is one piece, kept by the first
 living center, which *speaks* for all. In simulation the nodes share an object that gathers the
 pieces, and whole models are evaluated at once, while the clock stands still. In real time pieces
@@ -179,6 +180,7 @@ class Snapshots:
       folder: the final model goes there.
       timeouts: bounds the wait for the pieces of the last model.
       since: experiment time before which no grid points are wanted.
+      limit: the last grid point, s; None: there is none.
     """
 
     def __init__(
@@ -194,18 +196,26 @@ class Snapshots:
         folder: Path,
         timeouts: TimeoutsConfig,
         since: float = 0.0,
+        limit: float | None = None,
     ):
+        self._limit = float("inf") if limit is None else limit
         self._every, self._evaluator, self._chunks = every_s, evaluator, chunks
         self._pieces, self._recorder, self._machine = pieces, recorder, machine
         self._clock, self._folder, self._timeouts = clock, folder, timeouts
         self._first = 0
-        while self._first * every_s < since:
+        while self._point(self._first) < since:
             self._first += 1
         self._next = self._first  # number of the next grid point, of whole models
         self._noted: list[Piece] = []
         self._hosted: dict[ServedShard, int] = {}  # with the number of the next grid point
         self._changed: dict[ServedShard, float] = {}
         self._known: tuple[np.ndarray, dict[str, float]] | None = None
+
+    def _point(self, number: int) -> float:
+        """Experiment time of a grid point, s; infinite beyond the limit."""
+        if (number - 1) * self._every >= self._limit:
+            return float("inf")
+        return min(number * self._every, self._limit)
 
     # ---- as a shard's watcher
 
@@ -223,8 +233,8 @@ class Snapshots:
     def _note(self, shard: ServedShard, now: float) -> None:
         """The shard's present values are those of all grid points before ``now``."""
         piece = self._piece(shard)
-        while self._hosted[shard] * self._every < now:
-            self._add(piece._replace(point=self._hosted[shard] * self._every))
+        while self._point(self._hosted[shard]) < now:
+            self._add(piece._replace(point=self._point(self._hosted[shard])))
             self._hosted[shard] += 1
 
     def _piece(self, shard: ServedShard) -> Piece:
@@ -247,8 +257,8 @@ class Snapshots:
         if not self._chunks:
             noted, self._noted = self._noted, []
             chunks = {0: vector}
-            while self._next * self._every < now:
-                self._noted.append(Piece(self._next * self._every, chunks, number, now))
+            while self._point(self._next) < now:
+                self._noted.append(Piece(self._point(self._next), chunks, number, now))
                 self._next += 1
             for piece in (*noted, *self._noted) if speaks else ():
                 self._add(piece)
@@ -276,7 +286,8 @@ class Snapshots:
         """Leaves; the center that speaks waits for all pieces and evaluates the last models.
 
         It writes the last model to ``final.npy`` and evaluates it at the instant of its last
-        change. A model that only has a size is not written.
+        change; the last model before the time limit, if the run went on after that. A model that
+        only has a size is not written.
 
         Args:
           end: when the center's rounds were over, experiment s.
@@ -302,7 +313,10 @@ class Snapshots:
         vector, number = self._joined(FINAL)
         if self._evaluator is not None:
             await self._evaluate([point for point in self._pieces.points() if point < end])
-            await self._figures(end, number, vector)
+            if end <= self._limit:
+                await self._figures(end, number, vector)
+            elif self._known is not None:  # that of the limit
+                vector, _ = self._known
         if not is_hollow(vector):
             await self._machine.aside(lambda: np.save(self._folder / "final.npy", vector))
         self._pieces.drop(FINAL)

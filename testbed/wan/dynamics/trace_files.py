@@ -8,7 +8,11 @@ of 1500 bytes at that instant, and starts again at its last instant (Netravali e
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
+import io
+import lzma
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +27,9 @@ from geojax.overlay.view import Edge
 from testbed.wan.dynamics.base import MBIT, Change
 
 COLUMNS = ("time_s", "from", "to", "mbit")
+CALENDAR_S = 1e8  # three years: seconds since 1970, not since the start of a run
 PACKET_BITS = 1500 * 8  # one line of a mahimahi trace
+_PACKED = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ\x00": lzma.decompress}
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,15 @@ def read_csv(path: Path, key: str = "file", repeat_s: float | None = None) -> di
     """
     rows: dict[Edge, dict[float, float]] = {}
     with _open(path, key) as stream:
-        reader = csv.DictReader(stream)
-        if reader.fieldnames is None or set(reader.fieldnames) != set(COLUMNS):
+        reader = csv.DictReader(stream, skipinitialspace=True)
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+        if sorted(reader.fieldnames) != sorted(COLUMNS):
             fix = f"the first line must name the columns {','.join(COLUMNS)}"
             raise ConfigError(key, f"{path}:1", fix)
         for row in reader:
             line = f"{path}:{reader.line_num}"
+            if None in row or None in row.values():
+                raise ConfigError(key, line, f"must have {len(COLUMNS)} values, as the first line")
             time, rate = (_csv_number(key, line, row, name) for name in ("time_s", "mbit"))
             times = rows.setdefault((row["from"], row["to"]), {})
             if time in times:
@@ -76,6 +85,10 @@ def read_csv(path: Path, key: str = "file", repeat_s: float | None = None) -> di
                 raise ConfigError(key, line, f"lies after the end of a turn of {repeat_s:g} s")
     if not rows:
         raise ConfigError(key, str(path), "the file holds no rates")
+    first = min(time for times in rows.values() for time in times)
+    if first >= CALENDAR_S:
+        fix = f"its first time_s, {first:.10g}, is a calendar time: subtract it from all"
+        raise ConfigError(key, str(path), fix)
     found: dict[Edge, Series] = {}
     for edge, rates in rows.items():
         times = sorted(rates)
@@ -135,8 +148,7 @@ def read_mahimahi(path: Path, bin_s: float, key: str = "file") -> Series:
     Raises:
       ConfigError: names the file and the fix.
     """
-    with _open(path, key) as stream:
-        words = stream.read().split()
+    words = _open(path, key).read().split()
     try:
         stamps = np.array(words, dtype=np.int64)
     except ValueError:
@@ -184,8 +196,28 @@ def _pieces(series: Series, until: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _open(path: Path, key: str) -> TextIO:
+    """The text of a file, unpacked where it is packed.
+
+    Raises:
+      ConfigError: it cannot be read, or holds no text.
+    """
     try:
-        return path.open(newline="")
+        content = path.read_bytes()
     except OSError as error:
         fix = f"cannot be read ({error.strerror}); paths start from the working directory"
+        raise ConfigError(key, str(path), fix) from error
+    for magic, unpack in _PACKED.items():
+        if content.startswith(magic):
+            try:
+                content = unpack(content)
+            except (OSError, EOFError, ValueError, lzma.LZMAError) as error:
+                fix = f"cannot be unpacked ({error}); give a whole file"
+                raise ConfigError(key, str(path), fix) from error
+    if content.startswith(b"PK\x03\x04"):
+        raise ConfigError(key, str(path), "is a ZIP archive: unpack it, and name the file in it")
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        return io.StringIO(content.decode(encoding), newline="")
+    except UnicodeDecodeError as error:
+        fix = f"is no text in UTF-8 (byte {error.start}); save it as UTF-8"
         raise ConfigError(key, str(path), fix) from error

@@ -1,0 +1,45 @@
+"""After ``max_time_s`` nothing counts, however long a run's last rounds take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geojax.axes import change
+from geojax.config import RunConfig
+from geojax.telemetry.recorder import traced_spans
+from testbed.run import run
+from testbed.wan.build import load_preset
+
+LIMIT = 2.3
+
+
+@pytest.mark.parametrize("sync", ["fsa", "fedbuff"])
+def test_figures_and_the_final_model_are_those_of_the_limit(tmp_path: Path, sync: str) -> None:
+    """Steps last 0.5 s, and rounds a bit longer: some are under way at the limit."""
+    made = RunConfig()
+    made.wan = load_preset("three_centers")
+    wanted = {"testbed": "simulated", "sync": sync, "model": "mlp", "data": "digits"}
+    change(made, {**wanted, "model.pace_s": 0.5, "eval_every_s": 1.0, "max_time_s": LIMIT})
+    made.rounds, made.data.test_samples = 1000, 64
+    if sync == "fedbuff":
+        made.sync.local_steps = 1
+    summary = run(made, tmp_path)
+    lines = (tmp_path / "events.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    done = [e["held"] for e in events if e["event"] == "round"]
+    assert max(done) > LIMIT + 0.1, "the run ended in time by itself"
+    assert summary["time_s"] == LIMIT
+    traced = traced_spans(json.loads((tmp_path / "trace.json").read_text()))
+    begun = [s.start for spans in traced.values() for s in spans if s.name == "compute"]
+    assert summary["steps"] == sum(start <= LIMIT for start in begun)
+    assert summary["samples"] <= summary["steps"] * made.batch_size
+    sent = [s for spans in traced.values() for s in spans if s.name == "send"]
+    assert summary["wan_bytes"] < sum(span.args["bytes"] for span in sent)
+    evaluations = [e for e in events if e["event"] == "evaluation"]
+    assert [e["t"] for e in evaluations] == [0.0, 1.0, 2.0, LIMIT]
+    assert summary["final_accuracy"] == evaluations[-1]["accuracy"]
+    assert np.load(tmp_path / "models" / "final.npy").size
