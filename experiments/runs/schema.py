@@ -17,7 +17,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 import testbed.wan.generators  # noqa: F401  registers its axis
@@ -26,10 +25,6 @@ from geojax.config import RunConfig, to_dict
 from geojax.settings import key_names, load_plugins
 
 CONF = pathlib.Path(__file__).resolve().parents[2] / "conf"
-
-# Hydra copies its sources for every composition and for every group that --help lists, and with
-# them the store of all schemas. One store is enough: what it hands out are copies.
-ConfigStore.__deepcopy__ = lambda self, _: self  # pyright: ignore[reportAttributeAccessIssue]
 
 _NOISE = frozenset({"resume", "data.path", "data.download", "trackers.name"})
 # How a run is watched and kept, not what it computes: a broken run goes on when these change.
@@ -54,16 +49,18 @@ def register(plugins: Iterable[str] = (), own: Sequence[pathlib.Path] = ()) -> N
       plugins: modules to import first; a member that has no YAML file is its own choice.
       own: the user's folders of YAML files, whose choices are listed too.
     """
+    from experiments.runs import hydra_store  # Hydra, which runs and tables do without
+
     load_plugins(plugins)
-    store = ConfigStore.instance()
     for group, default in groups().items():
-        store.store(group=group, name=f"base_{group}", node=type(default))
+        hydra_store.add(group, f"base_{group}", type(default))
+        files = _files(group)
         for name in AXES.get(group, ()):
             settings = AXES[group].settings(name)
-            store.store(group=group, name=f"base_{name}", node=settings)
-            if name not in _files(group):
-                store.store(group=group, name=name, node=settings)
-    store.store(name="base_config", node=RunConfig)
+            hydra_store.add(group, f"base_{name}", settings)
+            if name not in files:
+                hydra_store.add(group, name, settings)
+    hydra_store.add(None, "base_config", RunConfig)
     listed = functools.partial(_choices_text, own)
     OmegaConf.register_new_resolver("geojax.choices", listed, replace=True)
 

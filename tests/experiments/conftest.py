@@ -1,8 +1,10 @@
-"""A stand-in for the testbed, and the train command in a process of its own."""
+"""A stand-in for the testbed, the train command in a process of its own, and compositions."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -11,8 +13,9 @@ import sys
 import textwrap
 
 import pytest
+from hydra import compose, initialize_config_dir
 
-from experiments.runs import records
+from experiments.runs import records, schema
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -112,3 +115,16 @@ def commands(stand_in, tmp_path) -> Commands:
     path = f"{stand_in}{os.pathsep}{ROOT}"
     environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(tmp_path)}
     return Commands(tmp_path, environment)
+
+
+@functools.cache
+def _composed(*words: str):
+    return schema.build(compose("config", list(words)))
+
+
+@pytest.fixture(scope="module")
+def composed():
+    """Makes configurations of the project's files, by overrides; a copy for every caller."""
+    schema.register()
+    with initialize_config_dir(str(schema.CONF), version_base="1.3"):
+        yield lambda *words: copy.deepcopy(_composed(*words))

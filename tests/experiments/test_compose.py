@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import pathlib
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from experiments import configuration
@@ -37,13 +35,6 @@ HEADLINE = schema.choices("variant/geomx_exceeds_lan")
 
 
 ADAM = ("optimizer=adam", "optimizer.eps=1e-7")
-
-
-@pytest.fixture(scope="module")
-def composed():
-    schema.register()
-    with initialize_config_dir(str(schema.CONF), version_base="1.3"):
-        yield functools.cache(lambda *words: schema.build(compose("config", list(words))))
 
 
 def test_every_group_has_files_and_every_folder_is_a_group():

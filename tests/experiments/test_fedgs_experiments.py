@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from experiments.runs import schema
 from geojax.federated.registry import FEDERATED
 from geojax.sync.registry import build_sync
 from testbed.run import check
-
-
-@pytest.fixture(scope="module")
-def composed():
-    schema.register()
-    with initialize_config_dir(str(schema.CONF), version_base="1.3"):
-        yield lambda *words: schema.build(compose("config", list(words)))
 
 
 def swept(name):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import json
 import subprocess
 import sys
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from experiments.runs import records, schema
@@ -82,14 +80,6 @@ TINY = {  # what makes an experiment small, its rows, and the columns of its tab
         ) for name in TRAINED
     },
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def composed():
-    schema.register()
-    with initialize_config_dir(str(schema.CONF), version_base="1.3"):
-        made = functools.cache(lambda *words: schema.build(compose("config", list(words))))
-        yield lambda *words: copy.deepcopy(made(*words))
 
 
 def stored(name):

@@ -435,7 +435,7 @@ class TreeExchange:
         ordered: Sequence[Contribution],
         payloads: Sequence[Payload],
     ) -> None:
-        if epoch != self.gate.epoch or self.gate.frozen:
+        if epoch != self.gate.epoch:  # it has changed, and the offers are sent again
             return
         given = [c for c in ordered if not c.abstains]
         total = given[0] if given else ABSTAINED
