@@ -45,6 +45,7 @@ class AsyncDownlink:
     """
 
     passes_on = False
+    follow = False
 
     def __init__(
         self,

@@ -82,9 +82,11 @@ class Downlink(Protocol):
 
     Attributes:
       passes_on: sums go to the WAN as they come, chunk by chunk; :meth:`total` is not used.
+      follow: the workers hold the rounds of the WAN that the server holds, and record them.
     """
 
     passes_on: bool
+    follow: bool
 
     async def total(self, number: int, bucket: Bucket) -> Total:
         """What the center's workers have offered."""
@@ -127,6 +129,7 @@ class DirectLink:
     """Both ends of a center with one worker, which lives in its local server's process."""
 
     passes_on = False
+    follow = False
 
     def __init__(self) -> None:
         self._offered: dict[tuple[int, int], asyncio.Future[Total]] = {}
@@ -325,6 +328,7 @@ class LanDownlink:
         first: int = 0,
     ):
         self._engine, self._wan, self.passes_on = engine, wan, wan is not None
+        self.follow = True
         engine.at_root = self
         self._codec, self._buckets, self._machine = codec, buckets, machine
         self._states = [codec.init(bucket.spec.layers, bucket.ranges) for bucket in buckets]

@@ -167,7 +167,7 @@ class LocalServer:
     def held(self, number: int) -> None:
         """See :class:`geojax.hips.exchange.base.RoundWatcher`."""
         self._held_at = self._context.clock()
-        if self._worker is not None or self._algorithm.lan is not None:
+        if not self._link.follow:
             record_round(self._context.recorder, number, self._offered, self._held_at)
 
     # ---- the worker in this process
