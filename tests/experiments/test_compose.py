@@ -67,6 +67,13 @@ def test_every_experiment_composes_and_is_valid(composed, name):
     check(composed(f"experiment={name}"))
 
 
+def test_an_algorithm_may_have_settings_of_its_own_in_an_experiment(composed):
+    row = "experiment=esync_geo", "sync=diloco"
+    assert composed(*row).sync.local_steps == 32
+    assert composed(*row, "sync.local_steps=7").sync.local_steps == 7
+    assert composed("sync=diloco").sync.local_steps == 500
+
+
 @pytest.mark.parametrize(("group", "name"), DEMOS, ids=lambda word: word)
 def test_demo_variants_are_valid_and_set_their_own_keys(composed, group, name):
     config = composed("experiment=demo", f"{group}={name}")
