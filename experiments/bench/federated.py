@@ -5,6 +5,12 @@ execution of :mod:`geojax.federated.training.execution`: client steps (batches) 
 second, after compiling, the median of several repetitions that take turns. ``--devices`` makes
 several CPU devices, which ``pmap`` spreads clients over.
 
+``--executions fleet,loop,scan,vmap --batch-size 320 --samples 3200`` is a round of FedGS of T = 10
+steps on union batches of 320: a super node is a client whose batches are the unions. ``fleet`` is
+how ``sync=fedgs`` runs it, a call of the center's trainer for each step; ``scan`` makes the T steps
+of a center one program, and ``vmap`` the whole round of all centers. Who takes part in each step is
+chosen before, at the same cost in all of them, and not counted.
+
 ``--peers plain,fedjax,flower`` measures others beside them on the same work (model, where it
 starts, data, batch, clients, epochs), each in a process of its own: FedAvg written down in plain
 JAX, FedJAX, and Flower's simulation. "Default ÷ it" is how many times as fast as they our default
@@ -37,6 +43,7 @@ from geojax.federated.registry import FEDERATED
 from geojax.sync.registry import build_sync
 
 EXECUTIONS = ("loop", "scan", "vmap", "pmap")
+FLEET = "fleet"  # not of clients: the steps of sync=fedgs
 MODELS = ("mlp", "small_cnn", "demo_cnn")
 
 
@@ -100,6 +107,45 @@ class Ours:
         trainer.step()
 
 
+class FleetRounds:
+    """Rounds of FedGS by the trainers of its base stations, from where the last one ended.
+
+    Attributes:
+      first: where the first round begins and ends, as of :class:`Ours`.
+      steps: of a round, of all base stations.
+    """
+
+    def __init__(self, config: RunConfig, options: argparse.Namespace):
+        from geojax.center.trainer import build_trainer
+
+        images, labels = data_of(options)
+        parts = np.array_split(np.arange(len(labels)), options.clients)
+        self._trainers = [
+            build_trainer(
+                config, features=images[part], labels=labels[part], worker_index=index,
+                worker_count=len(parts),
+            )
+            for index, part in enumerate(parts)
+        ]  # fmt: skip
+        for trainer in self._trainers:
+            trainer.warm_up(gradient=False)
+        self._each = options.epochs * (options.samples // options.batch_size)
+        self.steps = self._each * len(parts)
+        self._vector = self._trainers[0].vector()
+        self.make_round()
+        self.first = self._vector
+
+    def make_round(self) -> None:
+        """T steps of every base station, and the mean of their models."""
+        total = np.zeros_like(self._vector)
+        for trainer in self._trainers:
+            trainer.load(self._vector)
+            for _ in range(self._each):
+                trainer.step()
+            total += trainer.vector()
+        self._vector = total / np.float32(len(self._trainers))
+
+
 def work_of(options: argparse.Namespace, config: RunConfig, ours: Ours) -> Work:
     """The same work for peers."""
     images, labels = data_of(options)
@@ -114,10 +160,15 @@ def work_of(options: argparse.Namespace, config: RunConfig, ours: Ours) -> Work:
 
 def measure(options: argparse.Namespace) -> Table:
     """Measures every execution, and the peers, on every model."""
-    chosen = _names(options.executions, EXECUTIONS, "--executions")
+    chosen = _names(options.executions, (*EXECUTIONS, FLEET), "--executions")
     peers = _names(options.peers, tuple(contest.PEERS), "--peers")
     models = options.models.split(",")
     _check(options, peers, models)
+    if chosen == [FLEET]:
+        raise ConfigError("--executions", FLEET, "give others beside it, e.g. fleet,loop,scan")
+    if FLEET in chosen and (options.samples % options.batch_size or options.sync != "fedavg"):
+        fix = f"fleet takes full batches: a multiple of {options.batch_size}, and --sync fedavg"
+        raise ConfigError("--samples", options.samples, fix)
     pythons = contest.pythons(peers, options.peer_python)
     if "pmap" in chosen and options.devices < 2 and not _accelerators():
         chosen.remove("pmap")
@@ -134,12 +185,16 @@ def measure(options: argparse.Namespace) -> Table:
     for model in models:
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
             config = config_of(options, model)
-            ours = {name: Ours(config, name, options) for name in chosen}
+            ours = {name: Ours(config, name, options) for name in chosen if name != FLEET}
             first = next(iter(ours.values()))
             contenders = [
                 contest.Contender(name, contest.here(each.make_round, each.steps))
                 for name, each in ours.items()
             ]
+            if FLEET in chosen:
+                fleet = FleetRounds(config, options)
+                run = contest.here(fleet.make_round, fleet.steps)
+                contenders.append(contest.Contender(FLEET, run, first=fleet.first))
             archive = pathlib.Path(folder) / "work.npz"
             if peers:
                 work_of(options, config, first).save(str(archive))
@@ -162,7 +217,11 @@ def _add_rows(
     default = next((each for each in ours if each.name == _default()), best)
     rows = -(-options.samples // options.batch_size)
     for each in contenders:
-        words = [*["default"] * (each.name == _default()), *["fastest"] * (each is best)]
+        words = [
+            *["default"] * (each.name == _default()),
+            *["sync=fedgs"] * (each.name == FLEET),
+            *["fastest"] * (each is best),
+        ]
         table.add_row(
             model, each.name, each.words or ", ".join(words), f"{each.rate:,.0f}",
             f"{each.rate * options.samples / rows:,.0f}", f"{1e6 / each.rate:,.0f}",
@@ -210,7 +269,7 @@ def main() -> int:
     """Measures and prints a table."""
     parser = report.parser("federated", __doc__)
     parser.add_argument("--models", default=",".join(MODELS), help="some models, with commas")
-    parser.add_argument("--executions", default=",".join(EXECUTIONS), help="some of them")
+    parser.add_argument("--executions", default=",".join(EXECUTIONS), help="some of them, or fleet")
     parser.add_argument("--sync", default="fedavg", help="the algorithm")
     parser.add_argument("--clients", type=int, default=10)
     parser.add_argument("--samples", type=int, default=200, help="of each client")

@@ -3,7 +3,8 @@
 For every kind of skew a table of selectors: mean, median, standard deviation, largest and smallest
 divergence ||P - p||_2 of the union of the chosen batches, over the same instances for each, and the
 CPU time of one selection. Two of ten devices are random, except for ``random``. The last row is no
-selection: as many samples as ten batches have, drawn from p itself.
+selection: as many samples as ten batches have, drawn from p itself. ``selection=exact_swap`` is the
+row with two restarts.
 
 ``brute_force`` knows the true optimum. It solves the first --optimum instances (of those with less
 than 2e8 sets), and the column "gap" says by how much each selector's mean exceeds the optimum's on
@@ -51,6 +52,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "gbp_cs, zero": {"name": "gbp_cs", "init": "zero"},
     "gbp_cs, random": {"name": "gbp_cs", "init": "random"},
     "exact swap": {"name": "gbp_cs", "swap": "exact"},
+    "exact swap, 2 restarts": {"name": "gbp_cs", "swap": "exact", "restarts": 2},
     "exact swap, 4 restarts": {"name": "gbp_cs", "swap": "exact", "restarts": 4},
     "exact swap, zero": {"name": "gbp_cs", "init": "zero", "swap": "exact"},
 }

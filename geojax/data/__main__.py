@@ -23,7 +23,7 @@ from geojax.data import (
     partition,
 )
 from geojax.data.dataset import has_labels
-from geojax.data.describe import describe, describe_devices, devices_table, table
+from geojax.data.describe import class_shares, describe, describe_devices, devices_table, table
 from geojax.data.writer_effect import writer_effect
 from geojax.errors import ConfigError, GeojaxError
 from geojax.settings import key_names
@@ -81,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--device-partition", metavar="NAME", help=_one_of(DEVICE_PARTITIONS, "iid, or by_writer"))
     add("--batch-size", type=int, default=1, metavar="N", help="a device must hold half of one")
+    add("--classes", action="store_true", help="share of every class, of all training samples")
     add("--writer-effect", action="store_true", help="how alike a writer's digits are")
     add("settings", nargs="*", metavar="KEY=VALUE", help="more keys of data, partition, …")
     add("--centers", type=int, default=3, metavar="N", help="data centers (default 3)")
@@ -124,6 +125,7 @@ def _describe(options: argparse.Namespace) -> None:
     described = describe(parts, labels, classes)
     fleets = _fleets(options, more["device_partition"], parts, data)
     behind = describe_devices(fleets, labels, classes, data.train_groups) if fleets else []
+    shares = class_shares(labels, classes) if options.classes else {}
     writers = _writers(data, effect=options.writer_effect)
     if options.format == "json":
         answer = {
@@ -135,6 +137,7 @@ def _describe(options: argparse.Namespace) -> None:
             "workers": [part._asdict() for part in described],
         }
         answer |= {"devices": [fleet._asdict() for fleet in behind]} if behind else {}
+        answer |= {"shares": shares} if shares else {}
         answer |= {"writers": writers} if writers else {}
         print(json.dumps(answer, indent=2))
         return
@@ -151,6 +154,9 @@ def _describe(options: argparse.Namespace) -> None:
     console.width = max(console.width, natural)
     for view in views:
         console.print(view)
+    if shares:
+        text = ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
+        console.print(f"\nclass shares: {text}", highlight=False)
     if writers:
         text = ", ".join(
             f"{name} {value:g}" if isinstance(value, int) else f"{name} {value:.3f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+CHARACTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase  # EMNIST's order
 COLUMNS = 20  # most classes that have a column each
 
 
@@ -94,6 +96,24 @@ def devices_table(described: list[FleetShares], title: str) -> Table:
     )
     view.caption_justify = "left"
     return view
+
+
+def class_shares(labels: np.ndarray, classes: int) -> dict[str, float]:
+    """Share of the samples that each class has; EMNIST's 62 classes by their characters.
+
+    Of 62 classes the shares of digits, capitals and small letters come first.
+
+    >>> class_shares(np.array([0, 0, 1, 0]), 2)
+    {'0': 0.75, '1': 0.25}
+    >>> list(class_shares(np.arange(62), 62))[:5]
+    ['digits', 'capitals', 'small letters', '0', '1']
+    """
+    shares = _mix(np.bincount(labels, minlength=classes)).tolist()
+    if classes != len(CHARACTERS):
+        return {str(number): share for number, share in enumerate(shares)}
+    kinds = {"digits": shares[:10], "capitals": shares[10:36], "small letters": shares[36:]}
+    whole = {kind: float(np.sum(some)) for kind, some in kinds.items()}
+    return whole | dict(zip(CHARACTERS, shares, strict=True))
 
 
 def describe(parts: Mapping[str, np.ndarray], labels: np.ndarray, classes: int) -> list[Share]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 from flax import linen as nn
 
+from geojax.models.cpu_forms import max_pool
 from geojax.models.staged import StagedModule
 
 _HE = nn.initializers.he_normal()
@@ -55,7 +56,7 @@ class AlexNet(StagedModule):
                 features, (side, side), strides=stride, kernel_init=_HE, name=f"Conv_{index}"
             )
             out = nn.relu(convolution(hidden))
-            return nn.max_pool(out, (2, 2), strides=(2, 2)) if pooled else out
+            return max_pool(out) if pooled else out
         number = index - len(_CONVOLUTIONS)
         features = (*self.hidden, self.classes)[number]
         flat = hidden.reshape((hidden.shape[0], -1))

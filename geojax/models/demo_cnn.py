@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 from flax import linen as nn
 
+from geojax.models.cpu_forms import convolve, max_pool
 from geojax.models.staged import StagedModule
 
 _XAVIER = nn.initializers.xavier_uniform()
@@ -35,9 +36,14 @@ class DemoCnn(StagedModule):
         if index < len(_CONVOLUTIONS):
             name = f"Conv_{index}"
             convolution = nn.Conv(
-                _CONVOLUTIONS[index], (5, 5), padding="VALID", kernel_init=_XAVIER, name=name
+                _CONVOLUTIONS[index],
+                (5, 5),
+                padding="VALID",
+                kernel_init=_XAVIER,
+                conv_general_dilated=convolve,
+                name=name,
             )
-            return nn.max_pool(nn.relu(convolution(hidden)), (2, 2), strides=(2, 2))
+            return max_pool(nn.relu(convolution(hidden)))
         number = index - len(_CONVOLUTIONS)
         features = (*_HIDDEN, self.classes)[number]
         flat = hidden.reshape((hidden.shape[0], -1))

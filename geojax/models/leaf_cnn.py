@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 from flax import linen as nn
 
+from geojax.models.cpu_forms import max_pool
 from geojax.models.staged import StagedModule
 
 _XAVIER = nn.initializers.xavier_uniform()
@@ -40,7 +41,7 @@ class LeafCnn(StagedModule):
         if index < len(_CONVOLUTIONS):
             name = f"Conv_{index}"
             convolution = nn.Conv(_CONVOLUTIONS[index], (5, 5), kernel_init=_XAVIER, name=name)
-            return nn.max_pool(nn.relu(convolution(hidden)), (2, 2), strides=(2, 2))
+            return max_pool(nn.relu(convolution(hidden)))
         if index == len(_CONVOLUTIONS):
             flat = hidden.reshape((hidden.shape[0], -1))
             return nn.relu(nn.Dense(self.hidden, kernel_init=_XAVIER, name="Dense_0")(flat))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 from flax import linen as nn
 
+from geojax.models.cpu_forms import convolve
 from geojax.models.staged import StagedModule
 
 _CONVOLUTIONS = ((8, 5), (16, 3))  # features, kernel side
@@ -36,4 +37,7 @@ class SmallCnn(StagedModule):
             flat = hidden.reshape((hidden.shape[0], -1))
             return nn.Dense(self.classes, name="Dense_0")(flat)
         features, side = _CONVOLUTIONS[index]
-        return nn.relu(nn.Conv(features, (side, side), strides=2, name=f"Conv_{index}")(hidden))
+        convolution = nn.Conv(
+            features, (side, side), strides=2, conv_general_dilated=convolve, name=f"Conv_{index}"
+        )
+        return nn.relu(convolution(hidden))

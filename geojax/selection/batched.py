@@ -37,39 +37,70 @@ def search(
     Returns:
       For each group bool (C,).
     """
+    if starts is None:
+        return search_from(problems, init, swap, ())[0]
+    return search_from(problems, None, swap, [starts])[0]
+
+
+def search_from(
+    problems: Sequence[Problem],
+    init: str | None,
+    swap: str,
+    drawn: Sequence[Sequence[np.ndarray]],
+) -> list[list[np.ndarray]]:
+    """Searches from several starts, all groups and all starts in one call.
+
+    Args:
+      problems: as of :func:`search`.
+      init: ``moore_penrose`` or ``zero``, for a first search; None: there are only the drawn ones.
+      swap: as of :func:`search`.
+      drawn: further starts, each bool (C,) for each group.
+
+    Returns:
+      For each start, for each group bool (C,).
+    """
     most = max(len(problem.counts) for problem in problems)
     width = -(-max(most, 1) // ROOM) * ROOM
     depth = max(len(problem.targets) for problem in problems)
     shape = len(problems), width, problems[0].counts.shape[1]
     counts = np.zeros(shape, np.float32)
     targets = np.zeros((shape[0], depth, shape[2]))
-    present, start = np.zeros(shape[:2], bool), np.zeros(shape[:2], bool)
+    present, start = np.zeros(shape[:2], bool), np.zeros((len(drawn), *shape[:2]), bool)
     picks = np.array([problem.picks for problem in problems])
     for number, problem in enumerate(problems):
         counts[number, : len(problem.counts)] = problem.counts
         targets[number, : len(problem.targets)] = problem.targets
         present[number, : len(problem.counts)] = True
-        if starts is not None:
-            start[number, : len(problem.counts)] = starts[number]
+        for each, starts in enumerate(drawn):
+            start[each, number, : len(problem.counts)] = starts[number]
     with jax.enable_x64(True):
         taken = np.asarray(_search(counts, targets, present, picks, start, init=init, swap=swap))
-    return [row[: len(problem.counts)] for row, problem in zip(taken, problems, strict=True)]
+    return [
+        [row[: len(problem.counts)] for row, problem in zip(each, problems, strict=True)]
+        for each in taken
+    ]
 
 
 @partial(jax.jit, static_argnames=("init", "swap"))
 def _search(
-    counts: jax.Array, targets: jax.Array, present: jax.Array, picks: jax.Array, start: jax.Array,
-    *, init: str, swap: str,
+    counts: jax.Array, targets: jax.Array, present: jax.Array, picks: jax.Array, drawn: jax.Array,
+    *, init: str | None, swap: str,
 ) -> jax.Array:  # fmt: skip
     rows = counts.astype(jnp.float64)  # (groups, C, F)
     gram = rows @ rows.mT
     wanted = jax.vmap(lambda table, count: table[count])(targets, picks)
     linear = jnp.einsum("gcf,gf->gc", rows, wanted)
+    starts = drawn
     if init == "moore_penrose":
-        start = _moore_penrose(rows, gram, wanted / GRID, linear / GRID, present, picks)
+        first = _moore_penrose(rows, gram, wanted / GRID, linear / GRID, present, picks)
+        starts = jnp.concatenate([first[None], drawn])
     elif init == "zero":
-        start = jax.vmap(_zero)(rows, gram, targets, present, picks)
-    return jax.vmap(partial(_descend, swap=swap))(gram, linear, present, start)
+        first = jax.vmap(_zero)(rows, gram, targets, present, picks)
+        starts = jnp.concatenate([first[None], drawn])
+    norms = jnp.diagonal(gram, axis1=1, axis2=2)
+    apart = GRID * (norms[:, :, None] + norms[:, None, :] - 2 * gram)
+    every = jax.vmap(partial(_descend, swap=swap, most=targets.shape[1] - 1))
+    return jax.vmap(every, (None, None, None, None, 0))(gram, apart, linear, present, starts)
 
 
 def _moore_penrose(rows, gram, wanted, linear, present, picks) -> jax.Array:
@@ -119,24 +150,35 @@ def _zero(rows, gram, targets, present, picks) -> jax.Array:
     return jax.lax.fori_loop(0, targets.shape[0] - 1, grow, jnp.zeros(len(rows), bool))
 
 
-def _descend(gram, linear, present, begin, *, swap) -> jax.Array:
-    """Swaps until none improves; ``linear``: A^T y on the grid."""
-    norms = jnp.diagonal(gram)
-    apart = norms[:, None] + norms - 2 * gram
+def _descend(gram, apart, linear, present, begin, *, swap, most) -> jax.Array:
+    """Swaps until none improves.
 
-    def first_order(taken, gradient):
+    Args:
+      gram: A^T A, (C, C).
+      apart: squared distances of the candidates' counts, times the grid, (C, C).
+      linear: A^T y on the grid.
+      present: candidates that there are.
+      begin: those that are on at first.
+      swap: the rule.
+      most: L_sel of the largest group.
+    """
+    count = len(gram)
+
+    def first_order(taken, on, gradient):
+        del on
         turn_on = jnp.argmin(jnp.where(present & ~taken, gradient, jnp.inf))
         turn_off = jnp.argmax(jnp.where(taken, gradient, -jnp.inf))
-        change = 2 * (gradient[turn_on] - gradient[turn_off]) + GRID * apart[turn_on, turn_off]
+        change = 2 * (gradient[turn_on] - gradient[turn_off]) + apart[turn_on, turn_off]
         possible = jnp.any(present & ~taken) & jnp.any(taken)
         return turn_on, turn_off, jnp.where(possible, change, jnp.inf)
 
-    def exact(taken, gradient):
-        changes = 2 * (gradient[:, None] - gradient) + GRID * apart
-        pairs = (present & ~taken)[:, None] & taken
-        changes = jnp.where(pairs, changes, jnp.inf)
-        place = jnp.argmin(changes)
-        return place // len(gram), place % len(gram), changes.ravel()[place]
+    def exact(taken, on, gradient):
+        changes = 2 * (gradient - gradient[on][:, None]) + apart[on]  # (L_sel, C)
+        changes = jnp.where((on < count)[:, None] & present & ~taken, changes, jnp.inf)
+        least = changes.min(axis=0)
+        turn_on = jnp.argmin(least)
+        equal = changes[:, turn_on] == least[turn_on]  # of them the lowest index
+        return turn_on, jnp.where(equal, on, count).min(), least[turn_on]
 
     rule = {"exact": exact, "first_order": first_order}[swap]
 
@@ -144,14 +186,18 @@ def _descend(gram, linear, present, begin, *, swap) -> jax.Array:
         return state[-1]
 
     def step(state):
-        taken, gradient, _ = state
-        turn_on, turn_off, change = rule(taken, gradient)
+        taken, on, gradient, _ = state
+        turn_on, turn_off, change = rule(taken, on, gradient)
         improves = change < 0
         swapped = taken.at[turn_on].set(True).at[turn_off].set(False)
-        moved = gradient + GRID * (gram[:, turn_on] - gram[:, turn_off])
+        moved = gradient + GRID * (gram[turn_on] - gram[turn_off])
         return (
-            jnp.where(improves, swapped, taken), jnp.where(improves, moved, gradient), improves,
-        )  # fmt: skip
+            jnp.where(improves, swapped, taken),
+            jnp.where(improves & (on == turn_off), turn_on, on),
+            jnp.where(improves, moved, gradient),
+            improves,
+        )
 
     gradient = GRID * (gram @ begin) - linear
-    return jax.lax.while_loop(better, step, (begin, gradient, jnp.array(True)))[0]
+    on = jnp.nonzero(begin, size=most, fill_value=count)[0]
+    return jax.lax.while_loop(better, step, (begin, on, gradient, jnp.array(True)))[0]

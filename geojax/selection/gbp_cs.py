@@ -62,16 +62,17 @@ def gbp_cs(config: GbpCsConfig) -> Selection:
         return problem.devices(best_of(problem, found))
 
     def select_all(choices: Sequence[Choice]) -> list[np.ndarray]:
-        from geojax.selection.batched import search  # loads JAX
+        from geojax.selection.batched import search_from  # loads JAX
 
         problems = [problem_of(choice, config.random_devices) for choice in choices]
-        found = []
-        for init in searches:
-            drawn = None
-            if init == "random":
-                pairs = zip(problems, choices, strict=True)
-                drawn = [random_start(problem, choice.draws) for problem, choice in pairs]
-            found.append(search(problems, init, config.swap, drawn))
+        pairs = list(zip(problems, choices, strict=True))
+        drawn = [
+            [random_start(problem, choice.draws) for problem, choice in pairs]
+            for init in searches
+            if init == "random"
+        ]
+        first = None if config.init == "random" else config.init
+        found = search_from(problems, first, config.swap, drawn)
         return [
             problem.devices(best_of(problem, [sets[group] for sets in found]))
             for group, problem in enumerate(problems)

@@ -9,7 +9,7 @@ import pytest
 from geojax.config import DataConfig
 from geojax.data import PARTITIONS, load_dataset, partition
 from geojax.data.__main__ import main
-from geojax.data.describe import describe
+from geojax.data.describe import class_shares, describe
 from geojax.data.partitions import DirichletConfig
 
 DIRICHLET = ["describe", "--data", "digits", "--partition", "dirichlet", "--alpha", "0.3"]
@@ -42,6 +42,23 @@ def test_json_is_what_a_run_would_use(capsys):
         assert worker["samples"] == counts.sum()
     assert answer["partition"] == {"name": "dirichlet", "alpha": 0.3}
     assert (answer["data"], answer["samples"], answer["seed"]) == ("digits", 1437, 5)
+
+
+def test_class_shares_are_those_of_all_samples(capsys):
+    labels = load_dataset(DataConfig("digits")).train_y
+    assert main([*DIRICHLET, "--classes", "--format", "json"]) == 0
+    shares = json.loads(capsys.readouterr().out)["shares"]
+    expected = np.bincount(labels) / len(labels)
+    assert shares == {str(label): share for label, share in enumerate(expected)}
+    assert main([*DIRICHLET, "--classes"]) == 0
+    assert f"class shares: 0 {expected[0]:.3f}, 1 {expected[1]:.3f}, 2" in capsys.readouterr().out
+
+
+def test_characters_have_shares_by_kind():
+    labels = np.array([0, 9, 10, 35, 36, 61, 61, 61])
+    shares = class_shares(labels, 62)
+    assert (shares["digits"], shares["capitals"], shares["small letters"]) == (0.25, 0.25, 0.5)
+    assert (shares["A"], shares["Z"], shares["a"], shares["z"]) == (0.125, 0.125, 0.125, 0.375)
 
 
 def test_the_table_shows_every_number_however_narrow_the_terminal(capsys, monkeypatch):

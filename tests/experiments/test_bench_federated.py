@@ -34,6 +34,17 @@ def test_every_execution_has_a_row_and_one_is_the_default():
     assert sum("fastest" in row for row in rows) == 1
 
 
+def test_a_round_of_fedgs_does_the_same_work_by_calls_and_as_one_program():
+    work = options(executions="fleet,loop,vmap", samples=12, clients=3, repetitions=1)
+    table = measure(work)  # refuses a round that ends elsewhere
+    names, words, *_, deviations = (list(column.cells) for column in table.columns[1:])
+    assert names == ["loop", "vmap", "fleet"]
+    assert "sync=fedgs" in words[2]
+    assert 0 < float(deviations[2]) < 0.2  # it shuffles otherwise
+    with pytest.raises(ConfigError, match="--samples = 9: fleet takes full batches"):
+        measure(options(executions="fleet,loop"))
+
+
 def test_wrong_names_are_refused():
     with pytest.raises(ConfigError, match="--executions = 'lop': did you mean 'loop'"):
         measure(options(executions="lop"))

@@ -79,16 +79,15 @@ def test_selection_beats_an_iid_batch_and_the_optimum_beats_selection():
 
 @pytest.mark.nightly
 def test_the_exact_swap_is_near_the_optimum():
-    """At the published size: 3.1 % above it on 60 instances, 1.2 % with restarts."""
-    rows = ("gbp_cs", "exact swap", "exact swap, 4 restarts")
+    """At the published size, on 60 instances: 3.1 %, 1.3 % with two restarts, 0.9 % with four."""
+    rows = ("gbp_cs", "exact swap", "exact swap, 2 restarts", "exact swap, 4 restarts")
     found = outcomes(label_mixture_instances(np.random.default_rng(0)), 60, rows, 60, 0, 0)
-    first_order, exact, restarts = (gap(found[row], found[OPTIMUM]) for row in rows)
-    assert restarts <= GOAL_GAP
-    assert restarts < exact < 1.5 * GOAL_GAP < first_order
+    first_order, exact, two, four = (gap(found[row], found[OPTIMUM]) for row in rows)
+    assert four < two < 0.6 * GOAL_GAP < exact < 1.5 * GOAL_GAP < first_order
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("row", ["gbp_cs", "exact swap"])
+@pytest.mark.parametrize("row", ["gbp_cs", "exact swap", "exact swap, 2 restarts"])
 def test_ten_groups_are_chosen_from_within_the_goal(row):
     instances = list(islice(label_mixture_instances(np.random.default_rng(0)), 10))
     assert 1e3 * time_of_all(selections([row])[row], instances) < GOAL_MS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from omegaconf import OmegaConf
 
+from experiments.bench import selection as bench
 from experiments.runs import schema
 from geojax.federated.registry import FEDERATED
 from geojax.sync.registry import build_sync
@@ -28,6 +29,23 @@ def test_the_table_has_every_federated_algorithm_and_fedgs(composed):
         assert row.selection.devices == 5
         assert row.devices.count == 20
         assert row.rounds / build_sync(row.sync).exchanges == 60  # federated rounds, IDA's too
+
+
+def test_the_table_goes_over_mnists_writers(composed):
+    words = ("experiment=fedgs_table", "variant/fedgs_dealing=mnist_writers", "data=mnist")
+    for row in ("fedgs", "fedgs_random", "fedavg"):
+        config = composed(*words, f"variant/fedgs_table={row}", "data.writers=some_file")
+        assert (config.data.name, config.data.writers) == ("mnist", "some_file")
+        assert (config.partition.name, config.device_partition.name) == ("by_writer", "by_writer")
+        assert (config.experiment, config.devices.count) == (row, None)
+        assert (config.selection.devices, config.rounds) == (5, 60)
+        check(config)
+
+
+def test_the_exact_swap_has_the_restarts_that_the_bench_measures(composed):
+    preset = composed("experiment=fedgs_ablation", "selection=exact_swap").selection
+    row = bench.ROWS["exact swap, 2 restarts"]
+    assert (preset.name, preset.swap, preset.restarts) == tuple(row.values())
 
 
 def test_the_ablation_takes_the_same_number_of_steps_in_every_row(composed):

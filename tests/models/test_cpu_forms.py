@@ -1,0 +1,80 @@
+"""The forms for CPUs against XLA's own."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from geojax.models.cpu_forms import convolve, max_pool
+
+LAYOUT = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+
+def normal(*shape: int, seed: int = 0) -> jax.Array:
+    """Seeded normal numbers."""
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 6, 3), (3, 5, 7, 2), (1, 2, 2, 1)])
+def test_a_pool_is_flaxs_to_the_last_bit_also_where_numbers_are_equal(shape):
+    x = jnp.round(nn.relu(normal(*shape)) * 2) / 2  # many equal ones
+
+    def flax(x: jax.Array) -> jax.Array:
+        return nn.max_pool(x, (2, 2), strides=(2, 2))
+
+    expected, back = jax.vjp(flax, x)
+    found, ours = jax.vjp(max_pool, x)
+    slope = normal(*expected.shape, seed=1)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(ours(slope)[0], back(slope)[0])
+
+
+@pytest.mark.parametrize(
+    ("image", "kernel", "strides", "padding"),
+    [
+        ((2, 28, 28, 1), (5, 5, 1, 8), (2, 2), "SAME"),
+        ((2, 12, 12, 6), (5, 5, 6, 7), (1, 1), "VALID"),
+        ((2, 11, 14, 1), (3, 4, 1, 5), (2, 2), "VALID"),
+        ((2, 9, 8, 3), (4, 5, 3, 2), (1, 1), "VALID"),
+        ((2, 7, 6, 1), (2, 3, 1, 4), (1, 1), ((2, 1), (0, 3))),
+        ((2, 7, 6, 1), (3, 3, 1, 40), (1, 1), "SAME"),
+        ((2, 9, 9, 1), (3, 3, 1, 4), (3, 3), "SAME"),
+    ],
+)
+def test_a_convolution_and_its_gradients_are_those_of_xla(image, kernel, strides, padding):
+    x, w = normal(*image), normal(*kernel, seed=1)
+    expected, back = jax.vjp(
+        lambda x, w: jax.lax.conv_general_dilated(x, w, strides, padding, **LAYOUT), x, w
+    )
+    found, ours = jax.vjp(lambda x, w: convolve(x, w, strides, padding, **LAYOUT), x, w)
+    slope = normal(*expected.shape, seed=2)
+    pairs = zip((found, *ours(slope)), (expected, *back(slope)), strict=True)
+    for got, wanted in pairs:
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_on_a_cpu_one_channel_needs_no_convolution_and_many_features_do():
+    def program(features: int) -> str:
+        images, kernel = normal(2, 28, 28, 1), normal(5, 5, 1, features)
+        lowered = jax.jit(lambda x, w: convolve(x, w, (2, 2), "SAME", **LAYOUT))
+        return lowered.lower(images, kernel).as_text()
+
+    assert "stablehlo.convolution" not in program(8)
+    assert "stablehlo.convolution" in program(32)
+
+
+def test_clients_side_by_side_and_one_by_one_agree():
+    x, w = normal(3, 2, 12, 12, 1), normal(3, 5, 5, 1, 4)
+
+    def slope(x: jax.Array, w: jax.Array) -> jax.Array:
+        def total(w: jax.Array) -> jax.Array:
+            return (max_pool(convolve(x, w, (1, 1), "VALID", **LAYOUT)) ** 2).sum()
+
+        return jax.grad(total)(w)
+
+    together = jax.vmap(slope)(x, w)
+    for number in range(3):
+        np.testing.assert_allclose(together[number], slope(x[number], w[number]), rtol=1e-4)
