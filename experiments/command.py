@@ -9,7 +9,7 @@ import io
 import sys
 from collections.abc import Iterator
 
-from geojax.errors import GeojaxError
+from geojax.errors import GeojaxError, telling_of_machine
 
 _PLAIN = {"±": "+/-", "×": "x", "÷": "/", "–": "-", "−": "-", "…": "...", "†": "*"}
 
@@ -41,9 +41,13 @@ def parser(module: str, description: str | None) -> argparse.ArgumentParser:
 
 @contextlib.contextmanager
 def refusing() -> Iterator[None]:
-    """Ends the command with exit code 2 when a ``GeojaxError`` ends the work; prints it."""
+    """Ends the command with exit code 2 when a ``GeojaxError`` ends the work; prints it.
+
+    So do conditions of the machine, see :func:`geojax.errors.telling_of_machine`.
+    """
     try:
-        yield
+        with telling_of_machine():
+            yield
     except GeojaxError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

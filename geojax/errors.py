@@ -18,8 +18,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Sequence
+import errno
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 
@@ -58,6 +60,38 @@ class FrameError(WireError):
 
 class Refused(WireError):
     """A message that its receiver may not believe: it is logged with its sender and dropped."""
+
+
+class MachineError(GeojaxError):
+    """The machine refused something: a full disk, a folder that may not be written."""
+
+
+_FIXES = {
+    errno.ENOSPC: "free some space; resume=true goes on with a broken run",
+    errno.EDQUOT: "free some space; resume=true goes on with a broken run",
+    errno.EROFS: "choose a folder that may be written",
+    errno.EACCES: "choose a folder that may be read and written",
+    errno.EPERM: "choose a folder that may be read and written",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs: the machine has no more files to open",
+    errno.ENOMEM: "free some memory, or use a smaller model",
+}
+
+
+@contextlib.contextmanager
+def telling_of_machine() -> Iterator[None]:
+    """Turns an ``OSError`` that is a condition of the machine into a ``MachineError``.
+
+    Raises:
+      MachineError: names the file, what was refused, and the fix.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FIXES:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        raise MachineError(f"{where}{error.strerror}; {_FIXES[error.errno]}") from error
 
 
 class MembershipError(GeojaxError):

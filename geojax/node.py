@@ -11,6 +11,7 @@ come back, until the testbed ends it. ``AWAY`` in its folder says that it is no 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from typing import Any, NoReturn
 from geojax.assemble import Setup, run_node
 from geojax.axes import from_dict
 from geojax.config import to_dict
-from geojax.errors import GeojaxError, MembershipError
+from geojax.errors import GeojaxError, MembershipError, telling_of_machine
 from geojax.hips.cluster import SCHEDULER, Cluster, NodeSpec, ResumePoint
 from geojax.hips.context import NodeContext, Oracle
 from geojax.machine.machine import RealMachine
@@ -203,14 +204,16 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("jax").setLevel(logging.WARNING)
     _end_with_parent()
     try:
-        run_id, setup = read_run(run_dir)
-        asyncio.run(serve(name, run_id, setup, folder))
+        with telling_of_machine():
+            run_id, setup = read_run(run_dir)
+            asyncio.run(serve(name, run_id, setup, folder))
     except GeojaxError as error:
         logging.getLogger("geojax.node").error("%s", error)
         if isinstance(error, MembershipError) and error.may_return:
             (folder / AWAY).touch()
             _begin_anew(run_dir, name)
-        (folder / "error.txt").write_text(f"{name}: {error}")
+        with contextlib.suppress(OSError):  # the log tells it, too
+            (folder / "error.txt").write_text(f"{name}: {error}")
         return EXPELLED if isinstance(error, MembershipError) else FAILED
     return 0
 

@@ -44,8 +44,8 @@ class RunProgress:
         self._title = title
         self._done, self._time, self._figure = 0, 0.0, ""
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(),
-            TextColumn("rounds  {task.fields[said]}"), TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False), BarColumn(30), MofNCompleteColumn(),
+            TextColumn("rounds  {task.fields[said]}", markup=False), TimeElapsedColumn(),
             TextColumn("left"), TimeRemainingColumn(), console=self._console, transient=True,
             disable=not self._console.is_terminal,
         )  # fmt: skip
@@ -58,7 +58,7 @@ class RunProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
         said = f"{self._title}: {self._done} rounds in {self._time:.1f} s{self._figure}"
-        self._console.print(said, highlight=False, soft_wrap=True)
+        self._console.print(said, highlight=False, soft_wrap=True, markup=False)
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Takes any event of the run."""
@@ -87,7 +87,7 @@ class RunProgress:
             seconds = (now - began) / (self._done - done) * (self._rounds - self._done)
             left = f", about {seconds / 60:.0f} min left"
         line = f"{self._title}: {self._done} of {self._rounds} rounds, {said}{left}"
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def say(self, what: str) -> None:
         """Shows what the run is busy with outside its rounds."""

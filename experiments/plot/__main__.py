@@ -15,6 +15,7 @@ picture shows a single run. Runs that failed are named and left out.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -241,6 +242,7 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> None:
     """The command: exits with 2 when nothing can be drawn or a name is wrong."""
     given = _parser().parse_args()
+    os.environ["MPLBACKEND"] = "agg"  # the user's may need a display, which nothing here does
     with command.refusing():
         if given.trees < 1:
             raise ConfigError("--trees", given.trees, "give the trees to draw, 1 or more")

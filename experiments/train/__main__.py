@@ -23,7 +23,7 @@ from experiments.runs import records, schema
 from experiments.train import children
 from experiments.train.command_line import UsageError, explain, prepare
 from geojax.config import RunConfig
-from geojax.errors import GeojaxError
+from geojax.errors import GeojaxError, telling_of_machine
 
 
 @hydra.main(version_base="1.3", config_path=str(schema.CONF), config_name="config")
@@ -64,12 +64,14 @@ def _sweep_job(composed: DictConfig, run_dir: pathlib.Path, sweep_dir: pathlib.P
     run_dir = _unused(run_dir, config)
     try:
         _check(config)
-        return execute(config, run_dir, search_in=sweep_dir.absolute().parent)
+        with telling_of_machine():
+            return execute(config, run_dir, search_in=sweep_dir.absolute().parent)
     except GeojaxError as error:
         print(f"error: {run_dir}: {error}", file=sys.stderr, flush=True)
         if not records.used(run_dir):  # else it is another process's, or an earlier run's
-            schema.save(config, run_dir / records.CONFIG)
-            records.fail(run_dir, config, str(error))
+            with contextlib.suppress(OSError):  # a full disk, which was told just now
+                schema.save(config, run_dir / records.CONFIG)
+                records.fail(run_dir, config, str(error))
         children.mark_failed()
         return False
 
@@ -169,7 +171,7 @@ def main() -> None:
     try:
         sys.argv[1:] = prepare(sys.argv[1:])
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and we explain in one line
-        with children.stoppable():
+        with telling_of_machine(), children.stoppable():
             job()
     except (GeojaxError, HydraException, OmegaConfBaseException) as error:
         sys.exit(_refused(error))

@@ -19,7 +19,7 @@ from experiments.runs import records, schema
 from experiments.train import children
 from experiments.train.machine_lock import machine_lock
 from geojax.config import RunConfig
-from geojax.errors import GeojaxError
+from geojax.errors import GeojaxError, telling_of_machine
 
 _orphaned = threading.Event()  # the parent is gone
 
@@ -46,7 +46,10 @@ def main() -> None:
     run_dir = arguments.run_dir
     try:
         config = schema.load(run_dir / records.CONFIG)
-        with contextlib.nullcontext() if arguments.held else records.claim(run_dir):
+        with (
+            telling_of_machine(),
+            contextlib.nullcontext() if arguments.held else records.claim(run_dir),
+        ):
             _run(config, run_dir)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -62,10 +65,14 @@ def _run(config: RunConfig, run_dir: pathlib.Path) -> None:
 
     emulated = config.testbed.name == "emulated"
     try:
-        with machine_lock(str(run_dir)) if emulated else contextlib.nullcontext():
+        with (
+            telling_of_machine(),
+            machine_lock(str(run_dir)) if emulated else contextlib.nullcontext(),
+        ):
             summary = runner.run(config, run_dir)
     except GeojaxError as error:
-        records.fail(run_dir, config, str(error))
+        with contextlib.suppress(OSError):  # a full disk takes no record; it is told anyway
+            records.fail(run_dir, config, str(error))
         raise
     except KeyboardInterrupt:
         records.fail(run_dir, config, "interrupted")

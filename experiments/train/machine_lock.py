@@ -9,6 +9,8 @@ import pathlib
 import tempfile
 from collections.abc import Callable, Iterator
 
+from geojax.errors import ConfigError
+
 LOCK_NAME = "geojax-emulated.lock"
 
 
@@ -32,9 +34,16 @@ def machine_lock(
       owner: who holds it, told to those who wait.
       path: the lock file; None: :func:`lock_path`.
       log: is told what it waits for.
+
+    Raises:
+      ConfigError: another user, root, has made the file.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(path or lock_path(), flags, 0o644)
+    try:
+        descriptor = os.open(path or lock_path(), flags, 0o644)
+    except PermissionError as error:  # root has made it
+        fix = "needs root (sudo); testbed=simulated and testbed=local do not"
+        raise ConfigError("testbed", "emulated", fix) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

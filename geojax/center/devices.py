@@ -36,7 +36,8 @@ def configure(devices: int) -> None:
         any, are used instead, as many as are visible.
 
     Raises:
-      ConfigError: the count is not positive, or JAX is already running with another one.
+      ConfigError: the count is not positive, JAX is already running with another one, or the
+        environment names a platform that is not here.
     """
     if devices < 1:
         raise ConfigError("testbed.devices", devices, "use at least 1 device per worker")
@@ -53,11 +54,24 @@ def configure(devices: int) -> None:
         if running != devices:
             fix = f"JAX already runs with {running} CPU devices; call configure() before using JAX"
             raise ConfigError("testbed.devices", devices, fix) from error
+    if os.environ.get("JAX_PLATFORMS"):
+        local_devices()  # before anything else fails without a word
 
 
 def local_devices() -> tuple[Device, ...]:
-    """The devices over which this process splits its batches: accelerators, else CPU devices."""
-    return tuple(jax.local_devices())
+    """The devices over which this process splits its batches: accelerators, else CPU devices.
+
+    Raises:
+      ConfigError: JAX finds no device of the platforms that the environment names.
+    """
+    try:
+        return tuple(jax.local_devices())
+    except (AssertionError, RuntimeError) as error:  # JAX's own text is empty, or many lines
+        said = str(error).splitlines()
+        fix = (
+            f"JAX finds no such device here{f' ({said[0]})' if said else ''}; unset it, or use cpu"
+        )
+        raise ConfigError("JAX_PLATFORMS", os.environ.get("JAX_PLATFORMS"), fix) from error
 
 
 def host_device() -> Device:

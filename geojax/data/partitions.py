@@ -93,7 +93,9 @@ class DirichletConfig(PartitionConfig):
     """Keys of ``partition=dirichlet``."""
 
     name: str = "dirichlet"
-    alpha: float = key(0.5, "concentration; a smaller one is more skewed", above=0)
+    alpha: float = key(
+        0.5, "concentration; a smaller one is more skewed, a large one iid", above=0, most=1e9
+    )
     min_samples: int = key(1, "draws with a smaller part are drawn again", least=1)
 
 

@@ -3,27 +3,69 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from geojax.errors import GeojaxError
+from geojax.overlay.view import Edge
 from testbed import pids as processes
 from testbed.emulated.cleanup import state
 from testbed.emulated.cleanup.state import RunState
 from testbed.emulated.cleanup.teardown import tear_down
 from testbed.local import cpu_limits
+from testbed.wan.build import Wan
+from testbed.wan.dynamics.base import Change
 
+Rates = Mapping[Edge, float]
 OWNER_END_S = 10.0
 
-HELP = """\
-You are on an emulated WAN. Centers are hosts; a name stands for its address:
-  c1 ping -c3 c2        round-trip time
-  c2 iperf3 -s -D       a server in c2, then
-  c1 iperf3 -c c2       the rate from c1 to c2
-  nodes, net, exit      (exit or Ctrl-D takes the WAN down)"""
+
+def hints(wan: Wan) -> str:
+    """What to type first, with the names of this WAN's centers."""
+    names = wan.center_names
+    one, other = names[0], names[min(1, len(names) - 1)]
+    lines = [
+        (f"{one} ping -c3 {other}", "round-trip time"),
+        (f"{other} iperf3 -s -D", f"a server in {other}, then"),
+        (f"{one} iperf3 -c {other}", f"the rate from {one} to {other}"),
+        ("nodes, net, exit", "(exit or Ctrl-D takes the WAN down)"),
+    ]
+    width = max(len(typed) for typed, _ in lines) + 2
+    told = ["You are on an emulated WAN. Centers are hosts; a name stands for its address:"]
+    told += [f"  {typed:<{width}}{what}" for typed, what in lines]
+    if next(wan.changes(), None) is not None:
+        told.append("Its rates change as wan.dynamics says, from now on.")
+    return "\n".join(told)
+
+
+@contextlib.contextmanager
+def playing(changes: Iterable[Change], apply: Callable[[Rates], None]) -> Iterator[None]:
+    """Applies changes of rates in time, from now on, while the block runs.
+
+    Args:
+      changes: in order, possibly without end.
+      apply: changes rates of directed links, bit/s.
+    """
+    over, begun = threading.Event(), time.monotonic()
+
+    def play() -> None:
+        for change in changes:
+            if over.wait(max(0.0, begun + change.at - time.monotonic())):
+                return
+            apply(change.rates)
+
+    player = threading.Thread(target=play, name="dynamics", daemon=True)
+    player.start()
+    try:
+        yield
+    finally:
+        over.set()
+        player.join()
 
 
 def up(argv: Sequence[str]) -> int:
@@ -59,8 +101,9 @@ def up(argv: Sequence[str]) -> int:
                 print(verify.table(emulated.verify(options.tolerance), options.tolerance))
             from testbed.emulated.mininet_parts import CommandLine
 
-            print(HELP, flush=True)
-            CommandLine(emulated.net)
+            print(hints(wan), flush=True)
+            with playing(wan.changes(), emulated.change):
+                CommandLine(emulated.net)
     except GeojaxError as error:
         print(error, file=sys.stderr)
         return 2

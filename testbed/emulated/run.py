@@ -54,8 +54,7 @@ def run_emulated(
         measured["switch"] = emulated.switch_counters()
     measured["kernel_link_bytes"] = {f"{a}>{b}": after[a, b] - before[a, b] for a, b in after}
     (run_dir / "wan.json").write_text(json.dumps(measured, indent=2))
-    rates = [check.rate_measured / check.rate_configured for check in checks]
-    goodput = {"goodput_factor": sum(rates) / len(rates)} if rates else {}
+    goodput = {"goodput_factor": verify.goodput_factor(checks)} if checks else {}
     return reports, spans, {**processes.figures(), **goodput}
 
 

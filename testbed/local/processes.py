@@ -213,6 +213,10 @@ class Processes:
         """A node that was killed is the protocol's business; one that failed ends the run."""
         for name, process in self._running.items():
             code = process.poll()
+            if code is not None and code < 0 and self._experiment_time() is None:
+                told = f"{name} was killed by signal {-code} before the run started"
+                log = node.node_folder(self._run_dir, name) / "log.txt"
+                raise GeojaxError(f"{told}; was the memory too small? (log: {log})")
             if code is None or code <= 0 or code == node.EXPELLED:
                 continue
             folder = node.node_folder(self._run_dir, name)

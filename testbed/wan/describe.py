@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
@@ -14,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from geojax import fields
-from geojax.errors import ConfigError, GeojaxError
+from geojax.errors import ConfigError, GeojaxError, telling_of_machine
 from geojax.overlay.bounds.bound import BOUND_WORK, Bounds, bounds
 from geojax.overlay.bounds.cut import min_cut
 from geojax.overlay.routes.static_routes import routes
@@ -184,7 +185,8 @@ def main(argv: Sequence[str]) -> int:
         if options.bytes < 1:
             raise ConfigError("--bytes", options.bytes, "give the bytes of a model, 1 or more")
         description = describe(wan, options.bytes)
-        written = [*_draw(wan, description, options.picture), *_record(wan, options)]
+        with telling_of_machine():
+            written = [*_draw(wan, description, options.picture), *_record(wan, options)]
     except GeojaxError as error:
         print(error, file=sys.stderr)
         return 2
@@ -200,6 +202,7 @@ def main(argv: Sequence[str]) -> int:
 def _draw(wan: Wan, description: dict[str, Any], path: Path | None) -> list[Path]:
     if path is None:
         return []
+    os.environ["MPLBACKEND"] = "agg"  # the user's may need a display, which nothing here does
     from testbed.wan.picture import draw  # matplotlib only where something is drawn
 
     cut = description["min_cut_mbit"]

@@ -11,19 +11,19 @@ from geojax import fields
 from geojax.errors import ConfigError, nearest
 from geojax.overlay.view import Edge
 
-CENTER_NAME = re.compile(r"[a-z0-9_-]{1,12}")  # fits into interface names with a run's prefix
+CENTER_NAME = re.compile(r"[a-z0-9_-]{1,40}")
 RESERVED_NAMES = frozenset({"scheduler"})
 EXTERNAL = "external"  # the site of scheduler and global servers, if they have their own
 
 
 def center_name(key: str, value: object) -> str:
-    """A short identifier that names a center, and with it a process and network interfaces."""
+    """A short identifier that names a center, and with it a process."""
     if not isinstance(value, str):
         raise ConfigError(key, value, "write the center's name as text (in quotes if need be)")
     if value in RESERVED_NAMES:
         raise ConfigError(key, value, "this name belongs to a node of the run; choose another")
     if not CENTER_NAME.fullmatch(value):
-        raise ConfigError(key, value, "use 1 to 12 of the characters a-z, 0-9, _ and -")
+        raise ConfigError(key, value, "use 1 to 40 of the characters a-z, 0-9, _ and -")
     return value
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from geojax.overlay.view import Edge
@@ -21,7 +22,7 @@ def render(description: Mapping[str, Any], console: Console) -> None:
     data_centers = [center for center in centers if center["workers"]]
     homes = "scheduler" if data_centers == centers else "scheduler and global server"
     console.print(
-        f"[bold]{description['name']}[/bold]: {_counted(data_centers, 'center')}, "
+        f"[bold]{escape(str(description['name']))}[/bold]: {_counted(data_centers, 'center')}, "
         f"{_counted(links, 'directed link')}, {homes} in {description['server_center']}"
     )
     console.print(
@@ -180,5 +181,5 @@ def _provenance_table(provenance: Any) -> Table:
     for key, value in entries.items():
         nested = value.items() if isinstance(value, Mapping) else [("", value)]
         for name, text in nested:
-            table.add_row(f"{key} {name}".strip(), str(text))
+            table.add_row(escape(f"{key} {name}".strip()), escape(str(text)))
     return table

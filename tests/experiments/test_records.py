@@ -12,7 +12,7 @@ from experiments.runs.rows import astray, collect
 from experiments.train.machine_lock import machine_lock
 from geojax.axes import change
 from geojax.config import RunConfig
-from geojax.errors import GeojaxError
+from geojax.errors import ConfigError, GeojaxError
 
 
 @pytest.fixture
@@ -149,6 +149,18 @@ def test_a_lock_outlives_the_file_that_is_written_anew(run_dir):
     with records.claim(run_dir):
         schema.save(RunConfig(), run_dir / "config.yaml")
         assert records.live(run_dir)
+
+
+def test_without_root_the_machine_lock_says_what_is_needed(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", "/run/lock/x")
+
+    monkeypatch.setattr("os.open", refuse)
+    with (
+        pytest.raises(ConfigError, match="testbed = 'emulated': needs root"),
+        machine_lock("mine", path=tmp_path / "lock"),
+    ):
+        pass
 
 
 def test_the_machine_lock_makes_a_second_run_wait(tmp_path):

@@ -255,3 +255,17 @@ def test_when_the_parent_is_killed_no_process_is_left_after_ten_seconds(number, 
         assert parent.wait(20) != 0
     assert all_end(nodes, 10)
     assert left_over(tmp_path) == []
+
+
+def test_a_node_that_is_killed_before_the_start_ends_the_run_at_once(tmp_path, monkeypatch):
+    """As the kernel does where memory is short; the others would wait for its join."""
+
+    def popen(self, node, argv, **options):
+        if node == "c2":
+            argv = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)", *argv[3:]]
+        return subprocess.Popen(argv, **options)
+
+    monkeypatch.setattr(Loopback, "popen", popen)
+    with pytest.raises(GeojaxError, match="c2 was killed by signal 9 before the run started"):
+        run(local_config(), tmp_path)
+    assert left_over(tmp_path) == []

@@ -4,14 +4,15 @@ Only the standard library. It serves a UDP echo and a TCP receiver on ports of i
 prints them as one JSON line, and then answers each JSON line on standard input with one on
 standard output::
 
-    {"do": "echo", "host": H, "port": P, "count": 5}            -> {"rtts": [s, ...],
+    {"do": "echo", "host": H, "port": P, "count": 5,
+     "wait_s": 2.0}                                             -> {"rtts": [s, ...],
                                                                     "delays": [s, ...]}
     {"do": "send", "host": H, "port": P, "congestion_control": C,
      "skip_s": 0.2, "measure_s": 0.3}                           -> {"rate": bit/s}
 
 ``delays`` are those one way, up to the instant at which the kernel took the packet: what a busy
-machine adds until a process runs is left out. Echoes that are not back 2 s after the last datagram
-are lost.
+machine adds until a process runs is left out. Echoes that are not back ``wait_s`` after the last
+datagram are lost.
 
 Of a transfer the receiver, not the sender, keeps the time: it lets ``skip_s`` pass, in which TCP
 finds the link's rate, counts payload for ``measure_s``, and reports back over the same connection.
@@ -30,7 +31,6 @@ from typing import Any
 
 SO_TIMESTAMPNS = 35  # linux/asm-generic/socket.h
 BLOCK = 1 << 16
-PROBE_TIMEOUT_S = 2.0  # after the last datagram
 PROBE_SPACING_S = 0.003
 TRANSFER_TIMEOUT_S = 10.0  # beyond the time that the transfer itself may take
 
@@ -98,7 +98,7 @@ def echo(order: dict[str, Any]) -> dict[str, Any]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((order["host"], order["port"]))
         due = time.monotonic()
-        deadline = due + PROBE_SPACING_S * order["count"] + PROBE_TIMEOUT_S
+        deadline = due + PROBE_SPACING_S * order["count"] + order.get("wait_s", 2.0)
         while len(rtts) < order["count"] and (now := time.monotonic()) < deadline:
             if len(sent) < order["count"] and now >= due:
                 sent.append((now, time.time()))
