@@ -115,10 +115,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         MARKED.write_text(json.dumps(marks))
 
 
-def pytest_collection_finish() -> None:
-    """Keeps the collector off modules and tests, which stay: it need not look at them again."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keeps the collector off modules and tests, which stay: while they are made, and after."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

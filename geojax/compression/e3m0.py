@@ -196,7 +196,7 @@ def _unpack(payload: np.ndarray) -> tuple[_Chunk, list[np.ndarray], np.ndarray]:
     pairs = reader.take(np.uint8, -(-coded // 2))
     reader.end()
     codes = np.stack([pairs >> 4, pairs & 15], axis=1).reshape(-1)[:coded]
-    rest = _VALUES[codes] * np.repeat(scales, block)[:coded]
+    rest = _VALUES[codes] * np.repeat(scales, min(block, coded))[:coded]
     runs = [(start, stop) for start, stop, _ in table]
     return _Chunk(np.empty(elements, np.float32), runs, _FLOAT32, block), values, rest
 

@@ -1,6 +1,7 @@
 """The codecs for outer gradients: 4-bit floats, and SparseLoCo's top-k of 2 bits."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -51,6 +52,20 @@ def test_a_payload_has_four_bits_an_element_and_a_scale_a_block():
     codec = e3m0()
     (payload,), _ = codec.encode(values(0, 65_536), start(codec, 65_536, spec))
     assert payload.nbytes == 65_536 // 2 + 4 * 256 + 12
+
+
+def test_a_payload_that_claims_huge_blocks_takes_no_more_memory():
+    spec = VectorSpec.of([("w", (37,))])
+    codec = e3m0(block=64)
+    (payload,), _ = codec.encode(values(0, 37), start(codec, spec=spec))
+    lying = payload.copy()
+    lying[8:12].view(np.uint32)[:] = 2**28  # elements of a block: one scale serves all 37 still
+    tracemalloc.start()
+    try:
+        np.testing.assert_array_equal(codec.decode(lying), codec.decode(payload))
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("sums", "nbytes"), [("float32", 4), ("bf16", 2), ("e3m0", 0.5)])

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from idx_samples import assert_sound
-from sklearn.datasets import load_digits
 
 from geojax.config import DataConfig
 from geojax.data import DATASETS, balanced_order, digits, load_dataset
@@ -16,6 +15,8 @@ from geojax.errors import ConfigError, DataError
 
 
 def test_digits():
+    from sklearn.datasets import load_digits  # slow to load, and every process reads this file
+
     data = load_dataset(DataConfig("digits"))
     assert data.name == "digits"
     assert_sound(data, 1437, 360, (8, 8, 1))

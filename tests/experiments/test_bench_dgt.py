@@ -1,18 +1,12 @@
 """The benchmark of DGT runs and prints its figures."""
 
-import subprocess
-import sys
-from pathlib import Path
+from commands_here import command
 
-ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-m", "experiments.bench.dgt"]
+DGT = "experiments.bench.dgt"
 
 
 def test_every_way_is_measured_beside_dense():
-    small = ["--testbed", "simulated", "--model", "synthetic", "--rounds", "3"]
-    done = subprocess.run(
-        [*COMMAND, *small], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = command(DGT, "--testbed", "simulated", "--model", "synthetic", "--rounds", "3")
     assert done.returncode == 0, done.stderr
     rows = [line.split("│") for line in done.stdout.splitlines() if line.startswith("│")]
     assert [row[1].strip() for row in rows] == [
@@ -23,9 +17,6 @@ def test_every_way_is_measured_beside_dense():
 
 
 def test_wrong_settings_are_refused_with_their_key():
-    done = subprocess.run(
-        [*COMMAND, "--testbed", "simulated", "--k", "2"],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = command(DGT, "--testbed", "simulated", "--k", "2")
     assert done.returncode == 2
     assert "compression.k = 2.0" in done.stderr

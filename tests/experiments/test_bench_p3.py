@@ -1,18 +1,12 @@
 """The benchmark of P3 runs and prints its figures."""
 
-import subprocess
-import sys
-from pathlib import Path
+from commands_here import command
 
-ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-m", "experiments.bench.p3"]
+P3 = "experiments.bench.p3"
 
 
 def test_a_model_is_measured_without_and_with_it():
-    small = ["--models", "synthetic", "--rounds", "6", "--chunk-elements", "16384"]
-    done = subprocess.run(
-        [*COMMAND, *small], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = command(P3, "--models", "synthetic", "--rounds", "6", "--chunk-elements", "16384")
     assert done.returncode == 0, done.stderr
     rows = [line.split("│") for line in done.stdout.splitlines() if line.startswith("│")]
     assert len(rows) == 1
@@ -31,8 +25,6 @@ def test_a_model_is_measured_without_and_with_it():
 
 def test_wrong_settings_are_refused_with_their_key():
     for wrong, key in ((["--models", "leaf"], "--models"), (["--skip", "12"], "--skip")):
-        done = subprocess.run(
-            [*COMMAND, *wrong], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-        )
+        done = command(P3, *wrong)
         assert done.returncode == 2
         assert key in done.stderr

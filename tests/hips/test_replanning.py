@@ -20,7 +20,7 @@ OUT = {"kind": "outage", "at": 0.6, "duration": 3.0, **ASIDE}
 
 
 def following(name="packing", **settings):
-    defaults = {"elements": 50_000, "chunk_elements": 2500, "rounds": 20, "seed": 0}
+    defaults = {"elements": 50_000, "chunk_elements": 5000, "rounds": 20, "seed": 0}
     defaults["wan"] = "netstorm9_draw"
     return small_config(overlay__name=name, **{**defaults, **settings})
 

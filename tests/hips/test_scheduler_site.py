@@ -19,7 +19,7 @@ def settings_of(name):
 
 
 def nine(name, **settings):
-    defaults = {"elements": 50_000, "chunk_elements": 2500, "rounds": 20, "seed": 0}
+    defaults = {"elements": 50_000, "chunk_elements": 5000, "rounds": 20, "seed": 0}
     return small_config(wan="netstorm9_draw", **settings_of(name), **{**defaults, **settings})
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from device_instances import instance, objective
-from scipy.stats import wasserstein_distance
 
 from geojax.errors import DataError
 from geojax.selection.choice import Choice
@@ -89,6 +88,8 @@ def test_the_objective_is_the_divergence_of_the_whole_super_node():
 
 
 def test_distances():
+    from scipy.stats import wasserstein_distance  # slow to load, and every process reads this file
+
     here, there = np.array([0.5, 0.5, 0.0]), np.array([0.2, 0.3, 0.5])
     assert divergence(here, there) == pytest.approx((0.09 + 0.04 + 0.25) ** 0.5)
     assert divergence(here, there, "l1") == pytest.approx(1.0)

@@ -1,11 +1,9 @@
 """The bounds in ``summary.json``, on events made by hand and in a simulated run."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from commands_here import command
 from simulated_runs import small_config
 
 from geojax.axes import change
@@ -15,7 +13,6 @@ from geojax.overlay.view import NetworkView
 from testbed.figures.efficiency import efficiency
 from testbed.run import run
 
-ROOT = Path(__file__).resolve().parents[2]
 ELEMENTS = 250_000  # 8 Mbit
 VIEW = NetworkView(
     ("c1", "c2"),
@@ -140,11 +137,8 @@ def test_a_simulated_run_tells_how_near_it_came(tmp_path, overlay, least, most):
 
 
 def test_the_benchmark_runs():
-    command = [sys.executable, "-m", "experiments.bench.packing", "wan=three_centers"]
     small = ["--seeds", "1", "--bytes", "400000", "--chunk-elements", "1000"]
-    done = subprocess.run(
-        [*command, *small], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = command("experiments.bench.packing", "wan=three_centers", *small)
     assert done.returncode == 0, done.stderr
     assert "three_centers: 3 centers, 6 links; 400,000 bytes" in done.stdout
     assert "sharded_star" in done.stdout
