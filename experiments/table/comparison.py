@@ -14,6 +14,7 @@ from geojax.errors import ConfigError, GeojaxError, nearest
 ABSENT = "–"
 SPREAD = "±: sample standard deviation over seeds (n − 1)"
 PACE_LIMIT = 0.01  # share of steps slower than their pace above which a row is marked
+_MOSTLY = 0.5  # share of rounds
 _ERROR_LENGTH = 70  # characters of an error that a table shows
 _SCALES = ("wan.bandwidth_scale", "wan.delay_scale")
 
@@ -217,8 +218,8 @@ def metric_values(metric: Metric, row: Row, suffix: str = "") -> dict[str, float
 def note(row: Row) -> str:
     """What a reader must know of a row.
 
-    Failures, deaths and other incidents, paces not kept, repeated seeds, rounds of several
-    exchanges.
+    Failures, deaths and other incidents, paces not kept, repeated seeds, bounds by latency, rounds
+    of several exchanges.
     """
     parts = []
     if row.errors:
@@ -233,6 +234,9 @@ def note(row: Row) -> str:
     broken, steps = row.stat("pace_violations"), row.stat("steps")
     if broken and steps and broken.mean > PACE_LIMIT * steps.mean:
         parts.append(f"pace not kept in {100 * broken.mean / steps.mean:.0f} % of steps")
+    latency = row.stat("latency_decides")
+    if latency and latency.mean > _MOSTLY and row.stat("bound_efficiency"):
+        parts.append("latency decides the bound")
     if row.runs[0].exchanges > 1:
         parts.append(f"{row.runs[0].exchanges} exchanges a federated round")
     return "; ".join(parts)
