@@ -115,6 +115,7 @@ def summarize(
         "samples": int(samples),
         **_traffic(reports, hops, data_kinds, probe_kind, offer_kind),
         **_internal(events, reports, trainers),
+        **_late_parts(reports),
     }
     disturbed = incidents(events)
     if disturbed:
@@ -163,6 +164,16 @@ def summarize(
         if reached is not None:
             summary["time_to_target_s"], summary["rounds_to_target"] = reached, rounds
     return summary
+
+
+def _late_parts(reports: Mapping[str, Report]) -> dict[str, Any]:
+    """How many late parts were offered, counted in a merge, and dropped."""
+    offered, counted = (
+        int(sum(report["totals"].get(f"late_{name}", 0) for report in reports.values()))
+        for name in ("offered", "counted")
+    )
+    found = {"offered": offered, "counted": counted, "dropped": offered - counted}
+    return {"late_parts": found} if offered else {}
 
 
 def _after(events: Sequence[Event], warmup_rounds: int, time_s: float) -> tuple[float, float]:

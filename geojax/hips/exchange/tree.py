@@ -10,7 +10,8 @@ A root that contributes nothing and is no member of the policy (a global server 
 own) is *passive*: it keeps no results, and for it a round is over when it has published its chunks.
 
 An offer may have late parts. They go to the parent alone, behind all chunks, and no merge waits for
-them (see :mod:`geojax.hips.exchange.late_payloads`). A parent sends on a single payload.
+them (see :mod:`geojax.hips.exchange.late_payloads`); where links have no room for them they are
+dropped (:mod:`geojax.wire.priority`). A parent sends on a single payload.
 
 A member that does not contribute to a round *abstains*: its offer has no values, and its subtree's
 sum is that of the others. It receives the result like everyone. An abstention still says that its
@@ -46,13 +47,14 @@ from geojax.hips.cluster import WAN_GROUP
 from geojax.hips.exchange.base import Gate, RoundWatcher, Sender
 from geojax.hips.exchange.buckets import Chunks
 from geojax.hips.exchange.contribution import ABSTAINED, Contribution, mean_loss, received
-from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, own_parts
+from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
 from geojax.hips.exchange.rounds import Round
 from geojax.machine.machine import Machine
 from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import ROUTED, Kind, Message, Payload
+from geojax.wire.priority import chunk_priority, late_priority
 
 log = logging.getLogger("geojax.hips")
 
@@ -122,7 +124,7 @@ class TreeExchange:
         self.at_root: RootMerge | None = None
         self._priorities, self._turns = tuple(priorities), tuple(turns)
         self._rounds: dict[int, Round] = {}
-        self._late = LatePayloads(codec.fill, me)
+        self._late = LatePayloads(codec.fill, me, recorder.add)
         self.watcher: RoundWatcher | None = None
         self._policies = ByRound()
         self._until = math.inf  # the policies of all rounds before are known here
@@ -483,6 +485,7 @@ class TreeExchange:
         """Forgets a round of which this passive root has published all chunks of its trees."""
         if len(self._round(number).results) == self._policies.of(number).own:
             self.held = number
+            self._late.hold(number - max(1, len(self._turns)))  # all that offered have held that
             self._policies.forget_before(number + 1)
             del self._rounds[number]
 
@@ -519,6 +522,7 @@ class TreeExchange:
             log.warning("%s: refused a late part from %s: no member", self.me, peer)
         elif self._late.add(peer, message.round, message.chunk, index, message.payload):
             self._recorder.add("late_parts")
+            self._recorder.chunk_event("late", peer=peer, round=message.round, chunk=message.chunk)
         else:
             log.debug("%s: dropped a late part from %s: too late, or here", self.me, peer)
 
@@ -527,7 +531,7 @@ class TreeExchange:
     ) -> None:
         if contribution.abstains:
             message = self._message(kind, number, chunk, None, body={"abstains": True})
-            self._transport.send(peer, message, self._priority(chunk))
+            self._transport.send(peer, message, self._priority(number, chunk))
             return
         loss = contribution.loss
         message = self._message(
@@ -536,20 +540,21 @@ class TreeExchange:
             contributors=contribution.contributors,
             body=None if loss is None else {"loss": loss},
         )  # fmt: skip
-        self._transport.send(peer, message, self._priority(chunk))
+        self._transport.send(peer, message, self._priority(number, chunk))
 
-    def _priority(self, chunk: int) -> int:
-        return self._priorities[chunk] if self._priorities else chunk
+    def _priority(self, number: int, chunk: int) -> int:
+        return chunk_priority(number, self._priorities[chunk] if self._priorities else chunk)
 
     def _send_late(self, peer: str, number: int, chunk: int, own: Contribution) -> None:
         """Sends the late parts of an offer, behind all chunks that wait or will soon."""
-        for index, payload in own_parts(own.late, own.datagrams):
+        priority = late_priority(number, chunk, len(self.sizes))
+        for index, payload in self._late.offered(number, chunk, own):
             if index == RELIABLE:
                 message = self._message(Kind.LATE, number, chunk, payload)
-                self._transport.send(peer, message, priority=len(self.sizes) + chunk)
+                self._transport.send(peer, message, priority)
             else:
                 message = self._message(Kind.LATE, number, chunk, payload, body={"part": index})
-                self._transport.send_datagram(peer, message)
+                self._transport.send_datagram(peer, message, priority)
 
     def _message(
         self, kind: Kind, number: int, chunk: int, payload: Payload, **fields: Any

@@ -20,7 +20,8 @@ On a *paced* route (``overlay.auxiliary=paced``, not NetStorm's), a chunk leaves
 before has had the time to cross the route's slowest link.
 
 Messages that share a queue with waiting chunks wait here too: relayed chunks, late parts,
-aggregates, probes. So messages leave by priority, as they do without this object. Messages to a
+aggregates, probes. So messages leave by priority (:mod:`geojax.wire.priority`), as they do without
+this object. Messages to a
 peer without auxiliary routes go to the transport at once.
 """
 
@@ -30,7 +31,7 @@ import logging
 from asyncio import get_running_loop
 from collections import Counter
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf
 
 from geojax.hips.routing.source_routes import hop_at, is_routed, routed
@@ -38,6 +39,7 @@ from geojax.overlay.routes.auxiliary import PathTable, Route
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.frame import wire_bytes
 from geojax.wire.message import ROUTED, Kind, Message
+from geojax.wire.priority import chunk_priority, outdated
 from geojax.wire.transport import Transport
 
 log = logging.getLogger("geojax.hips")
@@ -111,9 +113,9 @@ class MultipathSender:
             return
         self._hold(peer, message, priority, free=message.kind in ROUTED)
 
-    def send_datagram(self, peer: str, message: Message) -> None:
+    def send_datagram(self, peer: str, message: Message, priority: int = 0) -> None:
         """Passes a datagram on; it leaves when nothing waits."""
-        self._transport.send_datagram(peer, message)
+        self._transport.send_datagram(peer, message, priority)
 
     # ---- for the membership
 
@@ -144,7 +146,7 @@ class MultipathSender:
             )  # fmt: skip
             return None
         self._recorder.add("relayed_chunks")
-        priority = self._priority(message.chunk)
+        priority = self._priority(message.round, message.chunk)
         if hop.onward in self._table:
             self._hold(hop.onward, message, priority, free=False)
         else:
@@ -243,6 +245,9 @@ class MultipathSender:
 
     def _hold(self, peer: str, message: Message, priority: int, *, free: bool) -> None:
         queues = self._queues.setdefault(peer, _Queues())
+        if message.kind is Kind.LATE:
+            queues.bound[:] = [held for held in queues.bound if not outdated(held[2], message)]
+            heapify(queues.bound)
         heappush(queues.free if free else queues.bound, (priority, self._came, message))
         self._came += 1
         self._ask()
@@ -265,6 +270,6 @@ class MultipathSender:
         """Messages for a peer in the transport's queue that a chunk would have to wait for."""
         return self._transport.waiting(peer) - self._probes[peer]
 
-    def _priority(self, chunk: int) -> int:
+    def _priority(self, number: int, chunk: int) -> int:
         known = 0 <= chunk < len(self._priorities)
-        return self._priorities[chunk] if known else chunk
+        return chunk_priority(number, self._priorities[chunk] if known else chunk)
