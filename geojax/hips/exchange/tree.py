@@ -462,8 +462,9 @@ class TreeExchange:
             return
         parent = tree.parent[self.me]
         self._send(parent, Kind.OFFER, number, chunk, total)
-        if self._policies.of(number).first_hop(chunk):
-            self._send_late(parent, number, chunk, ordered[0])
+        own = ordered[0]
+        if self._policies.of(number).first_hop(chunk) and (own.late is not None or own.datagrams):
+            self._send_late(parent, number, chunk, own)
 
     def _result(self, number: int, chunk: int, result: Contribution) -> None:
         if number <= self.held:
