@@ -26,6 +26,7 @@ RELIABLE = -1  # index of a part that did not come as a datagram
 MEMORY_ROUNDS = 2  # how many rounds back the counted datagrams are known
 
 Fill = Callable[[Any, Sequence[Any], Sequence[Any]], tuple[Any, Any]]
+Part = tuple[int, Any]  # index, payload
 _Key = tuple[str, int, int]  # member, round, index
 
 
@@ -106,7 +107,9 @@ class LatePayloads:
         """
         own = arrived.get(self._me)
         if own is not None and not local.first_hop(chunk):
-            for index, payload in self.offered(number, chunk, own):
+            parts = own_parts(own.late, own.datagrams)
+            self.offered(number, chunk, len(parts))
+            for index, payload in parts:
                 self.add(self._me, number, chunk, index, payload)
         offers: dict[str, Payload] = {}
         if self._fill is not None:
@@ -116,13 +119,11 @@ class LatePayloads:
             offers = {n: c.payload for n, c in arrived.items() if n not in others and c.weight}
         return self.take(number, chunk, local.policy.members, offers)
 
-    def offered(self, number: int, chunk: int, own: Contribution) -> list[tuple[int, Payload]]:
-        """The late parts of this member's offer of a chunk, with their indices."""
-        parts = own_parts(own.late, own.datagrams)
-        if parts and (number, chunk) not in self._offered:  # a round that runs again offers again
+    def offered(self, number: int, chunk: int, count: int) -> None:
+        """Notes how many late parts this member's offer of a chunk has."""
+        if count and (number, chunk) not in self._offered:  # a round that runs again offers again
             self._offered.add((number, chunk))
-            self._add("late_offered", len(parts))
-        return parts
+            self._add("late_offered", count)
 
     def take(
         self, number: int, chunk: int, members: Sequence[str], important: Mapping[str, Any]
@@ -204,7 +205,7 @@ class LatePayloads:
             del self._histories[key]
 
 
-def own_parts(late: Any, datagrams: Sequence[Any]) -> list[tuple[int, Any]]:
+def own_parts(late: Any, datagrams: Sequence[Any]) -> list[Part]:
     """The late parts of an offer with their indices."""
     reliable = [] if late is None else [(RELIABLE, late)]
     return [*reliable, *enumerate(datagrams)]

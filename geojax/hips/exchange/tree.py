@@ -47,7 +47,7 @@ from geojax.hips.cluster import WAN_GROUP
 from geojax.hips.exchange.base import Gate, RoundWatcher, Sender
 from geojax.hips.exchange.buckets import Chunks
 from geojax.hips.exchange.contribution import ABSTAINED, Contribution, mean_loss, received
-from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads
+from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, Part, own_parts
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
 from geojax.hips.exchange.rounds import Round
 from geojax.machine.machine import Machine
@@ -462,9 +462,9 @@ class TreeExchange:
             return
         parent = tree.parent[self.me]
         self._send(parent, Kind.OFFER, number, chunk, total)
-        own = ordered[0]
-        if self._policies.of(number).first_hop(chunk) and (own.late is not None or own.datagrams):
-            self._send_late(parent, number, chunk, own)
+        if self._policies.of(number).first_hop(chunk):
+            parts = own_parts(ordered[0].late, ordered[0].datagrams)
+            self._send_late(parent, number, chunk, parts)
 
     def _result(self, number: int, chunk: int, result: Contribution) -> None:
         if number <= self.held:
@@ -546,10 +546,11 @@ class TreeExchange:
     def _priority(self, number: int, chunk: int) -> int:
         return chunk_priority(number, self._priorities[chunk] if self._priorities else chunk)
 
-    def _send_late(self, peer: str, number: int, chunk: int, own: Contribution) -> None:
+    def _send_late(self, peer: str, number: int, chunk: int, parts: Sequence[Part]) -> None:
         """Sends the late parts of an offer, behind all chunks that wait or will soon."""
         priority = late_priority(number, chunk, len(self.sizes))
-        for index, payload in self._late.offered(number, chunk, own):
+        self._late.offered(number, chunk, len(parts))
+        for index, payload in parts:
             if index == RELIABLE:
                 message = self._message(Kind.LATE, number, chunk, payload)
                 self._transport.send(peer, message, priority)
