@@ -303,7 +303,7 @@ class RunConfig(Settings):
     eval_every_s: float = key(5.0, "experiment time between evaluations", unit="s", above=0)
     target_accuracy: float = key(0.8, "share of right answers to reach", above=0, most=1)
     target_over: str = key(
-        "evaluations", "the mean of three is over evaluations, or over models, each once",
+        "models", "the mean of three is over models, each once, or over evaluations",
         choices=("evaluations", "models"),
     )  # fmt: skip
     stop_at_target: bool = key(False, "simulated: the run ends when the target accuracy is reached")
