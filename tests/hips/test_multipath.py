@@ -244,6 +244,45 @@ def test_probes_that_went_with_a_lost_connection_count_no_more():
     assert (line.chunks("b"), line.chunks("c")) == ([0, 1, 2], [3])
 
 
+def test_the_release_s_rule_is_asked_once():
+    made, line = multipath(asks_again=False)
+    push(made, range(10))
+    assert (line.chunks("b"), line.chunks("c"), line.chunks("d")) == (
+        [0, 1, 2, 5, 6, 7, 8, 9],
+        [3],
+        [4],
+    )
+    line.leave("c")
+    assert line.chunks("c") == []
+
+
+# ---- the fastest path where there is no link
+
+
+def test_chunks_for_who_has_no_link_are_relayed_along_the_primary_path():
+    far = Route(("a", "c", "b"), primary=True)
+    made, line = multipath(table={"b": (far,)})
+    push(made, [0, 1])
+    made.send("b", offer(2, Kind.LATE), late_priority(0, 2, 10))
+    assert (line.chunks("c"), line.chunks("b")) == ([0, 1], [2])
+    assert line.queues["c"][0][2].body == {"route": [0, 2, 1]}
+    made.lose("c")
+    push(made, [3])
+    assert line.chunks("b") == [3, 2], "packets still find a way"
+    made.change(1)
+    push(made, [4])
+    assert line.chunks("c") == [0, 1], "until there is a table of the new epoch"
+
+
+def test_a_busy_primary_path_over_others_is_relieved_by_auxiliary_routes():
+    routes = (Route(("a", "c", "b"), primary=True), Route(("a", "d", "b")))
+    made, line = multipath(table={"b": routes})
+    push(made, range(6))
+    assert (line.chunks("c"), line.chunks("d"), line.chunks("b")) == ([0, 1, 2], [3], [])
+    line.leave("c")
+    assert line.chunks("c") == [1, 2, 4]
+
+
 # ---- relays
 
 
