@@ -50,6 +50,8 @@ OTHERS = {
     "netstorm, 1 root": NetstormConfig(roots=1),
     "netstorm, 3 roots": NetstormConfig(roots=3),
     REFERENCE: OverlayConfig("netstorm"),
+    "netstorm, delay weight": NetstormConfig(weight="delay"),
+    "netstorm, auxiliary once": NetstormConfig(auxiliary="fastest", auxiliary_rule="once"),
     "netstorm, auxiliary": OverlayConfig("netstorm", auxiliary="fastest"),
     "netstorm, auxiliary paced": OverlayConfig("netstorm", auxiliary="paced"),
     "netstorm, auxiliary random": OverlayConfig("netstorm", auxiliary="random"),
@@ -133,8 +135,8 @@ def table(options: argparse.Namespace) -> Table:
     optima = [optimum(options, seed) for seed in options.seeds]
     delay = f", {options.delay:g} ms a hop" if options.delay else ""
     title = (
-        f"{options.wan}{delay}, routes {options.routes}, {options.bytes / 1e6:g} MB in chunks of {options.chunk_elements:,} "
-        f"elements, {len(options.seeds)} seeds"
+        f"{options.wan}{delay}, routes {options.routes}, {options.bytes / 1e6:g} MB in chunks of "
+        f"{options.chunk_elements:,} elements, {len(options.seeds)} seeds"
     )
     compared = REFERENCE in options.rows
     columns = ("overlay", "sync time, s", "x bound", *(["x NetStorm"] if compared else []))
