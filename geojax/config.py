@@ -17,6 +17,9 @@ from geojax.settings import Settings, key
 WHOLE = 2**32  # seeds lie below it
 
 
+FASTEST = "fastest"  # see overlay.routes
+
+
 @dataclass
 class ModelConfig(Settings):
     """What is trained."""
@@ -187,10 +190,20 @@ class OverlayConfig(Settings):
     probe_share: float = key(
         0.01, "measured: most bytes that probes may be, as a share of all", least=0, below=1
     )
+    routes: str = key(
+        FASTEST, "between centers without a link of their own: chunks are relayed by the fastest "
+        "path (least sum of 1/rate, as believed), or packets take the fewest hops",
+        choices=(FASTEST, "fewest_hops"),
+    )  # fmt: skip
     auxiliary: str = key(
         "none", "further paths for chunks while a tree's link is busy, see "
         "geojax/overlay/routes/auxiliary.py",
         choices=("none", "fastest", "paced", "random"),
+    )  # fmt: skip
+    auxiliary_rule: str = key(
+        "again", "auxiliary: a chunk's path is chosen once, when it is sent, as in NetStorm's "
+        "release, or again whenever a message has left (ours)",
+        choices=("again", "once"),
     )  # fmt: skip
     primary_busy: int = key(
         2, "auxiliary: chunks waiting for a link, above which others are looked at", least=0
@@ -307,7 +320,7 @@ class RunConfig(Settings):
     eval_every_s: float = key(5.0, "experiment time between evaluations", unit="s", above=0)
     target_accuracy: float = key(0.8, "share of right answers to reach", above=0, most=1)
     target_over: str = key(
-        "evaluations", "the mean of three is over evaluations, or over models, each once",
+        "models", "the mean of three is over models, each once, or over evaluations",
         choices=("evaluations", "models"),
     )  # fmt: skip
     stop_at_target: bool = key(False, "simulated: the run ends when the target accuracy is reached")

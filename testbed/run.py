@@ -168,6 +168,7 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
             warmup_rounds=config.warmup_rounds,
             limit=config.max_time_s,
             target_over=config.target_over,
+            test_samples=None if config.model.name == SYNTHETIC else setup.test_samples(),
             probe_kind=Kind.PROBE if config.overlay.awareness == "measured" else None,
             offer_kind=Kind.OFFER,
             train_samples=None if config.model.name == SYNTHETIC else setup.train_samples(),

@@ -11,6 +11,7 @@ the table has the best, the median and the worst. ``x bound``: mean over the see
   ... --seeds 3,5 --delay 20           these draws, 20 ms on every hop
   ... --chunk-elements 1000000         chunks of the published NetStorm
   ... --wan full_mesh --centers 9      another WAN
+  ... --routes fewest_hops             as packets find their way, whatever the rates
   ... --rows star packing --jobs 2     some rows, in two processes
 """
 
@@ -49,6 +50,8 @@ OTHERS = {
     "netstorm, 1 root": NetstormConfig(roots=1),
     "netstorm, 3 roots": NetstormConfig(roots=3),
     REFERENCE: OverlayConfig("netstorm"),
+    "netstorm, delay weight": NetstormConfig(weight="delay"),
+    "netstorm, auxiliary once": NetstormConfig(auxiliary="fastest", auxiliary_rule="once"),
     "netstorm, auxiliary": OverlayConfig("netstorm", auxiliary="fastest"),
     "netstorm, auxiliary paced": OverlayConfig("netstorm", auxiliary="paced"),
     "netstorm, auxiliary random": OverlayConfig("netstorm", auxiliary="random"),
@@ -85,7 +88,7 @@ def configuration(options: argparse.Namespace, overlay: OverlayConfig, seed: int
     config.model = SyntheticConfig(bytes=options.bytes, pace_s=0.1)
     config.compression.name = "size_only"
     config.overlay = overlay
-    config.overlay.chunk_elements = options.chunk_elements
+    config.overlay.chunk_elements, config.overlay.routes = options.chunk_elements, options.routes
     config.testbed.name, config.testbed.goodput_factor = "simulated", options.goodput
     config.timeouts.round = config.timeouts.warn = 1e6  # s; rounds are long where all share
     config.hash_every = 10  # no digests in a single round
@@ -132,8 +135,8 @@ def table(options: argparse.Namespace) -> Table:
     optima = [optimum(options, seed) for seed in options.seeds]
     delay = f", {options.delay:g} ms a hop" if options.delay else ""
     title = (
-        f"{options.wan}{delay}, {options.bytes / 1e6:g} MB in chunks of {options.chunk_elements:,} "
-        f"elements, {len(options.seeds)} seeds"
+        f"{options.wan}{delay}, routes {options.routes}, {options.bytes / 1e6:g} MB in chunks of "
+        f"{options.chunk_elements:,} elements, {len(options.seeds)} seeds"
     )
     compared = REFERENCE in options.rows
     columns = ("overlay", "sync time, s", "x bound", *(["x NetStorm"] if compared else []))
@@ -166,6 +169,10 @@ def _options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--centers", type=int, help="of a WAN that is generated")
     parser.add_argument("--bytes", type=int, default=26_400_000, help="of the model")
     parser.add_argument("--chunk-elements", type=int, default=16_384)
+    parser.add_argument(
+        "--routes", choices=("fastest", "fewest_hops"), default="fastest",
+        help="of edges between centers without a link",
+    )  # fmt: skip
     delays = parser.add_mutually_exclusive_group()
     delays.add_argument("--delay", type=float, help="of every hop, one way, ms")
     delays.add_argument("--delay-scale", type=float, default=0.0, help="factor of the preset's")

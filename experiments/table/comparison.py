@@ -14,7 +14,9 @@ from geojax.errors import ConfigError, GeojaxError, nearest
 ABSENT = "–"
 SPREAD = "±: sample standard deviation over seeds (n − 1)"
 PACE_LIMIT = 0.01  # share of steps slower than their pace above which a row is marked
+_MOSTLY = 0.5  # share of rounds
 _ERROR_LENGTH = 70  # characters of an error that a table shows
+_OF_TARGET = ("time_to_target_s", "rounds_to_target")
 _SCALES = ("wan.bandwidth_scale", "wan.delay_scale")
 
 
@@ -163,7 +165,23 @@ def compare(
         record |= {"speed_up": speeds.get(index)} if baseline else {}
         values.append(record | {"note": notes[index]})
     spread = any(stat.std is not None for row in rows for m in metrics if (stat := row.stat(m.key)))
-    return Table(heads, texts, values, [SPREAD] if spread else [])
+    return Table(heads, texts, values, [SPREAD] * spread + targets(rows, metrics))
+
+
+def targets(rows: Sequence[Row], metrics: Sequence[Metric]) -> list[str]:
+    """What the rows' target is, and how well an accuracy near it is known; nothing if not shown."""
+    if not any(metric.key in _OF_TARGET for metric in metrics):
+        return []
+    found = {}
+    for run in (run for row in rows for run in row.finished):
+        target, error = (run.figure(f"target_{name}") for name in ("accuracy", "standard_error"))
+        if target is not None and error is not None:
+            samples = run.figure("test_samples") or 0
+            found[target, error] = (
+                f"target: accuracy {target:g} ± {error:.3f} (standard error on {samples:,.0f} test "
+                "samples)"
+            )
+    return list(found.values())
 
 
 def _seeds(row: Row) -> str:
@@ -219,7 +237,7 @@ def note(row: Row) -> str:
     """What a reader must know of a row.
 
     Failures, deaths and other incidents, dynamics that never came, paces not kept, repeated seeds,
-    rounds of several exchanges.
+    bounds by latency, rounds of several exchanges.
     """
     parts = []
     if row.errors:
@@ -236,6 +254,9 @@ def note(row: Row) -> str:
     broken, steps = row.stat("pace_violations"), row.stat("steps")
     if broken and steps and broken.mean > PACE_LIMIT * steps.mean:
         parts.append(f"pace not kept in {100 * broken.mean / steps.mean:.0f} % of steps")
+    latency = row.stat("latency_decides")
+    if latency and latency.mean > _MOSTLY and row.stat("bound_efficiency"):
+        parts.append("latency decides the bound")
     if row.runs[0].exchanges > 1:
         parts.append(f"{row.runs[0].exchanges} exchanges a federated round")
     return "; ".join(parts)

@@ -26,7 +26,7 @@ COSTS = {  # unit and its size
 }
 _EVENTS = "events.jsonl"
 _SLACK = 1 + 1e-9  # the cheapest run's own end is within its budget
-_SMOOTH = 3  # evaluations in a row whose mean counts, as for a run's own target
+_SMOOTH = 3  # models in a row whose mean counts, as for a run's own target
 
 
 def at_cost(rows: Sequence[Row], cost: str, budget: float) -> tuple[list[Row], list[Metric]]:
@@ -85,7 +85,7 @@ def until_best_of(
 ) -> tuple[list[Row], list[Metric]]:
     """Rounds and time until the best accuracy of one row, the mean over its seeds.
 
-    Best, and reached, is the mean of three evaluations in a row, as for a run's own target.
+    Best, and reached, is the mean of three models in a row, each once.
 
     Args:
       rows: what is compared.
@@ -146,13 +146,14 @@ def _evaluations(run: Run) -> list[dict[str, Any]]:
 
 
 def _best(run: Run) -> float:
-    accuracies = [event["accuracy"] for event in _evaluations(run)]
+    of_models = {event["round"]: event["accuracy"] for event in _evaluations(run)}
+    accuracies = list(of_models.values())
     return max(statistics.fmean(part) for part in _windows(accuracies))
 
 
 def _windows(values: list[float]) -> Iterator[list[float]]:
     if len(values) < _SMOOTH:
-        raise GeojaxError(f"--best-of: {len(values)} evaluations; {_SMOOTH} are needed")
+        raise GeojaxError(f"--best-of: {len(values)} models; {_SMOOTH} are needed")
     for start in range(len(values) - _SMOOTH + 1):
         yield values[start : start + _SMOOTH]
 

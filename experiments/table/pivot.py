@@ -17,6 +17,7 @@ from experiments.table.comparison import (
     note,
     setting_text,
     shown_settings,
+    targets,
 )
 from geojax.errors import ConfigError, nearest
 
@@ -64,7 +65,7 @@ def pivot(rows: Sequence[Row], axis: str, *, columns: Sequence[str] | None = Non
             record |= figures
         texts.append(cells + ([remark] if any(notes) else []))
         records.append(record | {"note": remark})
-    return Table(heads, texts, records)
+    return Table(heads, texts, records, targets(rows, metrics))
 
 
 def _settings(rows: Sequence[Row], key: str) -> list[str]:

@@ -113,10 +113,12 @@ def wan_codec(config: RunConfig) -> Codec:
     """What travels over the WAN."""
     gradients = build_sync(config.sync).offer.name == "gradient"
     if config.model.name == SYNTHETIC:
-        return build_codec(config.compression, gradients=gradients)
+        return build_codec(config.compression, gradients=gradients, seed=config.seed)
     from geojax.center.sparsify import center_kernel
 
-    return build_codec(config.compression, gradients=gradients, kernel=center_kernel())
+    return build_codec(
+        config.compression, gradients=gradients, kernel=center_kernel(), seed=config.seed
+    )
 
 
 def lan_codec(config: RunConfig, codec: Codec) -> Codec:

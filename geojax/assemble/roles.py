@@ -6,6 +6,7 @@ from asyncio import create_task, sleep
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -62,9 +63,8 @@ from geojax.hips.storage.cut_checkpoints import CutCheckpoints
 from geojax.hips.storage.snapshots import Snapshots
 from geojax.machine.waits import first_failure
 from geojax.models.registry import SYNTHETIC
-from geojax.overlay.policy.planning import propose
+from geojax.overlay.policy.planning import plan_tables, propose, relays
 from geojax.overlay.registry import build_overlay
-from geojax.overlay.routes.auxiliary import path_tables
 from geojax.sync.algorithm import LocalStepPolicy, SyncAlgorithm
 from geojax.sync.lan_tier import in_center
 from geojax.sync.registry import build_sync
@@ -119,10 +119,9 @@ def _scheduler(context: Context) -> Scheduler:
         propose=partial(propose, config, cluster.servers, cluster.global_servers),
         replans=overlay.follows_rates and config.replan and not independent,
         wan_view=wan_view, awareness=awareness,
-        plan_tables=None if config.auxiliary == "none" else partial(
-            path_tables, kind=config.auxiliary, elements=config.chunk_elements,
-            seed=setup.config.seed,
-        ),
+        plan_tables=partial(
+            plan_tables, config, cluster.global_servers, seed=setup.config.seed,
+        ) if _has_tables(setup) else None,
         lan_rounds=algorithm.lan_rounds, skips=algorithm.inner is not None,
         independent=independent, workers_alone=algorithm.lan is not None,
         services=_services(setup, at_scheduler=True),
@@ -439,14 +438,25 @@ def _holds_parameters(config: RunConfig) -> bool:
     return build_sync(config.sync).admission.exchange == "server"
 
 
+def _has_tables(setup: Setup) -> bool:
+    """Whether chunks may take other paths than packets do: auxiliary ones, or the fastest."""
+    config, servers = setup.config, setup.cluster.servers
+    if config.overlay.auxiliary != "none":
+        return True
+    linked = all(pair in setup.view.rate for pair in permutations(servers, 2))
+    trees = not _holds_parameters(config)
+    return trees and not linked and relays(config.overlay, setup.cluster.global_servers)
+
+
 def _multipath(context: Context, plan: Agreement) -> MultipathSender | None:
     """Sends for a center's exchange over the WAN, where the run has auxiliary routes."""
     options = context.setup.config.overlay
-    if options.auxiliary == "none":
+    if not _has_tables(context.setup):
         return None
     return MultipathSender(
         context.name, context.transport, context.setup.cluster.servers,
         primary_busy=options.primary_busy, auxiliary_queue=options.auxiliary_queue,
+        asks_again=options.auxiliary_rule == "again",
         priorities=plan.priorities, recorder=context.recorder,
     )  # fmt: skip
 

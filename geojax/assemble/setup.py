@@ -54,6 +54,10 @@ class Setup:
         """Size of the training set."""
         return len(self.dataset().train_y)
 
+    def test_samples(self) -> int:
+        """Size of the test set."""
+        return len(self.dataset().test_y)
+
     def part(self, name: str) -> np.ndarray:
         """Indices of the training samples that trainer ``name`` holds."""
         return self.parts()[name]

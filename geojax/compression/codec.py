@@ -116,10 +116,12 @@ class Setting(NamedTuple):
     Attributes:
       gradients: whether the offers are gradients, rather than deltas or parameters.
       kernel: accumulates and picks, where a codec is sparse.
+      seed: of what a codec draws.
     """
 
     gradients: bool = True
     kernel: Kernel = numpy_kernel
+    seed: int = 0
 
 
 CODECS: Registry[Callable[[Any, Setting], Codec]] = Registry("compression.name", CompressionConfig)

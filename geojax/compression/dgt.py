@@ -230,7 +230,8 @@ def dgt(
     important waits. A merge takes what is there of them; the exchange adds what comes later to a
     later round (``channel=tcp``), or it may be lost (``udp``).
 
-    Where we differ from GeoMX: it cuts the tail into several channels, which no receiver tells
+    Where we differ from GeoMX: it ranks the blocks of each tensor by themselves, so that k of every
+    tensor's are important; it cuts the tail into several channels, which no receiver tells
     apart; its last block is always important, because it marks the end there; adaptive k is parsed
     and ignored. Blocks that hold model state (BatchNorm's statistics) are always important, beside
     the m, since a mean of statistics with holes in it means nothing; so are blocks with values that

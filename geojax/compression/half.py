@@ -40,7 +40,8 @@ def fp16(*, overflow: str = "saturate") -> Codec:
     2⁻¹⁴ on, absolute error ≤ 2⁻²⁵ below). A payload is 2 bytes an element and nothing else.
 
     Sums differ from GeoMX's, where every server adds in binary16: here a sum is made in float32, in
-    the given order, and rounded once. Overflow, which goes unnoticed there, is handled here.
+    the given order, and rounded when it is sent on: once at every merge on its way, so that a tree
+    of d levels rounds d times. Overflow, which goes unnoticed there, is handled here.
 
     Args:
       overflow: what becomes of finite elements, and of sums, beyond 65504: ``saturate`` makes them

@@ -21,7 +21,11 @@ __all__ = ["CODECS", "build_codec"]
 
 
 def build_codec(
-    config: CompressionConfig, *, gradients: bool = True, kernel: Kernel = numpy_kernel
+    config: CompressionConfig,
+    *,
+    gradients: bool = True,
+    kernel: Kernel = numpy_kernel,
+    seed: int = 0,
 ) -> Codec:
     """The configured codec.
 
@@ -33,7 +37,9 @@ def build_codec(
         :func:`geojax.compression.bisparse.bisparse`.
       kernel: what picks elements; training processes give ``geojax.center.sparsify.jax_kernel``.
 
+      seed: of what a codec draws, e.g. the run's.
+
     Raises:
       ConfigError: the name or a setting is wrong.
     """
-    return CODECS.build(config, Setting(gradients, kernel))
+    return CODECS.build(config, Setting(gradients, kernel, seed))

@@ -12,12 +12,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from heapq import heappop, heappush
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from geojax.machine.plan_process import PlanProcess
 
 T = TypeVar("T")
+OVERTAKEN_AT_MOST = 8  # plans that go before one that came earlier
 
 
 class Machine(Protocol):
@@ -160,12 +161,14 @@ async def sleep(seconds: float, cut: asyncio.Future[None] | None) -> None:
 
 
 class PriorityLock:
-    """A lock that urgent waiters get before all others."""
+    """A lock that urgent waiters get before others, but not before one that has let enough pass.
+
+    A waiter that is not urgent is overtaken by :data:`OVERTAKEN_AT_MOST` that came after it.
+    """
 
     def __init__(self) -> None:
         self._taken = False
-        self._came = 0
-        self._waiting: list[tuple[bool, int, asyncio.Future[None]]] = []
+        self._waiting: list[_Waiter] = []  # in order of coming
 
     @asynccontextmanager
     async def turn(self, *, urgent: bool = False) -> AsyncIterator[None]:
@@ -185,8 +188,7 @@ class PriorityLock:
             self._taken = True
             return
         mine = asyncio.get_running_loop().create_future()
-        heappush(self._waiting, (not urgent, self._came, mine))
-        self._came += 1
+        self._waiting.append(_Waiter(urgent, mine))
         try:
             await mine
         except asyncio.CancelledError:
@@ -195,9 +197,24 @@ class PriorityLock:
             raise
 
     def _pass_on(self) -> None:
-        while self._waiting:
-            _, _, following = heappop(self._waiting)
-            if not following.done():
-                following.set_result(None)
-                return
-        self._taken = False
+        self._waiting = [waiter for waiter in self._waiting if not waiter.turn.done()]
+        if not self._waiting:
+            self._taken = False
+            return
+        following = min(self._waiting, key=lambda waiter: not waiter.first)
+        at = self._waiting.index(following)
+        for overtaken in self._waiting[:at]:
+            overtaken.overtaken += 1
+        del self._waiting[at]
+        following.turn.set_result(None)
+
+
+@dataclass(eq=False)
+class _Waiter:
+    urgent: bool
+    turn: asyncio.Future[None]
+    overtaken: int = 0  # by how many
+
+    @property
+    def first(self) -> bool:
+        return self.urgent or self.overtaken >= OVERTAKEN_AT_MOST

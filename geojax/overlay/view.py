@@ -20,6 +20,8 @@ class NetworkView:
       egress: access cap out of a center over all its links, bit/s; absent: none.
       ingress: access cap into a center, bit/s; absent: none.
       age: seconds since each link's rate was last measured; absent: known exactly.
+      relayed: members without a link of their own send chunks over others, by the fastest path
+        (``overlay.routes=fastest``); else packets find their way by fewest hops.
     """
 
     centers: tuple[str, ...]
@@ -28,6 +30,7 @@ class NetworkView:
     egress: Mapping[str, float] = field(default_factory=dict)
     ingress: Mapping[str, float] = field(default_factory=dict)
     age: Mapping[Edge, float] = field(default_factory=dict)
+    relayed: bool = False
 
     def neighbours(self, center: str) -> tuple[str, ...]:
         """Centers that ``center`` has a link to, in WAN order."""
@@ -46,6 +49,7 @@ class NetworkView:
             **{key: [[*edge, value] for edge, value in of.items()] for key, of in by_link.items()},
             "egress": dict(self.egress),
             "ingress": dict(self.ingress),
+            "relayed": self.relayed,
         }
 
     @staticmethod
@@ -61,5 +65,9 @@ class NetworkView:
             for key in ("rate", "delay", "age")
         }
         return NetworkView(
-            tuple(values["centers"]), egress=values["egress"], ingress=values["ingress"], **by_link
+            tuple(values["centers"]),
+            egress=values["egress"],
+            ingress=values["ingress"],
+            relayed=values["relayed"],
+            **by_link,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from geojax.telemetry.staleness import staleness
 
 Event = Mapping[str, Any]
 Report = Mapping[str, Any]
-TARGET_OVER = ("evaluations", "models")
+TARGET_OVER = ("models", "evaluations")  # the first is the default
 _MOVING = 3  # evaluations whose mean must reach the target
 
 
@@ -41,9 +42,9 @@ class TargetWatch:
 
     Args:
       target: the accuracy.
-      over: ``"evaluations"``, or ``"models"``: a model that is evaluated at several points of the
-        grid counts once. So runs with equal models reach the target with the same model, however
-        long their rounds last.
+      over: ``"models"``: a model that is evaluated at several points of the grid counts once, so
+        that runs with equal models reach the target with the same model, however long their rounds
+        last; or ``"evaluations"``: it counts every time.
     """
 
     def __init__(self, target: float, over: str = TARGET_OVER[0]):
@@ -58,6 +59,17 @@ class TargetWatch:
         self._last = number
         self._recent = [*self._recent, accuracy][-_MOVING:]
         return len(self._recent) == _MOVING and sum(self._recent) / _MOVING >= self._target
+
+
+def standard_error(accuracy: float, samples: int) -> float:
+    """Of an accuracy that was measured on so many samples, √(p (1 - p) / n).
+
+    The mean over three models is hardly better known: they are measured on the same samples.
+
+    >>> round(standard_error(0.8, 1000), 4)
+    0.0126
+    """
+    return math.sqrt(accuracy * (1 - accuracy) / samples)
 
 
 def time_to_target(
@@ -88,6 +100,7 @@ def summarize(
     spans: Iterable[Span] = (),
     warmup_rounds: int = 0,
     target_over: str = TARGET_OVER[0],
+    test_samples: int | None = None,
     probe_kind: int | None = None,
     offer_kind: int | None = None,
     limit: float | None = None,
@@ -106,6 +119,7 @@ def summarize(
       spans: of all nodes.
       warmup_rounds: first rounds that sync times and the rate of samples leave out.
       target_over: see :class:`TargetWatch`.
+      test_samples: that an accuracy is measured on, for its standard error.
       probe_kind: the one of them that probes links; None: none were probed.
       offer_kind: the one of them that travels to where offers are merged; None: not told apart.
       limit: experiment time after which nothing counts, s; None: there is none. The reports are
@@ -115,7 +129,6 @@ def summarize(
     time_s = time_s if limit is None else min(time_s, limit)
     events = until(events, limit)
     syncs = sync_times(events)
-    evaluations = sorted((e for e in events if e["event"] == "evaluation"), key=lambda e: e["t"])
     present = {name: node for name, node in reports.items() if not node.get("gone")}
     living = [present[name] for name in trainers if name in present]
     counted = [reports[name] for name in trainers if name in reports]
@@ -131,6 +144,7 @@ def summarize(
         "samples": int(samples),
         **_traffic(reports, hops, data_kinds, probe_kind, offer_kind),
         **_internal(events, reports, trainers),
+        **_late_parts(reports),
     }
     disturbed = incidents(events)
     if disturbed:
@@ -170,15 +184,39 @@ def summarize(
         summary["wan_bytes_per_epoch"] = summary["wan_bytes"] / epochs
         if offer_kind is not None:
             summary["wan_offer_bytes_per_epoch"] = summary["wan_offer_bytes"] / epochs
-    if evaluations and "accuracy" not in evaluations[-1]:  # the run's loss has another metric
-        summary["final_loss"] = evaluations[-1]["loss"]
-    elif evaluations:
-        summary["final_accuracy"] = evaluations[-1]["accuracy"]
-        summary["best_accuracy"] = max(e["accuracy"] for e in evaluations)
-        reached, rounds = time_to_target(evaluations, target, target_over)
-        if reached is not None:
-            summary["time_to_target_s"], summary["rounds_to_target"] = reached, rounds
-    return summary
+    return summary | _accuracies(events, target, target_over, test_samples)
+
+
+def _accuracies(
+    events: Sequence[Event], target: float, over: str, test_samples: int | None
+) -> dict[str, Any]:
+    """What was measured of the models, and when they reached the target."""
+    evaluations = sorted((e for e in events if e["event"] == "evaluation"), key=lambda e: e["t"])
+    if not evaluations:
+        return {}
+    if "accuracy" not in evaluations[-1]:  # the run's loss has another metric
+        return {"final_loss": evaluations[-1]["loss"]}
+    found: dict[str, Any] = {
+        "final_accuracy": evaluations[-1]["accuracy"],
+        "best_accuracy": max(e["accuracy"] for e in evaluations),
+    }
+    if test_samples:
+        found["test_samples"] = test_samples
+        found["target_standard_error"] = standard_error(target, test_samples)
+    reached, rounds = time_to_target(evaluations, target, over)
+    if reached is not None:
+        found |= {"time_to_target_s": reached, "rounds_to_target": rounds}
+    return found
+
+
+def _late_parts(reports: Mapping[str, Report]) -> dict[str, Any]:
+    """How many late parts were offered, counted in a merge, and dropped."""
+    offered, counted = (
+        int(sum(report["totals"].get(f"late_{name}", 0) for report in reports.values()))
+        for name in ("offered", "counted")
+    )
+    found = {"offered": offered, "counted": counted, "dropped": offered - counted}
+    return {"late_parts": found} if offered else {}
 
 
 def _after(events: Sequence[Event], warmup_rounds: int, time_s: float) -> tuple[float, float]:

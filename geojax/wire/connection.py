@@ -185,19 +185,19 @@ class Outgoing(Connection):
         """Queues a message; one caller at a time. Raises ``FrameError`` if it fits no frame."""
         self._pushed += 1  # before it can leave
         try:
-            self.queue.push(message, priority)
+            self._pushed -= self.queue.push(message, priority)
         except FrameError:
             self._pushed -= 1
             raise
 
     @property
     def waiting(self) -> int:
-        """Messages pushed that the kernel has not taken, or not all of them."""
+        """Messages pushed and not dropped that the kernel has not taken, or not all of them."""
         return self._pushed - self._left
 
-    def push_datagram(self, message: Message, nbytes: int) -> None:
+    def push_datagram(self, message: Message, nbytes: int, priority: int) -> None:
         """Queues a message of so many bytes that leaves as a datagram; see there for its bounds."""
-        self.datagrams.push(message, nbytes)
+        self.datagrams.push(message, nbytes, priority)
         self._wakeup.wake()
 
     def stalled(self) -> float:

@@ -13,12 +13,12 @@ final.
 
 from __future__ import annotations
 
+import heapq
 import logging
 import select
 import socket
 import threading
 import zlib
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -26,6 +26,7 @@ from functools import lru_cache
 from geojax.errors import ConfigError, FrameError
 from geojax.wire.frame import Assembler, frames_of, parse_header, wire_bytes
 from geojax.wire.message import HEADER_BYTES, Kind, Message
+from geojax.wire.priority import outdated
 from geojax.wire.queue import Outbound
 from geojax.wire.sockets import Address, Wakeup
 
@@ -57,8 +58,9 @@ def check_datagram(message: Message) -> int:
 class DatagramQueue:
     """The datagrams that wait for one peer; may be used from any thread.
 
-    They keep their order. Those of round r are dropped when one of round r + 2 is queued: their
-    round is merged, and so is the next. The oldest are dropped when too many bytes wait.
+    The oldest round leaves first, and within a round the smaller priority. Those of round r are
+    dropped when one of round r + 2 is queued: their round is merged, and so is the next. The first
+    to leave are dropped when too many bytes wait.
 
     Attributes:
       dropped: how many were.
@@ -67,21 +69,24 @@ class DatagramQueue:
     def __init__(self, max_bytes: int = MAX_WAITING_BYTES):
         self.dropped = 0
         self._max_bytes, self._bytes = max_bytes, 0
-        self._waiting: deque[tuple[int, Message]] = deque()
+        self._waiting: list[tuple[int, int, int, int, Message]] = []  # see push
+        self._came = 0
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def push(self, message: Message, nbytes: int) -> None:
+    def push(self, message: Message, nbytes: int, priority: int = 0) -> None:
         """Queues a message of so many bytes."""
         with self._lock:
-            self._waiting.append((nbytes, message))
+            entry = (message.round, priority, self._came, nbytes, message)
+            heapq.heappush(self._waiting, entry)
+            self._came += 1
             self._bytes += nbytes
             while self._waiting and (
-                self._waiting[0][1].round < message.round - 1 or self._bytes > self._max_bytes
+                outdated(self._waiting[0][-1], message) or self._bytes > self._max_bytes
             ):
-                self._bytes -= self._waiting.popleft()[0]
+                self._pop()
                 self.dropped += 1
 
     def take(self) -> Message | None:
@@ -89,9 +94,12 @@ class DatagramQueue:
         with self._lock:
             if not self._waiting:
                 return None
-            nbytes, message = self._waiting.popleft()
-            self._bytes -= nbytes
-            return message
+            return self._pop()
+
+    def _pop(self) -> Message:
+        *_, nbytes, message = heapq.heappop(self._waiting)
+        self._bytes -= nbytes
+        return message
 
     def clear(self) -> None:
         """Drops all."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from geojax.wire.frame import Frames, frame_count, frames_of
-from geojax.wire.message import Message
+from geojax.wire.message import Kind, Message
+from geojax.wire.priority import outdated
 
 
 class Outbound(NamedTuple):
@@ -43,8 +44,9 @@ class SendQueue:
     """Messages in order of (priority, arrival), cut into frames as they leave.
 
     A message of higher priority (smaller number) overtakes between the frames of another; within
-    a priority messages leave one after the other. ``push`` may be called from any thread, ``take``
-    from one other thread, which computes the checksums outside of the lock.
+    a priority messages leave one after the other. Late parts that are outdated
+    (:func:`geojax.wire.priority.outdated`) are dropped. ``push`` may be called from any thread,
+    ``take`` from one other thread, which computes the checksums outside of the lock.
 
     Args:
       wake: called by a push after :meth:`take` returned None, and by :meth:`finish`.
@@ -59,8 +61,11 @@ class SendQueue:
         self._follows = False  # the next frame does: the taker has found none missing since
         self._finished = False
 
-    def push(self, message: Message, priority: int = 0) -> None:
+    def push(self, message: Message, priority: int = 0) -> int:
         """Queues a message.
+
+        Returns:
+          How many others it made outdated; they are dropped.
 
         Raises:
           FrameError: the message fits no frame; nothing is queued.
@@ -70,10 +75,25 @@ class SendQueue:
             self._arrivals += 1
         entry = _Entry(message, frames_of(message, arrival), frame_count(message))
         with self._lock:
+            dropped = self._drop_outdated(message)
             heapq.heappush(self._heap, (priority, arrival, entry))
             wake, self._waiting = self._waiting, False
         if wake:
             self._wake()
+        return dropped
+
+    def _drop_outdated(self, message: Message) -> int:
+        """Drops what a message makes outdated, unless a part of it has left; the lock is held."""
+        if message.kind is not Kind.LATE:
+            return 0
+        kept = [
+            item for item in self._heap if item[2].started or not outdated(item[2].message, message)
+        ]
+        dropped = len(self._heap) - len(kept)
+        if dropped:
+            heapq.heapify(kept)
+            self._heap = kept
+        return dropped
 
     def take(self) -> Outbound | None:
         """The frame that leaves next, or None when there is none (``wake`` will be called)."""

@@ -163,7 +163,7 @@ class TcpTransport:
         outgoing = self._peers[peer].outgoing
         return 0 if outgoing is None else outgoing.waiting
 
-    def send_datagram(self, peer: str, message: Message) -> None:
+    def send_datagram(self, peer: str, message: Message, priority: int = 0) -> None:
         """Queues a message that leaves as a datagram; may be called from any thread.
 
         Raises:
@@ -173,7 +173,7 @@ class TcpTransport:
         """
         nbytes = check_datagram(message)
         with self._changed:
-            self._outgoing(peer).push_datagram(message, nbytes)
+            self._outgoing(peer).push_datagram(message, nbytes, priority)
 
     def _outgoing(self, peer: str) -> Outgoing:
         """The connection to a peer, dialed if there is none; the lock is held."""

@@ -90,7 +90,9 @@ class Transport(Protocol):
     def send(self, peer: str, message: Message, priority: int = 0) -> None:
         """Queues a message for ``peer``. Never blocks; a dead peer shows up as :class:`Lost`.
 
-        The payload is not copied: it must not change until the message has left.
+        The payload is not copied: it must not change until the message has left. Messages of kind
+        LATE that are outdated by this one (:func:`geojax.wire.priority.outdated`) and of which
+        nothing has left are dropped.
 
         Raises:
           ValueError: ``peer`` is this node, or nobody that the transport knows.
@@ -105,11 +107,12 @@ class Transport(Protocol):
         """
         ...
 
-    def send_datagram(self, peer: str, message: Message) -> None:
+    def send_datagram(self, peer: str, message: Message, priority: int = 0) -> None:
         """Queues a message of kind LATE that may get lost, and may arrive in any order.
 
-        It leaves when no message waits for ``peer``. It is dropped if it still waits when one is
-        queued whose round is higher by two or more, when too much waits, or at :meth:`close`.
+        It leaves when no message waits for ``peer``, after those of older rounds and of smaller
+        priorities. It is dropped if it still waits when one is queued whose round is higher by two
+        or more, when too much waits, or at :meth:`close`.
 
         Raises:
           ValueError: ``peer`` is this node, or nobody that the transport knows; another kind.

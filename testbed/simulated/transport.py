@@ -15,6 +15,7 @@ import numpy as np
 from geojax.wire.datagrams import DatagramQueue, check_datagram
 from geojax.wire.frame import wire_bytes
 from geojax.wire.message import Kind, Message
+from geojax.wire.priority import outdated
 from geojax.wire.transport import LinkCounters, Lost, Observer, Received
 from testbed.simulated.fluid import FluidNetwork
 from testbed.simulated.impairments import (
@@ -135,7 +136,12 @@ class _Channel:
         return self._connection.stalled if self.busy else 0.0
 
     def push(self, priority: int, number: int, message: Message) -> None:
-        """Queues a message."""
+        """Queues a message, and drops those that it makes outdated."""
+        if message.kind is Kind.LATE:
+            kept = [item for item in self._waiting if not outdated(item[-1], message)]
+            if len(kept) < len(self._waiting):
+                heapq.heapify(kept)
+                self._waiting = kept
         heapq.heappush(self._waiting, (priority, number, wire_bytes(message), message))
 
     @property
@@ -256,13 +262,13 @@ class SimulatedTransport:
         channel = self._channels.get(peer)
         return 0 if channel is None else channel.waiting
 
-    def send_datagram(self, peer: str, message: Message) -> None:
+    def send_datagram(self, peer: str, message: Message, priority: int = 0) -> None:
         """Queues a message that leaves when no other waits for the peer, and may get lost."""
         nbytes = check_datagram(message)
         channel = self._channel(peer)
         if channel is None:
             return
-        channel.datagrams.push(message, nbytes)
+        channel.datagrams.push(message, nbytes, priority)
         if not channel.busy:
             channel.go_on()
 

@@ -36,8 +36,8 @@ def describe(wan: Wan, nbytes: int = MODEL_BYTES) -> dict[str, Any]:
     ``min_cut_mbit`` is the smallest capacity over all divisions of the centers in two, in the worse
     direction, caps included: no exchange among all centers moves data across it faster.
     ``*bound_s`` are the bounds (s) of one synchronization of ``nbytes`` among all centers, see
-    :func:`geojax.overlay.bounds.bound.bounds`. What would take too long is None, with the reason
-    under ``left_out``.
+    :func:`geojax.overlay.bounds.bound.bounds`; ``bound_s`` is the largest. What
+    would take too long is None, with the reason under ``left_out``.
     """
     view = wan.view()
     left_out: dict[str, str] = {}
@@ -78,6 +78,7 @@ def describe(wan: Wan, nbytes: int = MODEL_BYTES) -> dict[str, Any]:
         "cut_bound_s": _time(limits.cut_s),
         "node_bound_s": _time(limits.node_s),
         "volume_bound_s": _time(limits.volume_s),
+        "fluid_bound_s": _time(limits.fluid_s),
         "latency_bound_s": _time(limits.latency_s),
         "routes": listed,
         "left_out": left_out,

@@ -70,7 +70,7 @@ def _min_cut(description: Mapping[str, Any]) -> str:
 def _bounds(description: Mapping[str, Any]) -> str:
     times = (
         f"{name} {description[f'{name}_bound_s']:.4g} s"
-        for name in ("cut", "node", "volume", "latency")
+        for name in ("cut", "node", "volume", "fluid", "latency")
     )
     return (
         f"one synchronization of {description['bytes']:,} bytes takes at least "

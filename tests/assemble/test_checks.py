@@ -1,8 +1,11 @@
 """Bad configurations are refused before any process starts: the key, the value and the fix."""
 
+import numpy as np
 import pytest
 from simulated_runs import small_config
 
+from geojax.assemble.agreement import wan_codec
+from geojax.center.spec import VectorSpec
 from geojax.config import RunConfig, WanConfig
 from geojax.errors import ConfigError
 from geojax.overlay.base import OVERLAYS, Overlay
@@ -195,3 +198,26 @@ def test_a_plan_of_an_own_overlay_along_which_no_round_could_end(monkeypatch, me
     assert error.key == "overlay.name"
     assert error.fix.startswith("its plan for c1, c2, c3 has ")
     assert says in error.fix
+
+
+def test_auxiliary_routes_beside_packing_are_warned_of(caplog):
+    check(small_config(overlay__name="packing"))
+    assert not caplog.records
+    check(small_config(overlay__name="packing", overlay__auxiliary="fastest"))
+    assert "overlay.auxiliary = fastest" in caplog.text
+    assert "use none" in caplog.text
+
+
+@pytest.mark.parametrize("codec", ["bisparse", "mpq"])
+def test_the_run_s_seed_reaches_what_a_codec_draws(codec):
+    """Thresholds are drawn from samples; other seeds sample other elements."""
+    spec = VectorSpec.of([("w", (400_000,))])
+    vector = np.random.default_rng(0).normal(size=spec.size).astype(np.float32)
+
+    def sent(seed):
+        made = wan_codec(small_config(seed=seed, compression__name=codec))
+        payloads, _ = made.encode(vector, made.init(spec.layers, spec.chunks(spec.size)))
+        return payloads[0].tobytes()
+
+    assert sent(1) == sent(1)
+    assert sent(1) != sent(2)

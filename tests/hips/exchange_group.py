@@ -17,6 +17,7 @@ from geojax.hips.exchange.tree import TreeExchange
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
+from geojax.wire.priority import chunk_priority, late_priority
 from testbed.simulated.loop import run_virtual
 
 __all__ = ["Group", "policy_of", "random_pair", "random_tree", "run_virtual", "star_policy"]
@@ -91,12 +92,15 @@ class Ends:
         self._name, self._network = name, network
 
     def send(self, peer, message, priority=0):
-        behind = self._network.chunks if message.kind is Kind.LATE else 0
-        assert message.kind is Kind.CONTROL or priority == behind + message.chunk
+        of_chunk = chunk_priority(message.round, message.chunk)
+        of_late = late_priority(message.round, message.chunk, self._network.chunks)
+        note = {"retired", "begin", "cut"} & set(message.body or {})
+        expected = 0 if note else of_late if message.kind is Kind.LATE else of_chunk
+        assert priority == expected or message.kind is Kind.STATE
         if self._name not in self._network.dead:
             self._network.deliver(self._name, peer, message)
 
-    def send_datagram(self, peer, message):
+    def send_datagram(self, peer, message, priority=0):
         """Datagrams come once, twice or not at all; see :attr:`Network.copies`."""
         assert message.kind is Kind.LATE
         for _ in range(self._network.copies(message)):

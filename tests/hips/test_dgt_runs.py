@@ -2,12 +2,15 @@
 
 import functools
 import logging
+from collections import defaultdict
+from itertools import pairwise
 
 import pytest
 from simulated_runs import kill, simulated, small_config
 
 from geojax.config import WanConfig
 from geojax.errors import ConfigError
+from geojax.telemetry.summary import summarize
 from geojax.wire.message import Kind
 from testbed.run import check
 
@@ -94,6 +97,38 @@ def test_deaths_and_returns_leave_survivors_equal(mode):
     ))  # fmt: skip
     assert len(found.finals) == 3
     assert len(set(found.finals.values())) == 1
+
+
+@pytest.mark.parametrize("channel", ["tcp", "udp"])
+def test_on_a_link_that_is_always_full_every_chunk_s_late_parts_have_their_turn(channel):
+    chosen = small_config(
+        rounds=80, elements=100_000, chunk_elements=10_000, events="chunk", model__pace_s=0.004,
+        overlay__name="star", overlay__root="c1",
+        compression__name="dgt", compression__channel=channel,
+    )  # fmt: skip
+    slow, fast = {"from": "c2", "to": "c1", "rate": 10}, {"from": "c1", "to": "c2", "rate": 100}
+    links = [{**link, "rtt": 10} for link in (slow, fast)]
+    chosen.wan = WanConfig(name="uneven", centers=["c1", "c2"], links=links)
+    found = simulated(chosen)
+    came = [event for event in found.of("late") if event["node"] == "c1"]
+    assert len(came) < 0.9 * 80 * 10, "there is room for some only"
+    rounds = [{event["round"] for event in came if event["chunk"] == chunk} for chunk in range(10)]
+    waits = [max(b - a for a, b in pairwise(sorted(numbers))) for numbers in rounds]
+    assert max(waits) <= 10
+    late = found_late_parts(found)
+    assert late["offered"] == late["counted"] + late["dropped"]
+    assert 0 < late["dropped"] < late["offered"]
+    if channel == "tcp":
+        own = found.reports["c1"]["totals"]["late_offered"]  # they cross no network
+        assert own < late["counted"] <= own + len(came)
+
+
+def found_late_parts(found):
+    summary = summarize(
+        found.events, found.reports, trainers=("c1/w1", "c2/w1"), hops=defaultdict(tuple),
+        target=0.9, train_samples=None, data_kinds=(),
+    )  # fmt: skip
+    return summary["late_parts"]
 
 
 @pytest.mark.parametrize("compensation", ["none", "constant"])

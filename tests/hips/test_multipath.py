@@ -5,11 +5,11 @@ import asyncio
 import pytest
 from exchange_group import run_virtual
 
-from geojax.hips.control.messages import PROBE_PRIORITY
 from geojax.hips.routing.multipath import MultipathSender
 from geojax.overlay.routes.auxiliary import Route
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
+from geojax.wire.priority import PROBE_PRIORITY, chunk_priority, late_priority
 
 NAMES = ("a", "b", "c", "d")
 TABLE = {"b": (Route(("a", "c", "b")), Route(("a", "d", "b")))}
@@ -29,7 +29,7 @@ class Line:
         queue.append((priority, len(self.left) + sum(map(len, self.queues.values())), message))
         queue.sort(key=lambda entry: entry[:2])
 
-    def send_datagram(self, peer, message):
+    def send_datagram(self, peer, message, priority=0):
         self.datagrams.append((peer, message))
 
     def waiting(self, peer):
@@ -72,7 +72,7 @@ def offer(chunk, kind=Kind.OFFER, **fields):
 
 def push(made, chunks, peer="b"):
     for chunk in chunks:
-        made.send(peer, offer(chunk), chunk)
+        made.send(peer, offer(chunk), chunk_priority(offer(chunk).round, chunk))
 
 
 def total(made, name):
@@ -244,6 +244,45 @@ def test_probes_that_went_with_a_lost_connection_count_no_more():
     assert (line.chunks("b"), line.chunks("c")) == ([0, 1, 2], [3])
 
 
+def test_the_release_s_rule_is_asked_once():
+    made, line = multipath(asks_again=False)
+    push(made, range(10))
+    assert (line.chunks("b"), line.chunks("c"), line.chunks("d")) == (
+        [0, 1, 2, 5, 6, 7, 8, 9],
+        [3],
+        [4],
+    )
+    line.leave("c")
+    assert line.chunks("c") == []
+
+
+# ---- the fastest path where there is no link
+
+
+def test_chunks_for_who_has_no_link_are_relayed_along_the_primary_path():
+    far = Route(("a", "c", "b"), primary=True)
+    made, line = multipath(table={"b": (far,)})
+    push(made, [0, 1])
+    made.send("b", offer(2, Kind.LATE), late_priority(0, 2, 10))
+    assert (line.chunks("c"), line.chunks("b")) == ([0, 1], [2])
+    assert line.queues["c"][0][2].body == {"route": [0, 2, 1]}
+    made.lose("c")
+    push(made, [3])
+    assert line.chunks("b") == [3, 2], "packets still find a way"
+    made.change(1)
+    push(made, [4])
+    assert line.chunks("c") == [0, 1], "until there is a table of the new epoch"
+
+
+def test_a_busy_primary_path_over_others_is_relieved_by_auxiliary_routes():
+    routes = (Route(("a", "c", "b"), primary=True), Route(("a", "d", "b")))
+    made, line = multipath(table={"b": routes})
+    push(made, range(6))
+    assert (line.chunks("c"), line.chunks("d"), line.chunks("b")) == ([0, 1, 2], [3], [])
+    line.leave("c")
+    assert line.chunks("c") == [1, 2, 4]
+
+
 # ---- relays
 
 
@@ -256,7 +295,7 @@ def test_a_relay_passes_the_very_message_on_at_its_chunk_s_priority():
     messages = [on_its_way([0, 2, 1], chunk, round=99, policy=5, epoch=3) for chunk in (3, 8)]
     assert [made.take("a", message) for message in messages] == [None, None]
     assert [entry[2] for entry in line.queues["b"]] == messages[::-1]
-    assert [entry[0] for entry in line.queues["b"]] == [1, 6]
+    assert [entry[0] for entry in line.queues["b"]] == [chunk_priority(99, at) for at in (1, 6)]
     assert total(made, "relayed_chunks") == 2
 
 
@@ -268,6 +307,22 @@ def test_relayed_chunks_and_own_ones_share_a_queue_by_priority():
     line.leave("d")
     assert line.chunks("d") == [8], "relayed chunks keep to their own route"
     assert [chunk for peer, chunk in line.run_dry() if peer == "b"] == [4, 3, 5, 6, 9]
+
+
+def test_an_old_round_s_last_chunk_goes_before_a_new_round_s_first():
+    made, line = multipath(me="c", table={"b": (Route(("c", "d", "b")),)})
+    push(made, [0, 1, 2, 3])  # 3 takes the route
+    made.take("a", on_its_way([0, 2, 1], 1, round=8))
+    made.take("a", on_its_way([0, 2, 1], 9, round=7))
+    assert [chunk for peer, chunk in line.run_dry() if peer == "b"] == [0, 1, 2, 9, 1]
+
+
+def test_late_parts_of_two_rounds_wait_at_most():
+    made, line = multipath(busy=0, table={"b": (Route(("a", "c", "b")),)})
+    push(made, [0])
+    for number in range(5):
+        made.send("b", offer(number, Kind.LATE, round=number), late_priority(number, number, 10))
+    assert [chunk for _, chunk in line.run_dry()] == [0, 3, 4]
 
 
 def test_the_last_on_a_route_sees_its_origin_as_the_peer():
@@ -327,7 +382,7 @@ def test_a_relay_that_has_lost_the_next_hop_drops_with_a_log(caplog):
 def test_a_new_epoch_drops_what_waits_but_late_parts():
     made, line = multipath(busy=0, table={"b": (Route(("a", "c", "b")),)})
     push(made, range(4))
-    made.send("b", offer(9, Kind.LATE), 9)
+    made.send("b", offer(9, Kind.LATE), late_priority(0, 9, 10))
     made.take("d", offer(8, epoch=1, body={"route": [3, 0, 1]}))
     made.change(1)
     assert line.chunks("b") == [0, 8, 9]

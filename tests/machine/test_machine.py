@@ -7,7 +7,7 @@ import pytest
 
 from geojax.config import PaceConfig
 from geojax.machine import machine
-from geojax.machine.machine import RealMachine
+from geojax.machine.machine import OVERTAKEN_AT_MOST, RealMachine
 from testbed.simulated.loop import run_virtual
 from testbed.simulated.machine import VirtualMachine
 
@@ -166,3 +166,19 @@ def test_on_virtual_time_an_urgent_plan_goes_before_those_that_wait():
         return order
 
     assert run_virtual(run()) == [("under way", 0.5), ("urgent", 1.0), ("waits", 1.5)]
+
+
+def test_urgent_plans_do_not_keep_another_one_waiting_for_ever():
+    async def run():
+        made, order = VirtualMachine(PaceConfig(plan_s=0.5)), []
+
+        async def note(name, *, urgent=False):
+            await made.plan(divmod, 7, 2, urgent=urgent)
+            order.append(name)
+
+        first, plain = note("under way"), note("plain")
+        urgent = [note("urgent", urgent=True) for _ in range(3 * OVERTAKEN_AT_MOST)]
+        await asyncio.gather(first, plain, *urgent)
+        return order
+
+    assert run_virtual(run()).index("plain") == 1 + OVERTAKEN_AT_MOST

@@ -1,18 +1,21 @@
 """Path tables: simple disjoint routes beside the primary way, for every pair of every overlay."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from overlay_graphs import auxiliary_routes
 from test_overlays import CENTERS, OVERLAY_ROWS, SIZES, network
-from wans import full_mesh, random_wan
+from wans import full_mesh, random_wan, wan_of
 
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError
 from geojax.overlay.planners.netstorm import netstorm
+from geojax.overlay.planners.star import star_tree
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.registry import build_overlay
-from geojax.overlay.routes.auxiliary import MOST_ROUTES, from_lists, path_tables, to_lists
+from geojax.overlay.routes.auxiliary import MOST_ROUTES, Route, from_lists, path_tables, to_lists
+from geojax.overlay.routes.fastest_routes import member_links
 from geojax.overlay.routes.static_routes import routes
 from geojax.overlay.view import NetworkView
 
@@ -145,3 +148,17 @@ def test_wrong_values_are_refused(key, value, says):
         build_overlay(OverlayConfig("star", **{key: value}), CENTERS)
     assert caught.value.key == f"overlay.{key}"
     assert says in caught.value.fix
+
+
+def test_the_primary_path_of_who_has_no_link_is_the_fastest():
+    """c2-c4-c3 is faster than c2-c1-c3, which packets take; neighbours have their link."""
+    pairs = [(0, 1), (0, 2), (1, 3), (3, 2)]
+    view = wan_of(4, pairs + [(b, a) for a, b in pairs], rate=[1.0, 1.0, 9.0, 9.0] * 2)
+    policy = Policy(0, view.centers, (star_tree("c3", view.centers),))
+    relayed = path_tables(replace(view, relayed=True), policy, kind="none")
+    assert relayed["c2"] == {"c3": (Route(("c2", "c4", "c3"), primary=True),)}
+    assert relayed["c3"] == {"c2": (Route(("c3", "c4", "c2"), primary=True),)}
+    assert relayed["c1"] == relayed["c4"] == {}
+    assert not any(path_tables(view, policy, kind="none").values())
+    links = member_links(replace(view, relayed=True), view.centers)
+    assert (links.rate[1, 2], member_links(view, view.centers).rate[1, 2]) == (9.0, 1.0)

@@ -1,8 +1,11 @@
 """The figures of a run, on events made by hand, against numbers worked out by hand."""
 
+import math
+
 import pytest
 
-from geojax.telemetry.summary import summarize, sync_times, time_to_target
+from geojax.config import RunConfig
+from geojax.telemetry.summary import TARGET_OVER, summarize, sync_times, time_to_target
 
 OFFER, CONTROL = 2, 1
 
@@ -122,12 +125,19 @@ def test_the_target_is_reached_by_the_mean_of_three():
 def test_a_model_that_is_evaluated_again_may_count_once():
     seen = [evaluation(5.0 * k, accuracy, number) for k, (number, accuracy) in
             enumerate([(0, 0.7), (1, 0.9), (1, 0.9), (1, 0.9), (2, 0.8), (3, 0.6)])]  # fmt: skip
-    assert time_to_target(seen, 0.8) == (10.0, 2)
-    assert time_to_target(seen, 0.8, "models") == (20.0, 3)
+    assert time_to_target(seen, 0.8, "evaluations") == (10.0, 2)
+    assert time_to_target(seen, 0.8) == time_to_target(seen, 0.8, "models") == (20.0, 3)
     alone = [evaluation(at, accuracy, number) for number, (at, accuracy) in
              enumerate([(0.0, 0.7), (1.0, 0.9), (2.0, 0.8)])]  # fmt: skip
-    assert time_to_target(alone, 0.8, "models") == time_to_target(alone, 0.8) == (2.0, 3)
-    assert "time_to_target_s" not in summary([*ROUNDS, *seen[:4]], target_over="models")
+    assert time_to_target(alone, 0.8, "evaluations") == time_to_target(alone, 0.8) == (2.0, 3)
+    assert "time_to_target_s" not in summary([*ROUNDS, *seen[:4]])
+    assert RunConfig().target_over == TARGET_OVER[0] == "models"
+
+
+def test_the_target_s_standard_error_stands_beside_it():
+    found = summary([*ROUNDS, evaluation(1.0, 0.5)], target=0.8, test_samples=1000)
+    assert (found["test_samples"], found["target_standard_error"]) == (1000, math.sqrt(0.16 / 1000))
+    assert "target_standard_error" not in summary([*ROUNDS, evaluation(1.0, 0.5)])
 
 
 def test_one_lucky_evaluation_or_two_are_not_enough():

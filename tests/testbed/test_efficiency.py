@@ -4,10 +4,13 @@ import json
 
 import pytest
 from commands_here import command
+from examples import examples
+from hypothesis import given
+from hypothesis import strategies as st
 from simulated_runs import small_config
 
 from geojax.axes import change
-from geojax.config import RunConfig
+from geojax.config import RunConfig, WanConfig
 from geojax.hips.cluster import Cluster, NodeSpec
 from geojax.overlay.view import NetworkView
 from testbed.figures.efficiency import efficiency
@@ -42,12 +45,14 @@ def both(number, offered, held):
 
 
 def figures(
-    *events, compression="size_only", testbed="simulated", goodput=0.5, warmup=0, settings=()
-):
+    *events, compression="size_only", testbed="simulated", goodput=0.5, warmup=0, settings=(),
+    nbytes=4 * ELEMENTS,
+):  # fmt: skip
     config = RunConfig(warmup_rounds=warmup)
     change(config, dict(settings))
     config.compression.name, config.testbed.name = compression, testbed
-    listed = sorted([START, *events], key=lambda event: event["t"])
+    start = {**START, "elements": nbytes // 4}
+    listed = sorted([start, *events], key=lambda event: event["t"])
     return efficiency(config, VIEW, listed, PLACES, goodput)
 
 
@@ -116,6 +121,92 @@ def test_of_very_many_changes_evenly_spaced_ones_are_taken(monkeypatch):
         events += [rates(10.0 * number, 8e6 / 2**number)]
         events += both(number, 10.0 * number + 1, 10.0 * number + 9)
     assert figures(*events)["bound_s"] == pytest.approx((1 + 4) / 2)
+
+
+def offers(number, held, **offered):
+    return [
+        {"t": held, "node": name, "event": "round", "round": number, "offered": at, "held": held}
+        for name, at in offered.items()
+    ]
+
+
+def test_what_was_offered_before_may_have_been_summed_by_then():
+    """The last offer alone has to get to the others, 1 s at 8 Mbit/s, whatever came before it."""
+    found = figures(*offers(0, 52.0, c1=50.0, c2=1.0), goodput=1.0)
+    assert found["bound_s"] == pytest.approx(1.0)
+    slow = [{**rates(0.0, 2e6), "rates": [["c2", "c1", 2e6]]}]
+    found = figures(*slow, *offers(0, 52.0, c1=50.0, c2=49.0), goodput=1.0)
+    assert found["bound_s"] == pytest.approx(3.0)  # from the first offer, 4 s
+    assert found["bound_efficiency"] == pytest.approx(1.5)  # no such round can be
+
+
+def test_an_offer_in_parts_begins_with_the_first():
+    parts = [
+        {**event, "began": event["offered"] - 3} for event in offers(0, 52.0, c1=50.0, c2=50.0)
+    ]
+    assert figures(*parts, goodput=1.0)["bound_efficiency"] == pytest.approx(1 / 5)
+
+
+def test_where_delay_decides_it_says_so():
+    found = figures(*both(0, 1.0, 1.05), goodput=1.0, nbytes=40)
+    assert found["latency_decides"] == 1
+    assert found["bound_s"] == pytest.approx(found["latency_bound_s"])
+    assert found["bound_efficiency"] == pytest.approx(0.8)
+    assert "latency_decides" not in figures(*both(0, 1.0, 5.0))
+
+
+def watched(config, tmp_path):
+    """The summary of a run whose every round is at its bound or above, and the events."""
+    summary = run(config, tmp_path)
+    assert summary["rounds"] == config.rounds
+    assert 0 < summary["bound_efficiency"] <= 1 + 1e-6
+    return summary
+
+
+def test_the_line_whose_star_s_efficiency_was_above_one(tmp_path):
+    """c1-c2-c3, the root between them; c3 is slow, and its own link is fast."""
+    config = small_config(
+        elements=250_000, chunk_elements=25_000, rounds=3, overlay__name="star",
+        overlay__root="c2", model__pace_s=1.0, compression__name="size_only",
+    )  # fmt: skip
+    change(config, {"pace.centers": {"c3": 30.0}})
+    ends = [("c1", "c2", 10), ("c2", "c1", 100), ("c2", "c3", 100), ("c3", "c2", 100)]
+    links = [{"from": a, "to": b, "rate": rate, "rtt": 10} for a, b, rate in ends]
+    config.wan = WanConfig(name="line", centers=["c1", "c2", "c3"], links=links)
+    watched(config, tmp_path)
+
+
+OVERLAYS = ("star", "sharded_star", "mlnet", "tsengine", "ring", "butterfly", "netstorm", "packing")
+
+
+@given(data=st.data())
+@examples(5)
+def test_no_efficiency_exceeds_one(data, tmp_path_factory):
+    """Whatever the WAN, the paces, the overlay and the instants of the offers are."""
+    draw = data.draw
+    centers = draw(st.integers(3, 6), "centers")
+    overlay = draw(st.sampled_from(OVERLAYS), "overlay")
+    wan = draw(st.sampled_from(["full_mesh", "random_sparse"]), "wan")
+    config = small_config(
+        wan=wan, elements=draw(st.sampled_from([50, 5_000, 100_000]), "elements"),
+        chunk_elements=draw(st.sampled_from([1_000, 20_000]), "chunk"), rounds=3, hash_every=0,
+        workers=draw(st.integers(1, 2), "workers"), overlay__name=overlay,
+        compression__name=draw(st.sampled_from(["size_only", "dense"]), "compression"),
+        model__stages=draw(st.integers(1, 3), "stages"),
+        **draw(st.sampled_from([{}, {"sync__p3": True}, {"pace__grid_s": 20.0}]), "instants"),
+    )  # fmt: skip
+    if overlay == "netstorm":
+        config.overlay.auxiliary = draw(st.sampled_from(["none", "fastest", "paced"]), "auxiliary")
+    paces = st.lists(st.floats(0.001, 3.0), min_size=centers, max_size=centers)
+    names = [f"c{number}" for number in range(1, centers + 1)]
+    change(config, {"pace.centers": dict(zip(names, draw(paces, "paces"), strict=True))})
+    change(config, {
+        "wan.centers": centers, "wan.draw": {"low": 1, "high": 100},
+        "wan.rtt": draw(st.sampled_from([0.0, 5.0, 300.0]), "rtt"),
+        "wan.seed": draw(st.integers(0, 99), "seed"),
+        **({"wan.degree": 2} if wan == "random_sparse" else {}),
+    })  # fmt: skip
+    watched(config, tmp_path_factory.mktemp("run"))
 
 
 @pytest.mark.parametrize(("overlay", "least", "most"), [("packing", 0.9, 1.0), ("star", 0.1, 0.4)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from geojax.errors import FrameError
 from geojax.wire.message import FRAGMENT_BYTES, Kind, Message, SizeOnly
+from geojax.wire.priority import chunk_priority, late_priority
 from geojax.wire.queue import SendQueue
 
 
@@ -31,6 +33,25 @@ def test_priority_then_arrival(priorities: list[int]) -> None:
     for chunk, priority in enumerate(priorities):
         queue.push(message(chunk), priority)
     assert drain(queue) == sorted(range(len(priorities)), key=lambda chunk: priorities[chunk])
+
+
+def late(number: int, chunk: int, chunks: int = 3) -> tuple[Message, int]:
+    kept = Message(Kind.LATE, round=number, chunk=chunk, payload=np.zeros(9, np.uint8))
+    return kept, late_priority(number, chunk, chunks)
+
+
+def test_old_rounds_go_first_and_their_late_parts_give_way_two_rounds_later() -> None:
+    queue = SendQueue()
+    dropped = [queue.push(*late(number, chunk)) for number in range(4) for chunk in range(3)]
+    assert sum(dropped) == 6
+    queue.push(replace(message(7), round=5), chunk_priority(5, 0))
+    queue.push(replace(message(8), round=4), chunk_priority(4, 9))
+    assert drain(queue) == [8, 7, 2, 0, 1, 0, 1, 2]
+    begun = Message(Kind.LATE, round=1, payload=np.zeros(2 * FRAGMENT_BYTES, np.uint8))
+    assert queue.push(begun, 1) == 0
+    assert queue.take() is not None
+    assert queue.push(*late(9, 0)) == 0, "half of it has left"
+    assert queue.unsent == 2
 
 
 def test_a_higher_priority_overtakes_between_frames() -> None:

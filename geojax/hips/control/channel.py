@@ -10,7 +10,8 @@ from typing import Any
 from geojax.errors import Refused
 from geojax.hips.cluster import SCHEDULER
 from geojax.hips.context import NodeContext
-from geojax.hips.control.messages import CONTROL_PRIORITY, ControlMessage, pack, read
+from geojax.hips.control.messages import ControlMessage, pack, read
+from geojax.wire.priority import CONTROL_PRIORITY
 from geojax.wire.transport import Received
 
 log = logging.getLogger("geojax.control")

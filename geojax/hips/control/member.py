@@ -19,7 +19,6 @@ from geojax.hips.control import messages
 from geojax.hips.control.channel import ControlChannel
 from geojax.hips.control.heartbeats import Heartbeats
 from geojax.hips.control.member_grant import MemberGrant
-from geojax.hips.control.messages import PROBE_PRIORITY
 from geojax.hips.control.requests import Requests, ServiceHost
 from geojax.hips.control.state_inbox import StateInbox
 from geojax.hips.exchange.base import Exchange
@@ -29,6 +28,7 @@ from geojax.hips.routing.source_routes import unpacked_table
 from geojax.machine.waits import wait_for
 from geojax.sync.service import Service
 from geojax.wire.message import Kind, Message
+from geojax.wire.priority import PROBE_PRIORITY
 from geojax.wire.transport import Lost
 
 log = logging.getLogger("geojax.member")

@@ -60,9 +60,6 @@ from geojax.hips.control.fields import (
 from geojax.overlay.policy.policy import Policy
 from geojax.wire.message import FRAGMENT_BYTES, Kind, Message, Payload
 
-CONTROL_PRIORITY = -1  # before every chunk
-PROBE_PRIORITY = 1 << 30  # behind every chunk
-
 FROM_SCHEDULER = ("scheduler",)
 FROM_TRAINERS = ("server", "worker")
 FROM_MEMBERS = (*FROM_TRAINERS, "global")

@@ -29,7 +29,7 @@ class Sender(Protocol):
         """Queues a message; of those that wait, one of a smaller ``priority`` leaves first."""
         ...
 
-    def send_datagram(self, peer: str, message: Message) -> None:
+    def send_datagram(self, peer: str, message: Message, priority: int = 0) -> None:
         """Queues a message that may get lost."""
         ...
 

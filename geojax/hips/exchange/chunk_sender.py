@@ -10,10 +10,11 @@ import numpy as np
 from geojax.compression.codec import Codec
 from geojax.hips.exchange.base import Gate, Sender
 from geojax.hips.exchange.contribution import Contribution
-from geojax.hips.exchange.late_payloads import RELIABLE, own_parts
+from geojax.hips.exchange.late_payloads import RELIABLE, Part
 from geojax.hips.exchange.local_policy import ByRound
 from geojax.hips.exchange.states import state_messages
 from geojax.wire.message import Kind, Message, Payload
+from geojax.wire.priority import chunk_priority, late_priority
 
 
 class ChunkSender:
@@ -50,17 +51,21 @@ class ChunkSender:
                 contributors=sent.contributors,
                 body=None if sent.loss is None else {"loss": sent.loss},
             )  # fmt: skip
-        self._transport.send(peer, message, self._priorities[chunk] if self._priorities else chunk)
+        priority = self._priorities[chunk] if self._priorities else chunk
+        self._transport.send(peer, message, chunk_priority(number, priority))
 
-    def late(self, peer: str, number: int, chunk: int, own: Contribution, *, behind: int) -> None:
-        """Sends the late parts of an offer, ``behind`` all chunks that wait or will soon."""
-        for index, payload in own_parts(own.late, own.datagrams):
+    def late(
+        self, peer: str, number: int, chunk: int, parts: Sequence[Part], *, chunks: int
+    ) -> None:
+        """Sends the late parts of an offer, behind all ``chunks`` that wait or will soon."""
+        priority = late_priority(number, chunk, chunks)
+        for index, payload in parts:
             if index == RELIABLE:
                 message = self._message(Kind.LATE, number, chunk, payload)
-                self._transport.send(peer, message, priority=behind + chunk)
+                self._transport.send(peer, message, priority)
             else:
                 message = self._message(Kind.LATE, number, chunk, payload, body={"part": index})
-                self._transport.send_datagram(peer, message)
+                self._transport.send_datagram(peer, message, priority)
 
     def state(self, peer: str, number: int, payload: np.ndarray) -> None:
         """Sends the whole state after a round."""

@@ -227,8 +227,9 @@ class LanUplink:
         self._states = [codec.init(bucket.spec.layers, bucket.ranges) for bucket in buckets]
         self._timeouts, self._clock, self._recorder = timeouts, clock, recorder
         self._lan_rounds = lan_rounds
-        self._offered: dict[int, float] = {}
-        self._last = (-1, 0.0, 0.0)  # a LAN round, when it was offered to and when it was held
+        self._offered: dict[int, Offered] = {}
+        # a LAN round, when it was offered to and when it was held
+        self._last = (-1, Offered(0.0, 0.0), 0.0)
         engine.watcher = self
 
     async def offer(
@@ -241,14 +242,14 @@ class LanUplink:
         for chunk, payload in zip(bucket.chunks, payloads, strict=True):
             told = loss if chunk == bucket.chunks[0] else None
             self._engine.offer(number, chunk, contribution_of(payload, weight, loss=told))
-        self._offered[number] = self._clock()
+        self._offered[number] = Offered.next(self._offered.get(number), self._clock())
 
     async def abstain(self, number: int, bucket: Bucket) -> None:
         """See :class:`Uplink`."""
         self._engine.results(number, bucket.chunks)
         for chunk in bucket.chunks:
             self._engine.offer(number, chunk, ABSTAINED)
-        self._offered[number] = self._clock()
+        self._offered[number] = Offered.next(self._offered.get(number), self._clock())
 
     def here(self, number: int, bucket: Bucket) -> bool:
         """See :class:`Uplink`."""
@@ -290,16 +291,34 @@ class LanUplink:
         if later > number == self._last[0]:
             self._record(later, *self._last[1:])
 
-    def _record(self, number: int, offered: float, held: float) -> None:
+    def _record(self, number: int, offered: Offered, held: float) -> None:
         round_of = number // self._lan_rounds
         record_round(self._recorder, round_of, offered, held, event=self._event)
 
 
+class Offered(NamedTuple):
+    """When a member began its offer to a round, and when it had made it whole."""
+
+    began: float
+    whole: float
+
+    @staticmethod
+    def next(before: Offered | None, now: float) -> Offered:
+        """One more bucket is offered now."""
+        return Offered(now if before is None else before.began, now)
+
+
 def record_round(
-    recorder: Recorder, number: int, offered: float, held: float, *, event: str = "round"
+    recorder: Recorder, number: int, offered: Offered, held: float, *, event: str = "round"
 ) -> None:
-    """Records when a member had made its offer to a round, and when it held the result."""
-    recorder.event(event, round=number, offered=round(offered, 9), held=round(held, 9))
+    """Records when a member made its offer to a round, and when it held the result.
+
+    Where it offered bucket by bucket, ``began`` tells when it began.
+    """
+    began = {} if offered.began == offered.whole else {"began": round(offered.began, 9)}
+    recorder.event(
+        event, round=number, **began, offered=round(offered.whole, 9), held=round(held, 9)
+    )
 
 
 class LanDownlink:

@@ -4,7 +4,9 @@ A late part is added to the first merge of its chunk after it has arrived: that 
 a later one. It is counted once, even if the membership changes. Parts of a round that runs again
 are offered again, so those that are here are forgotten; parts of earlier rounds that were counted
 in it are counted again. Parts of dead members are dropped. Parts that a parent had not counted when
-it died are lost.
+it died are lost, and so are those that their links had no room for (:mod:`geojax.wire.priority`).
+The totals ``late_offered`` and ``late_counted`` tell how many there were, and how many of them a
+merge counted; the others were dropped.
 
 Where the codec fills in missing parts (:attr:`geojax.compression.codec.Codec.fill`), a part that
 arrives after the merge of its round is not counted any more, but the codec learns its values.
@@ -24,6 +26,7 @@ RELIABLE = -1  # index of a part that did not come as a datagram
 MEMORY_ROUNDS = 2  # how many rounds back the counted datagrams are known
 
 Fill = Callable[[Any, Sequence[Any], Sequence[Any]], tuple[Any, Any]]
+Part = tuple[int, Any]  # index, payload
 _Key = tuple[str, int, int]  # member, round, index
 
 
@@ -31,6 +34,7 @@ _Key = tuple[str, int, int]  # member, round, index
 class _Part:
     payload: Any
     counted: int | None = None  # the round in which it counts
+    learned: bool = False  # it came too late to be counted; the codec knows its values
 
 
 @dataclass
@@ -48,10 +52,17 @@ class LatePayloads:
     Args:
       fill: the codec's, if it has one.
       me: this member.
+      add: ``add(total, amount)`` adds to the totals above.
     """
 
-    def __init__(self, fill: Fill | None = None, me: str = ""):
-        self._fill, self._me = fill, me
+    def __init__(
+        self,
+        fill: Fill | None = None,
+        me: str = "",
+        add: Callable[[str, float], None] = lambda *_: None,
+    ):
+        self._fill, self._me, self._add = fill, me, add
+        self._offered: set[tuple[int, int]] = set()  # rounds and chunks whose own parts are counted
         self._agreed: dict[int, int] = {}  # epoch: the round after which it began
         self._chunks: dict[int, dict[_Key, _Part]] = {}
         self._over: set[tuple[int, _Key]] = set()  # counted for good, of the last rounds
@@ -96,7 +107,9 @@ class LatePayloads:
         """
         own = arrived.get(self._me)
         if own is not None and not local.first_hop(chunk):
-            for index, payload in own_parts(own.late, own.datagrams):
+            parts = own_parts(own.late, own.datagrams)
+            self.offered(number, chunk, len(parts))
+            for index, payload in parts:
                 self.add(self._me, number, chunk, index, payload)
         offers: dict[str, Payload] = {}
         if self._fill is not None:
@@ -105,6 +118,12 @@ class LatePayloads:
             # An offer of weight 0 counts nothing, and nothing stands in for it.
             offers = {n: c.payload for n, c in arrived.items() if n not in others and c.weight}
         return self.take(number, chunk, local.policy.members, offers)
+
+    def offered(self, number: int, chunk: int, count: int) -> None:
+        """Notes how many late parts this member's offer of a chunk has."""
+        if count and (number, chunk) not in self._offered:  # a round that runs again offers again
+            self._offered.add((number, chunk))
+            self._add("late_offered", count)
 
     def take(
         self, number: int, chunk: int, members: Sequence[str], important: Mapping[str, Any]
@@ -128,7 +147,10 @@ class LatePayloads:
         )
         taken: dict[str, list[tuple[int, Any]]] = {}
         for *_, key in due:
-            parts[key].counted = number
+            late = self._fill is not None and key[1] < number
+            parts[key].counted, parts[key].learned = number, late
+            if not late:
+                self._add("late_counted", 1)
             taken.setdefault(key[0], []).append((key[1], parts[key].payload))
         if self._fill is None:
             return [payload for those in taken.values() for _, payload in those]
@@ -160,6 +182,7 @@ class LatePayloads:
         self._held = number
         oldest = number - MEMORY_ROUNDS
         self._over = {entry for entry in self._over if entry[1][1] > oldest}
+        self._offered = {entry for entry in self._offered if entry[0] > number}
         for chunk, parts in self._chunks.items():
             done = [k for k, p in parts.items() if p.counted is not None and p.counted <= number]
             for key in done:
@@ -171,17 +194,18 @@ class LatePayloads:
         """An epoch begins: rounds after ``held`` run again, among ``members``."""
         self._agreed[epoch] = held
         for parts in self._chunks.values():
-            for key in [k for k in parts if k[1] > held or k[0] not in members]:
-                del parts[key]
             for part in parts.values():
                 if part.counted is not None and part.counted > held:
-                    part.counted = None
+                    self._add("late_counted", -(not part.learned))
+                    part.counted, part.learned = None, False
+            for key in [k for k in parts if k[1] > held or k[0] not in members]:
+                del parts[key]
         gone = [key for key in self._histories if key[0] not in members]
         for key in gone:
             del self._histories[key]
 
 
-def own_parts(late: Any, datagrams: Sequence[Any]) -> list[tuple[int, Any]]:
+def own_parts(late: Any, datagrams: Sequence[Any]) -> list[Part]:
     """The late parts of an offer with their indices."""
     reliable = [] if late is None else [(RELIABLE, late)]
     return [*reliable, *enumerate(datagrams)]

@@ -51,6 +51,7 @@ from geojax.overlay.policy.placement import place
 from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
+from geojax.wire.priority import chunk_priority
 
 log = logging.getLogger("geojax.hips")
 
@@ -384,7 +385,7 @@ class PushPullExchange:
             contributors=contribution.contributors, payload=contribution.payload,
             body={"base": base},
         )  # fmt: skip
-        self._transport.send(home, message, priority=self._priorities[chunk])
+        self._transport.send(home, message, chunk_priority(number, self._priorities[chunk]))
 
     def _send_again(self) -> None:
         """Repeats pushes without an answer: all chunks of each server that owes one."""
@@ -529,7 +530,7 @@ class PushPullExchange:
             Kind.RESULT, number, chunk, codec=self._server.answers.wire, weight=1.0, contributors=1,
             payload=pulled.payload, body={"version": pulled.version, "applied": pulled.applied},
         )  # fmt: skip
-        self._transport.send(center, message, priority=self._priorities[chunk])
+        self._transport.send(center, message, chunk_priority(number, self._priorities[chunk]))
 
 
 def _another_run(me: str, chunk: int) -> str:

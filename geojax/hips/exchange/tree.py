@@ -10,7 +10,8 @@ A root that contributes nothing and is no member of the policy (a global server 
 own) is *passive*: it keeps no results, and for it a round is over when it has published its chunks.
 
 An offer may have late parts. They go to the parent alone, behind all chunks, and no merge waits for
-them (see :mod:`geojax.hips.exchange.late_payloads`). A parent sends on a single payload.
+them (see :mod:`geojax.hips.exchange.late_payloads`); where links have no room for them they are
+dropped (:mod:`geojax.wire.priority`). A parent sends on a single payload.
 
 A member that does not contribute to a round *abstains*: its offer has no values, and its subtree's
 sum is that of the others. It receives the result like everyone. An abstention still says that its
@@ -46,7 +47,7 @@ from geojax.hips.exchange.base import Gate, RoundWatcher, Sender
 from geojax.hips.exchange.buckets import Chunks
 from geojax.hips.exchange.chunk_sender import ChunkSender
 from geojax.hips.exchange.contribution import ABSTAINED, Contribution, mean_loss, received
-from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads
+from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, own_parts
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
 from geojax.hips.exchange.rounds import Round
 from geojax.machine.machine import Machine
@@ -121,7 +122,7 @@ class TreeExchange:
         self._contributes, self._turns = contributes, tuple(turns)
         self.at_root: RootMerge | None = None
         self._rounds: dict[int, Round] = {}
-        self._late = LatePayloads(codec.fill, me)
+        self._late = LatePayloads(codec.fill, me, recorder.add)
         self.watcher: RoundWatcher | None = None
         self._fetch = _Fetch(-1, None, ())
         self._stands_for: dict[int, int] = {}
@@ -457,7 +458,9 @@ class TreeExchange:
         parent = tree.parent[self.me]
         self._sender.chunk(parent, Kind.OFFER, number, chunk, total)
         if self._policies.of(number).first_hop(chunk):
-            self._sender.late(parent, number, chunk, ordered[0], behind=len(self.sizes))
+            parts = own_parts(ordered[0].late, ordered[0].datagrams)
+            self._late.offered(number, chunk, len(parts))
+            self._sender.late(parent, number, chunk, parts, chunks=len(self.sizes))
 
     def _result(self, number: int, chunk: int, result: Contribution) -> None:
         if number <= self.held:
@@ -479,6 +482,7 @@ class TreeExchange:
         """Forgets a round of which this passive root has published all chunks of its trees."""
         if len(self._round(number).results) == self._policies.of(number).own:
             self.held = number
+            self._late.hold(number - max(1, len(self._turns)))  # all that offered have held that
             self._policies.forget_before(number + 1)
             del self._rounds[number]
 
@@ -515,6 +519,7 @@ class TreeExchange:
             log.warning("%s: refused a late part from %s: no member", self.me, peer)
         elif self._late.add(peer, message.round, message.chunk, index, message.payload):
             self._recorder.add("late_parts")
+            self._recorder.chunk_event("late", peer=peer, round=message.round, chunk=message.chunk)
         else:
             log.debug("%s: dropped a late part from %s: too late, or here", self.me, peer)
 

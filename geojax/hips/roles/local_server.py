@@ -22,7 +22,7 @@ from geojax.hips.control.joining import digest
 from geojax.hips.control.member import Membership
 from geojax.hips.exchange.base import Exchange
 from geojax.hips.exchange.buckets import Bucket, Turns
-from geojax.hips.exchange.lan import Downlink, Total, Uplink, record_round
+from geojax.hips.exchange.lan import Downlink, Offered, Total, Uplink, record_round
 from geojax.hips.roles.center_exchanges import CenterExchanges
 from geojax.hips.roles.center_offers import CenterOffers, Update
 from geojax.hips.roles.center_state import CenterState
@@ -70,7 +70,8 @@ class LocalServer:
         self._wan, self._link, self._member, self._snapshots = wan, link, member, snapshots
         self._worker, self._uplink = worker or (None, None)
         within.vector = state.vector
-        self._offered, self._held_at = 0.0, 0.0
+        self._offered: dict[int, Offered] = {}
+        self._newest, self._held_at = Offered(0.0, 0.0), 0.0
         self._total: Total | None = None  # what was offered in it, if it is here already
         wan.watcher = self
 
@@ -158,8 +159,10 @@ class LocalServer:
         offered = await self._offers.encoded(bucket, total, self._within.vector, self._state.vector)
         for chunk, contribution in zip(bucket.chunks, offered, strict=True):
             self._wan.offer(number, chunk, contribution)
-        self._offered = self._context.clock()
-        self._context.recorder.add("server_s", self._offered - start)
+        now = self._context.clock()
+        self._newest = Offered.next(self._offered.get(number), now)
+        self._offered[number] = self._newest
+        self._context.recorder.add("server_s", now - start)
 
     def _missing(self, number: int) -> str:
         return self._link.missing(number) + self._wan.missing(number)
@@ -167,8 +170,10 @@ class LocalServer:
     def held(self, number: int) -> None:
         """See :class:`geojax.hips.exchange.base.RoundWatcher`."""
         self._held_at = self._context.clock()
+        # one that comes back holds rounds to which it offered nothing
+        offered = self._offered.pop(number, self._newest)
         if not self._link.follow:
-            record_round(self._context.recorder, number, self._offered, self._held_at)
+            record_round(self._context.recorder, number, offered, self._held_at)
 
     # ---- the worker in this process
 

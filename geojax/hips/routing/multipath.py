@@ -5,23 +5,24 @@ NetStorm's rule: a chunk for a neighbour in its tree takes the primary path, unl
 some auxiliary route; then it takes the fastest such route.
 
 What differs from the release (``Van::Sending``). There the rule is applied once, when a chunk is
-pushed. In training that works, since the chunks of one layer come after those of another.
-Here a member may make its whole offer at one instant. Then only the first few chunks would find the
-primary path free, the next ones would fill the auxiliary routes, and the others would queue for the
-primary path, even if a route gets free later. So a chunk that finds the primary path busy and no
-route free waits here, and the rule is applied again whenever a message has left: routes are chosen
-late. (NetStorm's nine centers, 20 draws of their rates, chunks of 16,384 elements, mean of sync
-time ÷ bound: none 2.00, fastest 1.80, paced 1.65, random 2.51; by ``python -m
-experiments.bench.overlays --seeds 20``.) Up to ``primary_busy`` + 1 messages stay in the
-transport's queue, so that the primary path is never idle. A message that is leaving still counts as
-waiting; in the release it does not. Probes do not count: chunks go before them.
+pushed (here: ``overlay.auxiliary_rule=once``). In training that works, since the chunks of one
+layer come after those of another. Here a member may make its whole offer at one instant. Then only
+the first few chunks would find the primary path free, the next ones would fill the auxiliary
+routes, and the others would queue for the primary path, even if a route gets free later. So a chunk
+that finds the primary path busy and no route free waits here, and the rule is applied again
+whenever a message has left: routes are chosen late. (NetStorm's nine centers, 20 draws of their
+rates, chunks of 16,384 elements, mean of sync time ÷ bound: none 2.00, fastest 1.80, paced 1.65,
+random 2.51; by ``python -m experiments.bench.overlays --seeds 20``.) Up to ``primary_busy`` + 1
+messages stay in the transport's queue, so that the primary path is never idle. A message that is
+leaving still counts as waiting; in the release it does not. Probes do not count: chunks go before
+them.
 
 On a *paced* route (``overlay.auxiliary=paced``, not NetStorm's), a chunk leaves only after the one
 before has had the time to cross the route's slowest link.
 
 Messages that share a queue with waiting chunks wait here too: relayed chunks, late parts,
-aggregates, probes. So messages leave by priority, as they do without this object. Messages to a
-peer without auxiliary routes go to the transport at once.
+aggregates, probes. So messages leave by priority (:mod:`geojax.wire.priority`), as they do without
+this object. Messages to a peer without auxiliary routes go to the transport at once.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import logging
 from asyncio import get_running_loop
 from collections import Counter
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf
 
 from geojax.hips.routing.source_routes import hop_at, is_routed, routed
@@ -38,6 +39,7 @@ from geojax.overlay.routes.auxiliary import PathTable, Route
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.frame import wire_bytes
 from geojax.wire.message import ROUTED, Kind, Message
+from geojax.wire.priority import chunk_priority, outdated
 from geojax.wire.transport import Transport
 
 log = logging.getLogger("geojax.hips")
@@ -70,6 +72,7 @@ class MultipathSender:
       names: all centers of the run, in the order that routes count them by.
       primary_busy: messages waiting for a neighbour, above which other routes are looked at.
       auxiliary_queue: messages waiting for the first hop of a route, from which on it is full.
+      asks_again: the rule is applied again whenever a message has left; else once to each chunk.
       priorities: of each chunk, smaller first; by default its index.
       recorder: counts chunks that left by auxiliary routes, relayed ones, and refused ones.
 
@@ -86,15 +89,17 @@ class MultipathSender:
         *,
         primary_busy: int,
         auxiliary_queue: int,
+        asks_again: bool = True,
         priorities: Sequence[int] = (),
         recorder: Recorder,
     ):
         self.me, self.names = me, tuple(names)
         self.on_refused: Callable[[str, str], None] = lambda *_: None
         self._transport, self._recorder = transport, recorder
-        self._busy, self._full = primary_busy, auxiliary_queue
+        self._busy, self._full, self._asks_again = primary_busy, auxiliary_queue, asks_again
         self._priorities = tuple(priorities)
-        self._table: PathTable = {}
+        self._table: PathTable = {}  # auxiliary routes
+        self._primary: dict[str, tuple[str, ...]] = {}  # over other members; else the network's
         self._gone: set[str] = set()
         self._queues: dict[str, _Queues] = {}  # of those for whom something waits
         self._probes: Counter[str] = Counter()  # that wait in the transport's queues
@@ -109,11 +114,14 @@ class MultipathSender:
         if peer not in self._table or message.kind is Kind.STATE:
             self._send(peer, message, priority)
             return
-        self._hold(peer, message, priority, free=message.kind in ROUTED)
+        if self._asks_again:
+            self._hold(peer, message, priority, free=message.kind in ROUTED)
+        else:
+            self._send_once(peer, message, priority)
 
-    def send_datagram(self, peer: str, message: Message) -> None:
+    def send_datagram(self, peer: str, message: Message, priority: int = 0) -> None:
         """Passes a datagram on; it leaves when nothing waits."""
-        self._transport.send_datagram(peer, message)
+        self._transport.send_datagram(peer, message, priority)
 
     # ---- for the membership
 
@@ -144,8 +152,8 @@ class MultipathSender:
             )  # fmt: skip
             return None
         self._recorder.add("relayed_chunks")
-        priority = self._priority(message.chunk)
-        if hop.onward in self._table:
+        priority = self._priority(message.round, message.chunk)
+        if hop.onward in self._table and self._asks_again:
             self._hold(hop.onward, message, priority, free=False)
         else:
             self._transport.send(hop.onward, message, priority)
@@ -153,8 +161,10 @@ class MultipathSender:
 
     def route_by(self, table: PathTable) -> None:
         """Takes a new path table; what has left already keeps the route that it carries."""
-        self._table = table
-        for peer in [peer for peer in self._queues if peer not in table]:
+        self._primary = {peer: found[0].hops for peer, found in table.items() if found[0].primary}
+        auxiliary = {p: tuple(r for r in found if not r.primary) for p, found in table.items()}
+        self._table = {peer: found for peer, found in auxiliary.items() if found}
+        for peer in [peer for peer in self._queues if peer not in self._table]:
             self._pass_on(peer)
         self._ask()
 
@@ -203,7 +213,7 @@ class MultipathSender:
     def _let_go(self, peer: str) -> bool:
         """Sends the first message that finds a free path; returns whether there was one."""
         queues = self._queues[peer]
-        if self._waiting(peer) <= self._busy:
+        if self._waiting(self._first(peer)) <= self._busy:
             priority, _, message = heappop(queues.first)
             self._send(peer, message, priority)
         else:
@@ -211,17 +221,30 @@ class MultipathSender:
             if route is None:
                 return False
             priority, _, message = heappop(queues.free)
-            self._recorder.add("auxiliary_chunks")
-            self._recorder.chunk_event(
-                "auxiliary", round=message.round, chunk=message.chunk, kind=message.kind.name,
-                route=list(route.hops),
-            )  # fmt: skip
-            message = routed(message, route.hops, self.names)
-            self._pace(route, message)
-            self._transport.send(route.hops[1], message, priority)
+            self._divert(route, message, priority)
         if not queues:
             del self._queues[peer]
         return True
+
+    def _send_once(self, peer: str, message: Message, priority: int) -> None:
+        """Applies the rule to a chunk once and for all."""
+        busy = message.kind in ROUTED and self._waiting(self._first(peer)) > self._busy
+        route = self._free_route(peer) if busy else None
+        if route is None:
+            self._send(peer, message, priority)
+        else:
+            self._divert(route, message, priority)
+
+    def _divert(self, route: Route, message: Message, priority: int) -> None:
+        """Sends a chunk by an auxiliary route."""
+        self._recorder.add("auxiliary_chunks")
+        self._recorder.chunk_event(
+            "auxiliary", round=message.round, chunk=message.chunk, kind=message.kind.name,
+            route=list(route.hops),
+        )  # fmt: skip
+        message = routed(message, route.hops, self.names)
+        self._pace(route, message)
+        self._transport.send(route.hops[1], message, priority)
 
     def _free_route(self, peer: str) -> Route | None:
         """The fastest auxiliary route whose first hop has room."""
@@ -243,6 +266,9 @@ class MultipathSender:
 
     def _hold(self, peer: str, message: Message, priority: int, *, free: bool) -> None:
         queues = self._queues.setdefault(peer, _Queues())
+        if message.kind is Kind.LATE:
+            queues.bound[:] = [held for held in queues.bound if not outdated(held[2], message)]
+            heapify(queues.bound)
         heappush(queues.free if free else queues.bound, (priority, self._came, message))
         self._came += 1
         self._ask()
@@ -256,15 +282,23 @@ class MultipathSender:
 
     def _send(self, peer: str, message: Message, priority: int) -> None:
         """Sends by the primary path."""
+        relayed = message.kind in ROUTED and not is_routed(message)
+        if relayed and self._first(peer) != peer and self._first(peer) not in self._gone:
+            self._recorder.add("primary_relayed")
+            message, peer = routed(message, self._primary[peer], self.names), self._first(peer)
         before = self._transport.waiting(peer)
         self._transport.send(peer, message, priority)
         if message.kind is Kind.PROBE:  # a peer that is dead gets none
             self._probes[peer] += self._transport.waiting(peer) > before
 
+    def _first(self, peer: str) -> str:
+        """Where the primary path to a peer leads first."""
+        return self._primary[peer][1] if peer in self._primary else peer
+
     def _waiting(self, peer: str) -> int:
         """Messages for a peer in the transport's queue that a chunk would have to wait for."""
         return self._transport.waiting(peer) - self._probes[peer]
 
-    def _priority(self, chunk: int) -> int:
+    def _priority(self, number: int, chunk: int) -> int:
         known = 0 <= chunk < len(self._priorities)
-        return self._priorities[chunk] if known else chunk
+        return chunk_priority(number, self._priorities[chunk] if known else chunk)

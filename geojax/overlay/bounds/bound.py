@@ -6,11 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import dijkstra
-
 from geojax.overlay.bounds.cut import min_cut
 from geojax.overlay.bounds.fluid import fluid_optimum
+from geojax.overlay.bounds.latency import latency_bound
 from geojax.overlay.view import NetworkView
 
 BOUND_WORK = 6_000  # centers x links up to which the fluid optimum takes seconds at most
@@ -24,7 +22,7 @@ class Bounds(NamedTuple):
       node_s: the same for single members.
       volume_s: all must carry what N members need at least, 2(N-1) transfers of every element.
       latency_s: a bit's path from the farthest member to the best root and back to the farthest.
-      bound_s: the fluid optimum (:func:`geojax.overlay.bounds.fluid.fluid_optimum`), never below
+      fluid_s: the fluid optimum (:func:`geojax.overlay.bounds.fluid.fluid_optimum`), never below
         the first three; reached in the limit of small chunks and no delay.
     """
 
@@ -32,7 +30,12 @@ class Bounds(NamedTuple):
     node_s: float
     volume_s: float
     latency_s: float
-    bound_s: float
+    fluid_s: float
+
+    @property
+    def bound_s(self) -> float:
+        """The largest of all: no synchronization is faster."""
+        return max(self)
 
 
 def bounds(view: NetworkView, nbytes: float, members: Sequence[str] | None = None) -> Bounds:
@@ -52,8 +55,9 @@ def bounds(view: NetworkView, nbytes: float, members: Sequence[str] | None = Non
       members: the centers that exchange, the others may relay or merge; None: all centers.
 
     >>> view = NetworkView(("a", "b"), rate={("a", "b"): 8e6, ("b", "a"): 4e6}, delay={})
-    >>> bounds(view, 1e6).bound_s
-    2.0
+    >>> found = bounds(view, 1e6)
+    >>> found.fluid_s, found.latency_s, found.bound_s
+    (2.0, 0.0, 2.0)
     """
     members = view.centers if members is None else members
     if len(members) < 2:
@@ -71,28 +75,8 @@ def bounds(view: NetworkView, nbytes: float, members: Sequence[str] | None = Non
         node_s=_time(bits, node),
         volume_s=_time(2.0 * (len(members) - 1) * bits, volume),
         latency_s=latency_bound(view, members),
-        bound_s=_time(bits, fluid_optimum(view, members)),
+        fluid_s=_time(bits, fluid_optimum(view, members)),
     )
-
-
-def latency_bound(view: NetworkView, members: Sequence[str]) -> float:
-    """A bit's delay from the farthest member to the best root and back to the farthest, s.
-
-    >>> edges = [("a", "b"), ("b", "a"), ("b", "c"), ("c", "b")]
-    >>> view = NetworkView(("a", "b", "c"), dict.fromkeys(edges, 1.0), dict.fromkeys(edges, 0.01))
-    >>> latency_bound(view, view.centers)
-    0.02
-    """
-    if len(members) < 2:
-        return 0.0
-    position = {center: index for index, center in enumerate(view.centers)}
-    count = len(position)
-    used = [edge for edge, rate in view.rate.items() if rate > 0]
-    ends = ([position[a] for a, _ in used], [position[b] for _, b in used])
-    delays = csr_array(([view.delay.get(edge, 0.0) for edge in used], ends), shape=(count, count))
-    shortest = dijkstra(delays)
-    chosen = [position[member] for member in members]
-    return float((shortest[chosen].max(axis=0) + shortest[:, chosen].max(axis=1)).min())
 
 
 def _access(view: NetworkView) -> tuple[dict[str, float], dict[str, float]]:

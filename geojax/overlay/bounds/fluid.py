@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linprog
@@ -12,29 +13,32 @@ from geojax.errors import GeojaxError
 from geojax.overlay.view import NetworkView
 
 
-def fluid_optimum(view: NetworkView, members: Sequence[str]) -> float:
+def fluid_optimum(
+    view: NetworkView, members: Sequence[str], sources: Sequence[str] | None = None
+) -> float:
     """The largest rate at which vectors can be summed over all members and given back to them.
 
     Every element is reduced at some root and broadcast from there, up and down at the same time.
     With x_v the rate that has its root at v and X = Σ x_v; g_e and h_e what link e gives to
-    broadcasts and to reductions; and, for every member u, f^u a flow from the roots to u and r^u
-    one from u to the roots::
+    broadcasts and to reductions; f^u, for every member u, a flow from the roots to u; and r^u, for
+    every source u, one from u to the roots::
 
         maximize X  subject to
         f^u_e ≤ g_e,  r^u_e ≤ h_e,  g_e + h_e ≤ c_e
-        out(f^u, w) - in(f^u, w) ≤ x_w - [w = u] X        for all u, w
-        in(r^u, w) - out(r^u, w) ≤ x_w - [w = u] X        for all u, w
+        out(f^u, w) - in(f^u, w) ≤ x_w - [w = u] X        for all members u, all w
+        in(r^u, w) - out(r^u, w) ≤ x_w - [w = u] X        for all sources u, all w
         Σ_{e out of i} (g_e + h_e) ≤ O_i,  Σ_{e into i} (g_e + h_e) ≤ I_i
 
-    When all centers are members, g and h decompose into weighted trees from and to the roots
-    (Edmonds, *Edge-Disjoint Branchings*, 1973), so that pipelining small chunks along them comes as
-    near to X as one likes; Beaumont et al. (*Pipelining Broadcasts on Heterogeneous Platforms*,
-    IPDPS 2004) do so for one broadcast. With further centers that only relay or merge, X is still
-    an upper bound. Assumed: full duplex, free addition, nothing compressed.
+    When all centers are members and sources, g and h decompose into weighted trees from and to the
+    roots (Edmonds, *Edge-Disjoint Branchings*, 1973), so that pipelining small chunks along them
+    comes as near to X as one likes; Beaumont et al. (*Pipelining Broadcasts on Heterogeneous
+    Platforms*, IPDPS 2004) do so for one broadcast. With further centers that only relay or merge,
+    X is still an upper bound. Assumed: full duplex, free addition, nothing compressed.
 
     Args:
       view: the WAN; links of rate 0 count as none.
-      members: the centers that exchange.
+      members: the centers that are given the sum.
+      sources: those whose vectors are summed; None: all members.
 
     Returns:
       X in bit/s; infinity for less than two members, and 0 where they cannot all reach each other.
@@ -52,45 +56,66 @@ def fluid_optimum(view: NetworkView, members: Sequence[str]) -> float:
     links = [(position[a], position[b]) for (a, b), rate in view.rate.items() if rate > 0]
     if not links:
         return 0.0
-    nodes, count, users = len(position), len(links), len(members)
+    sources = members if sources is None else sources
+    nodes, count = len(position), len(links)
     ends = np.array(links)
     rate = np.array([rate for rate in view.rate.values() if rate > 0])
     unit = rate.max()
     one = np.ones(count)
     leaving = csr_array((one, (ends[:, 0], np.arange(count))), shape=(nodes, count))
     entering = csr_array((one, (ends[:, 1], np.arange(count))), shape=(nodes, count))
-    share = kron(np.ones((users, 1)), eye_array(count))  # the row of link e in every member's block
-    each, balance = eye_array(users * count), kron(eye_array(users), leaving - entering)
-    picked = csr_array(
-        (np.ones(users), (np.arange(users), [position[m] for m in members])), shape=(users, nodes)
+    taken, given = (
+        _flows([position[user] for user in users], nodes, count) for users in (members, sources)
     )
-    roots = kron(picked.reshape(-1, 1), np.ones((1, nodes))) - kron(
-        np.ones((users, 1)), eye_array(nodes)
-    )
+    net = leaving - entering
     caps, cap_rows = _caps(view, position, leaving, entering)
     both = eye_array(count)
     # columns: x, g, h, f, r
     matrix = csr_array(
         block_array(
             [
-                [None, -share, None, each, None],
-                [None, None, -share, None, each],
-                [roots, None, None, balance, None],
-                [roots, None, None, None, -balance],
+                [None, -taken.share, None, taken.each, None],
+                [None, None, -given.share, None, given.each],
+                [taken.roots, None, None, kron(eye_array(len(members)), net), None],
+                [given.roots, None, None, None, -kron(eye_array(len(sources)), net)],
                 [None, both, both, None, None],
                 *([[None, cap_rows, cap_rows, None, None]] if caps.size else []),
             ]
         )
     )
-    limits = np.zeros(2 * users * (count + nodes) + count + len(caps))
-    limits[2 * users * (count + nodes) :] = np.concatenate([rate, caps]) / unit
-    gain = np.zeros(nodes + 2 * count * (1 + users))
+    free = (len(members) + len(sources)) * (count + nodes)
+    limits = np.concatenate([np.zeros(free), np.concatenate([rate, caps]) / unit])
+    gain = np.zeros(nodes + count * (2 + len(members) + len(sources)))
     gain[:nodes] = -1.0
     solved = linprog(gain, A_ub=matrix, b_ub=limits, method="highs-ipm")
     if not solved.success:
         raise GeojaxError(f"the bound of {nodes} centers was not found: {solved.message}")
     found = -float(solved.fun) * float(unit)
     return found if found > rate.min() * 1e-9 else 0.0
+
+
+class _Flows(NamedTuple):
+    """Blocks of the constraints of one flow for every user.
+
+    Attributes:
+      share: the row of link e in every user's block.
+      each: every user's flow over every link.
+      roots: [w = u] X - x_w in the row of every user u and center w.
+    """
+
+    share: csr_array
+    each: csr_array
+    roots: csr_array
+
+
+def _flows(users: Sequence[int], nodes: int, links: int) -> _Flows:
+    ones = np.ones((len(users), 1))
+    picked = csr_array(
+        (np.ones(len(users)), (np.arange(len(users)), users)), shape=(len(users), nodes)
+    )
+    roots = kron(picked.reshape(-1, 1), np.ones((1, nodes))) - kron(ones, eye_array(nodes))
+    share = kron(ones, eye_array(links))
+    return _Flows(csr_array(share), csr_array(eye_array(len(users) * links)), csr_array(roots))
 
 
 def _caps(

@@ -9,7 +9,8 @@ import numpy as np
 from geojax.overlay.base import OVERLAYS, Overlay
 from geojax.overlay.planners.star import star_tree
 from geojax.overlay.policy.policy import Policy, Tree
-from geojax.overlay.routes.logical import OUTAGE_RATE, member_links
+from geojax.overlay.routes.fastest_routes import member_links
+from geojax.overlay.routes.logical import OUTAGE_RATE
 from geojax.overlay.view import NetworkView
 
 _NONE = 1e-9  # a smaller share than this is none

@@ -23,25 +23,35 @@ class NetstormConfig(OverlayConfig):
 
     name: str = "netstorm"
     roots: int | None = key(None, "how many of the best roots serve; null: every center", least=1)
+    weight: str = key(
+        "rate", "how long a link is: 1/rate, as in the release, or delay + chunk/rate (ours)",
+        choices=("delay", "rate"),
+    )  # fmt: skip
 
 
-def netstorm(*, roots: int | None = None, processing_s: float = 0.0) -> Overlay:
+def netstorm(
+    *, roots: int | None = None, weight: str = "rate", processing_s: float = 0.0
+) -> Overlay:
     """FAPT: fastest aggregation path trees, one to each of the best roots.
 
-    A chunk of s bits crosses a link in w = s / rate + λ + π seconds (λ: delay of the link, π:
-    processing at its end). A node sends on when all its children's contributions are in, so that a
-    leaf's contribution is at root r after the sum of w along its path, and the whole sum after
-    D(r) = max over the leaves. The tree of shortest paths under w has the least D(r) of all
+    A link has the length w = s / rate for a chunk of s bits (the release leaves out s); or, with
+    ``weight="delay"``, the time in which a chunk crosses it, w = s / rate + λ + π (λ: delay of the
+    link, π: processing at its end). A node sends on when all its children's contributions are in,
+    so that a leaf's contribution is at root r after the sum of w along its path, and the whole sum
+    after D(r) = max over the leaves. The tree of shortest paths under w has the least D(r) of all
     spanning in-trees: it minimizes every node's distance to r at once, and no tree's D(r) is less
     than the largest of these distances. Results go down the same tree. Chunks are dealt to the
     roots in proportion to their scores (:func:`root_scores`).
 
-    The system finds paths by enumeration of all simple ones, weighs a link by 1 / rate alone, and
-    deals chunks in turn until a root has its share; here it is Dijkstra's algorithm, w, and the
-    engine's own dealing. When a center is no member, routes through its gateway are links too.
+    Chunks follow each other along a tree: a delay passes once for all of them, and what a rate
+    costs comes with each. So the release's weight is often the faster one. The system finds paths
+    by enumeration of all simple ones, and deals chunks in turn until a root has its share; here it
+    is Dijkstra's algorithm and the engine's own dealing. When a center is no member, routes through
+    its gateway are links too.
     The published chunk has 1,000,000 elements; ``overlay.chunk_elements`` is 65,536 unless set.
 
     Args:
+      weight: ``rate`` or ``delay``, see above.
       roots: R, how many of the roots with the highest scores serve; None: every member.
       processing_s: π, s.
 
@@ -64,6 +74,9 @@ def netstorm(*, roots: int | None = None, processing_s: float = 0.0) -> Overlay:
     ) -> Policy:
         links = neighbour_links(view, members)
         seconds = links.seconds(max(sizes), processing_s=processing_s)
+        if weight == "rate":
+            with np.errstate(divide="ignore"):
+                seconds = 1.0 / links.rate
         scores = root_scores(links.rate, seconds)
         best = sorted(range(len(members)), key=lambda root: (-scores[root], root))[:roots]
         total = sum(scores[root] for root in best)
@@ -117,4 +130,4 @@ def _configured(config: NetstormConfig, centers: Sequence[str], _: Sequence[str]
     if config.roots is not None and config.roots > len(centers):
         fix = f"there are {len(centers)} centers; write at most that, or null for every center"
         raise ConfigError("overlay.roots", config.roots, fix)
-    return netstorm(roots=config.roots)
+    return netstorm(roots=config.roots, weight=config.weight)

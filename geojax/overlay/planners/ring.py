@@ -11,7 +11,8 @@ from geojax.config import OverlayConfig
 from geojax.overlay.base import OVERLAYS, Overlay
 from geojax.overlay.planners.ring_orders import cheapest_order, widest_order
 from geojax.overlay.policy.policy import Policy, Tree
-from geojax.overlay.routes.logical import LogicalLinks, member_links
+from geojax.overlay.routes.fastest_routes import member_links
+from geojax.overlay.routes.logical import LogicalLinks
 from geojax.overlay.view import NetworkView
 from geojax.settings import key
 

@@ -16,7 +16,8 @@ from geojax.overlay.base import OVERLAYS, Overlay
 from geojax.overlay.planners.star import check_root, first_or
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.routes.fastest_paths import distances, tree_from, tree_to
-from geojax.overlay.routes.logical import OUTAGE_RATE, member_links
+from geojax.overlay.routes.fastest_routes import member_links
+from geojax.overlay.routes.logical import OUTAGE_RATE
 from geojax.overlay.view import NetworkView
 from geojax.settings import key
 

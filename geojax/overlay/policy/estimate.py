@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from geojax.overlay.policy.placement import place
 from geojax.overlay.policy.policy import Policy, Tree
+from geojax.overlay.routes.fastest_routes import fastest_routes
 from geojax.overlay.routes.logical import ELEMENT_BITS
 from geojax.overlay.routes.static_routes import routes
 from geojax.overlay.view import NetworkView
@@ -33,7 +34,8 @@ def estimate(
 
     A resource r (a directed link, an access cap) of c_r bit/s carries L_r bits: every chunk whose
     tree has an edge over it, once for each such edge. An edge between members that have no link of
-    their own takes every link of its route (:mod:`geojax.overlay.routes.static_routes`). A chunk of
+    their own takes every link of its route (:mod:`geojax.overlay.routes.static_routes`, or
+    :mod:`geojax.overlay.routes.fastest_routes` where members relay). A chunk of
     b bits takes w_e = b / min c_r + λ_e along edge e, and waits there until all the edge has to
     carry is through; so for a path p from a member up to its root and down to a member ::
 
@@ -64,7 +66,7 @@ def estimate(
     for size, tree in zip(sizes, placed, strict=True):
         carried[tree] += size
         largest[tree] = max(largest[tree], size)
-    paths = _Paths(view)
+    paths = _Paths(view, policy.members)
     used = [at for at, elements in enumerate(carried) if elements]
     for at in used:
         for source, target in _edges(policy.trees[at]):
@@ -86,8 +88,8 @@ def _edges(tree: Tree) -> Iterator[tuple[str, str]]:
 class _Paths:
     """What lies on the edges between members, and what that has to carry."""
 
-    def __init__(self, view: NetworkView):
-        self._view = view
+    def __init__(self, view: NetworkView, members: Sequence[str]):
+        self._view, self._members = view, members
         self._routes: Mapping[tuple[str, str], tuple[str, ...]] | None = None
         self._capacity: dict[Hashable, float] = {
             **{("link", *edge): rate for edge, rate in view.rate.items()},
@@ -128,15 +130,22 @@ class _Paths:
         rate = self._capacity[resource]
         return self._load[resource] / rate if rate > 0 else math.inf
 
+    def _path(self, edge: tuple[str, str]) -> tuple[str, ...]:
+        """The centers that an edge between members without a link leads over."""
+        packets = routes(self._view)
+        if not self._view.relayed:
+            return packets[edge]
+        if self._routes is None:
+            self._routes = fastest_routes(self._view, self._members)
+        path = self._routes[edge]
+        return (path[0], *(c for hop in pairwise(path) for c in packets[hop][1:]))
+
     def _edge(self, source: str, target: str) -> tuple[tuple[Hashable, ...], float]:
         """The resources of an edge, and its delay."""
         edge = source, target
         if edge not in self._on:
-            if edge in self._view.rate:  # the fewest hops there are; spares the search for routes
-                path = edge
-            else:
-                self._routes = routes(self._view) if self._routes is None else self._routes
-                path = self._routes[edge]
+            # a link of their own: the fewest hops there are; spares the search for routes
+            path = edge if edge in self._view.rate else self._path(edge)
             hops = list(pairwise(path))
             resources = (
                 key

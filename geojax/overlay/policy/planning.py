@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-from geojax.config import OverlayConfig
+from geojax.config import FASTEST, OverlayConfig
 from geojax.overlay.policy.estimate import estimate
 from geojax.overlay.policy.policy import Policy
 from geojax.overlay.registry import build_overlay
+from geojax.overlay.routes.auxiliary import PathTable, path_tables
 from geojax.overlay.routes.static_routes import two_way
 from geojax.overlay.view import NetworkView
 
@@ -47,6 +49,21 @@ class Proposal(NamedTuple):
     present_s: tuple[float, ...] = ()
 
 
+def relays(config: OverlayConfig, sites: Sequence[str]) -> bool:
+    """Whether members relay chunks; a global server on a site of its own takes no part in it."""
+    return config.routes == FASTEST and not sites
+
+
+def plan_tables(
+    config: OverlayConfig, sites: Sequence[str], view: NetworkView, policy: Policy, *, seed: int
+) -> dict[str, PathTable]:
+    """The primary and auxiliary routes of all members (:func:`path_tables`)."""
+    return path_tables(
+        replace(view, relayed=relays(config, sites)), policy, kind=config.auxiliary,
+        elements=config.chunk_elements, seed=seed,
+    )  # fmt: skip
+
+
 def propose(
     config: OverlayConfig, centers: Sequence[str], sites: Sequence[str], task: Task
 ) -> Proposal:
@@ -66,7 +83,7 @@ def propose(
     >>> propose(OverlayConfig(), ("a", "b"), (), task).policy.trees[0].root
     'a'
     """
-    view = two_way(task.view)
+    view = replace(two_way(task.view), relayed=relays(config, sites))
     planned = build_overlay(config, centers, sites).plan(
         view, task.members, task.sizes, task.version
     )

@@ -1,9 +1,11 @@
-"""Path tables: the routes to a neighbour in a tree besides its own link.
+"""Path tables: the routes to a neighbour in a tree besides the network's own.
 
-NetStorm's auxiliary routes, for the trees of any overlay. The *primary* route of a chunk to a
-parent or child is the network's own. The auxiliary routes lead to the same neighbour over other
-members, which relay chunks without looking into them; no two of a pair's routes share a member in
-between.
+NetStorm's primary and auxiliary routes, for the trees of any overlay. The *primary* route of a
+chunk to a parent or child is their link. Where they have none it is the fastest path over other
+members (:mod:`geojax.overlay.routes.fastest_routes`), or, with ``overlay.routes=fewest_hops`` or
+until a table is there, the one that packets find. The auxiliary routes lead to the same neighbour
+over other members, which relay chunks without looking into them; no two of a pair's routes share a
+member in between.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import numpy as np
 
 from geojax.overlay.policy.policy import Policy
 from geojax.overlay.routes.fastest_paths import block, disjoint_paths
+from geojax.overlay.routes.fastest_routes import fastest_routes
 from geojax.overlay.routes.logical import CHUNK_ELEMENTS, OUTAGE_RATE, neighbour_links
 from geojax.overlay.routes.static_routes import routes
 from geojax.overlay.view import NetworkView
@@ -27,15 +30,17 @@ MOST_ROUTES = 8  # of one pair: a full mesh has as many as members, and planning
 
 
 class Route(NamedTuple):
-    """One auxiliary route.
+    """One route over other members.
 
     Attributes:
       hops: members from the sender to its neighbour, both among them.
       rate: of its slowest link, bit/s; the sender gives it no more; inf: no limit.
+      primary: it is the primary one, the first of its neighbour's.
     """
 
     hops: tuple[str, ...]
     rate: float = inf
+    primary: bool = False
 
 
 PathTable = dict[str, tuple[Route, ...]]  # neighbour: routes to it, the fastest first
@@ -70,7 +75,7 @@ def path_tables(
     Args:
       view: the WAN as it is believed to be.
       policy: its members relay.
-      kind: ``fastest``, ``paced`` or ``random``.
+      kind: ``fastest``, ``paced`` or ``random``; ``none``: only primary routes.
       elements: of a chunk.
       seed: of random routes; equal seeds give equal routes.
 
@@ -83,27 +88,30 @@ def path_tables(
     >>> policy = Policy(0, ("a", "b", "c"), (Tree("a", {"b": "a", "c": "b"}),))
     >>> tables = path_tables(NetworkView(("a", "b", "c"), links, {}), policy)
     >>> tables["b"]["c"]
-    (Route(hops=('b', 'a', 'c'), rate=inf),)
+    (Route(hops=('b', 'a', 'c'), rate=inf, primary=False),)
     """
     names = policy.members
     index = {name: at for at, name in enumerate(names)}
     links = neighbour_links(view, names)
     seconds = links.seconds(elements)
     seconds[links.rate <= OUTAGE_RATE] = np.inf
-    paths = routes(view)
+    paths = fastest_routes(view, names, links) if view.relayed else routes(view)
     tables: dict[str, PathTable] = {name: {} for name in names}
     for source, target in _pairs(policy):
         if source not in index or target not in index:
             continue
         primary = [index[name] for name in paths[source, target] if name in index]
+        relayed = view.relayed and len(primary) > 2
+        first = (Route(paths[source, target], primary=True),) if relayed else ()
+        found: list[tuple[int, ...]] = []
         if kind == "random":
             found = _random(seconds, primary, seed=f"{seed}/{source}>{target}")
-        else:
+        elif kind != "none":
             free = seconds.copy()
             block(free, primary)
             found = disjoint_paths(free, primary[0], primary[-1], most=MOST_ROUTES)
-        if found:
-            tables[source][target] = tuple(
+        if first or found:
+            tables[source][target] = first + tuple(
                 Route(
                     tuple(names[at] for at in path),
                     min(float(links.rate[hop]) for hop in pairwise(path))
@@ -165,11 +173,11 @@ def to_lists(table: PathTable, names: Sequence[str]) -> list[list[list]]:
     """A path table in few bytes: hops as indices into ``names``, a list of routes per neighbour.
 
     >>> to_lists({"c": (Route(("a", "b", "c"), 8e6),)}, ["a", "b", "c"])
-    [[[8000000.0, 0, 1, 2]]]
+    [[[8000000.0, False, 0, 1, 2]]]
     """
     index = {name: at for at, name in enumerate(names)}
     return [
-        [[route.rate, *(index[name] for name in route.hops)] for route in found]
+        [[route.rate, route.primary, *(index[name] for name in route.hops)] for route in found]
         for found in table.values()
     ]
 
@@ -177,11 +185,14 @@ def to_lists(table: PathTable, names: Sequence[str]) -> list[list[list]]:
 def from_lists(lists: Sequence[Sequence[Sequence]], names: Sequence[str]) -> PathTable:
     """The inverse of :func:`to_lists`.
 
-    >>> from_lists([[[8000000.0, 0, 1, 2]]], ["a", "b", "c"])
-    {'c': (Route(hops=('a', 'b', 'c'), rate=8000000.0),)}
+    >>> from_lists([[[8000000.0, False, 0, 1, 2]]], ["a", "b", "c"])
+    {'c': (Route(hops=('a', 'b', 'c'), rate=8000000.0, primary=False),)}
     """
     tables = (
-        tuple(Route(tuple(str(names[at]) for at in hops), rate) for rate, *hops in found)
+        tuple(
+            Route(tuple(str(names[at]) for at in hops), rate, primary)
+            for rate, primary, *hops in found
+        )
         for found in lists
     )
     return {found[0].hops[-1]: found for found in tables}

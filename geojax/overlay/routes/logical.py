@@ -43,8 +43,8 @@ class LogicalLinks:
             return elements * ELEMENT_BITS / self.rate + self.delay + processing_s
 
 
-def member_links(view: NetworkView, members: Sequence[str]) -> LogicalLinks:
-    """The links between all ordered pairs of members, along routes over the whole view.
+def packet_links(view: NetworkView, members: Sequence[str]) -> LogicalLinks:
+    """The links between all ordered pairs of members, along packets' routes over the whole view.
 
     A center that is no member has still got its gateway: packets pass it as they pass any router.
 
@@ -53,7 +53,7 @@ def member_links(view: NetworkView, members: Sequence[str]) -> LogicalLinks:
 
     >>> path = [("a", "b"), ("b", "c"), ("c", "b"), ("b", "a")]
     >>> view = NetworkView(("a", "b", "c"), dict(zip(path, [8e6, 4e6, 4e6, 8e6])), {})
-    >>> member_links(view, ["a", "c"]).rate.tolist()
+    >>> packet_links(view, ["a", "c"]).rate.tolist()
     [[0.0, 4000000.0], [4000000.0, 0.0]]
     """
     paths = routes(view)
