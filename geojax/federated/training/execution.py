@@ -13,6 +13,9 @@ They differ in speed alone. ``auto`` is ``loop`` on CPU: with one thread, ``loop
 took 4 to 12 times as long. On an accelerator ``auto`` is ``vmap``, since single clients are far too
 small for it; that is by reasoning, not by measurement, as there was none to measure on. ``python -m
 experiments.bench.federated`` measures all of them.
+
+Clients on Python threads gain nothing: their steps all wait for XLA's one thread, and with more of
+them runs do not repeat bit for bit (docs/fedgs.md has what was tried).
 """
 
 from __future__ import annotations
