@@ -7,12 +7,15 @@ vmap      all clients of the round side by side, in one call
 pmap      one client a device, in blocks of as many as there are devices
 ========  ========================================================================================
 
-They differ in speed alone. ``auto`` is ``loop`` on CPU: with one thread, ``loop``, ``scan`` and
-``vmap`` were within 15 % of each other on clients of equal size (docs/fedgs.md has the table), and
+They differ in speed alone. ``auto`` is ``loop`` on CPU: with one thread, ``scan`` and ``vmap`` took
+0.85 to 1.3 times as long on clients of equal size (docs/fedgs.md has the table), and
 ``loop`` alone wastes no steps and no memory on clients of unequal size; ``pmap`` over CPU devices
 took 4 to 12 times as long. On an accelerator ``auto`` is ``vmap``, since single clients are far too
 small for it; that is by reasoning, not by measurement, as there was none to measure on. ``python -m
 experiments.bench.federated`` measures all of them.
+
+Clients on Python threads gain nothing: their steps all wait for XLA's one thread, and with more of
+them runs do not repeat bit for bit (docs/fedgs.md has what was tried).
 """
 
 from __future__ import annotations
