@@ -11,7 +11,7 @@ import pytest
 from run_folders import write_run
 
 from experiments.table import __main__ as table
-from experiments.table.formats import FORMATS
+from experiments.table.formats import FORMATS, _folded
 from geojax.errors import GeojaxError
 
 FSA = {"sync.name": "fsa"}
@@ -237,3 +237,25 @@ def test_the_command(sweep, tmp_path):
     nothing = run_command(tmp_path / "nowhere")
     assert (nothing.returncode, nothing.stdout) == (2, "")
     assert nothing.stderr == f"error: no such folder: {tmp_path / 'nowhere'}\n"
+
+
+def test_a_narrow_terminal_gets_blocks_and_no_broken_words(sweep):
+    """Every row is in every block, whole; what all rows have is told once."""
+    text = _folded(table.build([sweep], baseline=BASELINE), 80)
+    assert text.startswith("all rows: wan three_centers, testbed simulated\n")
+    assert max(map(len, text.splitlines())) <= 80
+    blocks = text.split("\n\n")
+    assert len(blocks) == 3
+    for block in blocks:
+        rows = [line.split()[:2] for line in block.splitlines() if "0.01" in line or "9.0" in line]
+        assert rows == [["fsa", "0.01"], ["local_steps", "0.01"], ["local_steps", "9.0"]]
+    assert "28.0 ± 11.3 (2/3)" in text
+
+
+def test_one_row_and_figures_that_are_equal_keep_their_columns(tmp_path):
+    write_run(tmp_path / "a", FSA, rounds=3)
+    assert "three_centers" in FORMATS["rich"](table.build([tmp_path])).splitlines()[-1]
+    write_run(tmp_path / "b", LOCAL, rounds=3)
+    text = FORMATS["rich"](table.build([tmp_path]))
+    assert text.startswith("all rows: wan three_centers")
+    assert "rounds" in text.splitlines()[1]
