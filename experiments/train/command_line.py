@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.runs import schema
+from experiments.train.wan_files import with_wan_files
 from geojax.axes import AXES
 from geojax.errors import GeojaxError, nearest
 
@@ -29,6 +30,10 @@ class UsageError(GeojaxError):
 
 
 _ASSIGNMENT = re.compile(r"^(?P<prefix>\+{0,2}|~)(?P<key>[^\s=+~-][^\s=]*)=")
+_WITH_VALUE = (
+    "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c",
+    "--package", "-p", "--info", "-i", "--experimental-rerun",
+)  # fmt: skip
 _KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
 
 
@@ -47,13 +52,33 @@ def prepare(arguments: Sequence[str]) -> list[str]:
 
     Raises:
       UsageError: an override is malformed, names no key or group, or sweeps without ``-m``.
-      ConfigError: a plug-in cannot be imported.
+      ConfigError: a plug-in cannot be imported, or a file of ``wan=`` describes no WAN.
     """
+    arguments = flags_last(with_wan_files(arguments))
     multirun = bool({"-m", "--multirun"} & set(arguments))
     own = own_folders(arguments)
     schema.register(plugins(arguments, own), own)
     chosen = {argument.partition("=")[0] for argument in arguments}
     return [_prepare_one(_as_choice(argument, chosen), multirun, own) for argument in arguments]
+
+
+def flags_last(arguments: Sequence[str]) -> list[str]:
+    """Overrides before Hydra's options where they are mixed: its parser takes them in one go.
+
+    >>> flags_last(["a=1", "-m", "b=2", "--cfg", "job"])
+    ['a=1', 'b=2', '-m', '--cfg', 'job']
+    """
+    overrides, flags, places = [], [], []
+    for place, argument in enumerate(arguments):
+        is_value = place > 0 and arguments[place - 1] in _WITH_VALUE
+        is_override = "=" in argument or argument.startswith("~")
+        if is_value or argument.startswith("-") or not is_override:
+            flags.append(argument)
+        else:
+            overrides.append(argument)
+            places.append(place)
+    together = not places or places[-1] - places[0] == len(places) - 1
+    return [*arguments] if together else [*overrides, *flags]
 
 
 def plugins(arguments: Sequence[str], own: Sequence[Path] = ()) -> list[str]:

@@ -1,0 +1,67 @@
+"""``wan=/path/file.yaml`` on the command line: any file that ``python -m testbed`` takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from geojax.errors import ConfigError
+from testbed.wan.generators import GENERATORS
+from testbed.wan.presets import load_preset
+
+_folders: list[tempfile.TemporaryDirectory] = []  # Hydra reads them until this process ends
+
+
+def with_wan_files(arguments: Sequence[str]) -> list[str]:
+    """Overrides whose WANs are choices of a group, which paths are not.
+
+    Args:
+      arguments: the command line; ``wan=`` may name several files, and choices among them.
+
+    Returns:
+      The command line, with a folder of such choices on Hydra's search path if there are paths.
+
+    Raises:
+      ConfigError: there is no such file, or it describes no WAN.
+    """
+    found = [*arguments]
+    for at, argument in enumerate(arguments):
+        key, _, value = argument.partition("=")
+        names = value.split(",")
+        if key == "wan" and any(name.endswith((".yaml", ".yml")) for name in names):
+            folder = tempfile.TemporaryDirectory(prefix="geojax-wan-")
+            _folders.append(folder)
+            chosen = [_choice(name, number, Path(folder.name)) for number, name in enumerate(names)]
+            found[at] = f"wan={','.join(chosen)}"
+            found = _on_search_path(found, folder.name)
+    return found
+
+
+def _choice(name: str, number: int, folder: Path) -> str:
+    """The name of a choice that stands for a file; other names stand for themselves."""
+    if not name.endswith((".yaml", ".yml")):
+        return name
+    wan = load_preset(name)
+    base = wan.generator if wan.generator in GENERATORS else "wan"
+    values = {"defaults": [f"base_{base}", "_self_"], **dataclasses.asdict(wan)}
+    choice = f"file_{number}_{Path(name).stem}"
+    (folder / "wan").mkdir(exist_ok=True)
+    OmegaConf.save(OmegaConf.create(values), folder / "wan" / f"{choice}.yaml")
+    return choice
+
+
+def _on_search_path(arguments: list[str], folder: str) -> list[str]:
+    key = "hydra.searchpath="
+    stated = [argument for argument in arguments if argument.startswith(key)]
+    if not stated:
+        return [*arguments, f"{key}[file://{folder}]"]
+    inside = stated[0].removeprefix(key).strip()
+    if not (inside.startswith("[") and inside.endswith("]")):
+        raise ConfigError("hydra.searchpath", inside, "write a list: [FOLDER]")
+    other = inside[1:-1].strip()
+    together = f"{key}[{other + ',' if other else ''}file://{folder}]"
+    return [together if argument == stated[0] else argument for argument in arguments]
