@@ -44,9 +44,9 @@ _files: dict[tuple[str, str], Any] = {}
 
 
 def _load_config(self: ConfigRepository, config_path: str) -> Any:
-    """Of a source that is a folder, what was read before; Hydra changes none of it."""
+    """Of a folder or a package, what was read before; Hydra changes none of it."""
     source = self._find_object_source(config_path, ObjectType.CONFIG)
-    if source is None or source.scheme() != "file":
+    if source is None or source.scheme() not in ("file", "pkg"):
         return _read_config(self, config_path)
     key = source.path, config_path
     if key not in _files:

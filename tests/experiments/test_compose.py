@@ -137,6 +137,22 @@ def test_every_member_file_starts_from_its_schema(members):
         assert text.startswith("# @package _global_\n"), name
 
 
+def test_files_are_read_once_and_choices_may_follow_others(composed, tmp_path, monkeypatch):
+    read, load = [], OmegaConf.load
+    monkeypatch.setattr(OmegaConf, "load", lambda file: read.append(file.name) or load(file))
+    files = {
+        "experiment/mine": "defaults:\n  - /variant/own: of_${experiment}\n",
+        "variant/own/of_mine": "rounds: 7\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.yaml").write_text(f"# @package _global_\n{text}")
+    own = f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine"
+    assert [composed(*own, f"overlay={name}").rounds for name in ("star", "ring")] == [7, 7]
+    assert len(read) == len(set(read))
+    assert {*read} >= {f"{tmp_path}/{name}.yaml" for name in files}
+
+
 def test_defaults_are_those_of_the_dataclasses_but_for_the_wan(composed):
     config, plain = to_dict(composed()), to_dict(complete(RunConfig()))
     config.pop("wan")

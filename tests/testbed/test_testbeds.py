@@ -110,13 +110,16 @@ def test_rounds_follow_each_other_at_every_worker(played: Any, testbed: str) -> 
 @pytest.mark.parametrize("testbed", TESTBEDS)
 def test_a_model_is_the_same_on_every_testbed(tmp_path: Path, testbed: str) -> None:
     """Without faults all testbeds merge the same offers, so they end with the same bits."""
-    models = []
+    ends = []
     for name in ("simulated", testbed):
         made = config(name)
         made.testbed.faults, made.wan.dynamics, made.rounds = [], None, 4
-        run(made, tmp_path / name)
-        models.append((tmp_path / name / "models" / "final.npy").read_bytes())
-    assert models[0] == models[1]
+        run_dir = tmp_path / name
+        summary = run(made, run_dir)
+        finals = {(e["node"], e["round"], e["digest"]) for e in events(run_dir, "final")}
+        model = (run_dir / "models" / "final.npy").read_bytes()
+        ends.append((model, finals, len(events(run_dir, "round")), summary["steps"]))
+    assert ends[0] == ends[1]
 
 
 @pytest.mark.parametrize("testbed", TESTBEDS)
