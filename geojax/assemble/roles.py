@@ -453,10 +453,13 @@ def _multipath(context: Context, plan: Agreement) -> MultipathSender | None:
     options = context.setup.config.overlay
     if not _has_tables(context.setup):
         return None
+    setup = context.setup
+    relayed = relays(options, setup.cluster.global_servers)
+    linked = setup.view.neighbours(context.name) if relayed else None
     return MultipathSender(
         context.name, context.transport, context.setup.cluster.servers,
         primary_busy=options.primary_busy, auxiliary_queue=options.auxiliary_queue,
-        asks_again=options.auxiliary_rule == "again",
+        asks_again=options.auxiliary_rule == "again", linked=linked,
         priorities=plan.priorities, recorder=context.recorder,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ def options(**changes):
     given = {
         "seeds": [0], "wan": "three_centers", "bytes": 400_000, "chunk_elements": 10_000,
         "delay_scale": 0.0, "delay": None, "centers": None, "goodput": 1.0, "jobs": 1,
-        "rows": overlays.ROWS, "each": False,
+        "rows": overlays.ROWS, "each": False, "routes": "fastest",
     }  # fmt: skip
     return argparse.Namespace(**{**given, **changes})
 

@@ -271,7 +271,24 @@ def test_chunks_for_who_has_no_link_are_relayed_along_the_primary_path():
     assert line.chunks("b") == [3, 2], "packets still find a way"
     made.change(1)
     push(made, [4])
-    assert line.chunks("c") == [0, 1], "until there is a table of the new epoch"
+    assert line.chunks("b") == [3, 4, 2]
+
+
+def test_chunks_for_who_has_no_link_wait_for_the_epoch_s_table():
+    made, line = multipath(table={}, linked=["c"])
+    made.change(1)
+    for number in (0, 1):
+        made.send("b", offer(number, epoch=1), number)
+    made.send("c", offer(7, epoch=1), 7)
+    made.send("b", offer(8, Kind.LATE, epoch=1), 8)
+    assert (line.chunks("b"), line.chunks("c")) == ([8], [7])
+    made.route_by({"b": (Route(("a", "c", "b"), primary=True),)})
+    assert line.chunks("c") == [0, 1, 7]
+    made.change(2)
+    made.send("b", offer(2, epoch=2), 2)
+    made.change(3)
+    made.route_by({})
+    assert line.chunks("b") == [8], "a chunk of an older epoch is dropped"
 
 
 def test_a_busy_primary_path_over_others_is_relieved_by_auxiliary_routes():

@@ -12,7 +12,7 @@ from overlay_graphs import mesh, networks
 from geojax.overlay.planners import ring_orders
 from geojax.overlay.planners.ring import ring, ring_order
 from geojax.overlay.planners.ring_orders import cheapest_order, widest_order
-from geojax.overlay.routes.logical import member_links
+from geojax.overlay.routes.fastest_routes import member_links
 from geojax.overlay.view import NetworkView
 
 

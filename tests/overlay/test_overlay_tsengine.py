@@ -12,7 +12,8 @@ from overlay_graphs import mesh, networks
 from geojax.overlay.planners import tsengine as module
 from geojax.overlay.planners.tsengine import tsengine
 from geojax.overlay.routes.fastest_paths import distances
-from geojax.overlay.routes.logical import OUTAGE_RATE, member_links
+from geojax.overlay.routes.fastest_routes import member_links
+from geojax.overlay.routes.logical import OUTAGE_RATE
 from geojax.overlay.view import NetworkView
 
 SIZES = [65_536] * 20

@@ -30,7 +30,7 @@ from __future__ import annotations
 import logging
 from asyncio import get_running_loop
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from heapq import heapify, heappop, heappush
 from math import inf
 
@@ -73,6 +73,8 @@ class MultipathSender:
       primary_busy: messages waiting for a neighbour, above which other routes are looked at.
       auxiliary_queue: messages waiting for the first hop of a route, from which on it is full.
       asks_again: the rule is applied again whenever a message has left; else once to each chunk.
+      linked: peers that this member has a link to. Chunks for others wait until an epoch's path
+        table is there, since the way that packets take may be out. None: nothing waits.
       priorities: of each chunk, smaller first; by default its index.
       recorder: counts chunks that left by auxiliary routes, relayed ones, and refused ones.
 
@@ -90,6 +92,7 @@ class MultipathSender:
         primary_busy: int,
         auxiliary_queue: int,
         asks_again: bool = True,
+        linked: Collection[str] | None = None,
         priorities: Sequence[int] = (),
         recorder: Recorder,
     ):
@@ -100,6 +103,8 @@ class MultipathSender:
         self._priorities = tuple(priorities)
         self._table: PathTable = {}  # auxiliary routes
         self._primary: dict[str, tuple[str, ...]] = {}  # over other members; else the network's
+        self._linked, self._told = linked, False  # whether this epoch's table is there
+        self._early: list[tuple[str, Message, int]] = []  # chunks that wait for it
         self._gone: set[str] = set()
         self._queues: dict[str, _Queues] = {}  # of those for whom something waits
         self._probes: Counter[str] = Counter()  # that wait in the transport's queues
@@ -111,6 +116,10 @@ class MultipathSender:
 
     def send(self, peer: str, message: Message, priority: int = 0) -> None:
         """Sends a message to a neighbour in a tree, or a probe: at once, or when a path is free."""
+        unlinked = self._linked is not None and peer not in self._linked
+        if unlinked and not self._told and message.kind in ROUTED:
+            self._early.append((peer, message, priority))
+            return
         if peer not in self._table or message.kind is Kind.STATE:
             self._send(peer, message, priority)
             return
@@ -161,6 +170,13 @@ class MultipathSender:
 
     def route_by(self, table: PathTable) -> None:
         """Takes a new path table; what has left already keeps the route that it carries."""
+        self._use(table)
+        self._told = True
+        early, self._early = self._early, []
+        for peer, message, priority in early:
+            self.send(peer, message, priority)
+
+    def _use(self, table: PathTable) -> None:
         self._primary = {peer: found[0].hops for peer, found in table.items() if found[0].primary}
         auxiliary = {p: tuple(r for r in found if not r.primary) for p, found in table.items()}
         self._table = {peer: found for peer, found in auxiliary.items() if found}
@@ -180,9 +196,11 @@ class MultipathSender:
                     held for held in queue
                     if held[2].epoch >= epoch or held[2].kind is Kind.LATE
                 ]  # fmt: skip
+        self._early = [held for held in self._early if held[1].epoch >= epoch]
         self._gone.clear()
         self._passed.clear()
-        self.route_by({})
+        self._told = False
+        self._use({})
 
     def lose(self, peer: str) -> None:
         """Notes that the connection to a peer ended, until the next epoch; drops what waits for it.
@@ -192,6 +210,7 @@ class MultipathSender:
         """
         self._gone.add(peer)
         self._queues.pop(peer, None)
+        self._early = [held for held in self._early if held[0] != peer]
         del self._probes[peer]
         self._ask()
 

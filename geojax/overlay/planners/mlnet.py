@@ -27,7 +27,7 @@ def mlnet(*, root: str | None = None, arity: int = 2) -> Overlay:
 
     Members stand in their fixed order, the root before all others; the parent of number i is number
     ⌊(i − 1) / k⌋. Rates play no part. Aggregation on the way up and multicast on the way down spare
-    the root the star's load; on a sparse WAN the logical edges still follow the fewest hops.
+    the root the star's load; on a sparse WAN the logical edges follow ``overlay.routes``.
 
     Args:
       root: as for the star; None, or once it is no member: the first member in WAN order.

@@ -24,7 +24,7 @@ class StarConfig(OverlayConfig):
 def star(*, root: str | None = None, sites: Sequence[str] = ()) -> Overlay:
     """One tree of depth one: a single global server, as in GeoMX's HiPS and in MXNet's KVStore.
 
-    On a sparse WAN its edges are logical: they follow the fewest hops (:mod:`.routes`), and a
+    On a sparse WAN its edges are logical: they follow ``overlay.routes``, and a
     center in between relays without adding anything.
 
     Args:

@@ -2,8 +2,8 @@
 
 NetStorm's primary and auxiliary routes, for the trees of any overlay. The *primary* route of a
 chunk to a parent or child is their link. Where they have none it is the fastest path over other
-members (:mod:`geojax.overlay.routes.fastest_routes`), or, with ``overlay.routes=fewest_hops`` or
-until a table is there, the one that packets find. The auxiliary routes lead to the same neighbour
+members (:mod:`geojax.overlay.routes.fastest_routes`), or, with ``overlay.routes=fewest_hops``, the
+one that packets find. The auxiliary routes lead to the same neighbour
 over other members, which relay chunks without looking into them; no two of a pair's routes share a
 member in between.
 """
