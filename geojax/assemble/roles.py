@@ -6,7 +6,6 @@ from asyncio import create_task, sleep
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -14,37 +13,38 @@ import numpy as np
 from geojax.assemble.agreement import (
     Agreement,
     answer_codec,
-    build_lan_outer,
     build_outer,
     sync_of,
 )
 from geojax.assemble.clients import client_trainer
 from geojax.assemble.contributors import contributors_of
+from geojax.assemble.exchanges import (
+    Context,
+    async_lan_exchange,
+    build_multipath,
+    has_tables,
+    holds_parameters,
+    tree_exchange,
+    wan_exchange,
+)
 from geojax.assemble.fleets import fleet_trainer, has_devices
 from geojax.assemble.held_out import batches_of, build_judge, divided
 from geojax.assemble.setup import Setup
 from geojax.awareness.link_meter import LinkMeter
 from geojax.awareness.probing import Awareness, Prober
 from geojax.awareness.views import MeasuredView, OracleView, WanView
-from geojax.center.outer import OuterOptimizer
 from geojax.center.pace import build_pace, relative_speeds
-from geojax.center.spec import VectorSpec
 from geojax.center.trainer import Trainer, build_trainer
-from geojax.compression.codec import Codec
 from geojax.compression.registry import build_codec
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError
 from geojax.hips.cluster import SCHEDULER, START, WAN_GROUP
-from geojax.hips.context import NodeContext
 from geojax.hips.control.member import Membership
 from geojax.hips.exchange.async_lan import AsyncDownlink
 from geojax.hips.exchange.base import Exchange
 from geojax.hips.exchange.buckets import Turns
 from geojax.hips.exchange.cuts import Cut, Cuts
 from geojax.hips.exchange.lan import DirectLink, Downlink, LanDownlink, LanUplink
-from geojax.hips.exchange.push_pull import PushPullExchange
-from geojax.hips.exchange.shard import shard_maker
-from geojax.hips.exchange.shard_server import ShardServer
 from geojax.hips.exchange.tree import TreeExchange
 from geojax.hips.roles.center_exchanges import CenterExchanges, Decided
 from geojax.hips.roles.center_offers import CenterOffers, OuterStep, Pulled, Update
@@ -57,22 +57,18 @@ from geojax.hips.roles.local_server import LocalServer
 from geojax.hips.roles.local_steps import LocalSteps
 from geojax.hips.roles.scheduler import Scheduler
 from geojax.hips.roles.worker import Worker, WorkerNode
-from geojax.hips.routing.multipath import MultipathSender
 from geojax.hips.storage.checkpoint import Checkpoints
 from geojax.hips.storage.cut_checkpoints import CutCheckpoints
 from geojax.hips.storage.snapshots import Snapshots
 from geojax.machine.waits import first_failure
 from geojax.models.registry import SYNTHETIC
-from geojax.overlay.policy.planning import plan_tables, propose, relays
+from geojax.overlay.policy.planning import plan_tables, propose
 from geojax.overlay.registry import build_overlay
 from geojax.sync.algorithm import LocalStepPolicy, SyncAlgorithm
-from geojax.sync.lan_tier import in_center
 from geojax.sync.registry import build_sync
 from geojax.sync.service import Service
 from geojax.telemetry.report import counters, keep_counters, restore
 from geojax.wire.push_meter import PushMeter
-
-Context = NodeContext[Setup]
 
 
 async def run_node(context: Context) -> None:
@@ -111,7 +107,7 @@ async def _watch(member: Membership) -> None:
 def _scheduler(context: Context) -> Scheduler:
     setup, cluster = context.setup, context.setup.cluster
     wan_view, awareness = _wan_view(context)
-    config, independent = setup.config.overlay, _holds_parameters(setup.config)
+    config, independent = setup.config.overlay, holds_parameters(setup.config)
     algorithm = build_sync(setup.config.sync)
     overlay = build_overlay(config, cluster.servers, cluster.global_servers)
     return Scheduler(
@@ -121,7 +117,7 @@ def _scheduler(context: Context) -> Scheduler:
         wan_view=wan_view, awareness=awareness,
         plan_tables=partial(
             plan_tables, config, cluster.global_servers, seed=setup.config.seed,
-        ) if _has_tables(setup) else None,
+        ) if has_tables(setup) else None,
         lan_rounds=algorithm.lan_rounds, skips=algorithm.inner is not None,
         independent=independent, workers_alone=algorithm.lan is not None,
         services=_services(setup, at_scheduler=True),
@@ -311,9 +307,9 @@ def _worker_node(context: Context) -> tuple[Membership, Any]:
     engine: Exchange
     holds = granted = answers = None
     if plan.algorithm.lan is None:
-        engine = _engine(context, group, plan, codec=plan.lan_codec, held=first - 1)
+        engine = tree_exchange(context, group, plan, codec=plan.lan_codec, held=first - 1)
     else:
-        engine, answers = _async_lan(context, group, plan), answer_codec(plan.lan_codec)
+        engine, answers = async_lan_exchange(context, group, plan), answer_codec(plan.lan_codec)
         holds = partial(engine.contains, setup.cluster.node(context.name).center)
     member = Membership(context, engines={group: engine}, lan_rounds=per, holds=holds)
     worker = _worker(context, plan, member, group)
@@ -343,17 +339,17 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
     machine = context.machine
     plan = Agreement.of(config, setup.cluster.trainers)
     per, held = plan.algorithm.lan_rounds, setup.resume.of(name)
-    multipath = _multipath(context, plan)
+    multipath = build_multipath(context, plan)
     snapshots = _snapshots(context, plan)
     checkpoints, kept = _checkpoints(context, snapshots)
     cuts = _cuts(context)
-    wan = _wan_engine(context, plan, snapshots, multipath=multipath, cuts=cuts, kept=kept)
+    wan = wan_exchange(context, plan, snapshots, multipath=multipath, cuts=cuts, kept=kept)
     engines: dict[int, Exchange] = {WAN_GROUP: wan}
     worker, direct = None, DirectLink()
     link: Downlink = direct
     if plan.algorithm.lan is not None:
         group = setup.cluster.lan_group(name)
-        engines[group] = pushed = _async_lan(context, group, plan)
+        engines[group] = pushed = async_lan_exchange(context, group, plan)
         link = AsyncDownlink(
             pushed, plan.lan_codec, plan.buckets[0], setup.initial(),
             offers=plan.algorithm.lan.offers, machine=machine, timeouts=config.timeouts,
@@ -361,7 +357,7 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
     elif setup.cluster.workers(name):
         group = setup.cluster.lan_group(name)
         first = (held + 1) * per
-        engines[group] = lan = _engine(
+        engines[group] = lan = tree_exchange(
             context, group, plan, codec=plan.lan_codec, held=first - 1, contributes=False
         )
         streams = plan.lan_codec is plan.codec and per == 1 and plan.algorithm.weights != "centers"
@@ -409,12 +405,12 @@ def _global_node(context: Context) -> tuple[Membership, Any]:
     """A global server on a site of its own; one that only sums loads no model, and so no JAX."""
     config = context.setup.config
     snapshots = checkpoints = cuts = None
-    if _holds_parameters(config):
+    if holds_parameters(config):
         plan = Agreement.of(config, context.setup.cluster.trainers)
         snapshots = _snapshots(context, plan)
         checkpoints, kept = _checkpoints(context, snapshots)
         cuts = _cuts(context)
-        engine: Exchange = _wan_engine(
+        engine: Exchange = wan_exchange(
             context, plan, snapshots, contributes=False, cuts=cuts, kept=kept
         )
     else:
@@ -433,100 +429,9 @@ def _global_node(context: Context) -> tuple[Membership, Any]:
     return member, server.run()
 
 
-def _holds_parameters(config: RunConfig) -> bool:
-    """Whether global servers hold the parameters, because centers exchange one by one."""
-    return build_sync(config.sync).admission.exchange == "server"
-
-
-def _has_tables(setup: Setup) -> bool:
-    """Whether chunks may take other paths than packets do: auxiliary ones, or the fastest."""
-    config, servers = setup.config, setup.cluster.servers
-    if config.overlay.auxiliary != "none":
-        return True
-    linked = all(pair in setup.view.rate for pair in permutations(servers, 2))
-    trees = not _holds_parameters(config)
-    return trees and not linked and relays(config.overlay, setup.cluster.global_servers)
-
-
-def _multipath(context: Context, plan: Agreement) -> MultipathSender | None:
-    """Sends for a center's exchange over the WAN, where the run has auxiliary routes."""
-    options = context.setup.config.overlay
-    if not _has_tables(context.setup):
-        return None
-    setup = context.setup
-    relayed = relays(options, setup.cluster.global_servers)
-    linked = setup.view.neighbours(context.name) if relayed else None
-    return MultipathSender(
-        context.name, context.transport, context.setup.cluster.servers,
-        primary_busy=options.primary_busy, auxiliary_queue=options.auxiliary_queue,
-        asks_again=options.auxiliary_rule == "again", linked=linked,
-        priorities=plan.priorities, recorder=context.recorder,
-    )  # fmt: skip
-
-
-def _wan_engine(
-    context: Context, plan: Agreement, snapshots: Snapshots, *,
-    multipath: MultipathSender | None = None, cuts: Cuts | None = None,
-    kept: dict[str, Any], **options: Any,
-) -> Exchange:  # fmt: skip
-    """A node's part in the exchange over the WAN, of the kind that the algorithm needs."""
-    setup, config, algorithm = context.setup, context.setup.config, plan.algorithm
-    if not _holds_parameters(config):
-        return _engine(
-            context, WAN_GROUP, plan, codec=plan.codec, held=setup.resume.round,
-            sender=multipath, **options,
-        )  # fmt: skip
-    start = kept["vector"] if "vector" in kept else setup.initial()
-    server = _shard_server(
-        context, plan, algorithm, plan.codec, lambda spec: build_outer(config, algorithm, spec)
-    )
-    server.watcher = snapshots
-    return _push_pull(
-        context, WAN_GROUP, plan, start, server, codec=plan.codec,
-        held=setup.resume.of(context.name), cuts=cuts, kept=kept or None, **options,
-    )  # fmt: skip
-
-
-def _async_lan(context: Context, group: int, plan: Agreement) -> PushPullExchange:
-    """A node's part in the exchange of a center whose workers go at their own paces."""
-    setup, config, codec = context.setup, context.setup.config, plan.lan_codec
-    algorithm = in_center(plan.algorithm, setup.cluster.node(context.name).center)
-    server = _shard_server(
-        context, plan, algorithm, codec, lambda spec: build_lan_outer(config, algorithm, spec),
-        event="lan_applied",
-    )  # fmt: skip
-    return _push_pull(context, group, plan, setup.initial(), server, codec=codec)
-
-
-def _shard_server(
-    context: Context, plan: Agreement, algorithm: SyncAlgorithm, codec: Codec,
-    outer: Callable[[VectorSpec], OuterOptimizer], **options: Any,
-) -> ShardServer:  # fmt: skip
-    """The shards that a node may come to serve in a group."""
-    make_shard = shard_maker(
-        algorithm, plan.ranges, plan.spec.parameters, outer,
-        workers=len(context.setup.cluster.trainers),
-    )  # fmt: skip
-    return ShardServer(
-        codec=codec, answers=answer_codec(codec), make_shard=make_shard, machine=context.machine,
-        recorder=context.recorder, admission=algorithm.admission, **options,
-    )  # fmt: skip
-
-
-def _push_pull(
-    context: Context, group: int, plan: Agreement, start: np.ndarray, server: ShardServer,
-    **options: Any,
-) -> PushPullExchange:  # fmt: skip
-    return PushPullExchange(
-        context.name, group, values=[start[first:stop] for first, stop in plan.ranges],
-        transport=context.transport, server=server, recorder=context.recorder,
-        layers=plan.layers, priorities=plan.priorities, **options,
-    )  # fmt: skip
-
-
 def _update(config: RunConfig, plan: Agreement) -> Update:
     """How a center turns the results of a round into parameters."""
-    if _holds_parameters(config):
+    if holds_parameters(config):
         return Pulled(answer_codec(plan.codec))
     outers = [build_outer(config, plan.algorithm, bucket.spec) for bucket in plan.buckets]
     return OuterStep(plan.algorithm, plan.codec, outers)
@@ -537,7 +442,7 @@ def _snapshots(context: Context, plan: Agreement) -> Snapshots:
     setup, config = context.setup, context.setup.config
     return Snapshots(
         config.eval_every_s, setup.evaluator(), pieces=setup.pieces_of(context.name),
-        recorder=context.recorder, chunks=len(plan.ranges) if _holds_parameters(config) else 0,
+        recorder=context.recorder, chunks=len(plan.ranges) if holds_parameters(config) else 0,
         machine=context.machine, clock=context.clock, folder=setup.models,
         timeouts=config.timeouts, since=setup.resume.time, limit=config.max_time_s,
     )  # fmt: skip
@@ -546,7 +451,7 @@ def _snapshots(context: Context, plan: Agreement) -> Snapshots:
 def _cuts(context: Context) -> Cuts | None:
     """The cuts of an asynchronous run with checkpoints."""
     config = context.setup.config
-    if not (config.checkpoint_every and _holds_parameters(config)):
+    if not (config.checkpoint_every and holds_parameters(config)):
         return None
     centers = context.setup.cluster.servers
     return Cuts(config.checkpoint_every, clock=context.clock, centers=centers)
@@ -578,7 +483,7 @@ def _checkpoints(
     """A node's checkpoints, and the state to go on from (empty at the start of a run)."""
     setup, measured = context.setup, (context.recorder, context.transport, context.machine)
     kind: Any = Checkpoints
-    if _holds_parameters(setup.config):
+    if holds_parameters(setup.config):
         flush = _nothing if snapshots is None else snapshots.flush
         kind = partial(CutCheckpoints, machine=context.machine, before=flush)
     checkpoints: Checkpoints = kind(
@@ -595,16 +500,3 @@ def _checkpoints(
 
 async def _nothing() -> None:
     """What a checkpoint of a node without shards waits for."""
-
-
-def _engine(
-    context: Context, group: int, plan: Agreement, *, held: int,
-    sender: MultipathSender | None = None, **options: Any,
-) -> TreeExchange:  # fmt: skip
-    engine = TreeExchange(
-        context.name, group, sizes=[stop - start for start, stop in plan.ranges],
-        transport=sender or context.transport, machine=context.machine, recorder=context.recorder,
-        priorities=plan.priorities, layers=plan.layers, turns=plan.turns, **options,
-    )  # fmt: skip
-    engine.skip_to(held)
-    return engine

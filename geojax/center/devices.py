@@ -54,7 +54,7 @@ def configure(devices: int) -> None:
         if running != devices:
             fix = f"JAX already runs with {running} CPU devices; call configure() before using JAX"
             raise ConfigError("testbed.devices", devices, fix) from error
-    if os.environ.get("JAX_PLATFORMS"):
+    if os.environ.get("JAX_PLATFORMS", "cpu") not in ("", "cpu"):
         local_devices()  # before anything else fails without a word
 
 

@@ -38,6 +38,7 @@ ABLATION = {  # what each row changes in the first
         "overlay.awareness": "measured",
         "overlay.probe_after": 0,
         "overlay.auxiliary": "fastest",
+        "overlay.auxiliary_rule": "once",
     },
 }
 WANS = ["netstorm9_draw", "netstorm9_dynamic"]
@@ -168,7 +169,7 @@ def test_the_sweep_of_the_bench_prints_its_own_table(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     (head,) = [line for line in done.stdout.splitlines() if line.startswith(" overlay")]
-    assert " ".join(head.split()) == "overlay wan testbed sync (s) × bound WAN (MB)"  # no star
+    assert " ".join(head.split()) == "overlay sync (s) × bound WAN (MB)"  # no star
     again = f"{tmp_path}/sweep --columns sync_s.mean,bound_ratio,wan_bytes\n"
     assert f"compare again: python -m experiments.table {again}" in done.stdout
     for run_dir in (tmp_path / "sweep" / "0", tmp_path / "sweep" / "1"):

@@ -86,8 +86,9 @@ class ServerGroup:
         self.network.engines[name] = PushPullExchange(
             name, 0, values=[self.start_vector[a:b] for a, b in self.ranges],
             transport=Ends(name, self.network), codec=self.codec, server=server,
-            recorder=recorder, contributes=name in self.centers, held=self.held,
+            recorder=recorder, contributes=name in self.centers,
         )  # fmt: skip
+        self[name].go_on(self.held)
         self.parameters[name] = {-1: self.start_vector}
 
     def _record(self, event):

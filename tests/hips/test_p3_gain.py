@@ -10,7 +10,7 @@ from simulated_runs import simulated
 
 from experiments.bench.overlap import overlap_share
 from experiments.bench.p3_schedule import gain, serial_round, stage_times
-from geojax.assemble import roles, setup
+from geojax.assemble import exchanges, roles, setup
 from geojax.center.pace import step_seconds
 from geojax.center.stages import build_stages
 from geojax.config import DataConfig
@@ -69,7 +69,7 @@ def measured(name, p3):
     [
         ("eight stages", 0.7596, 0.4628, 0.98),
         ("uneven stages", 0.8596, 0.5240, 0.98),
-        ("demo CNN", 0.1918, 0.1414, 0.9),
+        ("demo CNN", 0.1918, 0.1413, 0.9),
         ("two workers", 0.8605, 0.5244, 0.98),
     ],
 )
@@ -114,14 +114,15 @@ HEAVY = {
 
 def first_come_first_served(monkeypatch, tier):
     """Has all chunks on the LANs, or on the WAN, leave in order of arrival."""
-    build = roles._engine
+    build = roles.tree_exchange
 
     def engine(name, group, plan, *args, **options):
         if (group == WAN_GROUP) == (tier == "wan"):
             plan = replace(plan, priorities=(0,) * len(plan.ranges))
         return build(name, group, plan, *args, **options)
 
-    monkeypatch.setattr(roles, "_engine", engine)
+    for module in (roles, exchanges):
+        monkeypatch.setattr(module, "tree_exchange", engine)
 
 
 @pytest.mark.parametrize(("tier", "wan", "lan"), [("wan", 60.0, 1000.0), ("lan", 400.0, 120.0)])

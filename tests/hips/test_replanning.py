@@ -202,6 +202,8 @@ def test_one_plan_is_made_at_a_time_and_for_the_newest_view(monkeypatch):
 
     async def counted(self, work, *args, **options):
         nonlocal under_way, most
+        if not hasattr(args[-1], "view"):  # the paths of a plan that is there
+            return await plan(self, work, *args, **options)
         under_way += 1
         most = max(most, under_way)
         views.append(args[-1].view)

@@ -135,7 +135,7 @@ def test_accuracy_is_followed_without_a_gap_and_reaches_its_target(tmp_path):
         "mixed_sync", sync__compensation="adaptive", model__name="mlp", data__name="digits",
         batch_size=8, lr=0.05, rounds=20, eval_every_s=0.1, target_accuracy=0.5,
         overlay__chunk_elements=4000, overlay__name="sharded_star",
-        checkpoint_every=12,
+        checkpoint_every=12, target_over="evaluations",
     )  # fmt: skip
     break_at(0.5, tmp_path, settings)
     before = [e["accuracy"] for e in events_of(tmp_path) if e["event"] == "evaluation"]

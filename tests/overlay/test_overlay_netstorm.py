@@ -45,8 +45,8 @@ def in_trees(view, root):
             yield {node: list(graph.successors(node)) for node in graph}
 
 
-def plan(view, *, members=None, **options):
-    return netstorm(**options).plan(view, members or view.centers, [ELEMENTS, 7], 1)
+def plan(view, *, members=None, weight="delay", **options):
+    return netstorm(weight=weight, **options).plan(view, members or view.centers, [ELEMENTS, 7], 1)
 
 
 @examples(60)
@@ -79,6 +79,23 @@ def test_delay_counts_against_rate():
     assert at_a.parent == {"b": "a", "c": "a"}
     (at_a, *_) = plan(both_ways(rates), processing_s=0.01).trees
     assert at_a.parent == {"b": "a", "c": "a"}
+
+
+def test_the_release_s_weight_knows_no_delay():
+    rates = {"ab": 8, "bc": 8, "ac": 3}
+    near, far = (plan(both_ways(rates, delay=delay), weight="rate") for delay in (0.0, 0.01))
+    assert near == far == netstorm().plan(both_ways(rates), ("a", "b", "c"), [ELEMENTS, 7], 1)
+    assert near.trees[0].parent == {"b": "a", "c": "b"}
+
+
+@given(networks(most=7))
+def test_by_the_release_s_weight_every_way_is_the_shortest_in_seconds_a_bit(view):
+    graph = networkx.DiGraph()
+    graph.add_weighted_edges_from((a, b, 1 / view.rate[a, b]) for a, b in view.rate)
+    for tree in plan(view, weight="rate").trees:
+        lengths = networkx.single_source_dijkstra_path_length(graph.reverse(), tree.root)
+        for member, up in tree.parent.items():
+            assert lengths[member] == pytest.approx(1 / view.rate[member, up] + lengths[up])
 
 
 def test_an_access_cap_slows_all_links_of_a_center():

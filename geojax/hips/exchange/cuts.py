@@ -52,6 +52,8 @@ class Cuts:
     Attributes:
       keep: keeps what a cut has of this member; set by who can.
       whole: whether nobody is missing in this member's center; likewise.
+      pulled: what this member had pulled when it held its last whole round.
+      postponed: a cut for which this member, which comes back, has no round yet.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class Cuts:
         self._every, self._clock, self._centers = every, clock, frozenset(centers)
         self.keep: Keep
         self.whole: Callable[[], bool] = lambda: True
+        self.pulled: list[dict[str, Any]] = []
+        self.postponed: Cut | None = None
         self._homes: tuple[str, ...] = ()
         self._others: frozenset[str] = frozenset()
         self._possible = False
@@ -76,6 +80,7 @@ class Cuts:
         self._possible = self._centers == set(members) and self._homes == homes
         self._others = self._centers - {me}
         self._awaited.clear()
+        self.postponed = None
 
     def due(self, version: int) -> Cut | None:
         """The cut that begins now that the first shard has this version, if one does."""

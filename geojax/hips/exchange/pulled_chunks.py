@@ -17,11 +17,15 @@ class PulledChunks:
     Args:
       values: the initial elements of each chunk; they must not change.
       answers: decodes what is pulled.
+
+    Attributes:
+      of_cut: it was pulled in a run that is continued.
     """
 
     def __init__(self, values: Sequence[np.ndarray], answers: Codec):
         self._initial, self._answers = dict(enumerate(values)), answers
         self._pulled = {chunk: Pulled(None, 0, {}) for chunk in self._initial}
+        self.of_cut = False
         self._moved: set[int] = set()  # chunks whose server died since they were pulled
 
     def __contains__(self, chunk: int) -> bool:
@@ -52,6 +56,7 @@ class PulledChunks:
 
     def load(self, kept: Sequence[Mapping[str, Any]]) -> None:
         """The inverse of :meth:`state`; the initial elements are then what was pulled."""
+        self.of_cut = True
         for group in kept:
             pulled = Pulled(None, group["version"], group["applied"])
             self._pulled.update(dict.fromkeys(group["chunks"], pulled))

@@ -43,15 +43,13 @@ from geojax.hips.exchange.buckets import Chunks
 from geojax.hips.exchange.contribution import Contribution, is_count, received
 from geojax.hips.exchange.cuts import Cut, Cuts
 from geojax.hips.exchange.pulled_chunks import PulledChunks
+from geojax.hips.exchange.push_sender import PushSender
 from geojax.hips.exchange.rounds import PushedRound
 from geojax.hips.exchange.served_shard import ServedShard
 from geojax.hips.exchange.shard_server import Pulled, ShardServer
-from geojax.hips.exchange.states import state_messages
-from geojax.overlay.policy.placement import place
 from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import Kind, Message
-from geojax.wire.priority import chunk_priority
 
 log = logging.getLogger("geojax.hips")
 
@@ -71,11 +69,9 @@ class PushPullExchange:
       server: the shards that this member serves; it answers by :meth:`send_answer`.
       recorder: takes the events.
       contributes: false for a global server that is no center.
-      held: the last round that is done, when a run continues a broken one.
       layers: elements of each layer, for placements that go by layers.
       priorities: of each chunk, smaller first; by default its index.
       cuts: for checkpoints; None: none are kept.
-      kept: this exchange's part of the cut from which the run goes on; None: it begins.
 
     Attributes:
       held: a center's last whole round; of a server that is no center the highest one applied.
@@ -96,38 +92,51 @@ class PushPullExchange:
         server: ShardServer,
         recorder: Recorder,
         contributes: bool = True,
-        held: int = -1,
         layers: Sequence[int] = (),
         priorities: Sequence[int] = (),
         cuts: Cuts | None = None,
-        kept: Mapping[str, Any] | None = None,
     ):
         self.me, self.group, self.sizes = me, group, tuple(part.size for part in values)
-        self.layers, self._held = tuple(layers), held
+        self.layers, self._held = tuple(layers), -1
         self.gate = Gate(me, recorder, len(values))
-        self._transport, self._codec, self._recorder = transport, codec, recorder
-        self._contributes, self._server = contributes, server
+        priorities = tuple(priorities) or range(len(self.sizes))
+        self._sender = PushSender(group, transport, self.gate, priorities)
+        self._codec, self._recorder = codec, recorder
+        self._contributes, self._server, self._cuts = contributes, server, cuts
         server.answers_by = self
-        self._priorities = tuple(priorities) or range(len(self.sizes))
         self.watcher: RoundWatcher | None = None
         self.on_merged: Callable[[ServedShard], None] = lambda _: None
-        self.policy: Policy | None = None
-        self._trees: tuple[int, ...] = ()  # the tree of each chunk
         self._rounds: dict[int, PushedRound] = {}
         self._pulled = PulledChunks(values, server.answers)
         self._returning = False
         self._suspended: tuple[int, Policy] | None = None
         self._retired = False
-        self._cuts, self._late_cut = cuts, None
-        self._continues = kept is not None
-        if kept is not None:
-            for shard in kept["shards"]:
-                for chunk, part in zip(shard["chunks"], shard["values"], strict=True):
-                    if self.sizes[chunk : chunk + 1] != (part.size,):
-                        raise GeojaxError(_another_run(me, chunk))
-            self._pulled.load(kept["pulled"])
-            server.load(kept["shards"])
-        self._at_held = self._pulled.state()  # what was pulled with the last whole round
+
+    def go_on(self, held: int, kept: Mapping[str, Any] | None = None) -> None:
+        """Continues a broken run; before the first epoch.
+
+        Args:
+          held: the last round that is done.
+          kept: this exchange's part of the cut from which the run goes on; None: there is none.
+
+        Raises:
+          GeojaxError: it is a cut of another run.
+        """
+        self._held = held
+        if kept is None:
+            return
+        for shard in kept["shards"]:
+            for chunk, part in zip(shard["chunks"], shard["values"], strict=True):
+                if self.sizes[chunk : chunk + 1] != (part.size,):
+                    raise GeojaxError(_another_run(self.me, chunk))
+        self._pulled.load(kept["pulled"])
+        self._server.load(kept["shards"])
+        self._note_pulled()
+
+    @property
+    def policy(self) -> Policy | None:
+        """The policy of the epoch; None: there is none yet."""
+        return self._sender.policy
 
     @property
     def held(self) -> int:
@@ -142,12 +151,6 @@ class PushPullExchange:
     def hosted(self) -> tuple[ServedShard, ...]:
         """The shards served here, in order of their first chunks."""
         return self._server.shards
-
-    @property
-    def _homes(self) -> tuple[str, ...]:
-        """The root of each chunk."""
-        trees = () if self.policy is None else self.policy.trees
-        return tuple(trees[tree].root for tree in self._trees)
 
     # ---- the center's own side
 
@@ -183,7 +186,7 @@ class PushPullExchange:
     def missing(self, number: int) -> str:
         """Says what a round still waits for, and from whom."""
         entry = self._rounds.get(number)
-        if entry is None or not self._homes:
+        if entry is None or not self._sender.homes:
             return f"anything of round {number}"
         open_ = [chunk for chunk in range(len(self.sizes)) if chunk not in entry.results]
         own = [chunk for chunk in open_ if chunk not in entry.own and not self._returning]
@@ -192,7 +195,7 @@ class PushPullExchange:
         if not open_:
             return f"round {number}"
         chunk = open_[0]
-        whom = self._homes[chunk]
+        whom = self._sender.homes[chunk]
         if chunk in self._server:
             whom = f"{whom}, which waits for {', '.join(self._server.behind(chunk))}"
         return f"parameters of chunk {chunk} after round {number} from {whom}"
@@ -244,8 +247,7 @@ class PushPullExchange:
 
     def send_state(self, peer: str, number: int, payload: np.ndarray) -> None:
         """Sends the initial vector to a center that has a different one."""
-        for message in state_messages(self.group, self.gate.epoch, number, payload):
-            self._transport.send(peer, message)
+        self._sender.state(peer, number, payload)
 
     # ---- the peers' side
 
@@ -300,7 +302,7 @@ class PushPullExchange:
 
     def _take_answer(self, peer: str, message: Message) -> str:
         number, chunk, body = message.round, message.chunk, message.body or {}
-        if peer != self._homes[chunk] or peer == self.me:
+        if peer != self._sender.homes[chunk] or peer == self.me:
             return "not its server"
         if received(message, self._server.answers, self.sizes[chunk]).abstains:
             return "an answer brings values"
@@ -344,22 +346,21 @@ class PushPullExchange:
         """
         del held, lacking, source
         if self._returning and self.group != WAN_GROUP and policy.trees[0].root == self.me:
-            self.policy, self._suspended = policy, (epoch, policy)
+            self._sender.policy, self._suspended = policy, (epoch, policy)
             self.gate.freeze(epoch)  # until it has something to serve
             return
-        before, self._suspended = self._homes, None
+        before, self._suspended = self._sender.homes, None
         self.gate.begin(epoch)
-        self.policy, self._trees = policy, place(policy, self.sizes, self.layers)
+        self._sender.begin(policy, self.sizes, self.layers)
         if before:
-            for chunk, home in enumerate(self._homes):
+            for chunk, home in enumerate(self._sender.homes):
                 if before[chunk] != home:
                     self._pulled.move(chunk)
-        elif not self._returning and not self._continues:
+        elif not self._returning and not self._pulled.of_cut:
             self._pulled.begin(dict.fromkeys(policy.members, self._held))
-            self._at_held = self._pulled.state()
-        self._late_cut = None
+            self._note_pulled()
         if self._cuts is not None:
-            self._cuts.resume(self.me, policy.members, self._homes)
+            self._cuts.resume(self.me, policy.members, self._sender.homes)
         self._server.resume(policy.members)
         self._take_over(before)
         self._send_again()
@@ -376,26 +377,21 @@ class PushPullExchange:
 
     def _push(self, number: int, chunk: int) -> None:
         contribution, base = self._rounds[number].own[chunk], self._pulled.base(chunk)
-        home = self._homes[chunk]
+        home = self._sender.homes[chunk]
         if home == self.me:
             self._server.push(self.me, number, chunk, contribution, base)
             return
-        message = self._message(
-            Kind.OFFER, number, chunk, codec=self._codec.wire, weight=contribution.weight,
-            contributors=contribution.contributors, payload=contribution.payload,
-            body={"base": base},
-        )  # fmt: skip
-        self._transport.send(home, message, chunk_priority(number, self._priorities[chunk]))
+        self._sender.push(number, chunk, contribution, base, self._codec)
 
     def _send_again(self) -> None:
         """Repeats pushes without an answer: all chunks of each server that owes one."""
         if self._returning:
             self._round(self.held).results.clear()
-            for home in dict.fromkeys(self._homes):
+            for home in self._sender.servers:
                 if home == self.me:
                     self._server.begin(self.me, self.held)
                 else:
-                    self._note(home, self.held, "begin")
+                    self._sender.note(home, self.held, "begin")
         for number in sorted(n for n in self._rounds if n > self.held):
             entry = self._rounds[number]
             if entry.given:
@@ -405,10 +401,10 @@ class PushPullExchange:
                 )
             owing = {
                 home
-                for chunk, home in enumerate(self._homes)
+                for chunk, home in enumerate(self._sender.homes)
                 if chunk not in entry.results or self._pulled.has_moved(chunk)
             }
-            again = [chunk for chunk, home in enumerate(self._homes) if home in owing]
+            again = [chunk for chunk, home in enumerate(self._sender.homes) if home in owing]
             for chunk in again:
                 entry.results.pop(chunk, None)
             for chunk in again:
@@ -418,21 +414,11 @@ class PushPullExchange:
             self._say_retired()
 
     def _say_retired(self) -> None:
-        for home in dict.fromkeys(self._homes):
+        for home in self._sender.servers:
             if home == self.me:
                 self._server.retire(self.me)
             else:
-                self._note(home, self.held, "retired")
-
-    def _note(self, home: str, number: int, what: str) -> None:
-        self._transport.send(home, self._message(Kind.OFFER, number, 0, body={what: True}))
-
-    def _message(self, kind: Kind, number: int, chunk: int, **fields: Any) -> Message:
-        assert self.policy is not None
-        return Message(
-            kind, group=self.group, epoch=self.gate.epoch, policy=self.policy.version,
-            tree=self._trees[chunk], round=number, chunk=chunk, **fields,
-        )  # fmt: skip
+                self._sender.note(home, self.held, "retired")
 
     def _on_answer(self, number: int, chunk: int, pulled: Pulled) -> None:
         if number <= self.held and not (self._returning and number == self.held):
@@ -447,16 +433,20 @@ class PushPullExchange:
         entry.give_out()
         if entry.given == len(self.sizes):
             self._held, self._returning = number, False
-            if self._cuts is not None:
-                self._at_held = self._pulled.state()
-            if self._late_cut is not None:
-                self._cut(self._late_cut)
+            self._note_pulled()
+            if self._cuts is not None and self._cuts.postponed is not None:
+                self._cut(self._cuts.postponed)
             if self.watcher is not None:
                 self.watcher.held(number)
             for old in [n for n in self._rounds if n <= number]:
                 del self._rounds[old]
 
     # ---- cuts
+
+    def _note_pulled(self) -> None:
+        """What this member has pulled is that of its last whole round."""
+        if self._cuts is not None:
+            self._cuts.pulled = self._pulled.state()
 
     def merged(self, hosted: ServedShard) -> None:
         """A shard that is served here has a new version; the shard server calls it."""
@@ -469,13 +459,13 @@ class PushPullExchange:
 
     def _take_marker(self, peer: str, message: Message) -> str:
         assert self.policy is not None
-        if peer not in (*self.policy.members, *self._homes) or peer == self.me:
+        if peer not in (*self.policy.members, *self._sender.homes) or peer == self.me:
             return "no member"
         if self._cuts is None:
             return "no checkpoints are kept here"
         cut = self._cuts.hear(peer, message.round, (message.body or {})["cut"])
         if self._returning:
-            self._late_cut = cut or self._late_cut  # when it holds a round
+            self._cuts.postponed = cut or self._cuts.postponed  # until it holds a round
         elif cut is not None:
             self._cut(cut)
         return ""
@@ -484,12 +474,11 @@ class PushPullExchange:
         """Takes this member's part of a cut, and tells those that it pushes to or answers."""
         assert self._cuts is not None
         assert self.policy is not None
-        self._late_cut = None
-        for peer in self.policy.members if self._server.shards else dict.fromkeys(self._homes):
+        self._cuts.postponed = None
+        for peer in self.policy.members if self._server.shards else self._sender.servers:
             if peer != self.me:
-                marker = self._message(Kind.OFFER, cut.number, 0, body={"cut": cut.time})
-                self._transport.send(peer, marker)
-        state = {"shards": self._server.state(), "pulled": self._at_held}
+                self._sender.marker(peer, cut)
+        state = {"shards": self._server.state(), "pulled": self._cuts.pulled}
         self._cuts.keep(cut, self._held if self._contributes else None, state)
 
     # ---- a global server's work
@@ -497,13 +486,13 @@ class PushPullExchange:
     def _take_over(self, before: Sequence[str]) -> None:
         """Hosts the chunks that the policy newly gives to this server."""
         groups: dict[Any, list[int]] = {}
-        for chunk, home in enumerate(self._homes):
+        for chunk, home in enumerate(self._sender.homes):
             mine = home == self.me
             if chunk in self._server and not mine:
                 raise GeojaxError(f"the policy takes chunk {chunk} from {self.me}, which holds it")
             if chunk in self._server or not mine:
                 continue
-            if self._continues and not before and not self._returning:
+            if self._pulled.of_cut and not before and not self._returning:
                 raise GeojaxError(_another_run(self.me, chunk))
             if chunk not in self._pulled or (before and not self._contributes):
                 raise GeojaxError(f"{self.me} is to hold chunk {chunk}, but has no parameters yet")
@@ -526,11 +515,7 @@ class PushPullExchange:
         if center == self.me:
             self._on_answer(number, chunk, pulled)
             return
-        message = self._message(
-            Kind.RESULT, number, chunk, codec=self._server.answers.wire, weight=1.0, contributors=1,
-            payload=pulled.payload, body={"version": pulled.version, "applied": pulled.applied},
-        )  # fmt: skip
-        self._transport.send(center, message, chunk_priority(number, self._priorities[chunk]))
+        self._sender.answer(center, number, chunk, pulled, self._server.answers)
 
 
 def _another_run(me: str, chunk: int) -> str:
