@@ -127,6 +127,10 @@ class Exchange(Protocol):
         """Takes part from round ``held + 1`` on; for a member that comes back."""
         ...
 
+    def stand_for(self, number: int, later: int) -> None:
+        """The results of round ``number`` are those of ``later`` too; rounds between are skipped."""
+        ...
+
     def grant(self, until: int) -> None:
         """The policies of all rounds before ``until`` are known here."""
         ...

@@ -286,7 +286,6 @@ class LanUplink:
 
     def stand_for(self, number: int, later: int) -> None:
         """See :class:`Uplink`."""
-        assert isinstance(self._engine, TreeExchange)
         self._engine.stand_for(number, later)
         if later > number == self._last[0]:
             self._record(later, *self._last[1:])

@@ -245,6 +245,14 @@ class PushPullExchange:
         del policy
         raise GeojaxError(f"{self.me}: another policy from round {first} on, but servers stay")
 
+    def stand_for(self, number: int, later: int) -> None:
+        """Not possible: each member counts rounds of its own.
+
+        Raises:
+          GeojaxError: always.
+        """
+        raise GeojaxError(f"{self.me}: round {number} for {later}, but rounds are not common")
+
     def send_state(self, peer: str, number: int, payload: np.ndarray) -> None:
         """Sends the initial vector to a center that has a different one."""
         self._sender.state(peer, number, payload)
