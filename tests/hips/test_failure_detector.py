@@ -92,3 +92,38 @@ def test_who_sends_what_cannot_be_true_is_declared_dead_unless_it_begins_anew():
         assert DEAD < at - 9.75 <= DEAD + BEAT
 
     run_virtual(main())
+
+
+def test_who_is_refused_in_a_second_epoch_is_broken():
+    async def main():
+        detector = Watched().detector
+        assert detector.refused("c1", "c2", 3) is None
+        assert detector.refused("c1", "c2", 3) is None, "the same epoch"
+        assert detector.refused("c1", "c2", 4) == "c2"
+
+    run_virtual(main())
+
+
+def test_who_alone_accuses_several_is_broken():
+    async def main():
+        detector = Watched().detector
+        for accused in ("c1", "c2", "c4"):
+            assert detector.refused("c3", accused, 3) is None
+        assert detector.refused("c3", "c1", 4) == "c3"
+        assert detector.refused("c4", "c2", 4) == "c2", "not c3 alone"
+        detector.begin("c1")
+        detector.begin("c2")
+        assert detector.refused("c3", "c1", 5) is None, "it has begun anew"
+
+    run_virtual(main())
+
+
+def test_one_after_the_other_costs_one():
+    async def main():
+        detector = Watched().detector
+        assert detector.refused("c3", "c1", 1) is None
+        assert detector.refused("c3", "c1", 2) == "c1"
+        assert detector.refused("c3", "c2", 2) is None
+        assert detector.refused("c3", "c2", 3) == "c3"
+
+    run_virtual(main())

@@ -212,14 +212,18 @@ class Epochs:
         """A connection ended, or ``name`` refused a message of the peer.
 
         If the peer still lives after ``timeouts.dead``, a new epoch begins, and lost messages are
-        sent again. A peer whose messages are refused again in a later epoch is declared dead.
+        sent again. A peer whose messages are refused again in a later epoch is declared dead, or
+        who refuses those of several members alone (see :class:`FailureDetector`).
         """
         peer, number = lost.peer, self.number
         if peer == name or peer not in self._cluster.members:
             raise Refused(f"lost.peer: expected another member, came {peer!r}")
         lies = lost.refused and not self.over and peer in self.alive
-        if lies and self.detector.refused(peer, number):
-            self.declare_dead((peer,), f"{name}: {lost.reason}", broken=True)
+        broken = self.detector.refused(name, peer, number) if lies else None
+        if broken is not None:
+            said = f"{name}: {lost.reason}"
+            why = said if broken == peer else f"it alone accuses several members, last {peer}"
+            self.declare_dead((broken,), why, broken=True)
             return
 
         def again() -> None:

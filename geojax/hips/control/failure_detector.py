@@ -30,6 +30,7 @@ class FailureDetector:
         self._heard: dict[str, float] = {}
         self._lied: dict[str, tuple[float, str]] = {}  # since when, and how
         self._refused_in: dict[str, int] = {}  # the first epoch in which others refused a message
+        self._accusers: dict[str, set[str]] = {}  # who refused messages of a member
         self._asked: dict[str, float] = {}  # who owes an answer, and since when
         self._what = ""  # that answer
         self._looked = 0.0
@@ -39,6 +40,7 @@ class FailureDetector:
         self.hear(name)
         self._lied.pop(name, None)
         self._refused_in.pop(name, None)
+        self._accusers.pop(name, None)
 
     def hear(self, name: str) -> None:
         """A member was heard now."""
@@ -52,9 +54,19 @@ class FailureDetector:
         """
         self._lied.setdefault(name, (self._loop.time(), reason))
 
-    def refused(self, name: str, epoch: int) -> bool:
-        """Others refused what a member sent in ``epoch``; true if they did before that, too."""
-        return self._refused_in.setdefault(name, epoch) < epoch
+    def refused(self, accuser: str, name: str, epoch: int) -> str | None:
+        """``accuser`` refused what a member sent in ``epoch``.
+
+        Returns:
+          Who is broken, if that is clear now: the member, if messages of it were refused in an
+          epoch before, too; but ``accuser``, if it is the only one to accuse two members or more.
+          So one member that accuses all others costs the run at most one of them.
+        """
+        self._accusers.setdefault(name, set()).add(accuser)
+        if self._refused_in.setdefault(name, epoch) >= epoch:
+            return None
+        alone = [accused for accused, by in self._accusers.items() if by == {accuser}]
+        return accuser if len(alone) > 1 else name
 
     def ask(self, names: Sequence[str], what: str) -> None:
         """These members owe an answer; for one that owes another already, its older time counts."""
