@@ -128,7 +128,7 @@ class Exchange(Protocol):
         ...
 
     def stand_for(self, number: int, later: int) -> None:
-        """The results of round ``number`` are those of ``later`` too; rounds between are skipped."""
+        """The results of round ``number`` are those of ``later`` too; those between are skipped."""
         ...
 
     def grant(self, until: int) -> None:
