@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import re
 from functools import partial
 
 import jax
@@ -20,6 +21,7 @@ from geojax.errors import ConfigError
 from geojax.hips.control.joining import digest
 from geojax.hips.roles.center_state import CenterState
 from geojax.hips.roles.worker import Worker
+from geojax.sync.streaming_diloco import StreamingDilocoConfig
 
 H, ROUNDS, WORKERS = 4, 6, 3
 TOLERANCE = 1e-5  # ‖a − b‖ / ‖b‖
@@ -268,6 +270,18 @@ REFUSED = {
 def test_what_cannot_be_is_refused_with_what_can(message):
     with pytest.raises(ConfigError, match=message):
         simulated(synthetic(**REFUSED[message]))
+
+
+def test_whatever_a_refusal_offers_passes():
+    for steps, fragments, overlap in itertools.product(range(1, 13), range(1, 7), range(15)):
+        asked = {"local_steps": steps, "fragments": fragments, "overlap": overlap}
+        try:
+            StreamingDilocoConfig(**asked).check()
+        except ConfigError as refusal:
+            offers = re.findall(r"sync\.(\w+)=(\d+)", refusal.fix)
+            assert offers
+            for name, value in offers:
+                StreamingDilocoConfig(**{**asked, name: int(value)}).check()
 
 
 def test_more_fragments_than_layers_of_a_network_are_refused():
