@@ -149,7 +149,7 @@ def _check_algorithm(
     if least is not None and least[2] > len(centers):
         key, value, _ = least
         fix = (
-            f"wan={config.wan.name} has {len(centers)} centers, too few for sync={sync}; "
+            f"wan={config.wan.name} has {len(centers)} wan.centers, too few for sync={sync}; "
             f"use at most {len(centers)}, e.g. {key}={len(centers)}"
         )
         raise ConfigError(key, value, fix)
