@@ -150,8 +150,8 @@ def _check_algorithm(
     if least is not None and least[2] > len(centers):
         key, value, _ = least
         fix = (
-            f"wan={config.wan.name} has {len(centers)} wan.centers, too few for sync={sync}; "
-            f"use at most {len(centers)}, e.g. {key}={len(centers)}"
+            f"wan={config.wan.name} has {len(centers)} centers, too few for sync={sync}; "
+            f"use at most {len(centers)}, e.g. {key}={len(centers)}, or more wan.centers"
         )
         raise ConfigError(key, value, fix)
     whole = codec.splits or answer_codec(codec).name == codec.name  # split ones never go there
