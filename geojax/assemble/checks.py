@@ -10,9 +10,10 @@ from geojax.assemble.agreement import answer_codec, sync_of
 from geojax.assemble.contributors import check_contributors
 from geojax.assemble.fleets import check_devices, has_devices
 from geojax.axes import check as check_values
-from geojax.center.fragments import fragments_of
+from geojax.center.fragments import layers_of
 from geojax.center.optimizers import OUTER_OPTIMIZERS, check_optimizer
 from geojax.center.pace import build_pace
+from geojax.center.spec import VectorSpec
 from geojax.center.stages import check_p3
 from geojax.center.synthetic_layout import synthetic_spec
 from geojax.compression.codec import Codec
@@ -150,7 +151,7 @@ def _check_algorithm(
         key, value, _ = least
         fix = (
             f"wan={config.wan.name} has {len(centers)} centers, too few for sync={sync}; "
-            f"use at most {len(centers)}, e.g. {key}={len(centers)}"
+            f"use at most {len(centers)}, e.g. {key}={len(centers)}, or more wan.centers"
         )
         raise ConfigError(key, value, fix)
     whole = codec.splits or answer_codec(codec).name == codec.name  # split ones never go there
@@ -251,8 +252,26 @@ def _check_fragments(config: RunConfig, algorithm: SyncAlgorithm, cluster: Clust
             f"sync.fragments = {count}; use wan.server_center=null, or sync.fragments=1"
         )
         raise ConfigError("wan.server_center", config.wan.server_center, fix)
-    if config.model.name == SYNTHETIC:  # a network's layers are counted when it is built
-        fragments_of(synthetic_spec(config), count, algorithm.fragmentation.pattern)
+    layers = layers_of(_layout(config))
+    if count > len(layers):
+        steps = count * algorithm.local_steps.steps(0)  # H, of which the fragments take equal parts
+        fewer = max(each for each in range(1, len(layers) + 1) if steps % each == 0)
+        fix = (
+            f"model={config.model.name} has only {len(layers)} layers ({', '.join(layers[:4])}"
+            f"{', …' if len(layers) > 4 else ''}); use sync.fragments={fewer} or a deeper model"
+        )
+        raise ConfigError("sync.fragments", count, fix)
+
+
+def _layout(config: RunConfig) -> VectorSpec:
+    """Where the layers of the configured model lie; starts no backend of JAX."""
+    if config.model.name == SYNTHETIC:
+        return synthetic_spec(config)
+    model_info(config.model)  # refuses a wrong name before JAX is imported
+
+    from geojax.center.network import build_network
+
+    return build_network(config).spec
 
 
 def _check_trees(config: RunConfig, policy: Policy, centers: Sequence[str]) -> None:

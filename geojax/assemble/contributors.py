@@ -90,7 +90,11 @@ def check_contributors(
         if fix:
             raise ConfigError("center_selection.name", chosen, fix)
         if not 1 <= selection.wanted(len(centers)) <= len(centers):
-            fix = f"wan={config.wan.name} has {len(centers)} centers; use at most as many"
+            count = len(centers)
+            fix = (
+                f"wan={config.wan.name} has {count} centers; use at most as many, e.g. "
+                f"center_selection.devices={count}"
+            )
             raise ConfigError("center_selection.devices", selection.devices, fix)
         if selection.needs_counts and config.model.name == SYNTHETIC:
             fix = "goes by classes, and model=synthetic has no data; use center_selection=random"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from geojax.center.spec import VectorSpec
-from geojax.errors import ConfigError
 
 Pieces = tuple[tuple[int, int], ...]
 """Where something lies in a vector: ascending, disjoint (start, stop) that do not touch."""
@@ -29,17 +28,12 @@ def fragments_of(spec: VectorSpec, count: int, pattern: str) -> tuple[Pieces, ..
     (((0, 6),), ((6, 10),))
 
     Raises:
-      ConfigError: there are fewer layers than fragments.
+      ValueError: there are fewer layers than fragments.
     """
-    owners = [_owner(layer.name, state=layer.kind == "state") for layer in spec.layers]
-    names = list(dict.fromkeys(owners))
+    owners = _owners(spec)
+    names = layers_of(spec)
     if count > len(names):
-        fix = (
-            f"the model has only {len(names)} layers ({', '.join(names[:4])}"
-            f"{', …' if len(names) > 4 else ''}); use sync.fragments={len(names)} or less, or a "
-            "deeper model"
-        )
-        raise ConfigError("sync.fragments", count, fix)
+        raise ValueError(f"{count} fragments of {len(names)} layers: {', '.join(names)}")
     number = {
         name: at % count if pattern == "strided" else at * count // len(names)
         for at, name in enumerate(names)
@@ -52,6 +46,19 @@ def fragments_of(spec: VectorSpec, count: int, pattern: str) -> tuple[Pieces, ..
         elif layer.size:
             mine.append((layer.offset, layer.stop))
     return tuple(tuple(mine) for mine in pieces)
+
+
+def layers_of(spec: VectorSpec) -> list[str]:
+    """The layers that fragments are made of, in vector order.
+
+    >>> layers_of(VectorSpec.of([("a/w", (3,)), ("a/b", (1,)), ("b/w", (2,))]))
+    ['a', 'b']
+    """
+    return list(dict.fromkeys(_owners(spec)))
+
+
+def _owners(spec: VectorSpec) -> list[str]:
+    return [_owner(layer.name, state=layer.kind == "state") for layer in spec.layers]
 
 
 def _owner(name: str, *, state: bool) -> str:

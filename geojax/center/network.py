@@ -73,7 +73,8 @@ class Network:
             created.extend(arrays)  # before JAX sorts the names
             return arrays
 
-        self._leaves = jax.eval_shape(trace, jax.random.key(0))
+        # The key is traced, too: a process that only asks for the layout starts no backend.
+        self._leaves = jax.eval_shape(lambda: trace(jax.random.key(0)))
         floats = [
             name for name in created if jnp.issubdtype(self._leaves[name].dtype, jnp.floating)
         ]

@@ -200,8 +200,8 @@ class AdmissionRule(NamedTuple):
         round may be sent parameters, and so begin its next one.
       again: server: ``desk -> loop time`` at which to ask once more though nothing arrives; None:
         only an arrival, a retirement or a change of the membership can change the answer.
-      least: key, value and the number of centers below which a merge would never happen; None: one
-        is enough.
+      least: key, value and the number of centers that it asks for: with fewer a merge would never
+        happen, or not as the key says; None: one is enough.
     """
 
     name: str

@@ -40,6 +40,7 @@ class Row:
       heard: when it was heard last.
       sync: a_k: it was told to exchange, and has not entered another round since.
       seen: whether ``step_s`` was compared with what was observed here.
+      pushed: whether ``push_s`` was.
     """
 
     round: int
@@ -50,6 +51,7 @@ class Row:
     heard: float = 0.0
     sync: bool = False
     seen: bool = False
+    pushed: bool = False
 
 
 class EsyncState:
@@ -60,8 +62,8 @@ class EsyncState:
       least: h0, local steps of the straggler in a round.
       guard_s: a member that would arrive by so much too late does not train; also ε of the
         preprint.
-      evict_after_s: a member that is silent for so long, and for three times its delay, is left out
-        of the search for the straggler until it is heard again.
+      evict_after_s: a member that is silent for so long, and for three times what was observed of
+        its delay, is left out of the search for the straggler until it is heard again.
       lan_rounds: rounds of the table in a round of the WAN, for the records.
     """
 
@@ -138,7 +140,8 @@ class EsyncState:
     def _is_live(self, row: Row, now: float) -> bool:
         if row.step_s is None:
             return False
-        observed = _EVICT_STEPS * self.delay(row) if row.seen else 0.0
+        delay = self.delay(row) if row.pushed else self._least * row.step_s
+        observed = _EVICT_STEPS * delay if row.seen else 0.0
         return now - row.heard <= max(self._evict_after_s, observed)
 
     def _trains(self, name: str, row: Row, now: float) -> bool:
@@ -180,6 +183,7 @@ class EsyncState:
             synced = self._synced.get(row.round, {}).get(name)
             if synced is not None:
                 row.push_s = min(told.push_s, _BELIEVED * (now - synced))
+                row.pushed = True
                 self._arrived.setdefault(row.round, {})[name] = synced + row.push_s
         row.round, row.taken, row.sync = told.round, 0, False
         row.stamp = row.heard = now

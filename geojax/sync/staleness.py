@@ -10,7 +10,9 @@ Weighting = Callable[[int], float]
 """``τ -> s(τ)``, in (0, 1], with s(0) = 1."""
 
 NAMES = ("constant", "hinge", "polynomial")
-_POLYNOMIAL_A = 0.5  # the published values of FedAsync
+# FedAsync's values of a. Its b = 4 is by the paper's count, τ + 1, and so 3 by ours: our default is
+# one merge wider.
+_POLYNOMIAL_A = 0.5
 _HINGE_A, _HINGE_B = 10.0, 4
 
 
@@ -43,7 +45,8 @@ def build_weighting(name: str, a: float | None, b: int | None) -> Weighting:
     Args:
       name: ``constant``, ``polynomial`` or ``hinge``.
       a: None: 0.5 for ``polynomial``, 10 for ``hinge``.
-      b: of ``hinge``; None: 4.
+      b: of ``hinge``, by our count, in which a fresh offer has τ = 0; None: 4, which is 5 by the
+        paper's, where it has 1.
 
     Raises:
       ConfigError: a or b would go unused.

@@ -36,25 +36,26 @@ class StreamingDilocoConfig(SyncConfig):
         """See :meth:`geojax.settings.Settings.check`."""
         steps, parts, overlap = self.local_steps, self.fragments, self.overlap
         if steps % parts:
+            enough = max(-(-steps // parts), overlap) * parts
             fix = (
                 f"sync.local_steps = {steps} must be a multiple of it, so that a fragment leaves "
-                f"every H/P steps; use e.g. sync.local_steps={-(-steps // parts) * parts}"
+                f"every H/P steps; use e.g. sync.local_steps={enough}"
             )
             raise ConfigError("sync.fragments", parts, fix)
         interval = steps // parts
-        if overlap > interval:
-            fix = (
-                f"longer than the {interval} steps between fragments (sync.local_steps = {steps} / "
-                f"sync.fragments = {parts}); use sync.overlap={interval} or less, or "
-                f"sync.local_steps={overlap * parts}"
-            )
-            raise ConfigError("sync.overlap", overlap, fix)
+        if overlap <= min(interval, steps - 1):
+            return
+        use = (
+            f"; use sync.overlap={min(interval, steps - 1)} or less, or "
+            f"sync.local_steps={max(overlap * parts, overlap + 1)}"
+        )
+        fix = (
+            f"longer than the {interval} steps between fragments (sync.local_steps = {steps} / "
+            f"sync.fragments = {parts})"
+        )
         if overlap == steps:
-            fix = (
-                f"all of sync.local_steps = {steps} would be overwritten by the result before; use "
-                f"sync.overlap={steps - 1} or less, or sync.fragments=2"
-            )
-            raise ConfigError("sync.overlap", overlap, fix)
+            fix = f"all of sync.local_steps = {steps} would be overwritten by the result before"
+        raise ConfigError("sync.overlap", overlap, fix + use)
 
 
 def streaming_diloco(

@@ -142,7 +142,8 @@ def tifl(
     Args:
       steps: local steps, at least 1.
       count: m; of ``vanilla`` it does not matter.
-      clients: |C|; None: the whole tier. A tier that has fewer contributes as a whole.
+      clients: |C|, at most the number of centers; None: the whole tier. A tier that has fewer
+        contributes as a whole.
       policy: see above.
       profiling_rounds: see above; none with ``vanilla``.
       timeout_s: T_max, s; None: nobody drops out but who has answered in no profiling round.
@@ -155,10 +156,12 @@ def tifl(
       Algorithm 2, arXiv 2001.09249.
     """
     count = 1 if policy == "vanilla" else count
+    least = ("sync.tiers", count, count)
+    if clients is not None and clients > count:
+        least = ("sync.clients", clients, clients)
     algorithm = SyncAlgorithm(
-        "tifl", delta_offer(), fixed_steps(steps),
-        barrier()._replace(least=("sync.tiers", count, count)), weighted_mean(), "average",
-        weights="samples",
+        "tifl", delta_offer(), fixed_steps(steps), barrier()._replace(least=least),
+        weighted_mean(), "average", weights="samples",
     )  # fmt: skip
 
     def for_run(facts: RunFacts) -> SyncAlgorithm:

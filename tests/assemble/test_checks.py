@@ -172,6 +172,16 @@ def test_late_blocks_do_not_go_with_a_server_exchange():
     check(small_config(sync__name="mixed_sync"))
 
 
+@pytest.mark.parametrize("policy", ["uniform", "vanilla"])
+def test_tifl_chooses_no_more_centers_than_there_are(policy):
+    settings = {"sync__name": "tifl", "sync__policy": policy}
+    error = refused(**settings, sync__clients=100)
+    assert (error.key, error.value) == ("sync.clients", 100)
+    assert "has 3 centers" in error.fix
+    assert error.fix.endswith("sync.clients=3, or more wan.centers")
+    check(small_config(**settings, sync__clients=3))
+
+
 def test_the_configuration_that_everything_defaults_to_is_valid():
     config = RunConfig()
     config.wan = WanConfig(generator="uniform", centers=2, rate=10.0, rtt=10.0)

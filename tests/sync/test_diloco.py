@@ -2,7 +2,12 @@
 
 import itertools
 import logging
+import os
+import re
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +25,11 @@ from geojax.errors import ConfigError
 from geojax.hips.control.joining import digest
 from geojax.hips.roles.center_state import CenterState
 from geojax.hips.roles.worker import Worker
+from geojax.sync.streaming_diloco import StreamingDilocoConfig
+from testbed.run import check
 
 H, ROUNDS, WORKERS = 4, 6, 3
+ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-5  # ‖a − b‖ / ‖b‖
 
 
@@ -254,7 +262,7 @@ REFUSED = {
     r"sync\.overlap = 6: all of sync\.local_steps = 6": {
         "sync__overlap": 6, "sync__fragments": 1,
     },
-    r"sync\.fragments = 6: the model has only 2 layers": {
+    r"sync\.fragments = 6: model=synthetic has only 2 layers.*sync\.fragments=2": {
         "model__stages": 2, "sync__fragments": 6,
     },
     r"wan\.server_center = 'external': .*sync\.fragments=1": {
@@ -270,9 +278,39 @@ def test_what_cannot_be_is_refused_with_what_can(message):
         simulated(synthetic(**REFUSED[message]))
 
 
+def test_whatever_a_refusal_offers_passes():
+    for steps, fragments, overlap in itertools.product(range(1, 13), range(1, 7), range(15)):
+        asked = {"local_steps": steps, "fragments": fragments, "overlap": overlap}
+        try:
+            StreamingDilocoConfig(**asked).check()
+        except ConfigError as refusal:
+            offers = re.findall(r"sync\.(\w+)=(\d+)", refusal.fix)
+            assert offers
+            for name, value in offers:
+                StreamingDilocoConfig(**{**asked, name: int(value)}).check()
+
+
 def test_more_fragments_than_layers_of_a_network_are_refused():
-    with pytest.raises(ConfigError, match=r"sync\.fragments = 4: .*Dense_0, Dense_1"):
-        simulated(streaming(sync__fragments=4))
+    refusal = r"sync\.fragments = 20: model=mlp has only 3 .*Dense_0, .*use sync\.fragments=2 "
+    settings = {"sync__local_steps": 20, "model__hidden": [8, 8]}
+    with pytest.raises(ConfigError, match=refusal):
+        check(streaming(**settings, sync__fragments=20))
+    check(streaming(**settings, sync__fragments=2))
+
+
+def test_to_count_layers_starts_no_backend_of_jax():
+    program = """if True:
+        from jax._src import xla_bridge
+        from test_diloco import check, streaming
+        check(streaming(sync__fragments=2))
+        assert not xla_bridge.backends_are_initialized()
+    """
+    paths = os.pathsep.join(["tests", "tests/sync", "."])
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_inner_optimizer_of_matrices_needs_local_steps():

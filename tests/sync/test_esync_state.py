@@ -217,6 +217,23 @@ def test_a_silent_straggler_is_left_out_after_a_while_and_readmitted_when_it_is_
     assert table.state.straggler(30.0) == "frozen"
 
 
+def test_a_first_push_that_nobody_saw_allows_no_silence():
+    table = Table({"fast": 1.0}, least=2)
+    table.state.members(["fast", "liar"])
+    table.say("liar", REPORT, push_s=1e6, at=0.0)
+    table.say("liar", QUERY, taken=1, at=1.0)
+    assert all(table.say("fast", QUERY, taken=n, at=float(n)) for n in range(1, 12))
+    assert not table.say("fast", QUERY, taken=12, at=12.0), "the liar has been silent for 11 s"
+
+
+def test_an_observed_push_allows_three_times_as_long_a_silence():
+    table = Table({"fast": 1.0, "far": 1.0})
+    assert not table.say("far", DONE, taken=1, at=1.0)
+    table.say("far", REPORT, 2, push_s=5.0, at=6.0)
+    assert table.state.straggler(24.0) == "far"  # 3 · (1 s + 5 s) after it was heard
+    assert table.state.straggler(24.1) is None
+
+
 def test_the_dead_have_no_row():
     table = Table({"fast": 1.0, "dead": 10.0, "slow": 3.0})
     table.state.members(["fast", "slow"])
