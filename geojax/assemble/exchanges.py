@@ -8,12 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from geojax.assemble.agreement import (
-    Agreement,
-    answer_codec,
-    build_lan_outer,
-    build_outer,
-)
+from geojax.assemble.agreement import Agreement, answer_codec, build_lan_outer, build_outer
 from geojax.assemble.setup import Setup
 from geojax.center.outer import OuterOptimizer
 from geojax.center.spec import VectorSpec

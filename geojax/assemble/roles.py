@@ -10,12 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from geojax.assemble.agreement import (
-    Agreement,
-    answer_codec,
-    build_outer,
-    sync_of,
-)
+from geojax.assemble.agreement import Agreement, answer_codec, build_outer, sync_of
 from geojax.assemble.clients import client_trainer
 from geojax.assemble.contributors import contributors_of
 from geojax.assemble.exchanges import (
