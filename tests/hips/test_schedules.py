@@ -220,6 +220,11 @@ def _quiet(caplog):
     caplog.set_level(logging.CRITICAL, logger="geojax")
 
 
+def test_paths_of_who_has_no_link_go_round_one_that_is_out(monkeypatch):
+    """Here the fastest path around the link passes its other end."""
+    assert check(1065, monkeypatch).of("epoch")
+
+
 NIGHT = [pytest.param(block, marks=pytest.mark.nightly) for block in (1, 2, 3)]
 
 

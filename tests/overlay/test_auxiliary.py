@@ -15,7 +15,7 @@ from geojax.overlay.planners.star import star_tree
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.registry import build_overlay
 from geojax.overlay.routes.auxiliary import MOST_ROUTES, Route, from_lists, path_tables, to_lists
-from geojax.overlay.routes.fastest_routes import member_links
+from geojax.overlay.routes.fastest_routes import fastest_routes, member_links
 from geojax.overlay.routes.static_routes import routes
 from geojax.overlay.view import NetworkView
 
@@ -148,6 +148,16 @@ def test_wrong_values_are_refused(key, value, says):
         build_overlay(OverlayConfig("star", **{key: value}), CENTERS)
     assert caught.value.key == f"overlay.{key}"
     assert says in caught.value.fix
+
+
+def test_a_path_goes_round_a_link_of_others_that_is_out():
+    """The fastest path a-c-b-d: c has a link to d, which is out."""
+    fast, slow = [("a", "c"), ("c", "b"), ("b", "d")], [("a", "b")]
+    rates = dict.fromkeys(fast, 9000000.0) | dict.fromkeys(slow, 1000000.0) | {("c", "d"): 0.0}
+    rates |= {(there, here): rate for (here, there), rate in rates.items()}
+    paths = fastest_routes(NetworkView(("a", "b", "c", "d"), rates, {}), ["a", "b", "c", "d"])
+    assert paths["a", "d"] == ("a", "c", "b", "d")
+    assert paths["c", "d"] == ("c", "d")  # their own link: a plan that needs it is stuck
 
 
 def test_the_primary_path_of_who_has_no_link_is_the_fastest():

@@ -63,8 +63,9 @@ class PathTables:
         """Plans for the chunks that a policy has centers send; then tells every center its table.
 
         One plan is made at a time. It is dropped if another epoch has begun meanwhile, or if a
-        route crosses a link that has gone out. If only the policy or the rates have changed, its
-        tables are told all the same, since they are better than none; newer ones follow.
+        route crosses a link that is out: if that went out meanwhile, another plan is made at once,
+        else when the view has changed. If only the policy or the rates have changed, its tables are
+        told all the same, since they are better than none; newer ones follow.
         """
         if self._plan is None:
             return
@@ -102,10 +103,10 @@ class PathTables:
             view = two_way(self._wan_view.view())
             tables = await self._machine.plan(plan, view, self._policy)
             if epoch == self._epoch:
-                self._take(tables)
+                self._take(tables, view)
         self._planning = False
 
-    def _take(self, tables: Mapping[str, PathTable]) -> None:
+    def _take(self, tables: Mapping[str, PathTable], planned_for: NetworkView) -> None:
         links = {
             link
             for table in tables.values()
@@ -115,8 +116,8 @@ class PathTables:
         }
         cut = self._out(links)
         if cut:
-            log.warning("dropped path tables: these links have gone out: %s", cut)
-            self._wanted = True
+            log.warning("dropped path tables: these links are out: %s", cut)
+            self._wanted = any(is_up(*link, planned_for) for link in cut)
             return
         self._links |= links
         for name, table in tables.items():

@@ -8,7 +8,12 @@ from itertools import pairwise
 import numpy as np
 
 from geojax.overlay.routes.fastest_paths import distances, tree_to
-from geojax.overlay.routes.logical import LogicalLinks, neighbour_links, packet_links
+from geojax.overlay.routes.logical import (
+    OUTAGE_RATE,
+    LogicalLinks,
+    neighbour_links,
+    packet_links,
+)
 from geojax.overlay.view import Edge, NetworkView
 
 
@@ -20,7 +25,8 @@ def fastest_routes(
     NetStorm's release sends what one server has for another along such paths, and its servers relay
     (``find_tree_path``). Paths to one member agree: the rest of a path is the path of the next
     member on it, unless the two have a link. Of equally fast ones, the next member is the first in
-    order. Between neighbours packets take the network's own route.
+    order. Between neighbours packets take the network's own route; where that is out, the paths of
+    others go round it.
 
     Args:
       view: the WAN as it is believed to be.
@@ -36,6 +42,7 @@ def fastest_routes(
     links = neighbour_links(view, members) if links is None else links
     with np.errstate(divide="ignore"):
         seconds = 1.0 / links.rate
+    linked, up = np.isfinite(seconds), links.rate > OUTAGE_RATE
     lengths = distances(seconds.T)
     found: dict[Edge, tuple[str, ...]] = {}
     for target, length in enumerate(lengths):
@@ -46,7 +53,8 @@ def fastest_routes(
             path = [source]
             while path[-1] != target:
                 here = path[-1]
-                path.append(target if np.isfinite(seconds[here, target]) else int(after[here]))
+                direct = linked[here, target] and (here == source or up[here, target])
+                path.append(target if direct else int(after[here]))
             found[name, members[target]] = tuple(members[at] for at in path)
     return found
 
