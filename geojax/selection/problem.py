@@ -10,7 +10,9 @@ Divided by n L the objective is the divergence of the whole super node.
 
 y is rounded to a grid of 1/4096 sample, which moves each p_f by at most 1 / (8192 n L): 4e-7 where
 n L = 320. On the grid all sums are whole numbers: they do not depend on the order of addition, so
-comparisons and ties are exact, on every backend.
+comparisons and ties are exact, on every backend. Only the Moore-Penrose start is worked out in
+floating point; its scores are rounded before they are compared, and a score just between two steps
+may round differently elsewhere.
 """
 
 from __future__ import annotations
