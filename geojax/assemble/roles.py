@@ -266,7 +266,7 @@ def _chosen(
         start = context.clock()
         seconds = pace(trainer.steps, start) * batches_of(setup.config, count)
         found = await context.machine.compute(partial(right, vector), seconds, ends=False)
-        context.recorder.span("compute", start, context.clock(), round=number)
+        context.recorder.span("judge", start, context.clock(), round=number)
         return found, count
 
     return Chosen(

@@ -59,7 +59,7 @@ def test_nothing_counts_after_the_evaluation_that_reached_the_target(tmp_path, s
     summary = run(made, tmp_path)
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     evaluations = [event for event in events if event["event"] == "evaluation"]
-    reached, number = time_to_target(evaluations, 0.7)
+    reached, _ = time_to_target(evaluations, 0.7)
     assert reached == summary["time_to_target_s"] == summary["time_s"] == evaluations[-1]["t"]
     assert max(e["held"] for e in events if e["event"] == "round") > reached + 0.5
     traced = traced_spans(json.loads((tmp_path / "trace.json").read_text()))

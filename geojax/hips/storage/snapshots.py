@@ -2,11 +2,11 @@
 
 The grid is the same for every algorithm: 0, e, 2e, … with e = ``eval_every_s``. What is evaluated
 at a grid point is the last model before it. A run's time limit is the last point, or the point at
-which it reached its target; a model that comes after it is not looked at. A model is kept in pieces: each global server keeps
-those of its shards. Where every center has the whole model, that is one piece, kept by the first
-living center, which *speaks* for all. In simulation the nodes share an object that gathers the
-pieces, and whole models are evaluated at once, while the clock stands still. In real time pieces
-are files, and the center that speaks evaluates them after the run.
+which it reached its target; a model that comes after it is not looked at. A model is kept in
+pieces: each global server keeps those of its shards. Where every center has the whole model, that
+is one piece, kept by the first living center, which *speaks* for all. In simulation the nodes share
+an object that gathers the pieces, and whole models are evaluated at once, while the clock stands
+still. In real time pieces are files, and the center that speaks evaluates them after the run.
 """
 
 from __future__ import annotations
