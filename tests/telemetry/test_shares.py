@@ -159,9 +159,8 @@ def test_waiting_for_other_centers_at_a_server_is_waiting_as_at_a_barrier(sync, 
               "pace__centers": {"c3": 10.0}}  # fmt: skip
     steps = {key: value for key, value in settings.items() if key == "sync__local_steps"}
     found = []
-    for given in ({"sync__name": sync, **settings}, {"sync__name": twin, **steps}):
-        config = small_config(**common, **given)
-        outcome = simulated(config)
+    for algorithm in ({"sync__name": sync, **settings}, {"sync__name": twin, **steps}):
+        outcome = simulated(small_config(**common, **algorithm))
         trainers = sorted({event["node"] for event in outcome.of("round")})
         time_s = max(event["held"] for event in outcome.of("round"))
         found.append(shares_of_time(outcome.events, outcome.reports, trainers, time_s))
