@@ -172,8 +172,8 @@ class EsyncState:
         """REPORT: the member enters a round, once, and not before others have entered the last one.
 
         So no report keeps a member the straggler, or has others wait, for longer than its silence
-        would. That it trains from now on is reconstructed: without it the straggler of the round before
-        would count as done in this one.
+        would. That it trains from now on is reconstructed: without it the straggler of the round
+        before would count as done in this one.
         """
         if row is not None and told.round <= row.round:
             raise Refused(f"esync: {name} is in round {row.round}, and enters {told.round}")
