@@ -5,9 +5,9 @@ import logging
 
 import numpy as np
 import pytest
-from simulated_runs import simulated, small_config
+from simulated_runs import kill, simulated, small_config
 
-from geojax.errors import ConfigError
+from geojax.errors import ConfigError, GeojaxError
 from geojax.telemetry.recorder import traced_spans
 from geojax.telemetry.summary import time_to_target
 from testbed.run import check, prepare, run
@@ -73,3 +73,15 @@ def test_nothing_counts_after_the_evaluation_that_reached_the_target(tmp_path, s
     setup, *_ = prepare(made, tmp_path)
     figures = setup.evaluator()(np.load(tmp_path / "models" / "final.npy"))
     assert figures["accuracy"] == evaluations[-1]["accuracy"] == summary["final_accuracy"]
+
+
+def test_a_continued_run_reaches_its_target_where_the_whole_one_does(tmp_path):
+    """The last evaluations before the checkpoint count among the three, and counters go on."""
+    settings = {"model__pace_s": 0.5, "eval_every_s": 0.4, "checkpoint_every": 2}
+    whole = run(config(**settings), tmp_path / "whole")
+    faults = [kill("scheduler", whole["time_s"] - 0.5)]
+    with pytest.raises(GeojaxError):
+        run(config(**settings, testbed__faults=faults), tmp_path / "broken")
+    resumed = run(config(**settings, resume=True), tmp_path / "broken")
+    same = ("time_to_target_s", "rounds_to_target", "final_accuracy", "steps", "samples", "rounds")
+    assert {key: resumed[key] for key in same} == {key: whole[key] for key in same}
