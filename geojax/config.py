@@ -323,7 +323,10 @@ class RunConfig(Settings):
         "models", "the mean of three is over models, each once, or over evaluations",
         choices=("evaluations", "models"),
     )  # fmt: skip
-    stop_at_target: bool = key(False, "simulated: the run ends when the target accuracy is reached")
+    stop_at_target: bool = key(
+        False,
+        "simulated: the run ends when the target accuracy is reached; nothing counts after that",
+    )
     nonfinite: str = key(
         "stop",
         "an offer that holds NaN or infinity is left out, or stops the run",

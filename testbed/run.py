@@ -23,7 +23,7 @@ from geojax.settings import check_values
 from geojax.sync.registry import build_sync
 from geojax.telemetry.recorder import Span, chrome_trace, jsonl_sink
 from geojax.telemetry.spans import SPANS, SpanFile
-from geojax.telemetry.summary import Event, summarize, until
+from geojax.telemetry.summary import Event, summarize, time_to_target, until
 from geojax.wire.message import DATA_KINDS, Kind
 from testbed.faults import Fault, apply_faults
 from testbed.figures.view_error import view_error
@@ -143,7 +143,10 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
             kept.flush()
             progress.take(event)
 
-        reports, spans, extra = _execute(setup, wan, faults, run_dir, sink, kept, progress.say)
+        so_far = tuple(events)
+        reports, spans, extra = _execute(
+            setup, wan, faults, run_dir, sink, kept, progress.say, so_far
+        )
         spans = {name: [*earlier.get(name, ()), *found] for name, found in spans.items()}
         events.sort(key=lambda event: event["t"])
         stream.seek(0)
@@ -155,7 +158,8 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
 
     from testbed.figures.efficiency import efficiency  # its SciPy is slow to load; checks need none
 
-    counted = until(events, config.max_time_s)
+    limit = _limit(config, events)
+    counted = until(events, limit)
     return {
         **summarize(
             events,
@@ -166,7 +170,7 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
             data_kinds=DATA_KINDS,
             spans=[span for found in spans.values() for span in found],
             warmup_rounds=config.warmup_rounds,
-            limit=config.max_time_s,
+            limit=limit,
             target_over=config.target_over,
             test_samples=None if config.model.name == SYNTHETIC else setup.test_samples(),
             probe_kind=Kind.PROBE if config.overlay.awareness == "measured" else None,
@@ -179,6 +183,16 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
         "wall_s": sessions.wall_s,
         **extra,
     }
+
+
+def _limit(config: RunConfig, events: Sequence[Event]) -> float | None:
+    """Experiment time after which nothing counts, s; None: all of the run does."""
+    if config.stop_at_target:
+        evaluations = [event for event in events if event["event"] == "evaluation"]
+        reached, _ = time_to_target(evaluations, config.target_accuracy, config.target_over)
+        if reached is not None:
+            return reached
+    return config.max_time_s
 
 
 def _rate_changes(config: RunConfig, events: Sequence[Event]) -> dict[str, int]:
@@ -196,13 +210,14 @@ def _execute(
     sink: Callable[[dict[str, Any]], None],
     kept: SpanFile,
     say: Callable[[str], None],
+    earlier: Sequence[Event],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, list[Span]], dict[str, Any]]:
     """Runs on the configured testbed: reports, spans, and figures of that testbed alone."""
     testbed = setup.config.testbed
     if testbed.name == "simulated":
         from testbed.simulated.run import simulate
 
-        reports, spans = simulate(setup, wan, faults, sink, kept.take)
+        reports, spans = simulate(setup, wan, faults, sink, kept.take, earlier)
         peak = max(node.get("peak_memory_bytes", 0) for node in reports.values())
         extra = {"goodput_factor": testbed.goodput_factor, "peak_memory_bytes": peak}
         return reports, spans, extra

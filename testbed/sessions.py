@@ -86,6 +86,8 @@ def _happened(event: dict[str, Any], resume: ResumePoint) -> bool:
     if event["event"] == "applied":
         shard = shard_name(event["node"], event["chunk"])
         return event["version"] <= resume.versions.get(shard, -1)  # else it moved there later
+    if event["event"] == "held_back":  # by a server, of a center
+        return event["round"] <= resume.of(event["center"])
     if "round" in event and event.get("node") in resume.held and event["event"] != "final":
         return event["round"] <= resume.of(event["node"])
     return event["t"] <= resume.time

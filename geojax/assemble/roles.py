@@ -266,7 +266,7 @@ def _chosen(
         start = context.clock()
         seconds = pace(trainer.steps, start) * batches_of(setup.config, count)
         found = await context.machine.compute(partial(right, vector), seconds, ends=False)
-        context.recorder.span("compute", start, context.clock(), round=number)
+        context.recorder.span("judge", start, context.clock(), round=number)
         return found, count
 
     return Chosen(
@@ -439,8 +439,14 @@ def _snapshots(context: Context, plan: Agreement) -> Snapshots:
         config.eval_every_s, setup.evaluator(), pieces=setup.pieces_of(context.name),
         recorder=context.recorder, chunks=len(plan.ranges) if holds_parameters(config) else 0,
         machine=context.machine, clock=context.clock, folder=setup.models,
-        timeouts=config.timeouts, since=setup.resume.time, limit=config.max_time_s,
+        timeouts=config.timeouts, since=setup.resume.time, limit=partial(_limit, context),
     )  # fmt: skip
+
+
+def _limit(context: Context) -> float | None:
+    """Experiment time after which nothing counts, s, as far as it is known; None: there is none."""
+    reached = context.oracle.reached
+    return context.setup.config.max_time_s if reached is None else reached
 
 
 def _cuts(context: Context) -> Cuts | None:

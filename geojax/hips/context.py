@@ -42,11 +42,12 @@ class Oracle:
 
     Attributes:
       view: the WAN as it is now.
-      reached: whether the run has reached its target and may end (``stop_at_target``).
+      reached: experiment time of the evaluation by which the run has reached its target, s: it may
+        end (``stop_at_target``), and nothing counts after that; None: it has not.
     """
 
     view: NetworkView
-    reached: bool = False
+    reached: float | None = None
 
 
 @dataclass(frozen=True)

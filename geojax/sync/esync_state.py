@@ -64,7 +64,7 @@ class EsyncState:
         preprint.
       evict_after_s: a member that is silent for so long, and for three times what was observed of
         its delay, is left out of the search for the straggler until it is heard again.
-      lan_rounds: rounds of the table in a round of the WAN, for the records.
+      lan_rounds: rounds of the table in a round of the WAN, which some may leave out.
     """
 
     def __init__(
@@ -169,13 +169,17 @@ class EsyncState:
         return row.step_s + (row.push_s if self._pushes else 0.0)
 
     def _enter(self, name: str, row: Row | None, told: StepStatus, now: float) -> None:
-        """REPORT: the member enters a round.
+        """REPORT: the member enters a round, once, and not before others have entered the last one.
 
-        That it trains from now on is reconstructed: without it the straggler of the round before
-        would count as done in this one.
+        So no report keeps a member the straggler, or has others wait, for longer than its silence
+        would. That it trains from now on is reconstructed: without it the straggler of the round
+        before would count as done in this one.
         """
-        if row is not None and told.round < row.round:
+        if row is not None and told.round <= row.round:
             raise Refused(f"esync: {name} is in round {row.round}, and enters {told.round}")
+        others = [each.round for other, each in self.rows.items() if other != name]
+        if others and told.round > max(others) + self._lan_rounds:
+            raise Refused(f"esync: {name} enters round {told.round}, others are in {max(others)}")
         if row is None:
             known = told.step_s if told.step_s > 0 else None
             row = self.rows[name] = Row(told.round, step_s=known, push_s=told.push_s)

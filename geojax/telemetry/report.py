@@ -23,6 +23,11 @@ class _Machine(Protocol):
 def counters(recorder: Recorder, transport: _Transport, machine: _Machine) -> dict[str, Any]:
     """What only ever grows: totals, bytes sent per peer and kind, steps and pace violations."""
     recorder.flush()
+    return counted(recorder, transport, machine)
+
+
+def counted(recorder: Recorder, transport: _Transport, machine: _Machine) -> dict[str, Any]:
+    """As :func:`counters`; but no span is ended for it."""
     if recorder.final is not None:
         return recorder.final
     return {

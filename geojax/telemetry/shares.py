@@ -22,10 +22,13 @@ def shares_of_time(
 
     * ``compute``: local steps that counted.
     * ``query``: waiting for a service's answer, and steps that were given up for one.
-    * ``server``: host work of the center's local server: encoding, the outer step.
+    * ``server``: host work of the center's local server: encoding, the outer step. And judging
+      parameters for a service by held-out samples (TiFL), which is neither training nor free.
     * ``transfer``: from its offer, or the last one that a barrier waits for, until it holds the
-      result; without the server's work where that lies within. In asynchronous runs the work of the
-      server that it pushes to is in it.
+      result; without the server's work where that lies within. In asynchronous runs the barrier is
+      the one among the center's workers, and the work of the server that it pushes to is in it; but
+      not what the server waits for other centers before it answers (a bound on staleness, a quorum,
+      a tier), of several servers the longest.
     * ``wait``: the rest, which is waiting for others.
 
     What would exceed the run's time (a worker that is ahead of the last held round) is cut in this
@@ -47,7 +50,7 @@ def shares_of_time(
         seconds = {
             "compute": totals.get("compute_s", 0.0),
             "query": totals.get("query_s", 0.0) + totals.get("given_up_s", 0.0),
-            "server": server,
+            "server": server + totals.get("judge_s", 0.0),
             "transfer": max(0.0, moving.get(name, 0.0) - within),
         }
         left, mine = 1.0, {}
@@ -62,13 +65,25 @@ def _transfers(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Seconds of transfers by node, see :func:`shares_of_time`."""
     rounds = [event for event in events if event["event"] == "round"]
     barrier = not any(event["event"] == "applied" for event in events)
-    last: dict[int, float] = {}
-    for event in rounds if barrier else ():
-        last[event["round"]] = max(last.get(event["round"], 0.0), event["offered"])
+    last: dict[tuple[str, int], float] = {}  # of all nodes, or of those of a center
+
+    def waits(event: Mapping[str, Any]) -> tuple[str, int]:
+        return "" if barrier else event["node"].partition("/")[0], event["round"]
+
+    for event in rounds:
+        last[waits(event)] = max(last.get(waits(event), 0.0), event["offered"])
+    held_back: dict[tuple[str, int], float] = {}
+    for event in (event for event in events if event["event"] == "held_back"):
+        key = event["center"], event["round"]
+        held_back[key] = max(held_back.get(key, 0.0), event["seconds"])
     found: dict[str, float] = {}
-    for event in (*rounds, *(event for event in events if event["event"] == "lan_round")):
-        begin = max(event["offered"], last.get(event["round"], 0.0))
-        found[event["node"]] = found.get(event["node"], 0.0) + max(0.0, event["held"] - begin)
+    for event in rounds:
+        key = waits(event)
+        moving = event["held"] - max(event["offered"], last[key]) - held_back.get(key, 0.0)
+        found[event["node"]] = found.get(event["node"], 0.0) + max(0.0, moving)
+    for event in (event for event in events if event["event"] == "lan_round"):
+        moving = max(0.0, event["held"] - event["offered"])
+        found[event["node"]] = found.get(event["node"], 0.0) + moving
     return found
 
 

@@ -122,12 +122,13 @@ def summarize(
       test_samples: that an accuracy is measured on, for its standard error.
       probe_kind: the one of them that probes links; None: none were probed.
       offer_kind: the one of them that travels to where offers are merged; None: not told apart.
-      limit: experiment time after which nothing counts, s; None: there is none. The reports are
-        those of that instant.
+      limit: experiment time after which nothing counts, s: the run's time, or the evaluation by
+        which it reached its target; None: there is none. The reports are those of that instant.
     """
     time_s = max((e["held"] for e in events if e["event"] == "round"), default=0.0)
     time_s = time_s if limit is None else min(time_s, limit)
     events = until(events, limit)
+    spans = [span for span in spans if limit is None or span.end <= limit]
     syncs = sync_times(events)
     present = {name: node for name, node in reports.items() if not node.get("gone")}
     living = [present[name] for name in trainers if name in present]

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from geojax.assemble import Setup, run_node
+from geojax.config import RunConfig
 from geojax.errors import GeojaxError, MembershipError
 from geojax.hips.cluster import SCHEDULER
 from geojax.hips.context import NodeContext, Oracle
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder, Span
-from geojax.telemetry.report import counters, last_words, report, restore
-from geojax.telemetry.summary import TargetWatch
+from geojax.telemetry.report import counted, counters, last_words, report, restore
+from geojax.telemetry.summary import Event, TargetWatch
 from geojax.wire.send_spans import SendSpans
 from testbed.faults import PROCESS_KINDS, Fault, restarted
 from testbed.simulated.loop import run_virtual, virtual_loop
@@ -37,8 +39,12 @@ def simulate(
     faults: tuple[Fault, ...],
     sink: Callable[[dict[str, Any]], None],
     kept: Callable[[str, Span], None] | None = None,
+    earlier: Sequence[Event] = (),
 ) -> Outcome:
     """Runs the whole run; returns the nodes' reports and spans.
+
+    The reports of a run that ends at its target (``stop_at_target``) are of the instant of the
+    evaluation by which it reached it.
 
     Args:
       setup: configuration, nodes and view.
@@ -46,6 +52,7 @@ def simulate(
       faults: what breaks, and when.
       sink: takes every event as it happens.
       kept: takes every span as it ends, with its node's name.
+      earlier: events of the run that this one continues.
 
     Raises:
       GeojaxError: the run failed.
@@ -53,7 +60,7 @@ def simulate(
     before = gc.get_threshold()
     gc.set_threshold(*_COLLECT)
     try:
-        return run_virtual(_simulate(setup, wan, faults, sink, kept))
+        return run_virtual(_simulate(setup, wan, faults, sink, kept, earlier))
     finally:
         gc.set_threshold(*before)
 
@@ -64,11 +71,12 @@ async def _simulate(
     faults: tuple[Fault, ...],
     sink: Callable[[dict[str, Any]], None],
     kept: Callable[[str, Span], None] | None,
+    earlier: Sequence[Event],
 ) -> Outcome:
     config = setup.config
     oracle = Oracle(setup.view)
-    if config.stop_at_target:
-        sink = _until_target(setup, oracle, sink)
+    target = _Target(config, oracle, sink, earlier) if config.stop_at_target else None
+    sink = sink if target is None else target.take
     factor = config.testbed.goodput_factor
     capacities = {key: rate * factor for key, rate in resources(wan, setup.cluster).items()}
     network = SimulatedNetwork(
@@ -81,29 +89,66 @@ async def _simulate(
     )
     nodes = _Nodes(setup, oracle, network, sink, kept)
     clock = nodes.living[SCHEDULER].clock
+    count = None if target is None else target.count(clock, setup.resume.time, nodes)
     scripts = [
         asyncio.create_task(_faults(clock, faults, nodes), name="faults"),
         asyncio.create_task(_changes(clock, wan, network, oracle, factor, sink), name="changes"),
     ]
+    if count is not None:
+        scripts.append(asyncio.create_task(count, name="target"))
     try:
         await nodes.over
     finally:
         for script in scripts:
             script.cancel()
         nodes.end()
-    return nodes.reports(), nodes.spans
+    return nodes.reports({} if target is None else target.counted), nodes.spans
 
 
-def _until_target(setup: Setup, oracle: Oracle, sink: Callable[[dict[str, Any]], None]) -> Any:
-    """A sink that notes when the run has reached its target accuracy."""
-    watch = TargetWatch(setup.config.target_accuracy, setup.config.target_over)
+class _Target:
+    """Notes when the run reaches its target accuracy, and what every node has counted by then.
 
-    def take(event: dict[str, Any]) -> None:
-        sink(event)
-        if event["event"] == "evaluation":
-            oracle.reached |= watch.take(event["accuracy"], event["round"])
+    An evaluation is of a grid point that is over, so what was counted is kept at each of them.
 
-    return take
+    Attributes:
+      counted: by node, at the grid point at which the target was reached; empty: it was not, or by
+        the last model.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        oracle: Oracle,
+        sink: Callable[[dict[str, Any]], None],
+        earlier: Sequence[Event],
+    ):
+        self._every, self._oracle, self._sink = config.eval_every_s, oracle, sink
+        self._watch = TargetWatch(config.target_accuracy, config.target_over)
+        self._at: dict[float, dict[str, dict[str, Any]]] = {}  # of grid points to be evaluated
+        self.counted: dict[str, dict[str, Any]] = {}
+        for event in earlier:
+            if event["event"] == "evaluation":
+                self._watch.take(event["accuracy"], event["round"])
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Takes every event as it happens."""
+        self._sink(event)
+        if event["event"] != "evaluation" or self._oracle.reached is not None:
+            return
+        point = event["t"]
+        if self._watch.take(event["accuracy"], event["round"]):
+            self._oracle.reached, self.counted = point, self._at.get(point, {})
+        self._at = {later: counts for later, counts in self._at.items() if later > point}
+
+    async def count(self, clock: Clock, since: float, nodes: _Nodes) -> None:
+        """Keeps what is counted at each grid point from ``since`` on, until the target is there."""
+        await clock.started.wait()
+        number = math.ceil(since / self._every)
+        while self._oracle.reached is None:
+            point = round(number * self._every, 9)
+            await asyncio.sleep(max(0.0, point - clock()))
+            self._at[point] = nodes.counted()
+            number += 1
 
 
 @dataclass
@@ -170,15 +215,25 @@ class _Nodes:
             node.task.cancel()
             node.recorder.flush()
 
-    def reports(self) -> dict[str, dict[str, Any]]:
-        """What each node measured, in all its lives."""
-        found = {}
+    def counted(self) -> dict[str, dict[str, Any]]:
+        """What each node has counted until now, in all its lives."""
+        found = {name: {**counts, "gone": True} for name, counts in self._counted.items()}
+        for name, node in self.living.items():
+            found[name] = counted(node.recorder, node.transport, node.machine)
+        return found
+
+    def reports(self, counts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        """What each node measured, in all its lives; ``counts``: what counts of it, if not all."""
+        found: dict[str, dict[str, Any]] = {}
         for name in self.spans:
             if name in self.living:
                 node = self.living[name]
                 found[name] = report(node.recorder, node.transport, node.machine)
             elif name in self._counted:
                 found[name] = last_words(name, self._counted[name])
+        for name, mine in counts.items():
+            found[name].pop("gone", None)
+            found[name] |= mine
         return found
 
     def _bury(self, name: str) -> None:

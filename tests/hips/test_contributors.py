@@ -287,6 +287,19 @@ def test_tiers_and_draws_are_functions_of_paces_seed_and_round():
     assert set(vanilla) == {("c1", "c2"), ("c1", "c3"), ("c2", "c3")}
 
 
+def test_one_tier_is_vanilla_sampling():
+    """The same draws, and each pair of three centers a third of the time."""
+    rounds = range(300)
+    vanilla = [contributors({"count": 2, "clients": 2, "policy": "vanilla"}, n) for n in rounds]
+    assert [contributors({"count": 1, "clients": 2}, number) for number in rounds] == vanilla
+    counts = [vanilla.count(pair) for pair in {*vanilla}]
+    assert len(counts) == 3
+    assert all(70 < count < 130 for count in counts)
+    one = {"sync__tiers": 1, "sync__clients": 2}
+    outcome = simulated(small_config(rounds=7, **PACES, **one))
+    np.testing.assert_allclose(outcome.final, twin(vanilla[:7]), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

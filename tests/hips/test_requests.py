@@ -142,6 +142,41 @@ def test_what_waits_and_turns_out_wrong_is_named_too():
     run_virtual(main())
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_was_refused_is_refused_again_and_not_asked_again(waits):
+    """Else who asks in vain would wait for ever, and be in no second epoch's complaint."""
+
+    async def main():
+        played = Played("a")
+        if waits:
+            played.take("a", 0, 1)
+            played.take("a", 1, -1)
+            await asyncio.sleep(1.0)
+        else:
+            with pytest.raises(Refused, match="add: expected at least 0"):
+                played.take("a", 1, -1)
+        for _ in range(2):
+            with pytest.raises(Refused, match="add: expected at least 0"):
+                played.take("a", 1, -1)
+        assert [add for _, add, _ in played.service.asked].count(-1) == 1
+        await asyncio.sleep(1.0)
+        played.take("a", 2, 5)
+        assert played.service.sums["a"] == 5 + waits
+
+    run_virtual(main())
+
+
+def test_who_is_back_begins_anew_although_it_was_there_before():
+    async def main():
+        played = Played("a", "b")
+        for name in "ab":
+            played.take(name, 0, 1)
+        played.host.members(("a", "b"), back=("b",))
+        assert played.service.sums == {"a": 1, "b": 0}
+
+    run_virtual(main())
+
+
 def test_who_is_gone_is_not_served_any_more():
     async def main():
         played = Played("a", "b")

@@ -1,13 +1,16 @@
 """Runs that end when they have reached their target."""
 
+import json
 import logging
 
+import numpy as np
 import pytest
-from simulated_runs import simulated, small_config
+from simulated_runs import kill, simulated, small_config
 
-from geojax.errors import ConfigError
+from geojax.errors import ConfigError, GeojaxError
+from geojax.telemetry.recorder import traced_spans
 from geojax.telemetry.summary import time_to_target
-from testbed.run import check
+from testbed.run import check, prepare, run
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +48,40 @@ def test_a_target_out_of_reach_changes_nothing():
 def test_it_needs_evaluation_while_the_run_goes_on():
     with pytest.raises(ConfigError, match=r"stop_at_target.*testbed=simulated"):
         check(config(testbed__name="local"))
+
+
+@pytest.mark.parametrize("sync", ["fsa", "fedbuff"])
+def test_nothing_counts_after_the_evaluation_that_reached_the_target(tmp_path, sync):
+    """Steps last 0.5 s and evaluations are 0.4 s apart: rounds are under way at each of them."""
+    made = config(sync__name=sync, model__pace_s=0.5, eval_every_s=0.4, lr=0.2, seed=1)
+    if sync == "fedbuff":
+        made.sync.local_steps = 1
+    summary = run(made, tmp_path)
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    evaluations = [event for event in events if event["event"] == "evaluation"]
+    reached, _ = time_to_target(evaluations, 0.7)
+    assert reached == summary["time_to_target_s"] == summary["time_s"] == evaluations[-1]["t"]
+    assert max(e["held"] for e in events if e["event"] == "round") > reached + 0.5
+    traced = traced_spans(json.loads((tmp_path / "trace.json").read_text()))
+    computed = [s for spans in traced.values() for s in spans if s.name == "compute"]
+    assert summary["steps"] == sum(span.start < reached for span in computed)
+    assert summary["samples"] == 16 * sum(span.end < reached for span in computed)
+    sent = [s for spans in traced.values() for s in spans if s.name == "send"]
+    assert all(s.end <= reached or s.start >= reached for s in sent), "none is cut in two"
+    begun = sum(span.args["bytes"] for span in sent if span.start < reached)
+    assert summary["wan_bytes"] == begun < sum(span.args["bytes"] for span in sent)
+    setup, *_ = prepare(made, tmp_path)
+    figures = setup.evaluator()(np.load(tmp_path / "models" / "final.npy"))
+    assert figures["accuracy"] == evaluations[-1]["accuracy"] == summary["final_accuracy"]
+
+
+def test_a_continued_run_reaches_its_target_where_the_whole_one_does(tmp_path):
+    """The last evaluations before the checkpoint count among the three, and counters go on."""
+    settings = {"model__pace_s": 0.5, "eval_every_s": 0.4, "checkpoint_every": 2}
+    whole = run(config(**settings), tmp_path / "whole")
+    faults = [kill("scheduler", whole["time_s"] - 0.5)]
+    with pytest.raises(GeojaxError):
+        run(config(**settings, testbed__faults=faults), tmp_path / "broken")
+    resumed = run(config(**settings, resume=True), tmp_path / "broken")
+    same = ("time_to_target_s", "rounds_to_target", "final_accuracy", "steps", "samples", "rounds")
+    assert {key: resumed[key] for key in same} == {key: whole[key] for key in same}

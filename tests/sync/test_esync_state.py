@@ -226,6 +226,43 @@ def test_a_first_push_that_nobody_saw_allows_no_silence():
     assert not table.say("fast", QUERY, taken=12, at=12.0), "the liar has been silent for 11 s"
 
 
+@pytest.mark.parametrize("number", [1, 0, 3, 2**31 - 1])
+def test_who_reports_again_or_out_of_order_holds_nobody_up(number):
+    """Between any two questions of the others it says that it enters a round, as it need not."""
+    honest, table = (Table({"fast": 1.0, "liar": 10.0}, evict_after_s=10.0) for _ in range(2))
+    before = {name: vars(row).copy() for name, row in table.state.rows.items()}
+    for at in range(1, 99):
+        with pytest.raises(Refused, match=f"esync: liar .*enters (round )?{number}"):
+            table.say("liar", REPORT, number, step_s=10.0, at=at - 0.5)
+        assert vars(table.state.rows["liar"]) == before["liar"]
+        trains = [each.say("fast", QUERY, taken=at, at=float(at)) for each in (honest, table)]
+        assert trains[0] == trains[1]
+        if not trains[1]:
+            break
+    assert at == 10, "the straggler was expected 10 s after it had entered the round"
+
+
+def test_a_member_that_enters_rounds_and_takes_no_step_holds_nobody_up_beyond_the_bound():
+    table = Table({"fast": 1.0, "liar": 10.0, "slow": 3.0}, evict_after_s=10.0)
+    table.say("liar", REPORT, 2, step_s=10.0, at=0.5)  # too early, but others could be late
+    last = next(at for at in range(1, 99) if not table.say("fast", QUERY, taken=at, at=float(at)))
+    assert last == 1, "nobody waits for who is in a later round"
+    table.say("fast", REPORT, 2, at=2.0)
+    table.say("slow", REPORT, 2, step_s=3.0, at=2.0)
+    with pytest.raises(Refused, match="is in round 2, and enters 2"):
+        table.say("liar", REPORT, 2, step_s=10.0, at=2.0)
+    taken = next(n for n in range(1, 99) if not table.say("fast", QUERY, 2, n, at=2.0 + n))
+    assert 2.0 + taken <= 0.5 + 3 * 10.0 + 1.0
+
+
+def test_within_both_levels_a_worker_enters_the_first_round_after_the_exchange_of_centers():
+    table = Table({"a": 1.0, "b": 2.0}, lan_rounds=100)
+    table.say("a", REPORT, 100, at=3.0)
+    with pytest.raises(Refused, match="b enters round 201, others are in 100"):
+        table.say("b", REPORT, 201, at=3.0)
+    table.say("b", REPORT, 200, at=3.0)
+
+
 def test_an_observed_push_allows_three_times_as_long_a_silence():
     table = Table({"fast": 1.0, "far": 1.0})
     assert not table.say("far", DONE, taken=1, at=1.0)

@@ -32,14 +32,9 @@ def config(sync="hfa", **settings):
     return small_config(**{**training, **settings})
 
 
-def by_hand(config):
-    """Averages in centers and over centers, in plain loops; uses the trainers alone."""
+def clients(config, names):
+    """The data and the trainer of each worker."""
     data = load_dataset(config.data)
-    names = [
-        f"{center}/w{worker}" if count > 1 else center
-        for center, count in CENTERS.items()
-        for worker in range(count)
-    ]
     parts = partition(config.partition, data.train_y, names, config.seed)
     trainers = {
         name: build_trainer(
@@ -48,6 +43,32 @@ def by_hand(config):
         )
         for index, name in enumerate(names)
     }  # fmt: skip
+    return parts, trainers
+
+
+def fedavg_by_hand(config, names):
+    """w = Σ_k (n_k / n) w_k after every E local steps of each client, from one common w."""
+    parts, trainers = clients(config, names)
+    size = {name: len(parts[name]) for name in names}
+    agreed = initial_vector(config).astype(np.float64)
+    for _ in range(config.rounds):
+        for trainer in trainers.values():
+            trainer.load(agreed.astype(np.float32))
+            for _ in range(config.sync.local_steps):
+                trainer.step()
+        moved = sum(size[name] * trainers[name].vector().astype(np.float64) for name in names)
+        agreed = moved / sum(size.values())
+    return agreed
+
+
+def by_hand(config):
+    """Averages in centers and over centers, in plain loops; uses the trainers alone."""
+    names = [
+        f"{center}/w{worker}" if count > 1 else center
+        for center, count in CENTERS.items()
+        for worker in range(count)
+    ]
+    parts, trainers = clients(config, names)
     by_size = config.sync.name == "hierfavg"
     size = {name: len(parts[name]) if by_size else 1 for name in names}
     agreed = initial_vector(config).astype(np.float64)
@@ -89,6 +110,35 @@ def test_one_lan_round_with_equal_centers_is_local_steps():
     once = simulated(config(**same, sync__lan_rounds=1)).final
     flat = simulated(config("local_steps", **same, sync__lan_rounds=None)).final
     assert distance(once, flat) <= TOLERANCE
+
+
+ONE_EDGE = {"wan": "single_center", "wan__centers": [{"name": "c1", "workers": 6}]}
+
+
+@pytest.mark.parametrize("edges", ["one", "three"])
+def test_with_one_lan_round_hierfavg_is_fedavg_over_all_workers(edges):
+    """κ2 = 1: n_edge/n times n_k/n_edge is n_k/n, so edges make no difference."""
+    found = config("hierfavg", sync__lan_rounds=1, **(ONE_EDGE if edges == "one" else {}))
+    names = [f"c1/w{worker}" for worker in range(6)]
+    if edges == "three":
+        names = ["c1/w0", "c1/w1", "c2/w0", "c2/w1", "c2/w2", "c3"]
+    flat = fedavg_by_hand(found, names)
+    assert distance(simulated(found).final, flat) <= TOLERANCE
+    assert distance(by_hand(config("hfa", sync__lan_rounds=1)), flat) > 10 * TOLERANCE
+
+
+def test_with_one_lan_round_on_one_edge_hierfavg_is_the_runs_of_sync_fedavg():
+    """Batches hold all that a client has, so a local step is an epoch."""
+    same = {
+        **ONE_EDGE, "partition__name": "iid", "partition__skew": None, "batch_size": 25,
+        "data__train_samples": 150, "optimizer__momentum": None, "rounds": 4,
+    }  # fmt: skip
+    edge = simulated(config("hierfavg", **same, sync__lan_rounds=1, sync__local_steps=3))
+    given = {"sync__local_steps": None, "sync__lan_rounds": None, "sync__epochs": 3}
+    flat = simulated(config("fedavg", **same, **given))
+    assert distance(edge.final, flat.final) <= TOLERANCE
+    start = initial_vector(config("hierfavg", **same))
+    assert distance(start, edge.final) > 1000 * TOLERANCE
 
 
 def test_with_equal_sizes_both_are_one():

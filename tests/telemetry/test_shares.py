@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from simulated_runs import simulated, small_config
 
 from geojax.telemetry.recorder import Span
 from geojax.telemetry.shares import SHARES, balance, predictions, questions, shares_of_time
@@ -41,6 +42,36 @@ def test_without_a_barrier_nobody_waits_for_the_last_offer():
     applied = {"t": 1.0, "node": "c1", "event": "applied", "staleness": 0}
     found = shares_of_time([*EVENTS, applied], REPORTS, ("c1",), 10.0)
     assert found["c1"]["transfer"] == pytest.approx(0.5)
+
+
+def test_what_a_server_waits_for_other_centers_is_no_transfer():
+    told = {"t": 7.0, "node": "c2", "event": "applied", "staleness": 0}
+    held_back = [
+        {"t": 8.0, "node": "c2", "event": "held_back", "center": "c1", "round": number,
+         "seconds": seconds, "chunk": chunk}
+        for number, chunk, seconds in ((0, 0, 2.0), (0, 1, 3.0), (1, 0, 1.0))
+    ]  # fmt: skip
+    found = shares_of_time([*EVENTS, told, *held_back], REPORTS, ("c1",), 10.0)
+    assert found["c1"] == pytest.approx(
+        {"compute": 0.3, "query": 0.1, "server": 0.05, "transfer": 0.2, "wait": 0.35}
+    )
+
+
+def test_an_asynchronous_center_is_a_barrier_to_its_own_workers():
+    events = [
+        {"t": 1.0, "node": "c2", "event": "applied", "staleness": 0},
+        round_event("c1/w0", 0, 1.0, 9.0), round_event("c1/w1", 0, 6.0, 9.0),
+        round_event("c2", 0, 8.0, 9.0),
+    ]  # fmt: skip
+    reports = {"c1/w0": node_report(compute_s=1.0)}
+    found = shares_of_time(events, reports, ("c1/w0",), 10.0)["c1/w0"]
+    assert (found["transfer"], found["wait"]) == pytest.approx((0.3, 0.6))
+
+
+def test_judging_for_a_service_is_not_training():
+    reports = {"c1": node_report(compute_s=3.0, judge_s=1.0, server_s=0.5)}
+    found = shares_of_time(EVENTS, reports, ("c1",), 10.0)["c1"]
+    assert (found["compute"], found["server"]) == pytest.approx((0.3, 0.15))
 
 
 def test_the_work_of_a_local_server_lies_within_the_transfer_of_its_workers():
@@ -110,3 +141,51 @@ def test_offers_alone_are_the_other_convention_of_bytes_per_epoch():
     reports = {"c1": {**node_report(samples=200.0), "sent": sent}}
     found = summary(EVENTS, reports=reports, offer_kind=2)
     assert (found["wan_bytes_per_epoch"], found["wan_offer_bytes_per_epoch"]) == (400.0, 150.0)
+
+
+BARRIERS = {
+    "ssp": ("fsa", {"sync__s": 0}),
+    "quorum": ("local_steps", {"sync__local_steps": 5, "sync__quorum": 3}),
+    "fedat": ("local_steps", {"sync__local_steps": 5, "sync__tiers": 1}),
+}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("sync", BARRIERS)
+def test_waiting_for_other_centers_at_a_server_is_waiting_as_at_a_barrier(sync, workers):
+    """A bound of 0, a quorum of all and one tier are barriers; one center is ten times slower."""
+    twin, settings = BARRIERS[sync]
+    common = {"workers": workers, "rounds": 8, "model__pace_s": 0.2, "overlay__root": "c3",
+              "pace__centers": {"c3": 10.0}}  # fmt: skip
+    steps = {key: value for key, value in settings.items() if key == "sync__local_steps"}
+    found = []
+    for algorithm in ({"sync__name": sync, **settings}, {"sync__name": twin, **steps}):
+        outcome = simulated(small_config(**common, **algorithm))
+        trainers = sorted({event["node"] for event in outcome.of("round")})
+        time_s = max(event["held"] for event in outcome.of("round"))
+        found.append(shares_of_time(outcome.events, outcome.reports, trainers, time_s))
+    served, barrier = found
+    assert served.keys() == barrier.keys()
+    for name, shares in served.items():
+        assert sum(shares.values()) == pytest.approx(1.0)
+        for kind, share in shares.items():
+            assert share == pytest.approx(barrier[name][kind], abs=0.03), (name, kind)
+        assert shares["wait"] > 0.7 or name.startswith("c3")
+
+
+def test_judging_takes_no_part_of_tifls_computing():
+    config = small_config(
+        sync__name="tifl", sync__policy="adaptive", sync__interval=2, sync__held_out=64,
+        sync__local_steps=1, sync__profiling_rounds=1, rounds=8, model__name="mlp",
+        data__name="digits", batch_size=16,
+    )  # fmt: skip
+    outcome = simulated(config)
+    for name, report in outcome.reports.items():
+        if name != "scheduler":
+            steps, spans = report["steps"], outcome.spans[name]
+            judged = sum(s.end - s.start for s in spans if s.name == "judge")
+            assert judged > 0
+            assert report["totals"]["judge_s"] == pytest.approx(judged)
+            computed = [s.end - s.start for s in spans if s.name == "compute"]
+            assert len(computed) == steps
+            assert report["totals"]["compute_s"] == pytest.approx(sum(computed))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from geojax.awareness.views import WanView
@@ -191,6 +191,11 @@ class Epochs:
         self.alive = left
         self._grants.keep(left)
         self.change(gone)
+
+    @property
+    def stateless(self) -> Collection[str]:
+        """Members that are back, and had no parameters when they reported last."""
+        return self._stateless.keys()
 
     def rejoin(self, name: str) -> None:
         """A node has been started again; a center takes part when all its nodes are back."""

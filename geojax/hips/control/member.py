@@ -126,6 +126,7 @@ class Membership:
         }
         self._asked: dict[str, Requests] = {}
         self._host: ServiceHost | None = None
+        self._died: set[str] = set()  # since this local server's services knew their members last
         if services:
             self._host = ServiceHost(
                 services, say=self._channel.say, refuse=self._channel.refuse,
@@ -349,7 +350,8 @@ class Membership:
     def _know_askers(self) -> None:
         """The workers that may ask the services of this local server."""
         if self._host is not None:
-            self._host.members(self.workers)
+            self._host.members(self.workers, back=self._died)
+            self._died.clear()
 
     def _learn_cut(self, told: messages.Start | messages.Return) -> None:
         self._take_grant(told.until, final=told.final)
@@ -372,6 +374,7 @@ class Membership:
                 engine.change(told.first, policy)
 
     def _on_prepare(self, _: str, told: messages.Prepare) -> None:
+        self._died |= {*told.dead}
         for engine in self._engines.values():
             engine.freeze(told.epoch)
         if self._multipath is not None:

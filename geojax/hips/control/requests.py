@@ -3,7 +3,8 @@
 A request travels over the connection that all control messages take, so it is lost only with that
 connection. It is sent again every ``timeouts.dead`` until it is answered, and the wait for it is
 bounded by ``timeouts.round``. The host keeps the last answer of every member and repeats it for a
-repeated request, so a question is never put twice to the service.
+repeated request, so a question is never put twice to the service. One that was refused is refused
+again: who asked waits for ever, and is found out when it is refused in a later epoch, too.
 
 An honest member waits for its answers, so the host never has more than a few requests of it. One
 that sends more than :data:`MOST_WAITING` faster than they are served is refused and named; its
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,6 +106,8 @@ class _Line:
     Attributes:
       taken: the number of the last one that came.
       answer: the last answer.
+      refused: the number of the last request that was refused.
+      why: it was.
       waiting: what came faster than it is served.
       free_at: loop time from which on the next one is served.
       named_at: loop time at which it was last named for a flood.
@@ -112,6 +115,8 @@ class _Line:
 
     taken: int = -1
     answer: Answer | None = None
+    refused: int = -1
+    why: str = ""
     waiting: deque[Request] = field(default_factory=deque)
     free_at: float = 0.0
     named_at: float = float("-inf")
@@ -139,11 +144,13 @@ class ServiceHost:
         self._recorder = recorder
         self._lines: dict[str, _Line] = {}
 
-    def members(self, names: Iterable[str]) -> None:
-        """From now on exactly these may ask."""
+    def members(self, names: Iterable[str], back: Collection[str] = ()) -> None:
+        """From now on exactly these may ask; ``back``: those of them that begin anew."""
         names = tuple(names)
         self._lines = {name: self._lines.get(name) or _Line() for name in names}
         for service in self._services.values():
+            if back:  # their return may have been as soon as their death was noticed
+                service.members([name for name in names if name not in back])
             service.members(names)
 
     def take(self, sender: str, asked: Request) -> None:
@@ -161,6 +168,8 @@ class ServiceHost:
         if asked.number <= line.taken:
             if line.answer is not None and line.answer.number == asked.number:
                 self._say(sender, line.answer)
+            elif line.refused == asked.number:
+                raise Refused(line.why)
             return
         now = asyncio.get_running_loop().time()
         if len(line.waiting) >= MOST_WAITING:
@@ -194,7 +203,11 @@ class ServiceHost:
     def _serve(self, sender: str, line: _Line, asked: Request, now: float) -> None:
         line.free_at = now + GAP_S
         service = self._services[asked.service]
-        answer = service.answer(sender, asked.question, now)
+        try:
+            answer = service.answer(sender, asked.question, now)
+        except Refused as error:
+            line.refused, line.why = asked.number, str(error)
+            raise
         self._recorder.add("requests")
         for record in service.records():
             self._recorder.event(asked.service, **record)

@@ -32,6 +32,21 @@ class Push(NamedTuple):
     took: float | None = None
 
 
+class Answer(NamedTuple):
+    """What a center may be answered.
+
+    Attributes:
+      center: whom.
+      number: to which round of its own.
+      held_back: how long its push has waited here for other centers: until it was admitted to a
+        merge, and from that merge until now, s.
+    """
+
+    center: str
+    number: int
+    held_back: float
+
+
 @dataclass
 class _Collected:
     number: int
@@ -64,6 +79,8 @@ class ServedShard:
         self._waiting: dict[str, int] = {}  # center: round, in order of arrival
         self._pushed: dict[str, int] = {}  # center: its last whole push of this epoch
         self._answered_at: dict[str, float] = {}  # center: loop time of its last answer, s
+        self._idle_since: dict[str, float] = {}  # center that waits for others: loop time, s
+        self._idle_s: dict[str, float] = {}  # center: what it has waited for others before, s
 
     def desk(self, retired: Collection[str], now: float) -> Desk:
         """What the admission rule decides upon."""
@@ -117,6 +134,7 @@ class ServedShard:
         del self._collected[center]
         taken = self._taken(center)
         self._pushed[center] = self._waiting[center] = number
+        self._idle_since[center], self._idle_s[center] = now, 0.0
         if taken is not None and number <= taken:
             return False
         chunks = tuple(collected.chunks[c] for c in self.shard.chunks)
@@ -131,6 +149,8 @@ class ServedShard:
         for center in self._admission.admit(self.desk(retired, now)):
             at = next(at for at, push in enumerate(self._arrived) if push.center == center)
             batch.append(self._arrived.pop(at))
+            if center in self._idle_since:  # else it is answered already
+                self._idle_s[center] += now - self._idle_since.pop(center)
         self._admitted += batch
         return tuple(batch)
 
@@ -153,24 +173,26 @@ class ServedShard:
         """A center that comes back, and will go on with round ``number + 1``."""
         self.progress[center] = self._pushed[center] = number
         self._collected.pop(center, None)
-        self._waiting.pop(center, None)
-        self._answered_at.pop(center, None)
+        for times in (self._waiting, self._answered_at, self._idle_since, self._idle_s):
+            times.pop(center, None)
         self._arrived = [push for push in self._arrived if push.center != center]
         self._admitted = [push for push in self._admitted if push.center != center]
 
-    def answerable(self, retired: Collection[str], now: float) -> list[tuple[str, int]]:
-        """Takes out (center, round) of everyone who waits and may be answered, first come first.
+    def answerable(self, retired: Collection[str], now: float) -> list[Answer]:
+        """Takes out everyone who waits and may be answered, first come first.
 
         Who is in the merge that comes next waits for that.
         """
         desk, soon = self.desk(retired, now), {push.center for push in self._admitted}
-        ready = [
-            (center, number)
-            for center, number in self._waiting.items()
-            if center not in soon and self._admission.answers(center, number, desk)
-        ]
-        for center, _ in ready:
-            del self._waiting[center]
+        ready: list[Answer] = []
+        for center, number in self._waiting.items():
+            if center in soon:
+                continue
+            since = self._idle_since.setdefault(center, now)  # it was merged just now
+            if self._admission.answers(center, number, desk):
+                ready.append(Answer(center, number, self._idle_s.pop(center) + now - since))
+        for center, *_ in ready:
+            del self._waiting[center], self._idle_since[center]
             self._answered_at[center] = now
         return ready
 
@@ -184,8 +206,8 @@ class ServedShard:
         self.progress = {name: n for name, n in self.progress.items() if name in members}
         self._collected.clear()
         self._pushed.clear()
-        self._waiting.clear()
-        self._answered_at.clear()
+        for times in (self._waiting, self._answered_at, self._idle_since, self._idle_s):
+            times.clear()
         self.shard.keep_only(members)
 
     def _answered(self) -> list[Push]:

@@ -261,7 +261,12 @@ class ShardServer:
         self.answers_by.merged(hosted)
 
     def _answer_ready(self, hosted: ServedShard) -> None:
-        for center, number in hosted.answerable(self._retired, self._now):
+        for center, number, seconds in hosted.answerable(self._retired, self._now):
+            if seconds > 0:
+                self._recorder.event(
+                    "held_back", round=number, center=center, seconds=round(seconds, 9),
+                    chunk=hosted.shard.chunks[0],
+                )  # fmt: skip
             self._answer(hosted, center, number)
 
     def _answer(self, hosted: ServedShard, center: str, number: int) -> None:

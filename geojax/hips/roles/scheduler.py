@@ -252,7 +252,7 @@ class Scheduler:
         return [name for name in self.epochs.alive if name not in self._cluster.global_servers]
 
     def _on_changed(self) -> None:
-        self._services.members(self._askers)
+        self._services.members(self._askers, back=self.epochs.stateless)
         self._check_end()
 
     def _on_heartbeat(self, name: str, beat: Heartbeat) -> None:
@@ -262,7 +262,7 @@ class Scheduler:
             self._replanning.reconsider()
         if not (self.epochs.changing or self.epochs.over) and self._tables.review():
             self.epochs.change(())  # a link of a route is out: what is on it runs again
-        if self._context.oracle.reached:
+        if self._context.oracle.reached is not None:
             self._grants.finish()
         if beat.steps is not None:
             self.epochs.steps[name] = beat.steps

@@ -1,12 +1,12 @@
 """Models on a grid of experiment time, evaluated without costing any.
 
 The grid is the same for every algorithm: 0, e, 2e, … with e = ``eval_every_s``. What is evaluated
-at a grid point is the last model before it. A run's time limit is the last point; a model that
-comes after it is not looked at. A model is kept in pieces: each global server keeps
-those of its shards. Where every center has the whole model, that is one piece, kept by the first
-living center, which *speaks* for all. In simulation the nodes share an object that gathers the
-pieces, and whole models are evaluated at once, while the clock stands still. In real time pieces
-are files, and the center that speaks evaluates them after the run.
+at a grid point is the last model before it. A run's time limit is the last point, or the point at
+which it reached its target; a model that comes after it is not looked at. A model is kept in
+pieces: each global server keeps those of its shards. Where every center has the whole model, that
+is one piece, kept by the first living center, which *speaks* for all. In simulation the nodes share
+an object that gathers the pieces, and whole models are evaluated at once, while the clock stands
+still. In real time pieces are files, and the center that speaks evaluates them after the run.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Pieces(Protocol):
     """Where the pieces of all nodes come together."""
 
     inline: bool  # whole models are evaluated at once
+    known: tuple[np.ndarray, dict[str, float]] | None  # the last evaluated model, and its figures
 
     def add(self, piece: Piece) -> None:
         """Takes a piece, unless its chunks are there for this point already."""
@@ -81,6 +82,7 @@ class SharedPieces:
     inline = True
 
     def __init__(self) -> None:
+        self.known: tuple[np.ndarray, dict[str, float]] | None = None
         self._pieces: dict[float, list[Piece]] = {}
         self._dropped: set[float] = set()
 
@@ -117,6 +119,7 @@ class StoredPieces:
     inline = False
 
     def __init__(self, folder: Path, node: str):
+        self.known: tuple[np.ndarray, dict[str, float]] | None = None
         self._folder, self._node = folder, node.replace("/", "_")
         self._waiting: list[Piece] = []
 
@@ -180,7 +183,7 @@ class Snapshots:
       folder: the final model goes there.
       timeouts: bounds the wait for the pieces of the last model.
       since: experiment time before which no grid points are wanted.
-      limit: the last grid point, s; None: there is none.
+      limit: gives the last grid point, s; None: none is known. It may become known, or earlier.
     """
 
     def __init__(
@@ -196,9 +199,9 @@ class Snapshots:
         folder: Path,
         timeouts: TimeoutsConfig,
         since: float = 0.0,
-        limit: float | None = None,
+        limit: Callable[[], float | None] = lambda: None,
     ):
-        self._limit = float("inf") if limit is None else limit
+        self._limit_known = limit
         self._every, self._evaluator, self._chunks = every_s, evaluator, chunks
         self._pieces, self._recorder, self._machine = pieces, recorder, machine
         self._clock, self._folder, self._timeouts = clock, folder, timeouts
@@ -209,13 +212,17 @@ class Snapshots:
         self._noted: list[Piece] = []
         self._hosted: dict[ServedShard, int] = {}  # with the number of the next grid point
         self._changed: dict[ServedShard, float] = {}
-        self._known: tuple[np.ndarray, dict[str, float]] | None = None
+
+    @property
+    def _limit(self) -> float:
+        known = self._limit_known()
+        return float("inf") if known is None else known
 
     def _point(self, number: int) -> float:
-        """Experiment time of a grid point, s; infinite beyond the limit."""
-        if (number - 1) * self._every >= self._limit:
+        """Experiment time of a grid point as events have it, s; infinite beyond the limit."""
+        if round((number - 1) * self._every, 9) >= self._limit:
             return float("inf")
-        return min(number * self._every, self._limit)
+        return min(round(number * self._every, 9), self._limit)
 
     # ---- as a shard's watcher
 
@@ -315,8 +322,8 @@ class Snapshots:
             await self._evaluate([point for point in self._pieces.points() if point < end])
             if end <= self._limit:
                 await self._figures(end, number, vector)
-            elif self._known is not None:  # that of the limit
-                vector, _ = self._known
+            elif self._pieces.known is not None:  # that of the limit
+                vector, _ = self._pieces.known
         if not is_hollow(vector):
             await self._machine.aside(lambda: np.save(self._folder / "final.npy", vector))
         self._pieces.drop(FINAL)
@@ -327,17 +334,20 @@ class Snapshots:
 
     async def _evaluate(self, points: Sequence[float]) -> None:
         for point in points:
-            if not self._missing(point):
+            if point > self._limit:
+                self._pieces.drop(point)
+            elif not self._missing(point):
                 vector, number = self._joined(point)
                 self._pieces.drop(point)
                 await self._figures(point, number, vector)
 
     async def _figures(self, point: float, number: int, vector: np.ndarray) -> None:
         assert self._evaluator is not None
-        evaluator = self._evaluator
-        if self._known is None or not np.array_equal(self._known[0], vector):
-            self._known = (vector, await self._machine.aside(lambda: evaluator(vector)))
-        self._recorder.event("evaluation", at=point, round=number, **self._known[1])
+        evaluator, known = self._evaluator, self._pieces.known
+        if known is None or not np.array_equal(known[0], vector):
+            known = vector, await self._machine.aside(lambda: evaluator(vector))
+            self._pieces.known = known
+        self._recorder.event("evaluation", at=point, round=number, **known[1])
 
     def _missing(self, point: float) -> list[int]:
         there = {chunk for piece in self._pieces.take(point) for chunk in piece.chunks}
