@@ -491,7 +491,11 @@ def _keep_cuts(
 def _checkpoints(
     context: Context, snapshots: Snapshots | None = None
 ) -> tuple[Checkpoints, dict[str, Any]]:
-    """A node's checkpoints, and the state to go on from (empty at the start of a run)."""
+    """A node's checkpoints, and the state to go on from.
+
+    It is empty at the start of a run, and for a node that comes back when newer checkpoints have
+    replaced the one that the run went on from: others have what it needs.
+    """
     setup, measured = context.setup, (context.recorder, context.transport, context.machine)
     kind: Any = Checkpoints
     if holds_parameters(setup.config):
@@ -501,7 +505,8 @@ def _checkpoints(
         setup.checkpoints, context.name, setup.config.checkpoint_every,
         counters=lambda: counters(*measured),
     )  # fmt: skip
-    if setup.resume == START:
+    replaced = context.restarted and setup.resume.round not in checkpoints.rounds()
+    if setup.resume == START or replaced:
         return checkpoints, {}
     _, kept = checkpoints.read(setup.resume.round)
     if not context.restarted:
