@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import itertools
 import logging
 import random
 
@@ -127,7 +128,6 @@ class Lan:
         self.offer(worker, number, local(worker, number, self.parameters) - self.parameters)
         parts = await self[worker].whole(number)
         self.parameters = np.concatenate([dense().decode(part.payload) for part in parts])
-        return number + 1
 
     def offer(self, name, number, vector):
         for chunk, (a, b) in enumerate(self.ranges):
@@ -300,12 +300,12 @@ def test_a_center_that_comes_back_serves_its_workers_when_it_has_the_parameters(
     run_virtual(main())
 
 
-async def two_rounds(lan, first):
-    """Two rounds of the WAN, five pushes of the only worker before each; what is left of them."""
-    (worker,), totals, number = lan.workers, [], first
-    for wan_round in range(2):
+async def two_rounds(lan, numbers, first):
+    """Rounds of the WAN from ``first`` on, five pushes before each; what is left of them."""
+    totals = []
+    for wan_round in (first, first + 1):
         for _ in range(5):
-            number = await lan.push(worker, number)
+            await lan.push("c1/w0", next(numbers))
         total = await asyncio.wait_for(lan.link.total(wan_round, lan.bucket), 50)
         totals.append(total.vector)
         await lan.link.publish(wan_round, lan.bucket, START + np.float32(0.5) * total.vector)
@@ -317,24 +317,27 @@ def test_a_local_server_goes_on_from_a_cut_as_if_it_had_not_broken(before):
     """With momentum; three pushes make an offer: before it, as it is made, with pushes behind."""
 
     async def main():
-        algorithm = halos(steps=1, offers=3)
+        algorithm = halos(steps=1, offers=3, local=(0.2, 0.9, 4))
         tier = algorithm.lan
         assert tier is not None
         build = ("c1", 1, algorithm, random.Random(5), [], nesterov(tier.outer_keys))
         lan = Lan(*build)
         lan.begin()
-        for number in range(before):
-            await lan.push("c1/w0", number)
-        lan.kept["c1"] = (-1, lan.link.part_of(Cut(7, 0.0)))
+        numbers = itertools.count()
+        await two_rounds(lan, numbers, 0)
+        for _ in range(before):
+            await lan.push("c1/w0", next(numbers))
+        lan.kept["c1"] = (1, lan.link.part_of(Cut(7, 0.0)))
         await asyncio.sleep(50)
-        assert lan.kept["c1/w0"][0] == before - 1, "the worker has taken its part"
+        assert lan.kept["c1/w0"][0] == 9 + before, "the worker has taken its part"
         kept, parameters = unpack(io.BytesIO(packed_state(lan.kept).tobytes())), lan.parameters
         assert (kept["c1"][1]["offered"] is not None) == (before >= 3)
-        whole = await two_rounds(lan, before)
+        whole = await two_rounds(lan, numbers, 2)
         again = Lan(*build, kept=kept)
         again.parameters = parameters
         again.begin()
-        for ours, theirs in zip(await two_rounds(again, before), whole, strict=True):
+        found = await two_rounds(again, itertools.count(10 + before), 2)
+        for ours, theirs in zip(found, whole, strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
     run_virtual(main())
