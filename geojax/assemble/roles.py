@@ -353,7 +353,7 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
         )  # fmt: skip
         if kept:
             down.load(kept["lan"])
-        within = down.part_of
+        within = _lan_part(context, down)
     elif setup.cluster.workers(name):
         group = setup.cluster.lan_group(name)
         first = (held + 1) * per
@@ -467,6 +467,22 @@ def _lan_cuts(context: Context) -> Cuts | None:
     return Cuts(0, clock=context.clock, centers=(center, *setup.cluster.workers(center)))
 
 
+def _lan_part(context: Context, link: AsyncDownlink) -> Within:
+    """Takes a local server's part in a cut of its LAN.
+
+    What it has sent to its workers is of that instant, unlike all else that it counts: they are
+    answered while no round of the WAN ends.
+    """
+    workers = context.setup.cluster.workers(context.name)
+
+    def within(cut: Cut) -> dict[str, Any]:
+        sent = counters(context.recorder, context.transport, context.machine)["sent"]
+        mine = {name: counted for name, counted in sent.items() if name in workers}
+        return {**link.part_of(cut), "sent": mine}
+
+    return within
+
+
 def _keep_cuts(
     context: Context, cuts: Cuts | None, checkpoints: Checkpoints,
     snapshots: Snapshots, member: Membership, within: Within | None = None,
@@ -510,6 +526,7 @@ def _checkpoints(
         return checkpoints, {}
     _, kept = checkpoints.read(setup.resume.round)
     if not context.restarted:
+        kept["counters"]["sent"].update(kept.get("lan", {}).get("sent", {}))
         restore(kept["counters"], *measured)
     return checkpoints, kept
 
