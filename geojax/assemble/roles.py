@@ -341,7 +341,7 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
     engines: dict[int, Exchange] = {WAN_GROUP: wan}
     worker, direct = None, DirectLink()
     link: Downlink = direct
-    within: Within | None = None
+    lan_part: Within | None = None
     if plan.algorithm.lan is not None:
         group = setup.cluster.lan_group(name)
         engines[group] = pushed = async_lan_exchange(
@@ -353,7 +353,7 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
         )  # fmt: skip
         if kept:
             down.load(kept["lan"])
-        within = _lan_part(context, down)
+        lan_part = _lan_part(context, down)
     elif setup.cluster.workers(name):
         group = setup.cluster.lan_group(name)
         first = (held + 1) * per
@@ -376,7 +376,7 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
     )  # fmt: skip
     if not setup.cluster.workers(name):
         worker = (_worker(context, plan, member, WAN_GROUP, told), direct)
-    _keep_cuts(context, cuts, checkpoints, snapshots, member, within)
+    _keep_cuts(context, cuts, checkpoints, snapshots, member, lan_part)
     offers = CenterOffers(plan.algorithm, plan.buckets, plan.codec, machine)
     update = _update(config, plan)
     state = CenterState(

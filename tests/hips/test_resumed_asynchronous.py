@@ -182,6 +182,16 @@ def test_a_cut_has_what_the_servers_know_of_every_center(tmp_path):
             {},
             r"resume = True: .*start anew",
         ),
+        (
+            {"workers": 2},
+            {"workers": 2, "sync__name": "halos"},
+            r"resume = True: .*every center's own, unlike sync=halos; start anew",
+        ),
+        (
+            {"workers": 2, "sync__name": "halos", "sync__offers": 2, "rounds": 4},
+            {"workers": 2},
+            r"resume = True: .*every worker's own, unlike sync=ssp; start anew",
+        ),
     ],
 )
 def test_a_run_of_another_kind_does_not_go_on(first, then, message, tmp_path):

@@ -27,6 +27,7 @@ from geojax.wire.message import Payload
 log = logging.getLogger("geojax.checkpoint")
 
 Within = Callable[[Cut], Mapping[str, Any]]
+"""Takes what a cut has of a local server's LAN, and tells its workers."""
 
 
 class DamagedCheckpoint(GeojaxError):
