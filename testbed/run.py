@@ -15,7 +15,7 @@ from geojax.assemble.fleets import check_fleets, has_devices
 from geojax.axes import complete
 from geojax.config import RunConfig
 from geojax.errors import ConfigError
-from geojax.hips.cluster import START, Cluster, NodeSpec
+from geojax.hips.cluster import START, Cluster, NodeSpec, shard_name
 from geojax.hips.storage.checkpoint import forget_after, resume_point
 from geojax.models.registry import SYNTHETIC
 from geojax.overlay.planners.multigps import server_count
@@ -57,8 +57,11 @@ def prepare(config: RunConfig, run_dir: Path) -> tuple[Setup, Wan, tuple[Fault, 
     if served:
         keepers += cluster.global_servers
     resume = resume_point(kept, [*dict.fromkeys(keepers)]) if config.resume else START
-    if resume != START and bool(resume.held) != served:
-        kind = "common rounds" if served else "rounds of every center's own"
+    alone = shard_name(cluster.servers[0], 0, within=True) in resume.versions
+    kinds = (served, build_sync(config.sync).lan is not None)
+    if resume != START and (bool(resume.held), alone) != kinds:
+        whose = "every worker's own" if alone else "every center's own"
+        kind = f"rounds of {whose}" if resume.held else "common rounds"
         fix = f"{kept} has {kind}, unlike sync={config.sync.name}; start anew in another folder"
         raise ConfigError("resume", True, fix)
     setup = Setup(config, cluster, wan.view(), run_dir / "models", kept, inline, resume)

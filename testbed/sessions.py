@@ -83,8 +83,9 @@ def _happened(event: dict[str, Any], resume: ResumePoint) -> bool:
         return event.get("round", -1) <= resume.round and event["t"] <= resume.time
     if event["event"] == "evaluation":
         return event["t"] < resume.time
-    if event["event"] == "applied":
-        shard = shard_name(event["node"], event["chunk"])
+    if event["event"] in ("applied", "lan_applied"):
+        within = event["event"] == "lan_applied"
+        shard = shard_name(event["node"], event["chunk"], within=within)
         return event["version"] <= resume.versions.get(shard, -1)  # else it moved there later
     if event["event"] == "held_back":  # by a server, of a center
         return event["round"] <= resume.of(event["center"])

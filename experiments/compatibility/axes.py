@@ -96,7 +96,6 @@ REFUSED: tuple[Settings, ...] = (
     },
     {"sync": "fedbuff", "sync.buffer": 4},
     {"sync": "halos", "lan.workers": 1},
-    {"sync": "halos", "lan.workers": 2, "checkpoint_every": 10},
     {"sync": "fedasync", "outer_optimizer": "adam"},
     {"sync": "fedasync", "overlay": "ring"},
     {"sync": "fsa", "sync.local_steps": 2},

@@ -198,13 +198,6 @@ def _check_lan_tier(config: RunConfig, algorithm: SyncAlgorithm, cluster: Cluste
             "has its only worker in it; use lan.workers=2 or more, or sync=async_diloco"
         )
         raise ConfigError("lan.workers", config.lan.workers, fix)
-    if config.checkpoint_every:
-        fix = (
-            f"cuts hold the servers of the WAN, and sync={name} has some on its LANs, too; use "
-            f"checkpoint_every=0 with it, or sync=async_diloco with checkpoint_every="
-            f"{config.checkpoint_every}"
-        )
-        raise ConfigError("checkpoint_every", config.checkpoint_every, fix)
 
 
 def _check_awareness(config: RunConfig, algorithm: SyncAlgorithm) -> None:

@@ -87,15 +87,23 @@ def wan_exchange(
     return engine
 
 
-def async_lan_exchange(context: Context, group: int, plan: Agreement) -> PushPullExchange:
-    """A node's part in the exchange of a center whose workers go at their own paces."""
+def async_lan_exchange(
+    context: Context, group: int, plan: Agreement, *, cuts: Cuts | None, kept: dict[str, Any]
+) -> PushPullExchange:
+    """A node's part in the exchange of a center whose workers go at their own paces.
+
+    ``kept``: what its checkpoint has of it; empty at the start of a run.
+    """
     setup, config, codec = context.setup, context.setup.config, plan.lan_codec
     algorithm = in_center(plan.algorithm, setup.cluster.node(context.name).center)
     server = _shard_server(
         context, plan, algorithm, codec, lambda spec: build_lan_outer(config, algorithm, spec),
         event="lan_applied",
     )  # fmt: skip
-    return _push_pull(context, group, plan, setup.initial(), server, codec=codec)
+    start = kept["vector"] if "vector" in kept else setup.initial()
+    engine = _push_pull(context, group, plan, start, server, codec=codec, cuts=cuts)
+    engine.go_on(setup.resume.of(context.name), kept or None)
+    return engine
 
 
 def _shard_server(

@@ -52,7 +52,7 @@ from geojax.hips.roles.local_server import LocalServer
 from geojax.hips.roles.local_steps import LocalSteps
 from geojax.hips.roles.scheduler import Scheduler
 from geojax.hips.roles.worker import Worker, WorkerNode
-from geojax.hips.storage.checkpoint import Checkpoints
+from geojax.hips.storage.checkpoint import Checkpoints, Within
 from geojax.hips.storage.cut_checkpoints import CutCheckpoints
 from geojax.hips.storage.snapshots import Snapshots
 from geojax.machine.waits import first_failure
@@ -299,18 +299,21 @@ def _worker_node(context: Context) -> tuple[Membership, Any]:
     group = setup.cluster.lan_group(setup.cluster.node(context.name).center)
     per = plan.algorithm.lan_rounds
     first = (setup.resume.of(context.name) + 1) * per
+    checkpoints, kept = _checkpoints(context)
     engine: Exchange
-    holds = granted = answers = None
+    holds = answers = None
     if plan.algorithm.lan is None:
         engine = tree_exchange(context, group, plan, codec=plan.lan_codec, held=first - 1)
     else:
-        engine, answers = async_lan_exchange(context, group, plan), answer_codec(plan.lan_codec)
+        cuts = _lan_cuts(context)
+        engine = async_lan_exchange(context, group, plan, cuts=cuts, kept=kept)
+        answers = answer_codec(plan.lan_codec)
         holds = partial(engine.contains, setup.cluster.node(context.name).center)
+        if cuts is not None:
+            cuts.keep = checkpoints.ask
     member = Membership(context, engines={group: engine}, lan_rounds=per, holds=holds)
+    member.on_keep = partial(checkpoints.ask, beside={})
     worker = _worker(context, plan, member, group)
-    checkpoints, kept = _checkpoints(context)
-    if isinstance(checkpoints, CutCheckpoints):
-        member.on_keep = partial(checkpoints.ask, beside={})
     vector = kept["vector"] if kept else setup.initial()
     if kept:
         worker.load_state(kept["trainer"])
@@ -319,13 +322,9 @@ def _worker_node(context: Context) -> tuple[Membership, Any]:
         recorder=context.recorder, lan_rounds=per, answers=answers,
         event="round" if answers is None else "lan_round",
     )  # fmt: skip
-    if holds is not None:  # as long as its center makes a round of the WAN, it pushes
-        held = holds
-        granted = lambda _: member.granted(held() + 1)  # noqa: E731
     node = WorkerNode(
-        context, worker, vector, link=link, member=member, checkpoints=checkpoints, first=first,
-        granted=granted,
-    )  # fmt: skip
+        context, worker, vector, link=link, member=member, checkpoints=checkpoints, first=first
+    )
     return member, node.run()
 
 
@@ -342,13 +341,19 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
     engines: dict[int, Exchange] = {WAN_GROUP: wan}
     worker, direct = None, DirectLink()
     link: Downlink = direct
+    lan_part: Within | None = None
     if plan.algorithm.lan is not None:
         group = setup.cluster.lan_group(name)
-        engines[group] = pushed = async_lan_exchange(context, group, plan)
-        link = AsyncDownlink(
+        engines[group] = pushed = async_lan_exchange(
+            context, group, plan, cuts=_lan_cuts(context), kept=kept.get("lan", {})
+        )
+        link = down = AsyncDownlink(
             pushed, plan.lan_codec, plan.buckets[0], setup.initial(),
             offers=plan.algorithm.lan.offers, machine=machine, timeouts=config.timeouts,
         )  # fmt: skip
+        if kept:
+            down.load(kept["lan"])
+        lan_part = _lan_part(context, down)
     elif setup.cluster.workers(name):
         group = setup.cluster.lan_group(name)
         first = (held + 1) * per
@@ -371,7 +376,7 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
     )  # fmt: skip
     if not setup.cluster.workers(name):
         worker = (_worker(context, plan, member, WAN_GROUP, told), direct)
-    _keep_cuts(context, cuts, checkpoints, snapshots, member)
+    _keep_cuts(context, cuts, checkpoints, snapshots, member, lan_part)
     offers = CenterOffers(plan.algorithm, plan.buckets, plan.codec, machine)
     update = _update(config, plan)
     state = CenterState(
@@ -417,7 +422,8 @@ def _global_node(context: Context) -> tuple[Membership, Any]:
         )  # fmt: skip
         engine.skip_to(context.setup.resume.round)
     member = Membership(context, engines={WAN_GROUP: engine}, meter=_meter(context))
-    _keep_cuts(context, cuts, checkpoints, snapshots, member)
+    if snapshots is not None and checkpoints is not None:
+        _keep_cuts(context, cuts, checkpoints, snapshots, member)
     server = GlobalServer(
         member=member, clock=context.clock, snapshots=snapshots, checkpoints=checkpoints
     )
@@ -458,20 +464,46 @@ def _cuts(context: Context) -> Cuts | None:
     return Cuts(config.checkpoint_every, clock=context.clock, centers=centers)
 
 
+def _lan_cuts(context: Context) -> Cuts | None:
+    """The cuts of a center whose workers go at their own paces: those of the WAN, no others."""
+    setup, name = context.setup, context.name
+    center = setup.cluster.node(name).center
+    if not setup.config.checkpoint_every:
+        return None
+    return Cuts(0, clock=context.clock, centers=(center, *setup.cluster.workers(center)))
+
+
+def _lan_part(context: Context, link: AsyncDownlink) -> Within:
+    """Takes a local server's part in a cut of its LAN.
+
+    What it has sent to its workers is of that instant, unlike all else that it counts: they are
+    answered while no round of the WAN ends.
+    """
+    workers = context.setup.cluster.workers(context.name)
+
+    def within(cut: Cut) -> dict[str, Any]:
+        sent = counters(context.recorder, context.transport, context.machine)["sent"]
+        mine = {name: counted for name, counted in sent.items() if name in workers}
+        return {**link.part_of(cut), "sent": mine}
+
+    return within
+
+
 def _keep_cuts(
-    context: Context, cuts: Cuts | None, checkpoints: Checkpoints | None,
-    snapshots: Snapshots | None, member: Membership,
+    context: Context, cuts: Cuts | None, checkpoints: Checkpoints,
+    snapshots: Snapshots, member: Membership, within: Within | None = None,
 ) -> None:  # fmt: skip
-    """A node's part of a cut goes into a checkpoint, and its workers are told."""
+    """A node's part of a cut goes into a checkpoint, and its workers are told.
+
+    ``within``: takes the part of a LAN whose workers count rounds of their own, and tells them.
+    """
     if cuts is None:
         return
-    assert isinstance(checkpoints, CutCheckpoints)
-    assert snapshots is not None
 
     def keep(cut: Cut, held: int | None, state: Mapping[str, Any]) -> None:
         snapshots.note()
-        checkpoints.ask(cut, held, state)
-        if held is not None:
+        checkpoints.ask(cut, held, state, within)
+        if held is not None and within is None:
             member.tell_workers(cut, held)
 
     cuts.keep = keep
@@ -481,7 +513,11 @@ def _keep_cuts(
 def _checkpoints(
     context: Context, snapshots: Snapshots | None = None
 ) -> tuple[Checkpoints, dict[str, Any]]:
-    """A node's checkpoints, and the state to go on from (empty at the start of a run)."""
+    """A node's checkpoints, and the state to go on from.
+
+    It is empty at the start of a run, and for a node that comes back when newer checkpoints have
+    replaced the one that the run went on from: others have what it needs.
+    """
     setup, measured = context.setup, (context.recorder, context.transport, context.machine)
     kind: Any = Checkpoints
     if holds_parameters(setup.config):
@@ -491,10 +527,12 @@ def _checkpoints(
         setup.checkpoints, context.name, setup.config.checkpoint_every,
         counters=lambda: counters(*measured),
     )  # fmt: skip
-    if setup.resume == START:
+    replaced = context.restarted and setup.resume.round not in checkpoints.rounds()
+    if setup.resume == START or replaced:
         return checkpoints, {}
     _, kept = checkpoints.read(setup.resume.round)
     if not context.restarted:
+        kept["counters"]["sent"].update(kept.get("lan", {}).get("sent", {}))
         restore(kept["counters"], *measured)
     return checkpoints, kept
 

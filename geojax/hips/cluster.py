@@ -17,7 +17,8 @@ class ResumePoint(NamedTuple):
     Attributes:
       round: after this round; or the number of the cut, where centers have rounds of their own.
       time: experiment time, s.
-      held: in a cut, the last round of every node that has rounds.
+      held: in a cut, the last round of every node that has rounds: of the WAN, or of its LAN where
+        a worker counts its own.
       versions: in a cut, the version of every shard, by :func:`shard_name`.
     """
 
@@ -31,9 +32,12 @@ class ResumePoint(NamedTuple):
         return self.held.get(node, -1) if self.held else self.round
 
 
-def shard_name(node: str, chunk: int) -> str:
-    """The name of the shard of which ``chunk`` is the first one, at the server ``node``."""
-    return f"{node}/{chunk}"
+def shard_name(node: str, chunk: int, *, within: bool = False) -> str:
+    """The name of the shard of which ``chunk`` is the first one, at the server ``node``.
+
+    ``within``: it is the one that a local server has for its workers.
+    """
+    return f"{node}/lan/{chunk}" if within else f"{node}/{chunk}"
 
 
 START = ResumePoint(-1, 0.0)

@@ -1,6 +1,8 @@
 """LANs whose local servers wait for none of their workers: HALoS, as a plain loop and in runs."""
 
 import asyncio
+import io
+import itertools
 import logging
 import random
 
@@ -23,9 +25,11 @@ from geojax.errors import ConfigError
 from geojax.hips.exchange.async_lan import AsyncDownlink
 from geojax.hips.exchange.buckets import buckets_of
 from geojax.hips.exchange.contribution import Contribution
+from geojax.hips.exchange.cuts import Cut, Cuts
 from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.shard import shard_maker
 from geojax.hips.exchange.shard_server import ShardServer
+from geojax.hips.storage.checkpoint import packed_state, unpack
 from geojax.sync.halos import halos
 from geojax.sync.lan_tier import in_center
 from geojax.telemetry.recorder import Recorder
@@ -57,9 +61,14 @@ class Machine(SlowMachine):
 
 
 class Lan:
-    """The local server and the workers of one center. Make it within a virtual loop."""
+    """The local server and the workers of one center. Make it within a virtual loop.
 
-    def __init__(self, center, workers, algorithm, rng, events, outer):
+    Attributes:
+      kept: what the last cut has of each member, after which round; to go on from at the start.
+    """
+
+    def __init__(self, center, workers, algorithm, rng, events, outer, kept=None):
+        self.kept, self.parameters = kept or {}, START
         self.center, self.workers = center, tuple(f"{center}/w{at}" for at in range(workers))
         self.algorithm, self.rng, self.events, self.outer = algorithm, rng, events, outer
         stops = np.cumsum(SIZES).tolist()
@@ -79,10 +88,13 @@ class Lan:
             make_shard=shard_maker(mine, self.ranges, 7, self.outer), admission=mine.admission,
             event="lan_applied",
         )  # fmt: skip
+        cuts = Cuts(0, clock=lambda: 0.0, centers=(self.center, *self.workers))
+        cuts.keep = lambda _, held, state: self.kept.update({name: (held, state)})
         engine = self.network.engines[name] = PushPullExchange(
-            name, LAN, values=[START[a:b] for a, b in self.ranges],
+            name, LAN, values=[START[a:b] for a, b in self.ranges], cuts=cuts,
             transport=Ends(name, self.network), codec=dense(), server=server, recorder=recorder,
         )  # fmt: skip
+        engine.go_on(*self.kept.get(name, (-1, None)))
         if name == self.center:
             tier = self.algorithm.lan
             assert tier is not None
@@ -90,6 +102,8 @@ class Lan:
                 engine, dense(), self.bucket, START, offers=tier.offers,
                 machine=Machine(self.rng, 0), timeouts=TimeoutsConfig(),
             )  # fmt: skip
+            if name in self.kept:
+                self.link.load(self.kept[name][1])
         return engine
 
     def begin(self):
@@ -108,6 +122,12 @@ class Lan:
             parts = await self[worker].whole(number)
             parameters = np.concatenate([dense().decode(part.payload) for part in parts])
             number += 1
+
+    async def push(self, worker, number):
+        """Round ``number`` of the only worker, after which it has other parameters."""
+        self.offer(worker, number, local(worker, number, self.parameters) - self.parameters)
+        parts = await self[worker].whole(number)
+        self.parameters = np.concatenate([dense().decode(part.payload) for part in parts])
 
     def offer(self, name, number, vector):
         for chunk, (a, b) in enumerate(self.ranges):
@@ -280,6 +300,49 @@ def test_a_center_that_comes_back_serves_its_workers_when_it_has_the_parameters(
     run_virtual(main())
 
 
+async def two_rounds(lan, numbers, first):
+    """Rounds of the WAN from ``first`` on, five pushes before each; what is left of them."""
+    totals = []
+    for wan_round in (first, first + 1):
+        for _ in range(5):
+            await lan.push("c1/w0", next(numbers))
+        total = await asyncio.wait_for(lan.link.total(wan_round, lan.bucket), 50)
+        totals.append(total.vector)
+        await lan.link.publish(wan_round, lan.bucket, START + np.float32(0.5) * total.vector)
+    return [*totals, lan[lan.center].hosted[0].shard.vector]
+
+
+@pytest.mark.parametrize("before", [0, 2, 3, 5])
+def test_a_local_server_goes_on_from_a_cut_as_if_it_had_not_broken(before):
+    """With momentum; three pushes make an offer: before it, as it is made, with pushes behind."""
+
+    async def main():
+        algorithm = halos(steps=1, offers=3, local=(0.2, 0.9, 4))
+        tier = algorithm.lan
+        assert tier is not None
+        build = ("c1", 1, algorithm, random.Random(5), [], nesterov(tier.outer_keys))
+        lan = Lan(*build)
+        lan.begin()
+        numbers = itertools.count()
+        await two_rounds(lan, numbers, 0)
+        for _ in range(before):
+            await lan.push("c1/w0", next(numbers))
+        lan.kept["c1"] = (1, lan.link.part_of(Cut(7, 0.0)))
+        await asyncio.sleep(50)
+        assert lan.kept["c1/w0"][0] == 9 + before, "the worker has taken its part"
+        kept, parameters = unpack(io.BytesIO(packed_state(lan.kept).tobytes())), lan.parameters
+        assert (kept["c1"][1]["offered"] is not None) == (before >= 3)
+        whole = await two_rounds(lan, numbers, 2)
+        again = Lan(*build, kept=kept)
+        again.parameters = parameters
+        again.begin()
+        found = await two_rounds(again, itertools.count(10 + before), 2)
+        for ours, theirs in zip(found, whole, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+    run_virtual(main())
+
+
 # ---- whole runs
 
 
@@ -333,10 +396,6 @@ def test_pushes_do_not_wait_for_slow_workers_of_the_same_center():
     ("settings", "message"),
     [
         ({"workers": 1}, r"lan\.workers = 1: sync=halos .*use lan\.workers=2 .*sync=async_diloco"),
-        (
-            {"checkpoint_every": 5},
-            r"checkpoint_every = 5: .*sync=halos .*checkpoint_every=0 .*or sync=async_diloco",
-        ),
         ({"sync__offers": 0}, r"sync\.offers = 0: .*at least 1"),
         ({"sync__share": 0.0}, r"sync\.share = 0\.0: .*more than 0"),
         ({"overlay__name": "ring"}, r"overlay\.name = 'ring': sync=halos .*overlay=star"),

@@ -39,9 +39,9 @@ def events_of(folder):
     return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
-def check_merges(events):
+def check_merges(events, name="applied"):
     """Every shard has every version once, and every push in one of them at most."""
-    applied = [event for event in events if event["event"] == "applied"]
+    applied = [event for event in events if event["event"] == name]
     assert applied
     pushes = Counter((e["node"], e["chunk"], e["center"], e["round"]) for e in applied)
     assert set(pushes.values()) == {1}
@@ -65,6 +65,7 @@ ROWS = [
     ("fedat", [0.4], {"overlay__name": "sharded_star"}),
     ("quorum", [0.3], {}),
     ("dc_aha", [0.3], {}),
+    ("halos", [0.25, 0.4], {"workers": 2, "sync__offers": 3}),
 ]
 
 
@@ -87,8 +88,14 @@ def test_every_push_counts_once_and_two_continuations_are_alike(sync, breaks, ot
     assert len(pushes) == shards * len(CENTERS) * ROUNDS
     rounds = Counter((e["node"], e["round"]) for e in events if e["event"] == "round")
     assert set(rounds.values()) == {1}
+    if sync == "halos":  # whose workers have rounds of their own
+        assert len(rounds) == len(CENTERS) * ROUNDS
+        check_merges(events, "lan_applied")
+        rounds = Counter((e["node"], e["round"]) for e in events if e["event"] == "lan_round")
+        assert set(rounds.values()) == {1}
+    else:
+        assert len(rounds) == workers * len(CENTERS) * ROUNDS
     assert len(rounds) == summary["steps"] / (1 if sync in ("mixed_sync", "ssp") else 2)
-    assert len(rounds) == workers * len(CENTERS) * ROUNDS
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -174,6 +181,16 @@ def test_a_cut_has_what_the_servers_know_of_every_center(tmp_path):
             {"sync__name": "fsa", "sync__local_steps": None, "rounds": 12},
             {},
             r"resume = True: .*start anew",
+        ),
+        (
+            {"workers": 2},
+            {"workers": 2, "sync__name": "halos"},
+            r"resume = True: .*every center's own, unlike sync=halos; start anew",
+        ),
+        (
+            {"workers": 2, "sync__name": "halos", "sync__offers": 2, "rounds": 4},
+            {"workers": 2},
+            r"resume = True: .*every worker's own, unlike sync=ssp; start anew",
         ),
     ],
 )

@@ -91,7 +91,8 @@ class Grants:
       first: the first round of the run.
       independent: every center has rounds and a grant of its own.
       replans: policies may change between rounds.
-      after: where a broken run goes on, the last round of each independent center.
+      after: where a broken run goes on, the last round of each independent center; others in it do
+        not count.
 
     Attributes:
       held: the last round that each living node is known to hold.
@@ -108,7 +109,7 @@ class Grants:
         self._independent, self._replans = independent, replans
         self.held: dict[str, int] = {}
         self.done: set[str] = set()
-        self._after = after or {}
+        self._after = {name: n for name, n in (after or {}).items() if name in cluster.servers}
         self.highest = max(self._after.values(), default=first - 1)
         self.common = self._new(first)
         self._timed, self._since = self.highest, 0.0  # the last round that was timed; its end, s

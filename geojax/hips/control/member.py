@@ -58,10 +58,6 @@ def _nobody_serves(centers: Sequence[str], number: int) -> None:
     raise GeojaxError(f"{', '.join(centers)} want the state after round {number} from no server")
 
 
-def _nobody_keeps(cut: Cut, number: int) -> None:
-    raise Refused(f"cut {cut.number}: no checkpoint of round {number} is kept here")
-
-
 class Membership:
     """Joins, beats, holds grants, and follows changes of the membership.
 
@@ -80,7 +76,8 @@ class Membership:
       has_state: whether this member has parameters; set by its role.
       states: gets the state of a peer, for a member that starts elsewhere or comes back.
       on_state_wanted: called with the centers that need the state after a round, and its number.
-      on_keep: called on a worker with a cut that has its state after a round, and the round.
+      on_keep: called on a worker with a cut that has its state after a round, and the round; set by
+        its role.
       position: local steps that this member has taken, where they do not follow from the rounds;
         set by its role.
     """
@@ -142,7 +139,7 @@ class Membership:
         self.has_state = False
         self.states = StateInbox(timeouts, partial(self._refuse, Kind.STATE))
         self.on_state_wanted: Callable[[Sequence[str], int], None] = _nobody_serves
-        self.on_keep: Callable[[Cut, int], None] = _nobody_keeps
+        self.on_keep: Callable[[Cut, int], None]
         self.position: Callable[[], int | None] = lambda: None
 
     @property
@@ -178,8 +175,12 @@ class Membership:
         return started
 
     async def granted(self, number: int) -> bool:
-        """Waits for the grant of a round; false when the run ends before it."""
-        return await self._grant.reaches(number)
+        """Waits for the grant of a round; false when the run ends before it.
+
+        Where what this member holds does not follow from the rounds of its main group, it is the
+        round of the WAN after that, whichever ``number`` its own has.
+        """
+        return await self._grant.reaches(number if self._holds is None else self._holds() + 1)
 
     def asks(self, host: str) -> Requests:
         """This member's questions to the services of a node."""
@@ -415,7 +416,8 @@ class Membership:
             path.send(probe.peer, message, PROBE_PRIORITY)
 
     def _on_keep(self, peer: str, told: messages.Keep) -> None:
-        if peer != self._context.setup.cluster.node(self.me).center or peer == self.me:
+        me = self._context.setup.cluster.node(self.me)
+        if me.role != "worker" or peer != me.center:
             raise Refused(f"keep: {peer} is not the local server of {self.me}")
         self.on_keep(Cut(told.cut, told.time), told.round)
 

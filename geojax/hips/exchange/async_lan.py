@@ -11,6 +11,8 @@ worker's grants go (:meth:`PushPullExchange.contains`).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from geojax.compression.codec import Codec
 from geojax.config import TimeoutsConfig
 from geojax.hips.exchange.buckets import Bucket
 from geojax.hips.exchange.contribution import contribution_of
+from geojax.hips.exchange.cuts import Cut
 from geojax.hips.exchange.lan import Total
 from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.served_shard import ServedShard
@@ -32,7 +35,7 @@ class AsyncDownlink:
     What the center offers is how far its model has moved from its *reference*: the model just after
     the last parameters of the WAN were mixed in, at first the initial one. It is offered at the
     instant at which so many pushes have moved it. Later pushes move the model, and are not in that
-    offer.
+    offer. So until its answer is mixed in, the offer is a state of its own, which a cut has, too.
 
     Args:
       engine: the local server's part in the exchange of its LAN.
@@ -61,6 +64,7 @@ class AsyncDownlink:
         self._engine, self._codec, self._bucket, self._offers = engine, codec, bucket, offers
         self._machine, self._timeouts = machine, timeouts
         self._reference, self._since, self._mixed = start, 0, engine.held
+        self._offered: np.ndarray | None = None  # until its answer is mixed in
         self._moved: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         engine.on_merged = self._merged
 
@@ -68,9 +72,14 @@ class AsyncDownlink:
         """The model has moved: by a worker's push, or by parameters of the WAN."""
         shard, mixed = hosted.shard, hosted.progress.get(self._engine.me, -1)
         if mixed > self._mixed:
-            self._mixed, self._reference, self._since = mixed, shard.vector, shard.version
+            self._begin(mixed, shard.vector, shard.version)
         elif shard.version == self._since + self._offers:
-            self._moved.set_result(self._difference(shard.vector))
+            self._offered = self._difference(shard.vector)
+            self._moved.set_result(self._offered)
+
+    def _begin(self, mixed: int, reference: np.ndarray, since: int) -> None:
+        """The next offer is counted from here: round ``mixed`` of the WAN is mixed in."""
+        self._mixed, self._reference, self._since, self._offered = mixed, reference, since, None
 
     def _difference(self, vector: np.ndarray) -> np.ndarray:
         """How far parameters have moved, and model state as it is."""
@@ -112,7 +121,8 @@ class AsyncDownlink:
 
     async def adopt(self, number: int, vector: np.ndarray) -> None:
         """See :class:`geojax.hips.exchange.lan.Downlink`: workers may pull now."""
-        self._reference, self._since, self._mixed = vector, 0, number
+        self._begin(number, vector, 0)
+        self._moved = asyncio.get_running_loop().create_future()
         self._engine.host([vector[start:stop] for start, stop in self._bucket.ranges])
 
     def missing(self, number: int) -> str:
@@ -130,3 +140,19 @@ class AsyncDownlink:
 
     def stand_for(self, number: int, later: int) -> None:
         """See :class:`geojax.hips.exchange.lan.Downlink`: no number is skipped."""
+
+    # ---- cuts
+
+    def part_of(self, cut: Cut) -> dict[str, Any]:
+        """What a cut has of this LAN at its local server; its workers take their parts, too."""
+        return {
+            **self._engine.part_of(cut), "reference": self._reference, "since": self._since,
+            "offered": self._offered,
+        }  # fmt: skip
+
+    def load(self, kept: Mapping[str, Any]) -> None:
+        """The inverse of :meth:`part_of`; the engine has gone on from its part already."""
+        self._begin(self._engine.held, kept["reference"], kept["since"])
+        self._offered = kept["offered"]
+        if self._offered is not None:
+            self._moved.set_result(self._offered)

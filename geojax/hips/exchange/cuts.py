@@ -13,6 +13,12 @@ push is lost or counts twice.
 A cut lies within one membership epoch, as markers do; one that a change of the membership meets is
 never complete, and is not used. No cut begins while a member is dead, after a shard has moved to
 another server, or while a center has not answered the last one.
+
+**A LAN of this kind** (:mod:`geojax.hips.exchange.async_lan`) has the same cuts. Its local server
+begins one of its workers as soon as it has its own state after round h of the WAN, to which
+parameters that came back belong as they are mixed in. Until the answer to round h + 1 every instant
+will do: if the offer to that round is made already, it is part of the state, and is made again as
+it was.
 """
 
 from __future__ import annotations
@@ -45,9 +51,9 @@ class Cuts:
     """One member's view of the cuts of a run.
 
     Args:
-      every: merges of the first shard between two cuts.
+      every: merges of the first shard between two cuts; 0: none begins in this group.
       clock: experiment time.
-      centers: all of the run.
+      centers: all of the run; of a LAN, its members.
 
     Attributes:
       keep: keeps what a cut has of this member; set by who can.
@@ -84,11 +90,15 @@ class Cuts:
 
     def due(self, version: int) -> Cut | None:
         """The cut that begins now that the first shard has this version, if one does."""
-        possible = self._possible and not self._awaited and self.whole()
-        if version % self._every or not possible:
+        possible = self._every and self._possible and not self._awaited and self.whole()
+        if not possible or version % self._every:
             return None
-        self._last, self._awaited = version, set(self._others)
+        self._awaited = set(self._others)
         return Cut(version, self._clock())
+
+    def take(self, cut: Cut) -> None:
+        """This member takes its part in a cut: of this one no marker tells it anything new."""
+        self._last, self.postponed = cut.number, None
 
     def hear(self, peer: str, number: int, time: Any) -> Cut | None:
         """The cut that a marker of ``peer`` tells of, if this member is to take part in it now.

@@ -479,15 +479,23 @@ class PushPullExchange:
         return ""
 
     def _cut(self, cut: Cut) -> None:
-        """Takes this member's part of a cut, and tells those that it pushes to or answers."""
+        assert self._cuts is not None
+        held = self._held if self._contributes else None
+        self._cuts.keep(cut, held, self.part_of(cut))
+
+    def part_of(self, cut: Cut) -> dict[str, Any]:
+        """Takes this member's part in a cut, and tells those that it pushes to or answers.
+
+        Nobody is told while the membership changes: then the cut is never complete.
+        """
         assert self._cuts is not None
         assert self.policy is not None
-        self._cuts.postponed = None
-        for peer in self.policy.members if self._server.shards else self._sender.servers:
+        self._cuts.take(cut)
+        peers = self.policy.members if self._server.shards else self._sender.servers
+        for peer in () if self.gate.frozen else peers:
             if peer != self.me:
                 self._sender.marker(peer, cut)
-        state = {"shards": self._server.state(), "pulled": self._cuts.pulled}
-        self._cuts.keep(cut, self._held if self._contributes else None, state)
+        return {"shards": self._server.state(), "pulled": self._cuts.pulled}
 
     # ---- a global server's work
 

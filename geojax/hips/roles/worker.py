@@ -364,10 +364,7 @@ class Worker:
 
 
 class WorkerNode:
-    """A worker in a process of its own, which exchanges with its local server over the LAN.
-
-    ``granted`` says whether it may begin a LAN round, where that does not follow from its number.
-    """
+    """A worker in a process of its own, which exchanges with its local server over the LAN."""
 
     def __init__(
         self,
@@ -379,9 +376,7 @@ class WorkerNode:
         member: Membership,
         checkpoints: Checkpoints,
         first: int = 0,
-        granted: Callable[[int], Awaitable[bool]] | None = None,
     ):
-        self._granted = granted or member.granted
         self._context, self._worker, self._vector, self._link = context, worker, vector, link
         self._member, self._checkpoints, self._first = member, checkpoints, first
 
@@ -400,7 +395,7 @@ class WorkerNode:
         if self._checkpoints.keeps_start:
             await keep(first // self._worker.algorithm.lan_rounds - 1)
         await self._worker.train(
-            self._link, first, granted=self._granted, keeps=self._checkpoints.due, keep=keep
+            self._link, first, granted=self._member.granted, keeps=self._checkpoints.due, keep=keep
         )
         await self._member.finish()
         await self._checkpoints.flush()

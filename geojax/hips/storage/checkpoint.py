@@ -18,12 +18,16 @@ from typing import IO, Any
 
 import numpy as np
 
-from geojax.errors import FrameError, GeojaxError
+from geojax.errors import FrameError, GeojaxError, Refused
 from geojax.hips.cluster import START, ResumePoint, shard_name
+from geojax.hips.exchange.cuts import Cut
 from geojax.machine.machine import Machine
 from geojax.wire.message import Payload
 
 log = logging.getLogger("geojax.checkpoint")
+
+Within = Callable[[Cut], Mapping[str, Any]]
+"""Takes what a cut has of a local server's LAN, and tells its workers."""
 
 
 class DamagedCheckpoint(GeojaxError):
@@ -71,6 +75,24 @@ class Checkpoints:
         self._writing = asyncio.ensure_future(
             machine.aside(lambda: self.write(number, time, whole))
         )
+
+    def ask(
+        self, cut: Cut, number: int | None, beside: Mapping[str, Any], within: Within | None = None
+    ) -> None:
+        """A cut has the state after round ``number``, which ends soon if it has not ended yet.
+
+        Args:
+          cut: the cut.
+          number: the round; None: this node has none.
+          beside: what the cut has of this node beside that.
+          within: takes what it has of the node's LAN, when the state after the round is there;
+            None: nothing.
+
+        Raises:
+          Refused: the run has no cuts.
+        """
+        del beside, within
+        raise Refused(f"cut {cut.number}: no checkpoint of round {number} is kept here")
 
     async def flush(self) -> None:
         """Waits until what was kept is on disk."""
@@ -127,8 +149,12 @@ def resume_point(folder: Path, nodes: Sequence[str]) -> ResumePoint:
     times, states = zip(*found, strict=True)
     pairs = list(zip(nodes, states, strict=True))
     held = {node: state["round"] for node, state in pairs if "round" in state}
-    shards = ((node, shard) for node, state in pairs for shard in state.get("shards", ()))
-    versions = {shard_name(node, shard["chunks"][0]): shard["version"] for node, shard in shards}
+    versions = {
+        shard_name(node, shard["chunks"][0], within=within): shard["version"]
+        for node, state in pairs
+        for within, part in ((False, state), (True, state.get("lan", {})))
+        for shard in part.get("shards", ())
+    }
     return ResumePoint(number, max(times), held, versions)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from geojax.hips.exchange.cuts import Cut
-from geojax.hips.storage.checkpoint import Checkpoints
+from geojax.hips.storage.checkpoint import Checkpoints, Within
 from geojax.machine.machine import Machine
 
 
@@ -44,7 +44,7 @@ class CutCheckpoints(Checkpoints):
         self.keeps_start = every > 0
         self._machine, self._before = machine, before
         self._latest: tuple[int, Mapping[str, Any]] | None = None
-        self._asked: list[tuple[Cut, int, Mapping[str, Any]]] = []
+        self._asked: list[tuple[Cut, int, Mapping[str, Any], Within | None]] = []
 
     def due(self, number: int) -> bool:
         """The state after every round may be asked for."""
@@ -61,20 +61,17 @@ class CutCheckpoints(Checkpoints):
         for each in asked:
             self.ask(*each)
 
-    def ask(self, cut: Cut, number: int | None, beside: Mapping[str, Any]) -> None:
-        """A cut has the state after round ``number``, which ends soon if it has not ended yet.
-
-        Args:
-          cut: the cut.
-          number: the round; None: this node has none.
-          beside: what the cut has of this node beside that.
-        """
+    def ask(
+        self, cut: Cut, number: int | None, beside: Mapping[str, Any], within: Within | None = None
+    ) -> None:
+        """See :meth:`geojax.hips.storage.checkpoint.Checkpoints.ask`."""
         if number is None:
             self._write_aside(cut, {**beside, "counters": self._counters()})
         elif self._latest is not None and self._latest[0] == number:
-            self._write_aside(cut, {**self._latest[1], **beside})
+            lan = {} if within is None else {"lan": within(cut)}
+            self._write_aside(cut, {**self._latest[1], **beside, **lan})
         else:
-            self._asked.append((cut, number, beside))
+            self._asked.append((cut, number, beside, within))
 
     def _write_aside(self, cut: Cut, state: Mapping[str, Any]) -> None:
         self._writing = asyncio.ensure_future(self._write_after(self._writing, cut, state))
