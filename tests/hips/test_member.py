@@ -69,7 +69,7 @@ class Played:
         context = node_context("c2", self.wire, config=config, events=self.events)
         self.engine = TreeExchange(
             "c2", 0, sizes=(1,), transport=self.wire, codec=dense(), machine=None,
-            recorder=context.recorder,
+            recorder=context.recorder, allowances={},
         )  # fmt: skip
         self.member = Membership(
             context, engines={0: self.engine}, multipath=multipath,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +38,54 @@ class Contribution(NamedTuple):
         """Whether nobody contributes to it: see :data:`ABSTAINED`."""
         return self.contributors == 0
 
+
+class Allowance(NamedTuple):
+    """What an offer may say of its weight, as it follows from the run's plan.
+
+    Attributes:
+      least: the smallest weight of one contribution that counts; an offer of weight 0 counts
+        nothing (see ``nonfinite=skip``).
+      most: the largest weight of all contributions that may be in it.
+      contributors: their largest number.
+    """
+
+    least: float
+    most: float
+    contributors: int
+
+    def refuses(self, message: Message) -> str:
+        """Why an offer cannot be one of these; "": it can.
+
+        >>> both = together([Allowance(0.5, 0.5, 1), Allowance(1.5, 1.5, 1)])
+        >>> both.refuses(Message(Kind.OFFER, weight=2.0, contributors=2))
+        ''
+        >>> both.refuses(Message(Kind.OFFER, weight=1000.0, contributors=2))
+        'expected a weight of 0 or from 0.5 to 2, came 1000.0'
+        """
+        weight, contributors = message.weight, message.contributors
+        most, least = self.most * (1 + _ROUNDING), self.least * (1 - _ROUNDING)
+        if weight and not least <= weight <= most:
+            return f"expected a weight of 0 or from {self.least:g} to {self.most:g}, came {weight}"
+        if contributors > self.contributors:
+            return f"expected at most {self.contributors} contributors, came {contributors}"
+        return ""
+
+
+_ROUNDING = 1e-6  # of a sum of weights, relative
+
+
+def together(allowances: Iterable[Allowance]) -> Allowance:
+    """What a sum of offers of some of these may say."""
+    all_of = tuple(allowances)
+    return Allowance(
+        min((each.least for each in all_of), default=0.0),
+        sum(each.most for each in all_of),
+        sum(each.contributors for each in all_of),
+    )
+
+
+PARAMETERS = Allowance(1.0, 1.0, 1)
+"""Of a result that is no sum, but parameters."""
 
 ABSTAINED = Contribution(np.zeros(0, np.uint8), 0.0, 0)
 """What a member offers to a round that it does not contribute to.

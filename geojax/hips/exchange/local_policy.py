@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from geojax.hips.exchange.contribution import Allowance, together
 from geojax.overlay.policy.placement import place
 from geojax.overlay.policy.policy import Policy, Tree
 
@@ -19,6 +20,8 @@ class LocalPolicy:
       placement: the tree of each chunk.
       receivers: the members that this one sends results to, by tree.
       expected: the members whose contributions it sums, in member order, by tree.
+      allowed: what the sums of this member's children may carry, by tree.
+      allowed_result: what the sum of all members may carry.
       me: the member.
       own: number of chunks whose root it is.
       passive: whether it merges without being a member.
@@ -28,6 +31,8 @@ class LocalPolicy:
     placement: tuple[int, ...]
     receivers: tuple[tuple[str, ...], ...]
     expected: tuple[tuple[str, ...], ...]
+    allowed: tuple[Mapping[str, Allowance], ...]
+    allowed_result: Allowance
     own: int
     passive: bool
     me: str
@@ -54,7 +59,12 @@ class LocalPolicy:
 
 
 def local_policy(
-    me: str, policy: Policy, sizes: Sequence[int], layers: Sequence[int], *, contributes: bool
+    me: str,
+    policy: Policy,
+    sizes: Sequence[int],
+    layers: Sequence[int],
+    *,
+    allowances: Mapping[str, Allowance],
 ) -> LocalPolicy:
     """Works out what a policy means for a member.
 
@@ -63,24 +73,33 @@ def local_policy(
       policy: the policy.
       sizes: elements of each chunk.
       layers: elements of each layer.
-      contributes: whether the member has contributions of its own.
+      allowances: what the own offer of each member may carry; who is not in it has none.
 
     >>> policy = Policy(0, ("a", "b"), (Tree("a", {"b": "a"}),))
-    >>> laid = local_policy("a", policy, [9, 9], [18], contributes=True)
+    >>> allowances = dict.fromkeys("ab", Allowance(1.0, 1.0, 1))
+    >>> laid = local_policy("a", policy, [9, 9], [18], allowances=allowances)
     >>> laid.expected_of(1), laid.receivers_of(1), laid.own
     (('a', 'b'), ('b',), 2)
     """
     placement = place(policy, sizes, layers)
 
     def expected(tree: Tree) -> tuple[str, ...]:
-        wanted = {*tree.children(me), *((me,) if contributes else ())}
+        wanted = {*tree.children(me), *((me,) if me in allowances else ())}
         return tuple(name for name in policy.members if name in wanted)
+
+    def carried(names: Iterable[str]) -> Allowance:
+        return together(allowances[name] for name in names if name in allowances)
 
     return LocalPolicy(
         policy,
         placement,
         receivers=tuple(tree.receivers(me) for tree in policy.trees),
         expected=tuple(expected(tree) for tree in policy.trees),
+        allowed=tuple(
+            {child: carried(tree.subtree(child)) for child in tree.children(me)}
+            for tree in policy.trees
+        ),
+        allowed_result=carried(policy.members),
         own=sum(policy.trees[tree].root == me for tree in placement),
         passive=me not in policy.members,
         me=me,
@@ -94,7 +113,8 @@ class ByRound:
       until: the policies of all rounds before this one are known for good.
 
     >>> trees = (Tree("a", {}),)
-    >>> one, two = (local_policy("a", Policy(v, ("a",), trees), [9], [9], contributes=True)
+    >>> own = {"a": Allowance(1.0, 1.0, 1)}
+    >>> one, two = (local_policy("a", Policy(v, ("a",), trees), [9], [9], allowances=own)
     ...             for v in (4, 7))
     >>> rounds = ByRound()
     >>> rounds.begin(one)

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -46,7 +46,15 @@ from geojax.hips.cluster import WAN_GROUP
 from geojax.hips.exchange.base import Gate, RoundWatcher, Sender
 from geojax.hips.exchange.buckets import Chunks
 from geojax.hips.exchange.chunk_sender import ChunkSender
-from geojax.hips.exchange.contribution import ABSTAINED, Contribution, mean_loss, received
+from geojax.hips.exchange.contribution import (
+    ABSTAINED,
+    PARAMETERS,
+    Allowance,
+    Contribution,
+    mean_loss,
+    received,
+    together,
+)
 from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, own_parts
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
 from geojax.hips.exchange.rounds import Round
@@ -86,7 +94,8 @@ class TreeExchange:
       codec: sums payloads.
       machine: charges the sums.
       recorder: takes the events.
-      contributes: false for a root that only merges (a local server among its workers).
+      allowances: what the own offer of each member may carry; who is not in it only merges (a
+        local server among its workers).
       layers: elements of each layer, for placements that go by layers.
       priorities: of each chunk, smaller first; by default its index.
       turns: the chunks that rounds exchange in turn; empty: every round exchanges all.
@@ -108,7 +117,7 @@ class TreeExchange:
         codec: Codec,
         machine: Machine,
         recorder: Recorder,
-        contributes: bool = True,
+        allowances: Mapping[str, Allowance],
         layers: Sequence[int] = (),
         priorities: Sequence[int] = (),
         turns: Sequence[Chunks] = (),
@@ -119,7 +128,7 @@ class TreeExchange:
         self._policies = ByRound()
         self._sender = ChunkSender(group, transport, codec, self.gate, self._policies, priorities)
         self._codec, self._machine, self._recorder = codec, machine, recorder
-        self._contributes, self._turns = contributes, tuple(turns)
+        self._allowances, self._turns = allowances, tuple(turns)
         self.at_root: RootMerge | None = None
         self._rounds: dict[int, Round] = {}
         self._late = LatePayloads(codec.fill, me, recorder.add)
@@ -270,7 +279,7 @@ class TreeExchange:
             self._fetched(message.round, message.chunk, contribution)
 
     def _check_turn(self, peer: str, message: Message) -> None:
-        why = self._out_of_turn(peer, message)
+        why = self._out_of_turn(peer, message) or self._too_heavy(peer, message)
         if why:
             raise FrameError(why)
 
@@ -313,6 +322,22 @@ class TreeExchange:
         behind = expected and peer not in self._arrived(before, chunk)
         return f"its offer of round {before} has not come" if behind else ""
 
+    def _too_heavy(self, peer: str, message: Message) -> str:
+        """Why a message in turn cannot be of so many contributions, or weigh so much."""
+        number, kind = message.round, message.kind
+        if kind is Kind.LATE or (kind is Kind.OFFER and number <= self.held):  # counts no more
+            return ""
+        local = self._policies.of(number)
+        if kind is Kind.OFFER:
+            allowed = local.allowed[local.placement[message.chunk]][peer]
+        elif self.group != WAN_GROUP:
+            allowed = PARAMETERS
+        elif kind is Kind.RESULT:
+            allowed = local.allowed_result
+        else:  # of a round whose members may have died since
+            allowed = together(self._allowances.values())
+        return allowed.refuses(message)
+
     def _arrived(self, number: int, chunk: int) -> dict[str, Contribution]:
         entry = self._rounds.get(number)
         return {} if entry is None else entry.arrived.get(chunk, {})
@@ -347,7 +372,7 @@ class TreeExchange:
         self._take_early()
 
     def _local(self, policy: Policy) -> LocalPolicy:
-        return local_policy(self.me, policy, self.sizes, self.layers, contributes=self._contributes)
+        return local_policy(self.me, policy, self.sizes, self.layers, allowances=self._allowances)
 
     def _take_early(self) -> None:
         for peer, message in self.gate.early():
