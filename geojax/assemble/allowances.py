@@ -86,6 +86,6 @@ def _of_clients(setup: Setup, name: str, rule: ClientRule) -> tuple[float, float
         wanted = build_selection(setup.config.selection).wanted(fleet.count)
     usual = usual_of(setup)
     if rule.weights != "samples":
-        return (wanted / usual.clients,) * 2
+        return wanted / usual.clients, wanted / usual.clients
     ordered = np.sort(sizes) / (usual.samples * usual.clients)
     return float(ordered[:wanted].sum()), float(ordered[-wanted:].sum())

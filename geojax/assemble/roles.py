@@ -53,7 +53,7 @@ from geojax.hips.roles.local_server import LocalServer
 from geojax.hips.roles.local_steps import LocalSteps
 from geojax.hips.roles.scheduler import Scheduler
 from geojax.hips.roles.worker import Worker, WorkerNode
-from geojax.hips.storage.checkpoint import Checkpoints
+from geojax.hips.storage.checkpoint import Checkpoints, most_bytes
 from geojax.hips.storage.cut_checkpoints import CutCheckpoints
 from geojax.hips.storage.snapshots import Snapshots
 from geojax.machine.waits import first_failure
@@ -307,6 +307,7 @@ def _worker_node(context: Context) -> tuple[Membership, Any]:
     vector = kept["vector"] if kept else setup.initial()
     if kept:
         worker.load_state(kept["trainer"])
+    member.states.most = most_bytes({"vector": vector})
     link = LanUplink(
         engine, plan.lan_codec, plan.buckets, timeouts=config.timeouts, clock=context.clock,
         recorder=context.recorder, lan_rounds=per, answers=answers,
@@ -373,7 +374,7 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
     )  # fmt: skip
     if kept:
         state.load(kept)
-    member.on_state_wanted = state.promise
+    member.on_state_wanted, member.states.most = state.promise, state.most_bytes
     decided, policy = None, plan.algorithm.inner
     if told is not None and policy is not None:
         options = {"policy": policy, "event": "inner_rounds"}

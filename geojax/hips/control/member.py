@@ -437,6 +437,7 @@ class Membership:
     def _heartbeat(self) -> None:
         for engine in self._engines.values():
             engine.gate.expire(2 * self._context.setup.config.timeouts.dead)
+        self.states.expire(2 * self._context.setup.config.timeouts.dead)
         digests, self._digests = tuple(self._digests.items()) or None, {}
         links = None if self._meter is None else self._meter.links()
         sent = None if self._meter is None else self._meter.sent()
