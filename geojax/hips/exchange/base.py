@@ -14,7 +14,7 @@ from geojax.hips.exchange.buckets import Chunks
 from geojax.hips.exchange.contribution import Contribution
 from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
-from geojax.wire.message import Message
+from geojax.wire.message import Kind, Message
 
 log = logging.getLogger("geojax.hips")
 
@@ -230,7 +230,9 @@ class Gate:
         return False
 
     def wait(self, peer: str, message: Message) -> None:
-        """Keeps an early message."""
+        """Keeps an early message; late parts, which may get lost, as long as there is room."""
+        if self._waiting[peer] >= self._most and message.kind is Kind.LATE:
+            return
         if self._waiting[peer] >= self._most:
             self.refuse(peer, message, f"{self._most} early messages of it wait already")
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -52,6 +53,11 @@ class LocalPolicy:
     def first_hop(self, chunk: int) -> bool:
         """Whether this member's own offer goes to a parent as it is."""
         return self.expected_of(chunk) == (self.me,) and self.tree(chunk).root != self.me
+
+    def has_late(self, peer: str, chunk: int) -> bool:
+        """Whether late parts of ``peer``'s offers come here: it is a child without children."""
+        tree = self.tree(chunk)
+        return tree.parent.get(peer) == self.me and peer not in tree.parent.values()
 
     def source_of(self, chunk: int) -> str | None:
         """The member that sends this one the result of a chunk; None: this is the root."""
@@ -106,11 +112,16 @@ def local_policy(
     )
 
 
+_REMEMBERED = 8  # policies that no round goes by any more
+
+
 class ByRound:
     """Which policy each round goes by: one holds from its first round on, until the next one's.
 
     Attributes:
       until: the policies of all rounds before this one are known for good.
+
+    The last policies that no round goes by any more are still found by their version.
 
     >>> trees = (Tree("a", {}),)
     >>> own = {"a": Allowance(1.0, 1.0, 1)}
@@ -128,6 +139,7 @@ class ByRound:
 
     def __init__(self) -> None:
         self._known: list[tuple[int, LocalPolicy]] = []
+        self._over: deque[LocalPolicy] = deque(maxlen=_REMEMBERED)
         self.until = math.inf
 
     def knows(self, number: int) -> bool:
@@ -139,6 +151,7 @@ class ByRound:
 
     def begin(self, laid: LocalPolicy) -> None:
         """All rounds go by one policy."""
+        self._over.extend(before for _, before in self._known)
         self._known = [(0, laid)]
 
     def change(self, first: int, laid: LocalPolicy) -> None:
@@ -168,7 +181,12 @@ class ByRound:
     def forget_before(self, number: int) -> None:
         """Forgets policies that no round from ``number`` on goes by."""
         while len(self._known) > 1 and self._known[1][0] <= number:
-            del self._known[0]
+            self._over.append(self._known.pop(0)[1])
+
+    def by_version(self, version: int) -> LocalPolicy | None:
+        """The policy of a version; None: it is not known any more, or not yet."""
+        these = (*self._over, *(laid for _, laid in self._known))
+        return next((laid for laid in these if laid.policy.version == version), None)
 
     @property
     def newest(self) -> LocalPolicy:

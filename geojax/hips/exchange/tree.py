@@ -61,6 +61,7 @@ from geojax.hips.exchange.rounds import Round
 from geojax.machine.machine import Machine
 from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
+from geojax.wire.datagrams import MAX_DATAGRAM_BYTES
 from geojax.wire.message import ROUTED, Kind, Message, Payload
 
 log = logging.getLogger("geojax.hips")
@@ -258,7 +259,8 @@ class TreeExchange:
             self.gate.refuse(peer, message, "its round exchanges other chunks")
             return
         newest = self._policies.newest.policy.version
-        if message.kind in ROUTED and message.round > self.held and message.policy > newest:
+        ahead = message.kind is Kind.LATE or message.round > self.held
+        if message.kind in (*ROUTED, Kind.LATE) and ahead and message.policy > newest:
             self.gate.wait(peer, message)
             return
         try:
@@ -293,7 +295,7 @@ class TreeExchange:
         number, chunk = message.round, message.chunk
         local, done = self._policies.of(number), max(self.held, self._fetch.round)
         if message.kind is Kind.LATE:
-            return "" if self._codec.splits else "no offer has late parts"
+            return self._late_out_of_turn(peer, message)
         if message.kind is Kind.AGGREGATE:
             if peer != self._fetch.source or number != self._fetch.round:
                 return "nobody told it to send this"
@@ -321,6 +323,23 @@ class TreeExchange:
         expected = before > done and peer in self._policies.of(before).expected_of(chunk)
         behind = expected and peer not in self._arrived(before, chunk)
         return f"its offer of round {before} has not come" if behind else ""
+
+    def _late_out_of_turn(self, peer: str, message: Message) -> str:
+        """Why this cannot be a late part; "": it can, though perhaps of a policy long over."""
+        number, chunk, payload = message.round, message.chunk, message.payload
+        index = (message.body or {}).get("part", RELIABLE)
+        if not self._codec.splits:
+            return "no offer has late parts"
+        if index >= self._codec.datagrams(self.sizes[chunk]):
+            return f"no offer of chunk {chunk} has part {index}"
+        if index != RELIABLE and payload.nbytes > MAX_DATAGRAM_BYTES:  # type: ignore[union-attr]
+            return f"no datagram has {payload.nbytes} bytes"  # type: ignore[union-attr]
+        if number > self.held + 2 * max(1, len(self._turns)):
+            return "no offer of that round can be under way"
+        local = self._policies.by_version(message.policy)
+        if local is not None and not local.has_late(peer, chunk):
+            return "no child without children of its own"
+        return ""
 
     def _too_heavy(self, peer: str, message: Message) -> str:
         """Why a message in turn cannot be of so many contributions, or weigh so much."""
@@ -540,9 +559,10 @@ class TreeExchange:
 
     def _add_late(self, peer: str, message: Message) -> None:
         index = (message.body or {}).get("part", RELIABLE)
+        known = self._policies.by_version(message.policy) is not None
         if peer not in self._policies.newest.policy.members:
-            log.warning("%s: refused a late part from %s: no member", self.me, peer)
-        elif self._late.add(peer, message.round, message.chunk, index, message.payload):
+            log.warning("%s: dropped a late part from %s, which is dead", self.me, peer)
+        elif known and self._late.add(peer, message.round, message.chunk, index, message.payload):
             self._recorder.add("late_parts")
             self._recorder.chunk_event("late", peer=peer, round=message.round, chunk=message.chunk)
         else:
