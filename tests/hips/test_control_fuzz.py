@@ -305,6 +305,7 @@ def test_honest_members_beside_a_lying_one_come_to_the_end_often(kind, monkeypat
         ({"held": {"0": -1}}, "sent what cannot be true"),
         ({"epoch": 7}, "sent what cannot be true"),
         ({"held": {"0": 10}, "keeps": {"0": False}}, "c1 no longer have it whole"),
+        ({"held": {"0": 10}, "keeps": {"0": True}}, "it is to send this: nothing has come"),
     ],
 )
 def test_who_lies_in_its_report_is_dead_and_the_others_go_on(lie, why, monkeypatch, caplog):
@@ -325,3 +326,28 @@ def test_who_lies_in_its_report_is_dead_and_the_others_go_on(lie, why, monkeypat
     assert set(outcome.finals) == {"c3"}
     assert outcome.finals["c3"][0] == 79
     assert any(why in record.getMessage() for record in caplog.records if "dead" in record.msg)
+
+
+@pytest.mark.parametrize("liar", ["c1", "c3"])
+def test_who_lies_once_of_a_round_that_it_would_hold_is_named_and_the_others_go_on(
+    liar, monkeypatch
+):
+    send, told = SimulatedTransport.send, []
+
+    def lying(self, peer, message, priority=0):
+        body = message.body or {}
+        if self.name == liar and body.get("type") == "report" and not told:
+            told.append(body)
+            held = {"0": body["held"]["0"] + 1}
+            message = replace(message, body={**body, "held": held, "keeps": {"0": True}})
+        send(self, peer, message, priority)
+
+    monkeypatch.setattr(SimulatedTransport, "send", lying)
+    faults = [{"at": 0.607, "kind": "kill", "node": "c2"}]
+    config = small_config(rounds=20, testbed__faults=faults, timeouts__dead=2.0)
+    outcome = simulated(config)
+    assert told[0]["held"] == {"0": 9}
+    assert {event["peer"] for event in outcome.of("refused")} == {liar}
+    assert set(outcome.finals.values()) == {outcome.finals["c1"]}
+    assert outcome.finals.keys() == {"c1", "c3"}
+    assert [event["nodes"] for event in outcome.of("dead")] == [["c2"]]

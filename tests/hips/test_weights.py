@@ -34,7 +34,8 @@ def _quiet(caplog):
 def config(**settings):
     return small_config(**{
         "rounds": ROUNDS, "model__name": "mlp", "model__hidden": [8], "data__name": "digits",
-        "eval_every_s": 100.0, "overlay__chunk_elements": 400, "timeouts__dead": 0.5, "timeouts__heartbeat": 0.1,
+        "eval_every_s": 100.0, "overlay__chunk_elements": 400,
+        "timeouts__dead": 0.5, "timeouts__heartbeat": 0.1,
         "data__train_samples": 60, "data__test_samples": 10, **settings,
     })  # fmt: skip
 

@@ -135,7 +135,7 @@ class Membership:
         self._refused_in: dict[str, int] = {}  # peer: the epoch in which it was complained about
         self._channel.on_refused = self._on_refused
         for engine in engines.values():
-            engine.gate.on_refused = self._on_refused
+            engine.gate.on_refused, engine.gate.on_owed = self._on_refused, self._on_owed
         if multipath is not None:
             multipath.on_refused = self._on_refused
         self.has_state = False
@@ -306,6 +306,11 @@ class Membership:
             self._refused_in[peer] = epoch
             self._say(messages.LostPeer(peer, f"refused: {why}"[:1000], refused=True))
 
+    def _on_owed(self, peer: str, what: str) -> None:
+        """Tells the scheduler of what does not come, and perhaps for no fault of the peer."""
+        if peer in self._context.setup.cluster.members:
+            self._say(messages.LostPeer(peer, what[:1000]))
+
     def _on_start(self, _: str, told: messages.Start) -> None:
         self._learn_cut(told)
         for group, policy in told.policies.items():
@@ -386,10 +391,14 @@ class Membership:
         for group, policy in told.policies.items():
             engine = self._engine(group)
             if told.epoch == engine.gate.epoch:
+                source, held = (told.source or {}).get(group), told.held[group]
                 engine.resume(
-                    told.epoch, policy, held=told.held[group],
-                    lacking=told.lacking.get(group, ()), source=(told.source or {}).get(group),
+                    told.epoch, policy, held=held, lacking=told.lacking.get(group, ()),
+                    source=source,
                 )  # fmt: skip
+                if source is not None:  # it says that it holds the round
+                    promised = Message(Kind.AGGREGATE, group=group, epoch=told.epoch, round=held)
+                    engine.gate.owes(source, promised)
         self._know_askers()
         self.states.begin(told.epoch)
         if told.state_to:
@@ -435,9 +444,10 @@ class Membership:
     # ---- what goes out
 
     def _heartbeat(self) -> None:
+        timeouts = self._context.setup.config.timeouts
         for engine in self._engines.values():
-            engine.gate.expire(2 * self._context.setup.config.timeouts.dead)
-        self.states.expire(2 * self._context.setup.config.timeouts.dead)
+            engine.gate.expire(2 * timeouts.dead, timeouts.round / 5)
+        self.states.expire(2 * timeouts.dead)
         digests, self._digests = tuple(self._digests.items()) or None, {}
         links = None if self._meter is None else self._meter.links()
         sent = None if self._meter is None else self._meter.sent()

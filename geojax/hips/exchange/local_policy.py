@@ -54,8 +54,8 @@ class LocalPolicy:
         """Whether this member's own offer goes to a parent as it is."""
         return self.expected_of(chunk) == (self.me,) and self.tree(chunk).root != self.me
 
-    def has_late(self, peer: str, chunk: int) -> bool:
-        """Whether late parts of ``peer``'s offers come here: it is a child without children."""
+    def is_leaf(self, peer: str, chunk: int) -> bool:
+        """Whether ``peer`` is a child without children: then it sends its own offers alone."""
         tree = self.tree(chunk)
         return tree.parent.get(peer) == self.me and peer not in tree.parent.values()
 

@@ -48,6 +48,7 @@ from geojax.hips.exchange.contribution import (
     received,
 )
 from geojax.hips.exchange.cuts import Cut, Cuts
+from geojax.hips.exchange.debts import Owed
 from geojax.hips.exchange.pulled_chunks import PulledChunks
 from geojax.hips.exchange.push_sender import PushSender
 from geojax.hips.exchange.rounds import PushedRound
@@ -106,6 +107,7 @@ class PushPullExchange:
         self.me, self.group, self.sizes = me, group, tuple(part.size for part in values)
         self.layers, self._held = tuple(layers), -1
         self.gate = Gate(me, recorder, len(values))
+        self.gate.owed = self._owed
         priorities = tuple(priorities) or range(len(self.sizes))
         self._sender = PushSender(group, transport, self.gate, priorities)
         self._codec, self._recorder = codec, recorder
@@ -340,6 +342,22 @@ class PushPullExchange:
             return "it is here already"
         self._on_answer(number, chunk, Pulled(message.payload, version, applied))  # type: ignore[arg-type]
         return ""
+
+    def _owed(self, peer: str, message: Message) -> Owed:
+        """Whether a peer has to send this message once more in this epoch.
+
+        A center repeats pushes without an answer at once; answers may be held back.
+        """
+        number, chunk = message.round, message.chunk
+        if not 0 <= chunk < len(self.sizes):
+            return Owed.NOT
+        if message.kind is Kind.OFFER:
+            lacks = chunk in self._server and self._server.lacks(peer, number, chunk)
+            return Owed.NOW if lacks else Owed.NOT
+        entry = self._rounds.get(number)
+        lacks = entry is not None and chunk in entry.own and chunk not in entry.results
+        wanted = message.kind is Kind.RESULT and lacks and peer == self._sender.homes[chunk]
+        return Owed.LATER if wanted else Owed.NOT
 
     # ---- membership
 

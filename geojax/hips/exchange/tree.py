@@ -55,6 +55,7 @@ from geojax.hips.exchange.contribution import (
     received,
     together,
 )
+from geojax.hips.exchange.debts import Owed
 from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, own_parts
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
 from geojax.hips.exchange.rounds import Round
@@ -126,6 +127,7 @@ class TreeExchange:
         self.me, self.group, self.held = me, group, -1
         self.learn(sizes, layers)
         self.gate = Gate(me, recorder, len(sizes))
+        self.gate.owed = self._owed
         self._policies = ByRound()
         self._sender = ChunkSender(group, transport, codec, self.gate, self._policies, priorities)
         self._codec, self._machine, self._recorder = codec, machine, recorder
@@ -337,7 +339,7 @@ class TreeExchange:
         if number > self.held + 2 * max(1, len(self._turns)):
             return "no offer of that round can be under way"
         local = self._policies.by_version(message.policy)
-        if local is not None and not local.has_late(peer, chunk):
+        if local is not None and not local.is_leaf(peer, chunk):
             return "no child without children of its own"
         return ""
 
@@ -356,6 +358,27 @@ class TreeExchange:
         else:  # of a round whose members may have died since
             allowed = together(self._allowances.values())
         return allowed.refuses(message)
+
+    def _owed(self, peer: str, message: Message) -> Owed:
+        """Whether a peer has to send this message (once more) in this epoch.
+
+        A member that has nobody below it has kept its offers, and who was told to send a round
+        holds it. All others may be waiting for somebody.
+        """
+        number, chunk, kind = message.round, message.chunk, message.kind
+        if kind is Kind.AGGREGATE:
+            promised = peer == self._fetch.source and number == self._fetch.round > self.held
+            return Owed.NOW if promised else Owed.NOT
+        over = number <= max(self.held, self._fetch.round)
+        if over or kind not in ROUTED or not 0 <= chunk < len(self.sizes):
+            return Owed.NOT
+        local = self._policies.of(number)
+        if kind is Kind.RESULT:
+            lacks = peer == local.source_of(chunk) and chunk not in self._round(number).results
+            return Owed.LATER if lacks else Owed.NOT
+        if peer not in local.expected_of(chunk) or peer in self._arrived(number, chunk):
+            return Owed.NOT
+        return Owed.NOW if local.is_leaf(peer, chunk) else Owed.LATER
 
     def _arrived(self, number: int, chunk: int) -> dict[str, Contribution]:
         entry = self._rounds.get(number)
