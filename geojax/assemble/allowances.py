@@ -46,7 +46,7 @@ def of_centers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowance
     for center in cluster.servers:
         allowed = together(workers[name] for name in cluster.workers(center) or (center,))
         if algorithm.weights == "centers":
-            allowed = allowed._replace(least=1.0, most=1.0)
+            allowed = allowed._replace(least=1.0, most=1.0, whole=float(allowed.whole > 0))
         found[center] = allowed
     return found
 
@@ -69,7 +69,8 @@ def _of_worker(setup: Setup, name: str, algorithm: SyncAlgorithm) -> Allowance:
     else:
         least = most = 1.0
     factor = worker_weight(name, setup, algorithm)
-    return Allowance(factor * least, factor * most, 1)
+    skips = setup.config.nonfinite == "skip"
+    return Allowance(factor * least, factor * most, 1, 0.0 if skips else factor * least)
 
 
 def _of_clients(setup: Setup, name: str, rule: ClientRule) -> tuple[float, float]:

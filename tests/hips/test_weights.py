@@ -68,7 +68,9 @@ def test_a_weight_that_nobody_can_carry_is_refused_by_name_and_changes_no_result
         outcome = run(monkeypatch, settings, liar, **fields)
         (event,) = outcome.of("refused")
         assert event["peer"] == liar
-        assert event["why"].startswith("expected a weight of" if "weight" in fields else "expected")
+        assert event["why"].startswith(
+            "expected a weight from" if "weight" in fields else "expected"
+        )
         assert not outcome.of("dead")
         if build_sync(config(**settings).sync).admission.exchange == "tree":
             assert outcome.finals == honest.finals
@@ -76,9 +78,10 @@ def test_a_weight_that_nobody_can_carry_is_refused_by_name_and_changes_no_result
 
 @pytest.mark.parametrize(("liar", "settings"), [("c1", {}), ("c1", {"workers": 2})])
 def test_so_is_that_of_a_result(liar, settings, monkeypatch):
-    outcome = run(monkeypatch, settings, liar, Kind.RESULT, weight=3000.0)
-    assert {event["peer"] for event in outcome.of("refused")} == {"c1"}
-    assert outcome.finals == run(monkeypatch, settings).finals
+    for weight in (1.5, 3000.0):  # one of 1.5 is that of fewer contributors
+        outcome = run(monkeypatch, settings, liar, Kind.RESULT, weight=weight)
+        assert {event["peer"] for event in outcome.of("refused")} == {"c1"}
+        assert outcome.finals == run(monkeypatch, settings).finals
 
 
 def test_weights_by_samples_are_known_of_every_subtree():

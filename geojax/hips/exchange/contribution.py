@@ -43,32 +43,39 @@ class Allowance(NamedTuple):
     """What an offer may say of its weight, as it follows from the run's plan.
 
     Attributes:
-      least: the smallest weight of one contribution that counts; an offer of weight 0 counts
-        nothing (see ``nonfinite=skip``).
+      least: the smallest weight of one contribution that counts.
       most: the largest weight of all contributions that may be in it.
       contributors: their largest number.
+      whole: the smallest weight of all of them together; 0: each of them may count nothing (see
+        ``nonfinite=skip``).
     """
 
     least: float
     most: float
     contributors: int
+    whole: float
 
     def refuses(self, message: Message) -> str:
         """Why an offer cannot be one of these; "": it can.
 
-        >>> both = together([Allowance(0.5, 0.5, 1), Allowance(1.5, 1.5, 1)])
+        >>> both = together([Allowance(0.5, 0.5, 1, 0.5), Allowance(1.5, 1.5, 1, 1.5)])
         >>> both.refuses(Message(Kind.OFFER, weight=2.0, contributors=2))
         ''
         >>> both.refuses(Message(Kind.OFFER, weight=1000.0, contributors=2))
-        'expected a weight of 0 or from 0.5 to 2, came 1000.0'
+        'expected a weight from 2 to 2 of 2 contributors, came 1000.0'
         """
         weight, contributors = message.weight, message.contributors
-        most, least = self.most * (1 + _ROUNDING), self.least * (1 - _ROUNDING)
-        if weight and not least <= weight <= most:
-            return f"expected a weight of 0 or from {self.least:g} to {self.most:g}, came {weight}"
         if contributors > self.contributors:
             return f"expected at most {self.contributors} contributors, came {contributors}"
-        return ""
+        if not weight and not self.whole:
+            return ""
+        least = (contributors == self.contributors and self.whole) or self.least
+        if least * (1 - _ROUNDING) <= weight <= self.most * (1 + _ROUNDING):
+            return ""
+        return (
+            f"expected a weight from {least:g} to {self.most:g} of {contributors} contributors, "
+            f"came {weight}"
+        )
 
 
 _ROUNDING = 1e-6  # of a sum of weights, relative
@@ -81,10 +88,11 @@ def together(allowances: Iterable[Allowance]) -> Allowance:
         min((each.least for each in all_of), default=0.0),
         sum(each.most for each in all_of),
         sum(each.contributors for each in all_of),
+        sum(each.whole for each in all_of),
     )
 
 
-PARAMETERS = Allowance(1.0, 1.0, 1)
+PARAMETERS = Allowance(1.0, 1.0, 1, 1.0)
 """Of a result that is no sum, but parameters."""
 
 ABSTAINED = Contribution(np.zeros(0, np.uint8), 0.0, 0)

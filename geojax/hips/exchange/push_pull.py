@@ -499,6 +499,8 @@ class PushPullExchange:
         assert self.policy is not None
         if peer not in (*self.policy.members, *self._sender.homes) or peer == self.me:
             return "no member"
+        if self.me not in self._sender.homes and peer not in self._sender.homes:
+            return "only servers tell of cuts here"
         if self._cuts is None:
             return "no checkpoints are kept here"
         cut = self._cuts.hear(peer, message.round, (message.body or {})["cut"])

@@ -346,7 +346,8 @@ class TreeExchange:
     def _too_heavy(self, peer: str, message: Message) -> str:
         """Why a message in turn cannot be of so many contributions, or weigh so much."""
         number, kind = message.round, message.kind
-        if kind is Kind.LATE or (kind is Kind.OFFER and number <= self.held):  # counts no more
+        over = kind is Kind.OFFER and number <= self.held
+        if over or kind is Kind.LATE or (message.body or {}).get("abstains") is True:
             return ""
         local = self._policies.of(number)
         if kind is Kind.OFFER:
