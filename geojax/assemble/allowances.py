@@ -14,7 +14,7 @@ import numpy as np
 from geojax.assemble.clients import usual_of
 from geojax.assemble.fleets import build_fleet, has_devices, step_weight
 from geojax.assemble.setup import Setup
-from geojax.hips.exchange.contribution import PARAMETERS, Allowance, together
+from geojax.hips.exchange.contribution import PARAMETERS, Allowance, Share, together
 from geojax.models.registry import SYNTHETIC
 from geojax.selection.registry import build_selection
 from geojax.sync.algorithm import SyncAlgorithm
@@ -46,7 +46,8 @@ def of_centers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowance
     for center in cluster.servers:
         allowed = together(workers[name] for name in cluster.workers(center) or (center,))
         if algorithm.weights == "centers":
-            allowed = allowed._replace(least=1.0, most=1.0, whole=float(allowed.whole > 0))
+            count = len(allowed.shares)
+            allowed = allowed._replace(shares=(Share(1.0, 1.0, count),))
         found[center] = allowed
     return found
 
@@ -69,8 +70,8 @@ def _of_worker(setup: Setup, name: str, algorithm: SyncAlgorithm) -> Allowance:
     else:
         least = most = 1.0
     factor = worker_weight(name, setup, algorithm)
-    skips = setup.config.nonfinite == "skip"
-    return Allowance(factor * least, factor * most, 1, 0.0 if skips else factor * least)
+    shares = (Share(factor * least, factor * most),)
+    return Allowance(shares, skips=setup.config.nonfinite == "skip")
 
 
 def _of_clients(setup: Setup, name: str, rule: ClientRule) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from geojax.compression.dense import dense
-from geojax.hips.exchange.contribution import Allowance, Contribution
+from geojax.hips.exchange.contribution import Allowance, Contribution, Share
 from geojax.hips.exchange.tree import TreeExchange
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.telemetry.recorder import Recorder
@@ -24,7 +24,7 @@ from testbed.simulated.loop import run_virtual
 __all__ = ["Group", "policy_of", "random_pair", "random_tree", "run_virtual", "star_policy"]
 
 
-ANY = Allowance(0.0, math.inf, 1 << 30, 0.0)  # whatever a test lets a member offer
+ANY = Allowance((Share(0.0, math.inf, 1 << 30),))  # whatever a test lets a member offer
 
 
 def random_tree(members, rng, share=1.0):

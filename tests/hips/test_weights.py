@@ -8,8 +8,9 @@ import pytest
 from simulated_runs import simulated, small_config
 
 from geojax.assemble.allowances import of_centers, of_lan, of_workers
+from geojax.hips.exchange.contribution import Allowance, Share, together
 from geojax.sync.registry import build_sync
-from geojax.wire.message import Kind
+from geojax.wire.message import Kind, Message
 from testbed.run import prepare
 from testbed.simulated.transport import SimulatedTransport
 
@@ -92,21 +93,34 @@ def test_weights_by_samples_are_known_of_every_subtree():
     sizes = {name: len(part) for name, part in setup.parts().items()}
     assert len(set(sizes.values())) > 2
     for name, allowed in workers.items():
-        assert allowed.least == allowed.most == sizes[name] * 6 / 60
-        assert allowed.contributors == 1
+        assert allowed == Allowance((Share(*(sizes[name] * 6 / 60,) * 2),))
     for center in setup.cluster.servers:
         mine = [workers[name] for name in setup.cluster.workers(center)]
-        assert centers[center].most == sum(each.most for each in mine)
-        assert centers[center].least == min(each.least for each in mine)
+        assert centers[center].shares == tuple(share for each in mine for share in each.shares)
         assert of_lan(setup, center, algorithm) == dict(
             zip(setup.cluster.workers(center), mine, strict=True)
         )
-    assert sum(each.most for each in centers.values()) == pytest.approx(6)
+    everybody = together(centers.values())
+    assert sum(share.most for share in everybody.shares) == pytest.approx(6)
 
 
 def test_centers_that_count_the_same_have_one_vote_each():
     setup, _, _ = prepare(config(workers=2, sync__name="hfa"), Path())
     algorithm = build_sync(setup.config.sync)
-    assert {(a.least, a.most, a.contributors) for a in of_centers(setup, algorithm).values()} == {
-        (1.0, 1.0, 2)
+    centers = of_centers(setup, algorithm)
+    assert {each.shares for each in centers.values()} == {(Share(1.0, 1.0, 2),)}
+    result = together(centers.values())
+    told = {  # by number of workers in it: in how many centers they may be
+        count: {w for w in range(5) if not result.refuses(offer(w, count))} for count in range(1, 8)
     }
+    assert told == {1: {1}, 2: {1, 2}, 3: {2, 3}, 4: {2, 3}, 5: {3}, 6: {3}, 7: set()}
+
+
+def test_where_offers_may_be_skipped_any_of_them_may_weigh_nothing():
+    setup, _, _ = prepare(config(workers=2, nonfinite="skip"), Path())
+    center = of_centers(setup, build_sync(setup.config.sync))["c1"]
+    assert {weight for weight in range(4) if not center.refuses(offer(weight, 2))} == {0, 1, 2}
+
+
+def offer(weight, contributors):
+    return Message(Kind.OFFER, weight=float(weight), contributors=contributors)

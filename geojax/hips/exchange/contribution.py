@@ -39,41 +39,56 @@ class Contribution(NamedTuple):
         return self.contributors == 0
 
 
-class Allowance(NamedTuple):
-    """What an offer may say of its weight, as it follows from the run's plan.
+class Share(NamedTuple):
+    """What one worker, or one center that counts as a whole, adds to the weight of a sum.
 
     Attributes:
-      least: the smallest weight of one contribution that counts.
-      most: the largest weight of all contributions that may be in it.
-      contributors: their largest number.
-      whole: the smallest weight of all of them together; 0: each of them may count nothing (see
-        ``nonfinite=skip``).
+      least: the smallest weight.
+      most: the largest.
+      contributors: how many there are in it at most.
     """
 
     least: float
     most: float
-    contributors: int
-    whole: float
+    contributors: int = 1
+
+
+class Allowance(NamedTuple):
+    """What an offer or a result may say of its weight, as it follows from the run's plan.
+
+    Attributes:
+      shares: that may be in it.
+      skips: each of them may count nothing, with weight 0 (``nonfinite=skip``).
+    """
+
+    shares: tuple[Share, ...]
+    skips: bool = False
 
     def refuses(self, message: Message) -> str:
-        """Why an offer cannot be one of these; "": it can.
+        """Why a message cannot be a sum of these; "": it can.
 
-        >>> both = together([Allowance(0.5, 0.5, 1, 0.5), Allowance(1.5, 1.5, 1, 1.5)])
+        >>> both = together([Allowance((Share(0.5, 0.5),)), Allowance((Share(1.5, 1.5),))])
         >>> both.refuses(Message(Kind.OFFER, weight=2.0, contributors=2))
         ''
         >>> both.refuses(Message(Kind.OFFER, weight=1000.0, contributors=2))
         'expected a weight from 2 to 2 of 2 contributors, came 1000.0'
         """
         weight, contributors = message.weight, message.contributors
-        if contributors > self.contributors:
-            return f"expected at most {self.contributors} contributors, came {contributors}"
-        if not weight and not self.whole:
+        if not weight and self.skips:
             return ""
-        least = (contributors == self.contributors and self.whole) or self.least
-        if least * (1 - _ROUNDING) <= weight <= self.most * (1 + _ROUNDING):
+        fewest = left = 0
+        for most in sorted((share.contributors for share in self.shares), reverse=True):
+            fewest, left = fewest + (left < contributors), left + most
+        if contributors > left:
+            return f"expected at most {left} contributors, came {contributors}"
+        fewest = min(fewest, 1) if self.skips else fewest
+        least = sum(sorted(share.least for share in self.shares)[:fewest])
+        largest = sorted((share.most for share in self.shares), reverse=True)
+        most = sum(largest[:contributors])
+        if least * (1 - _ROUNDING) <= weight <= most * (1 + _ROUNDING):
             return ""
         return (
-            f"expected a weight from {least:g} to {self.most:g} of {contributors} contributors, "
+            f"expected a weight from {least:g} to {most:g} of {contributors} contributors, "
             f"came {weight}"
         )
 
@@ -84,15 +99,11 @@ _ROUNDING = 1e-6  # of a sum of weights, relative
 def together(allowances: Iterable[Allowance]) -> Allowance:
     """What a sum of offers of some of these may say."""
     all_of = tuple(allowances)
-    return Allowance(
-        min((each.least for each in all_of), default=0.0),
-        sum(each.most for each in all_of),
-        sum(each.contributors for each in all_of),
-        sum(each.whole for each in all_of),
-    )
+    shares = tuple(share for each in all_of for share in each.shares)
+    return Allowance(shares, any(each.skips for each in all_of))
 
 
-PARAMETERS = Allowance(1.0, 1.0, 1, 1.0)
+PARAMETERS = Allowance((Share(1.0, 1.0),))
 """Of a result that is no sum, but parameters."""
 
 ABSTAINED = Contribution(np.zeros(0, np.uint8), 0.0, 0)

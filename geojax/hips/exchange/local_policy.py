@@ -82,7 +82,7 @@ def local_policy(
       allowances: what the own offer of each member may carry; who is not in it has none.
 
     >>> policy = Policy(0, ("a", "b"), (Tree("a", {"b": "a"}),))
-    >>> allowances = dict.fromkeys("ab", Allowance(1.0, 1.0, 1, 1.0))
+    >>> allowances = dict.fromkeys("ab", Allowance(()))
     >>> laid = local_policy("a", policy, [9, 9], [18], allowances=allowances)
     >>> laid.expected_of(1), laid.receivers_of(1), laid.own
     (('a', 'b'), ('b',), 2)
@@ -124,7 +124,7 @@ class ByRound:
     The last policies that no round goes by any more are still found by their version.
 
     >>> trees = (Tree("a", {}),)
-    >>> own = {"a": Allowance(1.0, 1.0, 1, 1.0)}
+    >>> own = {"a": Allowance(())}
     >>> one, two = (local_policy("a", Policy(v, ("a",), trees), [9], [9], allowances=own)
     ...             for v in (4, 7))
     >>> rounds = ByRound()
