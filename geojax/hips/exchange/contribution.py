@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from geojax.compression.codec import Codec, SplitPayload
-from geojax.errors import FrameError
+from geojax.errors import Diverged, FrameError
 from geojax.hollow import is_hollow
 from geojax.wire.message import Kind, Message, Payload
 
@@ -142,8 +142,9 @@ def received(message: Message, codec: Codec, size: int) -> Contribution:
     """What a message from the network brings of a chunk.
 
     A payload that is accepted can be decoded and summed with others of its chunk, so it makes no
-    later step fail; sums are finite as long as they do not overflow. A refused payload has no
-    effect, as if it had never arrived.
+    later step fail. A refused payload has no effect, as if it had never arrived. An honest member
+    offers no values that are not finite, and makes no such sum (:func:`check_finite`): it stops
+    and says why. So to refuse them hides nothing.
 
     Args:
       message: the message.
@@ -162,6 +163,35 @@ def received(message: Message, codec: Codec, size: int) -> Contribution:
         raise FrameError(why)
     loss = (message.body or {}).get("loss")
     return Contribution(message.payload, message.weight, message.contributors, loss=loss)
+
+
+def check_finite(
+    payload: Payload, codec: Codec, offers: Mapping[str, Contribution], what: str
+) -> None:
+    """Stops where finite offers have a sum that is not: it would look like a lie to its receivers.
+
+    Args:
+      payload: the sum.
+      codec: reads it.
+      offers: that are summed, by contributor.
+      what: it is the sum of.
+
+    Raises:
+      Diverged: it is not finite; names whose values are the largest.
+    """
+    values = codec.decode(payload)  # type: ignore[arg-type]
+    if is_hollow(values) or np.isfinite(values).all():
+        return
+    largest = {
+        name: float(np.abs(codec.decode(one.payload)).max())  # type: ignore[arg-type]
+        for name, one in offers.items()
+        if not one.abstains
+    }
+    name = max(largest, key=lambda each: largest[each])
+    raise Diverged(
+        f"{what}: finite offers, but their sum is not; the largest value is {largest[name]:.3g}, "
+        f"of {name}; lower lr, or set optimizer.clip_norm"
+    )
 
 
 def is_count(value: Any, least: int = 0) -> bool:

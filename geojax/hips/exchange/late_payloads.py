@@ -18,8 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from geojax.compression.codec import Codec
 from geojax.hips.exchange.contribution import Contribution
 from geojax.hips.exchange.local_policy import LocalPolicy
+from geojax.wire.datagrams import MAX_DATAGRAM_BYTES
 from geojax.wire.message import Kind, Message, Payload
 
 RELIABLE = -1  # index of a part that did not come as a datagram
@@ -203,6 +205,33 @@ class LatePayloads:
         gone = [key for key in self._histories if key[0] not in members]
         for key in gone:
             del self._histories[key]
+
+
+def cannot_be_late(
+    peer: str, message: Message, codec: Codec, size: int, latest: int, sent_by: LocalPolicy | None
+) -> str:
+    """Why a message cannot be a late part; "": it can, though perhaps of a policy long over.
+
+    Args:
+      peer: who made it.
+      message: the message; its payload is one of the codec's.
+      codec: says how many parts there may be.
+      size: elements of the chunk.
+      latest: the latest round to which an offer may be under way.
+      sent_by: the policy that it was sent by; None: it is not known any more.
+    """
+    payload, index = message.payload, (message.body or {}).get("part", RELIABLE)
+    if not codec.splits:
+        return "no offer has late parts"
+    if index >= codec.datagrams(size):
+        return f"no offer of chunk {message.chunk} has part {index}"
+    if index != RELIABLE and payload.nbytes > MAX_DATAGRAM_BYTES:  # type: ignore[union-attr]
+        return f"no datagram has {payload.nbytes} bytes"  # type: ignore[union-attr]
+    if message.round > latest:
+        return "no offer of that round can be under way"
+    if sent_by is not None and not sent_by.is_leaf(peer, message.chunk):
+        return "no child without children of its own"
+    return ""
 
 
 def _memory(index: int) -> int:

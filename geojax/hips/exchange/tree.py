@@ -51,18 +51,18 @@ from geojax.hips.exchange.contribution import (
     PARAMETERS,
     Allowance,
     Contribution,
+    check_finite,
     mean_loss,
     received,
     together,
 )
 from geojax.hips.exchange.debts import Owed
-from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, own_parts
+from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, cannot_be_late, own_parts
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
 from geojax.hips.exchange.rounds import Round
 from geojax.machine.machine import Machine
 from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
-from geojax.wire.datagrams import MAX_DATAGRAM_BYTES
 from geojax.wire.message import ROUTED, Kind, Message, Payload
 
 log = logging.getLogger("geojax.hips")
@@ -297,7 +297,9 @@ class TreeExchange:
         number, chunk = message.round, message.chunk
         local, done = self._policies.of(number), max(self.held, self._fetch.round)
         if message.kind is Kind.LATE:
-            return self._late_out_of_turn(peer, message)
+            latest = self.held + 2 * max(1, len(self._turns))
+            size, sent_by = self.sizes[chunk], self._policies.by_version(message.policy)
+            return cannot_be_late(peer, message, self._codec, size, latest, sent_by)
         if message.kind is Kind.AGGREGATE:
             if peer != self._fetch.source or number != self._fetch.round:
                 return "nobody told it to send this"
@@ -325,23 +327,6 @@ class TreeExchange:
         expected = before > done and peer in self._policies.of(before).expected_of(chunk)
         behind = expected and peer not in self._arrived(before, chunk)
         return f"its offer of round {before} has not come" if behind else ""
-
-    def _late_out_of_turn(self, peer: str, message: Message) -> str:
-        """Why this cannot be a late part; "": it can, though perhaps of a policy long over."""
-        number, chunk, payload = message.round, message.chunk, message.payload
-        index = (message.body or {}).get("part", RELIABLE)
-        if not self._codec.splits:
-            return "no offer has late parts"
-        if index >= self._codec.datagrams(self.sizes[chunk]):
-            return f"no offer of chunk {chunk} has part {index}"
-        if index != RELIABLE and payload.nbytes > MAX_DATAGRAM_BYTES:  # type: ignore[union-attr]
-            return f"no datagram has {payload.nbytes} bytes"  # type: ignore[union-attr]
-        if number > self.held + 2 * max(1, len(self._turns)):
-            return "no offer of that round can be under way"
-        local = self._policies.by_version(message.policy)
-        if local is not None and not local.is_leaf(peer, chunk):
-            return "no child without children of its own"
-        return ""
 
     def _too_heavy(self, peer: str, message: Message) -> str:
         """Why a message in turn cannot be of so many contributions, or weigh so much."""
@@ -515,6 +500,9 @@ class TreeExchange:
                 sum(c.contributors for c in given),
                 loss=mean_loss(given),
             )
+            offers = dict(zip(self._policies.of(number).expected_of(chunk), ordered, strict=True))
+            what = f"{self.me}, chunk {chunk} of round {number}"
+            check_finite(total.payload, self._codec, offers, what)
         tree = self._policies.of(number).tree(chunk)
         if tree.root == self.me:
             self._recorder.chunk_event("reduced", round=number, chunk=chunk)
