@@ -26,6 +26,7 @@ from geojax.hips.exchange.cuts import Cut
 from geojax.hips.routing.multipath import MultipathSender
 from geojax.hips.routing.source_routes import unpacked_table
 from geojax.machine.waits import wait_for
+from geojax.overlay.policy.policy import Policy
 from geojax.sync.service import Service
 from geojax.wire.message import Kind, Message
 from geojax.wire.priority import PROBE_PRIORITY
@@ -312,6 +313,7 @@ class Membership:
             self._say(messages.LostPeer(peer, what[:1000]))
 
     def _on_start(self, _: str, told: messages.Start) -> None:
+        self._check_policies(told.policies)
         self._learn_cut(told)
         for group, policy in told.policies.items():
             engine = self._engine(group)
@@ -324,6 +326,7 @@ class Membership:
 
     def _on_return(self, _: str, told: messages.Return) -> None:
         """Starts, or goes on in another epoch that has begun before this member had its state."""
+        self._check_policies(told.policies)
         self._learn_cut(told)
         for group, policy in told.policies.items():
             engine = self._engine(group)
@@ -371,6 +374,12 @@ class Membership:
         self._grant.take(until, final=final)
 
     def _on_policy(self, _: str, told: messages.NewPolicy) -> None:
+        self._check_policies(told.policies)
+        for group, policy in told.policies.items():
+            engine = self._engine(group)
+            known = engine.policy if engine.gate.epoch == told.epoch else None
+            if known is not None and policy.version <= known.version:
+                raise Refused(f"policy of group {group}: version {policy.version} is no later one")
         for group, policy in told.policies.items():
             engine = self._engine(group)
             if engine.gate.epoch == told.epoch:
@@ -388,6 +397,7 @@ class Membership:
         self._say(messages.Report(told.epoch, held, keeps, self.has_state))
 
     def _on_resume(self, _: str, told: messages.Resume) -> None:
+        self._check_policies(told.policies)
         for group, policy in told.policies.items():
             engine = self._engine(group)
             if told.epoch == engine.gate.epoch:
@@ -434,6 +444,22 @@ class Membership:
             return  # it was said to this node's life before; this one asks to come back
         text = f"{self.me} was expelled from the run: {told.reason}"
         raise Expelled(text, may_return=told.may_return)
+
+    def _check_policies(self, policies: Mapping[int, Policy]) -> None:
+        """Raises ``Refused`` if this member cannot go by one of these; then it goes by none."""
+        nodes = self._context.setup.cluster.members
+        for group, policy in policies.items():
+            engine, where = self._engine(group), f"policy of group {group}"
+            unknown = {*policy.members, *policy.passive} - {*nodes}
+            if unknown:
+                raise Refused(f"{where}: no node is called {min(unknown)}")
+            if self.me not in (*policy.members, *policy.passive):
+                raise Refused(f"{where}: {self.me} has no part in it")
+            if policy.fixed and engine.sizes and len(policy.fixed) != len(engine.sizes):
+                raise Refused(
+                    f"{where}: expected trees of {len(engine.sizes)} chunks, came those of "
+                    f"{len(policy.fixed)}"
+                )
 
     def _engine(self, group: int) -> Exchange:
         engine = self._engines.get(group)
