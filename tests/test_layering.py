@@ -37,7 +37,7 @@ ROOMS = {
         "policy.policy",
         "bounds routes",
         "base policy.placement",
-        "policy.estimate planners",
+        "policy.estimate policy.checking planners",
         "registry",
         "policy.cutting policy.planning",  # by the overlay that a configuration names
     ),

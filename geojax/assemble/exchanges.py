@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import permutations
 from typing import Any
 
 import numpy as np
 
 from geojax.assemble.agreement import Agreement, answer_codec, build_lan_outer, build_outer
+from geojax.assemble.allowances import of_centers, of_lan
 from geojax.assemble.setup import Setup
 from geojax.center.outer import OuterOptimizer
 from geojax.center.spec import VectorSpec
@@ -17,6 +18,7 @@ from geojax.config import RunConfig
 from geojax.hips.cluster import WAN_GROUP
 from geojax.hips.context import NodeContext
 from geojax.hips.exchange.base import Exchange
+from geojax.hips.exchange.contribution import Allowance
 from geojax.hips.exchange.cuts import Cuts
 from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.shard import shard_maker
@@ -128,8 +130,15 @@ def _push_pull(
     return PushPullExchange(
         context.name, group, values=[start[first:stop] for first, stop in plan.ranges],
         transport=context.transport, server=server, recorder=context.recorder,
-        layers=plan.layers, priorities=plan.priorities, **options,
+        layers=plan.layers, priorities=plan.priorities,
+        allowances=_allowances(context.setup, group, plan), **options,
     )  # fmt: skip
+
+
+def _allowances(setup: Setup, group: int, plan: Agreement) -> Mapping[str, Allowance]:
+    if group == WAN_GROUP:
+        return of_centers(setup, plan.algorithm)
+    return of_lan(setup, setup.cluster.servers[group - 1], plan.algorithm)
 
 
 def tree_exchange(
@@ -140,7 +149,8 @@ def tree_exchange(
     engine = TreeExchange(
         context.name, group, sizes=[stop - start for start, stop in plan.ranges],
         transport=sender or context.transport, machine=context.machine, recorder=context.recorder,
-        priorities=plan.priorities, layers=plan.layers, turns=plan.turns, **options,
+        priorities=plan.priorities, layers=plan.layers, turns=plan.turns,
+        allowances=_allowances(context.setup, group, plan), **options,
     )  # fmt: skip
     engine.skip_to(held)
     return engine

@@ -182,11 +182,11 @@ def fleet_trainer(setup: Setup, name: str, algorithm: SyncAlgorithm) -> FleetTra
     )  # fmt: skip
     return build_fleet_trainer(
         config, node, features=data.train_x, labels=data.train_y, reports=selection.needs_counts,
-        weight=_weight(setup, name, algorithm, selection), proximal=algorithm.proximal,
+        weight=step_weight(setup, name, algorithm, selection), proximal=algorithm.proximal,
     )  # fmt: skip
 
 
-def _weight(setup: Setup, name: str, algorithm: SyncAlgorithm, selection: Selection) -> float:
+def step_weight(setup: Setup, name: str, algorithm: SyncAlgorithm, selection: Selection) -> float:
     """What an offer counts where workers count by the samples of their steps; 1 on average."""
     if algorithm.weights != "steps":
         return 1.0

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from geojax.assemble.agreement import Agreement, answer_codec, build_outer, sync_of
+from geojax.assemble.allowances import of_centers, worker_weight
 from geojax.assemble.clients import client_trainer
 from geojax.assemble.contributors import contributors_of
 from geojax.assemble.exchanges import (
@@ -52,7 +53,7 @@ from geojax.hips.roles.local_server import LocalServer
 from geojax.hips.roles.local_steps import LocalSteps
 from geojax.hips.roles.scheduler import Scheduler
 from geojax.hips.roles.worker import Worker, WorkerNode
-from geojax.hips.storage.checkpoint import Checkpoints, Within
+from geojax.hips.storage.checkpoint import Checkpoints, Within, most_bytes
 from geojax.hips.storage.cut_checkpoints import CutCheckpoints
 from geojax.hips.storage.snapshots import Snapshots
 from geojax.machine.waits import first_failure
@@ -201,7 +202,7 @@ def _worker(
     trainer.warm_up(gradient=not inner, step=inner)
     worker = Worker(
         trainer, plan.algorithm, plan.buckets, plan.stages,
-        weight=_weight(name, setup, plan.algorithm), skip=config.nonfinite == "skip",
+        weight=worker_weight(name, setup, plan.algorithm), skip=config.nonfinite == "skip",
         machine=context.machine, clock=context.clock, recorder=context.recorder,
         pace=build_pace(config, setup.cluster.trainers, name),
         local_steps=_local_steps(
@@ -285,14 +286,6 @@ def _at_its_speed(context: Context, plan: Agreement) -> Agreement:
     return replace(plan, algorithm=algorithm)
 
 
-def _weight(name: str, setup: Setup, algorithm: SyncAlgorithm) -> float:
-    """The weight of a worker's offers, 1 on average over all workers."""
-    if algorithm.weights != "samples" or setup.config.model.name == SYNTHETIC:
-        return 1.0
-    sizes = {trainer: len(part) for trainer, part in setup.parts().items()}
-    return sizes[name] * len(sizes) / sum(sizes.values())
-
-
 def _worker_node(context: Context) -> tuple[Membership, Any]:
     setup, config = context.setup, context.setup.config
     plan = Agreement.of(config, setup.cluster.trainers)
@@ -317,6 +310,7 @@ def _worker_node(context: Context) -> tuple[Membership, Any]:
     vector = kept["vector"] if kept else setup.initial()
     if kept:
         worker.load_state(kept["trainer"])
+    member.states.most = most_bytes({"vector": vector})
     link = LanUplink(
         engine, plan.lan_codec, plan.buckets, timeouts=config.timeouts, clock=context.clock,
         recorder=context.recorder, lan_rounds=per, answers=answers,
@@ -358,7 +352,7 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
         group = setup.cluster.lan_group(name)
         first = (held + 1) * per
         engines[group] = lan = tree_exchange(
-            context, group, plan, codec=plan.lan_codec, held=first - 1, contributes=False
+            context, group, plan, codec=plan.lan_codec, held=first - 1
         )
         streams = plan.lan_codec is plan.codec and per == 1 and plan.algorithm.weights != "centers"
         streams = streams and plan.algorithm.inner is None
@@ -385,7 +379,7 @@ def _server_node(context: Context) -> tuple[Membership, Any]:
     )  # fmt: skip
     if kept:
         state.load(kept)
-    member.on_state_wanted = state.promise
+    member.on_state_wanted, member.states.most = state.promise, state.most_bytes
     decided, policy = None, plan.algorithm.inner
     if told is not None and policy is not None:
         options = {"policy": policy, "event": "inner_rounds"}
@@ -410,15 +404,13 @@ def _global_node(context: Context) -> tuple[Membership, Any]:
         snapshots = _snapshots(context, plan)
         checkpoints, kept = _checkpoints(context, snapshots)
         cuts = _cuts(context)
-        engine: Exchange = wan_exchange(
-            context, plan, snapshots, contributes=False, cuts=cuts, kept=kept
-        )
+        engine: Exchange = wan_exchange(context, plan, snapshots, cuts=cuts, kept=kept)
     else:
         engine = TreeExchange(
             context.name, WAN_GROUP, sizes=(), transport=context.transport,
             machine=context.machine, recorder=context.recorder,
             codec=build_codec(config.compression),  # to sum with it, nothing else
-            contributes=False,
+            allowances=of_centers(context.setup, sync_of(config, context.setup.cluster.trainers)),
         )  # fmt: skip
         engine.skip_to(context.setup.resume.round)
     member = Membership(context, engines={WAN_GROUP: engine}, meter=_meter(context))

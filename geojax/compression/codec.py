@@ -48,6 +48,7 @@ class Codec(NamedTuple):
         says why one cannot be decoded; all that pass can, and can be summed with others of as many
         elements. It takes microseconds.
       splits: whether ``encode`` gives :class:`SplitPayload`.
+      datagrams: how many of these a chunk of so many elements has at most.
       lan: what travels over the LAN instead; None: the codec itself, and then a center's sums go
         on to the WAN chunk by chunk as they are.
       observe: ``(state, loss) -> state``: tells the codec the training loss before it encodes;
@@ -68,6 +69,7 @@ class Codec(NamedTuple):
     combine: Callable[[Sequence[np.ndarray]], np.ndarray]
     elements: Callable[[np.ndarray], int]
     splits: bool = False
+    datagrams: Callable[[int], int] = lambda elements: elements
     lan: Codec | None = None
     observe: Callable[[Any, float], Any] | None = None
     fill: (

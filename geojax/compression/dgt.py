@@ -149,6 +149,10 @@ class Dgt:
             )
         return blocks.elements
 
+    def datagrams(self, elements: int) -> int:
+        """A chunk of so many elements has at most: one a block."""
+        return form.count(elements, self._block) if self._datagrams else 0
+
     def _always(self, layout: Layout) -> np.ndarray:
         """Which blocks hold model state, and are important whatever they hold."""
         marked = []
@@ -267,6 +271,7 @@ def dgt(
         "dgt", 6, True, functions.init, functions.encode, form.decode, form.combine,
         functions.elements,
         splits=True,
+        datagrams=functions.datagrams,
         lan=dense(),
         observe=functions.observe if adaptive else None,
         fill=fill_with_last if lost == "last" else None,

@@ -64,7 +64,8 @@ def add_up(
     for at, member in enumerate(members[1:]):
         one = decode(member)
         same_sizes([total.size, one.size], what)
-        total = np.add(total, one, out=total if at else None)
+        with np.errstate(over="ignore"):  # then it is infinite, and found
+            total = np.add(total, one, out=total if at else None)
     return total
 
 

@@ -4,6 +4,7 @@ The tolerance is stated once: ‖a − b‖ ≤ 2e-5 · ‖b‖ over the paramet
 """
 
 import logging
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -11,10 +12,12 @@ import pytest
 from simulated_runs import kill, simulated
 from small_runs import ROWS, compared, config_of, distance, engine, twin_vector
 
+from geojax.assemble.allowances import of_workers
 from geojax.assemble.clients import client_trainer
 from geojax.federated.build import build_model
 from geojax.federated.registry import FEDERATED
 from geojax.sync.registry import build_sync
+from geojax.wire.message import Kind, Message
 from testbed.run import prepare
 
 TOLERANCE = 2e-5
@@ -118,8 +121,13 @@ def test_weights_of_workers_sum_to_their_number_or_nearly(key, tmp_path):
     setup, _, _ = prepare(run, tmp_path)
     rule = build_sync(run.sync).client
     trainers = [client_trainer(setup, worker, rule) for worker in setup.cluster.trainers]
-    for trainer in trainers:
+    allowed = of_workers(setup, build_sync(run.sync))
+    for name, trainer in zip(setup.cluster.trainers, trainers, strict=True):
         trainer.step()
+        said = Message(Kind.OFFER, weight=trainer.weight, contributors=1)
+        assert not allowed[name].refuses(said)
+        if rule.exchanges == 1:  # all clients take part, so the weight is known
+            assert allowed[name].refuses(replace(said, weight=1.01 * trainer.weight))
     assert sum(trainer.weight for trainer in trainers) == pytest.approx(len(trainers))
     if rule.exchanges == 2:
         weights = [trainer.weight for trainer in trainers]

@@ -6,13 +6,14 @@ rules of the membership protocol.
 """
 
 import asyncio
+import math
 import random
 from types import SimpleNamespace
 
 import numpy as np
 
 from geojax.compression.dense import dense
-from geojax.hips.exchange.contribution import Contribution
+from geojax.hips.exchange.contribution import Allowance, Contribution, Share
 from geojax.hips.exchange.tree import TreeExchange
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.telemetry.recorder import Recorder
@@ -21,6 +22,9 @@ from geojax.wire.priority import chunk_priority, late_priority
 from testbed.simulated.loop import run_virtual
 
 __all__ = ["Group", "policy_of", "random_pair", "random_tree", "run_virtual", "star_policy"]
+
+
+ANY = Allowance((Share(0.0, math.inf, 1 << 30),))  # whatever a test lets a member offer
 
 
 def random_tree(members, rng, share=1.0):
@@ -120,16 +124,20 @@ class Group:
         self.members, self.sizes = tuple(members), tuple(sizes)
         self.alive = self.members
         self.network = Network(self.rng, slowest, len(self.sizes))
+        options = {name: dict(mine) for name, mine in (options or {}).items()}
+        silent = {n for n, mine in options.items() if not mine.pop("contributes", True)}
+        allowances = dict.fromkeys((name for name in members if name not in silent), ANY)
         self.epoch = 0
         self.events = []
         self.results = {name: {} for name in members}
         for name in members:
-            mine = dict((options or {}).get(name, {}))
+            mine = options.get(name, {})
             at_root = mine.pop("at_root", None)
             self.network.engines[name] = TreeExchange(
                 name, 0, sizes=self.sizes, transport=Ends(name, self.network),
                 codec=codec or dense()._replace(splits=True), machine=SlowMachine(self.rng, work),
-                recorder=Recorder(name, self.events.append), **mine,
+                recorder=Recorder(name, self.events.append),
+                **{"allowances": allowances, **mine},
             )  # fmt: skip
             if at_root is not None:
                 self[name].at_root = SimpleNamespace(merged=at_root)

@@ -4,7 +4,7 @@ import asyncio
 import random
 
 import numpy as np
-from exchange_group import Ends, Network, SlowMachine, run_virtual
+from exchange_group import ANY, Ends, Network, SlowMachine, run_virtual
 
 from geojax.center.outer import PlainSgd
 from geojax.compression.dense import dense
@@ -86,7 +86,7 @@ class ServerGroup:
         self.network.engines[name] = PushPullExchange(
             name, 0, values=[self.start_vector[a:b] for a, b in self.ranges],
             transport=Ends(name, self.network), codec=self.codec, server=server,
-            recorder=recorder, contributes=name in self.centers,
+            recorder=recorder, allowances=dict.fromkeys(self.centers, ANY),
         )  # fmt: skip
         self[name].go_on(self.held)
         self.parameters[name] = {-1: self.start_vector}

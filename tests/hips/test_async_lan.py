@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from asynchronous_twins import halos_loop
 from examples import examples
-from exchange_group import Ends, Network, SlowMachine, run_virtual, star_policy
+from exchange_group import ANY, Ends, Network, SlowMachine, run_virtual, star_policy
 from hypothesis import given
 from hypothesis import strategies as st
 from server_group import ServerGroup, stars
@@ -93,6 +93,7 @@ class Lan:
         engine = self.network.engines[name] = PushPullExchange(
             name, LAN, values=[START[a:b] for a, b in self.ranges], cuts=cuts,
             transport=Ends(name, self.network), codec=dense(), server=server, recorder=recorder,
+            allowances=dict.fromkeys((self.center, *self.workers), ANY),
         )  # fmt: skip
         engine.go_on(*self.kept.get(name, (-1, None)))
         if name == self.center:

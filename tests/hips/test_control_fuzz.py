@@ -4,11 +4,14 @@ Everything here is made from the definitions of the messages, so a new one is co
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
 from dataclasses import fields, replace
 
+import msgpack
+import numpy as np
 import pytest
 from exchange_group import run_virtual
 from simulated_runs import simulated, small_config
@@ -17,7 +20,8 @@ from test_member import Played as PlayedMember
 
 from geojax.errors import FrameError, Refused
 from geojax.hips.cluster import SCHEDULER
-from geojax.hips.control.messages import KINDS, pack, read
+from geojax.hips.control.messages import KINDS, pack, packed_policies, read, unpacked_policies
+from geojax.overlay.policy.policy import Policy, Tree
 from geojax.wire.frame import pack_body
 from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Received
@@ -214,6 +218,86 @@ def test_what_is_wrong_in_the_scheduler_s_messages_is_refused_too(kind):
     assert len(to_member(messages, SCHEDULER)) == len(messages)
 
 
+POLICY = Policy(
+    1, ("c1", "c2"), (Tree("c1", {"c2": "c1"}, 0.5), Tree("c2", {"c1": "c2"}, 0.5, {"c1": "c2"}))
+)
+PATHS = [
+    ("0",), *(("0", key) for key in (*POLICY.to_dict(), "fixed")), ("0", "nodes", 1),
+    ("0", "trees", 1), *(("0", "trees", 1, key) for key in ("root", "up", "share", "down")),
+    *(("0", "trees", 1, key, 0) for key in ("up", "down")),
+]  # fmt: skip
+VALUES = (*WRONG[1:], [0], [7, 7], [-1, -1], [0, 0], [1, 0], ["c1"], ["c1", "c9"], [None, None])
+
+
+def broken_policies():
+    """Payloads of policies of which one part is wrong or missing, or that are no policies."""
+    for path in PATHS:
+        for value in (MISSING, *VALUES):
+            content = {"0": {**POLICY.to_dict(), "fixed": [0]}}
+            content["0"]["trees"] = [dict(tree) for tree in content["0"]["trees"]]
+            *there, key = path
+            parent = content
+            for step in there:
+                parent = parent[step]
+            if value is MISSING:
+                del parent[key]
+            else:
+                parent[key] = value
+            try:
+                yield np.frombuffer(msgpack.packb(content), np.uint8)
+            except (ValueError, OverflowError):  # no message holds it
+                continue
+    whole = packed_policies({0: POLICY})
+    for payload in (whole[:-1], whole[: whole.size // 2], np.append(whole, whole), whole[:0]):
+        yield payload
+    for byte in (0, 127, 192, 255):
+        for at in range(0, whole.size, 7):
+            payload = whole.copy()
+            payload[at] = byte
+            yield payload
+
+
+POLICIES = [*broken_policies()]
+
+
+def goes_on(policies):
+    """Whether they are policies of member c2 that it can go by."""
+    (policy,) = policies.values()
+    come = 0
+    for tree in policy.trees:
+        for name in policy.members:
+            at = name
+            while at != tree.root:
+                at = tree.parent[at]
+            come += 1
+    return come == len(policy.trees) * len(policy.members)
+
+
+def test_no_policy_is_read_that_does_not_bring_every_member_s_sums_to_a_root():
+    read_ones = []
+    for payload in POLICIES:
+        with contextlib.suppress(ValueError):
+            read_ones.append(unpacked_policies(payload))
+    assert len(read_ones) < len(POLICIES) // 3
+    assert all(goes_on(policies) for policies in read_ones if policies)
+    assert unpacked_policies(packed_policies({0: POLICY})) == {0: POLICY}
+
+
+@pytest.mark.parametrize("kind", ["policy", "resume"])
+@pytest.mark.parametrize("part", [0, pytest.param(None, marks=pytest.mark.nightly)])
+def test_no_policy_ends_a_member(kind, part):
+    """A part of them in ``make test``; each to a member of its own, as some are good ones."""
+    fields = {
+        "policy": {"epoch": 0, "first": 5},
+        "resume": {"epoch": 0, "held": {"0": 0}, "lacking": {"0": []}, "state_to": []},
+    }
+    body = {"type": kind, **fields[kind]}
+    refused = 0
+    for payload in POLICIES[part :: 17 if part is not None else 1]:
+        refused += len(to_member([Message(Kind.CONTROL, body=body, payload=payload)], SCHEDULER))
+    assert refused > len(POLICIES[part :: 17 if part is not None else 1]) // 2
+
+
 # ---- whole runs
 
 
@@ -305,6 +389,7 @@ def test_honest_members_beside_a_lying_one_come_to_the_end_often(kind, monkeypat
         ({"held": {"0": -1}}, "sent what cannot be true"),
         ({"epoch": 7}, "sent what cannot be true"),
         ({"held": {"0": 10}, "keeps": {"0": False}}, "c1 no longer have it whole"),
+        ({"held": {"0": 10}, "keeps": {"0": True}}, "it is to send this: nothing has come"),
     ],
 )
 def test_who_lies_in_its_report_is_dead_and_the_others_go_on(lie, why, monkeypatch, caplog):
@@ -325,3 +410,28 @@ def test_who_lies_in_its_report_is_dead_and_the_others_go_on(lie, why, monkeypat
     assert set(outcome.finals) == {"c3"}
     assert outcome.finals["c3"][0] == 79
     assert any(why in record.getMessage() for record in caplog.records if "dead" in record.msg)
+
+
+@pytest.mark.parametrize("liar", ["c1", "c3"])
+def test_who_lies_once_of_a_round_that_it_would_hold_is_named_and_the_others_go_on(
+    liar, monkeypatch
+):
+    send, told = SimulatedTransport.send, []
+
+    def lying(self, peer, message, priority=0):
+        body = message.body or {}
+        if self.name == liar and body.get("type") == "report" and not told:
+            told.append(body)
+            held = {"0": body["held"]["0"] + 1}
+            message = replace(message, body={**body, "held": held, "keeps": {"0": True}})
+        send(self, peer, message, priority)
+
+    monkeypatch.setattr(SimulatedTransport, "send", lying)
+    faults = [{"at": 0.607, "kind": "kill", "node": "c2"}]
+    config = small_config(rounds=20, testbed__faults=faults, timeouts__dead=2.0)
+    outcome = simulated(config)
+    assert told[0]["held"] == {"0": 9}
+    assert {event["peer"] for event in outcome.of("refused")} == {liar}
+    assert set(outcome.finals.values()) == {outcome.finals["c1"]}
+    assert outcome.finals.keys() == {"c1", "c3"}
+    assert [event["nodes"] for event in outcome.of("dead")] == [["c2"]]

@@ -9,10 +9,10 @@ import pytest
 from simulated_runs import simulated, small_config
 
 from geojax.hips.storage.checkpoint import packed_state
-from geojax.wire.message import Kind
+from geojax.wire.message import ROUTED, Kind
 from testbed.simulated.transport import SimulatedTransport
 
-LIAR = "c3"
+THREE, LIAR = ("c1", "c2", "c3"), "c3"
 NAN, INF = float("nan"), float("inf")
 RUNS = {
     "star": {},
@@ -24,8 +24,8 @@ HEADER = {
     "policy": (-1, 1, 99),
     "round": (-2, 0, 3, 99, 2**31),
     "chunk": (-1, 0, 1, 99),
-    "weight": (NAN, INF, -INF, -1.0, 0.0),
-    "contributors": (-1, 0, 2**40),
+    "weight": (NAN, INF, -INF, -1.0, 0.0, 0.5, 1.5, 1000.0),
+    "contributors": (-1, 0, 4, 2**40),
     "group": (1, 7),
     "codec": (3,),
     "kind": (Kind.HELLO, Kind.CONTROL, Kind.RESULT, Kind.AGGREGATE, Kind.LATE, Kind.PROBE),
@@ -65,11 +65,12 @@ def lying(monkeypatch):
     """
     send = SimulatedTransport.send
 
-    def install(change, always, *, liar=LIAR, kind=Kind.OFFER, since=2):
+    def install(change, always, *, liar=LIAR, kind=Kind.OFFER, since=2, epoch=0):
         told = []
 
         def wrong(self, peer, message, priority=0):
             mine = self.name == liar and message.kind is kind and message.round >= since
+            mine = mine and message.epoch >= epoch
             if mine and message.payload is not None and (always or not told):
                 told.append(message)
                 message = change(message)
@@ -152,15 +153,12 @@ FEW = {
     "epoch": 99, "policy": 99, "round": 3, "chunk": 1, "weight": NAN, "contributors": 0, "group": 7,
     "codec": 3, "kind": Kind.PROBE, "loss": INF, "payload": None,
 }  # fmt: skip
-# What is of an epoch that is over is dropped, as anything may be on its way when the epoch changes:
-# a member to whom results are sent anew waits for them until ``timeouts.round``.
-WAITS = ("AGGREGATE", "epoch", 1)
 
 
 def cases_of(what, cases):
     own = [(field, value) for field, values in OF_KIND.get(what, {}).items() for value in values]
     kind = LIARS[what][1]
-    cases = [case for case in cases if (what, *case) != WAITS and case[1] is not kind]
+    cases = [case for case in cases if case[1] is not kind]
     return [(what, *case) for case in [*cases, *own]]
 
 
@@ -190,6 +188,55 @@ def test_whoever_lies_in_whatever_it_sends_neither_stalls_nor_breaks_the_others(
 def test_every_wrong_field_of_every_message(what, lying):
     for _, field, value in cases_of(what, CASES):
         lie(what, field, value, lying)
+
+
+OVER = {  # what comes with an epoch that is over: who sends it, and in which run
+    "OFFER": ("c2", Kind.OFFER, {}),
+    "OFFER of an inner node": ("c2", Kind.OFFER, {"overlay__name": "ring"}),
+    "RESULT of the root": ("c1", Kind.RESULT, {}),
+    "RESULT of an inner node": ("c2", Kind.RESULT, {"overlay__name": "ring"}),
+    "AGGREGATE": ("c1", Kind.AGGREGATE, {}),
+    "push": ("c2", Kind.OFFER, {"sync__name": "mixed_sync"}),
+    "answer": ("c1", Kind.RESULT, {"sync__name": "mixed_sync"}),
+    "OFFER of a worker": ("c2/w1", Kind.OFFER, {"workers": 2}),
+    "RESULT of a local server": ("c2", Kind.RESULT, {"workers": 2}),
+}
+EPOCH = 2  # in which c3 is back
+
+
+def lie_of_an_epoch_that_is_over(what, lying, *, always):
+    liar, kind, settings = OVER[what]
+
+    def change(message):
+        return replace(message, epoch=message.epoch - 1)
+
+    told = lying(change, always, liar=liar, kind=kind, since=0, epoch=EPOCH * (kind in ROUTED))
+    outcome = simulated(config(**BACK, rounds=12, **settings), fails=None)
+    assert told
+    return liar, outcome
+
+
+@pytest.mark.parametrize("what", OVER)
+def test_a_lone_message_of_an_epoch_that_is_over_is_missed_and_sent_again(what, lying):
+    """It looks like what was on its way when the epoch changed; its sender is named in the end."""
+    liar, outcome = lie_of_an_epoch_that_is_over(what, lying, always=False)
+    assert {name: last for name, (last, _) in outcome.finals.items()} == dict.fromkeys(THREE, 11)
+    named = {event["peer"] for event in (*outcome.of("owed"), *outcome.of("refused"))}
+    late = outcome.end > 12  # a fifth of timeouts.round; else a death had the same effect before
+    assert named == ({liar} if late else set())
+    assert late or what == "OFFER of a worker"
+    assert [event["nodes"][0] for event in outcome.of("dead")] == ["c3"]
+    if "sync__name" not in OVER[what][2]:
+        assert len({digest for _, digest in outcome.finals.values()}) == 1
+
+
+@pytest.mark.parametrize("what", [what for what in OVER if what != "AGGREGATE"])
+def test_who_goes_on_sending_of_an_epoch_that_is_over_is_declared_dead(what, lying):
+    liar, outcome = lie_of_an_epoch_that_is_over(what, lying, always=True)
+    assert {event["peer"] for event in outcome.of("refused")} == {liar}
+    assert liar in outcome.of("dead")[-1]["nodes"]
+    assert {*THREE} - {liar} <= set(outcome.finals)
+    assert {last for last, _ in outcome.finals.values()} == {11}
 
 
 @pytest.mark.parametrize(

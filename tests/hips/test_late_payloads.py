@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from geojax.center.spec import VectorSpec
 from geojax.compression.codec import SplitPayload
+from geojax.compression.dense import dense
 from geojax.compression.dgt import dgt
 from geojax.hips.exchange.contribution import Contribution, contribution_of
 from geojax.overlay.policy.policy import Tree
@@ -167,14 +168,83 @@ def test_order_is_important_ones_first_then_members_then_rounds():
     assert run_virtual(main()) == (0.0, 5.0)
 
 
-def test_a_late_part_from_a_stranger_is_refused(caplog):
+DATAGRAMS = dense()._replace(splits=True, datagrams=lambda elements: 2)
+CHAIN = Tree("c1", {"c2": "c1", "c3": "c2"})  # c2 has a child, so it sends sums
+LIES = {
+    "of a stranger": ("stranger", {}, "no child without children"),
+    "of who is no child": ("c3", {}, "no child without children"),
+    "of who sends sums": ("c2", {}, "no child without children"),
+    "of a part that no offer has": ("c4", {"body": {"part": 2}}, "no offer of chunk 0 has part 2"),
+    "of a round that nobody can offer to": ("c4", {"round": 2}, "no offer of that round"),
+    "of the last round there is": ("c4", {"round": 2**31 - 1}, "no offer of that round"),
+    "of a chunk that is not": ("c4", {"chunk": 1}, "no such chunk"),
+}
+
+
+@pytest.mark.parametrize(("peer", "fields", "why"), LIES.values(), ids=LIES)
+def test_a_late_part_that_nobody_may_send_is_refused_by_name(peer, fields, why):
+    """Round 0 is under way at c1, so its child may be at round 1."""
+
+    async def main():
+        group = Group((*THREE, "c4"), (1,), slowest=0.01, codec=DATAGRAMS)
+        group.start(policy_of(group.members, Tree("c1", {**CHAIN.parent, "c4": "c1"})))
+        group["c1"].handle("c4", late(1, 10.0))  # this one may come
+        group["c1"].handle(peer, replace(late(0, 99.0), **fields))
+        refused = [event for event in group.events if event["event"] == "refused"]
+        for number in range(2):
+            value = await offer_and_hold(group, number, dict.fromkeys(group.members, 1.0))
+        return refused, value
+
+    (refused, value) = run_virtual(main())
+    assert [(event["node"], event["peer"]) for event in refused] == [("c1", peer)]
+    assert why in refused[0]["why"]
+    assert value == 14.0
+
+
+def test_a_part_that_no_datagram_holds_is_refused():
+    async def main():
+        size = 20_000
+        group = Group(THREE, (size,), slowest=0.01, codec=DATAGRAMS)
+        group.start(star_policy(THREE))
+        values = np.ones(size, np.float32)
+        for index in (0, -1):
+            body = None if index < 0 else {"part": index}
+            group["c1"].handle("c2", replace(late(0, 0.0), payload=values, body=body))
+        return [event["why"] for event in group.events if event["event"] == "refused"]
+
+    assert run_virtual(main()) == ["no datagram has 80000 bytes"]
+
+
+def test_a_reliable_part_that_comes_again_long_after_counts_no_second_time():
     async def main():
         group = lone_group()
-        group["c1"].handle("stranger", late(0, 99.0))
-        return await offer_and_hold(group, 0, dict.fromkeys(THREE, 1.0))
+        values = dict.fromkeys(THREE, 0.0)
+        group["c1"].handle("c3", late(0, 1.0))
+        found = [await offer_and_hold(group, 0, values)]
+        for number in range(1, 40):
+            group["c1"].handle("c3", late(0, 1.0))
+            found.append(await offer_and_hold(group, number, values))
+        return found
 
-    assert run_virtual(main()) == 3.0
-    assert "late part from stranger: no member" in caplog.text
+    assert run_virtual(main()) == [1.0] + [0.0] * 39
+
+
+def test_parts_of_a_policy_that_is_over_are_known_by_its_children():
+    """A child's late part may come when another policy holds, in which it is no child."""
+
+    async def main():
+        group = lone_group()
+        await offer_and_hold(group, 0, dict.fromkeys(THREE, 0.0))
+        chain = Tree("c1", {"c2": "c1", "c3": "c2"})
+        for name in THREE:
+            group[name].change(1, policy_of(THREE, chain, version=1))
+        first = await offer_and_hold(group, 1, dict.fromkeys(THREE, 0.0))
+        group["c1"].handle("c3", late(0, 5.0))
+        group["c1"].handle("c3", replace(late(1, 7.0), policy=1))
+        refused = [event["round"] for event in group.events if event["event"] == "refused"]
+        return refused, first, await offer_and_hold(group, 2, dict.fromkeys(THREE, 0.0))
+
+    assert run_virtual(main()) == ([1], 0.0, 5.0)
 
 
 def test_only_the_first_hop_carries_late_parts():

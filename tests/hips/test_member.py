@@ -12,6 +12,7 @@ from geojax.awareness.views import OUT_AFTER_S
 from geojax.compression.dense import dense
 from geojax.config import RunConfig, TimeoutsConfig
 from geojax.errors import Expelled, SchedulerLost, WaitTimeout
+from geojax.hips.cluster import Cluster, NodeSpec
 from geojax.hips.control.member import Membership
 from geojax.hips.control.messages import packed_policies
 from geojax.hips.exchange.tree import TreeExchange
@@ -66,10 +67,11 @@ class Played:
     def __init__(self, *, measures=False, multipath=None):
         self.wire, self.events = Wire(), []
         config = RunConfig(timeouts=TIMEOUTS)
-        context = node_context("c2", self.wire, config=config, events=self.events)
+        cluster = Cluster(tuple(NodeSpec(name, name, "server") for name in ("c1", "c2")))
+        context = node_context("c2", self.wire, config=config, events=self.events, cluster=cluster)
         self.engine = TreeExchange(
             "c2", 0, sizes=(1,), transport=self.wire, codec=dense(), machine=None,
-            recorder=context.recorder,
+            recorder=context.recorder, allowances={},
         )  # fmt: skip
         self.member = Membership(
             context, engines={0: self.engine}, multipath=multipath,

@@ -2,12 +2,14 @@
 
 import functools
 import logging
+import re
 
 import numpy as np
 import pytest
 from simulated_runs import simulated, small_config
 
 from geojax.assemble import setup
+from geojax.center.mesh_trainer import MeshTrainer
 from geojax.data.dataset import load_dataset
 from geojax.data.dealing import partition
 from geojax.errors import Diverged
@@ -127,3 +129,30 @@ def test_what_has_accumulated_stays_where_an_offer_counts_nothing(spoil, tmp_pat
         _, kept = Checkpoints(tmp_path / "checkpoints", center, 2, counters=dict).read(3)
         encoded[center] = int(kept["codec"][0][1])
     assert encoded == {"c1": 4, "c2": 0, "c3": 4}  # vectors that went through the residuals
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"overlay__name": "ring"}, "c., chunk .*the largest value is 3e.38, of c."),
+        ({"workers": 2}, "c., chunk .*the largest value is 3e.38, of c./w0"),
+        ({}, "c1, chunk .*the largest value is 3e.38, of c."),
+        ({"sync__name": "mixed_sync", "lr": 1e10}, "not finite after version .* c. pushed"),
+    ],
+)
+def test_a_sum_that_overflows_stops_the_run_and_nobody_is_accused(settings, said, monkeypatch):
+    """Each offer is finite. To its receivers the sum would look like the lie of who summed it."""
+    gradient = MeshTrainer.gradient
+
+    def huge(self):
+        vector = gradient(self)
+        vector[:] = 3e38
+        return vector
+
+    monkeypatch.setattr(MeshTrainer, "gradient", huge)
+    run = {"workers": 1, "codec": "dense", "sync": "fsa", "rounds": 3, "lr": 1e-38, **settings}
+    outcome = simulated(config(**run), fails=True)
+    assert isinstance(outcome.error, Diverged)
+    assert re.search(said, str(outcome.error))
+    assert not outcome.of("refused")
+    assert not outcome.of("dead")

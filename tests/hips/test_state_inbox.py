@@ -32,6 +32,7 @@ def played(scenario):
     async def main():
         refused = []
         inbox = StateInbox(TIMEOUTS, lambda peer, why: refused.append((peer, why)))
+        inbox.most = 100
         inbox.begin(2, "c1", 7)
         await scenario(inbox)
         return refused
@@ -145,6 +146,62 @@ def test_a_piece_that_cannot_be_is_refused(monkeypatch, changed):
     ((named, why),) = played(scenario)
     assert named == "c1"
     assert why.startswith("state: ")
+
+
+def test_states_that_wait_are_bounded_and_whose_they_are_is_said(monkeypatch):
+    """A peer that sends states of later epochs, again and again or ever larger ones."""
+
+    async def scenario(inbox):
+        for epoch in (3, 3, 9, 9):  # one waits: that of the latest epoch
+            inbox.take("c2", state(epoch=epoch, number=8))
+        for message in in_pieces(5, 3, monkeypatch, epoch=4) * 3:
+            inbox.take("c3", message)
+        for at in range(60):
+            piece = replace(state(epoch=5), chunk=at, body={"pieces": 60})
+            inbox.take("c4", piece)
+        assert sum(len(early.messages) for early in inbox._early.values()) == 1 + 4 + 33
+        inbox.begin(3)
+        inbox.begin(4, "c3", 7)
+        assert (await inbox.receive(lambda payload: payload.tolist(), "a state"))[1] == [5] * 10
+
+    refused = played(scenario)
+    assert [(peer, why) for peer, why in refused if peer == "c2"] == [
+        ("c2", f"a state of epoch {epoch} from it waits already") for epoch in (3, 9)
+    ]
+    assert len([peer for peer, _ in refused if peer == "c3"]) == 8
+    assert len([peer for peer, _ in refused if peer == "c4"]) == 60 - 33
+
+
+def test_one_whose_epoch_does_not_come_is_refused_in_the_end():
+    async def scenario(inbox):
+        inbox.take("c2", state(epoch=99))
+        await asyncio.sleep(3)
+        inbox.expire(4.0)
+        await asyncio.sleep(2)
+        inbox.expire(4.0)
+        inbox.expire(4.0)
+
+    assert played(scenario) == [("c2", "a state: epoch 99 has not come in 4 s")]
+
+
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_one_that_is_larger_than_any_state_is_refused(epoch, monkeypatch):
+    async def scenario(inbox):
+        large = Message(Kind.STATE, epoch=epoch, round=7, payload=np.zeros(101, np.uint8))
+        inbox.take("c1", large)
+
+    assert played(scenario) == [("c1", "state: expected at most 100 bytes, came a larger one")]
+
+
+def test_so_is_one_whose_pieces_are_larger_together(monkeypatch):
+    sent = in_pieces(5, 3, monkeypatch)
+
+    async def scenario(inbox):
+        for message in sent * 2:
+            inbox.take("c1", replace(message, payload=np.zeros(30, np.uint8)))
+
+    named, why = played(scenario)[0]
+    assert (named, why) == ("c1", "state: expected at most 100 bytes in all")
 
 
 LIKE = {"vector": np.zeros(3, np.float32), "outer": [{"count": np.int32(0), "name": "sgd"}]}

@@ -26,6 +26,7 @@ from geojax.hips.exchange.cuts import Cut
 from geojax.hips.routing.multipath import MultipathSender
 from geojax.hips.routing.source_routes import unpacked_table
 from geojax.machine.waits import wait_for
+from geojax.overlay.policy.policy import Policy
 from geojax.sync.service import Service
 from geojax.wire.message import Kind, Message
 from geojax.wire.priority import PROBE_PRIORITY
@@ -133,7 +134,7 @@ class Membership:
         self._refused_in: dict[str, int] = {}  # peer: the epoch in which it was complained about
         self._channel.on_refused = self._on_refused
         for engine in engines.values():
-            engine.gate.on_refused = self._on_refused
+            engine.gate.on_refused, engine.gate.on_owed = self._on_refused, self._on_owed
         if multipath is not None:
             multipath.on_refused = self._on_refused
         self.has_state = False
@@ -308,7 +309,13 @@ class Membership:
             self._refused_in[peer] = epoch
             self._say(messages.LostPeer(peer, f"refused: {why}"[:1000], refused=True))
 
+    def _on_owed(self, peer: str, what: str) -> None:
+        """Tells the scheduler of what does not come, and perhaps for no fault of the peer."""
+        if peer in self._context.setup.cluster.members:
+            self._say(messages.LostPeer(peer, what[:1000]))
+
     def _on_start(self, _: str, told: messages.Start) -> None:
+        self._check_policies(told.policies)
         self._learn_cut(told)
         for group, policy in told.policies.items():
             engine = self._engine(group)
@@ -321,6 +328,7 @@ class Membership:
 
     def _on_return(self, _: str, told: messages.Return) -> None:
         """Starts, or goes on in another epoch that has begun before this member had its state."""
+        self._check_policies(told.policies)
         self._learn_cut(told)
         for group, policy in told.policies.items():
             engine = self._engine(group)
@@ -369,6 +377,12 @@ class Membership:
         self._grant.take(until, final=final)
 
     def _on_policy(self, _: str, told: messages.NewPolicy) -> None:
+        self._check_policies(told.policies)
+        for group, policy in told.policies.items():
+            engine = self._engine(group)
+            known = engine.policy if engine.gate.epoch == told.epoch else None
+            if known is not None and policy.version <= known.version:
+                raise Refused(f"policy of group {group}: version {policy.version} is no later one")
         for group, policy in told.policies.items():
             engine = self._engine(group)
             if engine.gate.epoch == told.epoch:
@@ -387,13 +401,18 @@ class Membership:
         self._say(messages.Report(told.epoch, held, keeps, self.has_state))
 
     def _on_resume(self, _: str, told: messages.Resume) -> None:
+        self._check_policies(told.policies)
         for group, policy in told.policies.items():
             engine = self._engine(group)
             if told.epoch == engine.gate.epoch:
+                source, held = (told.source or {}).get(group), told.held[group]
                 engine.resume(
-                    told.epoch, policy, held=told.held[group],
-                    lacking=told.lacking.get(group, ()), source=(told.source or {}).get(group),
+                    told.epoch, policy, held=held, lacking=told.lacking.get(group, ()),
+                    source=source,
                 )  # fmt: skip
+                if source is not None:  # it says that it holds the round
+                    promised = Message(Kind.AGGREGATE, group=group, epoch=told.epoch, round=held)
+                    engine.gate.owes(source, promised)
         self._know_askers()
         self.states.begin(told.epoch)
         if told.state_to:
@@ -431,6 +450,22 @@ class Membership:
         text = f"{self.me} was expelled from the run: {told.reason}"
         raise Expelled(text, may_return=told.may_return)
 
+    def _check_policies(self, policies: Mapping[int, Policy]) -> None:
+        """Raises ``Refused`` if this member cannot go by one of these; then it goes by none."""
+        nodes = self._context.setup.cluster.members
+        for group, policy in policies.items():
+            engine, where = self._engine(group), f"policy of group {group}"
+            unknown = {*policy.members, *policy.passive} - {*nodes}
+            if unknown:
+                raise Refused(f"{where}: no node is called {min(unknown)}")
+            if self.me not in (*policy.members, *policy.passive):
+                raise Refused(f"{where}: {self.me} has no part in it")
+            if policy.fixed and engine.sizes and len(policy.fixed) != len(engine.sizes):
+                raise Refused(
+                    f"{where}: expected trees of {len(engine.sizes)} chunks, came those of "
+                    f"{len(policy.fixed)}"
+                )
+
     def _engine(self, group: int) -> Exchange:
         engine = self._engines.get(group)
         if engine is None:
@@ -440,8 +475,10 @@ class Membership:
     # ---- what goes out
 
     def _heartbeat(self) -> None:
+        timeouts = self._context.setup.config.timeouts
         for engine in self._engines.values():
-            engine.gate.expire(2 * self._context.setup.config.timeouts.dead)
+            engine.gate.expire(2 * timeouts.dead, timeouts.round / 5)
+        self.states.expire(2 * timeouts.dead)
         digests, self._digests = tuple(self._digests.items()) or None, {}
         links = None if self._meter is None else self._meter.links()
         sent = None if self._meter is None else self._meter.sent()

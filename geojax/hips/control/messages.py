@@ -57,6 +57,7 @@ from geojax.hips.control.fields import (
     text,
     whole,
 )
+from geojax.overlay.policy.checking import check_policy
 from geojax.overlay.policy.policy import Policy
 from geojax.wire.message import FRAGMENT_BYTES, Kind, Message, Payload
 
@@ -91,9 +92,9 @@ def unpacked_policies(values: Payload) -> dict[int, Policy]:
         return {}
     try:
         content = msgpack.unpackb(memoryview(values))  # type: ignore[arg-type]
-        return {int(group): Policy.from_dict(policy) for group, policy in content.items()}
+        return {int(group): check_policy(Policy.from_dict(p)) for group, p in content.items()}
     except Exception as error:  # whatever is wrong with bytes that came from elsewhere
-        raise ValueError(f"expected policies, came {error!r}") from error
+        raise ValueError(f"expected policies, came {error!r:.200}") from error
 
 
 POLICIES = Form("policies by group", unpacked_policies, {}, packed_policies)

@@ -6,15 +6,17 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from geojax.hips.exchange.buckets import Chunks
 from geojax.hips.exchange.contribution import Contribution
+from geojax.hips.exchange.debts import Debts, Owed
 from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
-from geojax.wire.message import Message
+from geojax.wire.message import Kind, Message
 
 log = logging.getLogger("geojax.hips")
 
@@ -184,6 +186,12 @@ class Gate:
     sender. The membership is told (``on_refused``) and complains to the scheduler: the round runs
     again in a new epoch, and a peer that is refused again in that one is declared dead.
 
+    What was dropped is owed (:class:`geojax.hips.exchange.debts.Debts`). If a peer sends nothing
+    for a fifth of ``timeouts.round`` although it can send what it owes, the dropped message is
+    refused after all. If it may be waiting for others itself, the membership complains without an
+    accusation (``on_owed``): all that is missing is sent again in a new epoch. Where that happens
+    in a third epoch in a row, it is refused, too.
+
     Args:
       me: this member's name.
       recorder: takes the events.
@@ -193,17 +201,24 @@ class Gate:
       epoch: the membership epoch; −1: none yet.
       frozen: the membership is changing: no message counts until the epoch begins.
       on_refused: called with a peer and why a message of it was refused; set by the membership.
+      on_owed: called with a peer and what it owes; set by the membership.
+      owed: ``(peer, message)``: whether what a peer may owe is wanted; set by the exchange.
     """
 
     def __init__(self, me: str, recorder: Recorder, chunks: int):
         self.me, self.epoch, self.frozen = me, -1, True
         self.on_refused: Callable[[str, str], None] = lambda *_: None
+        self.on_owed: Callable[[str, str], None] = lambda *_: None
+        self.owed: Callable[[str, Message], Owed] = lambda *_: Owed.NOT
         self._recorder, self._most = recorder, max(_EARLY_LEAST, 4 * chunks)
+        self._debts = Debts(self._most)
+        self._reminded: dict[str, list[int]] = {}  # peer: epochs in a row in which it owed
         self._early: list[_Early] = []
         self._waiting: Counter[str] = Counter()  # early messages of each peer
 
     def freeze(self, epoch: int) -> None:
         """The membership changes to ``epoch``."""
+        self._debts.begin()
         self.epoch, self.frozen = epoch, True
 
     def begin(self, epoch: int) -> None:
@@ -223,14 +238,23 @@ class Gate:
         elif message.epoch < self.epoch and not though_old:
             self._recorder.event("dropped", peer=peer, epoch=message.epoch, now=self.epoch)
             log.warning("%s: dropped a chunk of epoch %d from %s", self.me, message.epoch, peer)
+            self.owes(peer, message)
         elif message.epoch > self.epoch or self.frozen:
             self.wait(peer, message)
         else:
+            self._debts.hear(peer, asyncio.get_running_loop().time())
             return True
         return False
 
+    def owes(self, peer: str, message: Message) -> None:
+        """Notes that a peer has to send something like this in the present epoch."""
+        now = asyncio.get_running_loop().time()
+        self._debts.note(peer, replace(message, payload=None), now)
+
     def wait(self, peer: str, message: Message) -> None:
-        """Keeps an early message."""
+        """Keeps an early message; late parts, which may get lost, as long as there is room."""
+        if self._waiting[peer] >= self._most and message.kind is Kind.LATE:
+            return
         if self._waiting[peer] >= self._most:
             self.refuse(peer, message, f"{self._most} early messages of it wait already")
             return
@@ -244,11 +268,17 @@ class Gate:
         for peer, message, _ in early:
             yield peer, message
 
-    def expire(self, seconds: float) -> None:
-        """Refuses messages that were early for longer; called at every heartbeat."""
-        if not self._early:
-            return
-        before = asyncio.get_running_loop().time() - seconds
+    def expire(self, seconds: float, silent: float) -> None:
+        """Complains about messages that do not become valid, or do not come; at every heartbeat.
+
+        Args:
+          seconds: for so long a message may be early, s.
+          silent: for so long a peer may send nothing that owes something, s.
+        """
+        now = asyncio.get_running_loop().time()
+        if not self.frozen:
+            self._remind(now - silent, silent)
+        before = now - seconds
         due = [
             one for one in self._early
             if one.since < before and not (self.frozen and one.message.epoch == self.epoch)
@@ -259,6 +289,31 @@ class Gate:
             known = one.message.epoch <= self.epoch
             what = f"policy {one.message.policy}" if known else f"epoch {one.message.epoch}"
             self.refuse(one.peer, one.message, f"{what} has not come in {seconds:g} s")
+
+    def _remind(self, since: float, silent: float) -> None:
+        """Complains about those that owe something and have sent nothing ``since``."""
+        told: set[str] = set()
+        for peer, message in self._debts.due(since):
+            owed = Owed.NOT if peer in told else self.owed(peer, message)
+            if owed is Owed.NOT:
+                continue
+            told.add(peer)
+            how = f"what came was of epoch {message.epoch}, and nothing more in {silent:g} s"
+            if message.epoch == self.epoch:
+                how = f"nothing has come in {silent:g} s"
+            before = self._reminded.get(peer, [])
+            row = self._reminded[peer] = [
+                *(before if before and before[-1] == self.epoch - 1 else ()), self.epoch,
+            ]  # fmt: skip
+            if owed is Owed.NOW or len(row) > 2:
+                self.refuse(peer, message, f"it is to send this: {how}")
+                continue
+            what = f"{message.kind.name} of chunk {message.chunk} of round {message.round}"
+            self._recorder.event("owed", peer=peer, round=message.round, kind=message.kind.name)
+            log.warning("%s: lacks %s from %s: %s", self.me, what, peer, how)
+            self.on_owed(peer, f"lacks {what}: {how}")
+        for peer in told:
+            self._debts.forgive(peer)
 
     def refuse(self, peer: str, message: Message, why: str) -> None:
         """Records a message that can never become valid, and tells the membership."""

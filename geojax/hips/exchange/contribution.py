@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from geojax.compression.codec import Codec, SplitPayload
-from geojax.errors import FrameError
+from geojax.errors import Diverged, FrameError
 from geojax.hollow import is_hollow
 from geojax.wire.message import Kind, Message, Payload
 
@@ -38,6 +38,73 @@ class Contribution(NamedTuple):
         """Whether nobody contributes to it: see :data:`ABSTAINED`."""
         return self.contributors == 0
 
+
+class Share(NamedTuple):
+    """What one worker, or one center that counts as a whole, adds to the weight of a sum.
+
+    Attributes:
+      least: the smallest weight.
+      most: the largest.
+      contributors: how many there are in it at most.
+    """
+
+    least: float
+    most: float
+    contributors: int = 1
+
+
+class Allowance(NamedTuple):
+    """What an offer or a result may say of its weight, as it follows from the run's plan.
+
+    Attributes:
+      shares: that may be in it.
+      skips: each of them may count nothing, with weight 0 (``nonfinite=skip``).
+    """
+
+    shares: tuple[Share, ...]
+    skips: bool = False
+
+    def refuses(self, message: Message) -> str:
+        """Why a message cannot be a sum of these; "": it can.
+
+        >>> both = together([Allowance((Share(0.5, 0.5),)), Allowance((Share(1.5, 1.5),))])
+        >>> both.refuses(Message(Kind.OFFER, weight=2.0, contributors=2))
+        ''
+        >>> both.refuses(Message(Kind.OFFER, weight=1000.0, contributors=2))
+        'expected a weight from 2 to 2 of 2 contributors, came 1000.0'
+        """
+        weight, contributors = message.weight, message.contributors
+        if not weight and self.skips:
+            return ""
+        fewest = left = 0
+        for most in sorted((share.contributors for share in self.shares), reverse=True):
+            fewest, left = fewest + (left < contributors), left + most
+        if contributors > left:
+            return f"expected at most {left} contributors, came {contributors}"
+        fewest = min(fewest, 1) if self.skips else fewest
+        least = sum(sorted(share.least for share in self.shares)[:fewest])
+        largest = sorted((share.most for share in self.shares), reverse=True)
+        most = sum(largest[:contributors])
+        if least * (1 - _ROUNDING) <= weight <= most * (1 + _ROUNDING):
+            return ""
+        return (
+            f"expected a weight from {least:g} to {most:g} of {contributors} contributors, "
+            f"came {weight}"
+        )
+
+
+_ROUNDING = 1e-6  # of a sum of weights, relative
+
+
+def together(allowances: Iterable[Allowance]) -> Allowance:
+    """What a sum of offers of some of these may say."""
+    all_of = tuple(allowances)
+    shares = tuple(share for each in all_of for share in each.shares)
+    return Allowance(shares, any(each.skips for each in all_of))
+
+
+PARAMETERS = Allowance((Share(1.0, 1.0),))
+"""Of a result that is no sum, but parameters."""
 
 ABSTAINED = Contribution(np.zeros(0, np.uint8), 0.0, 0)
 """What a member offers to a round that it does not contribute to.
@@ -75,8 +142,9 @@ def received(message: Message, codec: Codec, size: int) -> Contribution:
     """What a message from the network brings of a chunk.
 
     A payload that is accepted can be decoded and summed with others of its chunk, so it makes no
-    later step fail; sums are finite as long as they do not overflow. A refused payload has no
-    effect, as if it had never arrived.
+    later step fail. A refused payload has no effect, as if it had never arrived. An honest member
+    offers no values that are not finite, and makes no such sum (:func:`check_finite`): it stops
+    and says why. So to refuse them hides nothing.
 
     Args:
       message: the message.
@@ -95,6 +163,35 @@ def received(message: Message, codec: Codec, size: int) -> Contribution:
         raise FrameError(why)
     loss = (message.body or {}).get("loss")
     return Contribution(message.payload, message.weight, message.contributors, loss=loss)
+
+
+def check_finite(
+    payload: Payload, codec: Codec, offers: Mapping[str, Contribution], what: str
+) -> None:
+    """Stops where finite offers have a sum that is not: it would look like a lie to its receivers.
+
+    Args:
+      payload: the sum.
+      codec: reads it.
+      offers: that are summed, by contributor.
+      what: it is the sum of.
+
+    Raises:
+      Diverged: it is not finite; names whose values are the largest.
+    """
+    values = codec.decode(payload)  # type: ignore[arg-type]
+    if is_hollow(values) or np.isfinite(values).all():
+        return
+    largest = {
+        name: float(np.abs(codec.decode(one.payload)).max())  # type: ignore[arg-type]
+        for name, one in offers.items()
+        if not one.abstains
+    }
+    name = max(largest, key=lambda each: largest[each])
+    raise Diverged(
+        f"{what}: finite offers, but their sum is not; the largest value is {largest[name]:.3g}, "
+        f"of {name}; lower lr, or set optimizer.clip_norm"
+    )
 
 
 def is_count(value: Any, least: int = 0) -> bool:

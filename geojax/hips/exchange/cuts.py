@@ -77,14 +77,17 @@ class Cuts:
         self._homes: tuple[str, ...] = ()
         self._others: frozenset[str] = frozenset()
         self._possible = False
-        self._last = -1
+        self._last = self._told = -1  # cuts: taken part in; told of by two, or who begins them
+        self._me = self._teller = ""
         self._awaited: set[str] = set()  # centers that have not heard of the last cut, as it seems
 
     def resume(self, me: str, members: Sequence[str], homes: tuple[str, ...]) -> None:
         """An epoch begins with these members, and these servers of the chunks."""
         self._homes = self._homes or homes
         self._possible = self._centers == set(members) and self._homes == homes
-        self._others = self._centers - {me}
+        self._others, self._me = self._centers - {me}, me
+        if me != self._homes[0]:  # what was told may not have been true, and cuts begin anew
+            self._last = self._told = -1
         self._awaited.clear()
         self.postponed = None
 
@@ -103,14 +106,29 @@ class Cuts:
     def hear(self, peer: str, number: int, time: Any) -> Cut | None:
         """The cut that a marker of ``peer`` tells of, if this member is to take part in it now.
 
+        The server of chunk 0 begins them all. Others may tell of a cut before it does, but of no
+        later one until it, or a second one of them, has told of that.
+
         Raises:
           FrameError: there is no such cut.
         """
         if number < 1 or type(time) not in (int, float) or not math.isfinite(time):
             raise FrameError(f"expected number and time of a cut, came {number}, {time!r:.40}")
+        begins = self._homes[0]
+        if self._every and number % self._every:
+            raise FrameError(f"cut {number}: they begin every {self._every} merges")
+        if self._me == begins and number > self._last:
+            raise FrameError(f"cut {number}: the last one that began here is {self._last}")
+        if peer == begins and number <= self._told:
+            raise FrameError(f"cut {number}: it told of cut {self._told} already")
+        second = number == self._last and peer != self._teller
+        if peer == begins or second or len(self._others) < 2:
+            self._told = max(self._told, number)
+        elif number > self._last > self._told:
+            raise FrameError(f"cut {number}: only {self._teller} has told of cut {self._last}")
         if number == self._last:
             self._awaited.discard(peer)
         if number <= self._last:
             return None
-        self._last = number
+        self._last, self._teller = number, peer
         return Cut(number, float(time)) if self.whole() else None

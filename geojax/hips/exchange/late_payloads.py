@@ -18,12 +18,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from geojax.compression.codec import Codec
 from geojax.hips.exchange.contribution import Contribution
 from geojax.hips.exchange.local_policy import LocalPolicy
+from geojax.wire.datagrams import MAX_DATAGRAM_BYTES
 from geojax.wire.message import Kind, Message, Payload
 
 RELIABLE = -1  # index of a part that did not come as a datagram
 MEMORY_ROUNDS = 2  # how many rounds back the counted datagrams are known
+RELIABLE_ROUNDS = 32  # the same of other parts, which come once and in order
 
 Fill = Callable[[Any, Sequence[Any], Sequence[Any]], tuple[Any, Any]]
 Part = tuple[int, Any]  # index, payload
@@ -73,10 +76,10 @@ class LatePayloads:
         """Keeps a part of a member's offer for round ``number``.
 
         Returns:
-          False if it is here already, or is a datagram so old that this is not known any more.
+          False if it is here already, or so old that this is not known any more.
         """
         parts, key = self._chunks.setdefault(chunk, {}), (member, number, index)
-        old = index != RELIABLE and number <= self._held - MEMORY_ROUNDS
+        old = number <= self._held - _memory(index)
         if old or key in parts or (chunk, key) in self._over:
             return False
         parts[key] = _Part(payload)
@@ -180,14 +183,13 @@ class LatePayloads:
     def hold(self, number: int) -> None:
         """Round ``number`` is whole: what was counted in it is counted for good."""
         self._held = number
-        oldest = number - MEMORY_ROUNDS
-        self._over = {entry for entry in self._over if entry[1][1] > oldest}
+        self._over = {e for e in self._over if e[1][1] > number - _memory(e[1][2])}
         self._offered = {entry for entry in self._offered if entry[0] > number}
         for chunk, parts in self._chunks.items():
             done = [k for k, p in parts.items() if p.counted is not None and p.counted <= number]
             for key in done:
                 del parts[key]
-                if key[1] > oldest:
+                if key[1] > number - _memory(key[2]):
                     self._over.add((chunk, key))
 
     def begin(self, epoch: int, held: int, members: Sequence[str]) -> None:
@@ -203,6 +205,37 @@ class LatePayloads:
         gone = [key for key in self._histories if key[0] not in members]
         for key in gone:
             del self._histories[key]
+
+
+def cannot_be_late(
+    peer: str, message: Message, codec: Codec, size: int, latest: int, sent_by: LocalPolicy | None
+) -> str:
+    """Why a message cannot be a late part; "": it can, though perhaps of a policy long over.
+
+    Args:
+      peer: who made it.
+      message: the message; its payload is one of the codec's.
+      codec: says how many parts there may be.
+      size: elements of the chunk.
+      latest: the latest round to which an offer may be under way.
+      sent_by: the policy that it was sent by; None: it is not known any more.
+    """
+    payload, index = message.payload, (message.body or {}).get("part", RELIABLE)
+    if not codec.splits:
+        return "no offer has late parts"
+    if index >= codec.datagrams(size):
+        return f"no offer of chunk {message.chunk} has part {index}"
+    if index != RELIABLE and payload.nbytes > MAX_DATAGRAM_BYTES:  # type: ignore[union-attr]
+        return f"no datagram has {payload.nbytes} bytes"  # type: ignore[union-attr]
+    if message.round > latest:
+        return "no offer of that round can be under way"
+    if sent_by is not None and not sent_by.is_leaf(peer, message.chunk):
+        return "no child without children of its own"
+    return ""
+
+
+def _memory(index: int) -> int:
+    return RELIABLE_ROUNDS if index == RELIABLE else MEMORY_ROUNDS
 
 
 def own_parts(late: Any, datagrams: Sequence[Any]) -> list[Part]:

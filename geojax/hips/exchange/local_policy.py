@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from geojax.hips.exchange.contribution import Allowance, together
 from geojax.overlay.policy.placement import place
 from geojax.overlay.policy.policy import Policy, Tree
 
@@ -19,6 +21,8 @@ class LocalPolicy:
       placement: the tree of each chunk.
       receivers: the members that this one sends results to, by tree.
       expected: the members whose contributions it sums, in member order, by tree.
+      allowed: what the sums of this member's children may carry, by tree.
+      allowed_result: what the sum of all members may carry.
       me: the member.
       own: number of chunks whose root it is.
       passive: whether it merges without being a member.
@@ -28,6 +32,8 @@ class LocalPolicy:
     placement: tuple[int, ...]
     receivers: tuple[tuple[str, ...], ...]
     expected: tuple[tuple[str, ...], ...]
+    allowed: tuple[Mapping[str, Allowance], ...]
+    allowed_result: Allowance
     own: int
     passive: bool
     me: str
@@ -48,13 +54,23 @@ class LocalPolicy:
         """Whether this member's own offer goes to a parent as it is."""
         return self.expected_of(chunk) == (self.me,) and self.tree(chunk).root != self.me
 
+    def is_leaf(self, peer: str, chunk: int) -> bool:
+        """Whether ``peer`` is a child without children: then it sends its own offers alone."""
+        tree = self.tree(chunk)
+        return tree.parent.get(peer) == self.me and peer not in tree.parent.values()
+
     def source_of(self, chunk: int) -> str | None:
         """The member that sends this one the result of a chunk; None: this is the root."""
         return self.tree(chunk).source.get(self.me)
 
 
 def local_policy(
-    me: str, policy: Policy, sizes: Sequence[int], layers: Sequence[int], *, contributes: bool
+    me: str,
+    policy: Policy,
+    sizes: Sequence[int],
+    layers: Sequence[int],
+    *,
+    allowances: Mapping[str, Allowance],
 ) -> LocalPolicy:
     """Works out what a policy means for a member.
 
@@ -63,28 +79,40 @@ def local_policy(
       policy: the policy.
       sizes: elements of each chunk.
       layers: elements of each layer.
-      contributes: whether the member has contributions of its own.
+      allowances: what the own offer of each member may carry; who is not in it has none.
 
     >>> policy = Policy(0, ("a", "b"), (Tree("a", {"b": "a"}),))
-    >>> laid = local_policy("a", policy, [9, 9], [18], contributes=True)
+    >>> allowances = dict.fromkeys("ab", Allowance(()))
+    >>> laid = local_policy("a", policy, [9, 9], [18], allowances=allowances)
     >>> laid.expected_of(1), laid.receivers_of(1), laid.own
     (('a', 'b'), ('b',), 2)
     """
     placement = place(policy, sizes, layers)
 
     def expected(tree: Tree) -> tuple[str, ...]:
-        wanted = {*tree.children(me), *((me,) if contributes else ())}
+        wanted = {*tree.children(me), *((me,) if me in allowances else ())}
         return tuple(name for name in policy.members if name in wanted)
+
+    def carried(names: Iterable[str]) -> Allowance:
+        return together(allowances[name] for name in names if name in allowances)
 
     return LocalPolicy(
         policy,
         placement,
         receivers=tuple(tree.receivers(me) for tree in policy.trees),
         expected=tuple(expected(tree) for tree in policy.trees),
+        allowed=tuple(
+            {child: carried(tree.subtree(child)) for child in tree.children(me)}
+            for tree in policy.trees
+        ),
+        allowed_result=carried(policy.members),
         own=sum(policy.trees[tree].root == me for tree in placement),
         passive=me not in policy.members,
         me=me,
     )
+
+
+_REMEMBERED = 8  # policies that no round goes by any more
 
 
 class ByRound:
@@ -93,8 +121,11 @@ class ByRound:
     Attributes:
       until: the policies of all rounds before this one are known for good.
 
+    The last policies that no round goes by any more are still found by their version.
+
     >>> trees = (Tree("a", {}),)
-    >>> one, two = (local_policy("a", Policy(v, ("a",), trees), [9], [9], contributes=True)
+    >>> own = {"a": Allowance(())}
+    >>> one, two = (local_policy("a", Policy(v, ("a",), trees), [9], [9], allowances=own)
     ...             for v in (4, 7))
     >>> rounds = ByRound()
     >>> rounds.begin(one)
@@ -108,6 +139,7 @@ class ByRound:
 
     def __init__(self) -> None:
         self._known: list[tuple[int, LocalPolicy]] = []
+        self._over: deque[LocalPolicy] = deque(maxlen=_REMEMBERED)
         self.until = math.inf
 
     def knows(self, number: int) -> bool:
@@ -119,6 +151,7 @@ class ByRound:
 
     def begin(self, laid: LocalPolicy) -> None:
         """All rounds go by one policy."""
+        self._over.extend(before for _, before in self._known)
         self._known = [(0, laid)]
 
     def change(self, first: int, laid: LocalPolicy) -> None:
@@ -148,7 +181,12 @@ class ByRound:
     def forget_before(self, number: int) -> None:
         """Forgets policies that no round from ``number`` on goes by."""
         while len(self._known) > 1 and self._known[1][0] <= number:
-            del self._known[0]
+            self._over.append(self._known.pop(0)[1])
+
+    def by_version(self, version: int) -> LocalPolicy | None:
+        """The policy of a version; None: it is not known any more, or not yet."""
+        these = (*self._over, *(laid for _, laid in self._known))
+        return next((laid for laid in these if laid.policy.version == version), None)
 
     @property
     def newest(self) -> LocalPolicy:

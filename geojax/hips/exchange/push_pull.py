@@ -40,8 +40,15 @@ from geojax.errors import FrameError, GeojaxError
 from geojax.hips.cluster import WAN_GROUP
 from geojax.hips.exchange.base import Gate, RoundWatcher, Sender
 from geojax.hips.exchange.buckets import Chunks
-from geojax.hips.exchange.contribution import Contribution, is_count, received
+from geojax.hips.exchange.contribution import (
+    PARAMETERS,
+    Allowance,
+    Contribution,
+    is_count,
+    received,
+)
 from geojax.hips.exchange.cuts import Cut, Cuts
+from geojax.hips.exchange.debts import Owed
 from geojax.hips.exchange.pulled_chunks import PulledChunks
 from geojax.hips.exchange.push_sender import PushSender
 from geojax.hips.exchange.rounds import PushedRound
@@ -68,7 +75,8 @@ class PushPullExchange:
       codec: decodes pushes.
       server: the shards that this member serves; it answers by :meth:`send_answer`.
       recorder: takes the events.
-      contributes: false for a global server that is no center.
+      allowances: what the pushes of each member may carry; a global server that is no center is
+        not in it.
       layers: elements of each layer, for placements that go by layers.
       priorities: of each chunk, smaller first; by default its index.
       cuts: for checkpoints; None: none are kept.
@@ -91,7 +99,7 @@ class PushPullExchange:
         codec: Codec,
         server: ShardServer,
         recorder: Recorder,
-        contributes: bool = True,
+        allowances: Mapping[str, Allowance],
         layers: Sequence[int] = (),
         priorities: Sequence[int] = (),
         cuts: Cuts | None = None,
@@ -99,10 +107,12 @@ class PushPullExchange:
         self.me, self.group, self.sizes = me, group, tuple(part.size for part in values)
         self.layers, self._held = tuple(layers), -1
         self.gate = Gate(me, recorder, len(values))
+        self.gate.owed = self._owed
         priorities = tuple(priorities) or range(len(self.sizes))
         self._sender = PushSender(group, transport, self.gate, priorities)
         self._codec, self._recorder = codec, recorder
-        self._contributes, self._server, self._cuts = contributes, server, cuts
+        self._contributes, self._allowances = me in allowances, allowances
+        self._server, self._cuts = server, cuts
         server.answers_by = self
         self.watcher: RoundWatcher | None = None
         self.on_merged: Callable[[ServedShard], None] = lambda _: None
@@ -303,7 +313,8 @@ class PushPullExchange:
             return "a push brings values"
         if not is_count(base, -1):
             return f"expected the version that it was computed at, came {base!r:.40}"
-        why = self._server.out_of_turn(peer, number, chunk)
+        why = self._allowances[peer].refuses(message)
+        why = why or self._server.out_of_turn(peer, number, chunk)
         if not why:
             self._server.push(peer, number, chunk, contribution, base)  # type: ignore[arg-type]
         return why
@@ -314,6 +325,9 @@ class PushPullExchange:
             return "not its server"
         if received(message, self._server.answers, self.sizes[chunk]).abstains:
             return "an answer brings values"
+        heavy = PARAMETERS.refuses(message)
+        if heavy:
+            return heavy
         version, applied = body.get("version"), body.get("applied")
         if not is_count(version):
             return f"expected the version of the parameters, came {version!r:.40}"
@@ -328,6 +342,22 @@ class PushPullExchange:
             return "it is here already"
         self._on_answer(number, chunk, Pulled(message.payload, version, applied))  # type: ignore[arg-type]
         return ""
+
+    def _owed(self, peer: str, message: Message) -> Owed:
+        """Whether a peer has to send this message once more in this epoch.
+
+        A center repeats pushes without an answer at once; answers may be held back.
+        """
+        number, chunk = message.round, message.chunk
+        if not 0 <= chunk < len(self.sizes):
+            return Owed.NOT
+        if message.kind is Kind.OFFER:
+            lacks = chunk in self._server and self._server.lacks(peer, number, chunk)
+            return Owed.NOW if lacks else Owed.NOT
+        entry = self._rounds.get(number)
+        lacks = entry is not None and chunk in entry.own and chunk not in entry.results
+        wanted = message.kind is Kind.RESULT and lacks and peer == self._sender.homes[chunk]
+        return Owed.LATER if wanted else Owed.NOT
 
     # ---- membership
 
@@ -469,6 +499,8 @@ class PushPullExchange:
         assert self.policy is not None
         if peer not in (*self.policy.members, *self._sender.homes) or peer == self.me:
             return "no member"
+        if self.me not in self._sender.homes and peer not in self._sender.homes:
+            return "only servers tell of cuts here"
         if self._cuts is None:
             return "no checkpoints are kept here"
         cut = self._cuts.hear(peer, message.round, (message.body or {})["cut"])

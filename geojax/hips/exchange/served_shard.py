@@ -107,6 +107,12 @@ class ServedShard:
         old = last is None and known is not None and number < known
         return f"round {known} is applied already" if old else ""
 
+    def lacks(self, center: str, number: int, chunk: int) -> bool:
+        """Whether a push of this chunk has not come, and would be taken now."""
+        known = self._taken(center)
+        new = known is not None and number > known
+        return new and not self.out_of_turn(center, number, chunk)
+
     def _taken(self, center: str) -> int | None:
         """The last round of a center that is merged, or will be; None: none is known."""
         held = (*self._arrived, *self._admitted)

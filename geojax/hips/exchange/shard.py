@@ -10,7 +10,7 @@ import numpy as np
 from geojax.center.outer import OuterOptimizer
 from geojax.center.spec import VectorSpec
 from geojax.config import OptimizerConfig
-from geojax.errors import ConfigError
+from geojax.errors import ConfigError, Diverged
 from geojax.hollow import is_hollow, join
 from geojax.sync.algorithm import Offered, SyncAlgorithm
 
@@ -92,6 +92,9 @@ class Shard:
 
         Returns:
           The new vector.
+
+        Raises:
+          Diverged: it is not finite.
         """
         self.version += 1
         totals = [join([values for values, _ in push.chunks]) for push in pushes]
@@ -114,6 +117,12 @@ class Shard:
 
         moved, self._state = self._merge.apply(offers, before[:split], outer, self._state)
         self.vector = np.concatenate([moved, rest])
+        if not np.isfinite(self.vector).all():
+            centers = ", ".join(push.center for push in pushes)
+            raise Diverged(
+                f"parameters are not finite after version {self.version}, which merges what "
+                f"{centers} pushed; lower the outer optimizer's rate, or set clip_norm"
+            )
         return self.vector
 
     def _offered(self, push: Decoded) -> tuple[Offered, np.ndarray]:

@@ -199,6 +199,10 @@ class ShardServer:
         """Why this push breaks the protocol now; "": it does not."""
         return self._hosted[chunk].out_of_turn(center, number, chunk)
 
+    def lacks(self, center: str, number: int, chunk: int) -> bool:
+        """Whether a center's push of this chunk has not come, and would be taken now."""
+        return center in self._members and self._hosted[chunk].lacks(center, number, chunk)
+
     def begin(self, center: str, number: int) -> None:
         """Answers a center that comes back with the present parameters, without a push."""
         self._retired.pop(center, None)

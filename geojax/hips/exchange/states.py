@@ -35,11 +35,15 @@ def state_messages(group: int, epoch: int, number: int, payload: np.ndarray) -> 
 
 
 class StatePieces:
-    """Puts the pieces of one sender's state together, in whatever order they come."""
+    """Puts the pieces of one sender's state together, in whatever order they come.
 
-    def __init__(self) -> None:
+    Args:
+      most: bytes of the largest state.
+    """
+
+    def __init__(self, most: int):
         self._pieces: dict[int, np.ndarray] = {}
-        self._count = 0
+        self._count, self._most = 0, most
 
     def take(self, message: Message) -> Message | None:
         """Takes a piece; returns the whole state when it was the last one.
@@ -58,6 +62,9 @@ class StatePieces:
             raise FrameError(f"state: no piece {message.chunk} of {count}")
         if count != self._count:
             self._pieces, self._count = {}, count
+        others = sum(each.nbytes for at, each in self._pieces.items() if at != message.chunk)
+        if others + payload.nbytes > self._most:
+            raise FrameError(f"state: expected at most {self._most} bytes in all")
         self._pieces[message.chunk] = payload
         if len(self._pieces) < count:
             return None

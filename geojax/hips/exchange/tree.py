@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -46,8 +46,18 @@ from geojax.hips.cluster import WAN_GROUP
 from geojax.hips.exchange.base import Gate, RoundWatcher, Sender
 from geojax.hips.exchange.buckets import Chunks
 from geojax.hips.exchange.chunk_sender import ChunkSender
-from geojax.hips.exchange.contribution import ABSTAINED, Contribution, mean_loss, received
-from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, own_parts
+from geojax.hips.exchange.contribution import (
+    ABSTAINED,
+    PARAMETERS,
+    Allowance,
+    Contribution,
+    check_finite,
+    mean_loss,
+    received,
+    together,
+)
+from geojax.hips.exchange.debts import Owed
+from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, cannot_be_late, own_parts
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
 from geojax.hips.exchange.rounds import Round
 from geojax.machine.machine import Machine
@@ -86,7 +96,8 @@ class TreeExchange:
       codec: sums payloads.
       machine: charges the sums.
       recorder: takes the events.
-      contributes: false for a root that only merges (a local server among its workers).
+      allowances: what the own offer of each member may carry; who is not in it only merges (a
+        local server among its workers).
       layers: elements of each layer, for placements that go by layers.
       priorities: of each chunk, smaller first; by default its index.
       turns: the chunks that rounds exchange in turn; empty: every round exchanges all.
@@ -108,7 +119,7 @@ class TreeExchange:
         codec: Codec,
         machine: Machine,
         recorder: Recorder,
-        contributes: bool = True,
+        allowances: Mapping[str, Allowance],
         layers: Sequence[int] = (),
         priorities: Sequence[int] = (),
         turns: Sequence[Chunks] = (),
@@ -116,10 +127,11 @@ class TreeExchange:
         self.me, self.group, self.held = me, group, -1
         self.learn(sizes, layers)
         self.gate = Gate(me, recorder, len(sizes))
+        self.gate.owed = self._owed
         self._policies = ByRound()
         self._sender = ChunkSender(group, transport, codec, self.gate, self._policies, priorities)
         self._codec, self._machine, self._recorder = codec, machine, recorder
-        self._contributes, self._turns = contributes, tuple(turns)
+        self._allowances, self._turns = allowances, tuple(turns)
         self.at_root: RootMerge | None = None
         self._rounds: dict[int, Round] = {}
         self._late = LatePayloads(codec.fill, me, recorder.add)
@@ -249,7 +261,8 @@ class TreeExchange:
             self.gate.refuse(peer, message, "its round exchanges other chunks")
             return
         newest = self._policies.newest.policy.version
-        if message.kind in ROUTED and message.round > self.held and message.policy > newest:
+        ahead = message.kind is Kind.LATE or message.round > self.held
+        if message.kind in (*ROUTED, Kind.LATE) and ahead and message.policy > newest:
             self.gate.wait(peer, message)
             return
         try:
@@ -270,7 +283,7 @@ class TreeExchange:
             self._fetched(message.round, message.chunk, contribution)
 
     def _check_turn(self, peer: str, message: Message) -> None:
-        why = self._out_of_turn(peer, message)
+        why = self._out_of_turn(peer, message) or self._too_heavy(peer, message)
         if why:
             raise FrameError(why)
 
@@ -284,7 +297,9 @@ class TreeExchange:
         number, chunk = message.round, message.chunk
         local, done = self._policies.of(number), max(self.held, self._fetch.round)
         if message.kind is Kind.LATE:
-            return "" if self._codec.splits else "no offer has late parts"
+            latest = self.held + 2 * max(1, len(self._turns))
+            size, sent_by = self.sizes[chunk], self._policies.by_version(message.policy)
+            return cannot_be_late(peer, message, self._codec, size, latest, sent_by)
         if message.kind is Kind.AGGREGATE:
             if peer != self._fetch.source or number != self._fetch.round:
                 return "nobody told it to send this"
@@ -312,6 +327,44 @@ class TreeExchange:
         expected = before > done and peer in self._policies.of(before).expected_of(chunk)
         behind = expected and peer not in self._arrived(before, chunk)
         return f"its offer of round {before} has not come" if behind else ""
+
+    def _too_heavy(self, peer: str, message: Message) -> str:
+        """Why a message in turn cannot be of so many contributions, or weigh so much."""
+        number, kind = message.round, message.kind
+        over = kind is Kind.OFFER and number <= self.held
+        if over or kind is Kind.LATE or (message.body or {}).get("abstains") is True:
+            return ""
+        local = self._policies.of(number)
+        if kind is Kind.OFFER:
+            allowed = local.allowed[local.placement[message.chunk]][peer]
+        elif self.group != WAN_GROUP:
+            allowed = PARAMETERS
+        elif kind is Kind.RESULT:
+            allowed = local.allowed_result
+        else:  # of a round whose members may have died since
+            allowed = together(self._allowances.values())
+        return allowed.refuses(message)
+
+    def _owed(self, peer: str, message: Message) -> Owed:
+        """Whether a peer has to send this message (once more) in this epoch.
+
+        A member that has nobody below it has kept its offers, and who was told to send a round
+        holds it. All others may be waiting for somebody.
+        """
+        number, chunk, kind = message.round, message.chunk, message.kind
+        if kind is Kind.AGGREGATE:
+            promised = peer == self._fetch.source and number == self._fetch.round > self.held
+            return Owed.NOW if promised else Owed.NOT
+        over = number <= max(self.held, self._fetch.round)
+        if over or kind not in ROUTED or not 0 <= chunk < len(self.sizes):
+            return Owed.NOT
+        local = self._policies.of(number)
+        if kind is Kind.RESULT:
+            lacks = peer == local.source_of(chunk) and chunk not in self._round(number).results
+            return Owed.LATER if lacks else Owed.NOT
+        if peer not in local.expected_of(chunk) or peer in self._arrived(number, chunk):
+            return Owed.NOT
+        return Owed.NOW if local.is_leaf(peer, chunk) else Owed.LATER
 
     def _arrived(self, number: int, chunk: int) -> dict[str, Contribution]:
         entry = self._rounds.get(number)
@@ -347,7 +400,7 @@ class TreeExchange:
         self._take_early()
 
     def _local(self, policy: Policy) -> LocalPolicy:
-        return local_policy(self.me, policy, self.sizes, self.layers, contributes=self._contributes)
+        return local_policy(self.me, policy, self.sizes, self.layers, allowances=self._allowances)
 
     def _take_early(self) -> None:
         for peer, message in self.gate.early():
@@ -447,6 +500,9 @@ class TreeExchange:
                 sum(c.contributors for c in given),
                 loss=mean_loss(given),
             )
+            offers = dict(zip(self._policies.of(number).expected_of(chunk), ordered, strict=True))
+            what = f"{self.me}, chunk {chunk} of round {number}"
+            check_finite(total.payload, self._codec, offers, what)
         tree = self._policies.of(number).tree(chunk)
         if tree.root == self.me:
             self._recorder.chunk_event("reduced", round=number, chunk=chunk)
@@ -515,9 +571,10 @@ class TreeExchange:
 
     def _add_late(self, peer: str, message: Message) -> None:
         index = (message.body or {}).get("part", RELIABLE)
+        known = self._policies.by_version(message.policy) is not None
         if peer not in self._policies.newest.policy.members:
-            log.warning("%s: refused a late part from %s: no member", self.me, peer)
-        elif self._late.add(peer, message.round, message.chunk, index, message.payload):
+            log.warning("%s: dropped a late part from %s, which is dead", self.me, peer)
+        elif known and self._late.add(peer, message.round, message.chunk, index, message.payload):
             self._recorder.add("late_parts")
             self._recorder.chunk_event("late", peer=peer, round=message.round, chunk=message.chunk)
         else:

@@ -13,7 +13,7 @@ from geojax.hips.context import NodeContext
 from geojax.hips.control.state_inbox import StateInbox
 from geojax.hips.exchange.base import Exchange
 from geojax.hips.roles.center_offers import CenterOffers, Update
-from geojax.hips.storage.checkpoint import Checkpoints, packed_state, state_like
+from geojax.hips.storage.checkpoint import Checkpoints, most_bytes, packed_state, state_like
 
 T = TypeVar("T")
 
@@ -75,9 +75,18 @@ class CenterState:
             return
         centers, _ = self._wanted
         self._wanted = None
-        payload = packed_state({"vector": self.vector, "outer": self._update.state()})
+        payload = packed_state(self._like)
         for center in centers:
             self._wan.send_state(center, self.held, payload)
+
+    @property
+    def most_bytes(self) -> int:
+        """Of a state that a peer may send."""
+        return most_bytes(self._like)
+
+    @property
+    def _like(self) -> dict[str, Any]:
+        return {"vector": self.vector, "outer": self._update.state()}
 
     async def take_over(self, inbox: StateInbox) -> None:
         """Becomes that of a peer, which was told to send it.
@@ -85,9 +94,8 @@ class CenterState:
         Raises:
           WaitTimeout: it has not come in time.
         """
-        like = {"vector": self.vector, "outer": self._update.state()}
         what = "parameters and outer state"
-        self.held, state = await inbox.receive(partial(state_like, like), what)
+        self.held, state = await inbox.receive(partial(state_like, self._like), what)
         self.vector = state["vector"]
         self._update.load(state["outer"])
 

@@ -179,11 +179,26 @@ def unpack(stream: IO[bytes]) -> Any:
         return _join(json.loads(archive[""].tobytes()), archive)
 
 
+_ENTRY = 2048  # bytes that an archive needs beside an array, at most
+
+
 def packed_state(state: Any) -> np.ndarray:
     """A state as the payload of a message."""
     stream = io.BytesIO()
     pack(stream, state)
     return np.frombuffer(stream.getvalue(), np.uint8)
+
+
+def most_bytes(like: Any) -> int:
+    """What :func:`packed_state` makes at most of a state like this one.
+
+    >>> state = {"vector": np.zeros(1000, np.float32), "outer": [{"count": 3}]}
+    >>> packed_state(state).nbytes <= most_bytes(state) < 4000 + (80 << 10)
+    True
+    """
+    arrays: dict[str, np.ndarray] = {}
+    plain = json.dumps(_split(like, "", arrays))
+    return sum(array.nbytes + _ENTRY for array in arrays.values()) + 2 * len(plain) + (64 << 10)
 
 
 def state_like(like: Any, payload: Payload) -> Any:

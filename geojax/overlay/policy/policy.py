@@ -31,6 +31,17 @@ class Tree:
         """Members whose sums ``node`` takes, in the order of ``parent``."""
         return tuple(child for child, up in self.parent.items() if up == node)
 
+    def subtree(self, node: str) -> list[str]:
+        """``node`` and all whose sums come through it.
+
+        >>> Tree("a", {"b": "a", "c": "b", "d": "a"}).subtree("b")
+        ['b', 'c']
+        """
+        found = [node]
+        for each in found:  # grows as children are found
+            found += self.children(each)
+        return found
+
     def receivers(self, node: str) -> tuple[str, ...]:
         """Members that ``node`` sends results to, in the order of ``source``."""
         return tuple(child for child, up in self.source.items() if up == node)

@@ -1,0 +1,93 @@
+"""What a worker's and a center's offers may weigh, as it follows from the run's plan.
+
+A weight that a sender makes and a bound that a receiver checks it by come from the same functions:
+:func:`worker_weight`, :func:`step_weight`, and what a federated algorithm says of its clients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from geojax.assemble.clients import usual_of
+from geojax.assemble.fleets import build_fleet, has_devices, step_weight
+from geojax.assemble.setup import Setup
+from geojax.hips.exchange.contribution import PARAMETERS, Allowance, Share, together
+from geojax.models.registry import SYNTHETIC
+from geojax.selection.registry import build_selection
+from geojax.sync.algorithm import SyncAlgorithm
+from geojax.sync.client import ClientRule
+
+
+def worker_weight(name: str, setup: Setup, algorithm: SyncAlgorithm) -> float:
+    """The weight of a worker's offers, 1 on average over all workers."""
+    if algorithm.weights != "samples" or setup.config.model.name == SYNTHETIC:
+        return 1.0
+    sizes = {trainer: len(part) for trainer, part in setup.parts().items()}
+    return sizes[name] * len(sizes) / sum(sizes.values())
+
+
+def of_workers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowance]:
+    """What one offer of each worker may carry."""
+    return setup.shared(
+        "allowances",
+        lambda: {name: _of_worker(setup, name, algorithm) for name in setup.cluster.trainers},
+    )
+
+
+def of_centers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowance]:
+    """What one offer of each center may carry over the WAN."""
+    cluster, workers = setup.cluster, of_workers(setup, algorithm)
+    if algorithm.lan is not None:  # how far the center's model has moved
+        return dict.fromkeys(cluster.servers, PARAMETERS)
+    found = {}
+    for center in cluster.servers:
+        allowed = together(workers[name] for name in cluster.workers(center) or (center,))
+        if algorithm.weights == "centers":
+            count = len(allowed.shares)
+            allowed = allowed._replace(shares=(Share(1.0, 1.0, count),))
+        found[center] = allowed
+    return found
+
+
+def of_lan(setup: Setup, center: str, algorithm: SyncAlgorithm) -> Mapping[str, Allowance]:
+    """What one offer of each member of a center may carry over its LAN."""
+    workers = of_workers(setup, algorithm)
+    mine = {name: workers[name] for name in setup.cluster.workers(center)}
+    if algorithm.lan is not None:  # its server pushes what came back from the WAN
+        mine[center] = PARAMETERS
+    return mine
+
+
+def _of_worker(setup: Setup, name: str, algorithm: SyncAlgorithm) -> Allowance:
+    if algorithm.client is not None:
+        least, most = _of_clients(setup, name, algorithm.client)
+    elif has_devices(setup.config):
+        selection = build_selection(setup.config.selection)
+        least = most = step_weight(setup, name, algorithm, selection)
+    else:
+        least = most = 1.0
+    factor = worker_weight(name, setup, algorithm)
+    shares = (Share(factor * least, factor * most),)
+    return Allowance(shares, skips=setup.config.nonfinite == "skip")
+
+
+def _of_clients(setup: Setup, name: str, rule: ClientRule) -> tuple[float, float]:
+    """The smallest and the largest weight of the clients that take part in a worker's round.
+
+    Where an algorithm finds weights while it runs (IDA's reciprocal distances), there is no bound.
+    """
+    if rule.mix is not None:
+        return 0.0, math.inf
+    sizes, wanted = [len(setup.part(name))], 1
+    if has_devices(setup.config):
+        fleet = build_fleet(setup, name)
+        sizes = [len(part) for part in fleet.parts]
+        wanted = build_selection(setup.config.selection).wanted(fleet.count)
+    usual = usual_of(setup)
+    if rule.weights != "samples":
+        return wanted / usual.clients, wanted / usual.clients
+    ordered = np.sort(sizes) / (usual.samples * usual.clients)
+    return float(ordered[:wanted].sum()), float(ordered[-wanted:].sum())
