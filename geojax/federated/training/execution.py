@@ -23,6 +23,7 @@ changes nothing but time.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -154,7 +155,12 @@ def _one_by_one(client: Client, devices: Sequence[Any]) -> Execute:
 
         def working(lane: Lane, numbers: Sequence[int]) -> Iterator[None]:
             for number in numbers:
-                pending[number] = yield from client(lane, jobs[number], most)
+                with _named(jobs[number]):
+                    pending[number] = yield from client(lane, jobs[number], most)
+
+        def ended(number: int) -> Ended:
+            with _named(jobs[number]):
+                return pending.pop(number).ended()
 
         dealt = deal([len(job.batches) for job in jobs], len(lanes))
         active = [working(*each) for each in zip(lanes, dealt, strict=True)]
@@ -162,12 +168,22 @@ def _one_by_one(client: Client, devices: Sequence[Any]) -> Execute:
         while active:
             active = [each for each in active if next(each, _DONE) is not _DONE]
             while following in pending and pending[following].loss.is_ready():
-                yield pending.pop(following).ended()
+                yield ended(following)
                 following += 1
         for number in range(following, len(jobs)):
-            yield pending.pop(number).ended()
+            yield ended(number)
 
     return execute
+
+
+@contextlib.contextmanager
+def _named(job: Job) -> Iterator[None]:
+    """Says in whose round an error has occurred."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"client {job.draw[2]}, round {job.draw[3]}")
+        raise
 
 
 def _loop(steps: ClientSteps) -> Client:
