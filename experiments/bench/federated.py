@@ -36,7 +36,6 @@ from experiments.bench import report
 from experiments.bench.peers import contest
 from experiments.bench.peers.work import Work
 from geojax.axes import change
-from geojax.center import devices
 from geojax.config import RunConfig
 from geojax.errors import ConfigError, nearest
 from geojax.federated import build as federated
@@ -168,6 +167,8 @@ def work_of(options: argparse.Namespace, config: RunConfig, ours: Ours) -> Work:
 
 def measure(options: argparse.Namespace) -> Table:
     """Measures every execution, and the peers, on every model."""
+    from geojax.center import devices
+
     chosen = _names(options.executions, KNOWN, "--executions")
     peers = _names(options.peers, tuple(contest.PEERS), "--peers")
     models = options.models.split(",")
@@ -265,6 +266,7 @@ def _check(options: argparse.Namespace, peers: Sequence[str], models: Sequence[s
 
 
 def _default() -> str:
+    from geojax.center import devices
     from geojax.federated.training.execution import execution_of
 
     return execution_of("auto", devices.local_devices()[0].platform)
