@@ -168,6 +168,11 @@ class SyncConfig(Settings):
         False, "layer by layer: a layer's gradient leaves when its own backward pass is done (fsa)"
     )
 
+    @property
+    def splits_batches(self) -> bool:
+        """A worker's devices share each batch; else each of them trains clients of its own."""
+        return True
+
 
 @dataclass
 class OverlayConfig(Settings):
@@ -256,7 +261,10 @@ class TestbedConfig(Settings):
         0.5, "simulated: TCP's shares of a bottleneck are in proportion to round trip ** -rtt_bias"
     )
     devices: int = key(
-        1, "local devices per worker process (CPU); accelerators are taken as found", least=1
+        1,
+        "CPU devices of a process, which share each batch, or the clients of a federated round; "
+        "accelerators are taken as found",
+        least=1,
     )
     congestion_control: str = key("cubic", "emulated: that of TCP, as Linux names it")
     verify_tolerance: float = key(
@@ -311,7 +319,10 @@ class RunConfig(Settings):
         unit="s",
         above=0,
     )
-    batch_size: int = key(32, "samples per worker and step; a multiple of testbed.devices", least=1)
+    batch_size: int = key(
+        32, "samples per worker and step; a multiple of testbed.devices, where they share batches",
+        least=1,
+    )  # fmt: skip
     lr: float = key(0.01, "learning rate of optimizers that state none", above=0)
     loss: str = key(
         "cross_entropy",
@@ -349,6 +360,11 @@ class RunConfig(Settings):
     def rate_of(self, optimizer: OptimizerConfig) -> float:
         """An optimizer's learning rate: its own, or the run's."""
         return self.lr if optimizer.lr is None else optimizer.lr
+
+    @property
+    def mesh_size(self) -> int:
+        """CPU devices of a process that share each batch."""
+        return self.testbed.devices if self.sync.splits_batches else 1
 
     def check(self) -> None:
         """See :meth:`geojax.settings.Settings.check`."""

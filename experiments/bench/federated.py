@@ -2,8 +2,9 @@
 
 Rounds of FedAvg by the clients of one base station, on random images of 28 × 28 × 1, by every
 execution of :mod:`geojax.federated.training.execution`: client steps (batches) and samples a
-second, after compiling, the median of several repetitions that take turns. ``--devices`` makes
-several CPU devices, which ``pmap`` spreads clients over.
+second, after compiling, the median of several repetitions that take turns. With ``--devices N``
+clients are dealt to so many CPU devices, and the default has a row of one device, too. ``pmap``
+needs devices of another kind, so beside it all others have one.
 
 ``--executions fleet,loop,scan,vmap --batch-size 320 --samples 3200`` is a round of FedGS of T = 10
 steps on union batches of 320: a super node is a client whose batches are the unions. ``fleet`` is
@@ -44,6 +45,8 @@ from geojax.sync.registry import build_sync
 
 EXECUTIONS = ("loop", "scan", "vmap", "pmap")
 FLEET = "fleet"  # not of clients: the steps of sync=fedgs
+KNOWN = (*EXECUTIONS, FLEET)
+ONE = ", one device"
 MODELS = ("mlp", "small_cnn", "demo_cnn")
 
 
@@ -56,6 +59,8 @@ def config_of(options: argparse.Namespace, model: str) -> RunConfig:
     settings = {"model": model, "data": "fashion_mnist", "sync": options.sync}
     change(config, {**settings, "sync.epochs": options.epochs})
     config.testbed.devices = options.devices
+    if options.devices > 1 and "pmap" in options.executions.split(","):
+        change(config, {"sync.execution": "pmap"})
     return config
 
 
@@ -78,17 +83,19 @@ class Ours:
     """
 
     def __init__(self, config: RunConfig, execution: str, options: argparse.Namespace):
-        from geojax.center.devices import local_devices
         from geojax.federated.training.trainer import FederatedTrainer, build_programs
 
+        execution, one, _ = execution.partition(ONE)
         rule = build_sync(config.sync).client
         assert rule is not None
         rule = rule._replace(execution=execution)
         images, labels = data_of(options)
         data = federated.place(config, images, labels)
         model = federated.build_model(config, rule)
-        local = local_devices()
-        programs = build_programs(config, model, rule, local if execution == "pmap" else local[:1])
+        local = federated.client_devices(config)
+        if one or (config.sync.splits_batches and execution != "pmap"):
+            local, data = local[:1], data[:1]
+        programs = build_programs(config, model, rule, local)
         made = Clients(
             np.array_split(np.arange(len(labels)), options.clients),
             batch_size=config.batch_size, epochs=rule.epochs, seed=0, worker_index=0,
@@ -160,7 +167,9 @@ def work_of(options: argparse.Namespace, config: RunConfig, ours: Ours) -> Work:
 
 def measure(options: argparse.Namespace) -> Table:
     """Measures every execution, and the peers, on every model."""
-    chosen = _names(options.executions, (*EXECUTIONS, FLEET), "--executions")
+    from geojax.center import devices
+
+    chosen = _names(options.executions, KNOWN, "--executions")
     peers = _names(options.peers, tuple(contest.PEERS), "--peers")
     models = options.models.split(",")
     _check(options, peers, models)
@@ -170,8 +179,11 @@ def measure(options: argparse.Namespace) -> Table:
         fix = f"fleet takes full batches: a multiple of {options.batch_size}, and --sync fedavg"
         raise ConfigError("--samples", options.samples, fix)
     pythons = contest.pythons(peers, options.peer_python)
+    devices.configure(config_of(options, models[0]).mesh_size)
     if "pmap" in chosen and options.devices < 2 and not _accelerators():
         chosen.remove("pmap")
+    if options.devices > 1 and "pmap" not in chosen and _default() in chosen:
+        chosen.append(_default() + ONE)
     title = (
         f"{options.sync}: {options.clients} clients of {options.samples} samples, batches of "
         f"{options.batch_size}, E = {options.epochs}; median of {options.repetitions} repetitions, "
@@ -218,6 +230,7 @@ def _add_rows(
     rows = -(-options.samples // options.batch_size)
     for each in contenders:
         words = [
+            *[f"{options.devices} devices"] * (options.devices > 1 and each.name in EXECUTIONS),
             *["default"] * (each.name == _default()),
             *["sync=fedgs"] * (each.name == FLEET),
             *["fastest"] * (each is best),
@@ -253,10 +266,10 @@ def _check(options: argparse.Namespace, peers: Sequence[str], models: Sequence[s
 
 
 def _default() -> str:
-    from geojax.center.devices import local_devices
+    from geojax.center import devices
     from geojax.federated.training.execution import execution_of
 
-    return execution_of("auto", local_devices()[0].platform)
+    return execution_of("auto", devices.local_devices()[0].platform)
 
 
 def _accelerators() -> bool:
@@ -285,7 +298,7 @@ def main() -> int:
         metavar="NAME=PATH",
         help="the Python of a peer; may be repeated",
     )
-    parser.add_argument("--devices", type=int, default=1, help="CPU devices, for pmap")
+    parser.add_argument("--devices", type=int, default=1, help="CPU devices for clients")
     options = parser.parse_args()
     return report.show(lambda: measure(options), width=150)
 

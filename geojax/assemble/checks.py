@@ -46,11 +46,9 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
       ConfigError: names the key, the value and the fix.
     """
     check_values(config)
-    if config.batch_size % config.testbed.devices and not has_devices(config):
-        raise ConfigError(
-            "batch_size", config.batch_size, f"must divide by testbed.devices = "
-            f"{config.testbed.devices}",
-        )  # fmt: skip
+    if config.batch_size % config.mesh_size and not has_devices(config):
+        fix = f"must divide by testbed.devices = {config.mesh_size}"
+        raise ConfigError("batch_size", config.batch_size, fix)
     for center in config.pace.centers:
         if center not in cluster.servers:
             raise ConfigError("pace.centers", center, nearest(center, cluster.servers))

@@ -7,10 +7,12 @@ environment says otherwise), and replicas are bit-identical.
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING
 
 import jax
+from jaxlib import xla_client
 
 from geojax.errors import ConfigError
 
@@ -72,6 +74,29 @@ def local_devices() -> tuple[Device, ...]:
             f"JAX finds no such device here{f' ({said[0]})' if said else ''}; unset it, or use cpu"
         )
         raise ConfigError("JAX_PLATFORMS", os.environ.get("JAX_PLATFORMS"), fix) from error
+
+
+def separate_devices(count: int) -> tuple[Device, ...]:
+    """Devices that compute different programs at the same time, each to the same bits.
+
+    CPU devices of one XLA client share its threads, of which it has no fewer than devices. A
+    program on one of them is then split over several threads, which changes the last bits of its
+    sums, and small ones wait for each other many times as long as they compute. So each device but
+    the first is that of a client of its own, with ``NPROC`` threads.
+
+    Args:
+      count: CPU devices. Accelerators, when there are any, are used instead: all visible ones.
+    """
+    local = local_devices()
+    if local[0].platform != "cpu":
+        return local
+    return (local[0], *map(_further_device, range(1, count)))
+
+
+@functools.cache
+def _further_device(number: int) -> Device:
+    del number
+    return xla_client.make_cpu_client(num_devices=1).local_devices()[0]
 
 
 def host_device() -> Device:

@@ -62,7 +62,7 @@ def build_evaluator(
     from geojax.center import devices
     from geojax.center.network import build_network
 
-    devices.configure(config.testbed.devices)
+    devices.configure(config.mesh_size)
 
     import jax
 

@@ -68,7 +68,7 @@ def build_stages(config: RunConfig) -> tuple[Stage, ...]:
 
     from geojax.center import devices
 
-    devices.configure(config.testbed.devices)
+    devices.configure(config.mesh_size)
 
     from geojax.center.network import build_network
     from geojax.center.network_stages import staged_network

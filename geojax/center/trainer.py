@@ -214,7 +214,7 @@ def build_mesh_trainer(
     from geojax.center.mesh_trainer import MeshTrainer
     from geojax.center.per_device_mesh import PerDeviceMesh
 
-    devices.configure(config.testbed.devices)
+    devices.configure(config.mesh_size)
     features, labels = checked(config, features, labels)
     local = devices.local_devices()
     split_size(order.batch_size // (each or 1), len(local))
@@ -246,7 +246,7 @@ def build_spec(config: RunConfig) -> VectorSpec:
     from geojax.center import devices
     from geojax.center.network import build_network
 
-    devices.configure(config.testbed.devices)
+    devices.configure(config.mesh_size)
     return build_network(config).spec
 
 

@@ -31,6 +31,11 @@ class FederatedConfig(SyncConfig):
         choices=("auto", "loop", "pmap", "scan", "vmap"),
     )  # fmt: skip
 
+    @property
+    def splits_batches(self) -> bool:
+        """Only ``pmap`` is one program over all devices; each client has one of them."""
+        return self.execution == "pmap"
+
 
 async def _offer(
     trainer: Any, base: np.ndarray, parameters: int, more: More, step: Step

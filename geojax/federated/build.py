@@ -42,9 +42,6 @@ def check(config: RunConfig, rule: ClientRule) -> None:
     if config.model.name == SYNTHETIC or config.compression.name == SIZE_ONLY:
         fix = f"sync={name} trains clients on data; choose a network, e.g. model=mlp"
         raise ConfigError("model.name", config.model.name, fix)
-    if config.testbed.devices > 1 and rule.execution not in ("auto", "pmap"):
-        fix = f"sync.execution={rule.execution} uses one; use testbed.devices=1, or pmap"
-        raise ConfigError("testbed.devices", config.testbed.devices, fix)
     rule.check(config)
 
 
@@ -101,30 +98,44 @@ def build_outer(config: RunConfig, rule: ClientRule, spec: VectorSpec) -> OuterO
     return inner if rule.server is None else FederatedServer(rule.server, spec, inner)
 
 
-def place(config: RunConfig, features: np.ndarray, labels: np.ndarray) -> Data:
-    """All samples of this process on its devices; workers share them.
+def place(config: RunConfig, features: np.ndarray, labels: np.ndarray) -> tuple[Data, ...]:
+    """All samples of this process on each device that clients are dealt to; workers share them.
+
+    Devices of the CPU read the same memory. With ``pmap``: on the first device.
 
     Raises:
       DataError: they do not fit the configured data set.
     """
     from geojax.center import devices
 
-    devices.configure(config.testbed.devices)
+    devices.configure(config.mesh_size)
 
     import jax
 
     from geojax.federated.training.steps import Data
 
     features, labels = checked(config, features, labels)
-    device = devices.local_devices()[0]
-    return Data(jax.device_put(features, device), jax.device_put(labels, device))
+    first, *others = (
+        devices.local_devices()[:1] if config.sync.splits_batches else client_devices(config)
+    )
+    data = Data(jax.device_put(features, first), jax.device_put(labels, first))
+    return (data, *(jax.device_put(data, device, may_alias=True) for device in others))
+
+
+def client_devices(config: RunConfig) -> tuple[Any, ...]:
+    """The devices that clients are dealt to; with ``pmap`` those of one program."""
+    from geojax.center import devices
+
+    if config.sync.splits_batches:
+        return devices.local_devices()
+    return devices.separate_devices(config.testbed.devices)
 
 
 def build_trainer(
     config: RunConfig,
     rule: ClientRule,
     *,
-    data: Callable[[], Data],
+    data: Callable[[], tuple[Data, ...]],
     parts: Sequence[np.ndarray],
     worker_index: int,
     choose: Choose | None = None,
@@ -153,10 +164,9 @@ def build_trainer(
     )  # fmt: skip
     model = build_model(config, rule)
 
-    from geojax.center.devices import local_devices
     from geojax.federated.training.trainer import FederatedTrainer, build_programs
 
-    programs = build_programs(config, model, rule, local_devices())
+    programs = build_programs(config, model, rule, client_devices(config))
     return FederatedTrainer(
         programs, rule, clients, data(), model.initial(config.seed),
         lr=config.rate_of(config.optimizer),

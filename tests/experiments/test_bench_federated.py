@@ -45,6 +45,20 @@ def test_a_round_of_fedgs_does_the_same_work_by_calls_and_as_one_program():
         measure(options(executions="fleet,loop"))
 
 
+def test_several_devices_stand_beside_one():
+    table = measure(options(executions="loop", devices=2))
+    names, words = (list(column.cells) for column in table.columns[1:3])
+    assert names == ["loop", "loop, one device"]
+    assert words[0].startswith("2 devices, default")
+    one, two = (
+        Ours(config_of(chosen, "mlp"), "loop", chosen) for chosen in (options(), options(devices=2))
+    )
+    assert two.first.tobytes() == one.first.tobytes() != one.start.tobytes()
+    for chosen in ("loop", "loop,pmap"):
+        config = config_of(options(devices=2, executions=chosen), "mlp")
+        assert config.mesh_size == (2 if "pmap" in chosen else 1)
+
+
 def test_wrong_names_are_refused():
     with pytest.raises(ConfigError, match="--executions = 'lop': did you mean 'loop'"):
         measure(options(executions="lop"))

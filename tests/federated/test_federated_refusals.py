@@ -39,8 +39,8 @@ def _quiet(caplog):
             "outer_optimizer.name = 'sgd': .* use auto, or sync=fedavg",
         ),
         (
-            "fedavg", {"sync__execution": "loop", "testbed__devices": 2, "devices__count": 0},
-            "testbed.devices = 2: sync.execution=loop",
+            "fedavg", {"sync__execution": "pmap", "testbed__devices": 3, "devices__count": 0},
+            "batch_size = 8: must divide by testbed.devices = 3",
         ),
         ("fedavg", {"nonfinite": "skip"}, "nonfinite = 'skip'"),
         ("fedavg", {"devices__gradient": "each"}, "devices.gradient = 'each': clients of sync=fed"),

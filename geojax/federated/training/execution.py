@@ -3,7 +3,7 @@
 ========  ========================================================================================
 loop      one client after the other, one call of the compiled step for each batch
 scan      one client after the other, all its steps in one call (a ``while`` on the device)
-vmap      all clients of the round side by side, in one call
+vmap      all clients of a device side by side, in one call
 pmap      one client a device, in blocks of as many as there are devices
 ========  ========================================================================================
 
@@ -14,13 +14,17 @@ took 4 to 12 times as long. On an accelerator ``auto`` is ``vmap``, since single
 small for it; that is by reasoning, not by measurement, as there was none to measure on. ``python -m
 experiments.bench.federated`` measures all of them.
 
-Clients on Python threads gain nothing: their steps all wait for XLA's one thread, and with more of
-them runs do not repeat bit for bit (docs/fedgs.md has what was tried).
+All but ``pmap`` deal clients to the devices, those with most steps first (:func:`deal`). Calls
+return before the device is done, so one Python thread keeps all devices at work: it calls the next
+step on each in turn, and hands over in order what clients have ended in, while the devices go on.
+``loop`` and ``scan`` compute a client to the same bits on every device, so that their number
+changes nothing but time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +39,7 @@ from geojax.sync.client import Given
 QUICKLY = {"xla_backend_optimization_level": 0}  # for programs that only copy
 
 _NOTHING = np.zeros(0, np.float32)
+_DONE = object()
 
 
 class Job(NamedTuple):
@@ -59,12 +64,37 @@ class Ended(NamedTuple):
     loss: float  # sum over its steps
 
 
-Execute = Callable[[Given, Data, Sequence[Job], int], Iterator[Ended]]
+Execute = Callable[[Given, Sequence[Data], Sequence[Job], int], Iterator[Ended]]
 """``(given, data, jobs, most) -> what each job ended in, in order``.
 
-``given`` has everything but ``kept``; ``most``: the largest number of steps that a job of the run
+``given`` has everything but ``kept``; ``data``: the samples, on each device (``pmap``: on the first
+one); ``most``: the largest number of steps that a job of the run
 may have, which programs are compiled for where they need one.
 """
+
+
+class Lane(NamedTuple):
+    """A device, and what all its clients share, placed on it."""
+
+    device: Any
+    given: Given
+    data: Data
+
+
+class Pending(NamedTuple):
+    """What :class:`Ended` will be, on a device that may still compute it."""
+
+    trained: jax.Array
+    state: jax.Array | np.ndarray
+    loss: Any
+
+    def ended(self) -> Ended:
+        """Waits for it."""
+        return Ended(to_host(self.trained), np.array(self.state), float(self.loss))
+
+
+Client = Callable[[Lane, Job, int], Generator[None, None, Pending]]
+"""One client's round on a device; yields after each call of a program."""
 
 
 def execution_of(name: str, backend: str) -> str:
@@ -79,35 +109,100 @@ def execution_of(name: str, backend: str) -> str:
 
 
 def build_execution(name: str, steps: ClientSteps, devices: Sequence[Any]) -> Execute:
-    """One of the executions by name; ``auto`` by the backend of the devices.
-
-    All but ``pmap`` use the first device.
-    """
+    """One of the executions by name; ``auto`` by the backend of the devices."""
     name = execution_of(name, devices[0].platform)
     if name == "pmap":
         return _pmap(steps, devices)
-    return {"loop": _loop, "scan": _scan, "vmap": _vmap}[name](steps, devices[0])
+    if name == "vmap":
+        return _vmap(steps, devices)
+    return _one_by_one({"loop": _loop, "scan": _scan}[name](steps), devices)
 
 
-def _loop(steps: ClientSteps, device: Any) -> Execute:
+def deal(steps: Sequence[int], count: int) -> list[list[int]]:
+    """Jobs of so many steps for each of ``count`` devices, so that these end at about one time.
+
+    The longest goes first, and each to the device that has the fewest steps so far (Graham, 1969:
+    within a third of the shortest time there is).
+
+    >>> deal([5, 1, 9, 4], 2)
+    [[2, 1], [0, 3]]
+    """
+    dealt: list[list[int]] = [[] for _ in range(count)]
+    sums = [0] * count
+    for number in sorted(range(len(steps)), key=lambda each: -steps[each]):
+        least = sums.index(min(sums))
+        dealt[least].append(number)
+        sums[least] += steps[number]
+    return dealt
+
+
+def _lanes(devices: Sequence[Any], given: Given, data: Sequence[Data]) -> list[Lane]:
+    # Placed by name: a step's own results are, and programs are compiled for either anew.
+    return [
+        Lane(device, jax.device_put(given, device), samples)
+        for device, samples in zip(devices, data, strict=True)
+    ]
+
+
+def _one_by_one(client: Client, devices: Sequence[Any]) -> Execute:
+    """Clients after each other on every device, in turn with those of other devices."""
+
+    def execute(
+        given: Given, data: Sequence[Data], jobs: Sequence[Job], most: int
+    ) -> Iterator[Ended]:
+        lanes = _lanes(devices, given, data)
+        pending: dict[int, Pending] = {}
+
+        def working(lane: Lane, numbers: Sequence[int]) -> Iterator[None]:
+            for number in numbers:
+                with _named(jobs[number]):
+                    pending[number] = yield from client(lane, jobs[number], most)
+
+        def ended(number: int) -> Ended:
+            with _named(jobs[number]):
+                return pending.pop(number).ended()
+
+        dealt = deal([len(job.batches) for job in jobs], len(lanes))
+        active = [working(*each) for each in zip(lanes, dealt, strict=True)]
+        following = 0
+        while active:
+            active = [each for each in active if next(each, _DONE) is not _DONE]
+            while following in pending and pending[following].loss.is_ready():
+                yield ended(following)
+                following += 1
+        for number in range(following, len(jobs)):
+            yield ended(number)
+
+    return execute
+
+
+@contextlib.contextmanager
+def _named(job: Job) -> Iterator[None]:
+    """Says in whose round an error has occurred."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"client {job.draw[2]}, round {job.draw[3]}")
+        raise
+
+
+def _loop(steps: ClientSteps) -> Client:
     begin = jax.jit(steps.begin, compiler_options=QUICKLY)
     step = jax.jit(steps.step, donate_argnums=0)
     state = jax.jit(steps.model.flat_state) if steps.model.state else _no_state
 
-    def execute(given: Given, data: Data, jobs: Sequence[Job], most: int) -> Iterator[Ended]:
+    def client(lane: Lane, job: Job, most: int) -> Generator[None, None, Pending]:
         del most
-        # Placed by name: a step's own results are, and programs are compiled for either anew.
-        given = jax.device_put(given, device)
-        for job in jobs:
-            # Each placing costs as much as half a small step; a used draw is cheap as it is.
-            kept = jax.device_put(job.kept, device) if job.kept else job.kept
-            own = given._replace(kept=kept)
-            carry: Carry = begin(own)
-            for positions in job.batches:
-                carry = step(carry, own, job.draw, data, positions)
-            yield Ended(to_host(carry.trained), np.array(state(carry.state)), float(carry.loss))
+        # Each placing costs as much as half a small step; a used draw is cheap as it is.
+        kept = jax.device_put(job.kept, lane.device) if job.kept else job.kept
+        own = lane.given._replace(kept=kept)
+        carry: Carry = begin(own)
+        for positions in job.batches:
+            carry = step(carry, own, job.draw, lane.data, positions)
+            yield
+        return Pending(carry.trained, state(carry.state), carry.loss)
 
-    return execute
+    return client
 
 
 def _no_state(state: Arrays) -> np.ndarray:
@@ -132,25 +227,40 @@ def _whole(steps: ClientSteps) -> Callable[..., tuple[jax.Array, jax.Array, jax.
     return whole
 
 
-def _scan(steps: ClientSteps, device: Any) -> Execute:
+def _scan(steps: ClientSteps) -> Client:
     whole = jax.jit(_whole(steps))
 
-    def execute(given: Given, data: Data, jobs: Sequence[Job], most: int) -> Iterator[Ended]:
-        given = jax.device_put(given, device)
-        for job in jobs:
-            ended = whole(given, job.kept, job.draw, data, *_padded(job.batches, most))
-            yield Ended(to_host(ended[0]), to_host(ended[1]), float(ended[2]))
+    def client(lane: Lane, job: Job, most: int) -> Generator[None, None, Pending]:
+        batches, count = _padded(job.batches, most)
+        kept = jax.device_put(job.kept, lane.device)
+        ended = whole(lane.given, kept, job.draw, lane.data, batches, count)
+        yield
+        return Pending(*ended)
 
-    return execute
+    return client
 
 
-def _vmap(steps: ClientSteps, device: Any) -> Execute:
+def _vmap(steps: ClientSteps, devices: Sequence[Any]) -> Execute:
     whole = jax.jit(jax.vmap(_whole(steps), in_axes=(None, 0, 0, None, 0, 0)))
 
-    def execute(given: Given, data: Data, jobs: Sequence[Job], most: int) -> Iterator[Ended]:
-        if jobs:
-            placed = jax.device_put(given, device)
-            yield from _unstacked(whole(placed, *_stacked(jobs, data, most)), len(jobs))
+    def execute(
+        given: Given, data: Sequence[Data], jobs: Sequence[Job], most: int
+    ) -> Iterator[Ended]:
+        lanes = _lanes(devices, given, data)
+        length = -(-len(jobs) // len(lanes))  # of a block: the same for all, who share a program
+        longest = sorted(range(len(jobs)), key=lambda each: -len(jobs[each].batches))
+        blocks = [sorted(longest[at : at + length]) for at in range(0, len(jobs), length or 1)]
+        calls = []
+        for lane, block in zip(lanes, blocks, strict=False):
+            kept, draws, batches, counts = _stacked([jobs[each] for each in block], length, most)
+            kept = jax.device_put(kept, lane.device)
+            calls.append(whole(lane.given, kept, draws, lane.data, batches, counts))
+        ended = {
+            number: each
+            for block, call in zip(blocks, calls, strict=True)
+            for number, each in zip(block, _unstacked(call, len(block)), strict=True)
+        }
+        yield from (ended[number] for number in range(len(jobs)))
 
     return execute
 
@@ -167,11 +277,13 @@ def _pmap(steps: ClientSteps, devices: Sequence[Any]) -> Execute:
             copies[id(data)] = data, Data(*spread)
         return copies[id(data)][1]
 
-    def execute(given: Given, data: Data, jobs: Sequence[Job], most: int) -> Iterator[Ended]:
+    def execute(
+        given: Given, data: Sequence[Data], jobs: Sequence[Job], most: int
+    ) -> Iterator[Ended]:
         for first in range(0, len(jobs), count):
             block = list(jobs[first : first + count])
-            idle = [block[0]._replace(batches=block[0].batches[:0])] * (count - len(block))
-            ended = whole(given, *_stacked([*block, *idle], on_all(data), most))
+            kept, draws, batches, counts = _stacked(block, count, most)
+            ended = whole(given, kept, draws, on_all(data[0]), batches, counts)
             yield from _unstacked(ended, len(block))
 
     return execute
@@ -184,10 +296,13 @@ def _padded(batches: np.ndarray, most: int) -> tuple[np.ndarray, np.int32]:
     return padded, np.int32(len(batches))
 
 
-def _stacked(jobs: Sequence[Job], data: Data, most: int) -> tuple[Any, ...]:
+def _stacked(jobs: Sequence[Job], length: int, most: int) -> tuple[Any, ...]:
+    """Kept, draws, batches and counts of ``length`` jobs; those that are missing have no steps."""
+    idle = [jobs[0]._replace(batches=jobs[0].batches[:0])] * (length - len(jobs))
+    jobs = [*jobs, *idle]
     kept = {name: np.stack([job.kept[name] for job in jobs]) for name in jobs[0].kept}
     batches, counts = zip(*(_padded(job.batches, most) for job in jobs), strict=True)
-    return kept, np.stack([job.draw for job in jobs]), data, np.stack(batches), np.array(counts)
+    return kept, np.stack([job.draw for job in jobs]), np.stack(batches), np.array(counts)
 
 
 def _unstacked(ended: Any, count: int) -> Iterator[Ended]:

@@ -61,7 +61,7 @@ class FederatedTrainer:
       programs: what is compiled.
       rule: the algorithm.
       clients: who they are, and their batches.
-      data: the samples that their positions index.
+      data: the samples that their positions index, on each device.
       vector: to start from, float32 (spec.size,).
       lr: of the clients' optimizer.
       momentum: of the clients' optimizer.
@@ -74,7 +74,7 @@ class FederatedTrainer:
         programs: Programs,
         rule: ClientRule,
         clients: Clients,
-        data: Data,
+        data: Sequence[Data],
         vector: np.ndarray,
         *,
         lr: float,
@@ -205,7 +205,7 @@ class FederatedTrainer:
             return math.nan
         batches = job.batches[: len(job.batches) // self.clients.epochs]
         trained, state = jax.device_put((end.trained, end.state))
-        right = [self._programs.right(trained, state, self._data, each) for each in batches]
+        right = [self._programs.right(trained, state, self._data[0], each) for each in batches]
         return float(sum(map(float, right)) / (batches >= 0).sum())
 
     def _mix(self) -> None:
