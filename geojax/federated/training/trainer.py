@@ -336,13 +336,16 @@ def build_programs(config: RunConfig, model: Model, rule: ClientRule, local: Seq
 
 
 class _Held:
-    """A model and a rule, which the settings printed beside them determine."""
+    """A model and a rule, which the settings printed beside them determine, but for the execution.
+
+    A benchmark gives one rule several of them.
+    """
 
     def __init__(self, model: Model, rule: ClientRule):
         self.model, self.rule = model, rule
 
     def __repr__(self) -> str:
-        return f"{self.rule.name} on {id(self.model)}"
+        return f"{self.rule.name} on {id(self.model)} by {self.rule.execution}"
 
 
 @shared
