@@ -125,12 +125,13 @@ class MeshTrainer:
         positions = np.zeros((self._together, self.samples_per_step), np.int32)
         positions[:count] = taken
         replicate, place = self._mesh.replicate, self._mesh.place
+        numbers = np.array(self.steps, np.uint32), np.array(count, np.int32)
         by_device = positions.reshape(self._together, len(self._mesh.devices), -1).swapaxes(0, 1)
         self._parameters, self._optimizer, self._state, self._integers, self._losses = (
             self._mesh.scan(
                 self._parameters, self._optimizer, self._state, self._integers,
                 place(self._features), place(self._labels), by_device, replicate(self._key),
-                replicate(np.array(self.steps, np.uint32)), replicate(np.array(count, np.int32)), *self._anchors(),
+                *map(replicate, numbers), *self._anchors(),
             )
         )  # fmt: skip
         self._expected, self._program_steps, self._under_way = 1, count, count
