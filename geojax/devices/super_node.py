@@ -74,6 +74,7 @@ class SuperNode:
         self.step, self._choice_s = 0, 0.0
         self._round_steps, self._name = round_steps, name
         self._chosen: np.ndarray | None = None
+        self._facts: Facts | None = None  # of the next step
         self._past: deque[Facts] = deque(maxlen=round_steps)  # of the steps before ``step``
 
     @property
@@ -94,10 +95,12 @@ class SuperNode:
         """What is known of a step: the next one, or one of a round's length before it."""
         if step != self.step:
             return self._past[step - self.step]
-        chosen, found = self.chosen, None
-        if self._target.size:
-            found = divergence(shares_of(self.fleet.counts(), chosen), self._target)
-        return Facts(found, self._choice_s)
+        if self._facts is None:
+            chosen, found = self.chosen, None
+            if self._target.size:
+                found = divergence(shares_of(self.fleet.counts(), chosen), self._target)
+            self._facts = Facts(found, self._choice_s)
+        return self._facts
 
     def __call__(self, step: int) -> np.ndarray:
         """Positions of the union batch of step ``step``, int64 (L·n,), device by device."""
@@ -105,7 +108,7 @@ class SuperNode:
             raise ValueError(f"step {step}: the devices stand at step {self.step}")
         self._past.append(self.facts(step))
         batches = self.fleet.take(self.chosen)
-        self.step, self._chosen = step + 1, None
+        self.step, self._chosen, self._facts = step + 1, None, None
         return batches.reshape(-1)
 
     def skip_to(self, step: int) -> None:
@@ -122,5 +125,5 @@ class SuperNode:
     def load_state(self, state: Mapping[str, Any], step: int) -> None:
         """Restores :meth:`state_dict`, as it was before ``step``."""
         self.fleet.load_state(state)
-        self.step, self._chosen = step, None
+        self.step, self._chosen, self._facts = step, None, None
         self._past.clear()

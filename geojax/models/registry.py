@@ -98,7 +98,7 @@ def small_cnn(_: ModelConfig) -> ModelInfo:
 @MODELS.register("leaf_cnn")
 def leaf_cnn(_: ModelConfig) -> ModelInfo:
     """LEAF's CNN for FEMNIST; 6,603,710 parameters on 28 × 28 × 1 images of 62 classes."""
-    return ModelInfo(0.3, _network("leaf_cnn.LeafCnn"), smallest_side=4, staged=True)
+    return ModelInfo(0.3, _network("leaf_cnn.LeafCnn"), smallest_side=4, staged=True, scans=True)
 
 
 @dataclass
