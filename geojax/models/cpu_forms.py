@@ -7,8 +7,9 @@ without padding, which it computes for a larger image than there is.
 
 Inside a loop (``jax.lax.scan``) they are slow in a fourth one. XLA brings the two convolutions of a
 gradient into the layout of its fast kernels only where a program does not loop; in a loop's body
-they are computed number by number, a hundred times as slowly. Here they are written in that layout
-from the start, with barriers so that it stays. The bits are those of XLA's form outside a loop.
+they are computed number by number, up to a hundred times as slowly. Here they are written in that
+layout from the start, with barriers so that it stays (it does unless a convolution's output is
+larger than its input). The gradient to the kernel has the bits of XLA's form outside a loop.
 """
 
 from __future__ import annotations
