@@ -8,9 +8,9 @@ needs devices of another kind, so beside it all others have one.
 
 ``--executions fleet,loop,scan,vmap --batch-size 320 --samples 3200`` is a round of FedGS of T = 10
 steps on union batches of 320: a super node is a client whose batches are the unions. ``fleet`` is
-how ``sync=fedgs`` runs it, a call of the center's trainer for each step; ``scan`` makes the T steps
-of a center one program, and ``vmap`` the whole round of all centers. Who takes part in each step is
-chosen before, at the same cost in all of them, and not counted.
+how ``sync=fedgs`` runs it, once with a call of the base station's trainer for each step (``fleet,
+loop``) and once with the T steps as one program (``fleet, scan``); ``vmap`` makes one of the whole
+round of all centers. Each base station has one device here, which is always chosen.
 
 ``--peers plain,fedjax,flower`` measures others beside them on the same work (model, where it
 starts, data, batch, clients, epochs), each in a process of its own: FedAvg written down in plain
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import pathlib
 import sys
 import tempfile
@@ -37,14 +38,20 @@ from experiments.bench.peers import contest
 from experiments.bench.peers.work import Work
 from geojax.axes import change
 from geojax.config import RunConfig
+from geojax.devices.execution import steps_together
+from geojax.devices.fleet import Fleet
+from geojax.devices.super_node import SuperNode
 from geojax.errors import ConfigError, nearest
 from geojax.federated import build as federated
 from geojax.federated.clients import Clients
 from geojax.federated.registry import FEDERATED
+from geojax.selection.registry import build_selection
+from geojax.sync.fedgs import fedgs
 from geojax.sync.registry import build_sync
 
 EXECUTIONS = ("loop", "scan", "vmap", "pmap")
-FLEET = "fleet"  # not of clients: the steps of sync=fedgs
+FLEET = "fleet"  # not of clients: the steps of sync=fedgs, by each of its executions
+FLEETS = ("fleet, loop", "fleet, scan")
 KNOWN = (*EXECUTIONS, FLEET)
 ONE = ", one device"
 MODELS = ("mlp", "small_cnn", "demo_cnn")
@@ -115,29 +122,37 @@ class Ours:
 
 
 class FleetRounds:
-    """Rounds of FedGS by the trainers of its base stations, from where the last one ended.
+    """Rounds of FedGS by its base stations, of one device each, from where the last one ended.
 
     Attributes:
       first: where the first round begins and ends, as of :class:`Ours`.
       steps: of a round, of all base stations.
     """
 
-    def __init__(self, config: RunConfig, options: argparse.Namespace):
-        from geojax.center.trainer import build_trainer
+    def __init__(self, config: RunConfig, execution: str, options: argparse.Namespace):
+        from geojax.devices.trainer import build_fleet_trainer
 
         images, labels = data_of(options)
         parts = np.array_split(np.arange(len(labels)), options.clients)
-        self._trainers = [
-            build_trainer(
-                config, features=images[part], labels=labels[part], worker_index=index,
-                worker_count=len(parts),
-            )
-            for index, part in enumerate(parts)
-        ]  # fmt: skip
-        for trainer in self._trainers:
-            trainer.warm_up(gradient=False)
         self._each = options.epochs * (options.samples // options.batch_size)
         self.steps = self._each * len(parts)
+        algorithm = fedgs(steps=self._each, execution=execution)
+        shares = np.bincount(labels, minlength=10) / len(labels)
+        self._trainers = []
+        for index, part in enumerate(parts):
+            fleet = Fleet(
+                labels, [part], batch_size=config.batch_size, classes=10, seed=0, first=index
+            )
+            node = SuperNode(
+                fleet, build_selection(config.selection), shares, seed=0, worker_index=index,
+                round_steps=self._each,
+            )  # fmt: skip
+            trainer = build_fleet_trainer(
+                config, node, features=images, labels=labels, reports=False,
+                together=functools.partial(steps_together, config, algorithm),
+            )  # fmt: skip
+            trainer.warm_up(gradient=False)
+            self._trainers.append(trainer)
         self._vector = self._trainers[0].vector()
         self.make_round()
         self.first = self._vector
@@ -147,7 +162,9 @@ class FleetRounds:
         total = np.zeros_like(self._vector)
         for trainer in self._trainers:
             trainer.load(self._vector)
+            trainer.expect(self._each)
             for _ in range(self._each):
+                trainer.planned()
                 trainer.step()
             total += trainer.vector()
         self._vector = total / np.float32(len(self._trainers))
@@ -204,9 +221,10 @@ def measure(options: argparse.Namespace) -> Table:
                 for name, each in ours.items()
             ]
             if FLEET in chosen:
-                fleet = FleetRounds(config, options)
-                run = contest.here(fleet.make_round, fleet.steps)
-                contenders.append(contest.Contender(FLEET, run, first=fleet.first))
+                for name in FLEETS:
+                    fleet = FleetRounds(config, name.removeprefix(f"{FLEET}, "), options)
+                    run = contest.here(fleet.make_round, fleet.steps)
+                    contenders.append(contest.Contender(name, run, first=fleet.first))
             archive = pathlib.Path(folder) / "work.npz"
             if peers:
                 work_of(options, config, first).save(str(archive))
@@ -232,7 +250,7 @@ def _add_rows(
         words = [
             *[f"{options.devices} devices"] * (options.devices > 1 and each.name in EXECUTIONS),
             *["default"] * (each.name == _default()),
-            *["sync=fedgs"] * (each.name == FLEET),
+            *["sync=fedgs"] * (each.name == _fleet_default(model)),
             *["fastest"] * (each is best),
         ]
         table.add_row(
@@ -270,6 +288,14 @@ def _default() -> str:
     from geojax.federated.training.execution import execution_of
 
     return execution_of("auto", devices.local_devices()[0].platform)
+
+
+def _fleet_default(model: str) -> str:
+    from geojax.center import devices
+
+    config = change(RunConfig(), {"model": model})
+    together = steps_together(config, fedgs(steps=2), devices.local_devices()[0].platform)
+    return FLEETS[together > 1]
 
 
 def _accelerators() -> bool:

@@ -11,6 +11,7 @@ from geojax.assemble.setup import Setup
 from geojax.config import DevicesConfig, RunConfig
 from geojax.data.dataset import has_labels
 from geojax.data.dealing import deal_devices
+from geojax.devices.execution import steps_together
 from geojax.devices.fleet import Fleet
 from geojax.devices.super_node import SuperNode
 from geojax.devices.trainer import FleetTrainer, build_fleet_trainer, check_split
@@ -70,6 +71,12 @@ def check_devices(config: RunConfig, cluster: Cluster, algorithm: SyncAlgorithm)
             "devices.gradient", "each",
             f"sync={algorithm.name} has a proximal term, which is added to the gradient of a whole "
             "batch; use devices.gradient=union",
+        )  # fmt: skip
+    if algorithm.execution == "scan" and config.devices.gradient == "each":
+        raise ConfigError(
+            "sync.execution", "scan",
+            "devices.gradient=each sums gradients on the host after every step; use "
+            "sync.execution=loop, or devices.gradient=union",
         )  # fmt: skip
     for center, count in counts.items():
         check_choosable(selection, count, center)
@@ -183,6 +190,7 @@ def fleet_trainer(setup: Setup, name: str, algorithm: SyncAlgorithm) -> FleetTra
     return build_fleet_trainer(
         config, node, features=data.train_x, labels=data.train_y, reports=selection.needs_counts,
         weight=step_weight(setup, name, algorithm, selection), proximal=algorithm.proximal,
+        together=lambda backend: steps_together(config, algorithm, backend),
     )  # fmt: skip
 
 

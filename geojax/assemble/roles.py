@@ -266,7 +266,7 @@ def _chosen(
             raise GeojaxError(f"{context.name} holds out no samples, and is asked to judge by them")
         start = context.clock()
         seconds = pace(trainer.steps, start) * batches_of(setup.config, count)
-        found = await context.machine.compute(partial(right, vector), seconds, ends=False)
+        found = await context.machine.compute(partial(right, vector), seconds, ends=0)
         context.recorder.span("judge", start, context.clock(), round=number)
         return found, count
 

@@ -8,6 +8,7 @@ a step needs no second copy of the model.
 from __future__ import annotations
 
 import functools
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -44,6 +45,10 @@ class Mesh:
       step: (parameters*, optimizer state*, state*, integers*, samples, targets, draw) -> new
         parameters, optimizer state, state, integers, loss. (* donated) With a proximal term it
         takes the anchor's parameters after ``draw``.
+      scan: (parameters*, optimizer state*, state*, integers*, all samples, all targets, positions,
+        worker key, first, count[, anchor]) -> as ``step``, with all losses: the first ``count`` of
+        the steps on the batches at positions, int32 (T, batch), whose numbers begin with ``first``.
+        (* donated)
       apply: (parameters*, optimizer state*, vector of a gradient) -> new parameters, optimizer
         state. (* donated)
       The loss is NaN if it or a gradient is not finite; ``draw`` is that of
@@ -75,7 +80,10 @@ class Mesh:
         self.gradient = parallel(self._gradient, donate_argnums=(1, 2))
         step = self._proximal_step if proximal else self._step
         self.step = parallel(step, donate_argnums=(0, 1, 2, 3))
+        scan = functools.partial(_scanned, step)
+        self.scan = parallel(scan, donate_argnums=(0, 1, 2, 3))
         self.apply = parallel(self._apply, donate_argnums=(0, 1))
+        self._placed: dict[int, jax.Array] = {}  # by identity, as long as the original lives
 
     def replicate(self, array: np.ndarray) -> np.ndarray:
         """One slice per device, all the same; a view."""
@@ -85,6 +93,14 @@ class Mesh:
         """An equal part of a batch per device, in order; a view."""
         count = len(self.devices)
         return batch.reshape(count, len(batch) // count, *batch.shape[1:])
+
+    def place(self, array: np.ndarray) -> jax.Array:
+        """All of an array on every device, which must not change; one copy for the process."""
+        number = id(array)
+        if number not in self._placed:
+            self._placed[number] = self.copy(self.replicate(array))
+            weakref.finalize(array, self._placed.pop, number)
+        return self._placed[number]
 
     def _mean_gradient(
         self,
@@ -137,6 +153,26 @@ class Mesh:
         )
         updates, optimizer_state = self._optimizer.update(gradient, optimizer_state, parameters)
         return optax.apply_updates(parameters, updates), optimizer_state, state, integers, loss
+
+
+def _scanned(
+    step: Any, parameters: Arrays, optimizer_state: optax.OptState, state: Arrays,
+    integers: Arrays, samples: jax.Array, targets: jax.Array, positions: jax.Array,
+    key: jax.Array, first: jax.Array, count: jax.Array, *anchor: Arrays,
+) -> tuple[Arrays, optax.OptState, Arrays, Arrays, jax.Array]:  # fmt: skip
+    """Several of ``step`` as one program; see :class:`Mesh`."""
+
+    def body(number: jax.Array, carry: Any) -> Any:
+        *model, losses = carry
+        at = positions[number]
+        draw = jnp.append(key, first + number.astype(jnp.uint32))
+        batch = (each.at[at].get(mode="promise_in_bounds") for each in (samples, targets))
+        *model, loss = step(*model, *batch, draw, *anchor)
+        return *model, losses.at[number].set(loss)
+
+    losses = jnp.full(len(positions), jnp.nan, jnp.float32)
+    start = parameters, optimizer_state, state, integers, losses
+    return jax.lax.fori_loop(0, count, body, start)
 
 
 def build_mesh(config: RunConfig, devices: tuple[Device, ...], proximal: float = 0.0) -> Mesh:

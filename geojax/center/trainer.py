@@ -32,7 +32,8 @@ class Trainer(Protocol):
       weight: factor of the worker's weight for the offer that it makes next; 1 unless the samples
         behind an offer change from round to round.
 
-    All methods return when the devices are done, so that they can be timed. ``gradient``, ``step``
+    All methods return when the devices are done, so that they can be timed, but for ``step`` after
+    :meth:`expect`. ``gradient``, ``step``
     and ``backward(0)`` raise :class:`geojax.errors.Diverged` when the loss or a gradient is not
     finite.
 
@@ -111,6 +112,18 @@ class Trainer(Protocol):
 
     def step(self) -> None:
         """One step of the inner optimizer on the next batch; its state outlives :meth:`load`."""
+        ...
+
+    def expect(self, steps: int) -> int:
+        """So many calls of :meth:`step` follow, with nothing but :meth:`planned` between them.
+
+        A trainer may make them, or the first of them, by one program, which the first call starts
+        and the last one waits for. Then ``last_loss`` is told, and what is not finite found, by
+        the last one; and until it, all that needs the parameters raises RuntimeError.
+
+        Returns:
+          How many of them are one program; 1: each is made by its call.
+        """
         ...
 
     def planned(self) -> Planned:
@@ -194,6 +207,7 @@ def build_mesh_trainer(
     *,
     each: int = 0,
     proximal: float = 0.0,
+    together: int = 1,
 ) -> MeshTrainer:
     """A trainer of a model that is one of JAX, on the batches of ``order``.
 
@@ -204,6 +218,7 @@ def build_mesh_trainer(
       order: says which of them each batch holds.
       each: parts of a batch that make a gradient each; 0: one gradient of all of it.
       proximal: see :func:`build_trainer`; not with ``each``.
+      together: most steps that are one program, see :meth:`Trainer.expect`; 1 with ``each``.
 
     Raises:
       ConfigError: a setting of the model, the optimizer or the batch is wrong.
@@ -225,7 +240,9 @@ def build_mesh_trainer(
 
         staged = build_staged_mesh(config, local)
     programs = PerDeviceMesh(mesh, each) if each else mesh
-    return MeshTrainer(programs, features, labels, order, *_initial(config), staged=staged)
+    return MeshTrainer(
+        programs, features, labels, order, *_initial(config), staged=staged, together=together
+    )
 
 
 def initial_vector(config: RunConfig) -> np.ndarray:

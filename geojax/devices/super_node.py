@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from geojax.devices.fleet import Fleet
 from geojax.selection.choice import Choice, Selection, choose, draws_for
 from geojax.selection.divergence import divergence, shares_of
+
+
+class Facts(NamedTuple):
+    """Of the devices chosen for a step.
+
+    Attributes:
+      divergence: ‖P − p‖₂: P are the class shares of the union batch, p the target; None: there are
+        no classes.
+      choice_s: CPU time of this thread that choosing them took; 0 in the first step, as the choice
+        loads and compiles.
+    """
+
+    divergence: float | None
+    choice_s: float
 
 
 class SuperNode:
@@ -27,15 +42,14 @@ class SuperNode:
       target: class shares p that a super node should have, float64 (F,); empty: there are none.
       seed: the run's seed.
       worker_index: which worker of the run.
-      round_steps: steps of a round of the WAN; selections may use a round's randomness again.
+      round_steps: steps of a round of the WAN; selections may use a round's randomness again, and
+        batches may be asked for so many steps ahead.
       name: of the worker, for error messages.
 
     Attributes:
       size: L.
       batch_size: samples of a step, L·n.
       step: number of the next step.
-      choice_s: CPU time of this thread that the last choice took; 0 before the second, as the
-        first one loads and compiles.
 
     Raises:
       ConfigError: the fleet has fewer than L devices; and, in every step, as
@@ -57,9 +71,11 @@ class SuperNode:
         self.seed, self.worker_index = seed, worker_index
         self.size = selection.wanted(fleet.count)
         self.batch_size = self.size * fleet.batch_size
-        self.step, self.choice_s = 0, 0.0
+        self.step, self._choice_s = 0, 0.0
         self._round_steps, self._name = round_steps, name
         self._chosen: np.ndarray | None = None
+        self._facts: Facts | None = None  # of the next step
+        self._past: deque[Facts] = deque(maxlen=round_steps)  # of the steps before ``step``
 
     @property
     def chosen(self) -> np.ndarray:
@@ -72,25 +88,27 @@ class SuperNode:
             start = time.thread_time()
             self._chosen = choose(self._selection, choice, self._name)
             if self.step:
-                self.choice_s = time.thread_time() - start
+                self._choice_s = time.thread_time() - start
         return self._chosen
 
-    @property
-    def divergence(self) -> float | None:
-        """‖P − p‖₂ of the next step: P are the class shares of the union batch, p the target.
-
-        None: there are no classes.
-        """
-        if not self._target.size:
-            return None
-        return divergence(shares_of(self.fleet.counts(), self.chosen), self._target)
+    def facts(self, step: int) -> Facts:
+        """What is known of a step: the next one, or one of a round's length before it."""
+        if step != self.step:
+            return self._past[step - self.step]
+        if self._facts is None:
+            chosen, found = self.chosen, None
+            if self._target.size:
+                found = divergence(shares_of(self.fleet.counts(), chosen), self._target)
+            self._facts = Facts(found, self._choice_s)
+        return self._facts
 
     def __call__(self, step: int) -> np.ndarray:
         """Positions of the union batch of step ``step``, int64 (L·n,), device by device."""
         if step != self.step:
             raise ValueError(f"step {step}: the devices stand at step {self.step}")
+        self._past.append(self.facts(step))
         batches = self.fleet.take(self.chosen)
-        self.step, self._chosen = step + 1, None
+        self.step, self._chosen, self._facts = step + 1, None, None
         return batches.reshape(-1)
 
     def skip_to(self, step: int) -> None:
@@ -107,4 +125,5 @@ class SuperNode:
     def load_state(self, state: Mapping[str, Any], step: int) -> None:
         """Restores :meth:`state_dict`, as it was before ``step``."""
         self.fleet.load_state(state)
-        self.step, self._chosen = step, None
+        self.step, self._chosen, self._facts = step, None, None
+        self._past.clear()

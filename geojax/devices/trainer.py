@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -82,8 +83,13 @@ class FleetTrainer:
         self._trainer.step()
         self._choose()
 
+    def expect(self, steps: int) -> int:
+        """See :meth:`geojax.center.trainer.Trainer.expect`: all devices are chosen in the first."""
+        return self._trainer.expect(steps)
+
     def planned(self) -> Planned:
         """One batch's duration, and the transfers."""
+        facts = self.node.facts(self.steps)
         elements, classes = self.spec.size, self._classes
         fresh = self.node.fleet.count if self.steps == 0 else self.node.size
         return Planned(
@@ -91,8 +97,8 @@ class FleetTrainer:
             self._links.seconds(elements, classes),
             self._links.step_bytes(elements, self.node.size, reports=fresh, classes=classes),
             self.node.batch_size,
-            self.node.divergence,
-            self.node.choice_s,
+            facts.divergence,
+            facts.choice_s,
         )
 
     def skip_to(self, steps: int) -> None:
@@ -125,7 +131,10 @@ class FleetTrainer:
         self.node.load_state(state["fleet"], self.steps)
 
     def _choose(self) -> None:
-        """Chooses the next devices now, so that the time it takes is a part of the step."""
+        """Chooses the next devices now, so that the time it takes is a part of the step.
+
+        Where steps are one program, they are those of its next run, chosen while it runs.
+        """
         _ = self.node.chosen
 
 
@@ -138,6 +147,7 @@ def build_fleet_trainer(
     reports: bool,
     weight: float = 1.0,
     proximal: float = 0.0,
+    together: Callable[[str], int] = lambda _: 1,
 ) -> FleetTrainer:
     """The trainer of a base station, at the run's initial parameters.
 
@@ -149,6 +159,8 @@ def build_fleet_trainer(
       reports: see :class:`FleetTrainer`.
       weight: see :class:`FleetTrainer`.
       proximal: see :func:`geojax.center.trainer.build_trainer`; not with ``devices.gradient=each``.
+      together: ``backend -> steps`` that are one program, such as
+        :func:`geojax.devices.execution.steps_together`.
 
     Raises:
       ConfigError: a setting of the model, the optimizer or the batch is wrong.
@@ -158,10 +170,12 @@ def build_fleet_trainer(
 
     devices.configure(config.testbed.devices)
     each = config.devices.gradient == "each"
-    check_split(config, node.size, len(devices.local_devices()))
+    local = devices.local_devices()
+    check_split(config, node.size, len(local))
     trainer = build_mesh_trainer(
-        config, features, labels, node, each=node.size if each else 0, proximal=proximal
-    )
+        config, features, labels, node, each=node.size if each else 0, proximal=proximal,
+        together=together(local[0].platform),
+    )  # fmt: skip
     links = InternalLinks(config.devices.rate, config.devices.rtt)
     return FleetTrainer(trainer, node, links, reports=reports, weight=weight)
 

@@ -33,17 +33,17 @@ class Machine(Protocol):
         seconds: float,
         *,
         follows: bool = False,
-        ends: bool = True,
+        ends: int = 1,
         cut: asyncio.Future[None] | None = None,
     ) -> T:
-        """Runs a step of the devices, or a part of one, so that it lasts ``seconds``.
+        """Runs a step of the devices, or a part of one or of several, so that it lasts ``seconds``.
 
         Args:
           work: what to run.
           seconds: of experiment time.
           follows: it is a part that starts right after the part before it, without a wait for
             others.
-          ends: the step ends with it.
+          ends: steps that end with it.
           cut: when this is done, the step lasts no longer than the devices need.
         """
         ...
@@ -78,7 +78,8 @@ class RealMachine:
     """Real time: steps run in a thread and are stretched to their pace, never shortened.
 
     A step in parts keeps its pace as a whole: after a part that ended late, the next one is
-    stretched by less. (A part may be shorter than the call of the devices itself.)
+    stretched by less. So do several steps that are one program. (A part may be shorter than the
+    call of the devices itself.)
     """
 
     def __init__(self) -> None:
@@ -96,7 +97,7 @@ class RealMachine:
         seconds: float,
         *,
         follows: bool = False,
-        ends: bool = True,
+        ends: int = 1,
         cut: asyncio.Future[None] | None = None,
     ) -> T:
         """See :meth:`Machine.compute`; a step slower than its pace is counted as a violation."""
@@ -108,8 +109,8 @@ class RealMachine:
         if left > 0:
             await sleep(left, cut)
         if ends:
-            self.steps += 1
-            self.violations += self._paced and left < 0
+            self.steps += ends
+            self.violations += ends * (self._paced and left < 0)
             self._paced = False
         return result
 

@@ -4,6 +4,12 @@ XLA's own forms are slow there in three places, each of which cost a small CNN m
 rest of a step: the gradient of a pool (a scatter, element by element), a convolution of one input
 channel (its patches are gathered number by number), and the gradient to the input of a convolution
 without padding, which it computes for a larger image than there is.
+
+Inside a loop (``jax.lax.scan``) they are slow in a fourth one. XLA brings the two convolutions of a
+gradient into the layout of its fast kernels only where a program does not loop; in a loop's body
+they are computed number by number, up to a hundred times as slowly. Here they are written in that
+layout from the start, with barriers so that it stays (it does unless a convolution's output is
+larger than its input). The gradient to the kernel has the bits of XLA's form outside a loop.
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ import numpy as np
 Pads = Sequence[tuple[int, int]]
 
 FEW_FEATURES = 16  # with more, XLA's convolution of one channel is the faster form
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
 MUCH_LARGER = 2  # an input's area ÷ its output's from which the gradient is scattered
 
 
@@ -78,7 +85,7 @@ def convolve(
 
     On a CPU, and for strides of 1 or 2 without dilation, two parts take another form, with the same
     sums in another order: the output for one input channel and few features, and the gradient to
-    an input that is much larger than its output.
+    an input that is much larger than its output. Other gradients have another layout alone.
     """
     own = functools.partial(jax.lax.conv_general_dilated, **options)
     if not _plain(x, kernel, strides, options):
@@ -96,7 +103,7 @@ def _plain(x: jax.Array, kernel: jax.Array, strides: Sequence[int], options: Any
     return (
         x.ndim == 4
         and layout == jax.lax.conv_dimension_numbers(
-            x.shape, kernel.shape, ("NHWC", "HWIO", "NHWC")
+            x.shape, kernel.shape, _LAYOUT
         )
         and set(strides) in ({1}, {2})
         and all(each == 1 for each in dilated)
@@ -135,13 +142,55 @@ def _gradients(
     def to_input(form: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[..., jax.Array]:
         return lambda x, kernel, slope: jax.linear_transpose(lambda x: form(x, kernel), x)(slope)[0]
 
-    (to_kernel,) = jax.linear_transpose(lambda kernel: usual(x, kernel), kernel)(slope)
+    def to_kernel(x: jax.Array, kernel: jax.Array, slope: jax.Array) -> jax.Array:
+        return jax.linear_transpose(lambda kernel: usual(x, kernel), kernel)(slope)[0]
+
     if stride > 1 or x.shape[1] * x.shape[2] < MUCH_LARGER * slope.shape[1] * slope.shape[2]:
-        return to_input(usual)(x, kernel, slope), to_kernel
-    squares = to_input(functools.partial(_by_squares, stride=stride, pads=pads))
-    return jax.lax.platform_dependent(
-        x, kernel, slope, cpu=squares, default=to_input(usual)
-    ), to_kernel
+        on_cpu = functools.partial(_to_input, stride=stride, pads=pads)
+    else:
+        on_cpu = to_input(functools.partial(_by_squares, stride=stride, pads=pads))
+    return (
+        jax.lax.platform_dependent(x, kernel, slope, cpu=on_cpu, default=to_input(usual)),
+        jax.lax.platform_dependent(
+            x, kernel, slope, default=to_kernel,
+            cpu=functools.partial(_to_kernel, stride=stride, pads=pads),
+        ),
+    )  # fmt: skip
+
+
+def _to_input(
+    x: jax.Array, kernel: jax.Array, slope: jax.Array, *, stride: int, pads: Pads
+) -> jax.Array:
+    """The gradient to the input as a convolution in XLA's canonical layout."""
+    mirrored = jax.lax.optimization_barrier(kernel[::-1, ::-1].transpose(0, 1, 3, 2))
+    around = []
+    for size, side, (before, _), count in zip(
+        x.shape[1:3], kernel.shape[:2], pads, slope.shape[1:3], strict=True
+    ):
+        spread = (count - 1) * stride + 1
+        around.append((side - 1 - before, size - spread + before))
+    return jax.lax.conv_general_dilated(
+        slope, mirrored, (1, 1), around, lhs_dilation=(stride, stride), dimension_numbers=_LAYOUT
+    )
+
+
+def _to_kernel(
+    x: jax.Array, kernel: jax.Array, slope: jax.Array, *, stride: int, pads: Pads
+) -> jax.Array:
+    """The gradient to the kernel as a convolution in XLA's canonical layout."""
+    images, slopes = jax.lax.optimization_barrier(
+        (x.transpose(3, 1, 2, 0), slope.transpose(1, 2, 0, 3))
+    )
+    around = []
+    for size, side, (before, _), count in zip(
+        x.shape[1:3], kernel.shape[:2], pads, slope.shape[1:3], strict=True
+    ):
+        spread = (count - 1) * stride + 1
+        around.append((before, side - 1 + spread - size - before))
+    made = jax.lax.conv_general_dilated(
+        images, slopes, (1, 1), around, rhs_dilation=(stride, stride), dimension_numbers=_LAYOUT
+    )
+    return jax.lax.optimization_barrier(made).transpose(1, 2, 0, 3)
 
 
 _convolve.defvjp(_convolved, _gradients)

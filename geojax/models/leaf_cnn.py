@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 from flax import linen as nn
 
-from geojax.models.cpu_forms import max_pool
+from geojax.models.cpu_forms import convolve, max_pool
 from geojax.models.staged import StagedModule
 
 _XAVIER = nn.initializers.xavier_uniform()
@@ -40,7 +40,10 @@ class LeafCnn(StagedModule):
         del train  # the same in training and evaluation
         if index < len(_CONVOLUTIONS):
             name = f"Conv_{index}"
-            convolution = nn.Conv(_CONVOLUTIONS[index], (5, 5), kernel_init=_XAVIER, name=name)
+            convolution = nn.Conv(
+                _CONVOLUTIONS[index], (5, 5), kernel_init=_XAVIER, conv_general_dilated=convolve,
+                name=name,
+            )  # fmt: skip
             return max_pool(nn.relu(convolution(hidden)))
         if index == len(_CONVOLUTIONS):
             flat = hidden.reshape((hidden.shape[0], -1))

@@ -33,12 +33,15 @@ class ModelInfo(NamedTuple):
         samples, not only images.
       staged: the model can be trained stage by stage, which ``sync.p3`` needs: its module is a
         :class:`geojax.models.staged.StagedModule`, or it is no network.
+      scans: on a CPU a step costs no more inside a loop of XLA than outside. That is measured, and
+        not so of convolutions, unless they are in the forms of :mod:`geojax.models.cpu_forms`.
     """
 
     pace_s: float
     build: Callable[[Inputs], nn.Module] | None = None
     smallest_side: int = 0
     staged: bool = False
+    scans: bool = False
 
 
 MODELS: Registry[Callable[[Any], ModelInfo]] = Registry("model.name", ModelConfig)
@@ -64,7 +67,7 @@ and imports Flax inside ``build``, since some processes of a run must not load i
 @MODELS.register("demo_cnn")
 def demo_cnn(_: ModelConfig) -> ModelInfo:
     """The GeoMX demo CNN; 178,762 parameters on 28 × 28 × 1 images of ten classes."""
-    return ModelInfo(0.05, _network("demo_cnn.DemoCnn"), smallest_side=16, staged=True)
+    return ModelInfo(0.05, _network("demo_cnn.DemoCnn"), smallest_side=16, staged=True, scans=True)
 
 
 @dataclass
@@ -82,19 +85,20 @@ class MlpConfig(ModelConfig):
 def mlp(config: MlpConfig) -> ModelInfo:
     """Dense layers on samples of any shape; by default one hidden layer, for quick tests."""
     build = _network("mlp.Mlp", hidden=_widths(config.hidden), dropout=config.dropout)
-    return ModelInfo(0.01, build, staged=True)
+    return ModelInfo(0.01, build, staged=True, scans=True)
 
 
 @MODELS.register("small_cnn")
 def small_cnn(_: ModelConfig) -> ModelInfo:
     """Two convolutions of stride 2; 9,226 parameters on 28 × 28 × 1 images of ten classes."""
-    return ModelInfo(0.02, _network("small_cnn.SmallCnn"), smallest_side=4, staged=True)
+    build = _network("small_cnn.SmallCnn")
+    return ModelInfo(0.02, build, smallest_side=4, staged=True, scans=True)
 
 
 @MODELS.register("leaf_cnn")
 def leaf_cnn(_: ModelConfig) -> ModelInfo:
     """LEAF's CNN for FEMNIST; 6,603,710 parameters on 28 × 28 × 1 images of 62 classes."""
-    return ModelInfo(0.3, _network("leaf_cnn.LeafCnn"), smallest_side=4, staged=True)
+    return ModelInfo(0.3, _network("leaf_cnn.LeafCnn"), smallest_side=4, staged=True, scans=True)
 
 
 @dataclass

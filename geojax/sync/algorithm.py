@@ -374,6 +374,9 @@ class SyncAlgorithm(NamedTuple):
     ``lan`` says how a center merges its workers' offers one by one; then each worker goes at its
     own pace, and the WAN's exchange must be one by one too. None: the center waits for all of them.
 
+    ``execution`` says how a base station of devices makes the steps of a round: ``loop`` (a call
+    each), ``scan`` (all by one program) or ``auto``, see :mod:`geojax.devices.execution`.
+
     ``for_run`` makes the algorithm of a run out of what only the run knows; None: it is complete.
     """
 
@@ -395,6 +398,7 @@ class SyncAlgorithm(NamedTuple):
     contributors: Callable[[int], Collection[str]] | None = None
     choice: Choice | None = None
     lan: LanTier | None = None
+    execution: str = "loop"
     for_run: Callable[[RunFacts], SyncAlgorithm] | None = None
 
     @property

@@ -18,9 +18,13 @@ class FedGsConfig(SyncConfig):
     local_steps: int = key(
         50, "T: steps of a super node, each synchronized inside it, between two exchanges", least=1
     )
+    execution: str = key(
+        "auto", "how the T steps are made: a call each (loop), or all by one program (scan); auto: "
+        "the faster one for model and backend, see docs/fedgs.md", choices=("auto", "loop", "scan"),
+    )  # fmt: skip
 
 
-def fedgs(*, steps: int) -> SyncAlgorithm:
+def fedgs(*, steps: int, execution: str = "auto") -> SyncAlgorithm:
     """Compound-step synchronization.
 
     For t = 1 … T = ``steps`` the base station m chooses devices S (``selection``), and
@@ -36,6 +40,7 @@ def fedgs(*, steps: int) -> SyncAlgorithm:
 
     Args:
       steps: T, at least 1; the authors use 50.
+      execution: how they are made.
 
     References:
       Li, He, Yu, Kang, Li, Xu, Niyato, *Data Heterogeneity-Robust Federated Learning via Group
@@ -45,10 +50,10 @@ def fedgs(*, steps: int) -> SyncAlgorithm:
     """
     return SyncAlgorithm(
         "fedgs", delta_offer(), fixed_steps(steps), barrier(), weighted_mean(), "average",
-        weights="centers", needs_devices=True,
+        weights="centers", needs_devices=True, execution=execution,
     )  # fmt: skip
 
 
 @SYNCS.register("fedgs", FedGsConfig)
 def _configured(config: FedGsConfig) -> SyncAlgorithm:
-    return fedgs(steps=config.local_steps)
+    return fedgs(steps=config.local_steps, execution=config.execution)

@@ -37,7 +37,7 @@ class VirtualMachine:
         seconds: float,
         *,
         follows: bool = False,
-        ends: bool = True,
+        ends: int = 1,
         cut: asyncio.Future[None] | None = None,
     ) -> T:
         """Runs the step, or the part of one, now and lets its pace pass."""

@@ -128,7 +128,7 @@ def test_a_step_lasts_as_long_as_one_batch_and_its_transfers():
     assert planned.seconds == pytest.approx(32 * (2 * size + 10) / 100e6 + 0.005)
     assert planned.internal_bytes == 4 * (CHOSEN * 2 * size + DEVICES * 10)
     assert planned == trainer.planned()
-    assert planned.divergence == trainer.node.divergence
+    assert planned.divergence == trainer.node.facts(0).divergence
     trainer.step()
     assert trainer.planned().internal_bytes == 4 * (CHOSEN * 2 * size + CHOSEN * 10)
     assert trainer.weight == 1.25

@@ -44,7 +44,7 @@ def test_a_step_is_the_next_batches_of_the_chosen_devices_in_their_order():
 def test_divergence_is_how_far_the_union_batch_is_from_the_target():
     node = node_of()
     for step in range(4):
-        found = node.divergence
+        found = node.facts(node.step).divergence
         counts = np.bincount(LABELS[node(step)], minlength=CLASSES)
         assert found == pytest.approx(np.sqrt(((counts / (3 * BATCH) - SHARES) ** 2).sum()))
 

@@ -38,9 +38,10 @@ def test_a_round_of_fedgs_does_the_same_work_by_calls_and_as_one_program():
     work = options(executions="fleet,loop,vmap", samples=12, clients=3, repetitions=1)
     table = measure(work)  # refuses a round that ends elsewhere
     names, words, *_, deviations = (list(column.cells) for column in table.columns[1:])
-    assert names == ["loop", "vmap", "fleet"]
-    assert "sync=fedgs" in words[2]
+    assert names == ["loop", "vmap", "fleet, loop", "fleet, scan"]
+    assert ["sync=fedgs" in each for each in words] == [False, False, False, True]
     assert 0 < float(deviations[2]) < 0.2  # it shuffles otherwise
+    assert deviations[3] == deviations[2]
     with pytest.raises(ConfigError, match="--samples = 9: fleet takes full batches"):
         measure(options(executions="fleet,loop"))
 
@@ -57,6 +58,13 @@ def test_several_devices_stand_beside_one():
     for chosen in ("loop", "loop,pmap"):
         config = config_of(options(devices=2, executions=chosen), "mlp")
         assert config.mesh_size == (2 if "pmap" in chosen else 1)
+
+
+def test_each_execution_has_programs_of_its_own():
+    chosen = options()
+    made = [Ours(config_of(chosen, "mlp"), name, chosen) for name in ("loop", "scan", "vmap")]
+    programs = {each._trainer._programs.execute.__qualname__ for each in made}
+    assert len(programs) == 3
 
 
 def test_wrong_names_are_refused():

@@ -112,6 +112,17 @@ def test_a_step_that_is_late_as_a_whole_is_one_violation(real, time):
     assert (real.steps, real.violations) == (2, 1), "the next step begins anew"
 
 
+def test_steps_that_are_one_program_keep_their_paces_as_a_whole(real, time):
+    for waits, late in ((0.3, 0), (0.9, 3)):  # the last of three steps of 0.4 s waits for the end
+        start = time.now
+        for step, takes in enumerate((0.5, 0.0, waits)):
+            ends = 3 if step == 2 else 0
+            done(real.compute(time.takes(takes), 0.4, follows=step > 0, ends=ends))
+        assert time.now - start == pytest.approx(max(1.2, 0.8 + waits))
+        assert real.violations == late
+    assert real.steps == 6
+
+
 def test_on_virtual_time_every_part_lasts_its_pace():
     async def run():
         made = VirtualMachine(PaceConfig())

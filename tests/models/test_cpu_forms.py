@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,6 +67,45 @@ def test_on_a_cpu_one_channel_needs_no_convolution_and_many_features_do():
 
     assert "stablehlo.convolution" not in program(8)
     assert "stablehlo.convolution" in program(32)
+
+
+@pytest.mark.parametrize(
+    ("image", "kernel", "strides", "padding"),
+    [
+        ((4, 28, 28, 1), (5, 5, 1, 8), (2, 2), "SAME"),
+        ((4, 14, 14, 8), (3, 3, 8, 16), (2, 2), "SAME"),
+        ((4, 12, 12, 6), (5, 5, 6, 7), (1, 1), "VALID"),
+        ((4, 14, 14, 3), (5, 4, 3, 20), (1, 1), ((2, 1), (1, 2))),
+        ((4, 9, 7, 3), (2, 2, 3, 5), (2, 2), ((4, 0), (0, 3))),
+    ],
+)
+def test_gradients_have_the_bits_of_xla_and_its_fast_layout_in_loops(
+    image, kernel, strides, padding
+):
+    def xla(x: jax.Array, w: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(x, w, strides, padding, **LAYOUT)
+
+    def ours(x: jax.Array, w: jax.Array) -> jax.Array:
+        return convolve(x, w, strides, padding, **LAYOUT)
+
+    def slopes(form, x: jax.Array, w: jax.Array, slope: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.vjp(lambda w: form(x, w), w)[1](slope)[0], jax.vjp(form, x, w)[1](slope)[0]
+
+    x, w = normal(*image), normal(*kernel, seed=1)
+    slope = normal(*xla(x, w).shape, seed=2)
+    found, expected = (
+        jax.jit(functools.partial(slopes, form))(x, w, slope) for form in (ours, xla)
+    )
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-4, atol=1e-4)
+
+    def body(_: int, slope: jax.Array) -> jax.Array:
+        return slope + sum(each.sum() for each in slopes(ours, x, w, slope))
+
+    looped = jax.jit(lambda slope: jax.lax.fori_loop(0, 3, body, slope))
+    program = looped.lower(slope).compile().as_text()
+    layouts = re.findall(r"= f32\S* convolution\(.* dim_labels=([^ ,]+)", program)
+    assert set(layouts) == {"b01f_01io->b01f"}
 
 
 def test_clients_side_by_side_and_one_by_one_agree():

@@ -130,6 +130,11 @@ class FederatedTrainer:
             self._train(number, self.clients.choose(number))
         self.steps += 1
 
+    def expect(self, steps: int) -> int:
+        """A step is a round of all clients already."""
+        del steps
+        return 1
+
     def planned(self) -> Planned:
         """The longest client's steps, and the transfers of a model each way."""
         number, second = divmod(self.steps, self._rule.exchanges)
@@ -336,13 +341,16 @@ def build_programs(config: RunConfig, model: Model, rule: ClientRule, local: Seq
 
 
 class _Held:
-    """A model and a rule, which the settings printed beside them determine."""
+    """A model and a rule, which the settings printed beside them determine, but for the execution.
+
+    A benchmark gives one rule several of them.
+    """
 
     def __init__(self, model: Model, rule: ClientRule):
         self.model, self.rule = model, rule
 
     def __repr__(self) -> str:
-        return f"{self.rule.name} on {id(self.model)}"
+        return f"{self.rule.name} on {id(self.model)} by {self.rule.execution}"
 
 
 @shared

@@ -73,6 +73,10 @@ class LocalSteps:
         """Whether a step that runs may have to be given up."""
         return self._asks is not None and self.decided and self._policy.in_round.in_flight  # type: ignore[union-attr]
 
+    def known(self, number: int) -> int:
+        """Steps that LAN round ``number`` has for certain and no more; 0: that is decided in it."""
+        return 0 if self.decided else self._policy.steps(number // self._lan_rounds)
+
     def begin(self, number: int) -> More:
         """LAN round ``number`` begins; returns what its offer asks after every step."""
         rule = self._policy.in_round

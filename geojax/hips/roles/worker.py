@@ -88,6 +88,7 @@ class Worker:
         self.weight, self._skip = weight, skip
         self._machine, self._pace = machine, pace
         self._clock, self._recorder = clock, recorder
+        self._together = 1  # the first steps of the round under way that are one program
         self._divergences: list[float] = []  # of the steps of the round under way
 
     def start(self, vector: np.ndarray, number: int) -> None:
@@ -187,6 +188,7 @@ class Worker:
             await self.outer.collect(link, number)
             return
         more, spec = self._local_steps.begin(number), self.trainer.spec
+        self._expect(number)
         (bucket,) = self.outer.turns.of(number)
         try:
             step = partial(self._whole_step, link, number, self.trainer.steps)
@@ -209,6 +211,12 @@ class Worker:
         if not self.algorithm.fragmentation.overlap:
             await self.outer.collect(link, number)
 
+    def _expect(self, number: int) -> None:
+        """Tells the trainer of the steps of LAN round ``number``, where nothing comes between."""
+        algorithm, known = self.algorithm, self._local_steps.known(number)
+        apart = not algorithm.offer.inner or algorithm.fragmentation.overlap
+        self._together = 1 if apart else self.trainer.expect(known)
+
     async def _takes_part(self, number: int) -> bool:
         """Whether the worker trains in a LAN round."""
         if self._chosen is not None:
@@ -220,12 +228,20 @@ class Worker:
     ) -> Any:
         """One local step of LAN round ``number``; the algorithm's ``collect`` calls it for each.
 
+        Steps that are one program keep their paces as a whole, like the parts of one step.
+
         ``before``: the trainer's steps before the round.
         """
         if self._local_steps.speculates:
             return await self._speculative_step(number, work)
         start, planned = self._clock(), self.trainer.planned()
-        result = await self._step(work, planned.batches, number, internal=planned.seconds)
+        made, together = self.trainer.steps - before, self._together
+        follows, ends = False, 1
+        if made < together:
+            follows, ends = made > 0, together if made == together - 1 else 0
+        result = await self._step(
+            work, planned.batches, number, internal=planned.seconds, follows=follows, ends=ends
+        )
         self._local_steps.stepped(self._clock() - start)
         self._record(planned)
         if self.algorithm.fragmentation.overlap == self.trainer.steps - before:
@@ -297,7 +313,7 @@ class Worker:
             if behind:
                 follows &= not await self.outer.load_stage(link, number - 1, bucket)
             work = partial(self.trainer.forward, bucket.index)
-            await self._step(work, stage.forward, number, follows=follows, ends=False)
+            await self._step(work, stage.forward, number, follows=follows, ends=0)
             follows = True
         self.outer.collected = number - 1
         for bucket, _ in rest:
@@ -306,7 +322,7 @@ class Worker:
             await self._offer(link, number, bucket, state)
         for bucket, stage in reversed(compute):
             work = partial(self.trainer.backward, bucket.index)
-            ends = bucket is compute[0][0]
+            ends = int(bucket is compute[0][0])
             gradient = await self._step(work, stage.backward, number, follows=True, ends=ends)
             self._check(number, bucket, gradient)
             await self._offer(link, number, bucket, gradient)
@@ -326,7 +342,7 @@ class Worker:
         *,
         internal: float = 0.0,
         follows: bool = False,
-        ends: bool = True,
+        ends: int = 1,
     ) -> Any:
         """Runs so many batches, or a share of one; see :meth:`geojax.machine.machine.Machine`.
 
@@ -342,9 +358,10 @@ class Worker:
         seconds = self._pace(self.trainer.steps, start) * batches + internal
         result = await self._machine.compute(work, seconds, follows=follows, ends=ends)
         round_of, end = number // self.algorithm.lan_rounds, self._clock()
-        self._recorder.span("compute", start, end - internal, round=round_of)
+        computed = max(start, end - internal)  # a part that was late before is shorter
+        self._recorder.span("compute", start, computed, round=round_of)
         if internal:
-            self._recorder.span("internal", end - internal, end, round=round_of)
+            self._recorder.span("internal", computed, end, round=round_of)
         return result
 
     def _check(self, number: int, bucket: Bucket, values: np.ndarray) -> None:
