@@ -163,7 +163,8 @@ def main(argv: Sequence[str]) -> int:
         "settings",
         nargs="*",
         metavar="KEY=VALUE",
-        help="wan=NAME or wan=FILE (.yaml, .json, .csv), then wan.KEY=VALUE, lan.KEY=VALUE, seed=N, plugins=[…]",
+        help="wan=NAME or wan=FILE (yaml, json, csv), then wan.KEY=VALUE, lan.KEY=VALUE, seed=N"
+        ", plugins=[…]",
     )
     parser.add_argument("--format", choices=("rich", "json"), default="rich")
     parser.add_argument(
