@@ -1,4 +1,4 @@
-"""Pictures of runs: ``python -m experiments.plot DIR... [--kind trees,links] [--format png,svg]``.
+"""Pictures of runs: ``python -m experiments.plot DIR... [--kind trees,links] [--format png,pdf]``.
 
 Finds every run below the folders and draws what they have data for:
 
@@ -26,12 +26,12 @@ from experiments.plot.labels import Group, file_name, row_labels, run_title
 from experiments.plot.run_events import read_records
 from experiments.runs.rows import collect, group, unfinished
 from geojax.errors import ConfigError, GeojaxError, nearest
+from testbed.wan import PICTURES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS = ("trees", "links", "timeline", "curves", "sync")
-FORMATS = ("png", "svg")
 MARK = "†"  # of rows whose runs were disturbed
 MOST_FOOTNOTES = 4
 MOST_RUNS = 12  # whose trees, links and timelines are drawn
@@ -219,10 +219,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--format",
-        type=_listed("format", FORMATS),
+        type=_listed("format", PICTURES),
         default=("png",),
         metavar="FORMAT,...",
-        help="png, svg, or both; default: png",
+        help="png, svg, pdf, or several; default: png",
     )
     parser.add_argument(
         "--trees", type=int, default=9, metavar="N", help="trees: so many of the largest (9)"

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from experiments.plot.labels import Group
 from experiments.plot.series import Band, accuracy_over_bytes, accuracy_over_time, band
 from geojax.errors import GeojaxError
-from testbed.wan.drawing import new_figure
+from testbed.wan.drawing import legend_below, new_figure
 
+_STEP, _WIDEST = 2.2, 7.0  # points that lines are wider for each equal one above, and for all
 LINES = ("-", "--", ":", "-.")
 
 
@@ -30,6 +33,18 @@ def draw_band(axes: Axes, number: int, name: str, points: Band) -> None:
     if points.std.any():
         low, high = points.mean - points.std, points.mean + points.std
         axes.fill_between(points.x, low, high, color=look["color"], alpha=0.18, linewidth=0)  # type: ignore[arg-type]
+
+
+def show_equal_lines(axes: Axes) -> None:
+    """Makes a line wider the more equal ones lie above it, so that all of them are seen."""
+    alike: dict[bytes, list[Line2D]] = {}
+    for line in axes.lines:
+        alike.setdefault(np.asarray(line.get_xydata(), float).round(9).tobytes(), []).append(line)
+    for lines in alike.values():
+        step = min(_STEP, _WIDEST / len(lines))
+        for above, line in enumerate(reversed(lines)):
+            line.set_linewidth(line.get_linewidth() + step * above)
+            line.set_markersize(line.get_markersize() + step * above)
 
 
 def draw_curves(groups: Sequence[Group], title: str) -> Figure:
@@ -51,7 +66,7 @@ def draw_curves(groups: Sequence[Group], title: str) -> Figure:
             "each eval_every_s"
         )
     panels = 2 if over_bytes else 1
-    figure = new_figure(6.2 * panels, 4.6 + 0.2 * max(0, len(over_time) - 4))
+    figure = new_figure(6.2 * panels, 4.4)
     axes, *right = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
     for number, name, points in over_time:
         draw_band(axes, number, name, points)
@@ -62,6 +77,7 @@ def draw_curves(groups: Sequence[Group], title: str) -> Figure:
             draw_band(other, number, name, points._replace(x=points.x / 1e6))
         other.set_xlabel("bytes over WAN links (MB)")
     for each in (axes, *right):
+        show_equal_lines(each)
         each.grid(color="#eeeeee")
         each.set_axisbelow(True)
         each.margins(x=0.02)
@@ -69,10 +85,7 @@ def draw_curves(groups: Sequence[Group], title: str) -> Figure:
     if len(targets) == 1:
         for each in (axes, *right):
             each.axhline(*targets, color="#999999", linewidth=0.9, linestyle="--", zorder=1)
-    figure.legend(
-        *axes.get_legend_handles_labels(), loc="outside lower center", fontsize=9, frameon=False,
-        ncols=min(len(over_time), 4),
-    )  # fmt: skip
+    legend_below(figure, *axes.get_legend_handles_labels())
     seeds = max(len(group.runs) for group in groups)
     spread = f"; mean and standard deviation over up to {seeds} seeds" if seeds > 1 else ""
     figure.suptitle(f"{title}\ntest accuracy{spread}", fontsize=11)

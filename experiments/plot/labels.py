@@ -32,9 +32,12 @@ class Group:
 def row_labels(rows: Sequence[Row]) -> list[str]:
     """A name for each row: the members of groups that differ, and other settings as key=value.
 
-    Rows that differ in nothing, or a single one, are called by their experiment.
+    Rows that differ in nothing, or a single one, are called by their experiment; so are variants
+    that each have a name of their own there, whatever else they set.
     """
     keys = differing(rows) if len(rows) > 1 else []
+    if len({str(row.settings.get("experiment")) for row in rows}) == len(rows):
+        keys = ["experiment"]
     names = []
     for row in rows:
         parts = []
