@@ -13,13 +13,14 @@ from run_folders import write_run
 
 from experiments.plot.__main__ import find_groups
 from experiments.plot.curves import draw_curves
-from experiments.plot.labels import row_labels
+from experiments.plot.labels import in_facets, row_labels
 from experiments.plot.links import draw_links
 from experiments.plot.run_events import NodeSpan, read_records
 from experiments.plot.sync import draw_sync
 from experiments.plot.timeline import draw_timeline
 from experiments.plot.trees import choose, draw_trees
 from experiments.runs.rows import collect, group
+from geojax.errors import ConfigError
 from testbed.wan.drawing import save
 
 
@@ -62,6 +63,18 @@ def test_a_legend_is_whole_however_long_its_names(groups, tmp_path, draw, letter
     assert box.x1 <= whole.x1
     assert box.y1 <= min(axes.get_window_extent().y0 for axes in figure.axes)
     assert [name.split()[0] for name in names_in(legend)][:3] == ["0", "1", "2"]
+
+
+def test_facets_have_panels_of_one_scale_and_names_without_their_setting(groups):
+    figure = draw_curves(in_facets(groups, "lr"), "a title")
+    grid = np.array(figure.axes).reshape(3, 2)
+    assert [axes.get_title(loc="left") for axes in grid[:, 0]] == ["lr 0.1", "lr 0.2", "lr 0.3"]
+    assert [axes.lines[0].get_label() for axes in grid[:, 0]] == ["default"] * 3
+    assert len({axes.lines[0].get_color() for axes in grid.ravel()}) == 1
+    assert len({axes.get_xlim() for axes in grid[:, 1]}) == 1
+    assert names_in(legend_of(figure)) == ["default"]
+    with pytest.raises(ConfigError, match=r"--facet = 'lrr': no such setting; did you mean 'lr'"):
+        in_facets(groups, "lrr")
 
 
 def test_rounds_are_whole_numbers_and_equal_lines_are_all_seen(groups):
