@@ -22,24 +22,26 @@ LINE_S = 60.0  # real time between two lines where there is no terminal
 class RunProgress:
     """Shows rounds done, experiment time and the last test figure; feed it the run's events.
 
-    On a terminal it is a bar that moves, with the time that is left; elsewhere a line a minute is
-    printed, and one at the end. What is left is for all rounds at the pace of those so far: a run
-    that may stop earlier has less.
+    On a terminal it is a bar that moves, with the time that is left; elsewhere, or where others
+    print beside it, a line a minute is printed, and one at the end. What is left is for all rounds
+    at the pace of those so far: a run that may stop earlier has less.
 
     Args:
       title: what is running.
       rounds: rounds of the run.
+      bar: whether there may be a bar.
       console: where to; None: stderr.
       clock: real time, s.
     """
 
     def __init__(
-        self, title: str, rounds: int, *, console: Console | None = None,
+        self, title: str, rounds: int, *, bar: bool = True, console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):  # fmt: skip
         self._console = console or Console(stderr=True)
         self._rounds, self._clock = rounds, clock
         self._first: tuple[float, int] | None = None  # when the first round was done, and which
+        self._moves = bar and self._console.is_terminal
         self._line = clock()
         self._title = title
         self._done, self._time, self._figure = 0, 0.0, ""
@@ -47,7 +49,7 @@ class RunProgress:
             TextColumn("{task.description}", markup=False), BarColumn(30), MofNCompleteColumn(),
             TextColumn("rounds  {task.fields[said]}", markup=False), TimeElapsedColumn(),
             TextColumn("left"), TimeRemainingColumn(), console=self._console, transient=True,
-            disable=not self._console.is_terminal,
+            disable=not self._moves,
         )  # fmt: skip
         self._task = self._bar.add_task(title, total=rounds, said="preparing")
 
@@ -79,7 +81,7 @@ class RunProgress:
         now = self._clock()
         if self._first is None and self._done:
             self._first = now, self._done
-        if self._console.is_terminal or now - self._line < LINE_S:
+        if self._moves or now - self._line < LINE_S:
             return
         self._line, left = now, ""
         if self._first is not None and self._done > self._first[1]:

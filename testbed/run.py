@@ -97,8 +97,14 @@ def check(config: RunConfig) -> None:
     prepare(config, Path())
 
 
-def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
+def run(config: RunConfig, run_dir: Path, name: str = "", *, bar: bool = True) -> dict[str, Any]:
     """Runs a configuration and leaves events, trace and logs in ``run_dir``.
+
+    Args:
+      config: what to run.
+      run_dir: the directory.
+      name: of the run, where it is one of several, for what it tells of how far it is.
+      bar: show a bar that moves, on a terminal.
 
     Returns:
       The measured part of ``summary.json``.
@@ -124,10 +130,11 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
             part.unlink()
     forget_after(setup.checkpoints, setup.resume)
     setup.models.mkdir(parents=True, exist_ok=True)
-    title = f"{config.experiment}: {config.sync.name} on {config.wan.name}, {config.testbed.name}"
+    title = f"{name}: " if name else ""
+    title += f"{config.experiment}: {config.sync.name} on {config.wan.name}, {config.testbed.name}"
     events, earlier = earlier_events(run_dir, setup.resume), earlier_spans(run_dir, setup.resume)
     with (
-        RunProgress(title, config.rounds) as progress,
+        RunProgress(title, config.rounds, bar=bar) as progress,
         (run_dir / "events.jsonl").open("w", buffering=1) as stream,
         (run_dir / SPANS).open("w") as lines,
     ):

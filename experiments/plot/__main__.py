@@ -1,4 +1,4 @@
-"""Pictures of runs: ``python -m experiments.plot DIR... [--kind trees,links] [--format png,svg]``.
+"""Pictures of runs: ``python -m experiments.plot DIR... [--kind trees,links] [--format png,pdf]``.
 
 Finds every run below the folders and draws what they have data for:
 
@@ -22,17 +22,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments import command
-from experiments.plot.labels import Group, file_name, row_labels, run_title
+from experiments.plot.labels import (
+    MARK,
+    Group,
+    file_name,
+    in_facets,
+    marked,
+    row_labels,
+    run_title,
+)
 from experiments.plot.run_events import read_records
 from experiments.runs.rows import collect, group, unfinished
 from geojax.errors import ConfigError, GeojaxError, nearest
+from testbed.wan import PICTURES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS = ("trees", "links", "timeline", "curves", "sync")
-FORMATS = ("png", "svg")
-MARK = "†"  # of rows whose runs were disturbed
 MOST_FOOTNOTES = 4
 MOST_RUNS = 12  # whose trees, links and timelines are drawn
 
@@ -48,6 +55,7 @@ class Options:
       most_trees: panels of single trees.
       policy: the version of the policy whose trees are drawn; None: the last.
       rounds: first and last round of timelines; None: three in the middle.
+      facet: the setting by whose values curves have panels of their own; None: all in one.
     """
 
     kinds: tuple[str, ...] | None = None
@@ -56,6 +64,7 @@ class Options:
     most_trees: int = 9
     policy: int | None = None
     rounds: tuple[int, int] | None = None
+    facet: str | None = None
 
 
 def plot(
@@ -120,8 +129,9 @@ def find_groups(folders: Sequence[Path], say: Callable[[str], None]) -> list[Gro
             say(f"{MARK} {name}: {remark}")
         if row.repeats:
             say(f"left out: {row.repeats} repeated runs of the same seeds: {name}")
-        marked = f"{name} {MARK}" if row.incidents else name
-        groups.append(Group(marked, row, tuple(read_records(run.path) for run in row.finished)))
+        groups.append(
+            Group(marked(name, row), row, tuple(read_records(run.path) for run in row.finished))
+        )
     return groups
 
 
@@ -142,7 +152,8 @@ def _figures(
     if kind == "curves":
         from experiments.plot.curves import draw_curves
 
-        yield kind, draw_curves(groups, title)
+        faceted = groups if options.facet is None else in_facets(groups, options.facet)
+        yield kind, draw_curves(faceted, title)
     elif kind == "sync":
         from experiments.plot.sync import draw_sync
 
@@ -219,10 +230,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--format",
-        type=_listed("format", FORMATS),
+        type=_listed("format", PICTURES),
         default=("png",),
         metavar="FORMAT,...",
-        help="png, svg, or both; default: png",
+        help="png, svg, pdf, or several; default: png",
     )
     parser.add_argument(
         "--trees", type=int, default=9, metavar="N", help="trees: so many of the largest (9)"
@@ -236,6 +247,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="A:B",
         help="timeline: these rounds; default: three in the middle",
     )
+    parser.add_argument(
+        "--facet",
+        metavar="KEY",
+        help="curves: panels of their own for each value of a setting, e.g. wan or lr",
+    )
     return parser
 
 
@@ -247,7 +263,13 @@ def main() -> None:
         if given.trees < 1:
             raise ConfigError("--trees", given.trees, "give the trees to draw, 1 or more")
         options = Options(
-            given.kind, given.output, given.format, given.trees, given.policy, given.rounds
+            given.kind,
+            given.output,
+            given.format,
+            given.trees,
+            given.policy,
+            given.rounds,
+            given.facet,
         )
         plot(given.folders, options)
 

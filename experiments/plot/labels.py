@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from experiments.plot.run_events import RunRecords
-from experiments.runs.rows import Row, Run, differing, label
+from experiments.runs.rows import Row, Run, differing, full_key, label
 from experiments.table.comparison import setting_text
+from geojax.errors import ConfigError, nearest
 
+MARK = "†"  # of rows whose runs were disturbed
 NAME_LENGTH = 120  # of a file, at most
 
 
@@ -22,19 +24,56 @@ class Group:
       name: what tells them from others.
       row: their settings and summaries.
       runs: records of those that came to their end, in the order of ``row.finished``.
+      facet: the panel that they belong to, where there are several.
     """
 
     name: str
     row: Row
     runs: tuple[RunRecords, ...]
+    facet: str = ""
 
 
-def row_labels(rows: Sequence[Row]) -> list[str]:
+def marked(name: str, row: Row) -> str:
+    """A row's name, with a mark where its runs were disturbed."""
+    return f"{name} {MARK}" if row.incidents else name
+
+
+def in_facets(groups: Sequence[Group], setting: str) -> list[Group]:
+    """The groups with the panel of each, by the value of a setting, which their names then lack.
+
+    Raises:
+      ConfigError: the runs have no such setting.
+    """
+    rows = [group.row for group in groups]
+    key = full_key(setting, rows)
+    if key is None:
+        known = sorted({label(key) for row in rows for key in row.settings})
+        raise ConfigError("--facet", setting, f"no such setting; {nearest(setting, known)}")
+    names = row_labels(rows, without=key)
+    return [
+        replace(
+            group,
+            name=marked(name, group.row),
+            facet=f"{label(key)} {setting_text(group.row.settings.get(key))}",
+        )
+        for group, name in zip(groups, names, strict=True)
+    ]
+
+
+def row_labels(rows: Sequence[Row], without: str = "") -> list[str]:
     """A name for each row: the members of groups that differ, and other settings as key=value.
 
-    Rows that differ in nothing, or a single one, are called by their experiment.
+    Rows that differ in nothing, or a single one, are called by their experiment; so are variants
+    that each have a name of their own there, whatever else they set.
+
+    Args:
+      rows: to be told apart.
+      without: a setting that is told elsewhere.
     """
     keys = differing(rows) if len(rows) > 1 else []
+    if len({str(row.settings.get("experiment")) for row in rows}) == len(rows):
+        keys = ["experiment"]
+    keys = [key for key in keys if key != without]
     names = []
     for row in rows:
         parts = []

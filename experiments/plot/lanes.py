@@ -13,7 +13,7 @@ LAN = "LAN"  # the lane of all that stays within a center
 class Bar(NamedTuple):
     """A stretch of a lane, in experiment seconds."""
 
-    kind: str  # "compute", "wait", "send", "send on the LAN"
+    kind: str  # "compute", "wait", "send", "send on the LAN", "dead"
     start: float
     end: float
 
@@ -63,12 +63,18 @@ def lanes(run: RunRecords, window: Window) -> list[Lane]:
     """The lanes of every node in a window of time, nodes and their peers in the WAN's order.
 
     A node's first lane is what it does itself, computing or waiting for others, be it nothing (a
-    local server that has workers, a global server). Then comes a lane
-    for each node of another center that it sends to, and one for all that it sends on its LAN.
+    local server that has workers, a global server), and when it was dead. Then comes a lane for
+    each node of another center that it sends to, and one for all that it sends on its LAN.
     """
     center = {place.name: place.center for place in run.cluster.all}
     order = {place.name: index for index, place in enumerate(run.cluster.all)}
     found: dict[tuple[int, int], tuple[str, str, list[Bar]]] = {}
+    for node, start, end in dead_spells(run):
+        bars = found.setdefault((order[node], -1), (node, "", []))[2]
+        if start < window.end and end > window.start:
+            bars.append(Bar("dead", max(start, window.start), min(end, window.end)))
+    for node in dict.fromkeys(span.node for span in run.spans):
+        found.setdefault((order[node], -1), (node, "", []))
     for span in run.spans:
         if span.end <= window.start or span.start >= window.end:
             continue
@@ -79,7 +85,24 @@ def lanes(run: RunRecords, window: Window) -> list[Lane]:
             if center[peer] == center[span.node]:
                 peer, kind, rank = LAN, "send on the LAN", len(order)
         key = order[span.node], rank
-        found.setdefault((order[span.node], -1), (span.node, "", []))  # names the node
         bar = Bar(kind, max(span.start, window.start), min(span.end, window.end))
         found.setdefault(key, (span.node, peer, []))[2].append(bar)
     return [Lane(node, peer, tuple(bars)) for _, (node, peer, bars) in sorted(found.items())]
+
+
+def dead_spells(run: RunRecords) -> list[tuple[str, float, float]]:
+    """Which node was dead from when to when: killed or declared dead, until it came back.
+
+    Without end where it never did.
+    """
+    begun: dict[str, float] = {}
+    found: list[tuple[str, float, float]] = []
+    for event in run.events:
+        kind = event["event"]
+        if kind == "dead" or (kind == "fault" and event["kind"] == "kill"):
+            for node in event["nodes"] if kind == "dead" else [event["node"]]:
+                begun.setdefault(node, event["t"])
+        elif kind == "back":
+            back = [node for node in event["nodes"] if node in begun]
+            found += [(node, begun.pop(node), event["t"]) for node in back]
+    return found + [(node, start, float("inf")) for node, start in begun.items()]

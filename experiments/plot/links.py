@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import PercentFormatter
 
 from experiments.plot.link_use import link_use
 from experiments.plot.run_events import RunRecords
@@ -14,7 +19,9 @@ from testbed.wan.drawing import new_figure
 from testbed.wan.dynamics import MBIT
 
 MOST_LINKS = 80  # rows, those of the links that were used most
-MARKS = {"rates change": ("#00b7eb", ":"), "new policy": ("#7fff00", "--")}
+SCALES = (*(step * 10.0**power for power in range(-5, 0) for step in (1, 2, 5)), 1.0)  # of colors
+OUT = "#b0b0b0"  # of a link that can carry nothing
+MARKS = {"rates change": ("#00b7eb", ":"), "new policy": ("#33a02c", "--")}
 
 
 def draw_links(run: RunRecords, title: str) -> Figure:
@@ -24,14 +31,17 @@ def draw_links(run: RunRecords, title: str) -> Figure:
       GeojaxError: as :func:`experiments.plot.link_use.link_use`.
     """
     every = link_use(run)
-    use = every.most_used(MOST_LINKS)
+    busy = int((every.means > 0).sum())
+    use = every.most_used(min(busy, MOST_LINKS))
     shown = use.links
-    figure = new_figure(11, 2.2 + 0.19 * len(shown))
+    figure = new_figure(11, max(4.2, 2.4 + 0.19 * len(shown)))
     axes, means = figure.subplots(1, 2, width_ratios=[10, 1.3], sharey=True)
     left, right = (0, len(use.rounds)) if use.rounds else (use.edges[0], use.edges[-1])
+    top = float(np.nanmax(use.share))
     picture = axes.imshow(
-        use.share, aspect="auto", cmap="magma", vmin=0, vmax=1, interpolation="nearest",
-        extent=(left, right, len(shown) - 0.5, -0.5),
+        use.share, aspect="auto", cmap=mpl.colormaps["magma_r"].with_extremes(bad=OUT), vmin=0,
+        vmax=min((scale for scale in SCALES if scale >= top), default=1.0),
+        interpolation="nearest", extent=(left, right, len(shown) - 0.5, -0.5),
     )  # fmt: skip
     constant = len(run.rates) == 1
     rates = run.rates[0][1]
@@ -50,40 +60,61 @@ def draw_links(run: RunRecords, title: str) -> Figure:
         name: [float(np.interp(at, use.edges, columns)) for at in instants]
         for name, instants in run.marks().items()
     }
-    mark(axes, marks)
+    handles: list[Artist] = [*mark(axes, marks)]
+    if np.isnan(use.share).any():
+        handles.append(Patch(color=OUT, label="link out"))
+    if handles:
+        axes.legend(
+            handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize=8,
+            frameon=False, borderaxespad=0.2,
+        )  # fmt: skip
     _bars(means, use.means)
-    figure.colorbar(picture, ax=means, label="bits carried ÷ bits that the link can carry")
-    hidden = len(every.links) - len(shown)
-    rest = f"; the {len(shown)} links used most of {len(every.links)}" if hidden else ""
+    figure.colorbar(
+        picture, ax=means, label="bits carried ÷ bits that the link can carry",
+        format=PercentFormatter(1.0, decimals=None),
+    )  # fmt: skip
+    idle = len(every.links) - busy
+    parts = [f"; the {len(shown)} links used most of {busy}"] if busy > len(shown) else []
+    parts += [f"; {idle} idle links are left out"] if idle else []
+    rest = "".join(parts)
     figure.suptitle(
-        f"{title}\nuse of the WAN links, mean {100 * every.mean:.0f} %{rest}", fontsize=11
+        f"{title}\nuse of the WAN links, mean {_percent(every.mean)}{rest}", fontsize=11
     )
     return figure
 
 
-def mark(axes: Axes, instants: Mapping[str, Sequence[float]]) -> None:
-    """Vertical lines at instants, by what happened then, with a legend above the axes."""
+def mark(axes: Axes, instants: Mapping[str, Sequence[float]]) -> list[Line2D]:
+    """Vertical lines at instants, by what happened then; one of each, named, for a legend."""
+    lines = []
     for name, places in instants.items():
         color, dashes = MARKS[name]
-        for number, place in enumerate(places):
-            axes.axvline(
-                place, color=color, linestyle=dashes, linewidth=1.1, label=None if number else name
-            )
-    if any(instants.values()):
-        axes.legend(
-            loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8, frameon=False,
-            borderaxespad=0.2,
-        )  # fmt: skip
+        drawn = [
+            axes.axvline(place, color=color, linestyle=dashes, linewidth=1.1) for place in places
+        ]
+        for line in drawn[:1]:
+            line.set_label(name)
+            lines.append(line)
+    return lines
 
 
 def _bars(axes: Axes, means: np.ndarray) -> None:
     """The mean use of each link."""
     axes.barh(range(len(means)), means, color="#888888", height=0.75)
+    top = float(means.max())
     for row, mean in enumerate(means):
-        axes.text(min(mean, 1) + 0.03, row, f"{100 * mean:.0f}", va="center", fontsize=7)
-    axes.set_xlim(0, 1.25)
-    axes.set_xticks([0, 1], ["0", "1"], fontsize=8)
-    axes.set_xlabel("mean (%)", fontsize=8)
+        axes.text(mean + 0.04 * top, row, _percent(mean), va="center", fontsize=7)
+    axes.set_xlim(0, 1.6 * top)
+    axes.set_xticks([0, top], ["0", _percent(top)], fontsize=8)
+    axes.set_xlabel("mean", fontsize=8)
     axes.tick_params(left=False, labelleft=False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def _percent(share: float) -> str:
+    """Two digits where they tell something.
+
+    >>> _percent(0.004), _percent(0.5), _percent(1.0)
+    ('0.4 %', '50 %', '100 %')
+    """
+    return f"{100 * share:.0f} %" if share >= 0.095 or not share else f"{100 * share:.2g} %"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from experiments.plot.curves import draw_band, style
+from experiments.plot.curves import draw_band, show_equal_lines, style
 from experiments.plot.labels import Group
 from experiments.plot.series import band, bound_spells, mean_spells, mean_sync, sync_series
 from geojax.errors import GeojaxError
-from testbed.wan.drawing import new_figure
+from testbed.wan.drawing import legend_below, new_figure
 
 MOST_LINES = 20  # rows whose rounds are drawn; more have only their means
 _BOUND = {"linestyle": "--", "linewidth": 1.2}
@@ -33,13 +35,15 @@ def draw_sync(groups: Sequence[Group], title: str) -> Figure:
         )
     over_time = any(len(run.rates) > 1 for _, group in shown for run in group.runs)
     lines, bars = len(shown) <= MOST_LINES, len(shown) > 1
-    height = max(4.6, 1.6 + 0.32 * len(shown)) if bars else 4.6
+    lines_of_names = max(_folded(group.name).count("\n") + 1 for _, group in shown)
+    height = max(4.6, 1.6 + (0.16 + 0.16 * lines_of_names) * len(shown)) if bars else 4.6
     figure = new_figure(7.4 * lines + 5.6 * bars, height)
     panels = figure.subplots(1, lines + bars, squeeze=False)[0]
     bounds = {number: mean_spells([*map(bound_spells, group.runs)]) for number, group in shown}
     common = len({tuple(spells) for spells in bounds.values()}) == 1
     if lines:
-        _draw_rounds(panels[0], shown, bounds, common=common, over_time=over_time, named=not bars)
+        _draw_rounds(panels[0], shown, bounds, common=common, over_time=over_time)
+        legend_below(figure, *panels[0].get_legend_handles_labels())
     if bars:
         _draw_means(panels[-1], shown)
     seeds = max(len(group.runs) for _, group in shown)
@@ -55,11 +59,11 @@ def _draw_rounds(
     *,
     common: bool,
     over_time: bool,
-    named: bool,
 ) -> None:
     for number, group in shown:
         found = [s for run in group.runs if (s := sync_series(run, over_time=over_time))]
         draw_band(axes, number, group.name, band(found))
+    show_equal_lines(axes)
     end = max(line.get_xdata()[-1] for line in axes.lines)  # type: ignore[index]
     for place, (number, _) in enumerate(shown):
         spells = bounds[number]
@@ -77,6 +81,9 @@ def _draw_rounds(
         axes.axvspan(-0.5, warmup - 0.5, color="#eeeeee", label="warm-up", zorder=0)
     axes.set_ylim(bottom=0)
     axes.margins(x=0.02)
+    if not over_time:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(-0.5, end + 0.5)
     axes.set_xlabel("experiment time (s)" if over_time else "round")
     axes.set_ylabel("sync time (s)")
     axes.grid(color="#eeeeee")
@@ -84,13 +91,11 @@ def _draw_rounds(
     if over_time and len({tuple(at for at, _ in g.runs[0].rates) for _, g in shown}) == 1:
         for at in shown[0][1].runs[0].marks()["rates change"]:
             axes.axvline(at, color="#00b7eb", linestyle=":", linewidth=1.1)
-    handles, names = axes.get_legend_handles_labels()
-    wanted = [index for index, name in enumerate(names) if named or name in ("bound", "warm-up")]
-    if wanted:
-        axes.legend(
-            [handles[index] for index in wanted], [names[index] for index in wanted],
-            fontsize=8.5, frameon=False,
-        )  # fmt: skip
+
+
+def _folded(name: str) -> str:
+    """A name in lines that leave room for its bar."""
+    return textwrap.fill(name, 40)
 
 
 def _draw_means(axes: Axes, shown: Sequence[tuple[int, Group]]) -> None:
@@ -107,7 +112,7 @@ def _draw_means(axes: Axes, shown: Sequence[tuple[int, Group]]) -> None:
         bound = group.row.stat("bound_s")
         if bound is not None:
             axes.plot([bound.mean] * 2, [place - 0.42, place + 0.42], color="black", **_BOUND)  # type: ignore[arg-type]
-    axes.set_yticks(range(len(shown)), [group.name for _, group in shown], fontsize=8.5)
+    axes.set_yticks(range(len(shown)), [_folded(group.name) for _, group in shown], fontsize=8.5)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(0, 1.12 * axes.get_xlim()[1])
     axes.set_xlabel("mean sync time (s); dashed: bound")

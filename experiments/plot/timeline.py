@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -10,13 +12,17 @@ from experiments.plot.lanes import Lane, lanes, rounds_between
 from experiments.plot.links import mark
 from experiments.plot.run_events import RunRecords, Window
 from geojax.errors import GeojaxError
-from testbed.wan.drawing import new_figure
+from testbed.wan.drawing import legend_below, new_figure
 
 MOST_LANES = 150
 COLORS = {
     "compute": "#4daf4a", "wait": "#d9d9d9", "send": "#2166ac", "send on the LAN": "#92c5de",
+    "dead": "#fb9a99",
 }  # fmt: skip
+OTHER = "#984ea3"  # of what has none
 _THIN = 0.004  # of the window: shorter bars have no edge, which would cover them
+_LEAST = 0.0015  # of the window, a pixel or two: shorter bars are drawn that long
+_NAMED_ROUNDS = 10  # as many as there is room for
 _APART = 0.35  # lanes between two nodes
 
 
@@ -29,17 +35,18 @@ def draw_timeline(run: RunRecords, title: str, rounds: tuple[int, int] | None = 
     """
     window = rounds_between(run, rounds)
     every = lanes(run, window)
-    if not every:
+    if not any(lane.bars for lane in every):
         raise GeojaxError(f"{run.path}: trace.json has nothing from these rounds")
     shown = every[:MOST_LANES]
     heights, names = _heights(shown), []
     figure = new_figure(12, 1.6 + 0.17 * heights[-1])
     axes = figure.subplots()
+    least = _LEAST * (window.end - window.start)
     for lane, height in zip(shown, heights, strict=True):
         for bar in lane.bars:
             axes.broken_barh(
-                [(bar.start, bar.end - bar.start)], (height - 0.42, 0.84),
-                facecolor=COLORS.get(bar.kind, "#984ea3"), edgecolor="white",
+                [(bar.start, max(bar.end - bar.start, least))], (height - 0.42, 0.84),
+                facecolor=COLORS.get(bar.kind, OTHER), edgecolor="white",
                 linewidth=0.3 if bar.end - bar.start > _THIN * (window.end - window.start) else 0,
             )  # fmt: skip
         names.append(lane.node if not lane.peer else f"→ {lane.peer}")
@@ -56,12 +63,11 @@ def draw_timeline(run: RunRecords, title: str, rounds: tuple[int, int] | None = 
         name: [at for at in instants if window.start <= at <= window.end]
         for name, instants in run.marks().items()
     }
-    mark(axes, inside)
-    kinds = dict.fromkeys(bar.kind for lane in shown for bar in lane.bars)
-    figure.legend(
-        [Patch(color=COLORS.get(kind, "#984ea3")) for kind in kinds], list(kinds),
-        loc="outside lower center", ncols=len(kinds), fontsize=9, frameon=False,
-    )  # fmt: skip
+    marks = mark(axes, inside)
+    there = {bar.kind for lane in shown for bar in lane.bars}
+    kinds = [kind for kind in COLORS if kind in there] + sorted(there - {*COLORS})
+    patches = [Patch(color=COLORS.get(kind, OTHER)) for kind in kinds]
+    legend_below(figure, [*patches, *marks], [*kinds, *(str(m.get_label()) for m in marks)])
     hidden = len(every) - len(shown)
     rest = f"; the first {len(shown)} lanes of {len(every)}" if hidden else ""
     fine = "each chunk" if run.config.events == "chunk" else "first to last bit of a round"
@@ -81,9 +87,14 @@ def _heights(shown: list[Lane]) -> list[float]:
 
 def _rounds(run: RunRecords, window: Window, axes: Axes) -> None:
     """Thin lines where a round ends, with its number; only where rounds are common."""
-    for number, (start, end) in run.windows.items():
-        if window.start <= start and end <= window.end:
-            axes.axvline(end, color="black", linewidth=0.7)
+    inside = {
+        number: end
+        for number, (start, end) in run.windows.items()
+        if window.start <= start and end <= window.end
+    }
+    for number, end in inside.items():
+        axes.axvline(end, color="black", linewidth=0.7)
+        if len(inside) <= _NAMED_ROUNDS or number % math.ceil(len(inside) / _NAMED_ROUNDS) == 0:
             axes.annotate(
                 f"round {number} held", (end, 1), xycoords=("data", "axes fraction"),
                 xytext=(-3, 2), textcoords="offset points", ha="right", fontsize=7.5,

@@ -32,7 +32,7 @@ from testbed.wan.drawing import (
 
 MOST_TREES = 9  # panels, those of the largest shares
 LABELLED_LINKS = 40  # up to so many loaded links carry their numbers
-UP, DOWN = "#2166ac", "#e08214"
+UP, DOWN, GREY = "#2166ac", "#e08214", "#555555"
 _WIDTHS = 0.7, 4.5  # points of a link with next to no load, and of the most loaded one
 _LOADS = LinearSegmentedColormap.from_list(
     "loads", mpl.colormaps["YlOrRd"](np.linspace(0.2, 0.95, 32))
@@ -101,11 +101,12 @@ def draw_trees(run: RunRecords, title: str, planned: Planned, most: int = MOST_T
       most: panels of single trees.
     """
     trees, shares = planned.policy.trees, planned.shares
-    shown = largest(planned, most)
-    columns = math.ceil(math.sqrt(len(shown)))
-    rows = math.ceil(len(shown) / columns)
-    figure = new_figure(6.5 + 3.1 * columns + 0.2, max(6.5, 3.3 * rows + 0.6))
-    halves = figure.subfigures(1, 2, width_ratios=[6.5, 3.1 * columns], squeeze=False)
+    shown = [tree for tree in largest(planned, most) if shares[tree]]
+    rows, columns = _grid(len(shown))
+    height = max(6.5, 3.3 * rows + 0.6)
+    widths = height - 1.5, 3.1 * columns + 0.2  # maps are square; this one has a scale below it
+    figure = new_figure(sum(widths), height)
+    halves = figure.subfigures(1, 2, width_ratios=widths, squeeze=False)
     left, right = halves[0]
     sites = place_sites(run.wan)
     rates = [rates for at, rates in run.rates if at <= planned.at][-1]
@@ -128,13 +129,31 @@ def draw_trees(run: RunRecords, title: str, planned: Planned, most: int = MOST_T
         axes.axis("off")
     colors = {"to the root": UP, "from the root": DOWN}
     lines = [Line2D([], [], color=color, linewidth=2.5) for color in colors.values()]
-    right.legend(
-        lines, list(colors), loc="outside lower center", ncols=2, fontsize=9, frameon=False
-    )
-    hidden = len(trees) - len(shown)
-    rest = f"; the {len(shown)} trees of the largest shares of {len(trees)}" if hidden else ""
+    loads = heaviest, heaviest / 4
+    lines += [Line2D([], [], color=GREY, linewidth=_width(load, heaviest)) for load in loads]
+    names = [*colors, *(f"{load:.2g} × the model" for load in loads)]
+    right.legend(lines, names, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
+    loaded = sum(share > 0 for share in shares)
+    rest = f"; {len(trees) - loaded} of them carry nothing" if loaded < len(trees) else ""
+    if len(shown) < loaded:
+        rest += f"; the {len(shown)} trees of the largest shares of {loaded}"
     figure.suptitle(f"{title}\n{_told(run, planned)}{rest}", fontsize=11)
     return figure
+
+
+def _grid(count: int) -> tuple[int, int]:
+    """Rows and columns of panels, with as few empty ones as may be, the last row's.
+
+    >>> [_grid(count) for count in (1, 2, 3, 4, 5, 7, 9)]
+    [(1, 1), (2, 1), (3, 1), (2, 2), (3, 2), (4, 2), (3, 3)]
+    """
+    columns = 1 if count <= 3 else 2 if count <= 8 and count != 6 else 3
+    return math.ceil(count / columns), columns
+
+
+def _width(load: float, heaviest: float) -> float:
+    """Points of a path in the panel of a single tree."""
+    return _WIDTHS[0] + (_WIDTHS[1] - _WIDTHS[0]) * load / heaviest
 
 
 def _told(run: RunRecords, planned: Planned) -> str:
@@ -207,7 +226,7 @@ def _draw_tree(
             (flow.down, DOWN, 2.4 * BEND if flow.up else BEND),
         ):
             if load:
-                width = _WIDTHS[0] + (_WIDTHS[1] - _WIDTHS[0]) * load / heaviest
+                width = _width(load, heaviest)
                 arrow(
                     axes, start, end, bend=bend, shrink=sites.shrink + 1,
                     linewidth=sites.lines * width, color=color, arrowstyle=_HEAD, zorder=3,

@@ -43,7 +43,10 @@ _SAME_EVERYWHERE = (
 
 
 def register(plugins: Iterable[str] = (), own: Sequence[pathlib.Path] = ()) -> None:
-    """Makes the schema nodes and the resolver of ``${geojax.choices:}`` known to Hydra.
+    """Makes the schema nodes known to Hydra, and the resolvers of the project's YAML files.
+
+    ``${geojax.choices:}`` lists the choices of all groups. ``${geojax.sizes:TESTBED}`` is the codec
+    of a synthetic model: real connections carry contents.
 
     Args:
       plugins: modules to import first; a member that has no YAML file is its own choice.
@@ -63,6 +66,11 @@ def register(plugins: Iterable[str] = (), own: Sequence[pathlib.Path] = ()) -> N
     hydra_store.add(None, "base_config", RunConfig)
     listed = functools.partial(_choices_text, own)
     OmegaConf.register_new_resolver("geojax.choices", listed, replace=True)
+    OmegaConf.register_new_resolver("geojax.sizes", _codec_of_sizes, replace=True)
+
+
+def _codec_of_sizes(testbed: str) -> str:
+    return "size_only" if testbed == "simulated" else "dense"
 
 
 def _files(group: str, folder: pathlib.Path = CONF) -> set[str]:

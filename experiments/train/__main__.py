@@ -7,6 +7,7 @@ Composes the configuration with Hydra, validates it, and runs each job in a fres
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pathlib
 import sys
@@ -20,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments import command
 from experiments.runs import records, schema
-from experiments.train import children
+from experiments.train import children, standing
 from experiments.train.command_line import UsageError, explain, prepare
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError, telling_of_machine
@@ -45,10 +46,18 @@ def job(composed: DictConfig) -> bool:
             with contextlib.suppress(OSError):
                 run_dir.rmdir()  # only if nothing was written: the run was refused
         sys.exit(0 if finished else 1)
-    return _sweep_job(composed, run_dir, pathlib.Path(chosen.sweep.dir))
+    if children.parallel():
+        print(f"starts: {run_dir}", flush=True)
+    number = int(chosen.job.num)
+    finished = _sweep_job(composed, run_dir, pathlib.Path(chosen.sweep.dir), f"job {number}")
+    if told := standing.ended(number):
+        print(told, flush=True)
+    return finished
 
 
-def _sweep_job(composed: DictConfig, run_dir: pathlib.Path, sweep_dir: pathlib.Path) -> bool:
+def _sweep_job(
+    composed: DictConfig, run_dir: pathlib.Path, sweep_dir: pathlib.Path, name: str
+) -> bool:
     """A job of a sweep: what goes wrong is recorded in its run directory, and the sweep goes on."""
     try:
         config = schema.build(composed)
@@ -65,7 +74,7 @@ def _sweep_job(composed: DictConfig, run_dir: pathlib.Path, sweep_dir: pathlib.P
     try:
         _check(config)
         with telling_of_machine():
-            return execute(config, run_dir, search_in=sweep_dir.absolute().parent)
+            return execute(config, run_dir, search_in=sweep_dir.absolute().parent, name=name)
     except GeojaxError as error:
         print(f"error: {run_dir}: {error}", file=sys.stderr, flush=True)
         if not records.used(run_dir):  # else it is another process's, or an earlier run's
@@ -79,16 +88,24 @@ def _sweep_job(composed: DictConfig, run_dir: pathlib.Path, sweep_dir: pathlib.P
 def _check(config: RunConfig) -> None:
     from testbed.run import check
 
-    check(config)
+    log = logging.getLogger("geojax")
+    log.setLevel(logging.ERROR)  # what there is to warn of is told by the job itself, by its name
+    try:
+        check(config)
+    finally:
+        log.setLevel(logging.NOTSET)
 
 
-def execute(config: RunConfig, run_dir: pathlib.Path, *, search_in: pathlib.Path) -> bool:
+def execute(
+    config: RunConfig, run_dir: pathlib.Path, *, search_in: pathlib.Path, name: str = ""
+) -> bool:
     """Runs one validated configuration in a child process.
 
     Args:
       config: what to run.
       run_dir: a directory of its own for the run.
       search_in: with ``config.resume``, where finished and broken runs of it are looked for.
+      name: of the job, among others of a sweep.
 
     Returns:
       True when the run is finished; False when it failed, which its ``summary.json`` explains.
@@ -110,12 +127,12 @@ def execute(config: RunConfig, run_dir: pathlib.Path, *, search_in: pathlib.Path
         _point(run_dir, target)
         (target / records.SUMMARY).unlink(missing_ok=True)
         schema.save(config, target / records.CONFIG)
-        return _run(config, target, lock)
+        return _run(config, target, lock, name)
 
 
-def _run(config: RunConfig, run_dir: pathlib.Path, lock: int) -> bool:
+def _run(config: RunConfig, run_dir: pathlib.Path, lock: int, name: str) -> bool:
     try:
-        code = children.run_job(run_dir, lock)
+        code = children.run_job(run_dir, lock, name)
     except children.Stopped:
         _ensure_failed(config, run_dir, "interrupted")
         raise

@@ -25,6 +25,7 @@ from types import FrameType
 GRACE_S = 20.0  # wall time that a job gets to clean up before it is killed
 _FOLDER = "GEOJAX_JOBS"
 _STOP, _FAILED = "stop", "failed"
+RAN = "ran-"  # and a number: a job that came to its end
 _own: set[int] = set()  # jobs that this very process has to reap
 _owners: set[int] = set()  # this process, when it is the one that the user started
 
@@ -106,32 +107,49 @@ def _locked(folder: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def run_job(run_dir: pathlib.Path, lock: int | None = None) -> int:
+def folder() -> pathlib.Path | None:
+    """Where jobs of this sweep register; None on another machine, where a cluster ends them."""
+    named = os.environ.get(_FOLDER, "")
+    return pathlib.Path(named) if os.path.isdir(named) else None
+
+
+def parallel() -> bool:
+    """Whether jobs are started by a launcher's worker processes, and may run beside each other."""
+    return folder() is not None and os.getpid() not in _owners
+
+
+def run_job(run_dir: pathlib.Path, lock: int | None = None, name: str = "") -> int:
     """Runs ``experiments.train.job`` on a run directory in a fresh process and waits for it.
 
     Args:
       run_dir: the directory.
+      name: of the job, for what it tells; jobs that run beside each other show no bar.
       lock: the descriptor that holds it (see :func:`experiments.runs.records.claim`), which the
         process inherits; None: it claims the directory itself.
 
     Returns:
       The exit code; negative: ended by that signal.
     """
-    folder = _shared_folder()
-    if folder and (folder / _STOP).exists():
+    shared = _shared_folder()
+    if shared and (shared / _STOP).exists():
         return -signal.SIGINT
     command = [sys.executable, "-m", "experiments.train.job", str(run_dir), "--end-with-parent"]
     # A session of its own: a terminal's Ctrl-C reaches the job once, through us. The pipe is never
     # written to; it closes when this process ends, and the job then ends itself.
     held = () if lock is None else (lock,)
     command += ["--held"] if held else []
+    command += [f"--name={name}"] if name else []
+    command += ["--no-bar"] if parallel() else []
     job = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, pass_fds=held)
-    entry = folder / str(job.pid) if folder else None
+    entry = shared / str(job.pid) if shared else None
     _own.add(job.pid)
     try:
         if entry:
             entry.touch()
-        return job.wait()
+        code = job.wait()
+        if shared:
+            (shared / f"{RAN}{job.pid}").touch()
+        return code
     except Stopped:
         _wait_or_kill(job)
         raise
@@ -145,25 +163,22 @@ def run_job(run_dir: pathlib.Path, lock: int | None = None) -> int:
 
 def mark_failed() -> None:
     """Leaves word for the sweep's process that a job failed, also where it left no summary."""
-    folder = _shared_folder()
-    if folder:
-        (folder / _FAILED).touch()
+    shared = _shared_folder()
+    if shared:
+        (shared / _FAILED).touch()
 
 
 def any_failed() -> bool:
     """Whether a job of this sweep called :func:`mark_failed`."""
-    folder = _shared_folder()
-    return bool(folder and (folder / _FAILED).exists())
+    shared = _shared_folder()
+    return bool(shared and (shared / _FAILED).exists())
 
 
 def _shared_folder() -> pathlib.Path | None:
-    """Where jobs of this sweep register; None on another machine, where a cluster ends them."""
-    named = os.environ.get(_FOLDER, "")
-    if not os.path.isdir(named):
-        return None
-    if os.getpid() not in _owners:
+    """:func:`folder`, in the sweep's process or in a worker, which it makes one."""
+    if parallel():
         _become_worker()
-    return pathlib.Path(named)
+    return folder()
 
 
 @functools.cache

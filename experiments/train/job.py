@@ -17,6 +17,7 @@ from types import FrameType
 
 from experiments.runs import records, schema
 from experiments.train import children
+from experiments.train.job_warnings import job_warnings
 from experiments.train.machine_lock import machine_lock
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError, telling_of_machine
@@ -38,6 +39,10 @@ def main() -> None:
         action="store_true",
         help="the parent holds the run directory, and this process has inherited its lock",
     )
+    parser.add_argument("--name", default="", help="of the job, for what it tells")
+    parser.add_argument(
+        "--no-bar", action="store_true", help="others run beside it: lines, and no bar that moves"
+    )
     arguments = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
@@ -49,18 +54,20 @@ def main() -> None:
         with (
             telling_of_machine(),
             contextlib.nullcontext() if arguments.held else records.claim(run_dir),
+            job_warnings(arguments.name, run_dir),
         ):
-            _run(config, run_dir)
+            _run(config, run_dir, arguments.name, bar=not arguments.no_bar)
     except KeyboardInterrupt:
         sys.exit(130)
     except GeojaxError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        named = f"{arguments.name}: " if arguments.name else ""
+        print(f"error: {named}{error}", file=sys.stderr, flush=True)
         sys.exit(1)
     finally:
         children.tidy(1.0 if _orphaned.is_set() else 0.0)
 
 
-def _run(config: RunConfig, run_dir: pathlib.Path) -> None:
+def _run(config: RunConfig, run_dir: pathlib.Path, name: str = "", *, bar: bool = True) -> None:
     from testbed import run as runner
 
     emulated = config.testbed.name == "emulated"
@@ -69,7 +76,7 @@ def _run(config: RunConfig, run_dir: pathlib.Path) -> None:
             telling_of_machine(),
             machine_lock(str(run_dir)) if emulated else contextlib.nullcontext(),
         ):
-            summary = runner.run(config, run_dir)
+            summary = runner.run(config, run_dir, name, bar=bar)
     except GeojaxError as error:
         with contextlib.suppress(OSError):  # a full disk takes no record; it is told anyway
             records.fail(run_dir, config, str(error))

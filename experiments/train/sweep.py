@@ -12,7 +12,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from experiments.runs import records
-from experiments.train import children
+from experiments.train import children, standing
 from geojax.errors import GeojaxError
 
 
@@ -39,7 +39,7 @@ class SweepReport(Callback):
         self.baseline = {key: str(value) for key, value in (baseline or {}).items()}
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Refuses a directory that holds another sweep, unless this one resumes it."""
+        """Refuses a directory that holds another sweep, unless this one resumes it; counts jobs."""
         sweep_dir = pathlib.Path(config.hydra.sweep.dir)
         taken = sweep_dir.is_dir() and records.outcomes(sweep_dir)[1]
         if taken and not config.resume:
@@ -49,6 +49,7 @@ class SweepReport(Callback):
                 file=sys.stderr,
             )
             sys.exit(2)
+        standing.begin(_jobs(config))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Prints the table, and exits with 1 when a job failed, whatever becomes of the table."""
@@ -85,3 +86,11 @@ class SweepReport(Callback):
             pairs = [f"{key}={value}" for key, value in self.baseline.items()]
             words += ["--baseline", ",".join(pairs)] if pairs else []
         print(f"compare again: {shlex.join(words)}")
+
+
+def _jobs(config: DictConfig) -> int | None:
+    """How many jobs a sweep has; None where its sweeper decides that as it goes."""
+    if not str(config.hydra.sweeper._target_).endswith(".BasicSweeper"):
+        return None
+    stated = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    return standing.count_jobs([*stated, *config.hydra.overrides.task])

@@ -1,8 +1,13 @@
-"""``wan=/path/file.yaml`` on the command line: any file that ``python -m testbed`` takes."""
+"""``wan=/path/file.yaml`` on the command line: any file that ``python -m testbed`` takes.
+
+What is in the file is written out in the run's own configuration, matrices as links, so that the
+run can be read wherever it lies, and its hash says whether the WAN is the same.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +16,7 @@ from omegaconf import OmegaConf
 
 from geojax.errors import ConfigError
 from testbed.wan.generators import GENERATORS
-from testbed.wan.presets import load_preset
+from testbed.wan.presets import FILES, load_preset
 
 _folders: list[tempfile.TemporaryDirectory] = []  # Hydra reads them until this process ends
 
@@ -32,7 +37,7 @@ def with_wan_files(arguments: Sequence[str]) -> list[str]:
     for at, argument in enumerate(arguments):
         key, _, value = argument.partition("=")
         names = value.split(",")
-        if key == "wan" and any(name.endswith((".yaml", ".yml")) for name in names):
+        if key == "wan" and any(name.endswith(FILES) for name in names):
             folder = tempfile.TemporaryDirectory(prefix="geojax-wan-")
             _folders.append(folder)
             chosen = [_choice(name, number, Path(folder.name)) for number, name in enumerate(names)]
@@ -43,12 +48,12 @@ def with_wan_files(arguments: Sequence[str]) -> list[str]:
 
 def _choice(name: str, number: int, folder: Path) -> str:
     """The name of a choice that stands for a file; other names stand for themselves."""
-    if not name.endswith((".yaml", ".yml")):
+    if not name.endswith(FILES):
         return name
     wan = load_preset(name)
     base = wan.generator if wan.generator in GENERATORS else "wan"
     values = {"defaults": [f"base_{base}", "_self_"], **dataclasses.asdict(wan)}
-    choice = f"file_{number}_{Path(name).stem}"
+    choice = f"file_{number}_" + re.sub(r"\W", "_", Path(name).stem)  # as Hydra reads values
     (folder / "wan").mkdir(exist_ok=True)
     OmegaConf.save(OmegaConf.create(values), folder / "wan" / f"{choice}.yaml")
     return choice

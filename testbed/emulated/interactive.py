@@ -78,7 +78,7 @@ def up(argv: Sequence[str]) -> int:
         "settings",
         nargs="*",
         metavar="KEY=VALUE",
-        help="wan=NAME or wan=FILE.yaml, then wan.KEY=VALUE, lan.KEY=VALUE, seed=N",
+        help="wan=NAME or wan=FILE (yaml, json, csv), then wan.KEY=VALUE, lan.KEY=VALUE, seed=N",
     )
     parser.add_argument("--run-id", help="name of the run, for `down`; default: a random one")
     parser.add_argument("--verify", action="store_true", help="measure every link first")

@@ -9,6 +9,7 @@ asyncio would only log, ends the simulation.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 from collections.abc import Callable, Coroutine
 from contextvars import Context
@@ -58,6 +59,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._timers: list[tuple[float, int, Any]] = []  # time, number, timer or event
         self._endings: list[Callable[[], None]] = []
         self._error: BaseException | None = None
+
+    def __del__(self) -> None:
+        """Nothing to close: it has no sockets and no threads, and may be half made when it ends."""
 
     def time(self) -> float:
         """Virtual seconds."""
@@ -191,17 +195,36 @@ def virtual_loop() -> VirtualLoop:
 
 
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine to its end on a fresh virtual clock; left-over tasks are cancelled."""
+    """Runs a coroutine to its end on a fresh virtual clock; left-over tasks are cancelled.
+
+    Raises:
+      KeyboardInterrupt: at whatever line it came, and whatever state the loop was left in.
+    """
     loop = VirtualLoop()
     try:
-        return loop.run_until_complete(main)
+        result = loop.run_until_complete(main)
+        _end(loop)
+    except KeyboardInterrupt:  # tasks that were cut off in the middle may never end
+        loop.set_exception_handler(lambda *_: None)
+        asyncio._set_running_loop(None)
+        with contextlib.suppress(Exception):
+            _end(loop)
+        raise
+    except BaseException:
+        if not loop.is_closed():
+            _end(loop)
+        raise
+    return result
+
+
+def _end(loop: VirtualLoop) -> None:
+    """Cancels the tasks that are left, in the order of their names, and closes the loop."""
+    try:
+        left = sorted(asyncio.all_tasks(loop), key=lambda task: task.get_name())
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
-        try:
-            left = sorted(asyncio.all_tasks(loop), key=lambda task: task.get_name())
-            for task in left:
-                task.cancel()
-            if left:
-                loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-            loop.run_until_complete(loop.shutdown_asyncgens())
-        finally:
-            loop.close()
+        loop.close()

@@ -163,7 +163,8 @@ def main(argv: Sequence[str]) -> int:
         "settings",
         nargs="*",
         metavar="KEY=VALUE",
-        help="wan=NAME or wan=FILE.yaml, then wan.KEY=VALUE, lan.KEY=VALUE, seed=N, plugins=[…]",
+        help="wan=NAME or wan=FILE (yaml, json, csv), then wan.KEY=VALUE, lan.KEY=VALUE, seed=N"
+        ", plugins=[…]",
     )
     parser.add_argument("--format", choices=("rich", "json"), default="rich")
     parser.add_argument(
@@ -173,7 +174,7 @@ def main(argv: Sequence[str]) -> int:
         metavar="N",
         help=f"size of the model whose bounds are shown ({MODEL_BYTES}: LEAF's CNN)",
     )
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it: FILE.png, FILE.svg")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it (png, svg, pdf)")
     parser.add_argument(
         "--trace", type=Path, metavar="FILE.csv", help="write its rates over time as a CSV trace"
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.patches import FancyArrowPatch
 
 from testbed.wan.types import Wan
@@ -18,6 +21,7 @@ from testbed.wan.types import Wan
 NAMED_CENTERS = 60  # beyond, sites are dots and links are lines
 BEND = 0.11  # of a link, as a share of its length: the two directions lie apart
 STRETCH = 2.5  # of a map's shorter axis
+_LEGEND_FONT = 9  # points
 BOX = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
 
 Point = tuple[float, float]
@@ -30,16 +34,45 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> Legend:
+    """A legend below all axes, whole: as many columns as fit, and long names in several lines.
+
+    Args:
+      figure: with its own layout, into which it fits; its height grows by that of the legend.
+      handles: what they look like.
+      names: of what is drawn.
+    """
+    width, size = figure.get_size_inches() * figure.dpi
+    room = int(width / 0.65 / (_LEGEND_FONT * figure.dpi / 72)) - 8  # letters in a line
+    folded = [textwrap.fill(name, max(20, room)) for name in names]
+    for columns in range(min(len(names), 6 if len(names) <= 6 else 4), 0, -1):
+        legend = figure.legend(
+            handles, folded, loc="outside lower center", ncols=columns, fontsize=_LEGEND_FONT,
+            frameon=False,
+        )  # fmt: skip
+        box = legend.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
+        if box.width <= width or columns == 1:
+            break
+        legend.remove()
+    for line in legend.get_lines():
+        line.set_linewidth(min(line.get_linewidth(), 2.0))
+        line.set_markersize(min(line.get_markersize(), 4.0))
+    figure.set_figheight((size + box.height) / figure.dpi)
+    return legend
+
+
 def save(figure: Figure, path: Path, salt: str) -> None:
-    """Writes a PNG or SVG file; the same picture gives the same file.
+    """Writes a PNG, SVG or PDF file; the same picture gives the same file.
 
     Args:
       figure: what to write.
       path: the file, written anew.
       salt: the names within an SVG are made of it.
     """
-    with mpl.rc_context({"svg.hashsalt": salt}):
-        figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
+    undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    # letters in a PDF stay letters, which can be searched and edited
+    with mpl.rc_context({"svg.hashsalt": salt, "pdf.fonttype": 42}):
+        figure.savefig(path, dpi=110, metadata=undated.get(path.suffix))
 
 
 def as_map(axes: Axes) -> None:
@@ -70,6 +103,7 @@ def arrow(
             **{"arrowstyle": "-|>,head_length=5,head_width=2.5", **style},
             shrinkA=shrink,
             shrinkB=shrink,
+            clip_on=False,  # it may bend out of the axes, which sites alone make
         )
     )
 

@@ -84,7 +84,7 @@ def _read_link(key: str, edge: Edge, stated: Mapping, wan: WanConfig) -> Stated:
         rate = fields.number(rate_key, rate, "the rate in Mbit/s") * MBIT
     rtt_key, rtt = _own_or_wan(key, "rtt", stated, wan)
     if rtt is None:
-        fix = "state the round-trip time in ms here, or wan.rtt for all links"
+        fix = f"state the round-trip time of {'->'.join(edge)} in ms here, or wan.rtt for all links"
         raise ConfigError(f"{key}.rtt", None, fix)
     rtt = fields.number(rtt_key, rtt, "the round-trip time in ms", zero=True)
     jitter_key, value = _own_or_wan(key, "jitter", stated, wan)

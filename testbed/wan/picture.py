@@ -1,4 +1,4 @@
-"""Draws a WAN: sites, directed rates as widths, delays; as PNG or SVG."""
+"""Draws a WAN: sites, directed rates as widths, delays; as PNG, SVG or PDF."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Colormap, Normalize
 
 from geojax.errors import ConfigError
+from testbed.wan import PICTURES
 from testbed.wan.drawing import (
     BOX,
     NAMED_CENTERS,
@@ -26,7 +27,6 @@ from testbed.wan.drawing import (
 from testbed.wan.dynamics import MBIT
 from testbed.wan.types import Link, Wan
 
-FORMATS = (".png", ".svg")
 LABELLED_LINKS = 30  # up to so many directed links carry their numbers
 MATRIX_CENTERS = 16  # up to so many centers get a table of numbers where links have none
 WIDTHS = 0.7, 6.0  # points of the slowest thinkable and of the fastest link
@@ -49,8 +49,9 @@ class _Style(NamedTuple):
 
 def check_path(path: Path) -> Path:
     """Refuses a picture that could not be written."""
-    if path.suffix not in FORMATS:
-        raise ConfigError("--picture", str(path), f"end the name with {' or '.join(FORMATS)}")
+    if path.suffix.removeprefix(".") not in PICTURES:
+        endings = ", ".join(f".{ending}" for ending in PICTURES)
+        raise ConfigError("--picture", str(path), f"end the name with one of {endings}")
     if not path.parent.is_dir():
         raise ConfigError("--picture", str(path), f"there is no folder {path.parent}")
     return path
@@ -66,7 +67,7 @@ def draw(wan: Wan, path: Path, note: str = "") -> None:
 
     Args:
       wan: what to draw.
-      path: a PNG or SVG file, written anew.
+      path: a PNG, SVG or PDF file, written anew.
       note: a line below the title.
     """
     check_path(path)
@@ -80,7 +81,10 @@ def draw(wan: Wan, path: Path, note: str = "") -> None:
     else:
         _draw_few(left, wan, cluster, style)
     as_map(left)
-    left.set_title(_title(wan) + (f"\n{note}" if note else ""), fontsize=11)
+    told = [_title(wan), *([note] if note else [])]
+    if len(wan.links) <= LABELLED_LINKS and len(wan.centers) <= NAMED_CENTERS and wan.links:
+        told.append("on each directed link: rate in Mbit/s, one-way delay in ms (half its rtt)")
+    left.set_title("\n".join(told), fontsize=11)
     for axes in right:
         _matrix(axes, wan, style)
     save(figure, path, wan.name)

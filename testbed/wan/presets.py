@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from geojax.config import LanConfig, WanConfig
 from geojax.errors import ConfigError, nearest
 from geojax.fields import sequence
 from geojax.settings import key_names, load_plugins
+from testbed.wan import matrices
 from testbed.wan.generators import GENERATORS
 
 PRESETS = Path(__file__).resolve().parents[2] / "conf" / "wan"
+FILES = (".yaml", ".yml", ".json", ".csv")  # end the paths of WANs; names have no such end
 SCHEMA = "base_"  # begins the names under which Hydra knows dataclasses
 
 
@@ -32,8 +35,8 @@ def load_preset(name_or_path: str | Path, **overrides: Any) -> WanConfig:
     """Reads a WAN description.
 
     Args:
-      name_or_path: a preset's name, a plug-in's generator, or the path of a YAML file (it ends with
-        ``.yaml``).
+      name_or_path: a preset's name, a plug-in's generator, or the path of a file (it ends with
+        ``.yaml`` or ``.json``, or with ``.csv`` for :mod:`matrices <testbed.wan.matrices>` alone).
       **overrides: fields of :class:`WanConfig`; mappings are merged, everything else replaced.
 
     Returns:
@@ -51,7 +54,7 @@ def load_preset(name_or_path: str | Path, **overrides: Any) -> WanConfig:
 
 def _path(name_or_path: str | Path, folder: Path | None = None) -> Path:
     text = str(name_or_path)
-    if text.endswith((".yaml", ".yml")):
+    if text.endswith(FILES):
         path = Path(text)
         if not path.is_file():
             raise ConfigError("wan", text, "no such file")
@@ -59,7 +62,8 @@ def _path(name_or_path: str | Path, folder: Path | None = None) -> Path:
     if folder is not None and (folder / f"{text}.yaml").is_file():
         return folder / f"{text}.yaml"
     if text not in preset_names():
-        fix = f"no such WAN; {nearest(text, preset_names())}; or the path of a .yaml file"
+        fix = f"no such WAN; {nearest(text, preset_names())}; or a path that ends with one of "
+        fix += ", ".join(FILES)
         raise ConfigError("wan", text, fix)
     return PRESETS / f"{text}.yaml"
 
@@ -68,12 +72,11 @@ def _read(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A file's values over those of the files in its ``defaults`` list, as Hydra composes them."""
     if path in within:
         raise ConfigError("wan.defaults", str(path), "this file builds on itself")
-    try:
-        own = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise ConfigError("wan", str(path), f"no valid YAML: {error}") from error
+    own = _loaded(path)
     if not isinstance(own, dict):
         raise ConfigError("wan", str(path), "the file must hold a mapping of WAN keys")
+    if matrices.names_of(own):
+        own = matrices.written_out(own, path)
     defaults = sequence("wan.defaults", own.pop("defaults", []), "WAN names")
     values: dict[str, Any] = {}
     for entry in defaults if "_self_" in defaults else [*defaults, "_self_"]:
@@ -82,6 +85,19 @@ def _read(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
         elif entry not in {f"{SCHEMA}{name}" for name in ("wan", *GENERATORS)}:
             values = _merge(values, _read(_path(entry, path.parent), (*within, path)))
     return values
+
+
+def _loaded(path: Path) -> Any:
+    """What a file holds, whatever it is."""
+    if path.suffix == ".csv":
+        return matrices.read_csv(path)
+    kind = "JSON" if path.suffix == ".json" else "YAML"
+    try:
+        if kind == "JSON":
+            return json.loads(path.read_text())
+        return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (ValueError, YAMLError, OmegaConfBaseException) as error:  # not UTF-8: a ValueError
+        raise ConfigError("wan", str(path), f"no valid {kind}: {error}") from error
 
 
 def _merge(values: Mapping[Any, Any], over: Mapping[Any, Any]) -> dict[str, Any]:

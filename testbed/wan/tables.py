@@ -108,11 +108,11 @@ def _shown(entry: Mapping[str, Any], key: str, value: float) -> str:
 
 def _centers_table(centers: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title="centers", title_justify="left")
-    table.add_column("center")
+    table.add_column("center", overflow="fold")
     for head in ("workers", "LAN\nMbit/s", "LAN rtt\nms", "links\nout/in", "WAN Mbit/s\nout/in"):
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     if any(center[cap] is not None for center in centers for cap in _CAPS):
-        table.add_column("caps Mbit/s\nout/in", justify="right")
+        table.add_column("caps Mbit/s\nout/in", justify="right", no_wrap=True)
     for center in centers:
         caps = ("-" if center[cap] is None else f"{center[cap]:g}" for cap in _CAPS)
         guessed = any(cap.removesuffix("_mbit") in center["estimated"] for cap in _CAPS)
@@ -131,12 +131,12 @@ def _centers_table(centers: Sequence[Mapping[str, Any]]) -> Table:
 def _links_table(links: Sequence[Mapping[str, Any]]) -> Table:
     """One row per pair of centers, in the direction stated first, the reverse one beside it."""
     table = Table(title="links", title_justify="left")
-    table.add_column("link")
+    table.add_column("link", overflow="fold")
     for head in ("Mbit/s there", "Mbit/s back", "rtt ms"):
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     troubled = any(link["jitter_ms"] or link["loss"] for link in links)
     if troubled:
-        table.add_column("jitter ms; loss\nthere | back", justify="right")
+        table.add_column("jitter ms; loss\nthere | back", justify="right", no_wrap=True)
     shown: set[Edge] = set()
     by_edge = {(link["from"], link["to"]): link for link in links}
     for (source, target), link in by_edge.items():
@@ -160,8 +160,8 @@ def _links_table(links: Sequence[Mapping[str, Any]]) -> Table:
 def _routes_table(listed: Sequence[Mapping[str, Any]]) -> Table:
     """Routes over several hops, one row per source; neighbours reach each other directly."""
     table = Table(title="routes over several hops (rtt ms)", title_justify="left")
-    table.add_column("from")
-    table.add_column("to, via")
+    table.add_column("from", overflow="fold")
+    table.add_column("to, via", overflow="fold")
     rows: dict[str, list[str]] = {}
     for route in listed:
         if len(route["path"]) > 2:
@@ -177,6 +177,8 @@ def _routes_table(listed: Sequence[Mapping[str, Any]]) -> Table:
 
 def _provenance_table(provenance: Any) -> Table:
     table = Table(title="provenance", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
     entries = provenance if isinstance(provenance, Mapping) else {"source": provenance}
     for key, value in entries.items():
         nested = value.items() if isinstance(value, Mapping) else [("", value)]

@@ -22,10 +22,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Shadows the package `testbed` in child processes; what a run does is told by its `rounds`.
 STAND_IN = {
     "run.py": """
-        import os, signal, sys
+        import logging, os, signal, sys
         from geojax.errors import ConfigError, GeojaxError
 
-        REFUSED, FAILS, BREAKS, DIES, HANGS = 0, 13, 14, 15, 99
+        REFUSED, FAILS, BREAKS, DIES, WARNS, HANGS = 0, 13, 14, 15, 16, 99
+        log = logging.getLogger("geojax.hips")
 
         def check(config):
             if config.rounds == REFUSED:
@@ -38,9 +39,14 @@ STAND_IN = {
             finally:
                 (run_dir / "cleaned").write_text("yes")
 
-        def run(config, run_dir):
+        def run(config, run_dir, name="", *, bar=True):
             with (run_dir / "starts").open("a") as starts:
                 starts.write("x")
+            for number in range(9 if config.rounds == WARNS else 0):
+                log.warning("%s: dropped a chunk of epoch %d", f"c{number}", 1)
+            if config.rounds == WARNS:
+                log.warning("as every job")
+                print(f"name {name!r}, bar {bar}", flush=True)
             if config.rounds == FAILS:
                 raise GeojaxError("center c2 was lost")
             if config.rounds == BREAKS:

@@ -21,6 +21,7 @@ MEMBERS = [(group, name) for group in schema.groups() for name in schema.choices
 NEEDS = {
     ("data", "digits"): ("model", "mlp"),  # 8 x 8 images; the demo CNN is made for 28 x 28
     ("compression", "size_only"): ("model", "synthetic"),
+    ("compression", "sizes"): ("model", "synthetic"),
     ("sync", "fedgs"): ("devices", "fleet"),
     **{
         (group, name): ("devices", "fleet")

@@ -21,7 +21,7 @@ def ran(monkeypatch):
     """The run directories that jobs were started in; they finish unless told otherwise."""
     started = []
 
-    def run_job(run_dir, lock):
+    def run_job(run_dir, lock, name):
         started.append(run_dir.name)
         if run_dir.name == "breaks":
             return -9
@@ -86,7 +86,7 @@ def test_a_run_in_progress_is_not_started_a_second_time(ran, tmp_path):
 
 
 def test_an_interrupted_run_is_recorded_and_the_sweep_ends(monkeypatch, tmp_path):
-    def run_job(run_dir, lock):
+    def run_job(run_dir, lock, name):
         raise children.Stopped(2)
 
     monkeypatch.setattr(children, "run_job", run_job)

@@ -36,7 +36,7 @@ def test_a_defect_stays_one():
 def test_a_run_on_a_full_disk_says_so_where_it_can(tmp_path, monkeypatch):
     schema.save(RunConfig(), tmp_path / "config.yaml")
 
-    def fill(*_):
+    def fill(*_, **_given):
         raise FULL
 
     monkeypatch.setattr(runner, "run", fill)

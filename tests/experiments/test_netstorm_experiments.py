@@ -186,9 +186,22 @@ def test_the_sweep_of_the_bench_prints_its_own_table(tmp_path):
         (["rounds=3", "warmup_rounds=3"], r"warmup_rounds = 3: give a number from 0 to .* = 2"),
         (["warmup_rounds=-1"], r"warmup_rounds = -1: give a whole number: at least 0"),
         (["target_over=model"], r"target_over = 'model': did you mean 'models'"),
-        (["testbed=emulated"], r"compression.name = 'size_only': .* compression=dense"),
+        (
+            ["testbed=emulated", "compression=size_only"],
+            r"compression.name = 'size_only': .* compression=dense",
+        ),
     ],
 )
 def test_wrong_settings_are_refused(composed, words, told):
     with pytest.raises(ConfigError, match=told):
         check(composed("experiment=overlay_bench", *words))
+
+
+@pytest.mark.parametrize("experiment", ["overlay_bench", "netstorm_ablation"])
+def test_contents_travel_where_connections_are_real(composed, experiment):
+    def codec(*words):
+        return composed(f"experiment={experiment}", *words).compression.name
+
+    assert [codec(), codec("testbed=local")] == ["size_only", "dense"]
+    assert codec("testbed=local", "compression=fp16") == "fp16"
+    check(composed(f"experiment={experiment}", "testbed=local"))

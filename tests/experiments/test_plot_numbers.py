@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 from plotted_runs import LINKS, add_events, events_of, executed, path_config
 
-from experiments.plot.lanes import LAN, rounds_between
+from experiments.plot.lanes import LAN, dead_spells, rounds_between
 from experiments.plot.lanes import lanes as lanes_of
 from experiments.plot.link_use import link_use, windows_with_sends
 from experiments.plot.run_events import NodeSpan, RunRecords, Window, read_records
@@ -207,10 +208,25 @@ def test_lanes_are_a_node_s_own_work_and_then_its_peers_clipped():
     ]  # fmt: skip
     found = lanes_of(made_up(spans=spans), Window(2.0, 8.0))
     assert [(lane.node, lane.peer, [tuple(bar) for bar in lane.bars]) for lane in found] == [
+        ("a", "", []),  # it did something at another time
         ("b", "", [("compute", 2.0, 2.5)]),
         ("b", "a", [("send", 2.0, 3.0)]),
         ("b", "c", [("send", 3.0, 8.0)]),
     ]
+
+
+def test_a_node_has_its_lane_when_it_lived_and_when_it_was_dead():
+    events = [
+        {"t": 1.0, "node": "b", "event": "fault", "kind": "kill"},
+        {"t": 2.0, "node": "scheduler", "event": "dead", "nodes": ["b", "c"]},
+        {"t": 3.0, "node": "scheduler", "event": "back", "nodes": ["b"]},
+    ]
+    run = made_up(events, [NodeSpan("b", "compute", 0.0, 1.0, {})])
+    assert dead_spells(run) == [("b", 1.0, 3.0), ("c", 2.0, math.inf)]
+    found = [[tuple(bar) for bar in lane.bars] for lane in lanes_of(run, Window(0.0, 4.0))]
+    assert found == [[("dead", 1.0, 3.0), ("compute", 0.0, 1.0)], [("dead", 2.0, 4.0)]]
+    late = lanes_of(run, Window(3.5, 4.0))
+    assert [(lane.node, len(lane.bars)) for lane in late] == [("b", 0), ("c", 1)]
 
 
 def test_what_stays_within_a_center_has_one_lane():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from omegaconf import OmegaConf
 
 from experiments.runs import records, schema
 from experiments.train import __main__ as train
+from experiments.train import standing
 from experiments.train.sweep import SweepReport
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError
@@ -32,6 +35,47 @@ def test_a_parallel_sweep_does_the_same(commands):
     assert [commands.summary(f"sweep/{n}")["status"] for n in "01"] == ["failed", "finished"]
     assert done.returncode == 1
     assert done.stderr.endswith("1 of 2 jobs failed\n")
+    lines = done.stdout.replace(f"{commands.folder}/", "").splitlines()
+    starts = {"starts: sweep/0", "starts: sweep/1"}
+    assert starts | {"failed: sweep/0", "finished: sweep/1"} <= {*lines}
+    told = [line for line in lines if "jobs done" in line]
+    first = r"1/2 jobs done, about \d+ s left|2/2 jobs done"  # both may end at one instant
+    assert re.fullmatch(first, told[0])
+    assert told[1:] == ["2/2 jobs done"]
+    assert "error: job 0: center c2 was lost" in done.stderr
+
+
+def test_warnings_name_their_job_and_do_not_flood(commands):
+    """Nine of one kind and one that all jobs have, in each of two jobs that run side by side."""
+    done = commands.run("-m", "rounds=16", "lr=1,2", "hydra.sweep.dir=sweep", *JOBLIB)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    counts = {}
+    for number in "01":
+        kept = (commands.folder / "sweep" / number / "warnings.txt").read_text().splitlines()
+        assert kept[8:] == ["warning: c8: dropped a chunk of epoch 1", "warning: as every job"]
+        told = [line for line in lines if line.startswith(f"warning: job {number}: ")]
+        assert sum("dropped a chunk" in line for line in told) <= 3
+        counts[number] = len(told)
+        more = f"job {number}: {10 - len(told)} more warnings, of kinds that were told before: "
+        assert f"{more}{commands.folder}/sweep/{number}/warnings.txt" in lines
+        assert f"name 'job {number}', bar False" in done.stdout
+    assert sum("as every job" in line for line in lines) == 1
+    assert sum(counts.values()) <= 7
+
+
+def test_jobs_one_after_the_other_show_their_bar_and_a_single_run_has_no_name(commands):
+    done = commands.run("-m", "rounds=16,2", "hydra.sweep.dir=sweep")
+    assert "name 'job 0', bar True" in done.stdout
+    done = commands.run("rounds=16", "hydra.run.dir=run")
+    assert "name '', bar True" in done.stdout
+    assert "jobs done" not in done.stdout
+    assert "warning: c0: dropped a chunk of epoch 1\n" in done.stderr
+
+
+def test_jobs_of_a_sweep_are_counted_before_it_starts():
+    assert standing.count_jobs(["seed=0,1,2", "overlay=star,ring", "lr=0.1", "a=range(4)"]) == 24
+    assert standing.count_jobs(["sync=glob(f*)", "seed=0,1"]) is None, "only Hydra knows them"
 
 
 def test_a_wrong_choice_in_a_sweep_starts_no_job(commands):
@@ -44,7 +88,8 @@ def test_a_wrong_choice_in_a_sweep_starts_no_job(commands):
 def test_a_used_sweep_directory_is_refused_without_resume(tmp_path, capsys):
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "summary.json").write_text("{}")
-    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}, "resume": False})
+    hydra = {"sweep": {"dir": str(tmp_path)}, "sweeper": {"_target_": "of.another.Sweeper"}}
+    config = OmegaConf.create({"hydra": hydra, "resume": False})
     with pytest.raises(SystemExit) as refused:
         SweepReport().on_multirun_start(config)
     assert refused.value.code == 2
@@ -101,5 +146,5 @@ def test_a_refused_job_leaves_another_run_alone(tmp_path, monkeypatch, valid):
 
     monkeypatch.setattr(train, "_check", (lambda _config: None) if valid else refuse)
     composed = OmegaConf.create(schema.whole(config))
-    assert not train._sweep_job(composed, folder, tmp_path)
+    assert not train._sweep_job(composed, folder, tmp_path, "job 0")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -27,6 +27,17 @@ def test_a_file_and_a_preset_in_one_sweep_with_options_between_overrides(command
     assert not list(commands.folder.glob("geojax-wan-*")), "left its folder"
 
 
+def test_matrices_in_csv_are_written_out_in_the_runs_configuration(commands):
+    rates = "rate_mbit,eu-west-1,us-east-1\neu-west-1,,50\nus-east-1,40,\n"
+    (commands.folder / "iperf of may.csv").write_text(rates)
+    done = commands.run("rounds=2", "wan=iperf of may.csv", "wan.rtt=80", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    assert commands.summary("run")["wan"] == "iperf of may"
+    stored = OmegaConf.load(commands.folder / "run" / "config.yaml")
+    assert [center["name"] for center in stored.wan.centers] == ["eu-west-1", "us-east-1"]
+    assert [link["rate"] for link in stored.wan.links] == [50, 40]
+
+
 def test_the_users_search_path_stays(tmp_path):
     (tmp_path / "regions.yaml").write_text(REGIONS)
     wan, path = with_wan_files([f"wan={tmp_path}/regions.yaml", "hydra.searchpath=[file:///mine]"])

@@ -254,3 +254,15 @@ def test_check_says_that_emulation_works_here():
     found = json.loads(done.stdout)
     assert found["emulation"]
     assert found["delay_by"] in {"netem", "delay switch"}
+
+
+def test_the_longest_names_work_although_interfaces_have_15_characters():
+    names = ["ap-northeast-1", "a" * 40]
+    links = [{"between": names, "rate": 20, "rtt": 10}]
+    wan = WanConfig(name="long", centers=names, links=links)
+    before = interfaces()
+    with EmulatedWan(build_wan(wan, LanConfig(workers=2), 0)) as emulated:
+        assert all(len(name) <= 15 for name in interfaces() - before)
+        assert write(f"{names[1]}/w1", f"{names[0]}/w0", 1000, emulated)[0] == 1000
+        assert set(emulated.link_bytes()) == {(names[0], names[1]), (names[1], names[0])}
+    assert interfaces() == before

@@ -30,6 +30,7 @@ def test_sites_rates_and_delays_are_written(tmp_path):
     for words in ("three_centers: 3 centers, 6 directed links", "a note", "c1", "c2", "c3"):
         assert words in texts
     assert texts.count("10 ms ±2") == 2  # one-way, both directions of c1-c2
+    assert "rate in Mbit/s, one-way delay in ms (half its rtt)" in texts
     assert texts.count("0.01 lost") == 6
 
 
@@ -44,6 +45,7 @@ def test_a_dense_wan_has_its_numbers_in_a_table(tmp_path):
     texts = comments(svg_of(wan_of("aws8_2025", bandwidth_scale=0.5), tmp_path))
     assert any("bandwidth_scale 0.5" in text for text in texts)
     assert any("rows send, columns receive" in text for text in texts)
+    assert not any("one-way delay" in text for text in texts), "the table has round trips"
     assert any("115" in text for text in texts)  # half of Mumbai to Singapore
     assert any(text.startswith("caps out") for text in texts)
 
@@ -51,6 +53,11 @@ def test_a_dense_wan_has_its_numbers_in_a_table(tmp_path):
 def test_the_same_wan_gives_the_same_file(tmp_path):
     wan = wan_of("random_geometric", centers=5, degree=2)
     assert svg_of(wan, tmp_path) == svg_of(wan, tmp_path)
+    files = [tmp_path / name for name in ("a.pdf", "b.pdf")]
+    for file in files:
+        draw(wan, file)
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert files[0].read_bytes().startswith(b"%PDF-")
 
 
 @pytest.mark.parametrize(

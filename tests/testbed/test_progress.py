@@ -28,3 +28,11 @@ def test_a_long_run_prints_a_line_a_minute_with_the_time_that_is_left():
     assert lines[0] == "run: 2 of 40 rounds, t = 4.0 s, test accuracy 0.500, about 25 min left"
     assert [line.split()[1] for line in lines] == ["2", "4", "6", "8", "10"]
     assert last == "run: 10 rounds in 20.0 s, test accuracy 0.500"
+
+
+def test_runs_beside_each_other_move_no_bars_over_one_another():
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=True, no_color=True)
+    with RunProgress("job 3: run", 2, bar=False, console=console) as progress:
+        progress.take({"event": "round", "round": 0, "held": 2.0})
+    assert written.getvalue() == "job 3: run: 1 rounds in 2.0 s\n"

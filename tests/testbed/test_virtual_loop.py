@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -208,6 +211,52 @@ def test_a_failed_simulation_leaves_nothing_behind_either() -> None:
     with pytest.raises(ValueError, match="failed"):
         run_virtual(main())
     assert ended == ["task"]
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+def test_an_interrupt_at_any_line_comes_out_and_nothing_is_told_of_the_loop(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Ctrl-C: of some 1,500 lines that asyncio and the loop run here, every eleventh."""
+    told: list[sys.UnraisableHookArgs] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+
+    async def node() -> None:
+        for _ in range(3):
+            await asyncio.sleep(1.0)
+
+    async def main() -> None:
+        await asyncio.gather(*(asyncio.create_task(node()) for _ in range(2)))
+
+    def interrupted(at: int) -> bool:
+        lines = 0
+
+        def trace(frame: FrameType, _event: str, _argument: object) -> Any:
+            nonlocal lines
+            if frame.f_globals["__name__"].startswith(("asyncio", VirtualLoop.__module__)):
+                lines += 1
+                if lines == at:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            return trace
+
+        coroutine = main()
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            run_virtual(coroutine)
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+            coroutine.close()
+        return False
+
+    tried = [at for at in (*range(1, 60), *range(60, 1400, 11)) if interrupted(at)]
+    gc.collect()
+    assert len(tried) > 150
+    ours = [each for each in told if each.exc_type is not KeyboardInterrupt]  # within a destructor
+    assert (ours, caplog.records) == ([], [])
 
 
 def test_virtual_loop_is_for_simulations_only() -> None:

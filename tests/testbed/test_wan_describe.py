@@ -192,11 +192,11 @@ def test_a_min_cut_that_would_take_minutes_is_left_out(monkeypatch):
     assert "4 maximum flows" in found["left_out"]["min_cut"]
 
 
-@pytest.mark.parametrize("end", ["png", "svg"])
+@pytest.mark.parametrize("end", ["png", "svg", "pdf"])
 def test_a_picture_on_the_command_line(tmp_path, capsys, end):
     path = tmp_path / f"wan.{end}"
     assert main(["wan=three_centers", "--picture", str(path)]) == 0
-    assert path.read_bytes()[:5] in (b"\x89PNG\r", b"<?xml")
+    assert path.read_bytes()[:5] in (b"\x89PNG\r", b"<?xml", b"%PDF-")
     assert str(path) in capsys.readouterr().err
 
 
@@ -211,10 +211,18 @@ def test_a_trace_on_the_command_line_is_read_again(tmp_path):
     assert len(changes) == 2
 
 
+def test_no_number_of_a_table_is_cut_on_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["wan=aws8_2025"]) == 0
+    printed = capsys.readouterr().out
+    assert "~459.3/390.4" in printed
+    assert "…" not in printed
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--picture", "wan.gif"], "end the name with .png or .svg"),
+        (["--picture", "wan.gif"], "end the name with one of .png, .svg, .pdf"),
         (["--picture", "nowhere/wan.png"], "there is no folder nowhere"),
         (["--trace", "nowhere/rates.csv"], "there is no folder nowhere"),
         (["--trace", "rates.csv", "--until", "0"], "above 0"),
