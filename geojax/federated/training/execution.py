@@ -7,10 +7,10 @@ vmap      all clients of a device side by side, in one call
 pmap      one client a device, in blocks of as many as there are devices
 ========  ========================================================================================
 
-They differ in speed alone. ``auto`` is ``loop`` on CPU: with one thread, ``scan`` and ``vmap`` took
-0.85 to 1.3 times as long on clients of equal size (docs/fedgs.md has the table), and
-``loop`` alone wastes no steps and no memory on clients of unequal size; ``pmap`` over CPU devices
-took 4 to 12 times as long. On an accelerator ``auto`` is ``vmap``, since single clients are far too
+They differ in speed alone. ``auto`` is ``loop`` on CPU: with one thread ``vmap`` took several times
+as long for CNNs, and ``scan`` 0.75 to 1.25 times on a busy machine (docs/fedgs.md has the table);
+``vmap`` also wastes steps and memory on clients of unequal size; ``pmap`` over CPU devices took 4
+to 12 times as long. On an accelerator ``auto`` is ``vmap``, since single clients are far too
 small for it; that is by reasoning, not by measurement, as there was none to measure on. ``python -m
 experiments.bench.federated`` measures all of them.
 
