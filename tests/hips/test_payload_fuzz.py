@@ -131,7 +131,7 @@ def check(monkeypatch, codec, what, name):
 
 @pytest.mark.parametrize(("codec", "what"), ROWS)
 def test_damaged_values_are_refused_by_name(codec, what, monkeypatch):
-    names, every = [*DAMAGES], 7
+    names, every = [*DAMAGES], len(DAMAGES)
     first = (3 * CODECS.index(codec) + 5 * [*SENDERS, *LATE].index(what)) % every
     for name in names[first::every]:
         check(monkeypatch, codec, what, name)
