@@ -154,9 +154,12 @@ def _one_by_one(client: Client, devices: Sequence[Any]) -> Execute:
         pending: dict[int, Pending] = {}
 
         def working(lane: Lane, numbers: Sequence[int]) -> Iterator[None]:
+            before = None
             for number in numbers:
                 with _named(jobs[number]):
                     pending[number] = yield from client(lane, jobs[number], most)
+                    jax.block_until_ready(before)  # two clients' arrays in work, and no more
+                before = pending[number].loss
 
         def ended(number: int) -> Ended:
             with _named(jobs[number]):
