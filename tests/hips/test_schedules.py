@@ -200,10 +200,12 @@ def check(seed, monkeypatch):
     first = range(ROUNDS + 1) if schedule.faults else (0,)
     spans = [range(a, b) for a in first for b in (first if schedule.faults else (0,)) if a <= b]
     wanted = [expected(schedule, gone) for gone in dict.fromkeys(spans)]
-    fits = [all(per[number] == found for (_, number), found in seen.items()) for per in wanted]
-    assert any(fits), f"seed {seed}: no center's sum is the star's"
     living = {name for name in schedule.centers if not schedule.faults
               or name != schedule.faults[0]["node"]}  # fmt: skip
+    wrong = [[at for at, found in seen.items() if per[at[1]] != found] for per in wanted]
+    # Who died may have had a round whole that no other had: they ran it again without it.
+    least = min(wrong, key=len)
+    assert not least or len(least) == 1 and least[0][0] not in living, f"seed {seed}: {least}"
     for name in living:
         assert [number for node, number in seen if node == name] == list(range(ROUNDS)), seed
     assert living <= set(outcome.finals), seed
@@ -220,9 +222,15 @@ def _quiet(caplog):
     caplog.set_level(logging.CRITICAL, logger="geojax")
 
 
-def test_paths_of_who_has_no_link_go_round_one_that_is_out(monkeypatch):
-    """Here the fastest path around the link passes its other end."""
-    assert check(1065, monkeypatch).of("epoch")
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(1065, id="the fastest path round the link that is out passes its other end"),
+        pytest.param(1648, id="who dies alone has the round whole"),
+    ],
+)
+def test_schedules_that_were_wrong_once(seed, monkeypatch):
+    assert check(seed, monkeypatch).of("epoch")
 
 
 NIGHT = [pytest.param(block, marks=pytest.mark.nightly) for block in (1, 2, 3)]
