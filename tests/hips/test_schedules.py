@@ -205,7 +205,7 @@ def check(seed, monkeypatch):
     wrong = [[at for at, found in seen.items() if per[at[1]] != found] for per in wanted]
     # Who died may have had a round whole that no other had: they ran it again without it.
     least = min(wrong, key=len)
-    assert not least or len(least) == 1 and least[0][0] not in living, f"seed {seed}: {least}"
+    assert not least or (len(least) == 1 and least[0][0] not in living), f"seed {seed}: {least}"
     for name in living:
         assert [number for node, number in seen if node == name] == list(range(ROUNDS)), seed
     assert living <= set(outcome.finals), seed
