@@ -113,9 +113,10 @@ def key(
     return field(default=default, metadata=metadata)
 
 
-def key_names(settings: type) -> list[str]:
+@functools.cache
+def key_names(settings: type) -> tuple[str, ...]:
     """The keys of a dataclass, in their order."""
-    return [item.name for item in fields(settings)]  # type: ignore[arg-type]
+    return tuple(item.name for item in fields(settings))  # type: ignore[arg-type]
 
 
 def check_values(group: str, settings: Settings) -> None:
@@ -144,10 +145,11 @@ def check_values(group: str, settings: Settings) -> None:
 _hints = functools.cache(typing.get_type_hints)
 
 
-def _kinds_of(hint: Any) -> set[Any]:
+@functools.cache
+def _kinds_of(hint: Any) -> frozenset[Any]:
     """The alternatives of an annotation."""
     union = typing.get_origin(hint) in (types.UnionType, typing.Union)
-    return set(typing.get_args(hint)) if union else {hint}
+    return frozenset(typing.get_args(hint)) if union else frozenset({hint})
 
 
 def bounds_text(metadata: typing.Mapping[str, Any]) -> str:
@@ -164,10 +166,8 @@ def _expected(value: Any, kinds: Iterable[Any], metadata: typing.Mapping[str, An
     )  # fmt: skip
     if valid and value not in valid:
         return nearest(str(value), valid)
-    bounds = bounds_text(metadata)
-    fix = f"give {text}{': ' * bool(bounds)}{bounds} ({metadata.get('doc', 'see its class')})"
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool and text):
-        return fix
+        return _fix(text, metadata)
     if not isinstance(value, Real) or isinstance(value, bool) or not text:
         return ""
     least, most = metadata.get("least"), metadata.get("most")
@@ -179,4 +179,9 @@ def _expected(value: Any, kinds: Iterable[Any], metadata: typing.Mapping[str, An
         and (above is None or value > above)
         and (below is None or value < below)
     )
-    return "" if within else fix
+    return "" if within else _fix(text, metadata)
+
+
+def _fix(text: str, metadata: typing.Mapping[str, Any]) -> str:
+    bounds = bounds_text(metadata)
+    return f"give {text}{': ' * bool(bounds)}{bounds} ({metadata.get('doc', 'see its class')})"

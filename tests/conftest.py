@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import hashlib
 import json
@@ -30,7 +31,7 @@ if not IS_WORKER:
     os.environ[SHARED_FOLDER] = tempfile.mkdtemp(prefix="geojax-tests-")
     atexit.register(shutil.rmtree, os.environ[SHARED_FOLDER], ignore_errors=True)
 SHARED = Path(os.environ[SHARED_FOLDER])
-MARKED = SHARED / "marked.json"  # the tests that have a mark of hand_out.MARKS, by name
+EMULATED = SHARED / "emulated.json"  # the names of the tests that have this mark
 
 
 def compile_cache() -> Path:
@@ -83,6 +84,7 @@ settings.load_profile("geojax")
 
 # Set by .ci/run as root: then a test of the emulated testbed that would skip fails instead.
 REQUIRE_EMULATED = "GEOJAX_REQUIRE_EMULATED"
+EMULATED_NICE = -10  # of a test of that testbed; those that compute have 0
 
 
 @pytest.fixture(scope="session")
@@ -104,15 +106,10 @@ def emulated_gate(request: pytest.FixtureRequest) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tells ``HandOut``, which knows tests by name only, which of its marks each one has."""
+    """Tells ``HandOut``, which knows tests by name only, which ones are emulated."""
     if IS_WORKER:
-        from hand_out import MARKS
-
-        marks = {
-            item.nodeid: mark for item in items for mark in reversed(MARKS)
-            if item.get_closest_marker(mark)
-        }  # fmt: skip
-        MARKED.write_text(json.dumps(marks))
+        names = [item.nodeid for item in items if item.get_closest_marker("emulated")]
+        EMULATED.write_text(json.dumps(names))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -134,7 +131,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         return None
     from hand_out import HandOut
 
-    return HandOut(config, log, lambda: json.loads(MARKED.read_text()))
+    return HandOut(config, log, lambda: json.loads(EMULATED.read_text()))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Has an ``emulated`` test, and the processes that it starts, go before those that compute.
+
+    It mostly waits, and measures rates and times; the others take the processors for minutes.
+    """
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    if item.get_closest_marker("emulated"):
+        with contextlib.suppress(PermissionError):  # who may not do this cannot emulate either
+            os.setpriority(os.PRIO_PROCESS, 0, EMULATED_NICE)
+    try:
+        return (yield)
+    finally:
+        if os.getpriority(os.PRIO_PROCESS, 0) != usual:
+            os.setpriority(os.PRIO_PROCESS, 0, usual)
 
 
 def is_required() -> bool:

@@ -1,4 +1,4 @@
-"""How `make test` hands out tests: some files at a time, what measures last and alone."""
+"""How `make test` hands out tests: some files at a time, the emulated ones to one process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hand_out import ALONE, EMULATED, MARKS, HandOut
+from hand_out import EMULATED, HandOut
 
 HELPERS = Path(__file__).parent
 
@@ -41,9 +41,8 @@ class Process:
 
 
 def hand_out(config, names, processes, rng):
-    """Runs ``names`` in random order of events; yields (process, all processes at work, name)."""
-    marks = {name: mark for name in names if (mark := name.rpartition("-")[2]) in MARKS}
-    scheduler = HandOut(config, None, lambda: marks)
+    """Runs ``names`` in random order of events; yields (process, name)."""
+    scheduler = HandOut(config, None, lambda: [name for name in names if name.endswith(EMULATED)])
     for process in processes:
         scheduler.add_node(process)
     for process in processes:
@@ -52,7 +51,7 @@ def hand_out(config, names, processes, rng):
     while ready := [process for process in processes if process.next() is not None]:
         process = rng.choice(ready)
         index = process.next()
-        yield process, ready, names[index]
+        yield process, names[index]
         process.given.pop(0)
         scheduler.mark_test_complete(process, index)
     assert scheduler.tests_finished
@@ -67,27 +66,22 @@ def options(pytestconfig, monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_every_test_runs_once_and_those_that_measure_last_and_alone(options, seed):
+def test_every_test_runs_once_and_emulated_ones_first_and_in_one_process(options, seed):
     rng = random.Random(seed)
     shares = [rng.choice([0.0, 0.3, 1.0]) for _ in range(rng.randint(1, 5))]
     names = [
-        f"tests/test_{file}.py::test[{number}]" + f"-{rng.choice(MARKS)}" * (rng.random() < share)
+        f"tests/test_{file}.py::test[{number}]" + f"-{EMULATED}" * (rng.random() < share)
         for file, share in enumerate(shares)
         for number in range(rng.randint(1, 5))
     ]
     processes = [Process() for _ in range(3)]
     ran, of_unit, first = [], {}, {}
-    for process, at_work, name in hand_out(options, names, processes, rng):
+    for process, name in hand_out(options, names, processes, rng):
         ran.append(name)
-        mark = name.rpartition("-")[2]
-        if mark == ALONE:
-            assert at_work == [process]
-        unit = mark if mark in MARKS else name.partition("::")[0]
+        unit = EMULATED if name.endswith(EMULATED) else name.partition("::")[0]
         assert of_unit.setdefault(unit, process) is process
         first.setdefault(process, unit)
     assert Counter(ran) == Counter(names)
-    alone = [name.endswith(ALONE) for name in ran]
-    assert alone == sorted(alone)
     if EMULATED in of_unit:
         assert first[of_unit[EMULATED]] == EMULATED
 
@@ -102,7 +96,8 @@ def why_not_emulated():
 def note(kind):
     with pathlib.Path({log!r}).open("a") as stream:
         print(kind, os.environ["PYTEST_XDIST_WORKER"], os.environ["GEOJAX_TESTS_FOLDER"],
-              os.environ["JAX_COMPILATION_CACHE_DIR"], file=stream)
+              os.environ["JAX_COMPILATION_CACHE_DIR"], os.getpriority(os.PRIO_PROCESS, 0),
+              file=stream)
 
 @pytest.mark.parametrize("number", range(3))
 def test_plain(number):
@@ -111,18 +106,13 @@ def test_plain(number):
 @pytest.mark.emulated
 def test_emulated():
     note("emulated")
-
-@pytest.mark.emulated
-@pytest.mark.alone
-def test_alone():
-    note("alone")
 """
 
 
 def test_a_run_of_two_processes_ends_with_one_line_and_shares_its_folders(tmp_path):
     for name in ("conftest.py", "hand_out.py"):
         shutil.copy(HELPERS / name, tmp_path)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  emulated\n  alone\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = emulated\n")
     for name in ("test_a.py", "test_b.py"):
         (tmp_path / name).write_text(INNER.format(log=str(tmp_path / "log")))
     run = subprocess.run(
@@ -133,16 +123,19 @@ def test_a_run_of_two_processes_ends_with_one_line_and_shares_its_folders(tmp_pa
         text=True,
         check=False,
     )
-    assert " 10 passed in " in run.stdout.splitlines()[-1], run.stdout + run.stderr
-    kinds, processes, folders, caches = zip(
+    assert " 8 passed in " in run.stdout.splitlines()[-1], run.stdout + run.stderr
+    kinds, processes, folders, caches, nice = zip(
         *(line.split() for line in (tmp_path / "log").read_text().splitlines()), strict=True
     )
-    assert kinds[8:] == ("alone",) * 2, run.stdout
-    assert Counter(kinds[:8]) == {"plain": 6, "emulated": 2}
-    assert set(processes[:8]) == {"gw0", "gw1"}
+    assert Counter(kinds) == {"plain": 6, "emulated": 2}, run.stdout
+    assert set(processes) == {"gw0", "gw1"}
     emulated = [process for process, kind in zip(processes, kinds, strict=True) if kind[0] == "e"]
     assert emulated[0] == emulated[1]
-    assert processes[8] == processes[9]
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    go_first = "import os; os.setpriority(os.PRIO_PROCESS, 0, -10)"
+    may = subprocess.run([sys.executable, "-c", go_first], capture_output=True, check=False)
+    first = usual if may.returncode else -10
+    assert set(zip(kinds, map(int, nice), strict=True)) == {("plain", usual), ("emulated", first)}
     (folder,), (cache,) = set(folders), set(caches)
     assert not Path(folder).exists()  # removed at the end
     assert folder != os.environ["GEOJAX_TESTS_FOLDER"]

@@ -81,9 +81,10 @@ class Recorder:
 
 def jsonl_sink(stream: TextIO) -> Callable[[dict[str, Any]], None]:
     """A sink that writes one event a line, keys in their given order."""
+    encode = json.JSONEncoder(separators=(",", ":")).encode
 
     def write(event: dict[str, Any]) -> None:
-        stream.write(json.dumps(event, separators=(",", ":")) + "\n")
+        stream.write(encode(event) + "\n")
 
     return write
 

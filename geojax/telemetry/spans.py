@@ -21,11 +21,12 @@ class SpanFile:
 
     def __init__(self, stream: TextIO):
         self._stream = stream
+        self._encode = json.JSONEncoder(separators=(",", ":")).encode
 
     def take(self, node: str, span: Span) -> None:
         """Writes a span of a node."""
         values = [node, span.name, span.start, span.end, span.args]
-        self._stream.write(json.dumps(values, separators=(",", ":")) + "\n")
+        self._stream.write(self._encode(values) + "\n")
 
     def flush(self) -> None:
         """What was taken so far is in the file afterwards."""

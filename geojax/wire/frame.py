@@ -123,8 +123,9 @@ def wire_bytes(message: Message) -> int:
     >>> wire_bytes(Message(Kind.OFFER, payload=SizeOnly(300_000)))
     300160
     """
-    heads = frame_count(message) * HEADER_BYTES
-    return heads + len(pack_body(message.body)) + message.payload_bytes
+    payload = message.payload_bytes
+    heads = HEADER_BYTES if payload <= FRAGMENT_BYTES else frame_count(message) * HEADER_BYTES
+    return heads + payload + (0 if message.body is None else len(pack_body(message.body)))
 
 
 def _payload_view(message: Message) -> memoryview:

@@ -7,7 +7,7 @@ import heapq
 import random
 from collections import defaultdict, deque
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -201,7 +201,7 @@ class _Channel:
             if self._arrivals is not None:
                 arrival = self._arrivals.arrival(nbytes, self._since, now)
             at = arrival if timed else None
-            item = Received(owner.name, message, nbytes, at, self._follows)
+            item = Received(owner.name, _as_received(message), nbytes, at, self._follows)
             owner.loop.schedule(arrival, self.receiver.arrive, item)
         self.go_on(follows=timed)
         if not self.busy:
@@ -319,9 +319,6 @@ class SimulatedTransport:
         if counters is None:
             counters = self.received[peer] = LinkCounters()
         counters.add(message.kind, item.nbytes)
-        if isinstance(message.payload, np.ndarray):
-            message = replace(message, payload=_as_received(message.payload))
-            item = replace(item, message=message)
         self._put(item)
 
     def check_drained(self) -> None:
@@ -389,10 +386,17 @@ class SimulatedTransport:
             self._wake.set_result(None)
 
 
-def _as_received(payload: np.ndarray) -> np.ndarray | None:
-    """A payload as the other side sees it: read-only bytes, or nothing."""
-    if payload.size == 0:
-        return None
-    view = payload.reshape(-1).view(np.uint8)
-    view.flags.writeable = False
-    return view
+def _as_received(message: Message) -> Message:
+    """A message as the other side sees it: its payload is read-only bytes, or nothing."""
+    payload = message.payload
+    if not isinstance(payload, np.ndarray):
+        return message
+    view = None
+    if payload.size:
+        view = payload.reshape(-1).view(np.uint8)
+        view.flags.writeable = False
+    # As dataclasses.replace, in a fifth of its time: this is done to every message.
+    return Message(
+        message.kind, message.group, message.epoch, message.policy, message.tree, message.round,
+        message.chunk, message.codec, message.weight, message.contributors, message.body, view,
+    )  # fmt: skip

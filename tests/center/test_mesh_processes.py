@@ -160,9 +160,9 @@ generator = np.random.default_rng(0)
 features = generator.random((64, 8, 8, 1), np.float32)
 labels = generator.integers(0, 10, 64)
 hashes = {}
-for name in ("sgd", "adam"):
+for name, model in (("sgd", "mlp"), ("adam", "cnn_batchnorm")):
     config = RunConfig(
-        model=ModelConfig(name="cnn_batchnorm"), data=DataConfig(name="digits"), batch_size=16,
+        model=ModelConfig(name=model), data=DataConfig(name="digits"), batch_size=16,
         lr=0.01, optimizer=OptimizerConfig(name=name),
     )
     trainer = build_trainer(

@@ -32,7 +32,7 @@ def _quiet(caplog):
     caplog.set_level(logging.CRITICAL, logger="geojax")
 
 
-def trainers(model="mlp", features=DATA.train_x, proximal=0.0):
+def trainers(model="mlp", features=DATA.train_x, proximal=0.0, steps=(1, ROUND)):
     """One whose steps are calls, and one whose rounds are programs, both warm."""
     chosen = MlpConfig(dropout=0.3) if model == "mlp" else ModelConfig(name=model)
     config = RunConfig(
@@ -40,7 +40,7 @@ def trainers(model="mlp", features=DATA.train_x, proximal=0.0):
         devices=DevicesConfig(count=5), optimizer=SgdConfig(momentum=0.9),
     )  # fmt: skip
     made = []
-    for together in (1, ROUND):
+    for together in steps:
         parts = np.array_split(np.argsort(DATA.train_y, kind="stable"), 5)
         fleet = Fleet(DATA.train_y, parts, batch_size=6, classes=10, seed=0)
         selection = build_selection(GbpCsConfig(devices=3, random_devices=1))
@@ -82,7 +82,7 @@ def test_rounds_are_the_same_to_the_bit_on_a_cpu(model):
 
 def test_state_integers_and_a_proximal_term_go_the_same_way():
     calls, program = trainers("cnn_batchnorm", proximal=0.5)
-    without, _ = trainers("cnn_batchnorm")
+    (without,) = trainers("cnn_batchnorm", steps=(1,))
     before = calls.vector()
     for each in (calls, program, without):
         round_of(each)
@@ -101,7 +101,7 @@ def test_more_steps_than_a_program_has_follow_by_calls():
 
 
 def test_what_needs_the_parameters_waits_for_the_last_step():
-    _, program = trainers()
+    (program,) = trainers(steps=(ROUND,))
     vector, kept = program.vector(), program.state_dict()
     program.expect(ROUND)
     program.step()
@@ -120,7 +120,7 @@ def test_what_needs_the_parameters_waits_for_the_last_step():
 
 
 def test_what_is_not_finite_is_told_by_the_last_step_with_its_number():
-    node = trainers()[0].node
+    node = trainers(steps=(1,))[0].node
     *before, third = (node(step) for step in range(3))
     features = DATA.train_x.copy()
     features[np.setdiff1d(third, np.concatenate(before))] = np.inf
@@ -188,5 +188,5 @@ def test_steps_that_are_decided_in_a_round_are_calls():
     assert policy.in_round is not None
     dynamic = fedgs(steps=3, execution="scan")._replace(local_steps=policy)
     assert steps_together(config(), dynamic, "cpu") == 1
-    _, program = trainers()
+    (program,) = trainers(steps=(ROUND,))
     assert program.expect(expected) == 1

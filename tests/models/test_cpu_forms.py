@@ -21,6 +21,18 @@ def normal(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
+def with_slopes(form, *arguments: jax.Array) -> tuple[jax.Array, ...]:
+    """What a form makes of its arguments, and their slopes for a seeded one; one program."""
+    slope = normal(*jax.eval_shape(form, *arguments).shape, seed=2)
+
+    @jax.jit
+    def both(slope: jax.Array, *arguments: jax.Array) -> tuple[jax.Array, ...]:
+        found, back = jax.vjp(form, *arguments)
+        return found, *back(slope)
+
+    return both(slope, *arguments)
+
+
 @pytest.mark.parametrize("shape", [(2, 8, 6, 3), (3, 5, 7, 2), (1, 2, 2, 1)])
 def test_a_pool_is_flaxs_to_the_last_bit_also_where_numbers_are_equal(shape):
     x = jnp.round(nn.relu(normal(*shape)) * 2) / 2  # many equal ones
@@ -28,11 +40,8 @@ def test_a_pool_is_flaxs_to_the_last_bit_also_where_numbers_are_equal(shape):
     def flax(x: jax.Array) -> jax.Array:
         return nn.max_pool(x, (2, 2), strides=(2, 2))
 
-    expected, back = jax.vjp(flax, x)
-    found, ours = jax.vjp(max_pool, x)
-    slope = normal(*expected.shape, seed=1)
-    np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(ours(slope)[0], back(slope)[0])
+    for got, wanted in zip(with_slopes(max_pool, x), with_slopes(flax, x), strict=True):
+        np.testing.assert_array_equal(got, wanted)
 
 
 @pytest.mark.parametrize(
@@ -49,13 +58,11 @@ def test_a_pool_is_flaxs_to_the_last_bit_also_where_numbers_are_equal(shape):
 )
 def test_a_convolution_and_its_gradients_are_those_of_xla(image, kernel, strides, padding):
     x, w = normal(*image), normal(*kernel, seed=1)
-    expected, back = jax.vjp(
+    expected = with_slopes(
         lambda x, w: jax.lax.conv_general_dilated(x, w, strides, padding, **LAYOUT), x, w
     )
-    found, ours = jax.vjp(lambda x, w: convolve(x, w, strides, padding, **LAYOUT), x, w)
-    slope = normal(*expected.shape, seed=2)
-    pairs = zip((found, *ours(slope)), (expected, *back(slope)), strict=True)
-    for got, wanted in pairs:
+    found = with_slopes(lambda x, w: convolve(x, w, strides, padding, **LAYOUT), x, w)
+    for got, wanted in zip(found, expected, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -111,12 +118,13 @@ def test_gradients_have_the_bits_of_xla_and_its_fast_layout_in_loops(
 def test_clients_side_by_side_and_one_by_one_agree():
     x, w = normal(3, 2, 12, 12, 1), normal(3, 5, 5, 1, 4)
 
+    @jax.jit
     def slope(x: jax.Array, w: jax.Array) -> jax.Array:
         def total(w: jax.Array) -> jax.Array:
             return (max_pool(convolve(x, w, (1, 1), "VALID", **LAYOUT)) ** 2).sum()
 
         return jax.grad(total)(w)
 
-    together = jax.vmap(slope)(x, w)
+    together = jax.jit(jax.vmap(slope))(x, w)
     for number in range(3):
         np.testing.assert_allclose(together[number], slope(x[number], w[number]), rtol=1e-4)

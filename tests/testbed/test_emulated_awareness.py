@@ -9,7 +9,7 @@ from geojax.models.registry import SyntheticConfig
 from testbed.run import run
 from testbed.wan.build import load_preset
 
-pytestmark = [pytest.mark.emulated, pytest.mark.alone, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.emulated, pytest.mark.timeout(240)]
 OUT, BACK = 3.0, 10.0  # s
 
 

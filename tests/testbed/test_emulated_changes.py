@@ -93,7 +93,6 @@ def first_progress(pipe, seconds):
     return time.monotonic() - begin
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("rates", [{("a", "b"): 0.0}, {("a", "b"): 0.0, ("b", "a"): 1000.0}])
 def test_nothing_passes_in_an_outage_and_the_flow_goes_on_at_once_afterwards(two, rates):
     with tcp_flow(two) as pipe:
@@ -125,7 +124,6 @@ def echoes(emulated, source, target, count):
             agent.end()
 
 
-@pytest.mark.alone
 def test_jitter_and_loss_are_as_configured_and_order_is_kept():
     wan = wan_of_two(jitter=1.5, loss=0.1)  # a span of 3 ms, as the echoes' spacing
     with EmulatedWan(wan, seed=3) as emulated:
@@ -192,7 +190,6 @@ def test_a_run_ends_at_once_when_the_forwarder_dies(tmp_path, monkeypatch):
     assert measured["testbed"]["delay"]["kind"] == "delay switch"
 
 
-@pytest.mark.alone
 def test_a_cut_stops_the_rounds_for_as_long_as_the_simulator_says(tmp_path):
     ends = {}
     for testbed in ("simulated", "emulated"):
@@ -215,7 +212,6 @@ def test_a_cut_stops_the_rounds_for_as_long_as_the_simulator_says(tmp_path):
     assert ends["emulated"] == pytest.approx(ends["simulated"], rel=0.15)
 
 
-@pytest.mark.alone
 def test_a_run_whose_links_are_off_keeps_what_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr("testbed.emulated.measure.verify.GOODPUT_FACTOR", 1.9)
     config = RunConfig(wan=load_preset("three_centers", centers=["c1", "c2"]), rounds=1)

@@ -67,7 +67,6 @@ def test_parameters_equal_the_simulated_ones_bit_for_bit(
     )
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize(
     ("wan", "rounds"),
     [("three_centers", 4), pytest.param("netstorm9_draw", 5, marks=NIGHTLY)],

@@ -80,7 +80,6 @@ def sparse():
         yield emulated
 
 
-@pytest.mark.alone
 def test_rates_and_round_trips_are_as_configured_and_change_in_place(three):
     checks = {check.edge: check for check in three.verify(0.1)}
     assert set(checks) == set(three.wan.edges)
@@ -100,7 +99,6 @@ def test_rates_and_round_trips_are_as_configured_and_change_in_place(three):
     three.change({("c1", "c2"): 100e6, ("c3", "c2"): 40e6})
 
 
-@pytest.mark.alone
 def test_a_link_that_is_not_as_configured_stops_the_run(three):
     shown = three.popen("c1", ["tc", "qdisc", "show"], stdout=subprocess.PIPE, text=True)
     device = next(line.split()[4] for line in shown.communicate()[0].splitlines() if "htb" in line)
@@ -162,7 +160,6 @@ def test_sparse_traffic_crosses_the_center_between(sparse):
         assert 0 < carried[back] < 0.2 * size
 
 
-@pytest.mark.alone
 def test_caps_bound_the_links_below_them(sparse):
     check = sparse.verify(0.1, [("b", "c")])[0]
     assert check.rate_configured == 30e6

@@ -41,7 +41,6 @@ def test_parameters_equal_the_simulated_ones_and_a_step_counts_once(tmp_path: Pa
 
 
 @pytest.mark.emulated
-@pytest.mark.alone
 @pytest.mark.timeout(240)
 def test_rounds_are_shorter_and_sending_overlaps_with_computing(tmp_path: Path) -> None:
     """Serially a round takes 0.85 s, and 0.57 s at best (experiments.bench.p3_schedule)."""

@@ -30,6 +30,7 @@ expelled       scheduler → member     :class:`Expel`: the run goes on without 
 
 from __future__ import annotations
 
+import functools
 import reprlib
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
@@ -380,7 +381,7 @@ def pack(said: ControlMessage, epoch: int) -> Message:
     """A control message as it travels; ``epoch``: the sender's."""
     body: dict[str, Any] = {"type": said.name}
     content = None
-    for each in _fields(said):
+    for each in _fields(type(said)):
         value, written = getattr(said, each.name), each.metadata["form"].write
         if _is_payload(each):
             content = written(value)
@@ -418,7 +419,8 @@ def read(message: Message, role: str) -> ControlMessage:
     return kind(**values)
 
 
-def _fields(kind: type[ControlMessage] | ControlMessage) -> tuple[Field, ...]:
+@functools.cache
+def _fields(kind: type[ControlMessage]) -> tuple[Field, ...]:
     return fields(kind)  # type: ignore[arg-type]
 
 

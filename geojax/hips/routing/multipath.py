@@ -57,7 +57,9 @@ class _Queues:
     @property
     def first(self) -> list[_Held]:
         """The queue whose head comes first; one of the two is not empty."""
-        return min((queue for queue in (self.free, self.bound) if queue), key=lambda q: q[0][:2])
+        if not self.free or not self.bound:
+            return self.free or self.bound
+        return self.free if self.free[0][:2] < self.bound[0][:2] else self.bound
 
     def __bool__(self) -> bool:
         return bool(self.free or self.bound)
@@ -226,8 +228,10 @@ class MultipathSender:
         """Applies the rule to the first chunk of each peer, until none finds a free path."""
         again = True
         while again:
-            order = sorted(self._queues, key=lambda peer: self._queues[peer].first[0][:2])
-            again = any(self._let_go(peer) for peer in order)
+            order = list(self._queues)
+            if len(order) > 1:
+                order.sort(key=lambda peer: self._queues[peer].first[0][:2])
+            again = any(map(self._let_go, order))
 
     def _let_go(self, peer: str) -> bool:
         """Sends the first message that finds a free path; returns whether there was one."""

@@ -44,8 +44,12 @@ def minimum_arborescences(
     for node, parent in enumerate(above):
         if parent >= 0:
             below[parent].append(node)
+    beside = [
+        [part for part in below[parent] if part != node] if parent >= 0 else []
+        for node, parent in enumerate(above)
+    ]
     heads = targets.tolist()
-    return np.array([_expand(root, count, above, below, entering, heads) for root in range(count)])
+    return np.array([_expand(root, count, above, beside, entering, heads) for root in range(count)])
 
 
 def _contract(
@@ -58,6 +62,7 @@ def _contract(
       made: the node that it became part of (-1: none), and the edge that enters it.
     """
     most = 2 * count - 1
+    everyone = np.arange(most)
     cost = np.full((most, most), np.inf)  # [target, source], between the nodes there are now
     edge = np.zeros((most, most), np.int64)
     cheapest_last = np.argsort(-weights, kind="stable")
@@ -81,12 +86,14 @@ def _contract(
             above[part] = made
         place[made] = len(path)
         path.append(made)
-        _merge(np.array(cycle), made, cost, edge)
+        _merge(np.array(cycle), made, everyone, cost, edge)
         made, left = made + 1, left - len(cycle) + 1
     return above[:made], entering[:made]
 
 
-def _merge(cycle: np.ndarray, made: int, cost: np.ndarray, edge: np.ndarray) -> None:
+def _merge(
+    cycle: np.ndarray, made: int, everyone: np.ndarray, cost: np.ndarray, edge: np.ndarray
+) -> None:
     """Puts one node in the place of a cycle.
 
     An edge into the cycle replaces the cycle's own edge into the same node: it costs that much
@@ -95,7 +102,6 @@ def _merge(cycle: np.ndarray, made: int, cost: np.ndarray, edge: np.ndarray) -> 
     into = cost[cycle] - cost[cycle].min(axis=1, keepdims=True)
     into[:, cycle] = np.inf
     best = into.argmin(axis=0)
-    everyone = np.arange(len(cost))
     cost[made], edge[made] = into[best, everyone], edge[cycle[best], everyone]
     away = cost[:, cycle]
     away[cycle] = np.inf
@@ -110,25 +116,24 @@ def _expand(
     root: int,
     count: int,
     above: Sequence[int],
-    below: Sequence[Sequence[int]],
+    beside: Sequence[Sequence[int]],
     entering: Sequence[int],
     heads: Sequence[int],
 ) -> list[int]:
-    """Takes contracted nodes apart: the edge into each given node in the tree of a root."""
+    """Takes contracted nodes apart: the edge into each given node in the tree of a root.
+
+    ``beside``: of each node, the other parts of the cycle that it is part of.
+    """
     chosen = [-1] * count
     waiting: list[int] = []
-
-    def open_down_to(node: int, outermost: int) -> None:
-        """All parts but those that hold ``node`` are entered by their own cycle's edge."""
-        while node != outermost:
-            parent = above[node]
-            waiting.extend(part for part in below[parent] if part != node)
-            node = parent
-
-    open_down_to(root, len(above) - 1)
-    while waiting:
-        part = waiting.pop()
-        entered = heads[entering[part]]
-        chosen[entered] = entering[part]
-        open_down_to(entered, part)
-    return chosen
+    node, outermost = root, len(above) - 1
+    while True:
+        while node != outermost:  # all parts but those that hold it: entered by their cycle's edge
+            waiting += beside[node]
+            node = above[node]
+        if not waiting:
+            return chosen
+        outermost = waiting.pop()
+        edge = entering[outermost]
+        node = heads[edge]
+        chosen[node] = edge

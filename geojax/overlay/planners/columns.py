@@ -133,6 +133,7 @@ class Columns:
         self.uses: dict[Pair, np.ndarray] = {}
         self.limit = np.inf
         self._tilt = _TILT / (len(self.capacity) * self.capacity)
+        self._use_of_links = links.use.T
 
     def price(self, prices: np.ndarray) -> list[Pair]:
         """The cheapest pair of every root, the cheapest root first.
@@ -142,7 +143,7 @@ class Columns:
         """
         links, count = self.links, len(self.links.members)
         prices = prices + self._tilt
-        weights = links.use.T @ prices
+        weights = self._use_of_links @ prices
         down = minimum_arborescences(count, links.sources, links.targets, weights)
         up = minimum_arborescences(count, links.targets, links.sources, weights)
         padded = np.append(weights, 0.0)  # -1, at the root, takes nothing
