@@ -87,6 +87,7 @@ class Ours:
       start: where the first round begins.
       first: where it has ended.
       steps: client steps of a round.
+      devices: how many it has.
     """
 
     def __init__(self, config: RunConfig, execution: str, options: argparse.Namespace):
@@ -102,6 +103,7 @@ class Ours:
         local = federated.client_devices(config)
         if one or (config.sync.splits_batches and execution != "pmap"):
             local, data = local[:1], data[:1]
+        self.devices = len(local)
         programs = build_programs(config, model, rule, local)
         made = Clients(
             np.array_split(np.arange(len(labels)), options.clients),
@@ -195,6 +197,9 @@ def measure(options: argparse.Namespace) -> Table:
     if FLEET in chosen and (options.samples % options.batch_size or options.sync != "fedavg"):
         fix = f"fleet takes full batches: a multiple of {options.batch_size}, and --sync fedavg"
         raise ConfigError("--samples", options.samples, fix)
+    if FLEET in chosen and options.devices > 1:
+        fix = "a base station has one here; use 1, or leave fleet out of --executions"
+        raise ConfigError("--devices", options.devices, fix)
     pythons = contest.pythons(peers, options.peer_python)
     devices.configure(config_of(options, models[0]).mesh_size)
     if "pmap" in chosen and options.devices < 2 and not _accelerators():
@@ -234,21 +239,23 @@ def measure(options: argparse.Namespace) -> Table:
                 contenders.append(contest.Contender(name, peer.run, peer.words, peer.first))
             off = contest.deviations(contenders, first.start, first.first)
             contest.hold(contenders, rounds=options.rounds, repetitions=options.repetitions)
-            _add_rows(table, model, contenders, off, options)
+            counts = {name: each.devices for name, each in ours.items()}
+            _add_rows(table, model, contenders, off, counts, options)
     return table
 
 
 def _add_rows(
     table: Table, model: str, contenders: Sequence[contest.Contender],
-    off: Mapping[str, float], options: argparse.Namespace,
+    off: Mapping[str, float], counts: Mapping[str, int], options: argparse.Namespace,
 ) -> None:  # fmt: skip
     ours = [each for each in contenders if not each.words]
     best = max(ours, key=lambda each: each.rate)
     default = next((each for each in ours if each.name == _default()), best)
     rows = -(-options.samples // options.batch_size)
     for each in contenders:
+        count = counts.get(each.name, 1)
         words = [
-            *[f"{options.devices} devices"] * (options.devices > 1 and each.name in EXECUTIONS),
+            *[f"{count} devices"] * (count > 1),
             *["default"] * (each.name == _default()),
             *["sync=fedgs"] * (each.name == _fleet_default(model)),
             *["fastest"] * (each is best),

@@ -83,7 +83,8 @@ class Mesh:
         scan = functools.partial(_scanned, step)
         self.scan = parallel(scan, donate_argnums=(0, 1, 2, 3))
         self.apply = parallel(self._apply, donate_argnums=(0, 1))
-        self._placed: dict[int, jax.Array] = {}  # by identity, as long as the original lives
+        # By the original's identity, as long as a trainer holds it.
+        self._placed: weakref.WeakValueDictionary[int, jax.Array] = weakref.WeakValueDictionary()
 
     def replicate(self, array: np.ndarray) -> np.ndarray:
         """One slice per device, all the same; a view."""
@@ -95,12 +96,17 @@ class Mesh:
         return batch.reshape(count, len(batch) // count, *batch.shape[1:])
 
     def place(self, array: np.ndarray) -> jax.Array:
-        """All of an array on every device, which must not change; one copy for the process."""
-        number = id(array)
-        if number not in self._placed:
-            self._placed[number] = self.copy(self.replicate(array))
-            weakref.finalize(array, self._placed.pop, number)
-        return self._placed[number]
+        """All of an array on every device, once for the process.
+
+        CPU devices read the array's own memory, if it begins at a multiple of 64 bytes, as samples
+        of data sets do. So the array must not change, and the caller holds both.
+        """
+        placed = self._placed.get(id(array))
+        if placed is None:
+            sharding = self.copy(self.replicate(np.zeros(1, np.float32))).sharding
+            placed = jax.device_put(self.replicate(array), sharding)
+            self._placed[id(array)] = placed
+        return placed
 
     def _mean_gradient(
         self,

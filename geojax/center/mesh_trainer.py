@@ -59,6 +59,7 @@ class MeshTrainer:
         self._program_steps, self._under_way = 0, 0  # steps of it in all, and still to come
         self._losses: Any = None  # of all of them
         self._features, self._labels = features, labels
+        self._on_devices: tuple[jax.Array, ...] = ()  # both, once a program needs them
         self._key = worker_key(order.seed, order.worker_index)
         self.load(vector)
         self._integers = self._placed(integers)
@@ -124,13 +125,15 @@ class MeshTrainer:
         taken = [self._order(self.steps + number) for number in range(count)]
         positions = np.zeros((self._together, self.samples_per_step), np.int32)
         positions[:count] = taken
-        replicate, place = self._mesh.replicate, self._mesh.place
+        replicate = self._mesh.replicate
+        if not self._on_devices:
+            self._on_devices = self._mesh.place(self._features), self._mesh.place(self._labels)
         numbers = np.array(self.steps, np.uint32), np.array(count, np.int32)
         by_device = positions.reshape(self._together, len(self._mesh.devices), -1).swapaxes(0, 1)
         self._parameters, self._optimizer, self._state, self._integers, self._losses = (
             self._mesh.scan(
                 self._parameters, self._optimizer, self._state, self._integers,
-                place(self._features), place(self._labels), by_device, replicate(self._key),
+                *self._on_devices, by_device, replicate(self._key),
                 *map(replicate, numbers), *self._anchors(),
             )
         )  # fmt: skip

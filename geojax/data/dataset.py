@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from geojax.data.streams import stream
 from geojax.errors import DataError
 from geojax.registry import Registry
 from geojax.settings import key
+
+ALIGNED = 64  # bytes
 
 
 class Dataset(NamedTuple):
@@ -147,10 +150,17 @@ def _kept(labels: np.ndarray, limit: int | None, what: str, name: str) -> np.nda
 
 def _samples(samples: np.ndarray, stored: Stored) -> np.ndarray:
     """Tokens as int32, all else as float32; images scaled to [0, 1], with a channel axis."""
-    if stored.tokens:
-        return samples.astype(np.int32)
-    samples = samples.astype(np.float32)
-    if stored.largest is None:
-        return samples
-    samples /= np.float32(stored.largest)
-    return samples[..., np.newaxis] if samples.ndim == 3 else samples
+    made = _aligned(samples.shape, np.dtype(np.int32 if stored.tokens else np.float32))
+    made[...] = samples
+    if stored.tokens or stored.largest is None:
+        return made
+    made /= np.float32(stored.largest)
+    return made[..., np.newaxis] if made.ndim == 3 else made
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An empty array that begins at a multiple of 64 bytes, so that JAX need not copy it."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + ALIGNED, np.uint8)
+    start = -memory.ctypes.data % ALIGNED
+    return memory[start : start + size].view(dtype).reshape(shape)

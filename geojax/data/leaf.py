@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +62,8 @@ def _read(file: Path, classes: int) -> Writers:
         raise DataError(f"{file} cannot be read ({problem}); make it readable") from problem
     try:
         content = json.loads(text)
+    except RecursionError:
+        raise DataError(f"{file} nests lists or objects too deeply to be LEAF's; {_FIX}") from None
     except ValueError as problem:
         begun = re.findall(r'"([^"]+)"\s*:\s*\{\s*"[xy]"', text)
         last = f"user {begun[-1]}" if begun else "its list of users"
@@ -69,8 +72,13 @@ def _read(file: Path, classes: int) -> Writers:
     if not isinstance(content, dict) or any(key not in content for key in keys):
         raise DataError(f"{file} is no file of LEAF: it needs {', '.join(keys)}; {_FIX}")
     users, counts, data = (content[key] for key in keys)
-    if not isinstance(data, dict) or len(users) != len(counts):
+    if not (_all(users, str) and _all(counts, int) and isinstance(data, dict)):
+        kinds = "users a list of names, num_samples one of whole numbers, user_data an object"
+        raise DataError(f"{file} is no file of LEAF: {kinds}; {_FIX}")
+    if len(users) != len(counts):
         raise DataError(f"{file}: {len(users)} users, {len(counts)} in num_samples; {_FIX}")
+    if twice := [user for user, count in Counter(users).items() if count > 1]:
+        raise DataError(f"{file}: user {twice[0]} stands in users twice; {_FIX}")
     if unknown := sorted(set(data) - set(users)):
         raise DataError(f"{file}: user {unknown[0]} has data and is not in users; {_FIX}")
     return {
@@ -79,12 +87,16 @@ def _read(file: Path, classes: int) -> Writers:
     }
 
 
+def _all(values: Any, kind: type) -> bool:
+    return isinstance(values, list) and all(type(value) is kind for value in values)
+
+
 def _samples(who: str, data: Any, count: int, classes: int) -> Samples:
     if not isinstance(data, dict) or "x" not in data or "y" not in data:
         raise DataError(f"{who} has no x and y in user_data; {_FIX}")
     try:
-        images = np.array(data["x"], np.float64).reshape(-1, SIDE * SIDE)
-        labels = np.array(data["y"], np.float64).reshape(-1)
+        images = np.array(data["x"], np.float64).reshape(len(data["x"]), SIDE * SIDE)
+        labels = np.array(data["y"], np.float64).reshape(len(data["y"]))
     except (TypeError, ValueError) as problem:
         problem_ = f"an image that is no list of {SIDE * SIDE} numbers"
         raise DataError(f"{who} has {problem_}, or a class that is no number; {_FIX}") from problem

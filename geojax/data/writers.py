@@ -71,10 +71,14 @@ def _archive(file: Path, samples: int) -> np.ndarray:
             f"{file}, train_writer: {writers.dtype} of shape {writers.shape}; it must hold an "
             f"integer for each of {samples} training images, in MNIST's order"
         )
+    return _numbers(f"{file}, train_writer", writers)
+
+
+def _numbers(what: str, writers: np.ndarray) -> np.ndarray:
     if writers.min() < 0 or writers.max() > np.iinfo(np.int32).max:
         raise DataError(
-            f"{file}, train_writer: writers from {writers.min()} to {writers.max()}; number them "
-            "from 0 on, within int32"
+            f"{what}: writers from {writers.min()} to {writers.max()}; number them from 0 on, "
+            "within int32"
         )
     return writers.astype(np.int32)
 
@@ -99,4 +103,4 @@ def _qmnist(file: Path, labels: np.ndarray) -> np.ndarray:
             f"MNIST's training image {labels[differ[0]]}, and {len(differ)} rows differ; is it "
             f"the file of the test set? {_HOW}"
         )
-    return rows[:, _WRITER].astype(np.int32)
+    return _numbers(f"{file}, column {_WRITER + 1}", rows[:, _WRITER])

@@ -54,7 +54,8 @@ def fedmmd(*, lam: float) -> ClientRule:
 
     h is the input of the model's last stage; w_t is frozen and in evaluation mode. λ = 0.1 is what
     the authors' code names for MMD (their released script in fact compares logits by L2). Their
-    decay of the learning rate, .999 a round, is left out: all algorithms here have a constant one.
+    floor, max(1e-4, MMD²), under which the term has no gradient, is left out, and so is their decay
+    of the learning rate, .999 a round: all algorithms here have a constant one.
 
     References:
       Yao et al., *Two-Stream Federated Learning: Reduce the Communication Costs*, VCIP 2018, and

@@ -48,7 +48,8 @@ def moon(*, mu: float, temperature: float) -> ClientRule:
     z is the input of the model's last stage; z_g is that of w_t and z_prev that of the model in
     which the client's last round ended, both frozen and in evaluation mode, with the float state
     (BatchNorm) that the round began with. Before its first round a client has no such model: w_t
-    stands for it, and the term is log 2 without a gradient.
+    stands for it, and the term is log 2 without a gradient. The authors' networks have a projection
+    head before the output layer, whose output is z; here models have none.
 
     References:
       Li et al., *Model-Contrastive Federated Learning*, CVPR 2021, equations 3 and 4, arXiv

@@ -133,6 +133,11 @@ def test_a_file_that_is_cut_short_names_the_user_at_whom_it_ends(tmp_path):
             load_dataset(FemnistConfig(path=str(tmp_path)))
 
 
+def twice(made):
+    made["users"].append("f2")
+    made["num_samples"].append(3)
+
+
 def damaged(change):
     made = content({"f1": a_writer(0, 3), "f2": a_writer(1, 3)})
     change(made, made["user_data"]["f2"])
@@ -153,11 +158,26 @@ def damaged(change):
         (lambda made, own: made["users"].pop(), "1 users, 2 in num_samples"),
         (lambda made, own: made.pop("users"), "is no file of LEAF: it needs users"),
         (lambda made, own: made["user_data"].update(f3=own), "user f3 has data and is not in us"),
+        (lambda made, own: made.update(users=5), "is no file of LEAF: users a list of names"),
+        (lambda made, own: made.update(users=None), "is no file of LEAF: users a list of names"),
+        (lambda made, own: made.update(users=[["f1"], "f2"]), "is no file of LEAF: users a list"),
+        (lambda made, own: made.update(num_samples=None), "num_samples one of whole numbers"),
+        (lambda made, own: made.update(num_samples=[3, "3"]), "num_samples one of whole numbers"),
+        (lambda made, own: made.update(num_samples=[3, True]), "num_samples one of whole numbers"),
+        (lambda made, own: made.update(user_data=[]), "is no file of LEAF: .* user_data an object"),
+        (lambda made, own: own.update(x=[own["x"][0] * 3]), "user f2 has an image that is no"),
+        (lambda made, own: twice(made), "user f2 stands in users twice"),
     ],
 )
 def test_a_damaged_file_names_the_user_and_the_fix(tmp_path, change, message):
     (tmp_path / "some.json").write_text(json.dumps(damaged(change)))
     with pytest.raises(DataError, match=rf"some\.json.*{message}.*LEAF's preprocess.sh|{message}"):
+        load_dataset(FemnistConfig(path=str(tmp_path)))
+
+
+def test_a_file_that_nests_too_deeply_is_refused(tmp_path):
+    (tmp_path / "some.json").write_text('{"users": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(DataError, match=r"some\.json nests lists or objects too deeply.*LEAF's"):
         load_dataset(FemnistConfig(path=str(tmp_path)))
 
 

@@ -62,6 +62,12 @@ def test_labels_of_other_images_are_refused(files):
         read_writers(str(files / "plain"), LABELS)
 
 
+def test_a_writer_below_zero_is_refused(files):
+    (files / "plain").write_bytes(qmnist(writers=np.array([7, 7, 2, -1, 2, 9])))
+    with pytest.raises(DataError, match=r"plain, column 3: writers from -1 to 9; number them"):
+        read_writers(str(files / "plain"), LABELS)
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [

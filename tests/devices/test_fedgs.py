@@ -133,9 +133,14 @@ def test_fleets_of_unequal_size_count_by_their_samples_in_a_mean_over_workers():
 # ---- over every overlay and codec
 
 
-@pytest.mark.parametrize("overlay", ["netstorm", "packing"])
+MULTIGPS = {"overlay": "multigps", "overlay__servers": 2}
+
+
+@pytest.mark.parametrize(
+    "overlay", [{"overlay": "netstorm"}, {"overlay": "packing"}, {"overlay": "ring"}, MULTIGPS]
+)
 def test_any_overlay_brings_the_same_model(overlay):
-    other = simulated(config(overlay=overlay, overlay__chunk_elements=500))
+    other = simulated(config(overlay__chunk_elements=500, **overlay))
     assert distance(other.final, fedgs().final) <= TOLERANCE
     assert len(set(other.finals.values())) == 1
 
@@ -146,6 +151,25 @@ def test_a_codec_compresses_what_crosses_the_wan_and_nothing_else():
     assert half.final.tobytes() != plain.final.tobytes()
     for node in CENTERS:
         totals = [run.reports[node]["totals"]["internal_bytes"] for run in (plain, half)]
+        assert totals[0] == totals[1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"overlay": "ring", "compression": "bisparse", "compression__ratio": 0.1},
+        {"compression": "mpq", "compression__ratio": 0.1, **MULTIGPS},
+        {"compression": "twobit", "compression__threshold": 0.01},
+    ],
+)
+def test_sparse_and_coarse_codecs_bring_one_model_most_of_the_way(settings):
+    """What they leave out follows later; internal traffic is the same."""
+    plain, other = fedgs(), simulated(config(**settings))
+    way = plain.final - initial_vector(config())
+    assert 0.05 < distance(other.final - plain.final + way, way) < 0.6
+    assert len(set(other.finals.values())) == 1
+    for node in CENTERS:
+        totals = [run.reports[node]["totals"]["internal_bytes"] for run in (plain, other)]
         assert totals[0] == totals[1]
 
 

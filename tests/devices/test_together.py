@@ -1,7 +1,9 @@
 """The steps of a round as one program: the same steps, choices, events and errors as by calls."""
 
+import gc
 import logging
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -90,6 +92,18 @@ def test_state_integers_and_a_proximal_term_go_the_same_way():
     assert distance(program.vector(), calls.vector()) <= 1e-4 * moved
     assert distance(program.vector(), without.vector()) > 1e-2 * moved
     assert program.state_dict()["integers"] == {"['counters/batches']": ROUND}
+
+
+def test_samples_are_read_where_the_data_set_has_them_and_let_go_of():
+    _, program = trainers()
+    inner = program._trainer
+    samples = inner._on_devices[0]
+    assert samples.addressable_data(0).unsafe_buffer_pointer() == DATA.train_x.ctypes.data
+    assert inner._mesh.place(DATA.train_x) is samples, "once for all base stations"
+    left = weakref.ref(samples)
+    del program, inner, samples, _
+    gc.collect()
+    assert left() is None
 
 
 def test_more_steps_than_a_program_has_follow_by_calls():

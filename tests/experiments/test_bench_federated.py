@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import inspect
+import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -59,6 +62,28 @@ def test_several_devices_stand_beside_one():
     for chosen in ("loop", "loop,pmap"):
         config = config_of(options(devices=2, executions=chosen), "mlp")
         assert config.mesh_size == (2 if "pmap" in chosen else 1)
+
+
+def test_only_rows_that_have_several_devices_say_so():
+    """``pmap`` needs devices of another kind, so that JAX has to start anew."""
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from test_bench_federated import measure, options\n"
+        "table = measure(options(executions='loop,pmap', devices=2, repetitions=1))\n"
+        "print(*(f'{name}: {words}' for name, words in zip(*(column.cells for column in "
+        "table.columns[1:3]), strict=True)), sep='\\n')"
+    )
+    command = [sys.executable, "-c", program, str(pathlib.Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    told = dict(line.split(": ") for line in done.stdout.splitlines())
+    assert set(told) == {"loop", "pmap"}, done.stderr
+    assert "devices" not in told["loop"]
+    assert "2 devices" in told["pmap"]
+
+
+def test_base_stations_have_one_device():
+    with pytest.raises(ConfigError, match="--devices = 2: a base station has one here; use 1"):
+        measure(options(executions="fleet,loop", samples=12, devices=2))
 
 
 def test_each_execution_has_programs_of_its_own():

@@ -84,7 +84,8 @@ def test_devices_of_the_cpu_are_apart_and_read_the_same_samples(tmp_path):
     found = [next(iter(each.targets.devices())) for each in data]
     assert len({id(each.client) for each in found}) == 3
     assert len(devices.local_devices()) == 1, "one device has all threads of its client"
-    assert len({each.samples.unsafe_buffer_pointer() for each in data}) == 1
+    (memory,) = {each.samples.unsafe_buffer_pointer() for each in data}
+    assert memory == setup.dataset().train_x.ctypes.data
 
 
 def test_every_device_has_its_share_of_the_steps(tmp_path, monkeypatch):
@@ -187,3 +188,71 @@ def test_a_round_without_clients_ends_at_once():
     for name in ("loop", "scan", "vmap"):
         execute = build_execution(name, steps, devices.separate_devices(2))
         assert list(execute(given, [None, None], [], 1)) == []
+
+
+class Clock:
+    """Devices that take a second a step; only waiting for one of their results takes time."""
+
+    def __init__(self):
+        self.now, self.ends = 0, {}
+
+    def client(self, lane, job, most):
+        del most
+        begun = max(self.now, self.ends.get(lane.device, 0))
+        self.ends[lane.device] = begun + len(job.batches)
+        loss = _Loss(self, self.ends[lane.device])
+        yield
+        return Pending(np.zeros(3, np.float32), np.zeros(0), loss)
+
+
+class _Loss:
+    def __init__(self, clock, at):
+        self.clock, self.at = clock, at
+
+    def is_ready(self):
+        return self.clock.now >= self.at
+
+    def block_until_ready(self):
+        self.clock.now = max(self.clock.now, self.at)
+        return self
+
+    def __float__(self):
+        self.block_until_ready()
+        return 0.0
+
+
+def executed(client, steps, count):
+    local = devices.separate_devices(count)
+    given = Given(np.zeros(3, np.float32), np.zeros(0, np.float32), {}, {})
+    jobs = [
+        Job({}, np.array([0, 0, number, 6], np.uint32), np.zeros((each, 1)))
+        for number, each in enumerate(steps)
+    ]
+    return list(execution._one_by_one(client, local)(given, [None] * count, jobs, max(steps)))
+
+
+@pytest.mark.parametrize("steps", [[20, 10, 4, 4, 4, 4], [3, 3, 30, 5, 5, 5, 5, 5, 5], [9, 1, 1]])
+def test_a_device_with_a_long_client_keeps_no_other_waiting(steps):
+    """A call is a whole client, as with ``scan``: no device is ever idle before its last one."""
+    clock = Clock()
+    assert len(executed(clock.client, steps, 2)) == len(steps)
+    dealt = [sum(steps[each] for each in share) for share in deal(steps, 2)]
+    assert sorted(clock.ends.values()) == sorted(dealt)
+
+
+def test_an_error_of_a_client_that_is_waited_for_names_it():
+    """And not the next one, which its device has been given already."""
+
+    def client(lane, job, most):
+        pending = yield from clock.client(lane, job, most)
+        if job.draw[2] == 0:
+            pending.loss.block_until_ready = broken
+        return pending
+
+    def broken():
+        raise RuntimeError("lost")
+
+    clock = Clock()
+    with pytest.raises(RuntimeError, match="lost") as error:
+        executed(client, [5, 4, 3], 1)
+    assert error.value.__notes__ == ["client 0, round 6"]

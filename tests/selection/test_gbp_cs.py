@@ -157,13 +157,18 @@ def gaps(count, swap):
     return np.array(found)
 
 
-def test_it_comes_as_close_to_the_optimum_as_was_published():
-    """Published for C(20, 5): 5.9 % above it on average by the gradient, ours 1.0 %."""
+def test_it_comes_as_close_to_the_optimum_as_was_measured():
+    """40 instances of C(20, 5): 6.4 % above it on average by the gradient, 1.3 % by exact changes.
+
+    They find the optimum itself 9 and 26 times. On 40 other instances, before this was written, it
+    had been 5.9 % and 1.0 %, 6 and 24 times; neither is published.
+    """
     first_order, exact = gaps(40, "first_order"), gaps(40, "exact")
     assert min(first_order.min(), exact.min()) >= 0
-    assert exact.mean() < 0.03
-    assert exact.mean() < first_order.mean() < 0.12
-    assert (exact < 1e-9).sum() > (first_order < 1e-9).sum() > 0
+    assert first_order.mean() == pytest.approx(0.064, abs=0.003)
+    assert exact.mean() == pytest.approx(0.0134, abs=0.002)
+    hits = (first_order < 1e-9).sum(), (exact < 1e-9).sum()
+    assert hits == pytest.approx((9, 26), abs=1)
 
 
 def test_the_registry_and_a_choice_load_no_jax():

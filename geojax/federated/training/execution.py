@@ -17,6 +17,8 @@ experiments.bench.federated`` measures all of them.
 All but ``pmap`` deal clients to the devices, those with most steps first (:func:`deal`). Calls
 return before the device is done, so one Python thread keeps all devices at work: it calls the next
 step on each in turn, and hands over in order what clients have ended in, while the devices go on.
+A device has two clients in work at most; where all have, the thread waits for the one that ends
+first.
 ``loop`` and ``scan`` compute a client to the same bits on every device, so that their number
 changes nothing but time.
 """
@@ -39,7 +41,6 @@ from geojax.sync.client import Given
 QUICKLY = {"xla_backend_optimization_level": 0}  # for programs that only copy
 
 _NOTHING = np.zeros(0, np.float32)
-_DONE = object()
 
 
 class Job(NamedTuple):
@@ -79,6 +80,14 @@ class Lane(NamedTuple):
     device: Any
     given: Given
     data: Data
+
+
+class Wait(NamedTuple):
+    """A client that its device has to end before it takes a further one."""
+
+    number: int  # of its job
+    loss: jax.Array
+    steps: int  # of all the device's clients up to it
 
 
 class Pending(NamedTuple):
@@ -153,23 +162,37 @@ def _one_by_one(client: Client, devices: Sequence[Any]) -> Execute:
         lanes = _lanes(devices, given, data)
         pending: dict[int, Pending] = {}
 
-        def working(lane: Lane, numbers: Sequence[int]) -> Iterator[None]:
-            before = None
+        def working(lane: Lane, numbers: Sequence[int]) -> Iterator[Wait | None]:
+            before, steps = None, 0
             for number in numbers:
                 with _named(jobs[number]):
                     pending[number] = yield from client(lane, jobs[number], most)
-                    jax.block_until_ready(before)  # two clients' arrays in work, and no more
-                before = pending[number].loss
+                steps += len(jobs[number].batches)
+                called = Wait(number, pending[number].loss, steps)
+                if before is not None:
+                    yield before  # two clients' arrays in work, and no more
+                before = called
 
         def ended(number: int) -> Ended:
             with _named(jobs[number]):
                 return pending.pop(number).ended()
 
         dealt = deal([len(job.batches) for job in jobs], len(lanes))
-        active = [working(*each) for each in zip(lanes, dealt, strict=True)]
+        active: dict[Iterator[Wait | None], Wait | None] = {
+            working(*each): None for each in zip(lanes, dealt, strict=True)
+        }
         following = 0
         while active:
-            active = [each for each in active if next(each, _DONE) is not _DONE]
+            free = [each for each, wait in active.items() if wait is None or wait.loss.is_ready()]
+            if not free:  # the device that ends first, as :func:`deal` counts
+                first = min((wait for wait in active.values() if wait), key=lambda each: each.steps)
+                with _named(jobs[first.number]):
+                    jax.block_until_ready(first.loss)
+            for each in free:
+                try:
+                    active[each] = next(each)
+                except StopIteration:
+                    del active[each]
             while following in pending and pending[following].loss.is_ready():
                 yield ended(following)
                 following += 1
