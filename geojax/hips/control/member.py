@@ -354,12 +354,12 @@ class Membership:
         """Numbers of this member's requests are new ones, and its own host's members are known."""
         for requests in self._asked.values():
             requests.begin(epoch)
-        self._know_askers()
+        self._know_askers(epoch)
 
-    def _know_askers(self) -> None:
+    def _know_askers(self, epoch: int) -> None:
         """The workers that may ask the services of this local server."""
         if self._host is not None:
-            self._host.members(self.workers, back=self._died)
+            self._host.members(self.workers, epoch, back=self._died)
             self._died.clear()
 
     def _learn_cut(self, told: messages.Start | messages.Return) -> None:
@@ -413,7 +413,7 @@ class Membership:
                 if source is not None:  # it says that it holds the round
                     promised = Message(Kind.AGGREGATE, group=group, epoch=told.epoch, round=held)
                     engine.gate.owes(source, promised)
-        self._know_askers()
+        self._know_askers(told.epoch)
         self.states.begin(told.epoch)
         if told.state_to:
             self.on_state_wanted(told.state_to, told.held[WAN_GROUP])
