@@ -174,7 +174,7 @@ class TreeExchange:
 
         Where rounds exchange chunks in turn, this is for a member that is sent all of them.
         """
-        return await self.results(number, range(len(self.sizes)))
+        return await asyncio.shield(self.results(number, range(len(self.sizes))))
 
     def results(self, number: int, chunks: Chunks) -> asyncio.Future[list[Contribution]]:
         """The merged contributions of some chunks of a round, once they are here.
