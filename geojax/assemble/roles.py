@@ -452,8 +452,14 @@ def _cuts(context: Context) -> Cuts | None:
     config = context.setup.config
     if not (config.checkpoint_every and holds_parameters(config)):
         return None
-    centers = context.setup.cluster.servers
-    return Cuts(config.checkpoint_every, clock=context.clock, centers=centers)
+    centers, most = context.setup.cluster.servers, _most_merges(context)
+    return Cuts(config.checkpoint_every, clock=context.clock, centers=centers, most=most)
+
+
+def _most_merges(context: Context) -> int:
+    """Merges of a shard up to the end of the run, at most: of every push that is still made."""
+    setup = context.setup
+    return max(setup.resume.round, 0) + setup.config.rounds * len(setup.cluster.servers)
 
 
 def _lan_cuts(context: Context) -> Cuts | None:
@@ -462,7 +468,8 @@ def _lan_cuts(context: Context) -> Cuts | None:
     center = setup.cluster.node(name).center
     if not setup.config.checkpoint_every:
         return None
-    return Cuts(0, clock=context.clock, centers=(center, *setup.cluster.workers(center)))
+    members, most = (center, *setup.cluster.workers(center)), _most_merges(context)
+    return Cuts(0, clock=context.clock, centers=members, most=most)
 
 
 def _lan_part(context: Context, link: AsyncDownlink) -> Within:

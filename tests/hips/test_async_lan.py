@@ -88,7 +88,7 @@ class Lan:
             make_shard=shard_maker(mine, self.ranges, 7, self.outer), admission=mine.admission,
             event="lan_applied",
         )  # fmt: skip
-        cuts = Cuts(0, clock=lambda: 0.0, centers=(self.center, *self.workers))
+        cuts = Cuts(0, clock=lambda: 0.0, centers=(self.center, *self.workers), most=99)
         cuts.keep = lambda _, held, state: self.kept.update({name: (held, state)})
         engine = self.network.engines[name] = PushPullExchange(
             name, LAN, values=[START[a:b] for a, b in self.ranges], cuts=cuts,

@@ -54,7 +54,7 @@ class Played:
             refuse=lambda peer, kind, why: self.refused.append((peer, kind, why)),
             recorder=Recorder("host", self.events.append),
         )
-        self.host.members(names)
+        self.host.members(names, 0)
 
     def take(self, sender, number, add, *, wanted=True, service="adder"):
         self.host.take(sender, Request(service, number, {"add": add}, wanted))
@@ -171,8 +171,41 @@ def test_who_is_back_begins_anew_although_it_was_there_before():
         played = Played("a", "b")
         for name in "ab":
             played.take(name, 0, 1)
-        played.host.members(("a", "b"), back=("b",))
+        played.host.members(("a", "b"), 1, back=("b",))
         assert played.service.sums == {"a": 1, "b": 0}
+
+    run_virtual(main())
+
+
+def test_who_is_back_may_ask_before_the_host_hears_of_it_and_what_it_asked_before_is_forgotten():
+    async def main():
+        played = Played("a", "b")
+        played.take("b", 0, 1)
+        played.host.members(("a",), 1)
+        played.take("b", 1, 2)  # it was frozen, and does not know yet that it was declared dead
+        played.take("b", 2 << 32, 5)
+        played.take("b", (2 << 32) + 1, -1)
+        assert played.service.sums == {"a": 0}
+        played.host.members(("a", "b"), 2)
+        played.take("b", 2, 7)
+        await asyncio.sleep(1.0)
+        assert played.service.sums == {"a": 0, "b": 5}
+        assert [(peer, why) for peer, _, why in played.refused] == [
+            ("b", "add: expected at least 0")
+        ]
+
+    run_virtual(main())
+
+
+def test_who_asks_for_epochs_that_do_not_begin_is_refused():
+    async def main():
+        played = Played("a")
+        for number in range(MOST_WAITING):
+            played.take("a", (9 << 32) + number, 1)
+        with pytest.raises(Refused, match="of a wait for an epoch"):
+            played.take("a", 10 << 32, 1)
+        with pytest.raises(Refused, match="stranger takes no part"):
+            played.take("stranger", 9 << 32, 1)
 
     run_virtual(main())
 
@@ -182,11 +215,10 @@ def test_who_is_gone_is_not_served_any_more():
         played = Played("a", "b")
         for number in range(3):
             played.take("a", number, 1)
-        played.host.members(("b",))
+        played.host.members(("b",), 1)
         await asyncio.sleep(1.0)
+        played.take("a", 9, 1)
         assert played.service.sums == {"b": 0}
-        with pytest.raises(Refused, match="takes no part"):
-            played.take("a", 9, 1)
 
     run_virtual(main())
 
@@ -277,6 +309,7 @@ def test_who_comes_back_in_a_later_epoch_is_not_taken_for_a_repetition():
         again._say = seen.append
         again.tell("adder", {"add": 1})
         await asyncio.sleep(1.0)
+        played.host.members(("a",), 3)
         played.host.take("a", seen[0])
         assert played.service.sums == {"a": 6}
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from geojax.awareness.views import WanView
@@ -86,6 +86,7 @@ class Epochs:
       steps: local steps that each trainer said it has taken, where they do not follow from rounds.
       broken: members that were declared dead for what they sent, with those that depend on them:
         they may not come back.
+      back: members that have come back in this change, or the last one until its end was told.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class Epochs:
         # Admitted members without parameters yet, each with the round after which it goes on;
         # that round is used only where centers are independent.
         self._stateless: dict[str, int | None] = {}
+        self.back: set[str] = set()
 
     @property
     def _cluster(self) -> Cluster:
@@ -192,11 +194,6 @@ class Epochs:
         self._grants.keep(left)
         self.change(gone)
 
-    @property
-    def stateless(self) -> Collection[str]:
-        """Members that are back, and had no parameters when they reported last."""
-        return self._stateless.keys()
-
     def rejoin(self, name: str) -> None:
         """A node has been started again; a center takes part when all its nodes are back."""
         if name in self.alive:  # it was restarted before its death was noticed
@@ -206,6 +203,7 @@ class Epochs:
             return
         for node in back:
             self._stateless[node] = None
+            self.back.add(node)
             self.detector.begin(node)
             self._grants.done.discard(node)
         self.alive = tuple(n for n in self._cluster.members if n in {*self.alive, *back})
@@ -295,7 +293,12 @@ class Epochs:
             rounds = held if group == WAN_GROUP else (held + 1) // self._lan_rounds - 1
             self._grants.check(name, rounds)
         before = self._grants.held.get(name, -1)
-        if report.held.get(WAN_GROUP, before) < before:
+        now = report.held.get(WAN_GROUP, before)
+        if now < before and name in self._stateless:
+            # It went by what it was told, and was told of an earlier round since: those that held
+            # the other one have died.
+            self._grants.held[name] = now
+        elif now < before:
             raise Refused(f"report.held: expected round {before} or later, as it said before")
 
     def _check_ready(self, change: _Change) -> None:
@@ -354,6 +357,7 @@ class Epochs:
             self._policies.record(recorder, wan.held + 1, "outage")
         self._policies.record_loads(recorder)
         self._changed()
+        self.back.clear()
 
     def _tell(self, found: Mapping[int, Recovery], view: NetworkView) -> None:
         """Tells everybody where to go on."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from geojax.wire.message import Kind, Message
 from geojax.wire.priority import PROBE_PRIORITY
 from geojax.wire.transport import Lost
 
+T = TypeVar("T")
 log = logging.getLogger("geojax.member")
 
 
@@ -103,6 +104,8 @@ class Membership:
         self._grant = MemberGrant(timeouts, holds or (lambda: main.held), self._heartbeat)
         loop = asyncio.get_running_loop()
         self._started: asyncio.Future[Start] = loop.create_future()
+        self._back: Start | None = None  # the last one that this member, which is back, was told
+        self._told_again: asyncio.Future[None] = loop.create_future()
         self._end: asyncio.Future[None] = loop.create_future()
         self._done = False  # it has said so
         self._beats = Heartbeats(self.me, timeouts, self._heartbeat, self._end.done)
@@ -174,6 +177,25 @@ class Membership:
             raise SchedulerLost(f"{self.me}: {error}") from error
         self._beats.start()
         return started
+
+    async def caught_up(self, whole: Callable[[int], Awaitable[T]]) -> tuple[Start, T]:
+        """How this member, which is back, begins at last, and what there is after that round.
+
+        Args:
+          whole: waits for what there is after a round. If those that held the round die, the
+            member is told of another one.
+        """
+        while True:
+            assert self._back is not None
+            start, self._told_again = self._back, asyncio.get_running_loop().create_future()
+            assert start.last is not None
+            came = asyncio.ensure_future(whole(start.last))
+            try:
+                await asyncio.wait((came, self._told_again), return_when=asyncio.FIRST_COMPLETED)
+                if came.done():
+                    return start, came.result()
+            finally:
+                came.cancel()
 
     async def granted(self, number: int) -> bool:
         """Waits for the grant of a round; false when the run ends before it.
@@ -341,9 +363,12 @@ class Membership:
             engine.resume(told.epoch, policy, held=told.held[group], source=source)
         self._begin_requests(told.epoch)
         self.states.begin(told.epoch, told.state_from, told.held.get(WAN_GROUP, -1))
+        last = told.held.get(self._main_group, -1)
+        self._back = Start(told.at, told.time, last, steps=told.steps)
         if not self._started.done():
-            last = told.held.get(self._main_group, -1)
-            self._started.set_result(Start(told.at, told.time, last, steps=told.steps))
+            self._started.set_result(self._back)
+        elif not self._told_again.done():
+            self._told_again.set_result(None)
 
     def _on_answer(self, peer: str, said: messages.Answer) -> None:
         if peer not in self._asked:
@@ -354,12 +379,12 @@ class Membership:
         """Numbers of this member's requests are new ones, and its own host's members are known."""
         for requests in self._asked.values():
             requests.begin(epoch)
-        self._know_askers()
+        self._know_askers(epoch)
 
-    def _know_askers(self) -> None:
+    def _know_askers(self, epoch: int) -> None:
         """The workers that may ask the services of this local server."""
         if self._host is not None:
-            self._host.members(self.workers, back=self._died)
+            self._host.members(self.workers, epoch, back=self._died)
             self._died.clear()
 
     def _learn_cut(self, told: messages.Start | messages.Return) -> None:
@@ -413,7 +438,7 @@ class Membership:
                 if source is not None:  # it says that it holds the round
                     promised = Message(Kind.AGGREGATE, group=group, epoch=told.epoch, round=held)
                     engine.gate.owes(source, promised)
-        self._know_askers()
+        self._know_askers(told.epoch)
         self.states.begin(told.epoch)
         if told.state_to:
             self.on_state_wanted(told.state_to, told.held[WAN_GROUP])

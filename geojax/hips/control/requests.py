@@ -6,6 +6,10 @@ bounded by ``timeouts.round``. The host keeps the last answer of every member an
 repeated request, so a question is never put twice to the service. One that was refused is refused
 again: who asked waits for ever, and is found out when it is refused in a later epoch, too.
 
+A member that comes back numbers its requests by the epoch in which it does so. They may overtake
+the word that this epoch has begun, and wait for it at the host. What it asked before it died may
+come late, and is forgotten; so is all that comes of one that is dead, and does not know it yet.
+
 An honest member waits for its answers, so the host never has more than a few requests of it. One
 that sends more than :data:`MOST_WAITING` faster than they are served is refused and named; its
 requests never delay those of another member, since every member is served at a rate of its own.
@@ -104,6 +108,7 @@ class _Line:
     """One member's requests at the host.
 
     Attributes:
+      since: the epoch in which the member began, or came back.
       taken: the number of the last one that came.
       answer: the last answer.
       refused: the number of the last request that was refused.
@@ -113,6 +118,7 @@ class _Line:
       named_at: loop time at which it was last named for a flood.
     """
 
+    since: int
     taken: int = -1
     answer: Answer | None = None
     refused: int = -1
@@ -143,15 +149,26 @@ class ServiceHost:
         self._services, self._say, self._refuse = services, say, refuse
         self._recorder = recorder
         self._lines: dict[str, _Line] = {}
+        self._known: set[str] = set()  # who has ever taken part
+        self._epoch = -1
+        self._early: list[tuple[str, Request]] = []
 
-    def members(self, names: Iterable[str], back: Collection[str] = ()) -> None:
-        """From now on exactly these may ask; ``back``: those of them that begin anew."""
-        names = tuple(names)
-        self._lines = {name: self._lines.get(name) or _Line() for name in names}
+    def members(self, names: Iterable[str], epoch: int, back: Collection[str] = ()) -> None:
+        """In this epoch exactly these may ask; ``back``: those of them that begin anew in it."""
+        names, self._epoch = tuple(names), epoch
+        self._known.update(names)
+        stay = {name: line for name, line in self._lines.items() if name not in back}
+        self._lines = {name: stay.get(name) or _Line(epoch) for name in names}
         for service in self._services.values():
             if back:  # their return may have been as soon as their death was noticed
                 service.members([name for name in names if name not in back])
             service.members(names)
+        early, self._early = self._early, []
+        for sender, asked in early:
+            try:
+                self.take(sender, asked)
+            except Refused as error:
+                self._refuse(sender, Request.name, str(error))
 
     def take(self, sender: str, asked: Request) -> None:
         """A request came.
@@ -160,9 +177,22 @@ class ServiceHost:
           Refused: who sent it may not ask, there is no such service, the service refuses it, or
             too many requests of this member wait.
         """
-        line = self._lines.get(sender)
-        if line is None:
+        if self._known and sender not in self._known:
             raise Refused(f"request: {sender} takes no part")
+        if asked.number // _EPOCH > self._epoch:
+            self._wait(sender, asked)
+            return
+        line = self._lines.get(sender)
+        if line is None or asked.number // _EPOCH < line.since:
+            return  # it does not know yet that it was declared dead
+        self._in_line(sender, line, asked)
+
+    def _wait(self, sender: str, asked: Request) -> None:
+        if sum(name == sender for name, _ in self._early) >= MOST_WAITING:
+            raise Refused(f"request: {MOST_WAITING} of {sender} wait for an epoch")
+        self._early.append((sender, asked))
+
+    def _in_line(self, sender: str, line: _Line, asked: Request) -> None:
         if asked.service not in self._services:
             raise Refused(f"request.service: there is no {asked.service!r} here")
         if asked.number <= line.taken:

@@ -54,6 +54,7 @@ class Cuts:
       every: merges of the first shard between two cuts; 0: none begins in this group.
       clock: experiment time.
       centers: all of the run; of a LAN, its members.
+      most: merges of the first shard that the run can have: no cut has a higher number.
 
     Attributes:
       keep: keeps what a cut has of this member; set by who can.
@@ -68,8 +69,10 @@ class Cuts:
         *,
         clock: Callable[[], float],
         centers: Sequence[str],
+        most: int,
     ):
         self._every, self._clock, self._centers = every, clock, frozenset(centers)
+        self._most = most
         self.keep: Keep
         self.whole: Callable[[], bool] = lambda: True
         self.pulled: list[dict[str, Any]] = []
@@ -77,17 +80,19 @@ class Cuts:
         self._homes: tuple[str, ...] = ()
         self._others: frozenset[str] = frozenset()
         self._possible = False
-        self._last = self._told = -1  # cuts: taken part in; told of by two, or who begins them
-        self._me = self._teller = ""
+        self._last = -1  # the last cut in which this member takes part
+        self._begins = False  # this member begins the cuts
+        self._told: set[tuple[str, int]] = set()  # who has told of which cuts in this epoch
         self._awaited: set[str] = set()  # centers that have not heard of the last cut, as it seems
 
     def resume(self, me: str, members: Sequence[str], homes: tuple[str, ...]) -> None:
         """An epoch begins with these members, and these servers of the chunks."""
         self._homes = self._homes or homes
         self._possible = self._centers == set(members) and self._homes == homes
-        self._others, self._me = self._centers - {me}, me
-        if me != self._homes[0]:  # what was told may not have been true, and cuts begin anew
-            self._last = self._told = -1
+        self._others, self._begins = self._centers - {me}, me == self._homes[0]
+        if not self._begins:  # what was told may not have been true, and cuts begin anew
+            self._last = -1
+        self._told.clear()
         self._awaited.clear()
         self.postponed = None
 
@@ -106,29 +111,28 @@ class Cuts:
     def hear(self, peer: str, number: int, time: Any) -> Cut | None:
         """The cut that a marker of ``peer`` tells of, if this member is to take part in it now.
 
-        The server of chunk 0 begins them all. Others may tell of a cut before it does, but of no
-        later one until it, or a second one of them, has told of that.
+        The server of chunk 0 begins them all. Others may tell of any number of cuts before it does:
+        it waits until all have answered a cut, not until its own markers have come over a slow
+        link. So in an epoch a member may be told of a cut once by each of the others, at any time
+        after it began.
 
         Raises:
-          FrameError: there is no such cut.
+          FrameError: there is no such cut, or this peer has told of it already.
         """
         if number < 1 or type(time) not in (int, float) or not math.isfinite(time):
             raise FrameError(f"expected number and time of a cut, came {number}, {time!r:.40}")
-        begins = self._homes[0]
         if self._every and number % self._every:
             raise FrameError(f"cut {number}: they begin every {self._every} merges")
-        if self._me == begins and number > self._last:
+        if number > self._most:
+            raise FrameError(f"cut {number}: the run has at most {self._most} merges")
+        if self._begins and number > self._last:
             raise FrameError(f"cut {number}: the last one that began here is {self._last}")
-        if peer == begins and number <= self._told:
-            raise FrameError(f"cut {number}: it told of cut {self._told} already")
-        second = number == self._last and peer != self._teller
-        if peer == begins or second or len(self._others) < 2:
-            self._told = max(self._told, number)
-        elif number > self._last > self._told:
-            raise FrameError(f"cut {number}: only {self._teller} has told of cut {self._last}")
+        if (peer, number) in self._told:
+            raise FrameError(f"cut {number}: it told of this one already")
+        self._told.add((peer, number))
         if number == self._last:
             self._awaited.discard(peer)
         if number <= self._last:
             return None
-        self._last, self._teller = number, peer
+        self._last = number
         return Cut(number, float(time)) if self.whole() else None

@@ -180,7 +180,7 @@ class PushPullExchange:
 
         A center that comes back waits for the round that it was told to skip to.
         """
-        return await self.results(number, range(len(self.sizes)))
+        return await asyncio.shield(self.results(number, range(len(self.sizes))))
 
     def results(self, number: int, chunks: Chunks) -> asyncio.Future[list[Contribution]]:
         """The parameters of some chunks after a round, once they are here.

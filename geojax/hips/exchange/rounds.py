@@ -26,11 +26,9 @@ class Round:
       arrived: what came of each chunk, by contributor.
       results: the merged contributions that are here, by chunk.
       asked: who waits for which of them.
-      behind: (contributor, chunk) of what had not come when the round was held here.
     """
 
     own: dict[int, Contribution] = field(default_factory=dict)
-    behind: set[tuple[str, int]] = field(default_factory=set)
     arrived: dict[int, dict[str, Contribution]] = field(default_factory=dict)
     results: dict[int, Contribution] = field(default_factory=dict)
     asked: dict[Chunks, Asked] = field(default_factory=dict)

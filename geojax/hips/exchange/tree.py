@@ -138,6 +138,7 @@ class TreeExchange:
         self.watcher: RoundWatcher | None = None
         self._fetch = _Fetch(-1, None, ())
         self._stands_for: dict[int, int] = {}
+        self._behind: set[tuple[int, str, int]] = set()  # (round held in this epoch, whose, chunk)
 
     @property
     def policy(self) -> Policy | None:
@@ -173,7 +174,7 @@ class TreeExchange:
 
         Where rounds exchange chunks in turn, this is for a member that is sent all of them.
         """
-        return await self.results(number, range(len(self.sizes)))
+        return await asyncio.shield(self.results(number, range(len(self.sizes))))
 
     def results(self, number: int, chunks: Chunks) -> asyncio.Future[list[Contribution]]:
         """The merged contributions of some chunks of a round, once they are here.
@@ -319,7 +320,7 @@ class TreeExchange:
             return "this member has not made its own offer" if early and not may else ""
         if peer == self.me or peer not in local.expected_of(chunk):
             return "not its child"
-        if number == self.held > self._fetch.round and (peer, chunk) in self._round(number).behind:
+        if (number, peer, chunk) in self._behind:
             return ""
         if number <= done or peer in self._arrived(number, chunk):
             return "counted already"
@@ -427,6 +428,7 @@ class TreeExchange:
     ) -> None:
         """See :class:`geojax.hips.exchange.base.Exchange`."""
         self.gate.begin(epoch)
+        self._behind.clear()
         self._late.begin(epoch, held, policy.members)
         self._policies.begin(self._local(policy))
         if self._policies.newest.passive:  # what it published may be held by nobody: it runs again
@@ -465,7 +467,7 @@ class TreeExchange:
 
     def _add(self, member: str, number: int, chunk: int, contribution: Contribution) -> None:
         if number <= self.held:
-            self._round(number).behind.discard((member, chunk))
+            self._behind.discard((number, member, chunk))
             return
         expected = self._policies.of(number).expected_of(chunk)
         arrived = self._round(number).arrived.setdefault(chunk, {})
@@ -550,7 +552,7 @@ class TreeExchange:
             self._policies.forget_before(number + 1)
             if self.watcher is not None:
                 self.watcher.held(number)
-            entry.behind = self._behind(number)
+            self._note_behind(number)
             entry.arrived.clear()
             for old in [n for n in self._rounds if n < number]:
                 del self._rounds[old]
@@ -558,16 +560,13 @@ class TreeExchange:
             if later is not None:
                 self.stand_for(number, later)
 
-    def _behind(self, number: int) -> set[tuple[str, int]]:
-        """Whose offers of which chunks of a round have not come, though its result is here."""
+    def _note_behind(self, number: int) -> None:
+        """Notes whose offers to a round have not come, though its result is here."""
         local = self._policies.of(number)
-        return {
-            (name, chunk)
-            for chunk in self._chunks(number)
-            if len(self._arrived(number, chunk)) < len(local.expected_of(chunk))
-            for name in local.expected_of(chunk)
-            if name not in self._arrived(number, chunk)
-        }
+        for chunk in self._chunks(number):
+            expected, arrived = local.expected_of(chunk), self._arrived(number, chunk)
+            if len(arrived) < len(expected):
+                self._behind |= {(number, name, chunk) for name in expected if name not in arrived}
 
     def _add_late(self, peer: str, message: Message) -> None:
         index = (message.body or {}).get("part", RELIABLE)

@@ -202,7 +202,7 @@ class Scheduler:
             policies=self._policies.described(),
         )  # fmt: skip
         self._policies.record_loads(recorder, resume.time)
-        self._services.members(self._askers)
+        self._services.members(self._askers, self.epochs.number)
         self.epochs.begin()
 
     def _fail(self, error: BaseException) -> None:
@@ -252,7 +252,7 @@ class Scheduler:
         return [name for name in self.epochs.alive if name not in self._cluster.global_servers]
 
     def _on_changed(self) -> None:
-        self._services.members(self._askers, back=self.epochs.stateless)
+        self._services.members(self._askers, self.epochs.number, back=self.epochs.back)
         self._check_end()
 
     def _on_heartbeat(self, name: str, beat: Heartbeat) -> None:

@@ -426,7 +426,8 @@ class WorkerNode:
         await self._context.clock.until_start()
         first = self._first
         if start.last is not None and start.last >= 0:
-            self._vector = await self._link.whole(start.last)
+            start, self._vector = await self._member.caught_up(self._link.whole)
+            assert start.last is not None
             first = start.last + 1
             await self._worker.catch_up(first, start.steps)
         if start.initial_from is not None:
