@@ -223,14 +223,22 @@ def _late_parts(reports: Mapping[str, Report]) -> dict[str, Any]:
 def _after(events: Sequence[Event], warmup_rounds: int, time_s: float) -> tuple[float, float]:
     """Share of all samples and time, s, after the warm-up.
 
+    The warm-up ends for all when the last one has held its last round of it. So of those that are
+    further by then, at a pace of their own, the rounds that they held before are left out, too.
     Every round has as many samples, or as many as its events ``steps`` say.
     """
-    rounds = [event for event in events if event["event"] == "round"]
-    warm = [event["held"] for event in rounds if event["round"] < warmup_rounds]
-    taken = [(event["round"], event["steps"]) for event in events if event["event"] == "steps"]
-    parts = taken or [(event["round"], 1) for event in rounds]
-    early = sum(steps for number, steps in parts if number < warmup_rounds)
-    return 1 - early / sum(steps for _, steps in parts), time_s - max(warm, default=0.0)
+    held = {(e["node"], e["round"]): e["held"] for e in events if e["event"] == "round"}
+    since = max((at for (_, number), at in held.items() if number < warmup_rounds), default=0.0)
+    taken = [
+        ((event["node"], event["round"]), event["steps"])
+        for event in events if event["event"] == "steps"
+    ]  # fmt: skip
+    parts = taken or [(key, 1) for key in held]
+    early = sum(
+        steps for key, steps in parts
+        if key[1] < warmup_rounds or held.get(key, since + 1.0) <= since
+    )  # fmt: skip
+    return 1 - early / sum(steps for _, steps in parts), time_s - since
 
 
 def _internal(
