@@ -178,7 +178,7 @@ def run(config: RunConfig, run_dir: Path, name: str = "", *, bar: bool = True) -
             hops=hops(wan, setup.cluster),
             target=config.target_accuracy,
             data_kinds=DATA_KINDS,
-            spans=[span for found in spans.values() for span in found],
+            spans=spans,
             warmup_rounds=config.warmup_rounds,
             limit=limit,
             target_over=config.target_over,

@@ -32,7 +32,7 @@ _MOST = 2**31 - 1  # of rounds and samples
 _MOST_S = 1e6
 _BELIEVED = 1.1  # times what was observed here, a told duration is believed
 _CLOSE = 0.05  # of a predicted time: who is later than the predicted one by more was the slowest
-_KEPT = 64  # decisions: members are never further apart
+_KEPT = 64  # rounds: a member may be ahead of another by less
 
 
 @dataclass
@@ -58,11 +58,14 @@ class Decision:
       tier: of them; −1: all tiers.
       centers: their names.
       judges: whether all workers tell how good the round's parameters are.
+      due: workers of these centers that have lived ever since: the next round cannot begin before
+        they have entered this one.
     """
 
     tier: int
     centers: tuple[str, ...]
     judges: bool = False
+    due: frozenset[str] = frozenset()
 
 
 class TiflState:
@@ -115,6 +118,8 @@ class TiflState:
         """See :class:`geojax.sync.service.Service`; but a center that is back keeps its tier."""
         self._names = tuple(names)
         self._rows = {name: row for name, row in self._rows.items() if name in names}
+        for decision in self._decided.values():
+            decision.due &= frozenset(names)
 
     def answer(self, sender: str, question: Mapping[str, Any], now: float) -> dict[str, Any]:
         """Takes ENTER, which it answers with who contributes, DONE or JUDGED."""
@@ -147,9 +152,7 @@ class TiflState:
     ) -> dict[str, Any]:
         if row is not None and number < row.round:
             raise Refused(f"tifl: {name} is in round {row.round}, and enters {number}")
-        newest = max(self._decided, default=number - 1)
-        if not newest - _KEPT < number <= newest + 1:
-            raise Refused(f"tifl: {name} enters round {number}, and others are in {newest}")
+        self._check_turn(name, number)
         if row is not None and row.done is not None:
             took = row.done - row.entered + min(push_s, _BELIEVED * (now - row.done))
             self._took.setdefault(row.round, {})[name] = took
@@ -158,6 +161,32 @@ class TiflState:
         self._rows[name] = Row(number, now)
         decision = self._decided[number]
         return {"contributes": center_of(name) in decision.centers, "judges": decision.judges}
+
+    def _check_turn(self, name: str, number: int) -> None:
+        """Nobody enters a round before all that contribute to the last one have entered that.
+
+        So no member decides alone, on times that others have not told yet; and who runs ahead,
+        which one that contributes alone may do, never costs others a decision that they need.
+
+        Raises:
+          Refused: it is not this round's turn.
+        """
+        others = [row.round for other, row in self._rows.items() if other != name]
+        if number not in self._decided and self._decided:
+            last = self._decided.get(number - 1)
+            if last is None:
+                raise Refused(
+                    f"tifl: {name} enters round {number}, and others are in "
+                    f"{max(others, default=max(self._decided))}"
+                )
+            entered = {o for o, row in self._rows.items() if row.round >= number - 1}
+            late = sorted(last.due - entered - {name})
+            if late:
+                raise Refused(
+                    f"tifl: {name} enters round {number}, {late[0]} is not in {number - 1}"
+                )
+        if others and number >= min(others) + _KEPT:
+            raise Refused(f"tifl: {name} enters round {number}, and another is in {min(others)}")
 
     # ---- the rules
 
@@ -183,11 +212,14 @@ class TiflState:
         self._keep(number, Decision(-1 if tier is None else tier, chosen, judges))
 
     def _keep(self, number: int, decision: Decision) -> None:
+        workers = {name for name in self._names if "/" in name} or set(self._names)
+        decision.due = frozenset(w for w in workers if center_of(w) in decision.centers)
         self._decided[number] = decision
         oldest = number - 2 if self.tiers else 0  # the profile needs all until it is made
         self._took = {n: took for n, took in self._took.items() if n >= oldest}
         self._judged = {n: told for n, told in self._judged.items() if n >= number - 1}
-        for old in [n for n in self._decided if n <= number - _KEPT]:
+        needed = min([number, *(row.round for row in self._rows.values())]) - 1
+        for old in [n for n in self._decided if n < needed]:
             del self._decided[old]
 
     def _profile(self, begin: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from geojax.telemetry.recorder import Span
 
 SHARES = ("compute", "query", "server", "transfer", "wait")
+_SPANS = ("compute", "given_up", "judge", "query", "wait")  # whose durations count here
 
 
 def shares_of_time(
@@ -31,16 +32,17 @@ def shares_of_time(
       a tier), of several servers the longest.
     * ``wait``: the rest, which is waiting for others.
 
+    A transfer, or a wait at a server, that is under way at the end of the time counts up to it.
     What would exceed the run's time (a worker that is ahead of the last held round) is cut in this
     order.
 
     Args:
-      events: of all nodes.
-      reports: of the nodes.
+      events: of all nodes, also those after that time: they end what is under way at it.
+      reports: of the nodes; of a run that is cut, see :func:`cut`.
       trainers: names of the workers.
       time_s: of the run, s; more than 0.
     """
-    moving = _transfers(events)
+    moving = _transfers(events, time_s)
     found = {}
     for name in (name for name in trainers if name in reports):
         totals = reports[name]["totals"]
@@ -61,7 +63,34 @@ def shares_of_time(
     return found
 
 
-def _transfers(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def cut(
+    reports: Mapping[str, Mapping[str, Any]], spans: Mapping[str, Iterable[Span]], time_s: float
+) -> dict[str, dict[str, Any]]:
+    """Reports whose durations are those until an instant, s, of what was under way then, too.
+
+    Totals alone leave that out, as they take durations at their end.
+
+    >>> step = Span("compute", 2.0, 12.0, {})
+    >>> cut({"c1": {"totals": {"samples": 0}}}, {"c1": [step]}, 9.0)
+    {'c1': {'totals': {'samples': 0, 'compute_s': 7.0}}}
+
+    Args:
+      reports: of the nodes.
+      spans: of the nodes, by name, also those that ended after it.
+      time_s: the instant.
+    """
+    found = {}
+    for name, report in reports.items():
+        lasted: dict[str, float] = {}
+        for span in spans.get(name, ()):
+            key, seconds = f"{span.name}_s", max(0.0, min(span.end, time_s) - span.start)
+            if span.name in _SPANS:
+                lasted[key] = lasted.get(key, 0.0) + seconds
+        found[name] = {**report, "totals": {**report["totals"], **lasted}}
+    return found
+
+
+def _transfers(events: Sequence[Mapping[str, Any]], time_s: float) -> dict[str, float]:
     """Seconds of transfers by node, see :func:`shares_of_time`."""
     rounds = [event for event in events if event["event"] == "round"]
     barrier = not any(event["event"] == "applied" for event in events)
@@ -75,14 +104,16 @@ def _transfers(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     held_back: dict[tuple[str, int], float] = {}
     for event in (event for event in events if event["event"] == "held_back"):
         key = event["center"], event["round"]
-        held_back[key] = max(held_back.get(key, 0.0), event["seconds"])
+        seconds = max(0.0, event["seconds"] - max(0.0, event["t"] - time_s))
+        held_back[key] = max(held_back.get(key, 0.0), seconds)
     found: dict[str, float] = {}
     for event in rounds:
         key = waits(event)
-        moving = event["held"] - max(event["offered"], last[key]) - held_back.get(key, 0.0)
+        moving = min(event["held"], time_s) - max(event["offered"], last[key])
+        moving -= held_back.get(key, 0.0)
         found[event["node"]] = found.get(event["node"], 0.0) + max(0.0, moving)
     for event in (event for event in events if event["event"] == "lan_round"):
-        moving = max(0.0, event["held"] - event["offered"])
+        moving = max(0.0, min(event["held"], time_s) - event["offered"])
         found[event["node"]] = found.get(event["node"], 0.0) + moving
     return found
 
@@ -103,20 +134,25 @@ def balance(busy: Sequence[float]) -> float | None:
 
 
 def questions(
-    reports: Mapping[str, Mapping[str, Any]], spans: Iterable[Span], time_s: float
+    reports: Mapping[str, Mapping[str, Any]],
+    spans: Mapping[str, Iterable[Span]],
+    time_s: float,
 ) -> dict[str, float] | None:
     """Requests that services served a second, and how long the answers took; None: there were none.
 
     Args:
       reports: of the nodes.
-      spans: of all of them.
+      spans: of all of them, by name; those that end later are left out.
       time_s: of the run, s; more than 0.
     """
     served = sum(report["totals"].get("requests", 0) for report in reports.values())
     if not served:
         return None
     found = {"served": float(served), "per_s": served / time_s}
-    lasted = [s.end - s.start for s in spans if s.name in ("query", "query_in_flight")]
+    lasted = [
+        span.end - span.start for of in spans.values() for span in of
+        if span.name in ("query", "query_in_flight") and span.end <= time_s
+    ]  # fmt: skip
     if lasted:
         found["mean_s"] = float(np.mean(lasted))
         found["p99_s"] = float(np.percentile(lasted, 99))

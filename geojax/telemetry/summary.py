@@ -12,6 +12,7 @@ from geojax.telemetry.incidents import incidents
 from geojax.telemetry.recorder import Span
 from geojax.telemetry.shares import (
     balance,
+    cut,
     mean_shares,
     predictions,
     questions,
@@ -22,6 +23,7 @@ from geojax.telemetry.staleness import staleness
 Event = Mapping[str, Any]
 Report = Mapping[str, Any]
 TARGET_OVER = ("models", "evaluations")  # the first is the default
+_NO_SPANS: Mapping[str, Iterable[Span]] = {}
 _MOVING = 3  # evaluations whose mean must reach the target
 
 
@@ -97,7 +99,7 @@ def summarize(
     target: float,
     train_samples: int | None,
     data_kinds: Collection[int],
-    spans: Iterable[Span] = (),
+    spans: Mapping[str, Iterable[Span]] = _NO_SPANS,
     warmup_rounds: int = 0,
     target_over: str = TARGET_OVER[0],
     test_samples: int | None = None,
@@ -116,21 +118,24 @@ def summarize(
       target: accuracy whose first instant is looked for.
       train_samples: size of the training set, for the bytes per epoch.
       data_kinds: message kinds that are data, chunks or probes; the others are control.
-      spans: of all nodes.
+      spans: of all nodes, by name; like events, those that end after the limit as well.
       warmup_rounds: first rounds that sync times and the rate of samples leave out.
       target_over: see :class:`TargetWatch`.
       test_samples: that an accuracy is measured on, for its standard error.
       probe_kind: the one of them that probes links; None: none were probed.
       offer_kind: the one of them that travels to where offers are merged; None: not told apart.
       limit: experiment time after which nothing counts, s: the run's time, or the evaluation by
-        which it reached its target; None: there is none. The reports are those of that instant.
+        which it reached its target; None: there is none. The reports are those of that instant;
+        what is under way at it counts up to it in shares of time and balance, and of steps and
+        samples not at all.
     """
     time_s = max((e["held"] for e in events if e["event"] == "round"), default=0.0)
     time_s = time_s if limit is None else min(time_s, limit)
-    events = until(events, limit)
-    spans = [span for span in spans if limit is None or span.end <= limit]
+    whole, events = events, until(events, limit)
     syncs = sync_times(events)
     present = {name: node for name, node in reports.items() if not node.get("gone")}
+    if limit is not None:
+        present = cut(present, spans, time_s)
     living = [present[name] for name in trainers if name in present]
     counted = [reports[name] for name in trainers if name in reports]
     samples = sum(r["totals"].get("samples", 0) for r in counted)
@@ -169,7 +174,7 @@ def summarize(
         if spent > 0:
             summary["samples_per_s"] = samples * share / spent
         summary["blocking_share"] = sum(waiting) / len(waiting)
-        shares = shares_of_time(events, present, trainers, time_s)
+        shares = shares_of_time(whole, present, trainers, time_s)
         figures = {
             "balance": balance(busy),
             "shares": mean_shares(shares),
@@ -223,14 +228,22 @@ def _late_parts(reports: Mapping[str, Report]) -> dict[str, Any]:
 def _after(events: Sequence[Event], warmup_rounds: int, time_s: float) -> tuple[float, float]:
     """Share of all samples and time, s, after the warm-up.
 
+    The warm-up ends for all when the last one has held its last round of it. So of those that are
+    further by then, at a pace of their own, the rounds that they held before are left out, too.
     Every round has as many samples, or as many as its events ``steps`` say.
     """
-    rounds = [event for event in events if event["event"] == "round"]
-    warm = [event["held"] for event in rounds if event["round"] < warmup_rounds]
-    taken = [(event["round"], event["steps"]) for event in events if event["event"] == "steps"]
-    parts = taken or [(event["round"], 1) for event in rounds]
-    early = sum(steps for number, steps in parts if number < warmup_rounds)
-    return 1 - early / sum(steps for _, steps in parts), time_s - max(warm, default=0.0)
+    held = {(e["node"], e["round"]): e["held"] for e in events if e["event"] == "round"}
+    since = max((at for (_, number), at in held.items() if number < warmup_rounds), default=0.0)
+    taken = [
+        ((event["node"], event["round"]), event["steps"])
+        for event in events if event["event"] == "steps"
+    ]  # fmt: skip
+    parts = taken or [(key, 1) for key in held]
+    early = sum(
+        steps for key, steps in parts
+        if key[1] < warmup_rounds or held.get(key, since + 1.0) <= since
+    )  # fmt: skip
+    return 1 - early / sum(steps for _, steps in parts), time_s - since
 
 
 def _internal(

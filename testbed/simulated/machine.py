@@ -43,8 +43,8 @@ class VirtualMachine:
         """Runs the step, or the part of one, now and lets its pace pass."""
         del follows  # nothing is ever late here
         result = work()
-        self.steps += ends
         await self._last(seconds, cut)
+        self.steps += ends
         return result
 
     async def _last(self, seconds: float, cut: asyncio.Future[None] | None = None) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from geojax.assemble import Setup, run_node
-from geojax.config import RunConfig
-from geojax.errors import GeojaxError, MembershipError
+from geojax.errors import ConfigError, GeojaxError, MembershipError
 from geojax.hips.cluster import SCHEDULER
 from geojax.hips.context import NodeContext, Oracle
 from geojax.telemetry.clock import Clock
@@ -29,6 +30,7 @@ from testbed.wan.dynamics.base import change_event
 
 # A simulation keeps many objects and makes few cycles: collecting them seldom saves a tenth of it.
 _COLLECT = (100_000, 20, 50)
+AT_TARGET = "at_target.json"  # what nodes had counted, beside the checkpoints
 
 Outcome = tuple[dict[str, dict[str, Any]], dict[str, list[Span]]]
 
@@ -75,7 +77,7 @@ async def _simulate(
 ) -> Outcome:
     config = setup.config
     oracle = Oracle(setup.view)
-    target = _Target(config, oracle, sink, earlier) if config.stop_at_target else None
+    target = _Target(setup, oracle, sink, earlier) if config.stop_at_target else None
     sink = sink if target is None else target.take
     factor = config.testbed.goodput_factor
     capacities = {key: rate * factor for key, rate in resources(wan, setup.cluster).items()}
@@ -108,27 +110,37 @@ async def _simulate(
 class _Target:
     """Notes when the run reaches its target accuracy, and what every node has counted by then.
 
-    An evaluation is of a grid point that is over, so what was counted is kept at each of them.
+    An evaluation is of a grid point that is over, so what was counted is kept at each of them. At
+    the one that reaches the target it is written beside the checkpoints: a run that is continued
+    from a later one needs it.
 
     Attributes:
       counted: by node, at the grid point at which the target was reached; empty: it was not, or by
-        the last model.
+        the last model, when the run was over.
+
+    Raises:
+      ConfigError: the continued run had reached its target, and what it counted is not known.
     """
 
     def __init__(
         self,
-        config: RunConfig,
+        setup: Setup,
         oracle: Oracle,
         sink: Callable[[dict[str, Any]], None],
         earlier: Sequence[Event],
     ):
+        config = setup.config
         self._every, self._oracle, self._sink = config.eval_every_s, oracle, sink
+        self._path = setup.checkpoints / AT_TARGET if config.checkpoint_every else None
         self._watch = TargetWatch(config.target_accuracy, config.target_over)
         self._at: dict[float, dict[str, dict[str, Any]]] = {}  # of grid points to be evaluated
+        self._newest = 0.0  # of the grid points that were kept
         self.counted: dict[str, dict[str, Any]] = {}
-        for event in earlier:
-            if event["event"] == "evaluation":
-                self._watch.take(event["accuracy"], event["round"])
+        for event in sorted(earlier, key=lambda event: event["t"]):
+            if event["event"] != "evaluation" or oracle.reached is not None:
+                continue
+            if self._watch.take(event["accuracy"], event["round"]):
+                oracle.reached, self.counted = event["t"], _kept_counts(self._path, event["t"])
 
     def take(self, event: dict[str, Any]) -> None:
         """Takes every event as it happens."""
@@ -137,7 +149,10 @@ class _Target:
             return
         point = event["t"]
         if self._watch.take(event["accuracy"], event["round"]):
-            self._oracle.reached, self.counted = point, self._at.get(point, {})
+            self._oracle.reached = point
+            if point <= self._newest:
+                self.counted = self._at[point]
+                self._write(point)
         self._at = {later: counts for later, counts in self._at.items() if later > point}
 
     async def count(self, clock: Clock, since: float, nodes: _Nodes) -> None:
@@ -147,8 +162,25 @@ class _Target:
         while self._oracle.reached is None:
             point = round(number * self._every, 9)
             await asyncio.sleep(max(0.0, point - clock()))
-            self._at[point] = nodes.counted()
+            self._at[point], self._newest = nodes.counted(), point
             number += 1
+
+    def _write(self, point: float) -> None:
+        if self._path is None:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._path.with_suffix(".partial")
+        partial.write_text(json.dumps({"t": point, "counted": self.counted}))
+        partial.rename(self._path)
+
+
+def _kept_counts(path: Path | None, point: float) -> dict[str, dict[str, Any]]:
+    """What a run that is continued had counted when it reached its target."""
+    kept = json.loads(path.read_text()) if path is not None and path.exists() else {"t": None}
+    if kept["t"] != point:
+        fix = f"the run reached this target at {point:g} s, and what it had counted by then is not"
+        raise ConfigError("resume", True, f"{fix} known any more; start anew in another folder")
+    return kept["counted"]
 
 
 @dataclass

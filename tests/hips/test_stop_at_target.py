@@ -11,6 +11,7 @@ from geojax.errors import ConfigError, GeojaxError
 from geojax.telemetry.recorder import traced_spans
 from geojax.telemetry.summary import time_to_target
 from testbed.run import check, prepare, run
+from testbed.simulated.run import AT_TARGET
 
 
 @pytest.fixture(autouse=True)
@@ -64,8 +65,8 @@ def test_nothing_counts_after_the_evaluation_that_reached_the_target(tmp_path, s
     assert max(e["held"] for e in events if e["event"] == "round") > reached + 0.5
     traced = traced_spans(json.loads((tmp_path / "trace.json").read_text()))
     computed = [s for spans in traced.values() for s in spans if s.name == "compute"]
-    assert summary["steps"] == sum(span.start < reached for span in computed)
-    assert summary["samples"] == 16 * sum(span.end < reached for span in computed)
+    assert summary["steps"] == sum(span.end < reached for span in computed)
+    assert summary["samples"] == 16 * summary["steps"]
     sent = [s for spans in traced.values() for s in spans if s.name == "send"]
     assert all(s.end <= reached or s.start >= reached for s in sent), "none is cut in two"
     begun = sum(span.args["bytes"] for span in sent if span.start < reached)
@@ -85,3 +86,20 @@ def test_a_continued_run_reaches_its_target_where_the_whole_one_does(tmp_path):
     resumed = run(config(**settings, resume=True), tmp_path / "broken")
     same = ("time_to_target_s", "rounds_to_target", "final_accuracy", "steps", "samples", "rounds")
     assert {key: resumed[key] for key in same} == {key: whole[key] for key in same}
+
+
+def test_a_run_that_is_continued_after_its_target_has_the_same_figures(tmp_path):
+    """Its checkpoint lies after the target; the counters of that instant were kept."""
+    settings = {"model__pace_s": 0.5, "eval_every_s": 0.4, "checkpoint_every": 1}
+    whole = run(config(**settings), tmp_path)
+    resumed = run(config(**settings, resume=True), tmp_path)
+
+    def figures(summary):  # spans are kept to a microsecond
+        changes = ("wall_s", "peak_memory_bytes", "incidents")
+        same = {key: each for key, each in summary.items() if key not in changes}
+        return json.loads(json.dumps(same), parse_float=lambda text: round(float(text), 6))
+
+    assert figures(resumed) == figures(whole)
+    (tmp_path / "checkpoints" / AT_TARGET).unlink()
+    with pytest.raises(ConfigError, match=r"resume = True: the run reached this target at .* anew"):
+        run(config(**settings, resume=True), tmp_path)

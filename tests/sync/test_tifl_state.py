@@ -283,7 +283,8 @@ def test_a_slower_center_than_expected_is_the_wrong_straggler():
         ({"op": ENTER, "round": -1, "push_s": 0.0}, r"tifl\.round: expected 0 to"),
         ({"op": ENTER, "round": 1, "push_s": -1.0}, r"tifl\.push_s: expected 0 to"),
         ({"op": ENTER, "round": 1, "push_s": 1e9}, r"tifl\.push_s: expected 0 to"),
-        ({"op": ENTER, "round": 3, "push_s": 0.0}, r"c1 enters round 3, and others are in 1"),
+        ({"op": ENTER, "round": 2, "push_s": 0.0}, r"c1 enters round 2, c2 is not in 1"),
+        ({"op": ENTER, "round": 3, "push_s": 0.0}, r"c1 enters round 3, and others are in 0"),
         ({"op": ENTER, "round": 0, "push_s": 0.0}, r"c1 is in round 1, and enters 0"),
         ({"op": DONE, "round": 2}, r"c1 is in round 1, and tells of 2"),
         ({"op": JUDGED, "round": 1, "right": 3, "of": 4}, r"c1 was not asked to judge round 1"),
@@ -299,6 +300,51 @@ def test_it_is_refused_and_nothing_has_changed(question, message):
     with pytest.raises(Refused, match=message):
         cluster.ask("c1", question)
     assert repr(vars(cluster.state)) == before
+
+
+def test_who_runs_ahead_is_refused_and_decides_nothing_for_the_others():
+    """Neither before the profile, nor as the only one that contributes."""
+    cluster = Cluster({"a": 2.0, "b": 1.0, "c": 3.0}, profiling_rounds=1)
+    for name in cluster.names:
+        cluster.enter(name, 0)
+    cluster.now = 0.5
+    cluster.ask("b", {"op": DONE, "round": 0})
+    cluster.enter("b", 1)
+    with pytest.raises(Refused, match="b enters round 2, a is not in 1"):
+        cluster.enter("b", 2)
+    assert cluster.state.tiers == []
+    cluster.now = 3.0
+    for name in ("a", "c"):
+        cluster.ask(name, {"op": DONE, "round": 0})
+    for name in ("a", "c"):
+        assert cluster.enter(name, 1)["contributes"]
+    cluster.state.members(("a", "c"))  # it was refused
+    cluster.round = 2
+    assert {tuple(cluster.play()) for _ in range(20)} == {("a",), ("c",)}
+
+
+def test_who_contributes_alone_may_be_ahead_but_the_others_keep_what_they_need():
+    cluster = Cluster(
+        {"a": 1.0, "b": 2.0}, policy="fast", profiling_rounds=0, tier_of={"a": 0, "b": 1}
+    )
+    cluster.enter("b", 0)
+    for number in range(64):
+        cluster.enter("a", number)
+    with pytest.raises(Refused, match="a enters round 64, and another is in 0"):
+        cluster.enter("a", 64)
+    with pytest.raises(Refused, match="b contributes nothing more to round 0"):
+        cluster.ask("b", {"op": DONE, "round": 0})
+    assert not cluster.enter("b", 1)["contributes"]
+    cluster.enter("a", 64)
+
+
+def test_nobody_waits_for_one_that_died_and_is_back():
+    cluster = Cluster({"a": 1.0, "b": 2.0}, profiling_rounds=1)
+    cluster.play()
+    cluster.kill("b")
+    cluster.revive("b")
+    cluster.enter("a", 1)
+    cluster.enter("b", 1)
 
 
 def test_an_offer_is_told_once_and_by_contributors_only():

@@ -57,6 +57,18 @@ def test_what_a_server_waits_for_other_centers_is_no_transfer():
     )
 
 
+def test_what_is_under_way_at_the_end_counts_up_to_it():
+    """At 8.5 s c1 is receiving since 8; at 4.5 s it waits for c2, also where a server tells so."""
+    found = shares_of_time(EVENTS, {"c1": node_report()}, ("c1",), 8.5)["c1"]
+    assert found["transfer"] == pytest.approx(0.5 / 8.5)
+    told = {"t": 7.0, "node": "c2", "event": "applied", "staleness": 0}
+    back = {"t": 8.0, "node": "c2", "event": "held_back", "center": "c1", "round": 0,
+            "seconds": 3.0}  # fmt: skip
+    for end, moving in ((4.5, 0.5), (6.0, 1.0), (8.5, 1.5)):
+        found = shares_of_time([*EVENTS, told, back], {"c1": node_report()}, ("c1",), end)["c1"]
+        assert found["transfer"] == pytest.approx(moving / end)
+
+
 def test_an_asynchronous_center_is_a_barrier_to_its_own_workers():
     events = [
         {"t": 1.0, "node": "c2", "event": "applied", "staleness": 0},
@@ -105,9 +117,10 @@ def test_shares_sum_to_one_and_no_figure_exceeds_its_bound(rounds, totals, time_
 
 def test_questions_a_second_and_their_slowest():
     asked = [Span("query", 0.0, 0.1, {}), Span("query_in_flight", 0, 0.3, {})]
-    found = questions({"c1": node_report(), "scheduler": node_report(requests=20)}, asked, 10.0)
+    reports = {"c1": node_report(), "scheduler": node_report(requests=20)}
+    found = questions(reports, {"c1": asked, "c2": [Span("query", 9.0, 11.0, {})]}, 10.0)
     assert found == pytest.approx({"served": 20, "per_s": 2.0, "mean_s": 0.2, "p99_s": 0.298})
-    assert questions({"c1": node_report()}, [], 10.0) is None
+    assert questions({"c1": node_report()}, {}, 10.0) is None
 
 
 def test_predictions_are_averaged():

@@ -73,6 +73,16 @@ def test_warm_up_rounds_leave_sync_times_and_the_rate_of_samples():
     assert (later["rounds"], later["time_s"]) == (whole["rounds"], whole["time_s"]) == (2, 5.0)
 
 
+def test_what_fast_centers_did_in_the_warm_up_of_a_slow_one_is_in_no_rate():
+    """c1 holds a round a second, c2 one in fifty: from 50 s to 100 s they make 50 rounds and 1."""
+    rounds = [round_event("c1", number, number + 0.5, number + 1.0) for number in range(100)]
+    rounds += [round_event("c2", 0, 49.0, 50.0), round_event("c2", 1, 99.0, 100.0)]
+    reports = {"c1": node_report(samples=1000), "c2": node_report(samples=20)}
+    for warmup_rounds in (0, 1):
+        found = summary(rounds, reports, trainers=("c1", "c2"), warmup_rounds=warmup_rounds)
+        assert found["samples_per_s"] == pytest.approx(10.2)
+
+
 def test_a_run_that_ended_in_its_warm_up_has_neither():
     busy = {name: node_report(samples=40) for name in ("c1", "c2", "c3")}
     assert not {"sync_s", "samples_per_s"} & set(summary(reports=busy, warmup_rounds=2))
