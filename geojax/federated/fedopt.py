@@ -57,8 +57,8 @@ def with_server(name: str, outer: Any) -> ClientRule:
     FedAvgM: ``m = β m + Δ``, ``w += η m``. The adaptive ones: see
     :mod:`geojax.center.server_optimizers`. The same optimizers go with any other algorithm
     (``outer_optimizer=fedadam sync=fedprox``). Defaults are the best server rates that the authors
-    print for EMNIST character recognition, η 10⁻¹ and ε 10⁻² (FedAdagrad), 10⁻²·⁵ and 10⁻⁴. β₁ = 0 of
-    FedAdagrad is that of Keras's Adagrad, which their code takes.
+    print for EMNIST character recognition, η 10⁻¹ and ε 10⁻² (FedAdagrad), 10⁻²·⁵ and 10⁻⁴. β₁ = 0
+    of FedAdagrad is that of Keras's Adagrad, which their code takes.
 
     References:
       Hsu et al., *Measuring the Effects of Non-Identical Data Distribution*, arXiv 1909.06335

@@ -86,7 +86,7 @@ class Wait(NamedTuple):
     """A client that its device has to end before it takes a further one."""
 
     number: int  # of its job
-    loss: jax.Array
+    loss: Any
     steps: int  # of all the device's clients up to it
 
 
