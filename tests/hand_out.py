@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ EMULATED = "emulated"  # tests that mostly wait: one process, from the start, be
 
 
 class HandOut(LoadScopeScheduling):
-    """One file at a time to each process, the emulated tests to one.
+    """One file at a time to each process, in turn of folders; the emulated tests to one.
 
     Emulated WANs never exist beside each other: their tests look for what was left behind.
 
@@ -29,6 +30,7 @@ class HandOut(LoadScopeScheduling):
         super().__init__(config, log)
         self._read_emulated = read_emulated
         self._emulated: frozenset[str] = frozenset()
+        self._names: Collection[str] = ()
 
     def schedule(self) -> None:
         """Hands out the first files, or goes on after a process was replaced."""
@@ -39,6 +41,22 @@ class HandOut(LoadScopeScheduling):
         return EMULATED if nodeid in self._emulated else nodeid.partition("::")[0]
 
     def _assign_work_unit(self, node: WorkerController) -> None:
-        if EMULATED in self.workqueue:
-            self.workqueue.move_to_end(EMULATED, last=False)
+        if self._names != self.workqueue.keys():  # new ones, perhaps again: a process was replaced
+            for unit in in_turn(self.workqueue):
+                self.workqueue.move_to_end(unit)
         super()._assign_work_unit(node)
+        self._names = set(self.workqueue)
+
+
+def in_turn(units: Iterable[str]) -> list[str]:
+    """The emulated tests, then a file of each folder in turn; small folders end before large ones.
+
+    So files that start processes and wait for them, neighbours in a folder, run beside others.
+    """
+    places: dict[str, tuple[bool, int]] = {}
+    count: Counter[str] = Counter()
+    for unit in units:
+        folder = unit.rpartition("/")[0]
+        places[unit] = (unit != EMULATED, count[folder])
+        count[folder] += 1
+    return sorted(places, key=places.__getitem__)

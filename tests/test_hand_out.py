@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hand_out import EMULATED, HandOut
+from hand_out import EMULATED, HandOut, in_turn
 
 HELPERS = Path(__file__).parent
 
@@ -84,6 +84,12 @@ def test_every_test_runs_once_and_emulated_ones_first_and_in_one_process(options
     assert Counter(ran) == Counter(names)
     if EMULATED in of_unit:
         assert first[of_unit[EMULATED]] == EMULATED
+
+
+def test_folders_take_turns():
+    names = ["a/test_1.py", "a/test_2.py", "a/test_3.py", "b/test_1.py", EMULATED, "b/test_2.py"]
+    order = [EMULATED, "a/test_1.py", "b/test_1.py", "a/test_2.py", "b/test_2.py", "a/test_3.py"]
+    assert in_turn(names) == order
 
 
 INNER = """

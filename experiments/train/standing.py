@@ -9,10 +9,6 @@ import hashlib
 import time
 from collections.abc import Sequence
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob
-
 from experiments.train import children
 
 _JOBS, _DONE, _TOLD = "jobs", "done-", "told-"
@@ -24,6 +20,11 @@ def count_jobs(overrides: Sequence[str]) -> int | None:
     >>> count_jobs(["seed=0,1,2", "overlay=star,ring", "lr=0.1"])
     6
     """
+    # Slow to load, and jobs, which have this module too, count none.
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Glob
+
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     if any(isinstance(override.value(), Glob) for override in parsed):
         return None

@@ -17,6 +17,7 @@ from geojax.models.registry import SyntheticConfig
 from testbed.wan.build import load_preset
 
 ROOT = Path(__file__).resolve().parents[2]
+ROUNDS = 9
 RUN = """
 import json, sys
 from pathlib import Path
@@ -30,7 +31,7 @@ KILL = [{"at": 0.7, "kind": "kill", "node": "c2"}]
 
 
 def synthetic(seed: int = 0, faults: list[dict[str, Any]] | None = None) -> RunConfig:
-    config = RunConfig(rounds=12, seed=seed, eval_every_s=0.5, hash_every=1)
+    config = RunConfig(rounds=ROUNDS, seed=seed, eval_every_s=0.5, hash_every=1)
     config.wan = load_preset("netstorm9_draw")
     config.model = SyntheticConfig(bytes=400_000, pace_s=0.1)
     config.overlay.chunk_elements = 16_384
@@ -112,5 +113,5 @@ def test_the_fault_hit_and_the_run_went_on(folders: tuple[Path, Path], name: str
     [death] = [event for event in seen if event["event"] == "dead"]
     assert "c2" in death["nodes"]
     rounds = {event["round"]: event["t"] for event in seen if event["event"] == "round"}
-    assert max(rounds) == 11
-    assert rounds[0] < death["t"] < rounds[11]
+    assert max(rounds) == ROUNDS - 1
+    assert rounds[0] < death["t"] < rounds[ROUNDS - 1]
