@@ -34,7 +34,7 @@ DAY = [
     (3, "esync, workers"), (30, "fsa, ring"), (27, "esync, both"), (38, "hierfavg"), (39, "halos"),
     (40, "fedat"), (41, "mixed_sync"), (42, "hfa"), (43, "local_steps"),
 ]  # fmt: skip
-REAL = [(103, "esync, both"), (104, "local_steps")]
+REAL = [(103, "esync, both"), (210, "esync, both")]
 
 
 @pytest.fixture(autouse=True)
@@ -87,11 +87,13 @@ def drawn(seed, row, *, trains=False):
         "pace__centers": {name: rng.choice((1.0, 1.0, 2.0, 5.0)) for name in centers},
         "testbed__faults": faults_of(rng, centers, workers, 0.8),
     }  # fmt: skip
+    alpha = 0.3 + rng.random()
     if trains:  # else all weigh the same
         settings |= {
             "model__name": "mlp", "model__hidden": [8], "data__name": "digits", "batch_size": 4,
             "data__train_samples": 120, "data__test_samples": 10, "eval_every_s": 100.0,
-            "partition__name": "dirichlet", "overlay__chunk_elements": 400,
+            "partition__name": "dirichlet", "partition__alpha": alpha,
+            "overlay__chunk_elements": 400,
         }  # fmt: skip
     config = small_config(**settings)
     rtt = rng.choice((2.0, 20.0, 80.0))
