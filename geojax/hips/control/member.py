@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -497,12 +498,25 @@ class Membership:
             raise Refused(f"{self.me} is no member of group {group}")
         return engine
 
+    def _whole_s(self, sizes: Sequence[int]) -> float:
+        """So long an honest peer may be about to send one message, s.
+
+        That is four times what vectors for all members take over the slowest link: others may be
+        before it, and links may be slower than when the run started.
+        """
+        setup = self._context.setup
+        view, members = setup.view, len(setup.cluster.members)
+        rates = [*view.rate.values(), *view.egress.values(), *view.ingress.values()]
+        slowest = min(rates, default=math.inf)
+        return 4 * members * 32 * sum(sizes) / slowest
+
     # ---- what goes out
 
     def _heartbeat(self) -> None:
         timeouts = self._context.setup.config.timeouts
         for engine in self._engines.values():
-            engine.gate.expire(2 * timeouts.dead, timeouts.round / 5)
+            silent = max(timeouts.round / 5, self._whole_s(engine.sizes))
+            engine.gate.expire(2 * timeouts.dead, silent)
         self.states.expire(2 * timeouts.dead)
         digests, self._digests = tuple(self._digests.items()) or None, {}
         links = None if self._meter is None else self._meter.links()

@@ -187,10 +187,10 @@ class Gate:
     again in a new epoch, and a peer that is refused again in that one is declared dead.
 
     What was dropped is owed (:class:`geojax.hips.exchange.debts.Debts`). If a peer sends nothing
-    for a fifth of ``timeouts.round`` although it can send what it owes, the dropped message is
-    refused after all. If it may be waiting for others itself, the membership complains without an
-    accusation (``on_owed``): all that is missing is sent again in a new epoch. Where that happens
-    in a third epoch in a row, it is refused, too.
+    for a fifth of ``timeouts.round``, or longer where the slowest link needs longer, although it
+    can send what it owes, the dropped message is refused after all. If it may be waiting for others
+    itself, the membership complains without an accusation (``on_owed``): all that is missing is
+    sent again in a new epoch. Where that happens in a third epoch in a row, it is refused, too.
 
     Args:
       me: this member's name.

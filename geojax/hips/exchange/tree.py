@@ -136,7 +136,7 @@ class TreeExchange:
         self._rounds: dict[int, Round] = {}
         self._late = LatePayloads(codec.fill, me, recorder.add)
         self.watcher: RoundWatcher | None = None
-        self._fetch = _Fetch(-1, None, ())
+        self._fetch = _Fetch(-1, None, (), set())
         self._stands_for: dict[int, int] = {}
         self._behind: set[tuple[int, str, int]] = set()  # (round held in this epoch, whose, chunk)
 
@@ -304,8 +304,7 @@ class TreeExchange:
         if message.kind is Kind.AGGREGATE:
             if peer != self._fetch.source or number != self._fetch.round:
                 return "nobody told it to send this"
-            entry = self._round(number)  # parts that are given out already come once more
-            return "it is here already" if chunk in entry.results and not entry.given else ""
+            return "it is here already" if chunk in self._fetch.came else ""
         if message.kind not in ROUTED:
             return "no message of an exchange along trees"
         if number > done and message.policy != local.policy.version:
@@ -373,6 +372,7 @@ class TreeExchange:
 
     def _fetched(self, number: int, chunk: int, result: Contribution) -> None:
         """Takes a result of the last held round, and sends it on to members that lack it."""
+        self._fetch.came.add(chunk)
         for other in self._fetch.lacking if number == self._fetch.round else ():
             self._sender.chunk(other, Kind.AGGREGATE, number, chunk, result)
         awaited = self.held + 1
@@ -434,7 +434,7 @@ class TreeExchange:
         if self._policies.newest.passive:  # what it published may be held by nobody: it runs again
             self.held = held
             self._rounds.clear()
-        self._fetch = _Fetch(held, source, () if self.held == held else lacking)
+        self._fetch = _Fetch(held, source, () if self.held == held else lacking, set())
         if lacking and self.held == held:
             kept = self._rounds[held].results
             if self._turns and self.at_root is not None:  # for who comes back and has nothing
@@ -581,8 +581,12 @@ class TreeExchange:
 
 
 class _Fetch(NamedTuple):
-    """The last held round when an epoch began, its sender, and the members to send it on to."""
+    """The last held round when an epoch began, its sender, and the members to send it on to.
+
+    A member may hold it by then, as what it reported may have been the round that it stands for.
+    """
 
     round: int
     source: str | None
     lacking: Sequence[str]
+    came: set[int]  # its chunks that the sender has sent
