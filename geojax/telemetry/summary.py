@@ -181,6 +181,7 @@ def summarize(
             "worker_shares": shares,
             "questions": questions(reports, spans, time_s),
             "prediction": predictions(events),
+            "center_prediction": predictions(events, ("esync_centers",)),
         }
         summary |= {name: figure for name, figure in figures.items() if figure is not None}
     if stale:
