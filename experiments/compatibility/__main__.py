@@ -142,7 +142,8 @@ _HEAD = f"""# What goes with what
 Made by `python -m experiments.compatibility --write`; do not edit, run it again.
 
 A {TRAINS} says that a short simulated run of three centers learns (an MLP on the digits,
-{STEPS} steps, with one worker and with two in every center), that all losses are finite, and that
+{STEPS} steps, with one worker and with two in every center; `halos`, which one worker is refused
+for, with two), that all losses are finite, and that
 centers which go together end with the same parameters, bit for bit. A number says that it is
 refused before the run starts, and why: see below."""
 

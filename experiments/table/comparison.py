@@ -85,6 +85,8 @@ _MORE_METRICS = (
     Metric("questions.p99_s", "question, p99 (ms)", scale=1e3),
     Metric("prediction.error", "prediction error", decimals=3),
     Metric("prediction.wrong", "wrong straggler", decimals=2),
+    Metric("center_prediction.error", "prediction error, centers", decimals=3),
+    Metric("center_prediction.wrong", "wrong straggler, centers", decimals=2),
 )
 
 

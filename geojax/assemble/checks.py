@@ -28,6 +28,7 @@ from geojax.hips.exchange.shard import check_shards
 from geojax.hollow import SIZE_ONLY
 from geojax.models.losses import LOSSES
 from geojax.models.registry import SYNTHETIC, model_info
+from geojax.overlay.base import Overlay
 from geojax.overlay.policy.policy import Policy
 from geojax.overlay.registry import build_overlay
 from geojax.overlay.view import NetworkView
@@ -96,7 +97,7 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
     _check_algorithm(config, complete, codec, cluster.servers)
     check_contributors(config, complete, codec, cluster.servers)
     if algorithm.admission.exchange == "server":
-        _check_servers(config, algorithm, depth, len(policy.trees))
+        _check_servers(config, algorithm, overlay, len(policy.trees))
     for name in cluster.trainers:
         build_pace(config, cluster.trainers, name)
     model_info(config.model)
@@ -114,9 +115,17 @@ def _warn(config: RunConfig) -> None:
             "leaves them has cost up to 0.8 of the time more; use none",
             config.overlay.auxiliary,
         )
+    if config.sync.name == "dc_aha" and config.optimizer.name != "sgd":
+        log.warning(
+            "optimizer = %s: sync=dc_aha takes what its steps have moved, over the learning rate, "
+            "for a gradient, and compensates its square; use optimizer=sgd, or sync.lam=0",
+            config.optimizer.name,
+        )
 
 
-def _check_servers(config: RunConfig, algorithm: SyncAlgorithm, depth: int, servers: int) -> None:
+def _check_servers(
+    config: RunConfig, algorithm: SyncAlgorithm, overlay: Overlay, servers: int
+) -> None:
     """Refuses settings that do not go with centers that exchange one by one with global servers."""
     if build_codec(config.compression).splits:
         # A push is applied at once, and no merge comes after it that late parts could join.
@@ -128,7 +137,7 @@ def _check_servers(config: RunConfig, algorithm: SyncAlgorithm, depth: int, serv
     if config.overlay.auxiliary != "none":
         fix = f"sync={config.sync.name} has no trees whose chunks could take another path; use none"
         raise ConfigError("overlay.auxiliary", config.overlay.auxiliary, fix)
-    if depth > 1:
+    if not overlay.serves:
         fix = f"sync={config.sync.name} has global servers; use overlay=star or overlay=multigps"
         raise ConfigError("overlay.name", config.overlay.name, fix)
     outer = config.outer_optimizer
@@ -152,6 +161,10 @@ def _check_algorithm(
             f"use at most {len(centers)}, e.g. {key}={len(centers)}, or more wan.centers"
         )
         raise ConfigError(key, value, fix)
+    longest, round_s = algorithm.admission.longest, config.timeouts.round
+    if longest is not None and longest[1] >= round_s:
+        fix = f"centers give up after timeouts.round = {round_s:g} s; use less, or a longer timeout"
+        raise ConfigError(*longest, fix)
     whole = codec.splits or answer_codec(codec).name == codec.name  # split ones never go there
     if algorithm.offer.name == "parameters" and not whole:
         fix = (

@@ -25,11 +25,14 @@ class Overlay(NamedTuple):
         its policy, as they do not contribute.
       follows_rates: whether plans depend on the rates of the view, so that it is worth to plan anew
         when they change.
+      serves: whether its trees are stars on every network, so that their roots can be global
+        servers, with which centers exchange one by one.
     """
 
     name: str
     plan: Plan
     follows_rates: bool = False
+    serves: bool = False
 
 
 Build = Callable[[Any, Sequence[str], Sequence[str]], Overlay]

@@ -90,8 +90,9 @@ def quorum(size: int, grace: float, key: str, margin: float | None = None) -> Ad
         return first(desk, len(desk.arrived)) if due else ()
 
     return AdmissionRule(
-        f"quorum of {size}", "server", admit, is_merged, opened, least=(key, size, size)
-    )
+        f"quorum of {size}", "server", admit, is_merged, opened, least=(key, size, size),
+        longest=("sync.grace_s", grace),
+    )  # fmt: skip
 
 
 def slack(quorum: Sequence[Arrival]) -> float | None:

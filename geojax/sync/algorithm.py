@@ -202,6 +202,7 @@ class AdmissionRule(NamedTuple):
         only an arrival, a retirement or a change of the membership can change the answer.
       least: key, value and the number of centers that it asks for: with fewer a merge would never
         happen, or not as the key says; None: one is enough.
+      longest: key and value, s, of how long a merge may wait though enough are there; None: not.
     """
 
     name: str
@@ -210,6 +211,7 @@ class AdmissionRule(NamedTuple):
     answers: Callable[[str, int, Desk], bool] = lambda _center, _number, _desk: True
     again: Callable[[Desk], float | None] = lambda _: None
     least: tuple[str, int, int] | None = None
+    longest: tuple[str, float] | None = None
 
 
 State = dict[str, np.ndarray]

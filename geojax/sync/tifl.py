@@ -142,8 +142,8 @@ def tifl(
     Args:
       steps: local steps, at least 1.
       count: m; of ``vanilla`` it does not matter.
-      clients: |C|, at most the number of centers; None: the whole tier. A tier that has fewer
-        contributes as a whole.
+      clients: |C|, at most the centers of the largest tier; None: the whole tier. A tier that has
+        fewer, also because some are gone, contributes as a whole.
       policy: see above.
       profiling_rounds: see above; none with ``vanilla``.
       timeout_s: T_max, s; None: nobody drops out but who has answered in no profiling round.
@@ -157,8 +157,6 @@ def tifl(
     """
     count = 1 if policy == "vanilla" else count
     least = ("sync.tiers", count, count)
-    if clients is not None and clients > count:
-        least = ("sync.clients", clients, clients)
     algorithm = SyncAlgorithm(
         "tifl", delta_offer(), fixed_steps(steps), barrier()._replace(least=least),
         weighted_mean(), "average", weights="samples",
@@ -166,6 +164,12 @@ def tifl(
 
     def for_run(facts: RunFacts) -> SyncAlgorithm:
         tier_of = by_speed(facts, count)
+        there = len(facts.centers)
+        largest = -(-there // count)
+        if clients is not None and clients > largest and count <= there:
+            among = f"{there} centers" if count == 1 else f"{there} centers in {count} tiers"
+            fix = f"there are {among}, so at most {largest} contribute to a round; use that or less"
+            raise ConfigError("sync.clients", clients, fix)
         timed = 0 if policy == "vanilla" else profiling_rounds
         if timed or policy == ADAPTIVE:
             state = partial(

@@ -159,18 +159,27 @@ def questions(
     return found
 
 
-def predictions(events: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+def predictions(
+    events: Sequence[Mapping[str, Any]], services: Sequence[str] = ("esync", "tifl")
+) -> dict[str, float] | None:
     """How well stragglers were predicted: mean error, share of rounds with the wrong one.
 
     ESync's error is |t̂_s − arrival| ÷ d_s; TiFL's is of the longest response of a round's
-    contributors, by their profile.
+    contributors, by their profile. ``compared`` counts rounds of all servers that predicted: of
+    local ones, each counts its own.
+
+    Args:
+      events: of all nodes.
+      services: that predicted; ``esync_centers`` is that of centers where workers have one, too.
+
+    Returns:
+      None: they predicted nothing.
     """
-    services = ("esync", "esync_centers", "tifl")
     told = [event for event in events if event["event"] in services and "error" in event]
     if not told:
         return None
     return {
         "error": float(np.mean([event["error"] for event in told])),
         "wrong": float(np.mean([event["wrong"] for event in told])),
-        "rounds": len(told),
+        "compared": len(told),
     }

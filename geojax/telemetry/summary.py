@@ -171,7 +171,7 @@ def summarize(
         busy = [r["totals"].get("compute_s", 0.0) for r in living]
         waiting = [r["totals"].get("wait_s", 0.0) / time_s for r in living]
         share, spent = _after(events, warmup_rounds, time_s)
-        if spent > 0:
+        if spent > 0 and share > 0:
             summary["samples_per_s"] = samples * share / spent
         summary["blocking_share"] = sum(waiting) / len(waiting)
         shares = shares_of_time(whole, present, trainers, time_s)
@@ -181,6 +181,7 @@ def summarize(
             "worker_shares": shares,
             "questions": questions(reports, spans, time_s),
             "prediction": predictions(events),
+            "center_prediction": predictions(events, ("esync_centers",)),
         }
         summary |= {name: figure for name, figure in figures.items() if figure is not None}
     if stale:

@@ -176,7 +176,9 @@ class _Target:
 
 def _kept_counts(path: Path | None, point: float) -> dict[str, dict[str, Any]]:
     """What a run that is continued had counted when it reached its target."""
-    kept = json.loads(path.read_text()) if path is not None and path.exists() else {"t": None}
+    kept: dict[str, Any] = {"t": None}
+    if path is not None and path.exists():
+        kept = json.loads(path.read_text())
     if kept["t"] != point:
         fix = f"the run reached this target at {point:g} s, and what it had counted by then is not"
         raise ConfigError("resume", True, f"{fix} known any more; start anew in another folder")

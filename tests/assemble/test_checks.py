@@ -172,14 +172,41 @@ def test_late_blocks_do_not_go_with_a_server_exchange():
     check(small_config(sync__name="mixed_sync"))
 
 
-@pytest.mark.parametrize("policy", ["uniform", "vanilla"])
-def test_tifl_chooses_no_more_centers_than_there_are(policy):
+@pytest.mark.parametrize(("policy", "most"), [("uniform", 2), ("vanilla", 3)])
+def test_tifl_chooses_no_more_centers_than_a_tier_has(policy, most):
     settings = {"sync__name": "tifl", "sync__policy": policy}
-    error = refused(**settings, sync__clients=100)
-    assert (error.key, error.value) == ("sync.clients", 100)
-    assert "has 3 centers" in error.fix
-    assert error.fix.endswith("sync.clients=3, or more wan.centers")
-    check(small_config(**settings, sync__clients=3))
+    error = refused(**settings, sync__clients=most + 1)
+    assert (error.key, error.value) == ("sync.clients", most + 1)
+    assert f"3 centers{' in 2 tiers' if most == 2 else ''}, so at most {most}" in error.fix
+    check(small_config(**settings, sync__clients=most))
+
+
+@pytest.mark.parametrize(
+    "overlay", ["netstorm", "mlnet", "tsengine", "packing", "ring", "butterfly"]
+)
+def test_global_servers_go_with_overlays_that_are_stars_on_every_wan(overlay):
+    """On three centers some of the others are one by chance: a run under their name is none."""
+    error = refused(sync__name="ssp", overlay__name=overlay)
+    assert (error.key, error.value) == ("overlay.name", overlay)
+    for served in ({"name": "star"}, {"name": "sharded_star"}, {"name": "multigps", "servers": 2}):
+        settings = {f"overlay__{key}": value for key, value in served.items()}
+        check(small_config(sync__name="ssp", **settings))
+
+
+def test_a_grace_ends_before_centers_give_up_waiting():
+    settings = {"sync__name": "quorum", "sync__quorum": 2, "timeouts__round": 60.0}
+    error = refused(**settings, sync__grace_s=60.0)
+    assert (error.key, error.value) == ("sync.grace_s", 60.0)
+    assert "timeouts.round = 60" in error.fix
+    check(small_config(**settings, sync__grace_s=59.0))
+
+
+def test_a_compensation_that_takes_deltas_for_gradients_is_warned_of(caplog):
+    check(small_config(sync__name="dc_aha"))
+    assert not caplog.records
+    check(small_config(sync__name="dc_aha", optimizer__name="adamw"))
+    assert "optimizer = adamw" in caplog.text
+    assert "use optimizer=sgd" in caplog.text
 
 
 def test_the_configuration_that_everything_defaults_to_is_valid():

@@ -127,8 +127,12 @@ def test_predictions_are_averaged():
     events = [
         {"event": "esync", "round": 1, "straggler": "c1", "error": 0.1, "wrong": False},
         {"event": "esync", "round": 2, "straggler": "c1", "error": 0.3, "wrong": True},
+        {"event": "esync_centers", "round": 2, "straggler": "c1", "error": 0.9, "wrong": True},
     ]
-    assert predictions(events) == pytest.approx({"error": 0.2, "wrong": 0.5, "rounds": 2})
+    assert predictions(events) == pytest.approx({"error": 0.2, "wrong": 0.5, "compared": 2})
+    centers = summary([*EVENTS, *({"t": 1.0, "node": "scheduler", **e} for e in events)])
+    assert centers["prediction"] == predictions(events), "those of centers are apart"
+    assert centers["center_prediction"] == {"error": 0.9, "wrong": 1.0, "compared": 1}
     assert predictions(EVENTS) is None
 
 

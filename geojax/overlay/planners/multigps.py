@@ -81,7 +81,7 @@ def multigps(
         trees = tuple(Tree(star.root, star.parent, 1.0 / len(stars)) for star in stars)
         return Policy(version, tuple(centers), trees, placement)
 
-    return Overlay(MULTIGPS, plan)
+    return Overlay(MULTIGPS, plan, serves=True)
 
 
 def server_count(config: OverlayConfig) -> int:

@@ -34,7 +34,7 @@ def sharded_star() -> Overlay:
         trees = (star_tree(root, members) for root in members)
         return Policy(version, tuple(members), tuple(Tree(t.root, t.parent, share) for t in trees))
 
-    return Overlay("sharded_star", plan)
+    return Overlay("sharded_star", plan, serves=True)
 
 
 @OVERLAYS.register("sharded_star")

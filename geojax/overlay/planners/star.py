@@ -48,7 +48,7 @@ def star(*, root: str | None = None, sites: Sequence[str] = ()) -> Overlay:
         merges = next(preferred, None) or first_or(None, view, centers)
         return Policy(version, centers, (star_tree(merges, centers),))
 
-    return Overlay("star", plan)
+    return Overlay("star", plan, serves=True)
 
 
 def check_root(root: str | None, names: Sequence[str]) -> None:
