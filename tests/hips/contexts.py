@@ -17,8 +17,9 @@ def node_context(
     clock = clock or Clock()
     events = [] if events is None else events
     setup = SimpleNamespace(
-        config=config or RunConfig(), cluster=cluster or Cluster(()), resume=START
-    )
+        config=config or RunConfig(), cluster=cluster or Cluster(()), resume=START,
+        view=NetworkView((), {}, {}),
+    )  # fmt: skip
     recorder = Recorder(name, events.append, clock=clock)
     return NodeContext(
         name, setup, Oracle(NetworkView((), {}, {})), transport, machine, clock, recorder

@@ -61,6 +61,11 @@ def _nobody_serves(centers: Sequence[str], number: int) -> None:
     raise GeojaxError(f"{', '.join(centers)} want the state after round {number} from no server")
 
 
+def _wake(waiting: asyncio.Future[None], _: object = None) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
 class Membership:
     """Joins, beats, holds grants, and follows changes of the membership.
 
@@ -188,11 +193,13 @@ class Membership:
         """
         while True:
             assert self._back is not None
-            start, self._told_again = self._back, asyncio.get_running_loop().create_future()
+            start, woken = self._back, asyncio.get_running_loop().create_future()
             assert start.last is not None
+            self._told_again = woken
             came = asyncio.ensure_future(whole(start.last))
+            came.add_done_callback(partial(_wake, woken))
             try:
-                await asyncio.wait((came, self._told_again), return_when=asyncio.FIRST_COMPLETED)
+                await woken
                 if came.done():
                     return start, came.result()
             finally:
@@ -368,8 +375,8 @@ class Membership:
         self._back = Start(told.at, told.time, last, steps=told.steps)
         if not self._started.done():
             self._started.set_result(self._back)
-        elif not self._told_again.done():
-            self._told_again.set_result(None)
+        else:
+            _wake(self._told_again)
 
     def _on_answer(self, peer: str, said: messages.Answer) -> None:
         if peer not in self._asked:
