@@ -36,6 +36,7 @@ from geojax.hips.control.recovery import (
     recover_all,
     sources,
 )
+from geojax.hips.control.replica_check import ReplicaCheck
 from geojax.machine.waits import wait_for
 from geojax.overlay.policy.policy import Policy
 from geojax.overlay.routes.static_routes import two_way
@@ -83,6 +84,7 @@ class Epochs:
       over: whether it has ended; then nothing changes any more.
       returning: nodes that are back and wait for the rest of their center.
       transfers: what members send each other after a change.
+      replicas: compares the living centers' parameters.
       steps: local steps that each trainer said it has taken, where they do not follow from rounds.
       broken: members that were declared dead for what they sent, with those that depend on them:
         they may not come back.
@@ -115,6 +117,7 @@ class Epochs:
         self.running = self.over = False
         self.returning = Returning(self._cluster)
         self.transfers = StateTransfer()
+        self.replicas = ReplicaCheck()
         self.steps: dict[str, int] = {}
         self.broken: set[str] = set()
         timeouts = context.setup.config.timeouts
@@ -192,6 +195,7 @@ class Epochs:
             raise GeojaxError(f"no member is left: {', '.join(gone)} died ({reason})")
         self.alive = left
         self._grants.keep(left)
+        self.replicas.forget(gone)
         self.change(gone)
 
     def rejoin(self, name: str) -> None:
