@@ -163,3 +163,22 @@ def test_a_chunk_that_takes_longer_than_a_fifth_of_a_round_makes_nobody_accused(
         outcome = simulated(config)
         assert not outcome.of("refused")
         assert set(outcome.finals) == {"c1", "c2"}
+
+
+@pytest.mark.parametrize("at", [0.426, 0.617])
+def test_who_cannot_be_heard_while_a_link_is_out_is_not_accused(at):
+    """c2 and c3 owe each other what came of the epoch before, for longer than round / 5."""
+    out = {"kind": "outage", "between": ["c2", "c3"], "at": at + 0.05, "duration": 8.0}
+    config = small_config(
+        sync__name="fsa", overlay__name="sharded_star", rounds=30, timeouts__dead=0.5,
+        timeouts__heartbeat=0.05, timeouts__round=10.0, testbed__faults=[kill("c4", at)],
+    )  # fmt: skip
+    config.wan = WanConfig(
+        name="out", generator="uniform", centers=4, rate=5.0, rtt=80.0, dynamics=[out]
+    )
+    outcome = simulated(config)
+    assert {event["peer"] for event in outcome.of("owed")} == {"c2", "c3"}
+    assert [event["nodes"] for event in outcome.of("dead")] == [["c4"]]
+    _, again = outcome.of("epoch")
+    assert again["t"] > at + 8.0, "what is missing is sent again once the link is back"
+    assert set(outcome.finals) == {"c1", "c2", "c3"}

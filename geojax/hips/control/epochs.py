@@ -39,7 +39,7 @@ from geojax.hips.control.recovery import (
 from geojax.hips.control.replica_check import ReplicaCheck
 from geojax.machine.waits import wait_for
 from geojax.overlay.policy.policy import Policy
-from geojax.overlay.routes.static_routes import two_way
+from geojax.overlay.routes.static_routes import is_up, two_way
 from geojax.overlay.view import NetworkView
 
 log = logging.getLogger("geojax.scheduler")
@@ -126,6 +126,7 @@ class Epochs:
         # Admitted members without parameters yet, each with the round after which it goes on;
         # that round is used only where centers are independent.
         self._stateless: dict[str, int | None] = {}
+        self._told: dict[str, int] = {}  # the round that each of them was told last that it holds
         self.back: set[str] = set()
 
     @property
@@ -207,6 +208,7 @@ class Epochs:
             return
         for node in back:
             self._stateless[node] = None
+            self._told.pop(node, None)
             self.back.add(node)
             self.detector.begin(node)
             self._grants.done.discard(node)
@@ -220,12 +222,16 @@ class Epochs:
 
         If the peer still lives after ``timeouts.dead``, a new epoch begins, and lost messages are
         sent again. A peer whose messages are refused again in a later epoch is declared dead, or
-        who refuses those of several members alone (see :class:`FailureDetector`).
+        who refuses those of several members alone (see :class:`FailureDetector`). That a peer
+        sends nothing says nothing while its link is out: the complaint waits, and then accuses
+        nobody.
         """
         peer, number = lost.peer, self.number
         if peer == name or peer not in self._cluster.members:
             raise Refused(f"lost.peer: expected another member, came {peer!r}")
         lies = lost.refused and not self.over and peer in self.alive
+        if lost.silent and self._is_out(peer, name):
+            lies = False
         broken = self.detector.refused(name, peer, number) if lies else None
         if broken is not None:
             said = f"{name}: {lost.reason}"
@@ -233,13 +239,24 @@ class Epochs:
             self.declare_dead((broken,), why, broken=True)
             return
 
+        loop, dead = asyncio.get_running_loop(), self._context.setup.config.timeouts.dead
+
         def again() -> None:
             both_live = name in self.alive and peer in self.alive
-            if both_live and number == self.number and not self.over:
-                log.warning("%s complains about %s, which lives: new epoch", name, peer)
-                self.change(())
+            if not both_live or number != self.number or self.over:
+                return
+            if lost.silent and self._is_out(peer, name):
+                loop.call_later(dead, again)
+                return
+            log.warning("%s complains about %s, which lives: new epoch", name, peer)
+            self.change(())
 
-        asyncio.get_running_loop().call_later(self._context.setup.config.timeouts.dead, again)
+        loop.call_later(dead, again)
+
+    def _is_out(self, source: str, target: str) -> bool:
+        """Whether a link between the centers of two members is believed to be out."""
+        ends = [self._cluster.node(name).center for name in (source, target)]
+        return ends[0] != ends[1] and not is_up(*ends, two_way(self._wan_view.view()))
 
     # ---- a change
 
@@ -298,7 +315,7 @@ class Epochs:
             self._grants.check(name, rounds)
         before = self._grants.held.get(name, -1)
         now = report.held.get(WAN_GROUP, before)
-        if now < before and name in self._stateless:
+        if before > now >= self._told.get(name, now) and name in self._stateless:
             # It went by what it was told, and was told of an earlier round since: those that held
             # the other one have died.
             self._grants.held[name] = now
@@ -390,6 +407,7 @@ class Epochs:
             after = self._stateless[name]
             if WAN_GROUP in held and after is not None:
                 held[WAN_GROUP] = after
+            self._told[name] = held.get(WAN_GROUP, -1)
             told = {**self._grants.told(name), **self._policies.told_cut(name)}
             sender = next((sender for sender, to in pairs(states) if to == name), None)
             self._channel.say(name, Return(
