@@ -84,7 +84,9 @@ class Outcome:
         return "".join(json.dumps(event) + "\n" for event in self.events)
 
 
-def simulated(config, *, fails=False, folder=None, watch=lambda event: None):
+def simulated(
+    config: RunConfig, *, fails: bool | None = False, folder=None, watch=lambda event: None
+):
     """Runs; an error is raised unless it is expected (``fails``), and then it is in the outcome.
 
     ``folder``: the run's directory, where checkpoints are; by default one that is not kept.
