@@ -70,6 +70,12 @@ class Outcome:
         """Time of the last event, experiment s."""
         return max(event["t"] for event in self.events)
 
+    @property
+    def accused(self):
+        """Those of whom anybody refused a message, or says that they owe one for too long."""
+        owing = {event["peer"] for event in self.of("owed") if event["accuses"]}
+        return {event["peer"] for event in self.of("refused")} | owing
+
     def rounds_of(self, node):
         return [event["round"] for event in self.of("round") if event["node"] == node]
 
@@ -78,7 +84,9 @@ class Outcome:
         return "".join(json.dumps(event) + "\n" for event in self.events)
 
 
-def simulated(config, *, fails=False, folder=None, watch=lambda event: None):
+def simulated(
+    config: RunConfig, *, fails: bool | None = False, folder=None, watch=lambda event: None
+):
     """Runs; an error is raised unless it is expected (``fails``), and then it is in the outcome.
 
     ``folder``: the run's directory, where checkpoints are; by default one that is not kept.

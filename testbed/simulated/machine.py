@@ -29,6 +29,7 @@ class VirtualMachine:
         self._loop = asyncio.get_running_loop()
         self._free_at = 0.0
         self._frozen_s = 0.0
+        self._stopped = False
         self._planning = PriorityLock()
 
     async def compute(
@@ -60,15 +61,25 @@ class VirtualMachine:
         self._frozen_s += seconds
         self._free_at = max(self._free_at, self._loop.time()) + seconds
 
+    def stop(self) -> None:
+        """Does nothing any more, as its node is dead: host work under way never ends."""
+        self._stopped = True
+
     def after(self, kind: str, nbytes: int, then: Callable[[], None]) -> None:
         """Calls ``then`` when the host core has done all work before and this."""
+        if self._stopped:
+            return
         cost = self._cost(kind, nbytes)
         now = self._loop.time()
         if cost == 0 and self._free_at <= now:
             then()
             return
         self._free_at = max(self._free_at, now) + cost
-        self._loop.call_at(self._free_at, then)
+        self._loop.call_at(self._free_at, self._end, then)
+
+    def _end(self, then: Callable[[], None]) -> None:
+        if not self._stopped:
+            then()
 
     async def host(self, kind: str, nbytes: int, work: Callable[[], T]) -> T:
         """Does the work now and lets its cost pass."""

@@ -274,6 +274,7 @@ class _Nodes:
         """A life is over: what it counted is kept."""
         node = self.living.pop(name)
         self._counted[name] = counters(node.recorder, node.transport, node.machine)
+        node.machine.stop()
         self._network.kill(name)
 
     def _start(self, name: str) -> None:

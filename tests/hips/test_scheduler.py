@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from simulated_runs import kill, simulated, small_config
 
+from geojax.config import WanConfig
 from geojax.errors import Expelled, GeojaxError, ReplicaDeviation, WaitTimeout
 from geojax.hips.control.member import Membership
 from geojax.hips.control.messages import Heartbeat
@@ -317,6 +318,22 @@ def test_digests_of_the_dead_are_not_waited_for():
     faults = [kill("c3", 0.1)]
     outcome = simulated(small_config(rounds=60, testbed__faults=faults))
     assert set(outcome.finals) == {"c1", "c2"}
+
+
+def test_what_the_dead_told_of_a_round_that_ran_again_without_them_is_not_compared():
+    """c1 alone holds round 0 when it dies, so the others make it without c1, and c1 fetches it."""
+    faults = [kill("c1", 0.38), {"at": 0.93, "kind": "restart", "node": "c1"}]
+    config = small_config(
+        rounds=4, model__name="mlp", model__hidden=[8], data__name="digits",
+        data__train_samples=120, data__test_samples=10, timeouts__dead=0.5,
+        timeouts__heartbeat=0.05, testbed__faults=faults,
+    )  # fmt: skip
+    config.wan = WanConfig(name="wide", generator="uniform", centers=3, rate=1000.0, rtt=200.0)
+    outcome = simulated(config)
+    assert [epoch["held"] for epoch in outcome.of("epoch")] == [-1, 0]
+    assert outcome.rounds_of("c1")[:1] == outcome.rounds_of("c3")[:1] == [0]
+    assert set(outcome.finals) == {"c1", "c2", "c3"}
+    assert len(set(outcome.finals.values())) == 1
 
 
 # ---- ending by time

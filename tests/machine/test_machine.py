@@ -136,6 +136,20 @@ def test_on_virtual_time_every_part_lasts_its_pace():
     assert run_virtual(run()) == ([0.25, 0.5, 0.75], 1, 0)
 
 
+def test_on_virtual_time_the_host_of_a_dead_node_ends_nothing():
+    async def run():
+        made, ended = VirtualMachine(PaceConfig(sum_gbps=1.0)), []
+        for at, nbytes in enumerate((125_000_000, 250_000_000)):
+            made.after("sum", nbytes, lambda at=at: ended.append(at))
+        made._loop.call_at(0.25, made.stop)
+        await asyncio.sleep(1.0)
+        made.after("sum", 0, lambda: ended.append(2))
+        await asyncio.sleep(1.0)
+        return ended
+
+    assert run_virtual(run()) == [0]
+
+
 def test_on_virtual_time_plans_cost_what_the_table_says_one_after_another():
     """They leave the host core alone, and stand still when it does."""
 

@@ -36,9 +36,10 @@ from geojax.hips.control.recovery import (
     recover_all,
     sources,
 )
+from geojax.hips.control.replica_check import ReplicaCheck
 from geojax.machine.waits import wait_for
 from geojax.overlay.policy.policy import Policy
-from geojax.overlay.routes.static_routes import two_way
+from geojax.overlay.routes.static_routes import is_up, two_way
 from geojax.overlay.view import NetworkView
 
 log = logging.getLogger("geojax.scheduler")
@@ -83,6 +84,7 @@ class Epochs:
       over: whether it has ended; then nothing changes any more.
       returning: nodes that are back and wait for the rest of their center.
       transfers: what members send each other after a change.
+      replicas: compares the living centers' parameters.
       steps: local steps that each trainer said it has taken, where they do not follow from rounds.
       broken: members that were declared dead for what they sent, with those that depend on them:
         they may not come back.
@@ -115,6 +117,7 @@ class Epochs:
         self.running = self.over = False
         self.returning = Returning(self._cluster)
         self.transfers = StateTransfer()
+        self.replicas = ReplicaCheck()
         self.steps: dict[str, int] = {}
         self.broken: set[str] = set()
         timeouts = context.setup.config.timeouts
@@ -123,6 +126,7 @@ class Epochs:
         # Admitted members without parameters yet, each with the round after which it goes on;
         # that round is used only where centers are independent.
         self._stateless: dict[str, int | None] = {}
+        self._told: dict[str, int] = {}  # the round that each of them was told last that it holds
         self.back: set[str] = set()
 
     @property
@@ -192,6 +196,7 @@ class Epochs:
             raise GeojaxError(f"no member is left: {', '.join(gone)} died ({reason})")
         self.alive = left
         self._grants.keep(left)
+        self.replicas.forget(gone)
         self.change(gone)
 
     def rejoin(self, name: str) -> None:
@@ -203,6 +208,7 @@ class Epochs:
             return
         for node in back:
             self._stateless[node] = None
+            self._told.pop(node, None)
             self.back.add(node)
             self.detector.begin(node)
             self._grants.done.discard(node)
@@ -216,12 +222,16 @@ class Epochs:
 
         If the peer still lives after ``timeouts.dead``, a new epoch begins, and lost messages are
         sent again. A peer whose messages are refused again in a later epoch is declared dead, or
-        who refuses those of several members alone (see :class:`FailureDetector`).
+        who refuses those of several members alone (see :class:`FailureDetector`). That a peer
+        sends nothing says nothing while its link is out: the complaint waits, and then accuses
+        nobody.
         """
         peer, number = lost.peer, self.number
         if peer == name or peer not in self._cluster.members:
             raise Refused(f"lost.peer: expected another member, came {peer!r}")
         lies = lost.refused and not self.over and peer in self.alive
+        if lost.silent and self._is_out(peer, name):
+            lies = False
         broken = self.detector.refused(name, peer, number) if lies else None
         if broken is not None:
             said = f"{name}: {lost.reason}"
@@ -229,13 +239,24 @@ class Epochs:
             self.declare_dead((broken,), why, broken=True)
             return
 
+        loop, dead = asyncio.get_running_loop(), self._context.setup.config.timeouts.dead
+
         def again() -> None:
             both_live = name in self.alive and peer in self.alive
-            if both_live and number == self.number and not self.over:
-                log.warning("%s complains about %s, which lives: new epoch", name, peer)
-                self.change(())
+            if not both_live or number != self.number or self.over:
+                return
+            if lost.silent and self._is_out(peer, name):
+                loop.call_later(dead, again)
+                return
+            log.warning("%s complains about %s, which lives: new epoch", name, peer)
+            self.change(())
 
-        asyncio.get_running_loop().call_later(self._context.setup.config.timeouts.dead, again)
+        loop.call_later(dead, again)
+
+    def _is_out(self, source: str, target: str) -> bool:
+        """Whether a link between the centers of two members is believed to be out."""
+        ends = [self._cluster.node(name).center for name in (source, target)]
+        return ends[0] != ends[1] and not is_up(*ends, two_way(self._wan_view.view()))
 
     # ---- a change
 
@@ -294,7 +315,7 @@ class Epochs:
             self._grants.check(name, rounds)
         before = self._grants.held.get(name, -1)
         now = report.held.get(WAN_GROUP, before)
-        if now < before and name in self._stateless:
+        if before > now >= self._told.get(name, now) and name in self._stateless:
             # It went by what it was told, and was told of an earlier round since: those that held
             # the other one have died.
             self._grants.held[name] = now
@@ -386,6 +407,7 @@ class Epochs:
             after = self._stateless[name]
             if WAN_GROUP in held and after is not None:
                 held[WAN_GROUP] = after
+            self._told[name] = held.get(WAN_GROUP, -1)
             told = {**self._grants.told(name), **self._policies.told_cut(name)}
             sender = next((sender for sender, to in pairs(states) if to == name), None)
             self._channel.say(name, Return(

@@ -339,10 +339,10 @@ class Membership:
             self._refused_in[peer] = epoch
             self._say(messages.LostPeer(peer, f"refused: {why}"[:1000], refused=True))
 
-    def _on_owed(self, peer: str, what: str) -> None:
+    def _on_owed(self, peer: str, what: str, accuses: bool) -> None:
         """Tells the scheduler of what does not come, and perhaps for no fault of the peer."""
         if peer in self._context.setup.cluster.members:
-            self._say(messages.LostPeer(peer, what[:1000]))
+            self._say(messages.LostPeer(peer, what[:1000], refused=accuses or None, silent=True))
 
     def _on_start(self, _: str, told: messages.Start) -> None:
         self._check_policies(told.policies)

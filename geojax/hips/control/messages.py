@@ -277,11 +277,19 @@ class NewPolicy(ControlMessage, name="policy", senders=FROM_SCHEDULER):
 
 @dataclass(frozen=True)
 class LostPeer(ControlMessage, name="lost", senders=FROM_MEMBERS):
-    """The connection to a peer ended, or it sent what can never become valid (``refused``)."""
+    """The connection to a peer ended, it sent what cannot become valid, or does not send.
+
+    Attributes:
+      peer: which one.
+      reason: for people.
+      refused: this accuses the peer.
+      silent: the peer does not send what it owes.
+    """
 
     peer: str = has(NAME)
     reason: str = has(text())
     refused: bool | None = has(maybe(FLAG), None, omit=True)
+    silent: bool | None = has(maybe(FLAG), None, omit=True)
 
 
 @dataclass(frozen=True)

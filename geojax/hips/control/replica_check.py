@@ -14,6 +14,16 @@ class ReplicaCheck:
     def __init__(self) -> None:
         self._digests: dict[int, dict[str, str]] = {}
 
+    def forget(self, dead: Sequence[str]) -> None:
+        """Drops what members told that have died.
+
+        A round that only they held runs again without them, to another result, and who comes back
+        goes on from that one.
+        """
+        for told in self._digests.values():
+            for name in dead:
+                told.pop(name, None)
+
     def take(self, name: str, number: int, digest: str, centers: Sequence[str]) -> None:
         """Takes a center's digest after a round; the last one makes the comparison.
 

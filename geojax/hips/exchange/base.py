@@ -188,9 +188,9 @@ class Gate:
 
     What was dropped is owed (:class:`geojax.hips.exchange.debts.Debts`). If a peer sends nothing
     for a fifth of ``timeouts.round``, or longer where the slowest link needs longer, although it
-    can send what it owes, the dropped message is refused after all. If it may be waiting for others
-    itself, the membership complains without an accusation (``on_owed``): all that is missing is
-    sent again in a new epoch. Where that happens in a third epoch in a row, it is refused, too.
+    can send what it owes, the membership accuses it (``on_owed``). If it may be waiting for others
+    itself, the membership complains without an accusation: all that is missing is sent again in a
+    new epoch. Where that happens in a third epoch in a row, it is accused, too.
 
     Args:
       me: this member's name.
@@ -201,14 +201,14 @@ class Gate:
       epoch: the membership epoch; −1: none yet.
       frozen: the membership is changing: no message counts until the epoch begins.
       on_refused: called with a peer and why a message of it was refused; set by the membership.
-      on_owed: called with a peer and what it owes; set by the membership.
+      on_owed: called with a peer, what it owes, and whether that accuses it; set by the membership.
       owed: ``(peer, message)``: whether what a peer may owe is wanted; set by the exchange.
     """
 
     def __init__(self, me: str, recorder: Recorder, chunks: int):
         self.me, self.epoch, self.frozen = me, -1, True
         self.on_refused: Callable[[str, str], None] = lambda *_: None
-        self.on_owed: Callable[[str, str], None] = lambda *_: None
+        self.on_owed: Callable[[str, str, bool], None] = lambda *_: None
         self.owed: Callable[[str, Message], Owed] = lambda *_: Owed.NOT
         self._recorder, self._most = recorder, max(_EARLY_LEAST, 4 * chunks)
         self._debts = Debts(self._most)
@@ -305,13 +305,13 @@ class Gate:
             row = self._reminded[peer] = [
                 *(before if before and before[-1] == self.epoch - 1 else ()), self.epoch,
             ]  # fmt: skip
-            if owed is Owed.NOW or len(row) > 2:
-                self.refuse(peer, message, f"it is to send this: {how}")
-                continue
             what = f"{message.kind.name} of chunk {message.chunk} of round {message.round}"
-            self._recorder.event("owed", peer=peer, round=message.round, kind=message.kind.name)
+            accuses = owed is Owed.NOW or len(row) > 2
+            self._recorder.event(
+                "owed", peer=peer, round=message.round, kind=message.kind.name, accuses=accuses
+            )
             log.warning("%s: lacks %s from %s: %s", self.me, what, peer, how)
-            self.on_owed(peer, f"lacks {what}: {how}")
+            self.on_owed(peer, f"lacks {what}: {how}", accuses)
         for peer in told:
             self._debts.forgive(peer)
 

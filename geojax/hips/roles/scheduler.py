@@ -64,7 +64,6 @@ from geojax.hips.control.messages import (
 from geojax.hips.control.path_tables import PathTables, PlanTables
 from geojax.hips.control.policies import Policies, Propose
 from geojax.hips.control.replanning import Replanning
-from geojax.hips.control.replica_check import ReplicaCheck
 from geojax.hips.control.requests import ServiceHost
 from geojax.overlay.policy.policy import Policy
 from geojax.sync.service import Service
@@ -115,7 +114,6 @@ class Scheduler:
         self._background = Background(self._fail)
         self._channel = ControlChannel(context, lambda: self.epochs.number)
         self._join_barrier = JoinBarrier(cluster, config.timeouts, self._channel.refused)
-        self._replicas = ReplicaCheck()
         self._grants = Grants(
             config, cluster, first=context.setup.resume.round + 1, independent=independent,
             replans=replans, after=context.setup.resume.held,
@@ -272,7 +270,7 @@ class Scheduler:
         progress = sum(self._grants.held.values()) if self._independent else None
         if not self._independent:
             for number, digest in beat.digests or ():
-                self._replicas.take(name, number, digest, self.epochs.centers)
+                self.epochs.replicas.take(name, number, digest, self.epochs.centers)
         self._channel.say(name, Beat(progress=progress, **self._grants.told(name)))
         if not self._independent:
             self._probe(name, beat)
