@@ -45,6 +45,7 @@ from geojax.errors import ConfigError, nearest
 from geojax.federated import build as federated
 from geojax.federated.clients import Clients
 from geojax.federated.registry import FEDERATED
+from geojax.models.registry import model_info
 from geojax.selection.registry import build_selection
 from geojax.sync.fedgs import fedgs
 from geojax.sync.registry import build_sync
@@ -204,8 +205,9 @@ def measure(options: argparse.Namespace) -> Table:
     devices.configure(config_of(options, models[0]).mesh_size)
     if "pmap" in chosen and options.devices < 2 and not _accelerators():
         chosen.remove("pmap")
-    if options.devices > 1 and "pmap" not in chosen and _default() in chosen:
-        chosen.append(_default() + ONE)
+    fastest = [name for name in chosen if name == _default(models[0])] or chosen[:1]
+    if options.devices > 1 and "pmap" not in chosen:
+        chosen.append(fastest[0] + ONE)
     title = (
         f"{options.sync}: {options.clients} clients of {options.samples} samples, batches of "
         f"{options.batch_size}, E = {options.epochs}; median of {options.repetitions} repetitions, "
@@ -250,13 +252,13 @@ def _add_rows(
 ) -> None:  # fmt: skip
     ours = [each for each in contenders if not each.words]
     best = max(ours, key=lambda each: each.rate)
-    default = next((each for each in ours if each.name == _default()), best)
+    default = next((each for each in ours if each.name == _default(model)), best)
     rows = -(-options.samples // options.batch_size)
     for each in contenders:
         count = counts.get(each.name, 1)
         words = [
             *[f"{count} devices"] * (count > 1),
-            *["default"] * (each.name == _default()),
+            *["default"] * (each.name == _default(model)),
             *["sync=fedgs"] * (each.name == _fleet_default(model)),
             *["fastest"] * (each is best),
         ]
@@ -290,11 +292,12 @@ def _check(options: argparse.Namespace, peers: Sequence[str], models: Sequence[s
             raise ConfigError("--models", model, f"peers know {', '.join(MODELS)}")
 
 
-def _default() -> str:
+def _default(model: str) -> str:
     from geojax.center import devices
     from geojax.federated.training.execution import execution_of
 
-    return execution_of("auto", devices.local_devices()[0].platform)
+    scans = model_info(change(RunConfig(), {"model": model}).model).scans
+    return execution_of("auto", devices.local_devices()[0].platform, scans=scans)
 
 
 def _fleet_default(model: str) -> str:

@@ -103,9 +103,9 @@ def test_every_device_has_its_share_of_the_steps(tmp_path, monkeypatch):
 
         return watched
 
-    own = execution._loop
+    own, row = execution._loop, Row("fedavg", {"execution": "loop"})
     monkeypatch.setattr(execution, "_loop", loop)
-    trainer = trainer_of(tmp_path, ROWS["fedavg"], testbed__devices=2, lr=0.0917)  # compiled here
+    trainer = trainer_of(tmp_path, row, testbed__devices=2, lr=0.0917)  # compiled here
     trainer.step()
     steps = [trainer.clients.steps(client) for client in range(len(trainer.clients))]
     first, second = (sorted(steps[client] for client in share) for share in deal(steps, 2))

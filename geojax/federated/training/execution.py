@@ -7,11 +7,12 @@ vmap      all clients of a device side by side, in one call
 pmap      one client a device, in blocks of as many as there are devices
 ========  ========================================================================================
 
-They differ in speed alone. ``auto`` is ``loop`` on CPU: with one thread ``vmap`` took several times
-as long for CNNs, and ``scan`` 0.75 to 1.25 times on a busy machine (docs/fedgs.md has the table);
-``vmap`` also wastes steps and memory on clients of unequal size; ``pmap`` over CPU devices took 4
-to 12 times as long. On an accelerator ``auto`` is ``vmap``, since single clients are far too
-small for it; that is by reasoning, not by measurement, as there was none to measure on. ``python -m
+They differ in speed alone. ``auto`` is ``scan`` on CPU, which took 0.87 to 0.94 of ``loop``'s time,
+and ``loop`` for models that XLA computes slowly inside a loop (``ModelInfo.scans``). With one
+thread ``vmap`` took twice to three times as long for CNNs (docs/fedgs.md has the table), and it
+wastes steps and memory on clients of unequal size; ``pmap`` over CPU devices took 4 to 12 times as
+long. On an accelerator ``auto`` is ``vmap``, since single clients are far too small for it; that is
+by reasoning, not by measurement, as there was none to measure on. ``python -m
 experiments.bench.federated`` measures all of them.
 
 All but ``pmap`` deal clients to the devices, those with most steps first (:func:`deal`). Calls
@@ -106,20 +107,28 @@ Client = Callable[[Lane, Job, int], Generator[None, None, Pending]]
 """One client's round on a device; yields after each call of a program."""
 
 
-def execution_of(name: str, backend: str) -> str:
-    """What ``auto`` stands for.
+def execution_of(name: str, backend: str, *, scans: bool) -> str:
+    """What ``auto`` stands for: the fastest, as measured on CPUs (docs/fedgs.md); else ``vmap``.
 
-    >>> execution_of("auto", "cpu"), execution_of("auto", "gpu"), execution_of("scan", "cpu")
-    ('loop', 'vmap', 'scan')
+    Args:
+      name: as configured.
+      backend: platform of the devices, such as ``cpu``.
+      scans: see :class:`geojax.models.registry.ModelInfo`.
+
+    >>> [execution_of("auto", "cpu", scans=scans) for scans in (True, False)]
+    ['scan', 'loop']
+    >>> execution_of("auto", "gpu", scans=True), execution_of("loop", "cpu", scans=True)
+    ('vmap', 'loop')
     """
     if name != "auto":
         return name
-    return "loop" if backend == "cpu" else "vmap"
+    if backend != "cpu":
+        return "vmap"
+    return "scan" if scans else "loop"
 
 
 def build_execution(name: str, steps: ClientSteps, devices: Sequence[Any]) -> Execute:
-    """One of the executions by name; ``auto`` by the backend of the devices."""
-    name = execution_of(name, devices[0].platform)
+    """One of the executions by name, which is not ``auto``; see :func:`execution_of`."""
     if name == "pmap":
         return _pmap(steps, devices)
     if name == "vmap":

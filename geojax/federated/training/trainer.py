@@ -17,9 +17,16 @@ from geojax.config import OptimizerConfig, RunConfig, SyncConfig
 from geojax.devices.links import InternalLinks
 from geojax.errors import Diverged
 from geojax.federated.clients import AS_THEY_ARE, Clients, Usual
-from geojax.federated.training.execution import Ended, Execute, Job, build_execution
+from geojax.federated.training.execution import (
+    Ended,
+    Execute,
+    Job,
+    build_execution,
+    execution_of,
+)  # fmt: skip
 from geojax.federated.training.model import Model
 from geojax.federated.training.steps import ClientSteps, Data
+from geojax.models.registry import model_info
 from geojax.sync.client import NEAREST, Candidate, ClientRule, Given, Sent, Trained
 
 
@@ -337,6 +344,8 @@ def build_programs(config: RunConfig, model: Model, rule: ClientRule, local: Seq
     """The programs; one object per process and configuration."""
     optimizer = OPTIMIZERS.complete(config.optimizer)
     rate = config.rate_of(config.optimizer)
+    scans = model_info(config.model).scans
+    rule = rule._replace(execution=execution_of(rule.execution, local[0].platform, scans=scans))
     return _shared_programs(_Held(model, rule), optimizer, rate, config.sync, config.seed, local)
 
 
