@@ -255,8 +255,8 @@ class Epochs:
 
     def _is_out(self, source: str, target: str) -> bool:
         """Whether a link between the centers of two members is believed to be out."""
-        ends = [self._cluster.node(name).center for name in (source, target)]
-        return ends[0] != ends[1] and not is_up(*ends, two_way(self._wan_view.view()))
+        here, there = (self._cluster.node(name).center for name in (source, target))
+        return here != there and not is_up(here, there, two_way(self._wan_view.view()))
 
     # ---- a change
 
