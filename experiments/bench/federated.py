@@ -3,8 +3,8 @@
 Rounds of FedAvg by the clients of one base station, on random images of 28 × 28 × 1, by every
 execution of :mod:`geojax.federated.training.execution`: client steps (batches) and samples a
 second, after compiling, the median of several repetitions that take turns. With ``--devices N``
-clients are dealt to so many CPU devices, and the default has a row of one device, too. ``pmap``
-needs devices of another kind, so beside it all others have one.
+clients are dealt to so many CPU devices, and the default, or else the first of those asked for, has
+a row of one device, too. ``pmap`` needs devices of another kind, so beside it all others have one.
 
 ``--executions fleet,loop,scan,vmap --batch-size 320 --samples 3200`` is a round of FedGS of T = 10
 steps on union batches of 320: a super node is a client whose batches are the unions. ``fleet`` is
@@ -205,9 +205,9 @@ def measure(options: argparse.Namespace) -> Table:
     devices.configure(config_of(options, models[0]).mesh_size)
     if "pmap" in chosen and options.devices < 2 and not _accelerators():
         chosen.remove("pmap")
-    fastest = [name for name in chosen if name == _default(models[0])] or chosen[:1]
     if options.devices > 1 and "pmap" not in chosen:
-        chosen.append(fastest[0] + ONE)
+        default = _default(models[0])
+        chosen.append((default if default in chosen else chosen[0]) + ONE)
     title = (
         f"{options.sync}: {options.clients} clients of {options.samples} samples, batches of "
         f"{options.batch_size}, E = {options.epochs}; median of {options.repetitions} repetitions, "

@@ -201,14 +201,6 @@ def test_a_grace_ends_before_centers_give_up_waiting():
     check(small_config(**settings, sync__grace_s=59.0))
 
 
-def test_a_compensation_that_takes_deltas_for_gradients_is_warned_of(caplog):
-    check(small_config(sync__name="dc_aha"))
-    assert not caplog.records
-    check(small_config(sync__name="dc_aha", optimizer__name="adamw"))
-    assert "optimizer = adamw" in caplog.text
-    assert "use optimizer=sgd" in caplog.text
-
-
 def test_the_configuration_that_everything_defaults_to_is_valid():
     config = RunConfig()
     config.wan = WanConfig(generator="uniform", centers=2, rate=10.0, rtt=10.0)
@@ -237,12 +229,25 @@ def test_a_plan_of_an_own_overlay_along_which_no_round_could_end(monkeypatch, me
     assert says in error.fix
 
 
-def test_auxiliary_routes_beside_packing_are_warned_of(caplog):
-    check(small_config(overlay__name="packing"))
+@pytest.mark.parametrize(
+    ("usual", "odd", "names", "fix"),
+    [
+        pytest.param(
+            {"overlay__name": "packing"}, {"overlay__auxiliary": "fastest"},
+            "overlay.auxiliary = fastest", "use none", id="auxiliary routes beside packing",
+        ),
+        pytest.param(
+            {"sync__name": "dc_aha"}, {"optimizer__name": "adamw"},
+            "optimizer = adamw", "use optimizer=sgd", id="deltas that count as gradients",
+        ),
+    ],
+)  # fmt: skip
+def test_what_runs_and_does_not_help_is_warned_of(usual, odd, names, fix, caplog):
+    check(small_config(**usual))
     assert not caplog.records
-    check(small_config(overlay__name="packing", overlay__auxiliary="fastest"))
-    assert "overlay.auxiliary = fastest" in caplog.text
-    assert "use none" in caplog.text
+    check(small_config(**usual, **odd))
+    assert names in caplog.text
+    assert fix in caplog.text
 
 
 @pytest.mark.parametrize("codec", ["bisparse", "mpq"])
