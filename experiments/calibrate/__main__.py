@@ -1,7 +1,13 @@
 """How good the simulator is: ``python -m experiments.calibrate [--repetitions 3]``.
 
-Runs the same configurations on the simulated and on the emulated testbed, fits the simulator's
-constants on one half of them, and reports the error of the mean sync time on the other half.
+Runs the same configurations on the simulated and on the emulated testbed, and reports the error of
+the mean sync time: of held-out cases, and apart from them of those that the simulator's constants
+were fitted on.
+
+  ... --held-out      emulates the held-out cases; the figures of the others are the kept ones
+  ... --recorded      emulates nothing: simulates anew, beside the kept figures; cases without any
+                      show what is predicted for them
+  ... --fit           fits the constants anew, to compare with the frozen ones
 """
 
 from __future__ import annotations
@@ -12,66 +18,71 @@ import os
 import pathlib
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from experiments import command
-from experiments.calibrate.cases import CASES, FIT, Case, chosen
+from experiments.calibrate import figures
+from experiments.calibrate.cases import FITTED, HELD_OUT, Case
+from experiments.calibrate.figures import Emulated
 from experiments.calibrate.fit import CONSTANTS, Fit, fit
 from experiments.calibrate.outcome import Outcome
 from experiments.calibrate.report import Origin, blocks, case_table, to_document, to_terminal
-from experiments.calibrate.runs import Runs, quick
+from experiments.calibrate.runs import Runs, simulated
+from experiments.calibrate.table import CASES, chosen
 from experiments.runs import records
 from experiments.table.formats import to_rich
 from experiments.train import children
 from geojax.errors import ConfigError, GeojaxError
 
 DOCUMENT = pathlib.Path(__file__).resolve().parents[2] / "docs" / "calibration.md"
+FIGURES = DOCUMENT.with_suffix(".json")
 
 
-def measure(
-    cases: Sequence[Case], repetitions: int, runs: Runs
-) -> tuple[list[Outcome], Fit | None]:
-    """Makes all runs that are missing, and fits.
+def emulate(cases: Sequence[Case], repetitions: int, runs: Runs) -> dict[Case, str]:
+    """Makes all emulated runs that are missing; returns why cases failed.
 
     One repetition of all cases comes after another, so that what changes on the machine meanwhile
     shows in the spread. A run that fails is told in its case's outcome; the others go on.
     """
-    failures: dict[str, str] = {}
-    simulated = {}
-    for case in cases:
-        try:
-            simulated[case] = runs.run(case, "simulated")
-        except GeojaxError as error:
-            failures[case.name] = str(error)
+    failures = {}
     for repetition in range(1, repetitions + 1):
         for case in cases:
             if not runs.missing(case, repetition):
                 continue
             try:
-                runs.run(case, "emulated")
+                runs.run(case)
             except GeojaxError as error:
-                failures[case.name] = str(error)
+                failures[case] = str(error)
                 print(f"error: {error}", file=sys.stderr, flush=True)
-    outcomes = [
-        Outcome(case, simulated.get(case), tuple(runs.emulated(case)[:repetitions]), failure=why)
-        for case in cases
-        for why in [failures.get(case.name)]
-    ]
-    return with_fit(outcomes)
+    return failures
 
 
-def with_fit(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], Fit | None]:
-    """Fits the constants on one half, and simulates all cases with what was found."""
-    halves = {o.case: o.measured for o in outcomes if o.case.half == FIT}
-    measured = {case: mean for case, mean in halves.items() if mean is not None}
-    if not measured:
-        return list(outcomes), None
-    print(f"fitting {len(CONSTANTS)} constants on {len(measured)} cases", flush=True)
-    found = fit(measured, quick)
-    return [
-        Outcome(o.case, o.simulated, o.emulated, quick(o.case, found.values), o.failure)
+def judge(
+    cases: Sequence[Case], emulated: Mapping[Case, Emulated], failures: Mapping[Case, str]
+) -> list[Outcome]:
+    """Simulates all cases, and puts both testbeds' figures beside each other."""
+    outcomes = []
+    for case in cases:
+        why, measured = failures.get(case), None
+        try:
+            measured = simulated(case)
+        except GeojaxError as error:
+            why = f"{case.name}, simulated: {error}"
+        outcomes.append(Outcome(case, measured, emulated.get(case), why))
+    return outcomes
+
+
+def refit(outcomes: Sequence[Outcome]) -> Fit | None:
+    """Fits the constants on the cases that are there for it; None if none was measured."""
+    measured = {
+        o.case: o.emulated.mean
         for o in outcomes
-    ], found
+        if o.case.part == FITTED and o.emulated is not None
+    }
+    if not measured:
+        return None
+    print(f"fitting {len(CONSTANTS)} constants on {len(measured)} cases", flush=True)
+    return fit(measured, lambda case, constants: simulated(case, constants).mean)
 
 
 def facts() -> dict[str, str]:
@@ -93,6 +104,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--repetitions", type=int, default=3, metavar="N", help="of each emulated run; default: 3"
     )
+    emulated = parser.add_mutually_exclusive_group()
+    emulated.add_argument(
+        "--held-out",
+        action="store_true",
+        help=f"emulate the held-out cases only; the others' figures are those of {FIGURES.name}",
+    )
+    emulated.add_argument(
+        "--recorded", action="store_true", help=f"emulate nothing; figures are in {FIGURES.name}"
+    )
+    parser.add_argument("--fit", action="store_true", help="fit the constants, for comparison")
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", help="some cases; see --list for their names"
     )
@@ -117,7 +138,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(arguments: argparse.Namespace) -> str:
     """The command that repeats this calibration, wherever it writes to."""
-    words = ["python -m experiments.calibrate", f"--repetitions {arguments.repetitions}"]
+    words = ["python -m experiments.calibrate"]
+    words += ["--held-out"] if arguments.held_out else []
+    words += ["--recorded"] if arguments.recorded else [f"--repetitions {arguments.repetitions}"]
+    words += ["--fit"] if arguments.fit else []
     return " ".join(words + (["--only", *arguments.only] if arguments.only else []))
 
 
@@ -131,16 +155,23 @@ def _open(arguments: argparse.Namespace) -> tuple[pathlib.Path, Runs]:
     return output, runs
 
 
-def _check(cases: Sequence[Case], arguments: argparse.Namespace, runs: Runs) -> None:
+def _emulated_cases(cases: Sequence[Case], arguments: argparse.Namespace) -> list[Case]:
+    """Those that are emulated now."""
+    if arguments.recorded:
+        return []
+    return [case for case in cases if not arguments.held_out or case.part == HELD_OUT]
+
+
+def _check(now: Sequence[Case], arguments: argparse.Namespace, runs: Runs) -> None:
     """Refuses what cannot be done before anything runs."""
     from testbed.emulated.probe import why_not
     from testbed.run import check
 
     if arguments.repetitions < 1:
         raise ConfigError("--repetitions", arguments.repetitions, "write a number of at least 1")
-    for case in cases:
+    for case in now:
         check(case.config("emulated"))
-    if any(runs.missing(case, arguments.repetitions) for case in cases):
+    if any(runs.missing(case, arguments.repetitions) for case in now):
         reason = why_not()
         if reason is not None:
             raise GeojaxError(reason)
@@ -153,19 +184,39 @@ def _calibrate(arguments: argparse.Namespace) -> bool:
         print(to_rich(case_table(cases)), end="")
         return True
     output, runs = _open(arguments)
-    _check(cases, arguments, runs)
-    outcomes, found = measure(cases, arguments.repetitions, runs)
-    pieces = blocks(outcomes, found, Origin(_command(arguments), facts()))
+    now = _emulated_cases(cases, arguments)
+    kept = figures.load(FIGURES, [case for case in cases if case not in now])
+    _check(now, arguments, runs)
+    failures = emulate(now, arguments.repetitions, runs)
+    about = facts()
+    found = kept | _fresh(now, runs, arguments.repetitions, about)
+    outcomes = judge(cases, found, failures)
+    fitted = refit(outcomes) if arguments.fit else None
+    pieces = blocks(outcomes, fitted, Origin(_command(arguments), about))
     print(to_terminal(pieces), flush=True)
-    whole = all(o.error is not None and len(o.emulated) == arguments.repetitions for o in outcomes)
+    complete = all(not runs.missing(case, arguments.repetitions) for case in now)
+    whole = complete and all(outcome.error is not None for outcome in outcomes)
     places = [output / DOCUMENT.name]
     if arguments.docs or (whole and len(cases) == len(CASES)):
         places.append(arguments.docs or DOCUMENT)
     for place in places:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(to_document(pieces))
+        figures.save(place.with_suffix(".json"), {c: found[c] for c in cases if c in found})
     print(f"report: {', '.join(map(str, places))}")
     return whole
+
+
+def _fresh(
+    cases: Sequence[Case], runs: Runs, repetitions: int, about: Mapping[str, str]
+) -> dict[Case, Emulated]:
+    """The figures of the runs that this calibration made."""
+    origin = "; ".join(f"{name}: {value}" for name, value in about.items() if name != "date")
+    made = {
+        case: figures.emulated(runs.emulated(case)[:repetitions], about["date"], origin)
+        for case in cases
+    }
+    return {case: each for case, each in made.items() if each is not None}
 
 
 def main() -> None:

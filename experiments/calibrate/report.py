@@ -5,9 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from experiments.calibrate.cases import FIT, HELD_OUT, Case
-from experiments.calibrate.fit import CONSTANTS, Fit, relative_error
+from experiments.calibrate import frozen
+from experiments.calibrate.cases import FITTED, HELD_OUT, Case
+from experiments.calibrate.fit import CONSTANTS, Fit, defaults, relative_error
+from experiments.calibrate.history import FREEZE, HISTORY
 from experiments.calibrate.outcome import (
     CPU_LIMIT,
     MEAN_GOAL,
@@ -18,6 +21,8 @@ from experiments.calibrate.outcome import (
 )
 from experiments.table.comparison import ABSENT, Column, Table
 from experiments.table.formats import to_markdown, to_rich
+
+STARS = ("star", "sharded_star")
 
 Block = str | Table
 """A paragraph (Markdown, also readable as it is) or a table."""
@@ -44,9 +49,10 @@ def blocks(outcomes: Sequence[Outcome], found: Fit | None, origin: Origin) -> li
         f"Made by `{origin.command}`; do not edit, run it again.",
         "\n".join(facts),
     ]
-    return [*made, *_verdict(outcomes), *_half(HELD_OUT, outcomes), *_constants(outcomes, found),
-            *_half(FIT, outcomes), "## The cases", case_table([o.case for o in outcomes]),
-            *_DEFINITIONS]  # fmt: skip
+    seen = ["## What was seen when", *HISTORY, _still_frozen()]
+    return [*made, *_verdict(outcomes), *seen, *_part(HELD_OUT, outcomes),
+            *_part(FITTED, outcomes), *_constants(found),
+            "## The cases", case_table([o.case for o in outcomes]), *_DEFINITIONS]  # fmt: skip
 
 
 _DEFINITIONS = (
@@ -56,45 +62,71 @@ _DEFINITIONS = (
     "last whole result held. Its mean is over **all** rounds, the first included, in which "
     "connections are set up and TCP begins with its initial window; *first round* shows the error "
     "of that one alone. The simulated run is deterministic, so it has no spread; *emulated* is the "
-    "mean over the repetitions ± the sample standard deviation of their means. *Error* is "
-    "(simulated − emulated) ÷ emulated. *CPU* is the largest busy share of all cores, whoever used "
-    f"them; above {CPU_LIMIT:.0%} it is marked with !.",
-    "No rate, message size or delay of the held-out half occurs in the half that the constants are "
-    "fitted on.",
+    "mean over the repetitions ± the sample standard deviation of their means, *on* the day of "
+    "these runs. *Error* is (simulated − emulated) ÷ emulated. *CPU* is the largest busy share of "
+    f"all cores, whoever used them; above {CPU_LIMIT:.0%} it is marked with !.",
+    "No rate, message size or delay of the held-out cases occurs in a fitted one. The emulated "
+    "figures are kept in [calibration.json](calibration.json), with date, machine and versions; "
+    "`python -m experiments.calibrate --recorded` makes this page from them and from new "
+    "simulations.",
 )
+
+_CASE_COLUMNS = {
+    "case": "case",
+    "part": "part",
+    "wan": "WAN",
+    "rates": "rates (Mbit/s)",
+    "rtt": "RTT (ms)",
+    "bytes": "message (MB)",
+    "chunk": "chunk (elements)",
+    "rounds": "rounds",
+    "overlay": "overlay",
+    "settings": "further settings",
+    "kind": "kind",
+}
 
 
 def case_table(cases: Sequence[Case]) -> Table:
     """What the cases are."""
-    heads = ("case", "half", "WAN", "rates (Mbit/s)", "RTT (ms)", "message (MB)", "rounds", "kind")
-    keys = ("case", "half", "wan", "rates", "rtt", "bytes", "rounds", "kind")
     columns = [
-        Column(k, h, number=k in ("bytes", "rounds")) for k, h in zip(keys, heads, strict=True)
+        Column(key, head, number=key in ("bytes", "chunk", "rounds"))
+        for key, head in _CASE_COLUMNS.items()
     ]
-    texts = [
-        [
-            case.name, case.half, case.shape(), _span(case.rates()), _span(case.delays()),
-            f"{case.nbytes / 1e6:g}", str(case.rounds), ", ".join(case.traits()),
-        ]
-        for case in cases
-    ]  # fmt: skip
-    return Table(columns, texts, [dict(zip(keys, row, strict=True)) for row in texts])
+    values = [
+        {"case": c.name, "part": c.part, **c.described(), "kind": ", ".join(c.traits())}
+        for c in cases
+    ]
+    return Table(columns, [[row[key] for key in _CASE_COLUMNS] for row in values], values)
+
+
+def _still_frozen() -> str:
+    """Whether the defaults of today are those that were frozen."""
+    moved = frozen.moved()
+    if moved:
+        return f"**Since then the defaults of {', '.join(moved)} have changed: no verdict holds.**"
+    return f"Today's defaults are the frozen ones ({FREEZE}, {frozen.DATE})."
 
 
 def _verdict(outcomes: Sequence[Outcome]) -> list[Block]:
-    errors = {o.case.name: o.error for o in outcomes if o.case.half == HELD_OUT}
-    known = {name: error for name, error in errors.items() if error is not None}
+    held_out = [o for o in outcomes if o.case.part == HELD_OUT]
+    known = {o.case.name: o.error for o in held_out if o.error is not None}
     if not known:
-        return ["No case of the held-out half was measured."]
+        return ["No held-out case has been emulated yet; *simulated* is a prediction."]
     mean = statistics.fmean(map(abs, known.values()))
     worst = max(known, key=lambda name: abs(known[name]))
-    unknown = len(errors) - len(known)
+    stars = [
+        f"{o.case.name} {o.error:+.1%}"
+        for o in held_out
+        if o.error is not None and o.case.overlay in STARS
+    ]
     lines = [
-        f"**Held-out half, {_count(len(known))}: mean absolute error {mean:.1%} of the mean sync "
+        f"**Held out, {_count(len(known))}: mean absolute error {mean:.1%} of the mean sync "
         f"time (goal ≤ {MEAN_GOAL:.0%}: {_met(mean <= MEAN_GOAL)}), worst case {worst} with "
         f"{known[worst]:+.1%} (goal ≤ {WORST_GOAL:.0%}: "
-        f"{_met(abs(known[worst]) <= WORST_GOAL)}).**"
+        f"{_met(abs(known[worst]) <= WORST_GOAL)}).**",
+        *([f"Stars among them: {', '.join(stars)}."] if stars else []),
     ]
+    unknown = len(held_out) - len(known)
     return [*lines, *([f"Without a result: {_count(unknown)}."] if unknown else [])]
 
 
@@ -106,99 +138,96 @@ def _met(met: bool) -> str:
     return "met" if met else "missed"
 
 
-def _half(half: str, outcomes: Sequence[Outcome]) -> list[Block]:
-    shown = [outcome for outcome in outcomes if outcome.case.half == half]
+def _part(part: str, outcomes: Sequence[Outcome]) -> list[Block]:
+    shown = [outcome for outcome in outcomes if outcome.case.part == part]
     if not shown:
         return []
-    title = "## The held-out half" if half == HELD_OUT else "## The half that was fitted"
-    return [title, _outcome_table(shown)]
+    table = _outcome_table(shown)
+    if part == HELD_OUT:
+        return ["## The held-out cases", table]
+    errors = [abs(o.error) for o in shown if o.error is not None]
+    pieces: list[Block] = ["## The cases that were fitted"]
+    if errors:
+        pieces.append(
+            f"Mean absolute error {statistics.fmean(errors):.1%}, at worst {max(errors):.1%}; not "
+            "evidence, as the constants were chosen on these cases."
+        )
+    return [*pieces, table]
 
 
 def _outcome_table(outcomes: Sequence[Outcome]) -> Table:
-    factor = next(c.default for c in CONSTANTS if c.key == "testbed.goodput_factor")
+    factor = defaults()["testbed.goodput_factor"]
     columns = [
         Column("case", "case"),
         Column("simulated_s", "simulated (s)", number=True),
         Column("emulated_s", "emulated (s)", number=True),
         Column("repetitions", "runs", number=True),
+        Column("date", "on"),
         Column("error", "error", number=True),
         Column("first_round_error", "first round", number=True),
         Column("cpu_share", "CPU", number=True),
         Column("note", "what the figures say"),
     ]
-    texts, values = [], []
-    for o in outcomes:
-        simulated = None if o.simulated is None else o.simulated.mean
-        first = None if o.first_rounds is None else relative_error(*o.first_rounds)
-        spread = (
-            "" if o.spread is None or o.measured is None else f" ± {_like(o.spread, o.measured)}"
-        )
-        busy = "" if o.cpu_share is None or o.cpu_share <= CPU_LIMIT else " !"
-        note = explain(o, factor)
+    values = [_outcome_row(outcome, factor) for outcome in outcomes]
+    texts = []
+    for row in values:
+        spread, cpu = row["emulated_std_s"], row["cpu_share"]
+        plus_minus = "" if spread is None else f" ± {_like(spread, row['emulated_s'])}"
+        busy = "" if cpu is None or cpu <= CPU_LIMIT else " !"
         texts.append(
             [
-                o.case.name, seconds(simulated), seconds(o.measured) + spread,
-                str(len(o.emulated)), _percent(o.error), _percent(first),
-                ABSENT if o.cpu_share is None else f"{o.cpu_share:.0%}{busy}", note,
+                row["case"], seconds(row["simulated_s"]), seconds(row["emulated_s"]) + plus_minus,
+                str(row["repetitions"]), row["date"] or ABSENT, _percent(row["error"]),
+                _percent(row["first_round_error"]),
+                ABSENT if cpu is None else f"{cpu:.0%}{busy}", row["note"],
             ]
-        )  # fmt: skip
-        values.append(
-            {
-                "case": o.case.name, "simulated_s": simulated, "emulated_s": o.measured,
-                "emulated_std_s": o.spread, "repetitions": len(o.emulated), "error": o.error,
-                "fitted_error": o.fitted_error, "first_round_error": first,
-                "cpu_share": o.cpu_share, "note": note,
-            }
         )  # fmt: skip
     return Table(columns, texts, values)
 
 
-def _constants(outcomes: Sequence[Outcome], found: Fit | None) -> list[Block]:
-    title = "## The constants"
-    if found is None:
-        return [title, "Nothing was fitted: no case of that half was measured."]
+def _outcome_row(outcome: Outcome, factor: float) -> dict[str, Any]:
+    first, emulated = outcome.first_rounds, outcome.emulated
+    return {
+        "case": outcome.case.name,
+        "simulated_s": None if outcome.simulated is None else outcome.simulated.mean,
+        "emulated_s": None if emulated is None else emulated.mean,
+        "emulated_std_s": None if emulated is None else emulated.spread,
+        "repetitions": 0 if emulated is None else emulated.repetitions,
+        "date": None if emulated is None else emulated.date,
+        "error": outcome.error,
+        "first_round_error": None if first is None else relative_error(*first),
+        "cpu_share": None if emulated is None else emulated.cpu_share,
+        "note": explain(outcome, factor),
+    }
+
+
+def _constants(found: Fit | None) -> list[Block]:
     columns = [
         Column("key", "constant"),
         Column("meaning", "meaning"),
         Column("default", "frozen in geojax/config.py", number=True),
-        Column("fit", "fit", number=True),
+        *([] if found is None else [Column("fit", "fit", number=True)]),
     ]
-    values = [
-        {
-            "key": c.key,
-            "meaning": c.meaning,
-            "default": found.frozen[c.key],
-            "fit": found.values[c.key],
-        }
-        for c in CONSTANTS
-    ]
-    units = {c.key: f" {c.unit}" if c.unit else "" for c in CONSTANTS}
-    texts = [
-        [
-            str(v["key"]),
-            str(v["meaning"]),
-            *(f"{v[k]:g}{units[str(v['key'])]}" for k in ("default", "fit")),
-        ]
-        for v in values
-    ]
-    moved = [str(v["key"]) for v in values if v["default"] != v["fit"]]
+    values, texts = [], []
+    for c in CONSTANTS:
+        unit = f" {c.unit}" if c.unit else ""
+        figures = {"default": c.default, **({} if found is None else {"fit": found.values[c.key]})}
+        values.append({"key": c.key, "meaning": c.meaning, **figures})
+        texts.append([c.key, c.meaning, *(f"{value:g}{unit}" for value in figures.values())])
+    pieces: list[Block] = ["## The constants", Table(columns, texts, values)]
+    return pieces if found is None else [*pieces, _fitted(found)]
+
+
+def _fitted(found: Fit) -> str:
+    moved = [key for key, value in found.values.items() if value != found.frozen[key]]
     same = "The frozen defaults are the fit." if not moved else (
         f"The frozen defaults differ from this fit in {', '.join(moved)}."
     )  # fmt: skip
-    lines = [
-        f"{same} Mean absolute error of the half that was fitted: {found.default_error:.2%} with "
-        f"the defaults, {found.error:.2%} with the fit ({found.runs} simulated runs)."
-    ]
-    errors = [o.fitted_error for o in outcomes if o.case.half == HELD_OUT]
-    held_out = [abs(error) for error in errors if error is not None]
-    if moved and held_out:
-        lines.append(
-            f"With the fit, the held-out half would have {statistics.fmean(held_out):.1%}, at "
-            f"worst {max(held_out):.1%}."
-        )
-    if found.at_edge:
-        lines.append(f"At the edge of what was tried: {', '.join(found.at_edge)}.")
-    return [title, Table(columns, texts, values), " ".join(lines)]
+    edge = f" At the edge of what was tried: {', '.join(found.at_edge)}." if found.at_edge else ""
+    return (
+        f"{same} Mean absolute error of the fitted cases: {found.default_error:.2%} with "
+        f"the defaults, {found.error:.2%} with the fit ({found.runs} simulated runs).{edge}"
+    )
 
 
 def to_terminal(pieces: Sequence[Block]) -> str:
@@ -210,11 +239,6 @@ def to_document(pieces: Sequence[Block]) -> str:
     """The report as a Markdown file."""
     texts = [to_markdown(each).strip() if isinstance(each, Table) else each for each in pieces]
     return "\n\n".join(texts) + "\n"
-
-
-def _span(values: Sequence[float]) -> str:
-    """The range of some ascending numbers, or the only one."""
-    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g}–{values[-1]:g}"
 
 
 def _percent(value: float | None) -> str:

@@ -1,11 +1,10 @@
-"""The runs of the calibration: repeated on the emulated WAN, once (and quickly again) simulated."""
+"""The runs of the calibration: repeated on the emulated WAN, once simulated."""
 
 from __future__ import annotations
 
 import json
 import pathlib
 import statistics
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,9 +15,9 @@ from experiments.runs import records, schema
 from experiments.train import children
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError
+from geojax.hollow import SIZE_ONLY
 from geojax.telemetry.summary import sync_times
-from testbed.run import prepare
-from testbed.simulated.run import simulate
+from testbed.play import play
 
 Say = Callable[[str], object]
 
@@ -51,19 +50,19 @@ def read(run_dir: pathlib.Path) -> Measurement:
     return Measurement(tuple(sync_times(events).values()), summary.get("cpu_share"), goodput)
 
 
-def quick(case: Case, constants: Mapping[str, float] | None = None) -> float:
-    """Mean sync time of a simulated run, s; without content, hence fast, and with equal times."""
+def simulated(case: Case, constants: Mapping[str, float] | None = None) -> Measurement:
+    """The simulated run, in this process.
+
+    Dense messages travel without content there, which changes no time.
+    """
     config = case.config("simulated", constants)
-    config.compression.name = "size_only"
-    events: list[dict] = []
-    with tempfile.TemporaryDirectory(prefix="geojax-calibrate-") as folder:
-        setup, wan, faults = prepare(config, pathlib.Path(folder))
-        simulate(setup, wan, faults, events.append)
-    return statistics.fmean(sync_times(events).values())
+    if config.compression.name == "dense":
+        config.compression.name = SIZE_ONLY
+    return Measurement(tuple(sync_times(play(config).events).values()))
 
 
 class Runs:
-    """The run directories of one calibration: ``OUTPUT/TESTBED/CASE/NUMBER``.
+    """The emulated runs' directories of one calibration: ``OUTPUT/emulated/CASE/NUMBER``.
 
     Args:
       output: the calibration's directory.
@@ -74,6 +73,7 @@ class Runs:
 
     def __init__(self, output: pathlib.Path, constants: Sequence[str], say: Say = print):
         self._output, self._constants, self._say = output, frozenset(constants), say
+        self._known: dict[tuple[Case, pathlib.Path], bool] = {}  # whether it is a run of the case
 
     @property
     def empty(self) -> bool:
@@ -82,55 +82,59 @@ class Runs:
 
     def emulated(self, case: Case) -> list[Measurement]:
         """The finished repetitions of a case, in the order in which they were made."""
-        return [read(path) for path in self._finished(case.config("emulated"), case)]
+        return [read(path) for path in self._finished(case)]
 
     def missing(self, case: Case, repetitions: int) -> int:
         """How many repetitions are still to be made."""
-        return max(0, repetitions - len(self._finished(case.config("emulated"), case)))
+        return max(0, repetitions - len(self._finished(case)))
 
-    def run(self, case: Case, testbed: str) -> Measurement:
-        """Makes one run in a fresh process and a fresh directory.
+    def run(self, case: Case) -> Measurement:
+        """Makes one emulated run in a fresh process and a fresh directory.
 
         Raises:
           GeojaxError: the run failed.
         """
-        config = case.config(testbed)
-        run_dir = self._free(testbed, case)
+        config = case.config("emulated")
+        run_dir = self._free(case)
         schema.save(config, run_dir / records.CONFIG)
         code = children.run_job(run_dir)
         status = records.read_json(run_dir / records.SUMMARY)
         if status.get("status") != records.FINISHED:
             reason = status.get("error") or f"its process ended with {code}"
-            raise GeojaxError(f"{case.name}, {testbed}: {reason} ({run_dir})")
+            raise GeojaxError(f"{case.name}: {reason} ({run_dir})")
         measured = read(run_dir)
         busy = "" if measured.cpu_share is None else f", {measured.cpu_share:.0%} of the CPU busy"
-        self._say(f"{case.name}, {testbed}: mean sync time {measured.mean:.4g} s{busy}")
+        self._say(f"{case.name}, emulated: mean sync time {measured.mean:.4g} s{busy}")
         return measured
 
-    def _free(self, testbed: str, case: Case) -> pathlib.Path:
-        folder = self._output / testbed / case.name
+    def _free(self, case: Case) -> pathlib.Path:
+        folder = self._folder(case)
         taken = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
         run_dir = folder / str(max(taken, default=0) + 1)
         run_dir.mkdir(parents=True)
         return run_dir
 
-    def _finished(self, config: RunConfig, case: Case) -> list[pathlib.Path]:
-        folder = self._output / config.testbed.name / case.name
-        paths = [path for path in folder.glob("*") if path.name.isdigit()]
+    def _finished(self, case: Case) -> list[pathlib.Path]:
+        paths = [path for path in self._folder(case).glob("*") if path.name.isdigit()]
         return [
             path
             for path in sorted(paths, key=lambda path: int(path.name))
             if records.read_json(path / records.SUMMARY).get("status") == records.FINISHED
-            and self._same(config, path / records.CONFIG)
+            and self._same(case, path / records.CONFIG)
         ]
 
-    def _same(self, config: RunConfig, path: pathlib.Path) -> bool:
-        """Whether a stored configuration makes the same emulated run as ``config``."""
-        try:
-            stored = schema.load(path)
-        except OmegaConfBaseException:
-            return False  # an older schema wrote it
-        return self._settings(stored) == self._settings(config)
+    def _folder(self, case: Case) -> pathlib.Path:
+        return self._output / "emulated" / case.name
+
+    def _same(self, case: Case, path: pathlib.Path) -> bool:
+        """Whether a stored configuration, which never changes, makes a case's emulated run."""
+        if (case, path) not in self._known:
+            try:
+                stored = self._settings(schema.load(path))
+            except OmegaConfBaseException:
+                stored = None  # an older schema wrote it
+            self._known[case, path] = stored == self._settings(case.config("emulated"))
+        return self._known[case, path]
 
     def _settings(self, config: RunConfig) -> dict[str, object]:
         flat = schema.flatten(schema.whole(config))
