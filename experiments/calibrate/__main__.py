@@ -194,8 +194,9 @@ def _calibrate(arguments: argparse.Namespace) -> bool:
     fitted = refit(outcomes) if arguments.fit else None
     pieces = blocks(outcomes, fitted, Origin(_command(arguments), about))
     print(to_terminal(pieces), flush=True)
-    complete = all(not runs.missing(case, arguments.repetitions) for case in now)
-    whole = complete and all(outcome.error is not None for outcome in outcomes)
+    finished = all(not runs.missing(case, arguments.repetitions) for case in now)
+    finished = finished and not any(outcome.failure for outcome in outcomes)
+    whole = finished and all(outcome.emulated for outcome in outcomes)
     places = [output / DOCUMENT.name]
     if arguments.docs or (whole and len(cases) == len(CASES)):
         places.append(arguments.docs or DOCUMENT)
@@ -204,7 +205,7 @@ def _calibrate(arguments: argparse.Namespace) -> bool:
         place.write_text(to_document(pieces))
         figures.save(place.with_suffix(".json"), {c: found[c] for c in cases if c in found})
     print(f"report: {', '.join(map(str, places))}")
-    return whole
+    return finished
 
 
 def _fresh(

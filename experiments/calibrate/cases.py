@@ -81,6 +81,8 @@ class Case:
 
     def described(self) -> dict[str, str]:
         """All that an emulated run of it depends on, in words, by column of the table of cases."""
+        loss = self.wan().loss
+        settings = [*self.settings, *([("wan.loss", loss)] if loss else [])]
         return {
             "wan": self.shape(),
             "rates": _span(self.rates()),
@@ -89,7 +91,7 @@ class Case:
             "chunk": f"{self.chunk_elements:,}",
             "rounds": str(self.rounds),
             "overlay": self.overlay,
-            "settings": ", ".join(f"{key}={value}" for key, value in self.settings),
+            "settings": ", ".join(f"{key}={value}" for key, value in settings),
         }
 
     def _built(self) -> Wan:

@@ -9,7 +9,7 @@ Drawn rates are whole numbers times a scale that makes no whole numbers of them.
 
 from __future__ import annotations
 
-from experiments.calibrate.cases import HELD_OUT, Case, preset, steps
+from experiments.calibrate.cases import HELD_OUT, Case, capped, preset, steps
 
 WIDE = {"low": 20, "high": 155}  # NetStorm's draws, before scaling
 
@@ -17,6 +17,10 @@ HELD_OUT_CASES = (
     Case(
         "mesh6-star", HELD_OUT, preset("full_mesh", centers=6, rate=37, rtt=24),
         "star", 4_200_000, rounds=10, chunk_elements=32_768,
+    ),
+    Case(
+        "capped4-star", HELD_OUT, capped(4, rate=39, rtt=28, cap=58),
+        "star", 3_800_000, rounds=6, chunk_elements=32_768,
     ),
     Case(
         "mesh5-all-drawn", HELD_OUT,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from experiments.calibrate import frozen
-
 FREEZE = "4a754a2"  # the commit
 
 HISTORY = (
@@ -22,7 +20,7 @@ HISTORY = (
             "simulated times this moves one, net9-all-redrawn, from +6.1 to -2.6% of its "
             "emulated figure of before; that case was thrown away, eleven are left. In the other "
             "sharded stars, too, the order of real messages may differ from that of then.",
-            f"5. {frozen.DATE} ({FREEZE}): all constants frozen, at the values they had. All "
+            f"5. 30 November 2026 ({FREEZE}): all constants frozen, at the values they had. All "
             "twelve old cases had been seen by then; they count as fitted now.",
             "6. After it the held-out cases below were written, and what the simulator predicts "
             "for them was committed on this page before any of them was emulated.",

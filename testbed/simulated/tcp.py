@@ -16,8 +16,11 @@ default is what the calibration against real TCP found.
 
 What it leaves out: losses by full queues, and the halving and recovery of windows after them (on
 average they are in the goodput factor; random losses of links are a limit of the rate, see
-:mod:`testbed.simulated.impairments`); queues, whose delay would add to the round trip; the growth
-of the window when a path becomes faster later; limits of socket buffers.
+:mod:`testbed.simulated.impairments`); queues, whose delay would add to the round trip; limits of
+socket buffers; that shares of a queue are unequal, and that a window takes time to grow when a path
+becomes freer. A star whose connections share a queue is therefore some 10 % slower in reality. A
+bound on the growth alone does not mend that, as ``docs/calibration.md`` tells: here such
+connections end together, and none is left to grow.
 
 A control message of one segment or less leaves at the full rate of its path and takes nothing from
 others: its bytes are few, and there are many such messages.
