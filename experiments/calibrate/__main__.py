@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from experiments import command
 from experiments.calibrate import figures
 from experiments.calibrate.cases import FITTED, HELD_OUT, Case
-from experiments.calibrate.figures import Emulated
+from experiments.calibrate.figures import FIGURES, Emulated
 from experiments.calibrate.fit import CONSTANTS, Fit, fit
 from experiments.calibrate.outcome import Outcome
 from experiments.calibrate.report import Origin, blocks, case_table, to_document, to_terminal
@@ -34,8 +34,7 @@ from experiments.table.formats import to_rich
 from experiments.train import children
 from geojax.errors import ConfigError, GeojaxError
 
-DOCUMENT = pathlib.Path(__file__).resolve().parents[2] / "docs" / "calibration.md"
-FIGURES = DOCUMENT.with_suffix(".json")
+DOCUMENT = FIGURES.with_suffix(".md")
 
 
 def emulate(cases: Sequence[Case], repetitions: int, runs: Runs) -> dict[Case, str]:

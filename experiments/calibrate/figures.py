@@ -16,6 +16,8 @@ from experiments.calibrate.cases import Case
 from experiments.calibrate.runs import Measurement
 from geojax.errors import ConfigError
 
+FIGURES = pathlib.Path(__file__).resolve().parents[2] / "docs" / "calibration.json"
+
 
 @dataclass(frozen=True)
 class Emulated:

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from experiments.calibrate import __main__ as calibrate
-from experiments.calibrate import figures, frozen, report, table
+from experiments.calibrate import figures, frozen, history, report, table
 from experiments.calibrate.cases import FITTED, HELD_OUT, LONGEST_S
 from experiments.calibrate.figures import Emulated
 from experiments.calibrate.fit import CONSTANTS, Constant, Fit, defaults, fit, relative_error
@@ -436,6 +436,12 @@ def test_the_kept_figures_are_those_of_the_cases():
     kept = figures.load(calibrate.FIGURES, CASES)
     assert set(PARTS[FITTED]) <= set(kept)
     assert all(each.repetitions == 3 and each.mean > 0 for each in kept.values())
+
+
+def test_the_page_has_all_cases_and_the_whole_history():
+    page = calibrate.DOCUMENT.read_text()
+    assert all(f"\n| {case.name} |" in page for case in CASES)
+    assert all(paragraph in page for paragraph in history.HISTORY)
 
 
 def a_report(monkeypatch):
