@@ -26,17 +26,19 @@ HISTORY = (
             "for them was committed on this page before any of them was emulated.",
         )
     ),
-    "Tried before the freeze, and left out: a bound on how fast a connection's rate may rise, by a "
-    "window of so many times what its path takes (the headroom) that grows by a segment per round "
-    "trip where there is room (RFC 5681, RFC 9438). "
-    "`python -m experiments.calibrate.window_growth` repeats it on the eleven cases that are left: their mean error is 3.6% without it, and 3.6%, "
-    "3.7%, 3.6% and 4.2% with a headroom of 3, 2, 1.5 and 1; the worst, capped5-star, stays at "
-    "-12.5%. It helps sparse8-star (-11.2 to -7.1% with 1.5) and harms other stars.",
+    "Tried before the freeze, and left out: a bound on how fast a connection's rate may rise, by "
+    "a window of so many times what its path takes (the headroom) that grows by a segment per "
+    "round trip where there is room (RFC 5681, RFC 9438). `python -m "
+    "experiments.calibrate.window_growth` repeats it on the eleven cases that are left: their "
+    "mean error is 3.6% without it, and 3.6%, 3.7%, 3.6% and 4.2% with a headroom of 3, 2, 1.5 "
+    "and 1; the worst, capped5-star, stays at -12.5%. It helps sparse8-star (-11.2 to -7.1% with "
+    "1.5) and harms other stars.",
     "Why it does not help: in the simulator the flows of a star have equal shares and end "
     "together, so none is left to grow. On Mininet they do not. In one round of an emulated "
-    "capped5-star with `events=chunk` (30 November 2026) four equal senders ended 1.28, 1.40, 1.46 and 1.56 s after "
-    "the last offer, and those that were left had 39 of 51 Mbit/s. Shares with a random spread of "
-    "8% would bring capped5-star to -5.6% and sparse8-star to -10.4%, but capped6-all from -6.5 to "
-    "+7.3%; that trial is not in the code. So where several connections share one queue (access "
-    "caps, packets relayed by fewest hops), expect a star to be some 10% slower than simulated.",
+    "capped5-star with `events=chunk` (30 November 2026) four equal senders ended 1.28, 1.40, "
+    "1.46 and 1.56 s after the last offer, and those that were left had 39 of 51 Mbit/s. Shares "
+    "with a random spread of 8% would bring capped5-star to -5.6% and sparse8-star to -10.4%, but "
+    "capped6-all from -6.5 to +7.3%; that trial is not in the code. So where several connections "
+    "share one queue (access caps, packets relayed by fewest hops), expect a star to be some 10% "
+    "slower than simulated.",
 )
