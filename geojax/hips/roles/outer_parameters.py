@@ -14,7 +14,7 @@ import numpy as np
 
 from geojax.hips.exchange.buckets import Bucket, Turns
 from geojax.hips.exchange.lan import Uplink
-from geojax.hollow import is_hollow
+from geojax.hollow import is_hollow, join
 from geojax.sync.algorithm import WHOLE, Fragmentation
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder
@@ -99,11 +99,12 @@ class OuterParameters:
         """Takes the result of a round into ``vector``, if it is not there yet."""
         if self._arrived >= number:
             return
-        (bucket,) = self.turns.of(number)
-        values = await self._result(link, number, bucket)
+        buckets = self.turns.of(number)
+        parts = [await self._result(link, number, bucket) for bucket in buckets]
         if not self._apart:
-            self.vector = values
-        elif not is_hollow(values):  # in place: a round under way measures its offer from it
+            self.vector = parts[0] if len(parts) == 1 else join(parts)
+        elif not is_hollow(parts[0]):  # in place: a round under way measures its offer from it
+            (bucket,), (values,) = buckets, parts
             for start, stop, piece in bucket.split(values):
                 self.vector[start:stop] = piece
         self._arrived = number
@@ -117,12 +118,15 @@ class OuterParameters:
                 await self.load_stage(link, number, bucket)
         else:
             await self.arrive(link, number)
-            (bucket,) = self.turns.of(number)
-            self._load(bucket)
+            self._load(self.turns.of(number))
         self.collected = number
 
-    def _load(self, bucket: Bucket) -> None:
-        """Loads a bucket of ``vector``, blended with the trainer's own values of it."""
+    def _load(self, buckets: Sequence[Bucket]) -> None:
+        """Loads a round's part of ``vector``, blended with the trainer's own values of it."""
+        if len(buckets) > 1:  # pieces, which make the whole together
+            self._trainer.load(self.vector)
+            return
+        (bucket,) = buckets
         values, share = bucket.of(self.vector), np.float32(self._parts.blend)
         if share and not is_hollow(values):
             values = share * bucket.of(self._trainer.vector()) + (np.float32(1) - share) * values
