@@ -10,6 +10,7 @@ from geojax.errors import ConfigError, GeojaxError
 
 EXTERNAL = {"wan__server_center": "external", "wan__external": {"rate": 100, "rtt": 20}}
 MULTIGPS = {"overlay__name": "multigps", "overlay__servers": 2}
+STREAMING = {"sync__name": "streaming_diloco", "sync__local_steps": 4}
 STEPS = {"sync__name": "local_steps", "sync__local_steps": 2}
 
 
@@ -95,9 +96,10 @@ def test_after_a_death_all_agree_or_the_run_ends_and_says_why():
     ("settings", "says"),
     [
         ({"sync__p3": True, "model__stages": 8}, "sync.p3=true"),
-        ({"sync__name": "streaming_diloco", "sync__local_steps": 4}, "fragments"),
+        ({**STREAMING, "sync__fragments": 2}, "fragments"),
+        ({**STREAMING, "sync__overlap": 1}, "overlap"),
         ({"sync__name": "fedasync"}, "global servers"),
-        ({"sync__name": "hfa"}, "within a center"),
+        ({"sync__name": "hfa", "sync__lan_rounds": 2}, "within a center"),
         ({"optimizer__clip_norm": 1.0}, "optimizer.clip_norm"),
         ({"outer_optimizer__name": "sgd", "outer_optimizer__clip_norm": 1.0}, "outer_optimizer"),
         ({"overlay__pieces": 33}, "use at most 32"),

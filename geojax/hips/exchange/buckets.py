@@ -1,10 +1,10 @@
 """The pieces of the vector that are merged and applied on their own.
 
 Usually there is one: all of it. With ``overlay.pieces`` there are so many of about one size: while
-the WAN merges one, the LANs carry others. With P3 (Jayarajan et al., *Priority-based Parameter Propagation
-for Distributed DNN Training*, MLSys 2019) every stage of the model is one, so that the exchange of
-one stage overlaps with the computation of others; a round exchanges all of them. With fragments
-every fragment is one, and rounds exchange them in turn.
+the WAN merges one, the LANs carry others. With P3 (Jayarajan et al., *Priority-based Parameter
+Propagation for Distributed DNN Training*, MLSys 2019) every stage of the model is one, so that the
+exchange of one stage overlaps with the computation of others; a round exchanges all of them. With
+fragments every fragment is one, and rounds exchange them in turn.
 """
 
 from __future__ import annotations
