@@ -33,7 +33,7 @@ from geojax.overlay.policy.cutting import chunk_count
 from geojax.overlay.policy.policy import Policy
 from geojax.overlay.registry import build_overlay
 from geojax.overlay.view import NetworkView
-from geojax.sync.algorithm import WHOLE, SyncAlgorithm
+from geojax.sync.algorithm import SyncAlgorithm
 from geojax.sync.registry import build_sync
 
 log = logging.getLogger("geojax.assemble")
@@ -278,8 +278,8 @@ def _check_pieces(config: RunConfig, algorithm: SyncAlgorithm) -> None:
     why = ""
     if config.sync.p3:
         why = "sync.p3=true exchanges the model's stages one by one already"
-    elif algorithm.fragmentation != WHOLE._replace(pattern=algorithm.fragmentation.pattern):
-        why = f"{sync} has fragments or an overlap of its own"
+    elif algorithm.fragmentation.fragments > 1:
+        why = f"{sync} exchanges fragments in turn"
     elif algorithm.admission.exchange == "server" or algorithm.lan is not None:
         why = f"{sync} exchanges with global servers, which answer with whole models"
     elif algorithm.lan_rounds > 1 or algorithm.inner is not None:

@@ -40,6 +40,7 @@ def in_pieces(pieces, **settings):
         {"overlay__name": "packing", **STEPS},
         {"compression__name": "twobit"},
         {"sync__name": "diloco", "sync__local_steps": 2},
+        {**STREAMING, "sync__overlap": 2, "sync__blend": 0.5, "model__pace_s": 0.001},
     ],
     ids=str,
 )
@@ -96,8 +97,7 @@ def test_after_a_death_all_agree_or_the_run_ends_and_says_why():
     ("settings", "says"),
     [
         ({"sync__p3": True, "model__stages": 8}, "sync.p3=true"),
-        ({**STREAMING, "sync__fragments": 2}, "fragments"),
-        ({**STREAMING, "sync__overlap": 1}, "overlap"),
+        ({**STREAMING, "sync__fragments": 2, "model__stages": 8}, "fragments"),
         ({"sync__name": "fedasync"}, "global servers"),
         ({"sync__name": "hfa", "sync__lan_rounds": 2}, "within a center"),
         ({"optimizer__clip_norm": 1.0}, "optimizer.clip_norm"),

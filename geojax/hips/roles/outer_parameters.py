@@ -104,9 +104,9 @@ class OuterParameters:
         if not self._apart:
             self.vector = parts[0] if len(parts) == 1 else join(parts)
         elif not is_hollow(parts[0]):  # in place: a round under way measures its offer from it
-            (bucket,), (values,) = buckets, parts
-            for start, stop, piece in bucket.split(values):
-                self.vector[start:stop] = piece
+            for bucket, values in zip(buckets, parts, strict=True):
+                for start, stop, piece in bucket.split(values):
+                    self.vector[start:stop] = piece
         self._arrived = number
 
     async def collect(self, link: Uplink, number: int) -> None:
@@ -123,17 +123,16 @@ class OuterParameters:
 
     def _load(self, buckets: Sequence[Bucket]) -> None:
         """Loads a round's part of ``vector``, blended with the trainer's own values of it."""
-        if len(buckets) > 1:  # pieces, which make the whole together
-            self._trainer.load(self.vector)
-            return
-        (bucket,) = buckets
-        values, share = bucket.of(self.vector), np.float32(self._parts.blend)
+        whole, share = len(buckets) == len(self.turns.buckets), np.float32(self._parts.blend)
+        values = self.vector if whole else buckets[0].of(self.vector)
         if share and not is_hollow(values):
-            values = share * bucket.of(self._trainer.vector()) + (np.float32(1) - share) * values
-        if len(self.turns.buckets) == 1:
+            own = self._trainer.vector()
+            own = own if whole else buckets[0].of(own)
+            values = share * own + (np.float32(1) - share) * values
+        if whole:
             self._trainer.load(values)
         else:
-            self._put(bucket, values)
+            self._put(buckets[0], values)
 
     def _put(self, bucket: Bucket, values: np.ndarray) -> None:
         for piece in bucket.split(values):
