@@ -51,6 +51,7 @@ class OuterParameters:
         self.vector = np.zeros(0, np.float32)
         self.collected = self._arrived = -1
         self._own: np.ndarray | None = None  # the trainer's values, out of a checkpoint
+        self._left: np.ndarray | None = None  # the trainer's values when the last offer left
 
     def start(self, vector: np.ndarray, number: int) -> None:
         """Begins LAN round ``number`` from ``vector``."""
@@ -60,6 +61,7 @@ class OuterParameters:
             self._trainer.load(vector)
         else:  # with overlap it was kept before its last offer's result was loaded
             self._trainer.load(self._own)
+            self._left = self._own
             self._own, self.collected = None, number - 1 - (self._parts.overlap > 0)
 
     def warm_up(self) -> None:
@@ -86,6 +88,11 @@ class OuterParameters:
         waits = not link.here(number, bucket)
         self._put(bucket, await self._result(link, number, bucket))
         return waits
+
+    def offered(self) -> None:
+        """The trainer's values leave as an offer."""
+        if self._parts.carry:
+            self._left = self._trainer.vector()
 
     async def settle(self, link: Uplink, number: int) -> None:
         """Takes what a checkpoint after a round needs: with overlap, nothing is loaded for it."""
@@ -122,17 +129,17 @@ class OuterParameters:
         self.collected = number
 
     def _load(self, buckets: Sequence[Bucket]) -> None:
-        """Loads a round's part of ``vector``, blended with the trainer's own values of it."""
-        whole, share = len(buckets) == len(self.turns.buckets), np.float32(self._parts.blend)
-        values = self.vector if whole else buckets[0].of(self.vector)
+        """Loads a round's part of ``vector`` with what of the trainer's own values is kept."""
+        values, share = self.vector, np.float32(self._parts.blend)
         if share and not is_hollow(values):
-            own = self._trainer.vector()
-            own = own if whole else buckets[0].of(own)
-            values = share * own + (np.float32(1) - share) * values
-        if whole:
+            values = share * self._trainer.vector() + (np.float32(1) - share) * values
+        elif self._parts.carry and not is_hollow(values):
+            assert self._left is not None
+            values = values + (self._trainer.vector() - self._left)
+        if len(buckets) == len(self.turns.buckets):
             self._trainer.load(values)
         else:
-            self._put(buckets[0], values)
+            self._put(buckets[0], buckets[0].of(values))
 
     def _put(self, bucket: Bucket, values: np.ndarray) -> None:
         for piece in bucket.split(values):

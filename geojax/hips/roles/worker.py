@@ -208,6 +208,7 @@ class Worker:
                 nothing = np.zeros_like(bucket.of(self.outer.vector))
                 await link.offer(number, bucket, nothing, 0.0, None)
         else:
+            self.outer.offered()
             for bucket, values in zip(buckets, offered, strict=True):
                 await self._offer(link, number, bucket, values)
         if self._chosen is not None:
