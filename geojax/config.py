@@ -116,6 +116,10 @@ class WanConfig(Settings):
         None, "of every link that states none: a number, or {ms, distribution}", unit="ms"
     )
     loss: float | None = key(None, "share of packets lost on every link that states none")
+    egress: float | None = key(
+        None, "access cap of every center that states none: out over all its links", unit="Mbit/s"
+    )
+    ingress: float | None = key(None, "likewise, into it", unit="Mbit/s")
     draw: Any = key(None, "rates drawn at random: {low, high}", unit="Mbit/s")
     dynamics: Any = key(
         None, "how rates change: {kind, …}, or a list of these; null: they do not; see "
@@ -182,6 +186,10 @@ class OverlayConfig(Settings):
     chunk_elements: int = key(
         65_536, "elements of a chunk, the piece of a vector that travels by itself", least=1
     )
+    pieces: int = key(
+        1, "parts of the vector that are merged, applied and given to the workers one by one, so "
+        "that LANs and WAN work side by side", least=1,
+    )  # fmt: skip
     awareness: str = key(
         "oracle", "plans go by the true rates, or by measured ones", choices=("measured", "oracle")
     )

@@ -17,12 +17,12 @@ from geojax.center.trainer import build_spec
 from geojax.compression.codec import CODECS, Codec
 from geojax.compression.dense import dense
 from geojax.compression.registry import build_codec
-from geojax.config import OptimizerConfig, RunConfig
+from geojax.config import OptimizerConfig, OverlayConfig, RunConfig
 from geojax.federated import build as federated
 from geojax.hips.exchange.buckets import Bucket, Chunks, buckets_of
 from geojax.hollow import SIZE_ONLY
 from geojax.models.registry import SYNTHETIC
-from geojax.overlay.policy.cutting import Ranges, chunk_ranges
+from geojax.overlay.policy.cutting import Ranges, chunk_ranges, even_pieces
 from geojax.sync.algorithm import RunFacts, SyncAlgorithm
 from geojax.sync.registry import build_sync
 
@@ -74,7 +74,7 @@ class Agreement:
             spec = federated.build_model(config, algorithm.client).spec
         codec = wan_codec(config)
         stages = build_stages(config) if config.sync.p3 else ()
-        parts = _parts(spec, stages, algorithm)
+        parts = _parts(spec, stages, algorithm, config.overlay)
         layers = tuple(layer.size for layer in spec.layers)
         stops = [stop for part in parts for _, stop in part]
         ranges = chunk_ranges(config.overlay, layers, stops)
@@ -99,14 +99,16 @@ def sync_of(config: RunConfig, trainers: Sequence[str]) -> SyncAlgorithm:
     return algorithm.for_run(RunFacts(speeds, centers, lr, config.seed, config.rounds))
 
 
-def _parts(spec: VectorSpec, stages: Sequence[Stage], algorithm: SyncAlgorithm) -> Sequence[Pieces]:
-    """Where the buckets lie: the model's stages, the algorithm's fragments, or everything."""
+def _parts(
+    spec: VectorSpec, stages: Sequence[Stage], algorithm: SyncAlgorithm, overlay: OverlayConfig
+) -> Sequence[Pieces]:
+    """Where the buckets lie: the model's stages, the algorithm's fragments, or equal pieces."""
     if stages:
         return [((stage.start, stage.stop),) for stage in stages]
     fragmentation = algorithm.fragmentation
     if fragmentation.fragments > 1:
         return fragments_of(spec, fragmentation.fragments, fragmentation.pattern)
-    return [((0, spec.size),)]
+    return [(piece,) for piece in even_pieces(spec.size, overlay.chunk_elements, overlay.pieces)]
 
 
 def wan_codec(config: RunConfig) -> Codec:

@@ -29,6 +29,7 @@ from geojax.hollow import SIZE_ONLY
 from geojax.models.losses import LOSSES
 from geojax.models.registry import SYNTHETIC, model_info
 from geojax.overlay.base import Overlay
+from geojax.overlay.policy.cutting import chunk_count
 from geojax.overlay.policy.policy import Policy
 from geojax.overlay.registry import build_overlay
 from geojax.overlay.view import NetworkView
@@ -72,6 +73,7 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
     _check_offers(config, algorithm)
     _check_inner(config, algorithm)
     _check_fragments(config, algorithm, cluster)
+    _check_pieces(config, algorithm)
     simulated = config.testbed.name == "simulated" and config.model.name == SYNTHETIC
     if codec.name == SIZE_ONLY and not simulated:
         raise ConfigError(
@@ -265,6 +267,39 @@ def _check_fragments(config: RunConfig, algorithm: SyncAlgorithm, cluster: Clust
             f"{', …' if len(layers) > 4 else ''}); use sync.fragments={fewer} or a deeper model"
         )
         raise ConfigError("sync.fragments", count, fix)
+
+
+def _check_pieces(config: RunConfig, algorithm: SyncAlgorithm) -> None:
+    """Refuses pieces where the vector is parted already, or is needed as a whole."""
+    pieces = config.overlay.pieces
+    if pieces == 1:
+        return
+    sync = f"sync={config.sync.name}"
+    why = ""
+    if config.sync.p3:
+        why = "sync.p3=true exchanges the model's stages one by one already"
+    elif algorithm.fragmentation.fragments > 1:
+        why = f"{sync} exchanges fragments in turn"
+    elif algorithm.admission.exchange == "server" or algorithm.lan is not None:
+        why = f"{sync} exchanges with global servers, which answer with whole models"
+    elif algorithm.lan_rounds > 1 or algorithm.inner is not None:
+        why = f"{sync} averages whole models within a center"
+    elif algorithm.weights == "centers" or algorithm.client is not None:
+        why = f"{sync} weighs what a center offers as a whole"
+    elif config.outer_optimizer.clip_norm is not None:
+        why = "outer_optimizer.clip_norm couples all layers"
+    elif config.optimizer.clip_norm is not None and not algorithm.offer.inner:
+        why = "optimizer.clip_norm couples all layers"
+    if why:
+        fix = f"{why}; use overlay.pieces=1"
+        raise ConfigError("overlay.pieces", pieces, fix)
+    chunks = chunk_count(_layout(config).size, config.overlay.chunk_elements)
+    if pieces > chunks:
+        fix = (
+            f"the model has {chunks} chunks of overlay.chunk_elements = "
+            f"{config.overlay.chunk_elements}; use at most {chunks}, or smaller chunks"
+        )
+        raise ConfigError("overlay.pieces", pieces, fix)
 
 
 def _layout(config: RunConfig) -> VectorSpec:

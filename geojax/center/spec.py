@@ -139,6 +139,24 @@ class VectorSpec:
         moved = tuple(replace(layer, offset=layer.offset - start) for layer in inside)
         return VectorSpec(moved, max(0, min(stop, self.parameters) - start))
 
+    def cut(self, start: int, stop: int) -> VectorSpec:
+        """As :meth:`part`, but layers may be cut: their pieces are flat, named by their range.
+
+        >>> spec = VectorSpec.of([("w", (2, 3)), ("b", (3,))])
+        >>> [(layer.name, layer.shape) for layer in spec.cut(4, 9).layers]
+        [('w[4:6]', (2,)), ('b', (3,))]
+
+        Raises:
+          ValueError: the range is empty or leaves the vector.
+        """
+        if not 0 <= start < stop <= self.size:
+            raise ValueError(f"[{start}, {stop}) is no part of a vector of {self.size} elements")
+        inside = (layer for layer in self.layers if start < layer.stop and layer.offset < stop)
+        return VectorSpec(
+            tuple(_within(layer, start, stop) for layer in inside),
+            max(0, min(stop, self.parameters) - start),
+        )
+
     @classmethod
     def joined(cls, parts: Iterable[VectorSpec]) -> VectorSpec:
         """The layout of vectors one after the other.
@@ -217,3 +235,12 @@ def _finite(values: np.ndarray) -> bool:
     bits = values.view(np.uint32)
     blocks = (bits[start : start + _BLOCK] for start in range(0, bits.size, _BLOCK))
     return all(np.bitwise_and(block, _MAGNITUDE).max() < _INFINITY for block in blocks)
+
+
+def _within(layer: Layer, start: int, stop: int) -> Layer:
+    """What of a layer lies in [start, stop), counted from there."""
+    first, last = max(layer.offset, start), min(layer.stop, stop)
+    if last - first == layer.size:
+        return replace(layer, offset=layer.offset - start)
+    name = f"{layer.name}[{first - layer.offset}:{last - layer.offset}]"
+    return replace(layer, name=name, offset=first - start, size=last - first, shape=(last - first,))

@@ -297,12 +297,14 @@ class Fragmentation(NamedTuple):
         :func:`geojax.center.fragments.fragments_of`.
       overlap: local steps of the next round that a worker takes before the result counts.
       blend: share of its own values in what a worker goes on with then.
+      carry: what it has trained since its offer is added to the result.
     """
 
     fragments: int = 1
     pattern: str = "strided"
     overlap: int = 0
     blend: float = 0.0
+    carry: bool = False
 
 
 WHOLE = Fragmentation()

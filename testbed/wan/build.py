@@ -74,7 +74,7 @@ def build_wan(wan: WanConfig, lan: LanConfig, seed: int, global_servers: int = 1
         "wan.delay_scale", wan.delay_scale, "the factor of all WAN delays", zero=True
     )
     center_entries, link_entries = _written_out(wan, drawn_from)
-    listed = _read_centers(center_entries, lan, bandwidth_scale)
+    listed = _read_centers(center_entries, wan, lan, bandwidth_scale)
     centers = _with_external(wan, lan, listed, bandwidth_scale)
     names = tuple(center.name for center in centers)
     keyed = [(f"wan.links[{index}]", entry) for index, entry in enumerate(link_entries)]
@@ -136,13 +136,13 @@ def _written_out(wan: WanConfig, seed: int) -> tuple[list, list]:
 
 
 def _read_centers(
-    entries: Sequence[object], lan: LanConfig, bandwidth_scale: float
+    entries: Sequence[object], wan: WanConfig, lan: LanConfig, bandwidth_scale: float
 ) -> tuple[Center, ...]:
     if not entries:
         raise ConfigError("wan.centers", list(entries), "state at least one center")
     centers: dict[str, Center] = {}
     for index, entry in enumerate(entries):
-        center = _read_center(f"wan.centers[{index}]", entry, lan, bandwidth_scale)
+        center = _read_center(f"wan.centers[{index}]", entry, wan, lan, bandwidth_scale)
         if center.name in centers:
             fix = f"wan.centers[{list(centers).index(center.name)}] has this name already"
             raise ConfigError(f"wan.centers[{index}]", center.name, fix)
@@ -170,11 +170,13 @@ def _with_external(
     if site and wan.external is not None:
         fix = f"wan.links states the links of {name!r}, which is among the centers; leave this out"
         raise ConfigError("wan.external", wan.external, fix)
-    made = _read_center("wan.external", {"name": name, "workers": 0}, lan, bandwidth_scale)
+    made = _read_center("wan.external", {"name": name, "workers": 0}, wan, lan, bandwidth_scale)
     return (*others, *(site or [made]))
 
 
-def _read_center(key: str, entry: object, lan: LanConfig, bandwidth_scale: float) -> Center:
+def _read_center(
+    key: str, entry: object, wan: WanConfig, lan: LanConfig, bandwidth_scale: float
+) -> Center:
     if not isinstance(entry, Mapping):
         entry, name_key = {"name": entry}, key
     else:
@@ -187,10 +189,12 @@ def _read_center(key: str, entry: object, lan: LanConfig, bandwidth_scale: float
         return f"lan.{default}", getattr(lan, default)
 
     def cap(name: str) -> float | None:
-        if stated.get(name) is None:
+        cap_key, rate = f"{key}.{name}", stated.get(name)
+        if rate is None and stated.get("name") != wan_fields.EXTERNAL:
+            cap_key, rate = f"wan.{name}", getattr(wan, name)
+        if rate is None:
             return None
-        rate = fields.number(f"{key}.{name}", stated[name], f"the {name} cap in Mbit/s")
-        return rate * MBIT * bandwidth_scale
+        return fields.number(cap_key, rate, f"the {name} cap in Mbit/s") * MBIT * bandwidth_scale
 
     name = wan_fields.center_name(name_key, stated.get("name"))
     key_of_workers, workers = own_or_default("workers", "workers")

@@ -76,7 +76,7 @@ def diloco_by_hand(config, *, lr=0.7, beta=0.9):
     return np.asarray(outer)
 
 
-def streaming_by_hand(config, fragments, *, overlap, blend, lr=0.7, beta=0.9):
+def streaming_by_hand(config, fragments, *, overlap, blend, carry=False, lr=0.7, beta=0.9):
     """Streaming DiLoCo as one loop over steps; ``fragments``: masks over the vector."""
     gradient, batches = problem(config)
     interval = H // len(fragments)
@@ -85,19 +85,23 @@ def streaming_by_hand(config, fragments, *, overlap, blend, lr=0.7, beta=0.9):
     due = {}  # by step: the fragment whose result counts then, and its outer parameters
     for k in range(config.rounds * interval):
         if k in due and overlap == 0:
-            blended(inner, *due[k], blend)
+            blended(inner, *due[k][:2], blend)
         inner = [
             np.array(one - config.lr * gradient(one, batch(k)))
             for one, batch in zip(inner, batches, strict=True)
         ]
-        if k in due and overlap > 0:
-            blended(inner, *due[k], blend)
+        if k in due and overlap > 0 and carry:
+            mine, result, left = due[k]
+            for one, was in zip(inner, left, strict=True):
+                one[mine] = result[mine] + (one[mine] - was[mine])
+        elif k in due and overlap > 0:
+            blended(inner, *due[k][:2], blend)
         if (k + 1) % interval == 0:
             mine = fragments[k // interval % len(fragments)]
             delta = mine * sum(outer - one for one in inner) / len(inner)
             velocity = np.where(mine, beta * velocity + delta, velocity)
             outer = np.where(mine, outer - lr * (delta + beta * velocity), outer)
-            due[k + max(overlap, 1)] = mine, outer
+            due[k + max(overlap, 1)] = mine, outer, [one.copy() for one in inner]
     return outer
 
 
@@ -149,6 +153,40 @@ def test_streaming_diloco_is_its_loop(pattern, overlap, blend):
     twin = partial(streaming_by_hand, settings, masks, overlap=overlap)
     assert distance(final, twin(blend=blend)) <= TOLERANCE
     assert distance(final, twin(blend=blend + 0.01)) > TOLERANCE
+
+
+def test_what_is_trained_during_an_exchange_can_be_carried_over_it():
+    settings = streaming(
+        model__hidden=[16, 12], rounds=9, sync__fragments=2, sync__overlap=2, sync__carry=True
+    )
+    owner = np.repeat(
+        np.repeat([0, 1, 0], 2), [layer.size for layer in build_spec(settings).layers]
+    )
+    twin = partial(streaming_by_hand, settings, [owner == 0, owner == 1], overlap=2, blend=0.0)
+    final = simulated(settings).final
+    assert distance(final, twin(carry=True)) <= TOLERANCE
+    assert distance(final, twin()) > TOLERANCE
+
+
+def test_carried_over_the_whole_round_with_plain_sgd_outside_it_is_cocod_sgd():
+    settings = streaming(
+        sync__overlap=H, sync__carry=True, outer_optimizer__name="sgd", outer_optimizer__lr=1.0,
+        overlay__pieces=2,
+    )  # fmt: skip
+    gradient, batches = problem(settings)
+    own = [initial_vector(settings)] * len(batches)
+    for number in range(settings.rounds):  # Algorithm 1: x_i <- mean + (progress of this period)
+        mean, began = sum(own) / len(own), list(own)
+        for k in range(number * H, (number + 1) * H):
+            own = [
+                one - settings.lr * gradient(one, batch(k))
+                for one, batch in zip(own, batches, strict=True)
+            ]
+        if number:
+            own = [mean + (one - was) for one, was in zip(own, began, strict=True)]
+    final = simulated(settings).final
+    assert distance(final, sum(own) / len(own)) <= TOLERANCE
+    assert distance(final, mean) > TOLERANCE
 
 
 # ---- special cases
@@ -214,9 +252,10 @@ def test_a_fragment_travels_while_the_workers_train():
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize(("overlap", "blend"), [(0, 0.0), (2, 0.5)])
-def test_a_resumed_run_ends_with_the_same_model(workers, overlap, blend, tmp_path):
-    settings = {"workers": workers, "sync__overlap": overlap, "sync__blend": blend}
+@pytest.mark.parametrize(("overlap", "kept"), [(0, {}), (2, {"blend": 0.5}), (2, {"carry": True})])
+def test_a_resumed_run_ends_with_the_same_model(workers, overlap, kept, tmp_path):
+    kept = {f"sync__{key}": value for key, value in kept.items()}
+    settings = {"workers": workers, "sync__overlap": overlap, **kept}
     plain = simulated(synthetic(**settings))
     whole = simulated(synthetic(checkpoint_every=2, **settings))
     assert whole.final.tobytes() == plain.final.tobytes()
@@ -258,6 +297,9 @@ def test_who_comes_back_begins_from_all_outer_parameters(node, overlap, monkeypa
 
 REFUSED = {
     r"sync\.fragments = 4: .*sync\.local_steps=8": {"sync__fragments": 4},
+    r"sync\.carry = True: sync\.blend = 0\.5": {"sync__carry": True, "sync__overlap": 1,
+        "sync__blend": 0.5},
+    r"sync\.carry = True: nothing is trained": {"sync__carry": True},
     r"sync\.overlap = 3: longer than the 2 steps.*sync\.overlap=2": {"sync__overlap": 3},
     r"sync\.overlap = 6: all of sync\.local_steps = 6": {
         "sync__overlap": 6, "sync__fragments": 1,

@@ -54,6 +54,18 @@ def test_centers_take_lan_defaults_or_their_own():
     )
 
 
+def test_access_caps_of_centers_and_by_default():
+    own = {"name": "c2", "egress": 80}
+    wan = build(centers=["c1", own, "c3"], egress=50, ingress=60, bandwidth_scale=0.5)
+    caps = [(center.egress, center.ingress) for center in wan.centers]
+    assert caps == [(25e6, 30e6), (40e6, 30e6), (25e6, 30e6)]
+    apart = build(
+        generator="uniform", centers=2, links=[], rate=10, rtt=1, egress=50,
+        server_center="external", external={"rate": 100, "rtt": 1},
+    )  # fmt: skip
+    assert [center.egress for center in apart.centers] == [50e6, 50e6, None]  # a site is no center
+
+
 def test_jitter_and_loss_of_links_and_by_default():
     good = config().links
     wan = build(
@@ -272,6 +284,7 @@ MISTAKES = {
     "unknown center key": (center({"name": "d", "egres": 4}), "wan.centers[3].egres", "'egress'"),
     "zero workers": (center({"name": "d", "workers": 0}), "wan.centers[3].workers", "at least 1"),
     "half a worker": (center({"name": "d", "workers": 1.5}), "wan.centers[3].workers", "whole"),
+    "zero cap of all": ({"egress": 0}, "wan.egress", "above 0"),
     "zero egress": (center({"name": "d", "egress": 0}), "wan.centers[3].egress", "above 0"),
     "zero ingress": (center({"name": "d", "ingress": 0}), "wan.centers[3].ingress", "above 0"),
     "bad LAN rate": (center({"name": "d", "lan_rate": -1}), "wan.centers[3].lan_rate", "above 0"),

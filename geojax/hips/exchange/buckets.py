@@ -1,9 +1,10 @@
 """The pieces of the vector that are merged and applied on their own.
 
-Usually there is one: all of it. With P3 (Jayarajan et al., *Priority-based Parameter Propagation
-for Distributed DNN Training*, MLSys 2019) every stage of the model is one, so that the exchange of
-one stage overlaps with the computation of others; a round exchanges all of them. With fragments
-every fragment is one, and rounds exchange them in turn.
+Usually there is one: all of it. With ``overlay.pieces`` there are so many of about one size: while
+the WAN merges one, the LANs carry others. With P3 (Jayarajan et al., *Priority-based Parameter
+Propagation for Distributed DNN Training*, MLSys 2019) every stage of the model is one, so that the
+exchange of one stage overlaps with the computation of others; a round exchanges all of them. With
+fragments every fragment is one, and rounds exchange them in turn.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Chunks = range | tuple[int, ...]
 
 
 class Bucket(NamedTuple):
-    """A part of the vector, of whole layers.
+    """A part of the vector.
 
     Attributes:
       index: its place among the buckets.
@@ -105,12 +106,7 @@ def _bucket(
             if start <= first and last <= stop:
                 mine.append((first - shift, last - shift))
                 chunks.append(chunk)
-    if pieces == ((0, spec.size),):
-        own = spec
-    elif len(pieces) == 1:
-        own = spec.part(*pieces[0])
-    else:
-        own = VectorSpec.joined([spec.part(*piece) for piece in pieces])
+    own = VectorSpec.joined([spec.cut(*piece) for piece in pieces])
     neighbours = bool(chunks) and chunks[-1] - chunks[0] + 1 == len(chunks)
     indices = range(chunks[0], chunks[-1] + 1) if neighbours else tuple(chunks)
     return Bucket(index, pieces, own, tuple(mine), indices)

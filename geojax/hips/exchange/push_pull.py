@@ -435,7 +435,7 @@ class PushPullExchange:
             if entry.given:
                 raise GeojaxError(
                     f"{self.me}: the membership changed when round {number} was applied in part, "
-                    "layer by layer; run it without sync.p3 to survive that"
+                    "piece by piece; run it without sync.p3, or overlay.pieces, to survive that"
                 )
             owing = {
                 home

@@ -450,7 +450,8 @@ class TreeExchange:
                 if entry.given and number > self.held:
                     raise GeojaxError(
                         f"{self.me}: the membership changed when round {number} was applied in "
-                        "part, layer by layer; run it without sync.p3 to survive that"
+                        "part, piece by piece; run it without sync.p3, or overlay.pieces, to "
+                        "survive that"
                     )
                 entry.begin_again()
                 if self._policies.knows(number):

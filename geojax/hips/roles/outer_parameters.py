@@ -14,7 +14,7 @@ import numpy as np
 
 from geojax.hips.exchange.buckets import Bucket, Turns
 from geojax.hips.exchange.lan import Uplink
-from geojax.hollow import is_hollow
+from geojax.hollow import is_hollow, join
 from geojax.sync.algorithm import WHOLE, Fragmentation
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder
@@ -51,6 +51,7 @@ class OuterParameters:
         self.vector = np.zeros(0, np.float32)
         self.collected = self._arrived = -1
         self._own: np.ndarray | None = None  # the trainer's values, out of a checkpoint
+        self._left: np.ndarray | None = None  # the trainer's values when the last offer left
 
     def start(self, vector: np.ndarray, number: int) -> None:
         """Begins LAN round ``number`` from ``vector``."""
@@ -60,6 +61,7 @@ class OuterParameters:
             self._trainer.load(vector)
         else:  # with overlap it was kept before its last offer's result was loaded
             self._trainer.load(self._own)
+            self._left = self._own
             self._own, self.collected = None, number - 1 - (self._parts.overlap > 0)
 
     def warm_up(self) -> None:
@@ -87,6 +89,11 @@ class OuterParameters:
         self._put(bucket, await self._result(link, number, bucket))
         return waits
 
+    def offered(self) -> None:
+        """The trainer's values leave as an offer."""
+        if self._parts.carry:
+            self._left = self._trainer.vector()
+
     async def settle(self, link: Uplink, number: int) -> None:
         """Takes what a checkpoint after a round needs: with overlap, nothing is loaded for it."""
         await (self.arrive if self._parts.overlap else self.collect)(link, number)
@@ -99,13 +106,14 @@ class OuterParameters:
         """Takes the result of a round into ``vector``, if it is not there yet."""
         if self._arrived >= number:
             return
-        (bucket,) = self.turns.of(number)
-        values = await self._result(link, number, bucket)
+        buckets = self.turns.of(number)
+        parts = [await self._result(link, number, bucket) for bucket in buckets]
         if not self._apart:
-            self.vector = values
-        elif not is_hollow(values):  # in place: a round under way measures its offer from it
-            for start, stop, piece in bucket.split(values):
-                self.vector[start:stop] = piece
+            self.vector = parts[0] if len(parts) == 1 else join(parts)
+        elif not is_hollow(parts[0]):  # in place: a round under way measures its offer from it
+            for bucket, values in zip(buckets, parts, strict=True):
+                for start, stop, piece in bucket.split(values):
+                    self.vector[start:stop] = piece
         self._arrived = number
 
     async def collect(self, link: Uplink, number: int) -> None:
@@ -117,19 +125,21 @@ class OuterParameters:
                 await self.load_stage(link, number, bucket)
         else:
             await self.arrive(link, number)
-            (bucket,) = self.turns.of(number)
-            self._load(bucket)
+            self._load(self.turns.of(number))
         self.collected = number
 
-    def _load(self, bucket: Bucket) -> None:
-        """Loads a bucket of ``vector``, blended with the trainer's own values of it."""
-        values, share = bucket.of(self.vector), np.float32(self._parts.blend)
+    def _load(self, buckets: Sequence[Bucket]) -> None:
+        """Loads a round's part of ``vector`` with what of the trainer's own values is kept."""
+        values, share = self.vector, np.float32(self._parts.blend)
         if share and not is_hollow(values):
-            values = share * bucket.of(self._trainer.vector()) + (np.float32(1) - share) * values
-        if len(self.turns.buckets) == 1:
+            values = share * self._trainer.vector() + (np.float32(1) - share) * values
+        elif self._parts.carry and not is_hollow(values):
+            assert self._left is not None
+            values = values + (self._trainer.vector() - self._left)
+        if len(buckets) == len(self.turns.buckets):
             self._trainer.load(values)
         else:
-            self._put(bucket, values)
+            self._put(buckets[0], buckets[0].of(values))
 
     def _put(self, bucket: Bucket, values: np.ndarray) -> None:
         for piece in bucket.split(values):

@@ -189,23 +189,28 @@ class Worker:
             return
         more, spec = self._local_steps.begin(number), self.trainer.spec
         self._expect(number)
-        (bucket,) = self.outer.turns.of(number)
+        buckets = self.outer.turns.of(number)
         try:
             step = partial(self._whole_step, link, number, self.trainer.steps)
             vector = await self.algorithm.offer.collect(
                 self.trainer, self.outer.vector, spec.parameters, more, step
             )
             self._local_steps.end()
-            offered = bucket.of(vector)
-            self._check(number, bucket, offered)
+            offered = [bucket.of(vector) for bucket in buckets]
+            for bucket, values in zip(buckets, offered, strict=True):
+                self._check(number, bucket, values)
             self._tell_divergence(number)
         except Diverged as error:
             self._recorder.event("nonfinite", round=number, layers=list(error.layers))
             if not self._skip:
                 raise
-            await link.offer(number, bucket, np.zeros_like(self.outer.vector), 0.0, None)
+            for bucket in buckets:
+                nothing = np.zeros_like(bucket.of(self.outer.vector))
+                await link.offer(number, bucket, nothing, 0.0, None)
         else:
-            await self._offer(link, number, bucket, offered)
+            self.outer.offered()
+            for bucket, values in zip(buckets, offered, strict=True):
+                await self._offer(link, number, bucket, values)
         if self._chosen is not None:
             self._chosen.end(number)
         if not self.algorithm.fragmentation.overlap:

@@ -49,6 +49,29 @@ def chunk_ranges(
     )
 
 
+def even_pieces(total: int, elements: int, count: int) -> list[tuple[int, int]]:
+    """Cuts a vector into pieces of whole chunks, as even as these allow.
+
+    Args:
+      total: elements of the vector.
+      elements: of a chunk.
+      count: pieces; not more than there are chunks.
+
+    >>> even_pieces(10, 2, 2)
+    [(0, 4), (4, 10)]
+    >>> even_pieces(10, 4, 1)
+    [(0, 10)]
+    """
+    chunks = chunk_count(total, elements)
+    ends = [min(total, number * chunks // count * elements) for number in range(count + 1)]
+    return list(pairwise([*ends[:-1], total]))
+
+
+def chunk_count(total: int, elements: int) -> int:
+    """Chunks of a vector that nothing but its end cuts short."""
+    return -(-total // elements)
+
+
 def _layer_cuts(layers: Sequence[int], servers: int) -> set[int]:
     """Ends of the layers, and of the parts of those that are cut over all servers."""
     cuts = set()
