@@ -20,6 +20,7 @@ from geojax.assemble.exchanges import (
     build_multipath,
     has_tables,
     holds_parameters,
+    step_counts,
     tree_exchange,
     wan_exchange,
 )
@@ -406,11 +407,13 @@ def _global_node(context: Context) -> tuple[Membership, Any]:
         cuts = _cuts(context)
         engine: Exchange = wan_exchange(context, plan, snapshots, cuts=cuts, kept=kept)
     else:
+        algorithm = sync_of(config, context.setup.cluster.trainers)
         engine = TreeExchange(
             context.name, WAN_GROUP, sizes=(), transport=context.transport,
             machine=context.machine, recorder=context.recorder,
             codec=build_codec(config.compression),  # to sum with it, nothing else
-            allowances=of_centers(context.setup, sync_of(config, context.setup.cluster.trainers)),
+            allowances=of_centers(context.setup, algorithm),
+            counts=step_counts(context.recorder, algorithm, WAN_GROUP),
         )  # fmt: skip
         engine.skip_to(context.setup.resume.round)
     member = Membership(context, engines={WAN_GROUP: engine}, meter=_meter(context))

@@ -229,6 +229,8 @@ class Offered(NamedTuple):
         computed; the present parameters where that is not known or not kept.
       staleness: merges since these parameters were sent.
       weight: of the offers that ``value`` is the mean of, as a share of all workers' of the run.
+      steps: local steps that ``value`` stands for: of all workers of the center, since its offer
+        before.
     """
 
     center: str
@@ -236,6 +238,7 @@ class Offered(NamedTuple):
     backup: np.ndarray
     staleness: int
     weight: float
+    steps: int = 0
 
 
 Outer = Callable[[np.ndarray], np.ndarray]

@@ -44,6 +44,7 @@ MESSAGES = st.builds(
     codec=st.integers(0, 2**8 - 1),
     weight=st.floats(allow_nan=False),
     contributors=st.integers(0, 2**32 - 1),
+    steps=st.integers(0, 2**32 - 1),
     body=BODIES,
     payload=SIZES.map(lambda size: (np.arange(size) % 251).astype(np.uint8)),
 )
@@ -181,8 +182,8 @@ TWO = encode(Message(Kind.OFFER, payload=np.zeros(FRAGMENT_BYTES + 10, np.uint8)
         (patched(FRAME, PAYLOAD, "!I", 11), "payload of this frame: expected 10 bytes"),
         (patched(FRAME, PAYLOAD, "!I", 0), "payload of this frame: expected 10 bytes"),
         (patched(TWO[0], PAYLOAD, "!I", FRAGMENT_BYTES + 10), "payload of this frame"),
-        (patched(TWO[1], OFFSET, "!Q", 1), "offset: expected a multiple"),
-        (patched(TWO[1], OFFSET, "!Q", 2 * FRAGMENT_BYTES), "offset: expected a multiple"),
+        (patched(TWO[1], OFFSET, "!I", 1), "offset: expected a multiple"),
+        (patched(TWO[1], OFFSET, "!I", 2 * FRAGMENT_BYTES), "offset: expected a multiple"),
     ],
 )
 def test_headers_that_are_refused(frame: bytes, complaint: str) -> None:

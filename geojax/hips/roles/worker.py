@@ -188,10 +188,11 @@ class Worker:
             await self.outer.collect(link, number)
             return
         more, spec = self._local_steps.begin(number), self.trainer.spec
+        before = self.trainer.steps
         self._expect(number)
         (bucket,) = self.outer.turns.of(number)
         try:
-            step = partial(self._whole_step, link, number, self.trainer.steps)
+            step = partial(self._whole_step, link, number, before)
             vector = await self.algorithm.offer.collect(
                 self.trainer, self.outer.vector, spec.parameters, more, step
             )
@@ -203,9 +204,9 @@ class Worker:
             self._recorder.event("nonfinite", round=number, layers=list(error.layers))
             if not self._skip:
                 raise
-            await link.offer(number, bucket, np.zeros_like(self.outer.vector), 0.0, None)
+            await link.offer(number, bucket, np.zeros_like(self.outer.vector), 0.0, None, 0)
         else:
-            await self._offer(link, number, bucket, offered)
+            await self._offer(link, number, bucket, offered, self.trainer.steps - before)
         if self._chosen is not None:
             self._chosen.end(number)
         if not self.algorithm.fragmentation.overlap:
@@ -319,13 +320,13 @@ class Worker:
         for bucket, _ in rest:
             state = self.trainer.backward(bucket.index)
             self._check(number, bucket, state)
-            await self._offer(link, number, bucket, state)
+            await self._offer(link, number, bucket, state, 1)
         for bucket, stage in reversed(compute):
             work = partial(self.trainer.backward, bucket.index)
             ends = int(bucket is compute[0][0])
             gradient = await self._step(work, stage.backward, number, follows=True, ends=ends)
             self._check(number, bucket, gradient)
-            await self._offer(link, number, bucket, gradient)
+            await self._offer(link, number, bucket, gradient, 1)
         self._record(planned)
 
     @property
@@ -374,10 +375,12 @@ class Worker:
                 bad,
             )
 
-    async def _offer(self, link: Uplink, number: int, bucket: Bucket, values: np.ndarray) -> None:
+    async def _offer(
+        self, link: Uplink, number: int, bucket: Bucket, values: np.ndarray, steps: int
+    ) -> None:
         loss = float(self.trainer.last_loss)
         told = loss if math.isfinite(loss) else None
-        await link.offer(number, bucket, values, self.weight * self.trainer.weight, told)
+        await link.offer(number, bucket, values, self.weight * self.trainer.weight, told, steps)
 
 
 class WorkerNode:
