@@ -123,7 +123,8 @@ def _scheduler(context: Context) -> Scheduler:
 
 def _services(setup: Setup, *, at_scheduler: bool) -> dict[str, Service]:
     """What members may ask the scheduler or, otherwise, the local server of their center."""
-    needed = sync_of(setup.config, setup.cluster.trainers).services
+    algorithm = sync_of(setup.config, setup.cluster.trainers, setup.resume.round + 1)
+    needed = algorithm.services
     return {each.name: each.build() for each in needed if each.at_scheduler == at_scheduler}
 
 
@@ -308,6 +309,8 @@ def _worker_node(context: Context) -> tuple[Membership, Any]:
     member = Membership(context, engines={group: engine}, lan_rounds=per, holds=holds)
     member.on_keep = partial(checkpoints.ask, beside={})
     worker = _worker(context, plan, member, group)
+    if plan.algorithm.lan is not None:
+        member.counted = worker.counted
     vector = kept["vector"] if kept else setup.initial()
     if kept:
         worker.load_state(kept["trainer"])

@@ -278,6 +278,7 @@ class RunFacts(NamedTuple):
       lr: learning rate of the inner optimizer.
       seed: of the run.
       rounds: of the run, at most.
+      first: the round with which it begins, or goes on; known to those who host services.
     """
 
     speeds: Mapping[str, float]
@@ -285,6 +286,7 @@ class RunFacts(NamedTuple):
     lr: float
     seed: int = 0
     rounds: int = 1
+    first: int = 0
 
 
 PATTERNS = ("strided", "sequential")

@@ -116,6 +116,16 @@ class Worker:
             made = max(made, taken or 0)
         await self._machine.aside(partial(self.trainer.skip_to, made))
 
+    def counted(self, taken: int | None) -> int:
+        """The last LAN round of a worker that counts its own, if it has taken so many steps.
+
+        None: nothing is known of it. A round counts when all its steps are among them.
+        """
+        number, left = -1, taken or 0
+        while left >= (steps := self.algorithm.local_steps.steps(number + 1)):
+            number, left = number + 1, left - steps
+        return number
+
     @property
     def position(self) -> int | None:
         """Steps taken in all, where that does not follow from the round; else None."""
