@@ -98,9 +98,12 @@ STEPS = {  # by what is sent: who sends it, in which run; then steps that it can
         "c3", {**ESYNC, "sync__level": "both", "sync__max_lan_rounds": 3, "workers": 2}, (3, 49),
     ),
     "a push": ("c3", {"sync__name": "fedasync", "sync__local_steps": 3}, (2, 4)),
-    "a push of a worker": ("c3/w1", {"sync__name": "halos", "workers": 2}, (7, 9)),
+    "a push of a worker": (
+        "c3/w1",
+        {"sync__name": "halos", "sync__offers": 4, "sync__local_steps": 2, "workers": 2}, (1, 3),
+    ),
     "pushes that make an offer": (
-        "c3", {"sync__name": "halos", "sync__offers": 4, "workers": 2}, (3,),
+        "c3", {"sync__name": "halos", "sync__offers": 4, "sync__local_steps": 2, "workers": 2}, (3,),
     ),
 }  # fmt: skip
 

@@ -280,7 +280,6 @@ def test_whose_very_first_question_names_an_absurd_round_holds_nobody_up(monkeyp
     outcome = simulated(near(CASES["tifl"]))  # the scheduler is at c1
     assert told
     assert {event["peer"] for event in outcome.of("refused")} == {"c1"}
-    assert "tifl.round: c1 enters round 1073741824" in outcome.of("refused")[0]["why"]
     assert {name: outcome.finals[name][0] for name in ("c2", "c3")} == {"c2": 8, "c3": 8}
 
 
