@@ -151,8 +151,8 @@ ANSWER = {"version": WRONG, "applied": (*WRONG, {"c1": "text"}, {"c1": -7}, {3: 
 PARTS = {"part": ("text", [], {}, NAN, -7, True)}
 OF_KIND = {"RESULT of a root with parameters": ANSWER, "LATE": PARTS}
 FEW = {
-    "epoch": 99, "policy": 99, "round": 3, "chunk": 1, "weight": NAN, "contributors": 0, "steps": 99,
-    "group": 7, "codec": 3, "kind": Kind.PROBE, "loss": INF, "payload": None,
+    "epoch": 99, "policy": 99, "round": 3, "chunk": 1, "weight": NAN, "contributors": 0,
+    "steps": 99, "group": 7, "codec": 3, "kind": Kind.PROBE, "loss": INF, "payload": None,
 }  # fmt: skip
 
 

@@ -514,8 +514,7 @@ class TreeExchange:
         if tree.root == self.me:
             self._recorder.chunk_event("reduced", round=number, chunk=chunk)
             if self._counts is not None and chunk == self._chunks(number)[0]:
-                came = {name: c.steps for name, c in offers.items() if not c.abstains}
-                self._counts(number, came)
+                self._counts(number, {n: c.steps for n, c in offers.items() if not c.abstains})
             if self.at_root is None:
                 self.publish(number, chunk, total)
             else:
