@@ -88,15 +88,21 @@ class Agreement:
         return cls(spec, stages, layers, ranges, buckets, priorities, algorithm, codec, lan)
 
 
-def sync_of(config: RunConfig, trainers: Sequence[str]) -> SyncAlgorithm:
-    """The configured algorithm, complete with what it wants to know of the run."""
+def sync_of(config: RunConfig, trainers: Sequence[str], first: int = 0) -> SyncAlgorithm:
+    """The configured algorithm, complete with what it wants to know of the run.
+
+    Args:
+      config: the run.
+      trainers: names of all workers, in their order; none: it stays as it is.
+      first: the round with which the run goes on.
+    """
     algorithm = build_sync(config.sync)
     if algorithm.for_run is None or not trainers:
         return algorithm
     centers = tuple(dict.fromkeys(name.partition("/")[0] for name in trainers))
     lr = config.rate_of(config.optimizer)
     speeds = relative_speeds(config, trainers)
-    return algorithm.for_run(RunFacts(speeds, centers, lr, config.seed, config.rounds))
+    return algorithm.for_run(RunFacts(speeds, centers, lr, config.seed, config.rounds, first))
 
 
 def _parts(

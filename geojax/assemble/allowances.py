@@ -1,7 +1,9 @@
-"""What a worker's and a center's offers may weigh, as it follows from the run's plan.
+"""What a worker's and a center's offers may weigh, and how many local steps they may stand for.
 
-A weight that a sender makes and a bound that a receiver checks it by come from the same functions:
-:func:`worker_weight`, :func:`step_weight`, and what a federated algorithm says of its clients.
+Both follow from the run's plan. A weight that a sender makes and a bound that a receiver checks it
+by come from the same functions: :func:`worker_weight`, :func:`step_weight`, and what a federated
+algorithm says of its clients.
+Steps are those that the local-step policy knows or, where it decides while the round runs, allows.
 """
 
 from __future__ import annotations
@@ -14,10 +16,17 @@ import numpy as np
 from geojax.assemble.clients import usual_of
 from geojax.assemble.fleets import build_fleet, has_devices, step_weight
 from geojax.assemble.setup import Setup
-from geojax.hips.exchange.contribution import PARAMETERS, Allowance, Share, together
+from geojax.center.pace import relative_speeds
+from geojax.hips.exchange.contribution import (
+    PARAMETERS,
+    Allowance,
+    Share,
+    StepsOf,
+    together,
+)
 from geojax.models.registry import SYNTHETIC
 from geojax.selection.registry import build_selection
-from geojax.sync.algorithm import SyncAlgorithm
+from geojax.sync.algorithm import LocalStepPolicy, SyncAlgorithm
 from geojax.sync.client import ClientRule
 
 
@@ -31,25 +40,55 @@ def worker_weight(name: str, setup: Setup, algorithm: SyncAlgorithm) -> float:
 
 def of_workers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowance]:
     """What one offer of each worker may carry."""
-    return setup.shared(
-        "allowances",
-        lambda: {name: _of_worker(setup, name, algorithm) for name in setup.cluster.trainers},
-    )
+    return setup.shared("allowances", lambda: _of_workers(setup, algorithm))
+
+
+def _of_workers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowance]:
+    names, policy, speeds = setup.cluster.trainers, algorithm.local_steps, dict[str, float]()
+    if policy.for_speed is not None:
+        speeds = relative_speeds(setup.config, names)
+    return {
+        name: _of_worker(
+            setup, name, algorithm,
+            policy if policy.for_speed is None else policy.for_speed(speeds[name]),
+        )
+        for name in names
+    }  # fmt: skip
 
 
 def of_centers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowance]:
     """What one offer of each center may carry over the WAN."""
     cluster, workers = setup.cluster, of_workers(setup, algorithm)
-    if algorithm.lan is not None:  # how far the center's model has moved
-        return dict.fromkeys(cluster.servers, PARAMETERS)
+    if algorithm.lan is not None:  # how far so many offers have moved the center's model
+        pushes = 0 if setup.config.nonfinite == "skip" else algorithm.lan.offers
+        moved = Allowance((Share(1.0, 1.0),), steps=lambda _: (pushes, math.inf))
+        return dict.fromkeys(cluster.servers, moved)
     found = {}
     for center in cluster.servers:
         allowed = together(workers[name] for name in cluster.workers(center) or (center,))
         if algorithm.weights == "centers":
             count = len(allowed.shares)
             allowed = allowed._replace(shares=(Share(1.0, 1.0, count),))
-        found[center] = allowed
+        found[center] = allowed._replace(steps=_over_lan_rounds(allowed, algorithm))
     return found
+
+
+def _over_lan_rounds(allowed: Allowance, algorithm: SyncAlgorithm) -> StepsOf:
+    """Of one worker in a center's offer, whose LAN rounds are all in it.
+
+    Workers that died since may have taken part in some of these, and one that is back in the last
+    one only.
+    """
+    per = algorithm.lan_rounds
+    workers = sum(share.contributors for share in allowed.shares)
+    if per == 1:
+        return allowed.steps
+
+    def steps(number: int) -> tuple[int, float]:
+        spans = [allowed.steps(number * per + at) for at in (0, per - 1)]
+        return min(least for least, _ in spans), workers * per * max(most for _, most in spans)
+
+    return steps
 
 
 def of_lan(setup: Setup, center: str, algorithm: SyncAlgorithm) -> Mapping[str, Allowance]:
@@ -61,7 +100,9 @@ def of_lan(setup: Setup, center: str, algorithm: SyncAlgorithm) -> Mapping[str, 
     return mine
 
 
-def _of_worker(setup: Setup, name: str, algorithm: SyncAlgorithm) -> Allowance:
+def _of_worker(
+    setup: Setup, name: str, algorithm: SyncAlgorithm, policy: LocalStepPolicy
+) -> Allowance:
     if algorithm.client is not None:
         least, most = _of_clients(setup, name, algorithm.client)
     elif has_devices(setup.config):
@@ -71,7 +112,21 @@ def _of_worker(setup: Setup, name: str, algorithm: SyncAlgorithm) -> Allowance:
         least = most = 1.0
     factor = worker_weight(name, setup, algorithm)
     shares = (Share(factor * least, factor * most),)
-    return Allowance(shares, skips=setup.config.nonfinite == "skip")
+    steps = _of_policy(policy, algorithm.lan_rounds)
+    return Allowance(shares, skips=setup.config.nonfinite == "skip", steps=steps)
+
+
+def _of_policy(policy: LocalStepPolicy, lan_rounds: int) -> StepsOf:
+    """The local steps of a worker in a LAN round."""
+    if policy.in_round is not None:
+        least, most = policy.in_round.least, policy.in_round.most or math.inf
+        return lambda _: (least, most)
+
+    def known(number: int) -> tuple[int, float]:
+        steps = policy.steps(number // lan_rounds)
+        return steps, steps
+
+    return known
 
 
 def _of_clients(setup: Setup, name: str, rule: ClientRule) -> tuple[float, float]:

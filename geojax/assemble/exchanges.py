@@ -30,6 +30,7 @@ from geojax.overlay.policy.planning import relays
 from geojax.sync.algorithm import SyncAlgorithm
 from geojax.sync.lan_tier import in_center
 from geojax.sync.registry import build_sync
+from geojax.telemetry.recorder import Recorder
 
 Context = NodeContext[Setup]
 
@@ -37,6 +38,33 @@ Context = NodeContext[Setup]
 def holds_parameters(config: RunConfig) -> bool:
     """Whether global servers hold the parameters, because centers exchange one by one."""
     return build_sync(config.sync).admission.exchange == "server"
+
+
+def counts_steps(algorithm: SyncAlgorithm, group: int) -> bool:
+    """Whether an offer's number of local steps is more than the plan says, and so is recorded.
+
+    It is where steps, or exchanges before an offer, are decided while a round runs, and where so
+    many offers of whichever workers make one of their center.
+    """
+    decided = algorithm.local_steps.in_round is not None or algorithm.inner is not None
+    return decided or (algorithm.lan is not None and group == WAN_GROUP)
+
+
+def step_counts(
+    recorder: Recorder, algorithm: SyncAlgorithm, group: int
+) -> Callable[[int, Mapping[str, int]], None] | None:
+    """Records how many local steps came from whom, at the root of a tree exchange; None: not."""
+    if not counts_steps(algorithm, group):
+        return None
+    if group == WAN_GROUP:
+        return lambda number, steps: recorder.event("merged", round=number, steps=dict(steps))
+    per = algorithm.lan_rounds
+
+    def within(number: int, steps: Mapping[str, int]) -> None:
+        several = {"lan_round": number} if per > 1 else {}
+        recorder.event("lan_merged", round=number // per, **several, steps=dict(steps))
+
+    return within
 
 
 def has_tables(setup: Setup) -> bool:
@@ -79,8 +107,9 @@ def wan_exchange(
         )  # fmt: skip
     start = kept["vector"] if "vector" in kept else setup.initial()
     server = _shard_server(
-        context, plan, algorithm, plan.codec, lambda spec: build_outer(config, algorithm, spec)
-    )
+        context, plan, algorithm, plan.codec, lambda spec: build_outer(config, algorithm, spec),
+        counts=counts_steps(algorithm, WAN_GROUP),
+    )  # fmt: skip
     server.watcher = snapshots
     engine = _push_pull(
         context, WAN_GROUP, plan, start, server, codec=plan.codec, cuts=cuts, **options
@@ -150,7 +179,8 @@ def tree_exchange(
         context.name, group, sizes=[stop - start for start, stop in plan.ranges],
         transport=sender or context.transport, machine=context.machine, recorder=context.recorder,
         priorities=plan.priorities, layers=plan.layers, turns=plan.turns,
-        allowances=_allowances(context.setup, group, plan), **options,
+        allowances=_allowances(context.setup, group, plan),
+        counts=step_counts(context.recorder, plan.algorithm, group), **options,
     )  # fmt: skip
     engine.skip_to(held)
     return engine

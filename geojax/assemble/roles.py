@@ -20,6 +20,7 @@ from geojax.assemble.exchanges import (
     build_multipath,
     has_tables,
     holds_parameters,
+    step_counts,
     tree_exchange,
     wan_exchange,
 )
@@ -122,7 +123,8 @@ def _scheduler(context: Context) -> Scheduler:
 
 def _services(setup: Setup, *, at_scheduler: bool) -> dict[str, Service]:
     """What members may ask the scheduler or, otherwise, the local server of their center."""
-    needed = sync_of(setup.config, setup.cluster.trainers).services
+    algorithm = sync_of(setup.config, setup.cluster.trainers, setup.resume.round + 1)
+    needed = algorithm.services
     return {each.name: each.build() for each in needed if each.at_scheduler == at_scheduler}
 
 
@@ -307,6 +309,8 @@ def _worker_node(context: Context) -> tuple[Membership, Any]:
     member = Membership(context, engines={group: engine}, lan_rounds=per, holds=holds)
     member.on_keep = partial(checkpoints.ask, beside={})
     worker = _worker(context, plan, member, group)
+    if plan.algorithm.lan is not None:
+        member.counted = worker.counted
     vector = kept["vector"] if kept else setup.initial()
     if kept:
         worker.load_state(kept["trainer"])
@@ -406,11 +410,13 @@ def _global_node(context: Context) -> tuple[Membership, Any]:
         cuts = _cuts(context)
         engine: Exchange = wan_exchange(context, plan, snapshots, cuts=cuts, kept=kept)
     else:
+        algorithm = sync_of(config, context.setup.cluster.trainers)
         engine = TreeExchange(
             context.name, WAN_GROUP, sizes=(), transport=context.transport,
             machine=context.machine, recorder=context.recorder,
             codec=build_codec(config.compression),  # to sum with it, nothing else
-            allowances=of_centers(context.setup, sync_of(config, context.setup.cluster.trainers)),
+            allowances=of_centers(context.setup, algorithm),
+            counts=step_counts(context.recorder, algorithm, WAN_GROUP),
         )  # fmt: skip
         engine.skip_to(context.setup.resume.round)
     member = Membership(context, engines={WAN_GROUP: engine}, meter=_meter(context))

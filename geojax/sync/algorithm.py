@@ -229,6 +229,8 @@ class Offered(NamedTuple):
         computed; the present parameters where that is not known or not kept.
       staleness: merges since these parameters were sent.
       weight: of the offers that ``value`` is the mean of, as a share of all workers' of the run.
+      steps: local steps that ``value`` stands for: of all workers of the center, since its offer
+        before.
     """
 
     center: str
@@ -236,6 +238,7 @@ class Offered(NamedTuple):
     backup: np.ndarray
     staleness: int
     weight: float
+    steps: int = 0
 
 
 Outer = Callable[[np.ndarray], np.ndarray]
@@ -275,6 +278,7 @@ class RunFacts(NamedTuple):
       lr: learning rate of the inner optimizer.
       seed: of the run.
       rounds: of the run, at most.
+      first: the round with which it begins, or goes on; known to those who host services.
     """
 
     speeds: Mapping[str, float]
@@ -282,6 +286,7 @@ class RunFacts(NamedTuple):
     lr: float
     seed: int = 0
     rounds: int = 1
+    first: int = 0
 
 
 PATTERNS = ("strided", "sequential")

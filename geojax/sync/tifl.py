@@ -176,6 +176,7 @@ def tifl(
                 TiflState, policy=policy, count=count, clients=clients, seed=facts.seed,
                 profiling_rounds=timed, timeout_s=timeout_s, interval=interval,
                 credit=credit or -(-facts.rounds // count), tier_of=None if timed else tier_of,
+                first=facts.first,
             )  # fmt: skip
             choice = Choice(
                 SERVICE,

@@ -81,6 +81,7 @@ class TiflState:
       interval: I of the adaptive policy.
       credit: rounds that each tier may get, of the adaptive policy.
       tier_of: the tier of each center where no round is timed.
+      first: the round that the run begins, or goes on, with.
     """
 
     def __init__(
@@ -95,13 +96,14 @@ class TiflState:
         interval: int = 10,
         credit: int = 1,
         tier_of: Mapping[str, int] | None = None,
+        first: int = 0,
     ):
         self._policy, self._count, self._clients, self._seed = policy, count, clients, seed
         self._profiling, self._timeout_s = profiling_rounds, timeout_s
         self._interval, self._credit = interval, credit
         self._names: tuple[str, ...] = ()
         self._rows: dict[str, Row] = {}
-        self._first: int | None = None  # the first round that anybody entered
+        self._first = first
         self._decided: dict[int, Decision] = {}
         self._took: dict[int, dict[str, float]] = {}  # round: response of each worker, s
         self._judged: dict[int, dict[str, tuple[int, int]]] = {}  # round: right, of
@@ -171,6 +173,10 @@ class TiflState:
         Raises:
           Refused: it is not this round's turn.
         """
+        if not self._decided and number != self._first:
+            raise Refused(
+                f"tifl.round: {name} enters round {number}, and the run begins with {self._first}"
+            )
         others = [row.round for other, row in self._rows.items() if other != name]
         if number not in self._decided and self._decided:
             last = self._decided.get(number - 1)
@@ -193,8 +199,6 @@ class TiflState:
     def _decide(self, number: int) -> None:
         """The first member enters a round, so all have told what they had to of the one before."""
         self._tell(number - 2)
-        if self._first is None:
-            self._first = number
         begin = self._first + (self._profiling + 1 if self._profiling else 0)
         living = [name for name in self._names if "/" not in name]
         if number < begin:

@@ -152,6 +152,9 @@ def summarize(
         **_internal(events, reports, trainers),
         **_late_parts(reports),
     }
+    merged = merged_steps(events)
+    if merged is not None:
+        summary["merged_steps"] = merged
     disturbed = incidents(events)
     if disturbed:
         summary["incidents"] = disturbed
@@ -214,6 +217,20 @@ def _accuracies(
     if reached is not None:
         found |= {"time_to_target_s": reached, "rounds_to_target": rounds}
     return found
+
+
+def merged_steps(events: Iterable[Event]) -> int | None:
+    """Local steps that all offers stand for that were merged over the WAN, as servers saw them.
+
+    A round that was merged again counts once. None: that follows from the plan, and is no event.
+    """
+    found: dict[Any, int] = {}
+    for event in events:
+        if event["event"] == "merged":
+            found[event["round"]] = sum(event["steps"].values())
+        elif event["event"] == "applied" and "steps" in event and event["chunk"] == 0:
+            found[event["center"], event["round"]] = event["steps"]
+    return sum(found.values()) if found else None
 
 
 def _late_parts(reports: Mapping[str, Report]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ A frame is a fixed header of 80 bytes in network order, a msgpack body (first fr
 only) and at most 256 KiB of payload::
 
     magic 4s | version B | kind B | codec B | flags B | epoch policy tree group round chunk 6i
-    sequence I | offset Q | total Q | weight d | contributors I | sender I
+    sequence I | offset I | steps I | total Q | weight d | contributors I | sender I
     body bytes I | payload bytes I | crc32 I over the header before it, the body and the payload
 
 Every frame of a message carries the whole header. All its frames but the last hold exactly
@@ -28,15 +28,16 @@ from geojax.errors import FrameError
 from geojax.wire.message import FRAGMENT_BYTES, HEADER_BYTES, Kind, Message, SizeOnly
 
 MAGIC = b"GEOJ"
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 FOLLOWS = 1  # flag of a frame
 MAX_BODY_BYTES = 64 * 1024  # msgpack body of one message
 MAX_PAYLOAD_BYTES = 1 << 30  # payload of one message, unless the assembler is told otherwise
+MAX_SENT_BYTES = 1 << 32  # payload of one message: what the header has room for
 MAX_UNFINISHED = 4096  # messages of one connection whose last frame has not come yet
 
-_HEADER = struct.Struct("!4sBBBB6iIQQdIIIII")
+_HEADER = struct.Struct("!4sBBBB6iIIIQdIIIII")
 _FLAGS_AT = 7
-_OFFSET, _OFFSET_AT = struct.Struct("!Q"), 36
+_OFFSET, _OFFSET_AT = struct.Struct("!I"), 36
 _LENGTHS, _LENGTHS_AT = struct.Struct("!II"), 68
 _CHECKSUM = struct.Struct("!I")
 _CHECKED_BYTES = HEADER_BYTES - _CHECKSUM.size
@@ -59,6 +60,7 @@ class Header(NamedTuple):
     chunk: int
     sequence: int  # number of the message on its connection
     offset: int  # of this frame's payload within the message's payload
+    steps: int
     total: int  # payload bytes of the whole message
     weight: float
     contributors: int
@@ -162,13 +164,18 @@ def frames_of(message: Message, sequence: int = 0, sender: int = 0) -> Frames:
       FrameError: a field, the body or the payload does not fit.
     """
     payload = _payload_view(message)
+    if payload.nbytes > MAX_SENT_BYTES:
+        raise FrameError(
+            f"payload: expected at most {MAX_SENT_BYTES} bytes, came {payload.nbytes}; send it in "
+            "several messages"
+        )
     body = pack_body(message.body)
     head = bytearray(HEADER_BYTES)
     try:
         _HEADER.pack_into(
             head, 0, MAGIC, PROTOCOL_VERSION, message.kind, message.codec, 0,
             message.epoch, message.policy, message.tree, message.group,
-            message.round, message.chunk, sequence & 0xFFFFFFFF, 0, payload.nbytes,
+            message.round, message.chunk, sequence & 0xFFFFFFFF, 0, message.steps, payload.nbytes,
             message.weight, message.contributors, sender, len(body), 0, 0,
         )  # fmt: skip
     except struct.error as error:
@@ -255,7 +262,7 @@ class _Unfinished:
         head = self.first
         return Message(
             head.kind, head.group, head.epoch, head.policy, head.tree, head.round, head.chunk,
-            head.codec, head.weight, head.contributors, self.body,
+            head.codec, head.weight, head.contributors, head.steps, self.body,
             self.payload if head.total else None,
         )  # fmt: skip
 
@@ -352,4 +359,4 @@ class Assembler:
 def _same_message(header: Header, first: Header) -> bool:
     """Whether a later frame carries the fields of the first one; flags, offset, lengths aside."""
     same_head = header[:2] == first[:2] and header[3:10] == first[3:10]
-    return same_head and header[11:15] == first[11:15]
+    return same_head and header[11:16] == first[11:16]

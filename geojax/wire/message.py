@@ -51,6 +51,7 @@ class Message:
       codec: wire number of the codec that wrote the payload.
       weight: total weight of the contributions in the payload.
       contributors: how many members' contributions are in the payload.
+      steps: how many local steps these contributions stand for.
       body: small msgpack-able mapping, for control and for what an exchange says of a chunk.
       payload: a C-contiguous array, sent as its bytes and received as ``uint8``; an empty array
         is received as None.
@@ -66,6 +67,7 @@ class Message:
     codec: int = 0
     weight: float = 0.0
     contributors: int = 0
+    steps: int = 0
     body: Mapping[str, Any] | None = None
     payload: Payload = None
 

@@ -124,7 +124,7 @@ def test_weights_of_workers_sum_to_their_number_or_nearly(key, tmp_path):
     allowed = of_workers(setup, build_sync(run.sync))
     for name, trainer in zip(setup.cluster.trainers, trainers, strict=True):
         trainer.step()
-        said = Message(Kind.OFFER, weight=trainer.weight, contributors=1)
+        said = Message(Kind.OFFER, weight=trainer.weight, contributors=1, steps=1)
         assert not allowed[name].refuses(said)
         if rule.exchanges == 1:  # all clients take part, so the weight is known
             assert allowed[name].refuses(replace(said, weight=1.01 * trainer.weight))

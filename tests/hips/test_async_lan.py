@@ -382,6 +382,22 @@ def test_chunk_events_under_faults_are_the_same_on_replay(faults):
         assert again, "who came back pushes again"
 
 
+def test_workers_of_a_center_that_comes_back_count_their_lan_rounds_on():
+    """As far as the scheduler has heard: from the last heartbeat before the death."""
+    died, beat = 0.5, RUN["timeouts__heartbeat"]
+    faults = [kill("c2", died), restart("c2", 0.8)]
+    config = small_config(**{**RUN, "rounds": 7, "sync__offers": 15}, testbed__faults=faults)
+    outcome = simulated(config)
+    assert outcome.finals["c2"][0] == 6
+    for worker in ("c2/w0", "c2/w1", "c2/w2"):
+        mine = [e for e in outcome.of("lan_round") if e["node"] == worker]
+        before = [e["round"] for e in mine if e["t"] < died]
+        known = [e["round"] for e in mine if e["t"] < died - 2 * beat]
+        after = [e["round"] for e in mine if e["t"] > died]
+        assert known[-1] < after[0] <= before[-1] + 1
+        assert after == [*range(after[0], after[0] + len(after))]
+
+
 def test_pushes_do_not_wait_for_slow_workers_of_the_same_center():
     profile = {"kind": "groups", "speeds": [4, 1, 4, 1, 4, 1]}
     outcome = simulated(small_config(

@@ -26,6 +26,7 @@ HEADER = {
     "chunk": (-1, 0, 1, 99),
     "weight": (NAN, INF, -INF, -1.0, 0.0, 0.5, 1.5, 1000.0),
     "contributors": (-1, 0, 4, 2**40),
+    "steps": (-1, 0, 4, 99, 2**31, 2**40),
     "group": (1, 7),
     "codec": (3,),
     "kind": (Kind.HELLO, Kind.CONTROL, Kind.RESULT, Kind.AGGREGATE, Kind.LATE, Kind.PROBE),
@@ -150,8 +151,8 @@ ANSWER = {"version": WRONG, "applied": (*WRONG, {"c1": "text"}, {"c1": -7}, {3: 
 PARTS = {"part": ("text", [], {}, NAN, -7, True)}
 OF_KIND = {"RESULT of a root with parameters": ANSWER, "LATE": PARTS}
 FEW = {
-    "epoch": 99, "policy": 99, "round": 3, "chunk": 1, "weight": NAN, "contributors": 0, "group": 7,
-    "codec": 3, "kind": Kind.PROBE, "loss": INF, "payload": None,
+    "epoch": 99, "policy": 99, "round": 3, "chunk": 1, "weight": NAN, "contributors": 0,
+    "steps": 99, "group": 7, "codec": 3, "kind": Kind.PROBE, "loss": INF, "payload": None,
 }  # fmt: skip
 
 

@@ -428,10 +428,10 @@ def test_the_loss_travels_up_and_its_mean_comes_down():
 
 def test_an_offer_of_a_plain_payload_is_whole():
     payload = np.ones(2, np.float32)
-    assert contribution_of(payload, 2.0) == (payload, 2.0, 1, None, (), None)
+    assert contribution_of(payload, 2.0) == (payload, 2.0, 1, None, (), None, 0)
     pieces = (np.ones(1, np.uint8),)
     split = SplitPayload(payload, np.zeros(0, np.uint8), pieces)
-    assert contribution_of(split, 2.0, loss=0.5) == (payload, 2.0, 1, None, pieces, 0.5)
+    assert contribution_of(split, 2.0, loss=0.5) == (payload, 2.0, 1, None, pieces, 0.5, 0)
 
 
 @pytest.fixture(autouse=True)

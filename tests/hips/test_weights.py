@@ -1,4 +1,4 @@
-"""An offer may weigh what its sender's subtree can carry, and nothing else."""
+"""An offer may weigh what its sender's subtree can carry, and no more; so with its steps."""
 
 import logging
 from dataclasses import replace
@@ -8,7 +8,7 @@ import pytest
 from simulated_runs import simulated, small_config
 
 from geojax.assemble.allowances import of_centers, of_lan, of_workers
-from geojax.hips.exchange.contribution import Allowance, Share, together
+from geojax.hips.exchange.contribution import Share, together
 from geojax.sync.registry import build_sync
 from geojax.wire.message import Kind, Message
 from testbed.run import prepare
@@ -77,6 +77,74 @@ def test_a_weight_that_nobody_can_carry_is_refused_by_name_and_changes_no_result
         assert honest is None or outcome.finals == honest.finals
 
 
+ESYNC = {"sync__name": "esync", "sync__min_local_steps": 2, "sync__max_local_steps": 4}
+STEPS = {  # by what is sent: who sends it, in which run; then steps that it cannot stand for
+    "a gradient": ("c3", {}, (0, 2)),
+    "those of two centers": ("c2", {"overlay__name": "ring"}, (1, 3)),
+    "a worker's delta": (
+        "c3/w1", {"sync__name": "local_steps", "sync__local_steps": 3, "workers": 2}, (2, 4),
+    ),
+    "those of a center of two workers": (
+        "c3", {"sync__name": "local_steps", "sync__local_steps": 3, "workers": 2}, (3, 5, 7),
+    ),
+    "several exchanges of a center": (
+        "c3", {"sync__name": "hfa", "sync__lan_rounds": 3, "workers": 2}, (1, 13),
+    ),
+    "a number that is decided": ("c3", ESYNC, (1, 5)),
+    "a number that is decided, of a worker": (
+        "c3/w1", {**ESYNC, "sync__level": "workers", "workers": 2}, (1, 5),
+    ),
+    "a number that is decided, at two levels": (
+        "c3", {**ESYNC, "sync__level": "both", "sync__max_lan_rounds": 3, "workers": 2}, (3, 49),
+    ),
+    "a push": ("c3", {"sync__name": "fedasync", "sync__local_steps": 3}, (2, 4)),
+    "a push of a worker": (
+        "c3/w1",
+        {"sync__name": "halos", "sync__offers": 4, "sync__local_steps": 2, "workers": 2}, (1, 3),
+    ),
+    "pushes that make an offer": (
+        "c3",
+        {"sync__name": "halos", "sync__offers": 4, "sync__local_steps": 2, "workers": 2}, (3,),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", STEPS)
+def test_steps_that_nobody_can_have_taken_are_refused_by_name_and_change_no_result(
+    what, monkeypatch
+):
+    liar, settings, numbers = STEPS[what]
+    honest = run(monkeypatch, settings)
+    assert not honest.of("refused")
+    along_trees = build_sync(config(**settings).sync).admission.exchange == "tree"
+    for steps in numbers:
+        outcome = run(monkeypatch, settings, liar, steps=steps)
+        (event,) = outcome.of("refused")
+        assert event["peer"] == liar
+        assert f"came {steps}" in event["why"]
+        assert not outcome.of("dead")
+        if along_trees and "decided" not in what:
+            assert outcome.finals == honest.finals
+
+
+@pytest.mark.parametrize(("liar", "settings", "numbers"), [
+    ("c1", {}, (2, 4)),
+    ("c1", {"workers": 2}, (5, 7)),
+    ("c1", {"sync__name": "mixed_sync"}, (1,)),
+])  # fmt: skip
+def test_so_are_those_of_a_result(liar, settings, numbers, monkeypatch):
+    for steps in numbers:
+        outcome = run(monkeypatch, settings, liar, Kind.RESULT, steps=steps)
+        assert {event["peer"] for event in outcome.of("refused")} == {"c1"}
+
+
+def test_where_offers_may_be_skipped_they_stand_for_no_steps():
+    setup, _, _ = prepare(config(workers=2, nonfinite="skip"), Path())
+    center = of_centers(setup, build_sync(setup.config.sync))["c1"]
+    told = {(w, s): not center.refuses(offer(w, 2, s)) for w in range(3) for s in range(4)}
+    assert {each for each, may in told.items() if may} == {(0, 0), (1, 1), (1, 2), (2, 1), (2, 2)}
+
+
 @pytest.mark.parametrize(("liar", "settings"), [("c1", {}), ("c1", {"workers": 2})])
 def test_so_is_that_of_a_result(liar, settings, monkeypatch):
     for weight in (1.5, 3000.0):  # one of 1.5 is that of fewer contributors
@@ -93,7 +161,7 @@ def test_weights_by_samples_are_known_of_every_subtree():
     sizes = {name: len(part) for name, part in setup.parts().items()}
     assert len(set(sizes.values())) > 2
     for name, allowed in workers.items():
-        assert allowed == Allowance((Share(*(sizes[name] * 6 / 60,) * 2),))
+        assert allowed.shares == (Share(*(sizes[name] * 6 / 60,) * 2),)
     for center in setup.cluster.servers:
         mine = [workers[name] for name in setup.cluster.workers(center)]
         assert centers[center].shares == tuple(share for each in mine for share in each.shares)
@@ -111,7 +179,8 @@ def test_centers_that_count_the_same_have_one_vote_each():
     assert {each.shares for each in centers.values()} == {(Share(1.0, 1.0, 2),)}
     result = together(centers.values())
     told = {  # by number of workers in it: in how many centers they may be
-        count: {w for w in range(5) if not result.refuses(offer(w, count))} for count in range(1, 8)
+        count: {w for w in range(5) if not result.refuses(offer(w, count, count))}
+        for count in range(1, 8)
     }
     assert told == {1: {1}, 2: {1, 2}, 3: {2, 3}, 4: {2, 3}, 5: {3}, 6: {3}, 7: set()}
 
@@ -119,8 +188,9 @@ def test_centers_that_count_the_same_have_one_vote_each():
 def test_where_offers_may_be_skipped_any_of_them_may_weigh_nothing():
     setup, _, _ = prepare(config(workers=2, nonfinite="skip"), Path())
     center = of_centers(setup, build_sync(setup.config.sync))["c1"]
-    assert {weight for weight in range(4) if not center.refuses(offer(weight, 2))} == {0, 1, 2}
+    offers = {weight: offer(weight, 2, 2 * (weight > 0)) for weight in range(4)}
+    assert {w for w, each in offers.items() if not center.refuses(each)} == {0, 1, 2}
 
 
-def offer(weight, contributors):
-    return Message(Kind.OFFER, weight=float(weight), contributors=contributors)
+def offer(weight, contributors, steps):
+    return Message(Kind.OFFER, weight=float(weight), contributors=contributors, steps=steps)

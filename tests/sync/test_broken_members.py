@@ -7,6 +7,7 @@ ones, whose members tell the scheduler how far they are.
 import functools
 import logging
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -262,6 +263,24 @@ def test_who_runs_ahead_while_rounds_are_timed_neither_ends_the_run_nor_makes_it
     assert {name: outcome.finals[name][0] for name in ("c1", "c3")} == {"c1": 8, "c3": 8}
     made = [event["tiers"] for event in outcome.of("tifl") if "tiers" in event]
     assert made == [[["c1"], ["c3"]]]
+
+
+def test_whose_very_first_question_names_an_absurd_round_holds_nobody_up(monkeypatch):
+    send, told = SimulatedTransport.send, []
+
+    def lying(self, peer, message, priority=0):
+        body = message.body or {}
+        if self.name == "c1" and body.get("type") == "request" and not told:
+            told.append(message)
+            asked = {**body, "question": {**body["question"], "round": 2**30}}
+            message = replace(message, body=asked)
+        send(self, peer, message, priority)
+
+    monkeypatch.setattr(SimulatedTransport, "send", lying)
+    outcome = simulated(near(CASES["tifl"]))  # the scheduler is at c1
+    assert told
+    assert {event["peer"] for event in outcome.of("refused")} == {"c1"}
+    assert {name: outcome.finals[name][0] for name in ("c2", "c3")} == {"c2": 8, "c3": 8}
 
 
 @pytest.mark.parametrize("name", ["esync, workers", "esync, both: a center"])

@@ -302,6 +302,17 @@ def test_it_is_refused_and_nothing_has_changed(question, message):
     assert repr(vars(cluster.state)) == before
 
 
+@pytest.mark.parametrize("first", [0, 500])
+@pytest.mark.parametrize("number", [1, 499, 501, 2**31 - 1])
+def test_the_very_first_question_is_about_the_round_that_the_run_begins_with(first, number):
+    cluster = Cluster(dict.fromkeys(FOUR, 1.0), profiling_rounds=1, first=first)
+    with pytest.raises(Refused, match=rf"tifl\.round: c1 enters round {number}, .* with {first}$"):
+        cluster.enter("c1", number)
+    cluster.round = first
+    assert [cluster.play() for _ in range(2)] == [list(FOUR)] * 2, "nobody was held up"
+    assert len(cluster.play()) == 2
+
+
 def test_who_runs_ahead_is_refused_and_decides_nothing_for_the_others():
     """Neither before the profile, nor as the only one that contributes."""
     cluster = Cluster({"a": 2.0, "b": 1.0, "c": 3.0}, profiling_rounds=1)

@@ -44,12 +44,13 @@ MESSAGES = st.builds(
     codec=st.integers(0, 2**8 - 1),
     weight=st.floats(allow_nan=False),
     contributors=st.integers(0, 2**32 - 1),
+    steps=st.integers(0, 2**32 - 1),
     body=BODIES,
     payload=SIZES.map(lambda size: (np.arange(size) % 251).astype(np.uint8)),
 )
 
 # Where the fields that the violations below touch lie in the header.
-VERSION, KIND, FLAGS, OFFSET, TOTAL, BODY, PAYLOAD = 4, 5, 7, 36, 44, 68, 72
+VERSION, KIND, FLAGS, OFFSET, STEPS, TOTAL, BODY, PAYLOAD = 4, 5, 7, 36, 40, 44, 68, 72
 
 
 def encode(message: Message, sequence: int = 0) -> list[bytes]:
@@ -156,12 +157,21 @@ def test_fragments_of_two_messages_interleave() -> None:
         (Message(Kind.CONTROL, body={"x": b"0" * MAX_BODY_BYTES}), f"at most {MAX_BODY_BYTES}"),
         (Message(Kind.OFFER, chunk=2**31), "out of range"),
         (Message(Kind.OFFER, codec=-1), "out of range"),
+        (Message(Kind.OFFER, steps=-1), "out of range"),
+        (Message(Kind.OFFER, steps=2**32), "out of range"),
         (Message(Kind.OFFER, codec=2**8), "out of range"),
     ],
 )
 def test_what_fits_no_frame_is_refused_at_the_call(message: Message, complaint: str) -> None:
     with pytest.raises(FrameError, match=complaint):
         frames_of(message)
+
+
+def test_what_has_no_room_in_the_header_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geojax.wire.frame.MAX_SENT_BYTES", 10)
+    assert encode(Message(Kind.OFFER, payload=np.zeros(10, np.uint8)))
+    with pytest.raises(FrameError, match="at most 10 bytes, came 11; send it in several"):
+        frames_of(Message(Kind.OFFER, payload=np.zeros(11, np.uint8)))
 
 
 FRAME = encode(Message(Kind.OFFER, payload=np.zeros(10, np.uint8)))[0]
@@ -173,7 +183,7 @@ TWO = encode(Message(Kind.OFFER, payload=np.zeros(FRAGMENT_BYTES + 10, np.uint8)
     [
         (FRAME[: HEADER_BYTES - 1], f"expected {HEADER_BYTES} bytes, came {HEADER_BYTES - 1}"),
         (b"HTTP" + FRAME[4:], "magic: expected b'GEOJ', came b'HTTP'"),
-        (patched(FRAME, VERSION, "!B", 1), "version: expected 2, came 1"),
+        (patched(FRAME, VERSION, "!B", 1), "version: expected 3, came 1"),
         (patched(FRAME, KIND, "!B", 99), "kind: expected one of .*, came 99"),
         (patched(FRAME, FLAGS, "!B", 3), "flags: expected 1 or 0, came 3"),
         (patched(FRAME, BODY, "!I", MAX_BODY_BYTES + 1), f"body: .* came {MAX_BODY_BYTES + 1}"),
@@ -181,8 +191,8 @@ TWO = encode(Message(Kind.OFFER, payload=np.zeros(FRAGMENT_BYTES + 10, np.uint8)
         (patched(FRAME, PAYLOAD, "!I", 11), "payload of this frame: expected 10 bytes"),
         (patched(FRAME, PAYLOAD, "!I", 0), "payload of this frame: expected 10 bytes"),
         (patched(TWO[0], PAYLOAD, "!I", FRAGMENT_BYTES + 10), "payload of this frame"),
-        (patched(TWO[1], OFFSET, "!Q", 1), "offset: expected a multiple"),
-        (patched(TWO[1], OFFSET, "!Q", 2 * FRAGMENT_BYTES), "offset: expected a multiple"),
+        (patched(TWO[1], OFFSET, "!I", 1), "offset: expected a multiple"),
+        (patched(TWO[1], OFFSET, "!I", 2 * FRAGMENT_BYTES), "offset: expected a multiple"),
     ],
 )
 def test_headers_that_are_refused(frame: bytes, complaint: str) -> None:
@@ -225,6 +235,8 @@ def test_frames_must_continue_their_message() -> None:
         feed(assembler, TWO[0])
     with pytest.raises(FrameError, match="expected its frame at offset"):
         feed(assembler, patched(TWO[1], KIND, "!B", Kind.RESULT))
+    with pytest.raises(FrameError, match="expected its frame at offset"):
+        feed(assembler, patched(TWO[1], STEPS, "!I", 7))
     assert feed(assembler, TWO[1]) is not None
 
 

@@ -37,7 +37,7 @@ from geojax.wire.message import FRAGMENT_BYTES, HEADER_BYTES, Kind, Message
         ({"to": "c"}, "to: expected 'a', came 'c'"),
         ({"name": "x"}, "name: expected one of b, c; came 'x'"),
         ({"name": ["b"]}, "name: expected one of"),
-        ({"protocol": 99}, "protocol: expected 2, came 99"),
+        ({"protocol": 99}, "protocol: expected 3, came 99"),
     ],
 )
 def test_a_wrong_hello_is_refused_and_told_why(changes: dict[str, Any], complaint: str) -> None:
@@ -90,7 +90,7 @@ def with_total(frame: bytes, total: int) -> bytes:
     ("parts", "complaint"),
     [
         ((b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + b" " * 80,), "magic: expected b'GEOJ'"),
-        ((GOOD[:4] + b"\x63" + GOOD[5:],), "protocol version: expected 2, came 99"),
+        ((GOOD[:4] + b"\x63" + GOOD[5:],), "protocol version: expected 3, came 99"),
         ((GOOD[:50],), "header: expected 80 bytes, came 50 and the end"),
         ((GOOD[:HEADER_BYTES] + b"abc",), "payload: expected at most 0 bytes"),
         ((encoded(PING),), "first frame: expected HELLO, came CONTROL"),

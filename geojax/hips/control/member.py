@@ -88,6 +88,9 @@ class Membership:
         its role.
       position: local steps that this member has taken, where they do not follow from the rounds;
         set by its role.
+      counted: the last round of its main group that a member has behind it which comes back, by
+        the local steps that it is known to have taken, where it counts rounds of its own; set by
+        its role. It goes on behind that, or behind the round that it is told, if that is later.
     """
 
     def __init__(
@@ -151,6 +154,7 @@ class Membership:
         self.on_state_wanted: Callable[[Sequence[str], int], None] = _nobody_serves
         self.on_keep: Callable[[Cut, int], None]
         self.position: Callable[[], int | None] = lambda: None
+        self.counted: Callable[[int | None], int] = lambda _: -1
 
     @property
     def failed(self) -> asyncio.Future[None]:
@@ -360,18 +364,21 @@ class Membership:
         """Starts, or goes on in another epoch that has begun before this member had its state."""
         self._check_policies(told.policies)
         self._learn_cut(told)
+        held = dict(told.held)
+        if self._main_group in held:
+            held[self._main_group] = max(held[self._main_group], self.counted(told.steps))
         for group, policy in told.policies.items():
             engine = self._engine(group)
             # A worker gets the round itself from its local server, if its group has common ones.
             lacks = self._main_group != WAN_GROUP and engine.replicas
-            after = max(-1, told.held[group] - lacks)
+            after = max(-1, held[group] - lacks)
             if not self.has_state or engine.held < after:
                 engine.skip_to(after)
             source = policy.trees[0].root if lacks else None
-            engine.resume(told.epoch, policy, held=told.held[group], source=source)
+            engine.resume(told.epoch, policy, held=held[group], source=source)
         self._begin_requests(told.epoch)
-        self.states.begin(told.epoch, told.state_from, told.held.get(WAN_GROUP, -1))
-        last = told.held.get(self._main_group, -1)
+        self.states.begin(told.epoch, told.state_from, held.get(WAN_GROUP, -1))
+        last = held.get(self._main_group, -1)
         self._back = Start(told.at, told.time, last, steps=told.steps)
         if not self._started.done():
             self._started.set_result(self._back)

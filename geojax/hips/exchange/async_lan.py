@@ -64,22 +64,25 @@ class AsyncDownlink:
         self._engine, self._codec, self._bucket, self._offers = engine, codec, bucket, offers
         self._machine, self._timeouts = machine, timeouts
         self._reference, self._since, self._mixed = start, 0, engine.held
-        self._offered: np.ndarray | None = None  # until its answer is mixed in
-        self._moved: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
+        self._steps = 0  # that had moved the model up to the reference
+        self._offered: tuple[np.ndarray, int] | None = None  # until its answer is mixed in
+        self._moved: asyncio.Future[tuple[np.ndarray, int]]
+        self._moved = asyncio.get_running_loop().create_future()
         engine.on_merged = self._merged
 
     def _merged(self, hosted: ServedShard) -> None:
         """The model has moved: by a worker's push, or by parameters of the WAN."""
         shard, mixed = hosted.shard, hosted.progress.get(self._engine.me, -1)
         if mixed > self._mixed:
-            self._begin(mixed, shard.vector, shard.version)
+            self._begin(mixed, shard.vector, shard.version, hosted.steps)
         elif shard.version == self._since + self._offers:
-            self._offered = self._difference(shard.vector)
+            self._offered = self._difference(shard.vector), hosted.steps - self._steps
             self._moved.set_result(self._offered)
 
-    def _begin(self, mixed: int, reference: np.ndarray, since: int) -> None:
+    def _begin(self, mixed: int, reference: np.ndarray, since: int, steps: int) -> None:
         """The next offer is counted from here: round ``mixed`` of the WAN is mixed in."""
         self._mixed, self._reference, self._since, self._offered = mixed, reference, since, None
+        self._steps = steps
 
     def _difference(self, vector: np.ndarray) -> np.ndarray:
         """How far parameters have moved, and model state as it is."""
@@ -94,14 +97,14 @@ class AsyncDownlink:
         del number
         count = len(bucket.chunks)
         name = self._engine.me
-        vector = await wait_for(
+        vector, steps = await wait_for(
             self._moved,
             describe=lambda: f"{self._offers} pushes of {name}'s workers",
             timeout=self._timeouts.round,
             warn=self._timeouts.warn,
         )
         self._moved = asyncio.get_running_loop().create_future()
-        return Total(vector, (1.0,) * count, (1,) * count, None)
+        return Total(vector, (1.0,) * count, (1,) * count, (steps,) * count, None)
 
     async def publish(self, number: int, bucket: Bucket, values: np.ndarray) -> None:
         """See :class:`geojax.hips.exchange.lan.Downlink`: mixes them in."""
@@ -121,7 +124,7 @@ class AsyncDownlink:
 
     async def adopt(self, number: int, vector: np.ndarray) -> None:
         """See :class:`geojax.hips.exchange.lan.Downlink`: workers may pull now."""
-        self._begin(number, vector, 0)
+        self._begin(number, vector, 0, 0)
         self._moved = asyncio.get_running_loop().create_future()
         self._engine.host([vector[start:stop] for start, stop in self._bucket.ranges])
 
@@ -147,12 +150,13 @@ class AsyncDownlink:
         """What a cut has of this LAN at its local server; its workers take their parts, too."""
         return {
             **self._engine.part_of(cut), "reference": self._reference, "since": self._since,
-            "offered": self._offered,
+            "offered": None if self._offered is None else [*self._offered], "steps": self._steps,
         }  # fmt: skip
 
     def load(self, kept: Mapping[str, Any]) -> None:
         """The inverse of :meth:`part_of`; the engine has gone on from its part already."""
-        self._begin(self._engine.held, kept["reference"], kept["since"])
-        self._offered = kept["offered"]
-        if self._offered is not None:
+        self._begin(self._engine.held, kept["reference"], kept["since"], kept["steps"])
+        if kept["offered"] is not None:
+            vector, steps = kept["offered"]
+            self._offered = vector, steps
             self._moved.set_result(self._offered)

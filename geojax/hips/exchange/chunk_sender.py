@@ -48,7 +48,7 @@ class ChunkSender:
         else:
             message = self._message(
                 kind, number, chunk, sent.payload, weight=sent.weight,
-                contributors=sent.contributors,
+                contributors=sent.contributors, steps=sent.steps,
                 body=None if sent.loss is None else {"loss": sent.loss},
             )  # fmt: skip
         priority = self._priorities[chunk] if self._priorities else chunk

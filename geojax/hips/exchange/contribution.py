@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ class Contribution(NamedTuple):
       late: see :class:`geojax.compression.codec.SplitPayload`; only on the first hop of an offer.
       datagrams: the same.
       loss: mean training loss of the contributions, by weight; None: unknown.
+      steps: local steps that they stand for: each contributor's since its contribution before.
     """
 
     payload: Payload
@@ -32,6 +33,7 @@ class Contribution(NamedTuple):
     late: Payload = None
     datagrams: tuple[Payload, ...] = ()
     loss: float | None = None
+    steps: int = 0
 
     @property
     def abstains(self) -> bool:
@@ -53,16 +55,34 @@ class Share(NamedTuple):
     contributors: int = 1
 
 
+StepsOf = Callable[[int], tuple[int, float]]
+"""``round -> (fewest, most)``: local steps that one contributor may take for a contribution."""
+
+
+def any_steps(number: int) -> tuple[int, float]:
+    """A :data:`StepsOf` that knows nothing."""
+    del number
+    return 0, math.inf
+
+
+def no_steps(number: int) -> tuple[int, float]:
+    """The :data:`StepsOf` of what nobody has trained for: parameters."""
+    del number
+    return 0, 0
+
+
 class Allowance(NamedTuple):
     """What an offer or a result may say of its weight, as it follows from the run's plan.
 
     Attributes:
       shares: that may be in it.
       skips: each of them may count nothing, with weight 0 (``nonfinite=skip``).
+      steps: how many of them one contributor may have taken.
     """
 
     shares: tuple[Share, ...]
     skips: bool = False
+    steps: StepsOf = any_steps
 
     def refuses(self, message: Message) -> str:
         """Why a message cannot be a sum of these; "": it can.
@@ -75,7 +95,7 @@ class Allowance(NamedTuple):
         """
         weight, contributors = message.weight, message.contributors
         if not weight and self.skips:
-            return ""
+            return f"weight 0, but {message.steps} steps" if message.steps else ""
         fewest = left = 0
         for most in sorted((share.contributors for share in self.shares), reverse=True):
             fewest, left = fewest + (left < contributors), left + most
@@ -85,11 +105,22 @@ class Allowance(NamedTuple):
         least = sum(sorted(share.least for share in self.shares)[:fewest])
         largest = sorted((share.most for share in self.shares), reverse=True)
         most = sum(largest[:contributors])
-        if least * (1 - _ROUNDING) <= weight <= most * (1 + _ROUNDING):
+        if not least * (1 - _ROUNDING) <= weight <= most * (1 + _ROUNDING):
+            return (
+                f"expected a weight from {least:g} to {most:g} of {contributors} contributors, "
+                f"came {weight}"
+            )
+        return self._refuses_steps(message)
+
+    def _refuses_steps(self, message: Message) -> str:
+        each = self.steps(message.round)
+        least = each[0] * (min(message.contributors, 1) if self.skips else message.contributors)
+        most = each[1] * message.contributors
+        if least <= message.steps <= most:
             return ""
         return (
-            f"expected a weight from {least:g} to {most:g} of {contributors} contributors, "
-            f"came {weight}"
+            f"expected {least} to {most:g} steps of {message.contributors} contributors, "
+            f"came {message.steps}"
         )
 
 
@@ -100,10 +131,23 @@ def together(allowances: Iterable[Allowance]) -> Allowance:
     """What a sum of offers of some of these may say."""
     all_of = tuple(allowances)
     shares = tuple(share for each in all_of for share in each.shares)
-    return Allowance(shares, any(each.skips for each in all_of))
+    steps = tuple(dict.fromkeys(each.steps for each in all_of)) or (any_steps,)
+    return Allowance(shares, any(each.skips for each in all_of), widest(steps))
 
 
-PARAMETERS = Allowance((Share(1.0, 1.0),))
+def widest(steps: Sequence[StepsOf]) -> StepsOf:
+    """What any one of several kinds of contributors may take."""
+    if len(steps) == 1:
+        return steps[0]
+
+    def span(number: int) -> tuple[int, float]:
+        spans = [of(number) for of in steps]
+        return min(fewest for fewest, _ in spans), max(most for _, most in spans)
+
+    return span
+
+
+PARAMETERS = Allowance((Share(1.0, 1.0),), steps=no_steps)
 """Of a result that is no sum, but parameters."""
 
 ABSTAINED = Contribution(np.zeros(0, np.uint8), 0.0, 0)
@@ -116,19 +160,19 @@ rules as any other. Where nobody contributes, it is also the result.
 
 
 def contribution_of(
-    payload: Any, weight: float, *, contributors: int = 1, loss: float | None = None
+    payload: Any, weight: float, *, contributors: int = 1, loss: float | None = None, steps: int = 0
 ) -> Contribution:
     """What is offered of a chunk: an encoded payload, whole or in parts.
 
     >>> import numpy as np
     >>> split = SplitPayload(np.ones(2, np.uint8), np.ones(0, np.uint8))
-    >>> contribution_of(split, 2.0, loss=0.5)[1:]
-    (2.0, 1, None, (), 0.5)
+    >>> contribution_of(split, 2.0, loss=0.5, steps=3)[1:]
+    (2.0, 1, None, (), 0.5, 3)
     """
     if type(payload) is not SplitPayload:
-        return Contribution(payload, weight, contributors, loss=loss)
+        return Contribution(payload, weight, contributors, loss=loss, steps=steps)
     late = payload.late if payload.late.size else None
-    return Contribution(payload.now, weight, contributors, late, payload.datagrams, loss)
+    return Contribution(payload.now, weight, contributors, late, payload.datagrams, loss, steps)
 
 
 def mean_loss(contributions: Sequence[Contribution]) -> float | None:
@@ -155,14 +199,17 @@ def received(message: Message, codec: Codec, size: int) -> Contribution:
       FrameError: it is refused; says why.
     """
     if (message.body or {}).get("abstains") is True:
-        if message.weight or message.payload is not None or message.kind is Kind.LATE:
-            raise FrameError("abstains, but brings values or a weight")
+        brings = message.weight or message.steps or message.payload is not None
+        if brings or message.kind is Kind.LATE:
+            raise FrameError("abstains, but brings values, a weight or steps")
         return ABSTAINED
     why = _header(message) or _body(message.body or {}) or _payload(message, codec, size)
     if why:
         raise FrameError(why)
     loss = (message.body or {}).get("loss")
-    return Contribution(message.payload, message.weight, message.contributors, loss=loss)
+    return Contribution(
+        message.payload, message.weight, message.contributors, loss=loss, steps=message.steps
+    )
 
 
 def check_finite(
@@ -205,12 +252,14 @@ def is_count(value: Any, least: int = 0) -> bool:
 
 def _header(message: Message) -> str:
     if message.kind is Kind.LATE:
-        counts = message.weight or message.contributors
+        counts = message.weight or message.contributors or message.steps
         return "a late part that counts as an offer" if counts else ""
     if not (math.isfinite(message.weight) and message.weight >= 0):
         return f"expected a finite weight, came {message.weight}"
     if not is_count(message.contributors, 1):
         return f"expected a number of contributors, came {message.contributors}"
+    if not is_count(message.steps):
+        return f"expected a number of steps, came {message.steps}"
     return ""
 
 

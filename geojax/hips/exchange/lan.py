@@ -32,12 +32,14 @@ class Total(NamedTuple):
       vector: Σ weight · offer.
       weights: Σ weight of every chunk; they differ only in a round in which a worker died.
       contributors: number of offers in every chunk.
+      steps: local steps that the offers in every chunk stand for.
       loss: mean training loss; None: unknown.
     """
 
     vector: np.ndarray
     weights: tuple[float, ...]
     contributors: tuple[int, ...]
+    steps: tuple[int, ...]
     loss: float | None
 
     @property
@@ -48,16 +50,26 @@ class Total(NamedTuple):
     @classmethod
     def abstained(cls, chunks: int) -> Total:
         """The sum where no worker contributes."""
-        return cls(np.zeros(0, np.float32), (0.0,) * chunks, (0,) * chunks, None)
+        return cls(np.zeros(0, np.float32), (0.0,) * chunks, (0,) * chunks, (0,) * chunks, None)
 
 
 class Uplink(Protocol):
     """A worker's end."""
 
     async def offer(
-        self, number: int, bucket: Bucket, values: np.ndarray, weight: float, loss: float | None
-    ) -> None:
-        """Offers a bucket of LAN round ``number``; ``values`` must not change any more."""
+        self, number: int, bucket: Bucket, values: np.ndarray, weight: float, loss: float | None,
+        steps: int,
+    ) -> None:  # fmt: skip
+        """Offers a bucket of LAN round ``number``; ``values`` must not change any more.
+
+        Args:
+          number: of the LAN round.
+          bucket: the bucket.
+          values: of it.
+          weight: of the offer.
+          loss: mean training loss; None: unknown.
+          steps: local steps that were taken for the offer.
+        """
         ...
 
     async def abstain(self, number: int, bucket: Bucket) -> None:
@@ -136,11 +148,13 @@ class DirectLink:
         self._applied: dict[tuple[int, int], asyncio.Future[np.ndarray]] = {}
 
     async def offer(
-        self, number: int, bucket: Bucket, values: np.ndarray, weight: float, loss: float | None
-    ) -> None:
+        self, number: int, bucket: Bucket, values: np.ndarray, weight: float, loss: float | None,
+        steps: int,
+    ) -> None:  # fmt: skip
         """See :class:`Uplink`."""
         count = len(bucket.chunks)
-        total = Total(weighted(values, weight), (weight,) * count, (1,) * count, loss)
+        sums = weighted(values, weight)
+        total = Total(sums, (weight,) * count, (1,) * count, (steps,) * count, loss)
         _slot(self._offered, number, bucket).set_result(total)
 
     async def abstain(self, number: int, bucket: Bucket) -> None:
@@ -233,15 +247,17 @@ class LanUplink:
         engine.watcher = self
 
     async def offer(
-        self, number: int, bucket: Bucket, values: np.ndarray, weight: float, loss: float | None
-    ) -> None:
+        self, number: int, bucket: Bucket, values: np.ndarray, weight: float, loss: float | None,
+        steps: int,
+    ) -> None:  # fmt: skip
         """See :class:`Uplink`."""
         encoded = self._codec.encode(weighted(values, weight), self._states[bucket.index])
         payloads, self._states[bucket.index] = encoded
         self._engine.results(number, bucket.chunks)
         for chunk, payload in zip(bucket.chunks, payloads, strict=True):
             told = loss if chunk == bucket.chunks[0] else None
-            self._engine.offer(number, chunk, contribution_of(payload, weight, loss=told))
+            offered = contribution_of(payload, weight, loss=told, steps=steps)
+            self._engine.offer(number, chunk, offered)
         self._offered[number] = Offered.next(self._offered.get(number), self._clock())
 
     async def abstain(self, number: int, bucket: Bucket) -> None:
@@ -458,6 +474,7 @@ class LanDownlink:
                 join([self._codec.decode(each.payload) for each in mine]),  # type: ignore[arg-type]
                 tuple(each.weight for each in mine),
                 tuple(each.contributors for each in mine),
+                tuple(each.steps for each in mine),
                 mine[0].loss,
             )
         )

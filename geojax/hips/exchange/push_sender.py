@@ -54,7 +54,8 @@ class PushSender:
         """Pushes a chunk to its server; it was computed at version ``base``."""
         message = self._message(
             Kind.OFFER, number, chunk, codec=codec.wire, weight=offer.weight,
-            contributors=offer.contributors, payload=offer.payload, body={"base": base},
+            contributors=offer.contributors, steps=offer.steps, payload=offer.payload,
+            body={"base": base},
         )  # fmt: skip
         self._send(self.homes[chunk], message)
 

@@ -31,6 +31,11 @@ class Push(NamedTuple):
     at: float
     took: float | None = None
 
+    @property
+    def steps(self) -> int:
+        """Local steps that it stands for."""
+        return self.contributions[0].steps
+
 
 class Answer(NamedTuple):
     """What a center may be answered.
@@ -65,6 +70,7 @@ class ServedShard:
       progress: as above, up to now.
       highest: highest round of any center that the shard contains.
       goes_on: it replaces the shard of a dead server, whose last rounds are not known.
+      steps: local steps that all pushes stand for that were merged here.
     """
 
     def __init__(self, shard: Shard, progress: Mapping[str, int], admission: AdmissionRule):
@@ -72,7 +78,7 @@ class ServedShard:
         self.highest = max(self.progress.values(), default=-1)
         self._admission = admission
         self._first = shard.version
-        self.goes_on = False
+        self.goes_on, self.steps = False, 0
         self._collected: dict[str, _Collected] = {}
         self._arrived: list[Push] = []  # whole, in order of arrival, and in no merge yet
         self._admitted: list[Push] = []  # the next merges take them
@@ -169,6 +175,7 @@ class ServedShard:
         pairs = zip(batch, staleness, strict=True)
         self.shard.apply([_decoded(push, codec, behind) for push, behind in pairs], living)
         for push in batch:
+            self.steps += push.steps
             self.highest = max(self.highest, push.number)
             if any(push is one for one in self._admitted):  # else its center has begun anew
                 self.progress[push.center] = push.number
@@ -225,12 +232,13 @@ class ServedShard:
         """All that a continued run needs of the shard; centers repeat pushes without an answer."""
         return {
             **self.shard.state(), "progress": dict(self.progress), "highest": self.highest,
-            "first": self._first,
+            "first": self._first, "steps": self.steps,
             "pushes": [
                 {
                     **push._asdict(),
                     "contributions": [
-                        [one.payload, one.weight, one.contributors] for one in push.contributions
+                        [one.payload, one.weight, one.contributors, one.steps]
+                        for one in push.contributions
                     ],
                 }
                 for push in self._answered()
@@ -245,11 +253,14 @@ class ServedShard:
           now: loop time, at which pushes that wait count as having come, s.
         """
         self.shard.load(kept)
-        self.highest, self._first = kept["highest"], kept["first"]
+        self.highest, self._first, self.steps = kept["highest"], kept["first"], kept["steps"]
         self._arrived = [
             Push(
                 push["center"], push["number"], push["base"],
-                tuple(Contribution(*each) for each in push["contributions"]), now,
+                tuple(
+                    Contribution(payload, weight, count, steps=steps)
+                    for payload, weight, count, steps in push["contributions"]
+                ), now,
             )
             for push in kept["pushes"]
         ]  # fmt: skip
@@ -262,4 +273,4 @@ class ServedShard:
 
 def _decoded(push: Push, codec: Codec, staleness: int) -> Decoded:
     chunks = [(codec.decode(one.payload), one.weight) for one in push.contributions]  # type: ignore[arg-type]
-    return Decoded(push.center, chunks, staleness)
+    return Decoded(push.center, chunks, staleness, push.steps)

@@ -25,11 +25,13 @@ class Decoded(NamedTuple):
       chunks: for every chunk the decoded sum of weight·offer and the sum of the weights. If that is
         0 for a chunk, no offer was finite, and the push changes nothing.
       staleness: merges since its parameters were sent.
+      steps: local steps that it stands for.
     """
 
     center: str
     chunks: Sequence[tuple[np.ndarray, float]]
     staleness: int = 0
+    steps: int = 0
 
 
 class Shard:
@@ -132,7 +134,8 @@ class Shard:
         value = self._offer.pseudo_gradient(mean[:split])
         backup = self._backups.get(push.center, self.vector)[:split]
         weight = push.chunks[0][1] / self._workers
-        return Offered(push.center, value, backup, push.staleness, weight), mean[split:]
+        offered = Offered(push.center, value, backup, push.staleness, weight, push.steps)
+        return offered, mean[split:]
 
     def answered(self, center: str) -> None:
         """Keeps the present parameters as the backup of ``center``, if one is needed.

@@ -72,6 +72,7 @@ class ShardServer:
       recorder: takes the events.
       admission: which pushes are merged together, when, and who is answered.
       event: name of the event that a push has been merged.
+      counts: whether it tells how many local steps the push stands for.
 
     Attributes:
       answers: as above.
@@ -90,8 +91,9 @@ class ShardServer:
         recorder: Recorder,
         admission: AdmissionRule,
         event: str = "applied",
+        counts: bool = False,
     ):
-        self._event = event
+        self._event, self._counts = event, counts
         self._codec, self.answers, self._make_shard = codec, answers, make_shard
         self._machine, self._recorder, self._admission = machine, recorder, admission
         self.answers_by: AnswerSender
@@ -257,9 +259,10 @@ class ShardServer:
         staleness = hosted.apply(batch, self._codec, len(self._members))
         self.highest = max(self.highest, hosted.highest)
         for push, behind in zip(batch, staleness, strict=True):
+            steps = {"steps": push.steps} if self._counts else {}
             self._recorder.event(
                 self._event, round=push.number, center=push.center, version=hosted.shard.version,
-                staleness=behind, chunk=hosted.shard.chunks[0],
+                staleness=behind, chunk=hosted.shard.chunks[0], **steps,
             )  # fmt: skip
         self._answer_ready(hosted)
         self.answers_by.merged(hosted)

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -101,6 +101,8 @@ class TreeExchange:
       layers: elements of each layer, for placements that go by layers.
       priorities: of each chunk, smaller first; by default its index.
       turns: the chunks that rounds exchange in turn; empty: every round exchanges all.
+      counts: told, at the root of a round's first chunk, how many local steps came from the member
+        itself, and from each child with all below it; again if the round runs again.
 
     Attributes:
       at_root: takes each fully reduced chunk at its root; None: it is the result. To be set before
@@ -123,6 +125,7 @@ class TreeExchange:
         layers: Sequence[int] = (),
         priorities: Sequence[int] = (),
         turns: Sequence[Chunks] = (),
+        counts: Callable[[int, Mapping[str, int]], None] | None = None,
     ):
         self.me, self.group, self.held = me, group, -1
         self.learn(sizes, layers)
@@ -132,6 +135,7 @@ class TreeExchange:
         self._sender = ChunkSender(group, transport, codec, self.gate, self._policies, priorities)
         self._codec, self._machine, self._recorder = codec, machine, recorder
         self._allowances, self._turns = allowances, tuple(turns)
+        self._counts = counts
         self.at_root: RootMerge | None = None
         self._rounds: dict[int, Round] = {}
         self._late = LatePayloads(codec.fill, me, recorder.add)
@@ -494,6 +498,7 @@ class TreeExchange:
     ) -> None:
         if epoch != self.gate.epoch:  # it has changed, and the offers are sent again
             return
+        offers = dict(zip(self._policies.of(number).expected_of(chunk), ordered, strict=True))
         given = [c for c in ordered if not c.abstains]
         total = given[0] if given else ABSTAINED
         if len(payloads) > 1:
@@ -502,13 +507,15 @@ class TreeExchange:
                 sum(c.weight for c in given),
                 sum(c.contributors for c in given),
                 loss=mean_loss(given),
+                steps=sum(c.steps for c in given),
             )
-            offers = dict(zip(self._policies.of(number).expected_of(chunk), ordered, strict=True))
             what = f"{self.me}, chunk {chunk} of round {number}"
             check_finite(total.payload, self._codec, offers, what)
         tree = self._policies.of(number).tree(chunk)
         if tree.root == self.me:
             self._recorder.chunk_event("reduced", round=number, chunk=chunk)
+            if self._counts is not None and chunk == self._chunks(number)[0]:
+                self._counts(number, {n: c.steps for n, c in offers.items() if not c.abstains})
             if self.at_root is None:
                 self.publish(number, chunk, total)
             else:

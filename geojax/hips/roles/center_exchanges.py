@@ -45,6 +45,7 @@ class CenterExchanges:
     Attributes:
       vector: what the center's workers have.
       last: the LAN round that the present round of the WAN belongs to.
+      taken: local steps of the workers in the LAN rounds before that.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class CenterExchanges:
         self._clock, self._buckets, self._link, self._offers = clock, buckets, link, offers
         self.most, self._decided = most, decided
         self.vector: Any = None
-        self.last = -1
+        self.last, self.taken = -1, 0
 
     async def run(self, number: int) -> Total | None:
         """Exchanges within the center before round ``number`` of the WAN.
@@ -69,12 +70,21 @@ class CenterExchanges:
           What the workers offered in the last LAN round, if it is here already.
         """
         first, self.last = number * self.most, (number + 1) * self.most - 1
+        self.taken = 0
         if self._decided is None:
             for lan_number in range(first, self.last):
                 (bucket,) = self._buckets
                 await self._average(lan_number, await self._link.total(lan_number, bucket))
             return None
         return await self._as_decided(self._decided, self._decided.steps.begin(number), first)
+
+    def counted(self, total: Total) -> Total:
+        """The last LAN round's offers, which stand for the steps of those before, too.
+
+        Where nothing in them was finite they count nothing, and stand for nothing.
+        """
+        pairs = zip(total.steps, total.weights, strict=True)
+        return total._replace(steps=tuple(n + self.taken if weight else 0 for n, weight in pairs))
 
     async def _as_decided(self, decided: Decided, more: More, first: int) -> Total:
         (bucket,), last = self._buckets, self.last
@@ -97,4 +107,5 @@ class CenterExchanges:
         """The workers go on from their mean."""
         (bucket,) = self._buckets
         self.vector = self._offers.moved(total, self.vector)
+        self.taken += total.steps[0]
         await self._link.publish(lan_number, bucket, self.vector)

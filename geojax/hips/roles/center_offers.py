@@ -61,7 +61,7 @@ class CenterOffers:
         return [
             contribution_of(
                 payload, total.weights[at], contributors=total.contributors[at],
-                loss=None if at else total.loss,
+                loss=None if at else total.loss, steps=total.steps[at],
             )
             for at, payload in enumerate(payloads)
         ]  # fmt: skip

@@ -139,7 +139,9 @@ class LocalServer:
         """The path of one bucket: the center's offer up, the result down, and the update."""
         results = self._wan.results(number, bucket.chunks)
         if not self._link.passes_on:
-            total = self._total or await self._link.total(self._within.last, bucket)
+            total = self._within.counted(
+                self._total or await self._link.total(self._within.last, bucket)
+            )
             await self._offer(number, bucket, total)
         merged = await wait_for(
             results,

@@ -116,6 +116,16 @@ class Worker:
             made = max(made, taken or 0)
         await self._machine.aside(partial(self.trainer.skip_to, made))
 
+    def counted(self, taken: int | None) -> int:
+        """The last LAN round of a worker that counts its own, if it has taken so many steps.
+
+        None: nothing is known of it. A round counts when all its steps are among them.
+        """
+        number, left = -1, taken or 0
+        while left >= (steps := self.algorithm.local_steps.steps(number + 1)):
+            number, left = number + 1, left - steps
+        return number
+
     @property
     def position(self) -> int | None:
         """Steps taken in all, where that does not follow from the round; else None."""
@@ -188,10 +198,11 @@ class Worker:
             await self.outer.collect(link, number)
             return
         more, spec = self._local_steps.begin(number), self.trainer.spec
+        before = self.trainer.steps
         self._expect(number)
         buckets = self.outer.turns.of(number)
         try:
-            step = partial(self._whole_step, link, number, self.trainer.steps)
+            step = partial(self._whole_step, link, number, before)
             vector = await self.algorithm.offer.collect(
                 self.trainer, self.outer.vector, spec.parameters, more, step
             )
@@ -206,11 +217,11 @@ class Worker:
                 raise
             for bucket in buckets:
                 nothing = np.zeros_like(bucket.of(self.outer.vector))
-                await link.offer(number, bucket, nothing, 0.0, None)
+                await link.offer(number, bucket, nothing, 0.0, None, 0)
         else:
             self.outer.offered()
             for bucket, values in zip(buckets, offered, strict=True):
-                await self._offer(link, number, bucket, values)
+                await self._offer(link, number, bucket, values, self.trainer.steps - before)
         if self._chosen is not None:
             self._chosen.end(number)
         if not self.algorithm.fragmentation.overlap:
@@ -324,13 +335,13 @@ class Worker:
         for bucket, _ in rest:
             state = self.trainer.backward(bucket.index)
             self._check(number, bucket, state)
-            await self._offer(link, number, bucket, state)
+            await self._offer(link, number, bucket, state, 1)
         for bucket, stage in reversed(compute):
             work = partial(self.trainer.backward, bucket.index)
             ends = int(bucket is compute[0][0])
             gradient = await self._step(work, stage.backward, number, follows=True, ends=ends)
             self._check(number, bucket, gradient)
-            await self._offer(link, number, bucket, gradient)
+            await self._offer(link, number, bucket, gradient, 1)
         self._record(planned)
 
     @property
@@ -379,10 +390,12 @@ class Worker:
                 bad,
             )
 
-    async def _offer(self, link: Uplink, number: int, bucket: Bucket, values: np.ndarray) -> None:
+    async def _offer(
+        self, link: Uplink, number: int, bucket: Bucket, values: np.ndarray, steps: int
+    ) -> None:
         loss = float(self.trainer.last_loss)
         told = loss if math.isfinite(loss) else None
-        await link.offer(number, bucket, values, self.weight * self.trainer.weight, told)
+        await link.offer(number, bucket, values, self.weight * self.trainer.weight, told, steps)
 
 
 class WorkerNode:
