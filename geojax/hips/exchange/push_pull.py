@@ -434,8 +434,8 @@ class PushPullExchange:
             entry = self._rounds[number]
             if entry.given:
                 raise GeojaxError(
-                    f"{self.me}: the membership changed when round {number} was applied in part, "
-                    "piece by piece; run it without sync.p3, or overlay.pieces, to survive that"
+                    f"{self.me}: the membership changed when round {number} was applied in part; "
+                    "run it without sync.p3 and overlay.pieces to survive that"
                 )
             owing = {
                 home

@@ -454,8 +454,7 @@ class TreeExchange:
                 if entry.given and number > self.held:
                     raise GeojaxError(
                         f"{self.me}: the membership changed when round {number} was applied in "
-                        "part, piece by piece; run it without sync.p3, or overlay.pieces, to "
-                        "survive that"
+                        "part; run it without sync.p3 and overlay.pieces to survive that"
                     )
                 entry.begin_again()
                 if self._policies.knows(number):
