@@ -8,6 +8,7 @@ from geojax.compression import (  # noqa: F401  they register themselves
     dgt,
     e3m0,
     half,
+    integers,
     mpq,
     size_only,
     topk2bit,
