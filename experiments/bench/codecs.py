@@ -97,12 +97,19 @@ def _cost(codec: Codec, vector: np.ndarray, repeats: int) -> Cost:
 
 
 def _codecs(names: Sequence[str]) -> dict[str, Codec]:
+    from geojax.center.codecs import compiled_codecs
     from geojax.center.devices import configure
     from geojax.center.sparsify import jax_kernel
 
     configure(1)
     sparse = CompressionConfig(name="bisparse")
-    chosen = {name: build_codec(CompressionConfig(name=name)) for name in names}
+    compiled = compiled_codecs()
+    chosen = {name: build_codec(CompressionConfig(name=name), compiled=compiled) for name in names}
+    chosen |= {  # as processes do that load no JAX
+        f"{name}, numpy": build_codec(CompressionConfig(name=name))
+        for name in ("fp16", "bf16", "twobit")
+        if name in names
+    }
     if "bisparse" in chosen:
         chosen |= {
             "bisparse, no momentum": build_codec(sparse, gradients=False),

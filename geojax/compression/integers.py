@@ -8,12 +8,13 @@ import numpy as np
 
 from geojax.compression.codec import CODECS, Codec, Setting
 from geojax.compression.scaled import BFLOAT, FLOAT32, Family, Grid, scaled_codec
+from geojax.compression.scratch import SLAB, scratch
 from geojax.config import CompressionConfig
 from geojax.settings import key
 
 LEAST_SCALE = np.uint16((127 - 120) << 7)  # bits of 2⁻¹²⁰ as bfloat16
 LARGEST_SCALE = np.uint16((127 + 120) << 7)  # of 2¹²⁰
-_SLAB = 8192  # elements at a time: what is in work stays in the cache
+_MAGNITUDE = np.uint32(0x7FFFFFFF)  # all bits of a float32 but its sign
 _NIBBLES = (np.arange(16) ^ 8) - 8.0  # by their bits, in two's complement
 _PAIRS = np.stack([np.repeat(_NIBBLES, 16), np.tile(_NIBBLES, 16)], 1).astype(np.float32)
 _PAIRS = _PAIRS.view(np.complex64).reshape(-1)  # of the two numbers in a byte, as eight bytes
@@ -78,16 +79,17 @@ def int8(*, block: int = 256, error_feedback: bool = True, sums: str = "int8") -
       >>> spec = VectorSpec.of([("w", (5,))])
       >>> codec = int8(block=4)
       >>> state = codec.init(spec.layers, spec.chunks(5))
-      >>> vector = np.array([127.0, -3.2, 0.4, 0.0, 0.5], np.float32)
+      >>> vector = np.array([126.6, -3.2, 0.4, 0.0, 63.4], np.float32)
       >>> (payload,), state = codec.encode(vector, state)
       >>> codec.decode(payload).tolist()
-      [127.0, -3.0, 0.0, 0.0, 0.5]
-      >>> state.residual.round(2).tolist()
-      [0.0, -0.2, 0.4, 0.0, 0.0]
+      [127.0, -3.0, 0.0, 0.0, 63.5]
+      >>> state.residual.round(2)
+      array([-0.4, -0.2,  0.4,  0. , -0.1], dtype=float32)
       >>> payload.nbytes  # a header of 12 bytes, two scales, five codes
       21
     """
-    return scaled_codec(Family("int8", (INT8,), block, error_feedback, sums), 10, recodable=True)
+    family = Family("int8", (INT8,), block, error_feedback, sums)
+    return scaled_codec(family, 10, recodable=True)
 
 
 def int4(*, block: int = 64, error_feedback: bool = True, sums: str = "int8") -> Codec:
@@ -111,7 +113,7 @@ def scales_of(largest: np.ndarray, most: int) -> np.ndarray:
     >>> scales_of(np.array([127.0, 0.0], np.float32), 127).tolist() == [0x3F80, LEAST_SCALE]
     True
     """
-    bits = np.abs(largest * np.float32(1 / most)).view(np.uint32)  # there is a minus zero
+    bits = (largest * np.float32(1 / most)).view(np.uint32)
     return np.maximum((bits + np.uint32(0xFFFF)) >> 16, LEAST_SCALE).astype(np.uint16)
 
 
@@ -120,40 +122,48 @@ def floats(scales: np.ndarray) -> np.ndarray:
     return (scales.astype(np.uint32) << 16).view(np.float32)
 
 
-def _quantized(
-    values: np.ndarray, scales: np.ndarray, codes: np.ndarray, left: np.ndarray | None, most: int
-) -> bool:
-    """Writes scales, codes (int8) and what these leave of blocks, which are the rows."""
-    largest = np.maximum(values.max(axis=1), -values.min(axis=1))
-    if not largest.max() <= most * 2.0**119:
-        return False
-    scales[:] = scales_of(largest, most)
-    steps = floats(scales)[:, None]
-    numbers = np.multiply(values, 1 / steps)
-    np.rint(numbers, out=numbers)
-    np.copyto(codes, numbers, casting="unsafe")
-    if left is not None:
-        np.multiply(numbers, steps, out=numbers)
-        np.subtract(values, numbers, out=left)
-    return True
-
-
 def _code(
     values: np.ndarray, block: int, scales: np.ndarray, codes: np.ndarray, left: np.ndarray | None,
     most: int,
 ) -> bool:  # fmt: skip
     """Codes of values (n,) as int8 (n,), slab by slab."""
-    full = values.size // block * block
-    rows = max(1, _SLAB // block) * block
-    for start in [*range(0, full, rows), *([full] if full < values.size else [])]:
-        stop = min(start + rows, full) if start < full else values.size
-        width = block if start < full else values.size - full
-        slab, places = slice(start, stop), slice(start // block, -(-stop // block))
-        kept = None if left is None else left[slab].reshape(-1, width)
-        square = values[slab].reshape(-1, width), scales[places], codes[slab].reshape(-1, width)
-        if not _quantized(*square, kept, most):
+    rows = max(1, SLAB // block)
+    for start in range(0, values.size, rows * block):
+        slab = slice(start, min(start + rows * block, values.size))
+        places = slice(start // block, start // block + rows)
+        kept = None if left is None else left[slab]
+        if not _quantized(values[slab], block, scales[places], codes[slab], kept, most):
             return False
     return True
+
+
+def _quantized(
+    values: np.ndarray, block: int, scales: np.ndarray, codes: np.ndarray, left: np.ndarray | None,
+    most: int,
+) -> bool:  # fmt: skip
+    numbers, steps = scratch("numbers", values.size), scratch("steps", values.size)
+    magnitudes = np.bitwise_and(values.view(np.uint32), _MAGNITUDE, out=numbers.view(np.uint32))
+    starts = np.arange(0, values.size, block)
+    largest = np.maximum.reduceat(magnitudes, starts).view(np.float32)
+    if not largest.max() <= most * 2.0**119:
+        return False
+    scales[:] = scales_of(largest, most)
+    each = floats(scales)
+    np.multiply(values, _spread(1 / each, block, steps), out=numbers)
+    np.rint(numbers, out=numbers)
+    np.copyto(codes, numbers, casting="unsafe")
+    if left is not None:
+        np.multiply(numbers, _spread(each, block, steps), out=numbers)
+        np.subtract(values, numbers, out=left)
+    return True
+
+
+def _spread(each: np.ndarray, block: int, out: np.ndarray) -> np.ndarray:
+    """The number of each block for every element: faster than products of rows."""
+    full = out.size // block
+    np.copyto(out[: full * block].reshape(full, block), each[:full, None])
+    out[full * block :] = each[full:]
+    return out
 
 
 def _code8(
@@ -165,26 +175,29 @@ def _code8(
 def _code4(
     values: np.ndarray, block: int, scales: np.ndarray, codes: np.ndarray, left: np.ndarray | None
 ) -> bool:
-    numbers = np.zeros(2 * codes.size, np.int8)
+    numbers = scratch("codes", 2 * codes.size, np.int8)
+    numbers[values.size :] = 0
     if not _code(values, block, scales, numbers[: values.size], left, 7):
         return False
-    pairs = numbers.view(np.uint8)
-    pairs &= 15
-    np.bitwise_or(pairs[::2] << 4, pairs[1::2], out=codes)
+    numbers &= 15
+    first, second = numbers.view(np.uint8)[::2], numbers.view(np.uint8)[1::2]
+    np.left_shift(first, 4, out=codes)
+    np.bitwise_or(codes, second, out=codes)
     return True
 
 
-def _scaled(numbers: np.ndarray, scales: np.ndarray, block: int, out: np.ndarray) -> None:
-    """``out`` = numbers times the scales of their blocks."""
-    full = numbers.size // block * block
-    steps = floats(scales)
-    square = numbers[:full].reshape(-1, block), steps[: full // block, None]
-    np.multiply(*square, out=out[:full].reshape(-1, block), dtype=np.float32)
-    np.multiply(numbers[full:], steps[full // block :], out=out[full:], dtype=np.float32)
+def _scale(numbers: np.ndarray, scales: np.ndarray, block: int) -> None:
+    """Numbers times the scales of their blocks, in place."""
+    each, rows = floats(scales), max(1, SLAB // block)
+    for start in range(0, numbers.size, rows * block):
+        slab = numbers[start : start + rows * block]
+        places = slice(start // block, start // block + rows)
+        np.multiply(slab, _spread(each[places], block, scratch("steps", slab.size)), out=slab)
 
 
 def _value8(scales: np.ndarray, codes: np.ndarray, block: int, out: np.ndarray) -> None:
-    _scaled(codes.view(np.int8), scales, block, out)
+    np.copyto(out, codes.view(np.int8))
+    _scale(out, scales, block)
 
 
 def _value4(scales: np.ndarray, codes: np.ndarray, block: int, out: np.ndarray) -> None:
@@ -192,7 +205,7 @@ def _value4(scales: np.ndarray, codes: np.ndarray, block: int, out: np.ndarray) 
     np.take(_PAIRS, codes[:even], out=out[: 2 * even].view(np.complex64), mode="wrap")
     if out.size % 2:
         out[-1] = _NIBBLES[codes[-1] >> 4]
-    _scaled(out, scales, block, out)
+    _scale(out, scales, block)
 
 
 def _check(scales: np.ndarray) -> str:

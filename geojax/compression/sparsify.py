@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from geojax.compression.scratch import SLAB, scratch
+
 _SAMPLE_SHARE = 0.005  # of a layer's elements
 _FEWEST_ABOVE = 10  # sampled elements that are expected above the threshold, at least
 _ROUNDING = 1e-9  # 0.29 * 100 is meant to be 29
 _MAGNITUDE = np.int32(0x7FFFFFFF)  # all bits of a float32 but its sign
-_SLAB = 16_384  # elements at a time
 
 
 class Picked(NamedTuple):
@@ -136,10 +137,10 @@ def _accumulate(
     With no ``least`` there are no positions.
     """
     total, kept = np.empty(gradient.size, np.float32), np.empty(decayed.size, np.float32)
-    spare = np.empty(min(gradient.size, _SLAB), np.float32)
+    spare = scratch("numbers", min(gradient.size, SLAB))
     found = [np.empty(0, np.int64)]
-    for start in range(0, gradient.size, _SLAB):
-        slab = slice(start, start + _SLAB)
+    for start in range(0, gradient.size, SLAB):
+        slab = slice(start, start + SLAB)
         moved, out = gradient[slab], total[slab]
         if decayed.size:
             moved = np.add(decayed[slab], moved, out=spare[: moved.size])

@@ -9,9 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from geojax.compression.codec import CODECS, Codec, Setting
+from geojax.compression.compiled import Compiled, cuts
 from geojax.compression.dense import dense
 from geojax.compression.layout import Layout, gaps, layout_of, scatter, within
 from geojax.compression.payload import Reader, add_up, run_table
+from geojax.compression.scratch import SLAB, aligned, scratch
 from geojax.config import CompressionConfig
 from geojax.errors import Diverged
 from geojax.settings import key
@@ -49,7 +51,7 @@ class TwoBitState(NamedTuple):
     residual: np.ndarray
 
 
-def twobit(*, threshold: float = 0.5) -> Codec:
+def twobit(*, threshold: float = 0.5, compiled: Compiled | None = None) -> Codec:
     """16 values in a 32-bit word, with error feedback: MXNet's 2-bit compression, as in GeoMX.
 
     ::
@@ -62,6 +64,7 @@ def twobit(*, threshold: float = 0.5) -> Codec:
 
     Args:
       threshold: t, above 0. The published default, 0.5, suits gradients summed over a batch.
+      compiled: programs to the same bits, as of ``geojax.center.codecs``.
 
     Raises:
       Diverged: from ``encode``: a layer, which it names, holds NaN or infinity; two bits cannot.
@@ -85,19 +88,23 @@ def twobit(*, threshold: float = 0.5) -> Codec:
     def encode(vector: np.ndarray, state: TwoBitState) -> tuple[list[np.ndarray], TwoBitState]:
         layout = state.layout
         layout.check(vector)
-        residual = np.empty(vector.size, np.float32)
+        residual = aligned(vector.size)
         written = []
         for (start, stop), runs in zip(
             layout.ranges, within(layout.state, layout.ranges), strict=True
         ):
-            chunk, left = vector[start:stop], residual[start:stop]
+            chunk, kept, left = vector[start:stop], state.residual[start:stop], residual[start:stop]
             with np.errstate(over="ignore", invalid="ignore"):  # found below
-                np.add(chunk, state.residual[start:stop], out=left)
-            for first, last in runs:
-                left[first:last] = 0.0
+                if not runs:
+                    payload = _whole(chunk, kept, left, step, compiled)
+                else:
+                    np.add(chunk, kept, out=left)
+                    for first, last in runs:
+                        left[first:last] = 0.0
+                    payload = _pack(chunk, runs, left, step)
             if not np.isfinite([left.max(initial=0.0), left.min(initial=0.0)]).all():
                 raise _diverged(vector, state)
-            written.append(_pack(chunk, runs, left, step))
+            written.append(payload)
         return written, TwoBitState(layout, residual)
 
     return Codec("twobit", 5, True, _init, encode, _decode, _combine, _elements, lan=dense())
@@ -118,11 +125,43 @@ def _diverged(vector: np.ndarray, state: TwoBitState) -> Diverged:
     return Diverged(f"{span.name}: NaN or infinity, which compression=twobit cannot send")
 
 
+def _whole(
+    chunk: np.ndarray, kept: np.ndarray, left: np.ndarray, step: np.float32,
+    compiled: Compiled | None,
+) -> np.ndarray:  # fmt: skip
+    """The payload of a chunk that is all coded; writes to ``left`` what it does not say."""
+    payload, codes = _framed(chunk, [], step)
+    for start, stop, whole in cuts(chunk.size, compiled.sizes if compiled else ()):
+        piece = slice(start, stop)
+        there = codes[start // _IN_BYTE : None if stop == chunk.size else stop // _IN_BYTE]
+        if whole and compiled is not None:
+            there[:] = 0  # the last word may be longer
+            there[: (stop - start) // _IN_BYTE], left[piece] = compiled.two_bits(
+                chunk[piece], kept[piece], step
+            )
+        else:
+            np.add(chunk[piece], kept[piece], out=left[piece])
+            _quantize(left[piece], step, there)
+    return payload
+
+
 def _pack(
     chunk: np.ndarray, runs: list[tuple[int, int]], total: np.ndarray, step: np.float32
 ) -> np.ndarray:
-    """The payload of a chunk; of ``total`` remains what it does not say."""
-    inside = sum(stop - start for start, stop in runs)
+    """The payload of a chunk with runs; of ``total`` remains what it does not say."""
+    payload, codes = _framed(chunk, runs, step)
+    rest = gaps(runs, chunk.size)
+    if rest:
+        values = np.concatenate([total[start:stop] for start, stop in rest])
+        _quantize(values, step, codes)
+        scatter(values, rest, total)
+    return payload
+
+
+def _framed(
+    chunk: np.ndarray, runs: list[tuple[int, int]], step: np.float32
+) -> tuple[np.ndarray, np.ndarray]:
+    """A payload in which the codes are still to be written, and these as a view."""
     pieces = [
         np.array([chunk.size, len(runs)], np.uint32).view(np.uint8),
         np.array([step], np.float32).view(np.uint8),
@@ -130,33 +169,42 @@ def _pack(
         *(chunk[start:stop].view(np.uint8) for start, stop in runs),
     ]
     head = np.concatenate(pieces)
-    coded = chunk.size - inside
+    coded = chunk.size - sum(stop - start for start, stop in runs)
     payload = np.empty(head.size + _code_bytes(coded), np.uint8)
-    payload[: head.size], codes = head, payload[head.size :]
-    if not runs:
-        _quantize(total, step, codes)
-    elif coded:
-        rest = gaps(runs, chunk.size)
-        values = np.concatenate([total[start:stop] for start, stop in rest])
-        _quantize(values, step, codes)
-        scatter(values, rest, total)
-    return payload
+    payload[: head.size] = head
+    return payload, payload[head.size :]
 
 
 def _quantize(total: np.ndarray, step: np.float32, codes: np.ndarray) -> None:
     """Writes the codes of values, four in a byte, and takes from the values what is sent."""
-    plus, minus = total >= step, total <= -step
-    positive, sent = np.packbits(plus), np.packbits(plus | minus)
-    eights = np.zeros(codes.size // 2, np.uint16)
-    np.bitwise_or(_SENT[sent], _POSITIVE[positive], out=eights[: sent.size])
-    codes[:] = eights.view(np.uint8)
-    total -= _values(codes, step)[: total.size]
+    _code(total, step, codes)
+    for start in range(0, total.size, SLAB):
+        slab = total[start : start + SLAB]
+        some = codes[start // _IN_BYTE : (start + SLAB) // _IN_BYTE]
+        sent = scratch("numbers", _IN_BYTE * some.size)
+        _fill(some, step, sent)
+        np.subtract(slab, sent[: slab.size], out=slab)
 
 
-def _values(codes: np.ndarray, step: np.float32) -> np.ndarray:
-    """What the codes stand for: four float32 of every byte, as the 16 bytes of a complex128."""
+def _code(values: np.ndarray, step: np.float32, codes: np.ndarray) -> None:
+    for start in range(0, values.size, SLAB):
+        some = values[start : start + SLAB]
+        plus, minus = scratch("plus", some.size, np.bool_), scratch("minus", some.size, np.bool_)
+        np.greater_equal(some, step, out=plus)
+        np.less_equal(some, -step, out=minus)
+        np.logical_or(plus, minus, out=minus)
+        positive, sent = np.packbits(plus), np.packbits(minus)
+        there = codes[start // _IN_BYTE : (start + SLAB) // _IN_BYTE]
+        eights = scratch("codes", there.size // 2, np.uint16)
+        eights[sent.size :] = 0
+        np.bitwise_or(_SENT[sent], _POSITIVE[positive], out=eights[: sent.size])
+        there[:] = eights.view(np.uint8)
+
+
+def _fill(codes: np.ndarray, step: np.float32, out: np.ndarray) -> None:
+    """Writes what the codes stand for: four float32 of every byte, as 16 bytes of a complex128."""
     table = (_SIGNS * step).view(np.complex128).reshape(-1)
-    return np.take(table, codes, mode="wrap").view(np.float32)
+    np.take(table, codes, out=out.view(np.complex128), mode="wrap")
 
 
 def _code_bytes(values: int) -> int:
@@ -195,7 +243,8 @@ def _elements(payload: np.ndarray) -> int:
 
 def _decode(payload: np.ndarray) -> np.ndarray:
     chunk = _unpack(payload)
-    values = _values(chunk.codes, chunk.step)
+    values = np.empty(_IN_BYTE * chunk.codes.size, np.float32)
+    _fill(chunk.codes, chunk.step, values)
     if not chunk.runs:
         return values[: chunk.elements]
     whole = np.empty(chunk.elements, np.float32)
@@ -214,5 +263,5 @@ def _combine(payloads: Sequence[np.ndarray]) -> np.ndarray:
 
 
 @CODECS.register("twobit", TwobitConfig)
-def _configured(config: TwobitConfig, _: Setting) -> Codec:
-    return twobit(threshold=config.threshold)
+def _configured(config: TwobitConfig, setting: Setting) -> Codec:
+    return twobit(threshold=config.threshold, compiled=setting.compiled)

@@ -456,7 +456,10 @@ def test_a_part_of_a_model_is_a_model(row):
     spec = VectorSpec.of([("one", (1,))])
     state = codec.init(spec.layers, spec.chunks(CHUNK))
     (payload,), _ = codec.encode(np.array([0.5], np.float32), state)
-    assert codec.decode(whole(codec, payload)).tolist() == [0.5]
+    error = (
+        row.error if row.config.name in ("int8", "int4") else 0.0
+    )  # 0.5 is no multiple of theirs
+    np.testing.assert_allclose(codec.decode(whole(codec, payload)), [0.5], rtol=error)
 
 
 @each_row

@@ -132,7 +132,7 @@ def test_how_a_sum_travels(name, sums, nbytes, error):
     offers = [np.random.default_rng(n).normal(size=4096).astype(np.float32) for n in range(3)]
     payloads = [sent(codec, values)[0] for values in offers]
     total = codec.combine(payloads)
-    assert total.nbytes == pytest.approx(4096 * nbytes, rel=0.07, abs=40)
+    assert total.nbytes == pytest.approx(4096 * nbytes, abs=200)
     exact = sum(codec.decode(payload) for payload in payloads)
     assert np.linalg.norm(codec.decode(total) - exact) <= error * np.linalg.norm(exact)
 
@@ -157,14 +157,14 @@ def test_a_tree_rounds_once_at_every_merge(name):
 
 
 @each
-@pytest.mark.parametrize("huge", [np.float32(1e30), np.float32(7e36)])
+@pytest.mark.parametrize("huge", [1e30, 3e36])
 def test_large_numbers_travel_and_too_large_sums_become_float32(name, huge):
     codec = MAKES[name][0]()
     payload, _ = sent(codec, np.full(6, huge, np.float32))
     np.testing.assert_allclose(codec.decode(payload), huge, rtol=0.08)
     with np.errstate(over="ignore"):
-        total = codec.combine([payload] * 60)
-        wanted = np.add.accumulate(np.tile(codec.decode(payload), (60, 1)), axis=0)[-1]
+        total = codec.combine([payload] * 120)
+        wanted = np.add.accumulate(np.tile(codec.decode(payload), (120, 1)), axis=0)[-1]
     assert np.isinf(wanted).all() == (huge > 1e36)
     np.testing.assert_allclose(codec.decode(total), wanted, rtol=0.08)
 
@@ -202,7 +202,7 @@ def test_malformed_payloads_are_refused(name):
     (payload,), _ = codec.encode(np.ones(45, np.float32), start(codec))
     table = header + 12
     damages = [
-        ({0: 200}, "more bytes"),
+        ({0: 46}, "more bytes"),
         ({3: 255}, "at most"),
         ({4: 200}, "more bytes"),
         ({8: 0}, "blocks of no element"),
