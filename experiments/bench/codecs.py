@@ -105,11 +105,8 @@ def _codecs(names: Sequence[str]) -> dict[str, Codec]:
     sparse = CompressionConfig(name="bisparse")
     compiled = compiled_codecs()
     chosen = {name: build_codec(CompressionConfig(name=name), compiled=compiled) for name in names}
-    chosen |= {  # as processes do that load no JAX
-        f"{name}, numpy": build_codec(CompressionConfig(name=name))
-        for name in ("fp16", "bf16", "twobit")
-        if name in names
-    }
+    if "fp16" in chosen:  # as processes do that load no JAX
+        chosen["fp16, numpy"] = build_codec(CompressionConfig(name="fp16"))
     if "bisparse" in chosen:
         chosen |= {
             "bisparse, no momentum": build_codec(sparse, gradients=False),

@@ -89,7 +89,7 @@ def _codec(wire: int, form: HalfFormat, overflow: str, compiled: Compiled | None
         return [narrowed[start:stop] for start, stop in layout.ranges], layout
 
     def decode(payload: np.ndarray) -> np.ndarray:
-        return widen(payload, form, compiled)
+        return widen(payload, form)
 
     def combine(payloads: Sequence[np.ndarray]) -> np.ndarray:
         if len(payloads) == 1:

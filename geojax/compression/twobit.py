@@ -9,11 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from geojax.compression.codec import CODECS, Codec, Setting
-from geojax.compression.compiled import Compiled, cuts
 from geojax.compression.dense import dense
 from geojax.compression.layout import Layout, gaps, layout_of, scatter, within
 from geojax.compression.payload import Reader, add_up, run_table
-from geojax.compression.scratch import SLAB, aligned, scratch
+from geojax.compression.scratch import SLAB, scratch
 from geojax.config import CompressionConfig
 from geojax.errors import Diverged
 from geojax.settings import key
@@ -51,7 +50,7 @@ class TwoBitState(NamedTuple):
     residual: np.ndarray
 
 
-def twobit(*, threshold: float = 0.5, compiled: Compiled | None = None) -> Codec:
+def twobit(*, threshold: float = 0.5) -> Codec:
     """16 values in a 32-bit word, with error feedback: MXNet's 2-bit compression, as in GeoMX.
 
     ::
@@ -64,7 +63,6 @@ def twobit(*, threshold: float = 0.5, compiled: Compiled | None = None) -> Codec
 
     Args:
       threshold: t, above 0. The published default, 0.5, suits gradients summed over a batch.
-      compiled: programs to the same bits, as of ``geojax.center.codecs``.
 
     Raises:
       Diverged: from ``encode``: a layer, which it names, holds NaN or infinity; two bits cannot.
@@ -88,20 +86,17 @@ def twobit(*, threshold: float = 0.5, compiled: Compiled | None = None) -> Codec
     def encode(vector: np.ndarray, state: TwoBitState) -> tuple[list[np.ndarray], TwoBitState]:
         layout = state.layout
         layout.check(vector)
-        residual = aligned(vector.size)
+        residual = np.empty(vector.size, np.float32)
         written = []
         for (start, stop), runs in zip(
             layout.ranges, within(layout.state, layout.ranges), strict=True
         ):
-            chunk, kept, left = vector[start:stop], state.residual[start:stop], residual[start:stop]
+            chunk, left = vector[start:stop], residual[start:stop]
             with np.errstate(over="ignore", invalid="ignore"):  # found below
-                if not runs:
-                    payload = _whole(chunk, kept, left, step, compiled)
-                else:
-                    np.add(chunk, kept, out=left)
-                    for first, last in runs:
-                        left[first:last] = 0.0
-                    payload = _pack(chunk, runs, left, step)
+                np.add(chunk, state.residual[start:stop], out=left)
+                for first, last in runs:
+                    left[first:last] = 0.0
+                payload = _pack(chunk, runs, left, step)
             if not np.isfinite([left.max(initial=0.0), left.min(initial=0.0)]).all():
                 raise _diverged(vector, state)
             written.append(payload)
@@ -125,54 +120,27 @@ def _diverged(vector: np.ndarray, state: TwoBitState) -> Diverged:
     return Diverged(f"{span.name}: NaN or infinity, which compression=twobit cannot send")
 
 
-def _whole(
-    chunk: np.ndarray, kept: np.ndarray, left: np.ndarray, step: np.float32,
-    compiled: Compiled | None,
-) -> np.ndarray:  # fmt: skip
-    """The payload of a chunk that is all coded; writes to ``left`` what it does not say."""
-    payload, codes = _framed(chunk, [], step)
-    for start, stop, whole in cuts(chunk.size, compiled.sizes if compiled else ()):
-        piece = slice(start, stop)
-        there = codes[start // _IN_BYTE : None if stop == chunk.size else stop // _IN_BYTE]
-        if whole and compiled is not None:
-            there[:] = 0  # the last word may be longer
-            there[: (stop - start) // _IN_BYTE], left[piece] = compiled.two_bits(
-                chunk[piece], kept[piece], step
-            )
-        else:
-            np.add(chunk[piece], kept[piece], out=left[piece])
-            _quantize(left[piece], step, there)
-    return payload
-
-
 def _pack(
     chunk: np.ndarray, runs: list[tuple[int, int]], total: np.ndarray, step: np.float32
 ) -> np.ndarray:
-    """The payload of a chunk with runs; of ``total`` remains what it does not say."""
-    payload, codes = _framed(chunk, runs, step)
-    rest = gaps(runs, chunk.size)
-    if rest:
-        values = np.concatenate([total[start:stop] for start, stop in rest])
-        _quantize(values, step, codes)
-        scatter(values, rest, total)
-    return payload
-
-
-def _framed(
-    chunk: np.ndarray, runs: list[tuple[int, int]], step: np.float32
-) -> tuple[np.ndarray, np.ndarray]:
-    """A payload in which the codes are still to be written, and these as a view."""
+    """The payload of a chunk; of ``total`` remains what it does not say."""
     pieces = [
         np.array([chunk.size, len(runs)], np.uint32).view(np.uint8),
         np.array([step], np.float32).view(np.uint8),
         run_table([(start, stop, 4) for start, stop in runs]),
         *(chunk[start:stop].view(np.uint8) for start, stop in runs),
     ]
-    head = np.concatenate(pieces)
-    coded = chunk.size - sum(stop - start for start, stop in runs)
+    head, rest = np.concatenate(pieces), gaps(runs, chunk.size)
+    coded = sum(stop - start for start, stop in rest)
     payload = np.empty(head.size + _code_bytes(coded), np.uint8)
-    payload[: head.size] = head
-    return payload, payload[head.size :]
+    payload[: head.size], codes = head, payload[head.size :]
+    if not runs:
+        _quantize(total, step, codes)
+    elif rest:
+        values = np.concatenate([total[start:stop] for start, stop in rest])
+        _quantize(values, step, codes)
+        scatter(values, rest, total)
+    return payload
 
 
 def _quantize(total: np.ndarray, step: np.float32, codes: np.ndarray) -> None:
@@ -263,5 +231,5 @@ def _combine(payloads: Sequence[np.ndarray]) -> np.ndarray:
 
 
 @CODECS.register("twobit", TwobitConfig)
-def _configured(config: TwobitConfig, setting: Setting) -> Codec:
-    return twobit(threshold=config.threshold, compiled=setting.compiled)
+def _configured(config: TwobitConfig, _: Setting) -> Codec:
+    return twobit(threshold=config.threshold)

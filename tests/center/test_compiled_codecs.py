@@ -5,7 +5,7 @@ import pytest
 
 from geojax.center.codecs import SIZES, compiled_codecs
 from geojax.center.spec import VectorSpec
-from geojax.compression.halves import BFLOAT16, FLOAT16, narrow, widen
+from geojax.compression.halves import BFLOAT16, FLOAT16, narrow
 from geojax.compression.registry import CODECS, build_codec
 from geojax.compression.scratch import aligned
 from geojax.errors import Diverged
@@ -41,13 +41,7 @@ def test_rounding_has_the_same_bits(form, offset):
     assert compiled.tobytes() == narrow(values, form, "saturate").tobytes()
 
 
-@pytest.mark.parametrize("form", [FLOAT16, BFLOAT16], ids=lambda form: form.name)
-def test_every_number_is_widened_to_the_same_bits(form):
-    every = placed(np.arange(1 << 16, dtype=np.uint16), 2).view(form.travels)
-    assert widen(every, form, COMPILED).tobytes() == widen(every, form).tobytes()
-
-
-@pytest.mark.parametrize("name", ["fp16", "bf16", "twobit", "int8", "int4"])
+@pytest.mark.parametrize("name", ["fp16", "bf16"])
 def test_codecs_send_the_same_and_keep_the_same(name):
     spec = VectorSpec.of([("w", (SIZE - 70,)), ("b", (70,))], [("mean", (600,))])
     codecs = [build_codec(CODECS.settings(name), compiled=one) for one in (None, COMPILED)]
@@ -63,8 +57,6 @@ def test_codecs_send_the_same_and_keep_the_same(name):
             came.append([np.asarray(each).tobytes() for each in (*payloads, *sums)])
             came[at] += [codec.decode(each).tobytes() for each in (*payloads, *sums)]
         assert came[0] == came[1]
-    if hasattr(states[0], "residual"):
-        assert states[0].residual.tobytes() == states[1].residual.tobytes()
 
 
 def test_overflow_that_stops_still_stops():
@@ -74,13 +66,3 @@ def test_overflow_that_stops_still_stops():
     (payload,), _ = codec.encode(values, codec.init(spec.layers, spec.chunks(SIZES[0])))
     with pytest.raises(Diverged, match="a sum of offers"):
         codec.combine([payload, payload])
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_two_bits_refuse_what_is_not_finite(bad):
-    codec = build_codec(CODECS.settings("twobit"), compiled=COMPILED)
-    spec = VectorSpec.of([("w", (SIZES[1],)), ("v", (SIZES[1],))])
-    values = np.zeros(spec.size, np.float32)
-    values[SIZES[1] + 5] = bad
-    with pytest.raises(Diverged, match=r"^v: NaN or infinity"):
-        codec.encode(values, codec.init(spec.layers, spec.chunks(SIZES[0])))
