@@ -106,12 +106,12 @@ def _codecs(names: Sequence[str]) -> dict[str, Codec]:
     compiled = compiled_codecs()
     chosen = {name: build_codec(CompressionConfig(name=name), compiled=compiled) for name in names}
     if "fp16" in chosen:  # as processes do that load no JAX
-        chosen["fp16, numpy"] = build_codec(CompressionConfig(name="fp16"))
+        chosen["fp16 by numpy"] = build_codec(CompressionConfig(name="fp16"))
     if "bisparse" in chosen:
         chosen |= {
-            "bisparse, no momentum": build_codec(sparse, gradients=False),
-            "bisparse, exact": build_codec(BisparseConfig(exact=True)),
-            "bisparse, jitted kernel": build_codec(sparse, kernel=jax_kernel),
+            "  no momentum": build_codec(sparse, gradients=False),
+            "  exact": build_codec(BisparseConfig(exact=True)),
+            "  jitted kernel": build_codec(sparse, kernel=jax_kernel),
         }
     return chosen
 
@@ -170,7 +170,7 @@ def main() -> None:
     if arguments.elements <= 2 * SMALL:
         parser.error(f"--elements: take more than {2 * SMALL}")
     for table in _bench(arguments.codecs, arguments.elements, arguments.repeats):
-        Console(width=max(100, Console().width)).print(table)
+        Console(width=max(120, Console().width)).print(table)
 
 
 if __name__ == "__main__":
