@@ -81,6 +81,15 @@ def bf16(*, overflow: str = "saturate", compiled: Compiled | None = None) -> Cod
 
 def _codec(wire: int, form: HalfFormat, overflow: str, compiled: Compiled | None) -> Codec:
 
+    def init(layers: Sequence, ranges: Sequence[tuple[int, int]]) -> Layout:
+        layout = layout_of(layers, ranges)
+        program = compiled and compiled.narrow.get(form.name)
+        if compiled and program:  # compiled now, not while a round runs
+            for size in compiled.sizes:
+                if size <= layout.size:
+                    program(np.zeros(size, np.float32))
+        return layout
+
     def encode(vector: np.ndarray, layout: Layout) -> tuple[list[np.ndarray], Layout]:
         layout.check(vector)
         if overflow == "stop":
@@ -99,7 +108,7 @@ def _codec(wire: int, form: HalfFormat, overflow: str, compiled: Compiled | None
     def elements(payload: np.ndarray) -> int:
         return count_of(payload, 2, form.name)
 
-    return Codec(form.name, wire, True, layout_of, encode, decode, combine, elements)
+    return Codec(form.name, wire, True, init, encode, decode, combine, elements)
 
 
 @CODECS.register("fp16", HalfConfig)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from geojax.center.codecs import SIZES, compiled_codecs
+from geojax.center.codecs import SIZES, _program, compiled_codecs
 from geojax.center.spec import VectorSpec
 from geojax.compression.halves import BFLOAT16, FLOAT16, narrow
 from geojax.compression.registry import CODECS, build_codec
@@ -66,3 +66,22 @@ def test_overflow_that_stops_still_stops():
     (payload,), _ = codec.encode(values, codec.init(spec.layers, spec.chunks(SIZES[0])))
     with pytest.raises(Diverged, match="a sum of offers"):
         codec.combine([payload, payload])
+
+
+def test_nothing_is_compiled_once_a_codec_has_its_state():
+    codec = build_codec(CODECS.settings("fp16"), compiled=COMPILED)
+    spec = VectorSpec.of([("w", (SIZE,))])
+    state = codec.init(spec.layers, spec.chunks(SIZES[0]))
+    before = _program()._cache_size()
+    codec.encode(np.ones(SIZE, np.float32), state)
+    assert _program()._cache_size() == before == len(SIZES)
+
+
+def test_small_models_compile_nothing():
+    told = []
+    codec = build_codec(
+        CODECS.settings("fp16"), compiled=COMPILED._replace(narrow={"fp16": told.append})
+    )
+    spec = VectorSpec.of([("w", (100,))])
+    codec.encode(np.ones(100, np.float32), codec.init(spec.layers, spec.chunks(100)))
+    assert not told
