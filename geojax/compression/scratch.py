@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-SLAB = 32_768  # elements that loops take at a time: what is in work stays in the cache
+SLAB = 65_536  # elements that loops take at a time: what is in work stays in the cache
 LINE = 64  # bytes: from such an address on, XLA reads an array without copying it
 _mine = threading.local()
 

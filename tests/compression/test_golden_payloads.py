@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from geojax.center.spec import VectorSpec
+from geojax.compression import halves, integers, sparsify, twobit
 from geojax.compression.registry import CODECS, build_codec
 
 SPEC = VectorSpec.of([("w", (70_001,)), ("b", (37,)), ("v", (130, 100))], [("mean", (5_005,))])
@@ -75,3 +76,12 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_payloads_are_what_they_were(case):
     assert digest(*CASES[case]) == GOLDEN[case]
+
+
+@pytest.mark.parametrize("case", ["fp16", "bf16", "twobit", "bisparse", "int8", "int4"])
+def test_slabs_change_nothing(case, monkeypatch):
+    name, settings = CASES.get(case, (case, {}))
+    whole = digest(name, settings)
+    for module in (halves, integers, sparsify, twobit):
+        monkeypatch.setattr(module, "SLAB", 4096)
+    assert digest(name, settings) == whole
