@@ -141,7 +141,7 @@ def _quantized(
     values: np.ndarray, block: int, scales: np.ndarray, codes: np.ndarray, left: np.ndarray | None,
     most: int,
 ) -> bool:  # fmt: skip
-    numbers, steps = scratch("numbers", values.size), scratch("steps", values.size)
+    numbers = scratch("numbers", values.size)
     magnitudes = np.bitwise_and(values.view(np.uint32), _MAGNITUDE, out=numbers.view(np.uint32))
     starts = np.arange(0, values.size, block)
     largest = np.maximum.reduceat(magnitudes, starts).view(np.float32)
@@ -149,21 +149,22 @@ def _quantized(
         return False
     scales[:] = scales_of(largest, most)
     each = floats(scales)
-    np.multiply(values, _spread(1 / each, block, steps), out=numbers)
+    _times(values, 1 / each, block, numbers)
     np.rint(numbers, out=numbers)
     np.copyto(codes, numbers, casting="unsafe")
     if left is not None:
-        np.multiply(numbers, _spread(each, block, steps), out=numbers)
+        _times(numbers, each, block, numbers)
         np.subtract(values, numbers, out=left)
     return True
 
 
-def _spread(each: np.ndarray, block: int, out: np.ndarray) -> np.ndarray:
-    """The number of each block for every element: faster than products of rows."""
-    full = out.size // block
-    np.copyto(out[: full * block].reshape(full, block), each[:full, None])
-    out[full * block :] = each[full:]
-    return out
+def _times(values: np.ndarray, each: np.ndarray, block: int, out: np.ndarray) -> None:
+    """Values times the number of their block."""
+    full = values.size // block
+    body, tail = slice(0, full * block), slice(full * block, None)
+    rows = values[body].reshape(full, block), each[:full, None]
+    np.multiply(*rows, out=out[body].reshape(full, block))
+    np.multiply(values[tail], each[full:], out=out[tail])
 
 
 def _code8(
@@ -186,18 +187,9 @@ def _code4(
     return True
 
 
-def _scale(numbers: np.ndarray, scales: np.ndarray, block: int) -> None:
-    """Numbers times the scales of their blocks, in place."""
-    each, rows = floats(scales), max(1, SLAB // block)
-    for start in range(0, numbers.size, rows * block):
-        slab = numbers[start : start + rows * block]
-        places = slice(start // block, start // block + rows)
-        np.multiply(slab, _spread(each[places], block, scratch("steps", slab.size)), out=slab)
-
-
 def _value8(scales: np.ndarray, codes: np.ndarray, block: int, out: np.ndarray) -> None:
     np.copyto(out, codes.view(np.int8))
-    _scale(out, scales, block)
+    _times(out, floats(scales), block, out)
 
 
 def _value4(scales: np.ndarray, codes: np.ndarray, block: int, out: np.ndarray) -> None:
@@ -205,7 +197,7 @@ def _value4(scales: np.ndarray, codes: np.ndarray, block: int, out: np.ndarray) 
     np.take(_PAIRS, codes[:even], out=out[: 2 * even].view(np.complex64), mode="wrap")
     if out.size % 2:
         out[-1] = _NIBBLES[codes[-1] >> 4]
-    _scale(out, scales, block)
+    _times(out, floats(scales), block, out)
 
 
 def _check(scales: np.ndarray) -> str:
