@@ -1,11 +1,13 @@
 """How fast the codecs are on one core of this machine: ``python -m experiments.bench.codecs``.
 
-A vector of normal numbers, one large layer and one small, is encoded and decoded by every codec of
-GeoMX in chunks of the default size. Two comparisons follow. FP16 stands beside a plain copy of the
-same memory. Bi-Sparse's encoding, which is accumulation, sampled threshold and payloads, stands
-beside no more than the selection of as many elements, by sorting all and by partition. Rates are
-those of the float32 vector, whatever the payload. All figures are medians of CPU time, which says
-more than elapsed time where the machine is busy.
+A vector of normal numbers, one large layer and one small, is encoded and decoded by every codec in
+chunks of the default size, and the chunks of two members are summed. Rates are those of the float32
+vector (of both, for a sum), whatever the payload; beside each stands how many plain copies of the
+same memory take as long, in the same run. *Fresh* is the memory that encoding takes anew, payloads,
+state and whatever lies between, ÷ the vector. Then Bi-Sparse's encoding, which is accumulation,
+sampled threshold and payloads, stands beside no more than the selection of as many elements, by
+sorting all and by partition. All figures are medians of CPU time, which says more than elapsed time
+where the machine is busy.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,23 +26,26 @@ from rich.table import Table
 from experiments.bench import report
 from geojax.center.spec import VectorSpec
 from geojax.compression.bisparse import BisparseConfig
-from geojax.compression.codec import Codec
-from geojax.compression.registry import build_codec
+from geojax.compression.codec import Codec, SplitPayload
+from geojax.compression.registry import CODECS, build_codec
 from geojax.compression.sparsify import budget_of
 from geojax.config import CompressionConfig, OverlayConfig
 
 ELEMENTS = 25_000_000
 SMALL = 500  # elements of the small layer, below every codec's bound
 SORT_GOAL = 4.0  # times that Bi-Sparse encodes faster than a sort selects
-NAMES = ("dense", "fp16", "bf16", "mpq", "twobit")
+HOLLOW = {"size_only"}  # its payloads have no content
+FIRST = ("dense", "fp16", "bf16", "int8", "int4", "twobit", "bisparse")
 
 
 class Cost(NamedTuple):
-    """CPU seconds to encode and to decode one vector, and bytes of its payloads."""
+    """CPU seconds to encode, to decode and to sum, bytes of the payloads and of fresh memory."""
 
     encode: float
     decode: float
+    combine: float
     nbytes: int
+    fresh: int
 
 
 def _median(work: Callable[[], Any], repeats: int) -> float:
@@ -53,72 +59,118 @@ def _median(work: Callable[[], Any], repeats: int) -> float:
     return statistics.median(times)
 
 
+def _fresh(work: Callable[[], Any]) -> int:
+    """Most bytes that ``work`` holds at once beyond what was there."""
+    tracemalloc.start()
+    try:
+        kept = work()
+        peak = tracemalloc.get_traced_memory()[1]
+        del kept
+    finally:
+        tracemalloc.stop()
+    return peak
+
+
+def _parts(payloads: Sequence[np.ndarray | SplitPayload]) -> list[list[np.ndarray]]:
+    """What travels of each chunk."""
+    return [
+        [one.now, *[one.late][: one.late.size], *one.datagrams]
+        if isinstance(one, SplitPayload)
+        else [one]
+        for one in payloads
+    ]
+
+
 def _cost(codec: Codec, vector: np.ndarray, repeats: int) -> Cost:
     spec = VectorSpec.of([("kernel", (vector.size - SMALL,)), ("bias", (SMALL,))])
     first = codec.init(spec.layers, spec.chunks(OverlayConfig().chunk_elements))
     payloads, state = codec.encode(vector, first)  # the residual is there after it
-    encode = _median(lambda: codec.encode(vector, state), repeats)
-    decode = _median(lambda: [codec.decode(payload) for payload in payloads], repeats)
-    return Cost(encode, decode, sum(payload.nbytes for payload in payloads))
+    chunks = _parts(payloads)
+    parts = [part for chunk in chunks for part in chunk]
+    return Cost(
+        _median(lambda: codec.encode(vector, state), repeats),
+        _median(lambda: [codec.decode(part) for part in parts], repeats),
+        _median(lambda: [codec.combine(chunk[:1] * 2) for chunk in chunks], repeats),
+        sum(part.nbytes for part in parts),
+        _fresh(lambda: codec.encode(vector, state)),
+    )
 
 
-def _codecs() -> dict[str, Codec]:
+def _codecs(names: Sequence[str]) -> dict[str, Codec]:
+    from geojax.center.codecs import compiled_codecs
     from geojax.center.devices import configure
     from geojax.center.sparsify import jax_kernel
 
     configure(1)
     sparse = CompressionConfig(name="bisparse")
-    variants = {
-        "bisparse": build_codec(sparse),
-        "  no momentum": build_codec(sparse, gradients=False),
-        "  exact": build_codec(BisparseConfig(exact=True)),
-        "  jitted kernel": build_codec(sparse, kernel=jax_kernel),
-    }
-    return {name: build_codec(CompressionConfig(name=name)) for name in NAMES} | variants
+    compiled = compiled_codecs()
+    chosen = {name: build_codec(CompressionConfig(name=name), compiled=compiled) for name in names}
+    if "fp16" in chosen:  # as processes do that load no JAX
+        chosen["fp16 by numpy"] = build_codec(CompressionConfig(name="fp16"))
+    if "bisparse" in chosen:
+        chosen |= {
+            "  no momentum": build_codec(sparse, gradients=False),
+            "  exact": build_codec(BisparseConfig(exact=True)),
+            "  jitted kernel": build_codec(sparse, kernel=jax_kernel),
+        }
+    return chosen
 
 
-def _bench(elements: int, repeats: int) -> list[Table]:
+def _names() -> list[str]:
+    return [*FIRST, *sorted(set(CODECS) - {*FIRST} - HOLLOW)]
+
+
+def _bench(names: Sequence[str], elements: int, repeats: int) -> list[Table]:
     vector = np.random.default_rng(0).normal(size=elements).astype(np.float32)
-    costs = {name: _cost(codec, vector, repeats) for name, codec in _codecs().items()}
-    heads = ("codec", "encode", "", "decode", "", "bytes", "dense ÷ bytes")
+    copy = _median(vector.copy, repeats)
+    costs = {name: _cost(codec, vector, repeats) for name, codec in _codecs(names).items()}
+    heads = (
+        "codec",
+        *("encode", "x copy", "decode", "x copy", "sum of 2", "fresh", "bytes", "dense ÷ bytes"),
+    )
     table = report.empty_table(f"Codecs, {elements:,} elements, one core", heads)
+    table.add_row("a plain copy", f"{vector.nbytes / copy / 1e9:.1f} GB/s", "1", *[""] * 6)
     for name, cost in costs.items():
         speeds = [
             text
             for seconds in (cost.encode, cost.decode)
-            for text in (f"{seconds * 1e3:.1f} ms", f"{vector.nbytes / seconds / 1e9:.1f} GB/s")
+            for text in (f"{vector.nbytes / seconds / 1e9:.1f} GB/s", f"{seconds / copy:.1f}")
         ]
-        table.add_row(name, *speeds, f"{cost.nbytes:,}", f"{vector.nbytes / cost.nbytes:.1f}")
+        both = f"{2 * vector.nbytes / cost.combine / 1e9:.1f} GB/s"
+        fresh, ratio = cost.fresh / vector.nbytes, vector.nbytes / cost.nbytes
+        table.add_row(name, *speeds, both, f"{fresh:.2f}", f"{cost.nbytes:,}", f"{ratio:.1f}")
+    tables = [table]
+    if "bisparse" in costs:
+        tables.append(_against_sorting(vector, costs["bisparse"].encode, repeats))
+    return tables
 
-    budget = budget_of(elements, BisparseConfig().ratio)
-    sparse = costs["bisparse"].encode
-    copy = _median(vector.copy, repeats)
+
+def _against_sorting(vector: np.ndarray, sparse: float, repeats: int) -> Table:
+    budget = budget_of(vector.size, BisparseConfig().ratio)
     sort = _median(lambda: np.argsort(np.abs(vector))[-budget:], 1)
     partition = _median(lambda: np.argpartition(np.abs(vector), -budget)[-budget:], repeats)
-    cast = _median(lambda: vector.astype(np.float16), repeats)
     against = report.empty_table("Comparisons", ("what", "time", "beside it", "goal"))
     rows = (
-        ("memory copy", copy, f"fp16 encode {costs['fp16'].encode / copy:.1f} x", ""),
-        ("numpy's cast to binary16", cast, f"fp16 encode {costs['fp16'].encode / cast:.2f} x", ""),
         ("top-k by sort", sort, f"bisparse {sort / sparse:.1f} x faster", f"≥ {SORT_GOAL:g}"),
         ("top-k by partition", partition, f"bisparse {partition / sparse:.1f} x faster", ""),
     )
     for name, seconds, beside, goal in rows:
         against.add_row(name, f"{seconds * 1e3:.1f} ms", beside, goal)
     against.add_row("load of the machine, 1 min", f"{os.getloadavg()[0]:.2f}", "", "")
-    return [table, against]
+    return against
 
 
 def main() -> None:
-    """Measures and prints two tables."""
+    """Measures and prints the tables."""
     parser = report.parser("codecs", __doc__)
     parser.add_argument("--elements", type=int, default=ELEMENTS, help="of the vector")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each; the median")
+    parser.add_argument("--codecs", nargs="+", default=_names(), choices=_names(), help="which")
     arguments = parser.parse_args()
     if arguments.elements <= 2 * SMALL:
         parser.error(f"--elements: take more than {2 * SMALL}")
-    for table in _bench(arguments.elements, arguments.repeats):
-        Console(width=max(100, Console().width)).print(table)
+    for table in _bench(arguments.codecs, arguments.elements, arguments.repeats):
+        Console(width=max(120, Console().width)).print(table)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ CODECS: dict[str, Settings] = {
     "twobit": {"compression": "twobit", "compression.threshold": 0.02},
     "topk2bit": {"compression": "topk2bit", "compression.ratio": 0.1},
     "e3m0": {"compression": "e3m0"},
+    "int8": {"compression": "int8"},
+    "int4": {"compression": "int4"},
     "dgt, tcp": DGT,
     "dgt, udp": {**DGT, "compression.channel": "udp"},
     "dgt, udp, last": {**DGT, "compression.channel": "udp", "compression.lost": "last"},

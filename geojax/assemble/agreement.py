@@ -122,11 +122,13 @@ def wan_codec(config: RunConfig) -> Codec:
     gradients = build_sync(config.sync).offer.name == "gradient"
     if config.model.name == SYNTHETIC:
         return build_codec(config.compression, gradients=gradients, seed=config.seed)
+    from geojax.center.codecs import compiled_codecs
     from geojax.center.sparsify import center_kernel
 
     return build_codec(
-        config.compression, gradients=gradients, kernel=center_kernel(), seed=config.seed
-    )
+        config.compression, gradients=gradients, kernel=center_kernel(), seed=config.seed,
+        compiled=compiled_codecs(),
+    )  # fmt: skip
 
 
 def lan_codec(config: RunConfig, codec: Codec) -> Codec:

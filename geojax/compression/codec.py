@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from geojax.compression.compiled import Compiled
 from geojax.compression.sparsify import Kernel, numpy_kernel
 from geojax.config import CompressionConfig
 from geojax.registry import Registry
@@ -119,11 +120,13 @@ class Setting(NamedTuple):
       gradients: whether the offers are gradients, rather than deltas or parameters.
       kernel: accumulates and picks, where a codec is sparse.
       seed: of what a codec draws.
+      compiled: programs to the same bits as the plain functions; None: there are none.
     """
 
     gradients: bool = True
     kernel: Kernel = numpy_kernel
     seed: int = 0
+    compiled: Compiled | None = None
 
 
 CODECS: Registry[Callable[[Any, Setting], Codec]] = Registry("compression.name", CompressionConfig)

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from geojax.compression.codec import CODECS, Codec, Setting
-from geojax.compression.dense import dense
-from geojax.compression.halves import BFLOAT16, narrow, widen
-from geojax.compression.layout import Layout, gaps, layout_of, within
-from geojax.compression.payload import Reader, add_up, run_table
+from geojax.compression.scaled import BFLOAT, FLOAT32, Family, Grid, scaled_codec
 from geojax.config import CompressionConfig
-from geojax.errors import Diverged
 from geojax.settings import key
 
-SUMS = ("float32", "bf16", "e3m0")
-_HEADER = 3
+SUMS = (FLOAT32, BFLOAT, "e3m0")
 _LARGEST = 7  # code of the largest magnitude; 0 is zero
 _NEGATIVE = 8
-_FLOAT32, _BFLOAT16 = 4, 2  # bytes per element of a run
 _POWERS = np.ldexp(np.float32(1), np.arange(8) - _LARGEST).astype(np.float32)
 _POWERS[0] = 0.0
 _VALUES = np.concatenate([_POWERS, -_POWERS]).astype(np.float32)  # by code
@@ -35,19 +27,6 @@ class E3m0Config(CompressionConfig):
     block: int = key(256, "elements with a scale of their own", least=1)
     error_feedback: bool = key(False, "what rounding took is added to the next offer")
     sums: str = key("float32", "how a sum of offers travels", choices=SUMS)
-
-
-class E3m0State(NamedTuple):
-    """State of :func:`e3m0`.
-
-    Attributes:
-      layout: where layers and chunks lie.
-      residual: what has not been sent yet, float32 (elements of the vector,); (0,) without error
-        feedback.
-    """
-
-    layout: Layout
-    residual: np.ndarray
 
 
 def e3m0(*, block: int = 256, error_feedback: bool = False, sums: str = "float32") -> Codec:
@@ -83,46 +62,9 @@ def e3m0(*, block: int = 256, error_feedback: bool = False, sums: str = "float32
       >>> payload.nbytes  # a header of 12 bytes, two scales, three bytes of codes
       23
     """
-
-    def init(layers: Sequence, ranges: Sequence[tuple[int, int]]) -> E3m0State:
-        layout = layout_of(layers, ranges)
-        return E3m0State(layout, np.zeros(layout.size if error_feedback else 0, np.float32))
-
-    def encode(vector: np.ndarray, state: E3m0State) -> tuple[list[np.ndarray], E3m0State]:
-        layout = state.layout
-        layout.check(vector)
-        _refuse_nonfinite(vector, layout)
-        total = vector + state.residual if error_feedback else vector
-        if error_feedback:
-            for first, last in layout.state:
-                total[first:last] = 0.0  # it travels whole, as it is in ``vector``
-        residual = total.copy() if error_feedback else state.residual
-        written = []
-        runs_of_chunks = within(layout.state, layout.ranges)
-        for (start, stop), runs in zip(layout.ranges, runs_of_chunks, strict=True):
-            payload = _pack(_Chunk(vector[start:stop], runs, _FLOAT32, block), total[start:stop])
-            written.append(payload)
-            if error_feedback:
-                left = residual[start:stop]
-                left -= _decode(payload)
-                for first, last in runs:
-                    left[first:last] = 0.0
-        return written, E3m0State(layout, residual)
-
-    def combine(payloads: Sequence[np.ndarray]) -> np.ndarray:
-        if len(payloads) == 1:
-            return payloads[0]
-        total = add_up(payloads, _decode, "e3m0")
-        everything = [(0, total.size)] if total.size else []
-        if sums == "float32":
-            return _pack(_Chunk(total, everything, _FLOAT32, block), total)
-        if sums == "bf16":
-            return _pack(_Chunk(total, everything, _BFLOAT16, block), total)
-        whole = [_unpack(payload)[0].runs for payload in payloads]
-        return _pack(_Chunk(total, whole[0], _FLOAT32, block), total)
-
-    exact = sums != "e3m0"
-    return Codec("e3m0", 8, exact, init, encode, _decode, combine, _elements, lan=dense())
+    grid = Grid("e3m0", 4, np.float32, _code, _check, _value)
+    family = Family("e3m0", (grid,), block, error_feedback, sums)
+    return scaled_codec(family, 8, recodable=sums != "e3m0")
 
 
 def quantized(values: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
@@ -147,80 +89,31 @@ def quantized(values: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
     return scales, codes.reshape(-1)[: values.size]
 
 
-class _Chunk(NamedTuple):
-    """A chunk: its values, and the runs of them that travel at ``width`` bytes an element."""
-
-    values: np.ndarray
-    runs: list[tuple[int, int]]
-    width: int
-    block: int
-
-
-def _pack(chunk: _Chunk, total: np.ndarray) -> np.ndarray:
-    """The payload of a chunk; what lies in no run is ``total``, as 4-bit floats."""
-    rest = gaps(chunk.runs, total.size)
-    coded = np.concatenate([total[:0], *(total[start:stop] for start, stop in rest)])
-    scales, codes = quantized(coded, chunk.block)
-    pairs = np.zeros(-(-codes.size // 2) * 2, np.uint8)
-    pairs[: codes.size] = codes
-    runs = [np.ascontiguousarray(chunk.values[start:stop]) for start, stop in chunk.runs]
-    if chunk.width == _BFLOAT16:
-        runs = [narrow(run, BFLOAT16, "saturate") for run in runs]
-    pieces = [
-        np.array([total.size, len(runs), chunk.block], np.uint32).view(np.uint8),
-        run_table([(start, stop, chunk.width) for start, stop in chunk.runs]),
-        scales.view(np.uint8),
-        *(run.view(np.uint8) for run in runs),
-        pairs[::2] << 4 | pairs[1::2],
-    ]
-    return np.concatenate(pieces)
+def _code(
+    values: np.ndarray, block: int, scales: np.ndarray, codes: np.ndarray, left: np.ndarray | None
+) -> bool:
+    if not np.isfinite(values).all():
+        return False
+    scales[:], ours = quantized(values, block)
+    pairs = np.zeros(2 * codes.size, np.uint8)
+    pairs[: ours.size] = ours
+    np.bitwise_or(pairs[::2] << 4, pairs[1::2], out=codes)
+    if left is not None:
+        np.subtract(values, _products(ours, scales, block), out=left)
+    return True
 
 
-def _unpack(payload: np.ndarray) -> tuple[_Chunk, list[np.ndarray], np.ndarray]:
-    """A payload taken apart: sizes and runs; the runs' values; the values of all the rest."""
-    reader = Reader(payload, "e3m0")
-    elements, count, block = reader.header(_HEADER)
-    if block < 1:
-        raise reader.error("blocks of no element")
-    table = reader.runs(count, elements, (_FLOAT32, _BFLOAT16))
-    coded = elements - sum(stop - start for start, stop, _ in table)
-    scales = reader.take(np.float32, -(-coded // block))
-    if not np.isfinite(scales).all():
-        raise reader.error("a scale that is not finite")
-    values = []
-    for start, stop, width in table:
-        if width == _FLOAT32:
-            values.append(reader.take(np.float32, stop - start))
-        else:
-            values.append(widen(reader.take(np.uint16, stop - start), BFLOAT16))
-    pairs = reader.take(np.uint8, -(-coded // 2))
-    reader.end()
-    codes = np.stack([pairs >> 4, pairs & 15], axis=1).reshape(-1)[:coded]
-    rest = _VALUES[codes] * np.repeat(scales, min(block, coded))[:coded]
-    runs = [(start, stop) for start, stop, _ in table]
-    return _Chunk(np.empty(elements, np.float32), runs, _FLOAT32, block), values, rest
+def _check(scales: np.ndarray) -> str:
+    return "" if np.isfinite(scales).all() else "a scale that is not finite"
 
 
-def _decode(payload: np.ndarray) -> np.ndarray:
-    chunk, values, rest = _unpack(payload)
-    whole = chunk.values
-    for (start, stop), run in zip(chunk.runs, values, strict=True):
-        whole[start:stop] = run
-    at = 0
-    for start, stop in gaps(chunk.runs, whole.size):
-        whole[start:stop] = rest[at : at + stop - start]
-        at += stop - start
-    return whole
+def _value(scales: np.ndarray, codes: np.ndarray, block: int, out: np.ndarray) -> None:
+    each = np.stack([codes >> 4, codes & 15], axis=1).reshape(-1)[: out.size]
+    out[:] = _products(each, scales, block)
 
 
-def _elements(payload: np.ndarray) -> int:
-    return _unpack(payload)[0].values.size
-
-
-def _refuse_nonfinite(vector: np.ndarray, layout: Layout) -> None:
-    for span in layout.spans:
-        if span.kind == "parameter" and not np.isfinite(vector[span.start : span.stop]).all():
-            raise Diverged(f"{span.name}: NaN or infinity, which compression=e3m0 cannot send")
+def _products(codes: np.ndarray, scales: np.ndarray, block: int) -> np.ndarray:
+    return _VALUES[codes] * np.repeat(scales, min(block, codes.size))[: codes.size]
 
 
 @CODECS.register("e3m0", E3m0Config)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from geojax.compression.codec import CODECS, Codec, Setting
+from geojax.compression.compiled import Compiled
 from geojax.compression.halves import (
     BFLOAT16,
     FLOAT16,
@@ -33,7 +34,7 @@ class HalfConfig(CompressionConfig):
     )
 
 
-def fp16(*, overflow: str = "saturate") -> Codec:
+def fp16(*, overflow: str = "saturate", compiled: Compiled | None = None) -> Codec:
     """IEEE binary16 on every hop, as the FP16 example of GeoMX sends it (Li et al., 2023).
 
     An element is rounded to the nearest number of 11 significant bits (relative error ≤ 2⁻¹¹ from
@@ -46,6 +47,7 @@ def fp16(*, overflow: str = "saturate") -> Codec:
     Args:
       overflow: what becomes of finite elements, and of sums, beyond 65504: ``saturate`` makes them
         65504 with their sign, ``stop`` ends the run. Infinities and NaN travel as they are.
+      compiled: programs to the same bits, as of ``geojax.center.codecs``.
 
     Raises:
       Diverged: from ``encode`` and ``combine``, with ``stop``; names the layer where it is known.
@@ -61,10 +63,10 @@ def fp16(*, overflow: str = "saturate") -> Codec:
       >>> codec.decode(payload)
       array([ 1.0000000e+00, -9.9975586e-02,  6.5504000e+04], dtype=float32)
     """
-    return _codec(1, FLOAT16, overflow)
+    return _codec(1, FLOAT16, overflow, compiled)
 
 
-def bf16(*, overflow: str = "saturate") -> Codec:
+def bf16(*, overflow: str = "saturate", compiled: Compiled | None = None) -> Codec:
     """Bfloat16 on every hop: the range of float32 with 8 significant bits, rounded to nearest even.
 
     Not in GeoMX; the format is that of Kalamkar et al. (2019), "A Study of BFLOAT16 for Deep
@@ -72,17 +74,27 @@ def bf16(*, overflow: str = "saturate") -> Codec:
 
     Args:
       overflow: as of :func:`fp16`, for the few float32 numbers that round beyond 3.39·10³⁸.
+      compiled: as of :func:`fp16`.
     """
-    return _codec(2, BFLOAT16, overflow)
+    return _codec(2, BFLOAT16, overflow, compiled)
 
 
-def _codec(wire: int, form: HalfFormat, overflow: str) -> Codec:
+def _codec(wire: int, form: HalfFormat, overflow: str, compiled: Compiled | None) -> Codec:
+
+    def init(layers: Sequence, ranges: Sequence[tuple[int, int]]) -> Layout:
+        layout = layout_of(layers, ranges)
+        program = compiled and compiled.narrow.get(form.name)
+        if compiled and program:  # compiled now, not while a round runs
+            for size in compiled.sizes:
+                if size <= layout.size:
+                    program(np.zeros(size, np.float32))
+        return layout
 
     def encode(vector: np.ndarray, layout: Layout) -> tuple[list[np.ndarray], Layout]:
         layout.check(vector)
         if overflow == "stop":
             refuse_overflow(vector, list(layout.spans), form)
-        narrowed = narrow(vector, form, overflow)
+        narrowed = narrow(vector, form, overflow, compiled)
         return [narrowed[start:stop] for start, stop in layout.ranges], layout
 
     def decode(payload: np.ndarray) -> np.ndarray:
@@ -91,19 +103,19 @@ def _codec(wire: int, form: HalfFormat, overflow: str) -> Codec:
     def combine(payloads: Sequence[np.ndarray]) -> np.ndarray:
         if len(payloads) == 1:
             return payloads[0]
-        return narrow(add_up(payloads, decode, form.name), form, overflow)
+        return narrow(add_up(payloads, decode, form.name), form, overflow, compiled)
 
     def elements(payload: np.ndarray) -> int:
         return count_of(payload, 2, form.name)
 
-    return Codec(form.name, wire, True, layout_of, encode, decode, combine, elements)
+    return Codec(form.name, wire, True, init, encode, decode, combine, elements)
 
 
 @CODECS.register("fp16", HalfConfig)
-def _fp16(config: HalfConfig, _: Setting) -> Codec:
-    return fp16(overflow=config.overflow)
+def _fp16(config: HalfConfig, setting: Setting) -> Codec:
+    return fp16(overflow=config.overflow, compiled=setting.compiled)
 
 
 @CODECS.register("bf16", HalfConfig)
-def _bf16(config: HalfConfig, _: Setting) -> Codec:
-    return bf16(overflow=config.overflow)
+def _bf16(config: HalfConfig, setting: Setting) -> Codec:
+    return bf16(overflow=config.overflow, compiled=setting.compiled)

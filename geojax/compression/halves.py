@@ -8,16 +8,18 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from geojax.compression.compiled import Compiled, in_pieces
 from geojax.compression.layout import Span
 from geojax.compression.payload import as_numbers
+from geojax.compression.scratch import SLAB, scratch
 from geojax.errors import Diverged
 
 OVERFLOWS = ("saturate", "stop")
 _MAGNITUDE = np.uint32(0x7FFFFFFF)  # all bits of a float32 but its sign
 _INFINITY = np.uint32(0x7F800000)
+_SIGN = np.uint32(0x80000000)
 _HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)  # by their bits
-_BLOCK = 32_768  # elements at a time: what is in work stays in the cache
-_LOOKUP = 16_384  # the same of a lookup, whose indices take eight bytes each
+_LOOKUP = 16_384  # elements of a lookup at a time: indices take eight bytes each
 
 
 class HalfFormat(NamedTuple):
@@ -29,8 +31,8 @@ class HalfFormat(NamedTuple):
       travels: the dtype of payloads.
       largest: largest finite number.
       overflow: bits of the smallest float32 that would round to infinity.
-      cast: ``(float32 block, its magnitudes' bits, scratch, out)``: rounds numbers that are finite
-        and stay so. It may use up the magnitudes; scratch is uint32 of the block's size.
+      cast: ``(float32 block, out, scratch) -> whether it could``: rounds numbers that are finite
+        and stay so; scratch is two uint32 of each element.
       widen: numbers of ``travels`` to float32.
     """
 
@@ -39,11 +41,11 @@ class HalfFormat(NamedTuple):
     travels: Any
     largest: float
     overflow: int
-    cast: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
+    cast: Callable[[np.ndarray, np.ndarray, np.ndarray], bool]
     widen: Callable[[np.ndarray], np.ndarray]
 
 
-def _cast_half(values: np.ndarray, total: np.ndarray, power: np.ndarray, out: np.ndarray) -> None:
+def _cast_half(values: np.ndarray, out: np.ndarray, scratch: np.ndarray) -> bool:
     """Rounds to binary16 by integer arithmetic, which numpy does 1.5 times as fast as its cast.
 
     With a = abs(x) and 2ᵉ ≤ a < 2ᵉ⁺¹, the float sum a + 2ᵉ⁺¹³ is rounded to multiples of 2ᵉ⁻¹⁰, the
@@ -51,6 +53,10 @@ def _cast_half(values: np.ndarray, total: np.ndarray, power: np.ndarray, out: np
     Below 2⁻¹⁴, where binary16 is subnormal, e stays -14. All is modulo 2¹⁶, so a constant in
     the low bits of the summand, 2048 = -126·1024 there, takes the exponents' biases away.
     """
+    total, power = scratch
+    np.bitwise_and(values.view(np.uint32), _MAGNITUDE, out=total)
+    if total.max() >= FLOAT16.overflow:
+        return False
     np.bitwise_and(total, _INFINITY, out=power)
     np.maximum(power, np.uint32(0x38800000), out=power)
     np.add(power, np.uint32((13 << 23) + 2048), out=power)
@@ -61,13 +67,16 @@ def _cast_half(values: np.ndarray, total: np.ndarray, power: np.ndarray, out: np
     np.bitwise_and(power, np.uint32(0x8000), out=power)
     np.add(total, power, out=total)
     np.copyto(out.view(np.uint16), total, casting="unsafe")
+    return True
 
 
-def _cast_bfloat(
-    values: np.ndarray, magnitudes: np.ndarray, scratch: np.ndarray, out: np.ndarray
-) -> None:
-    del magnitudes, scratch
+def _cast_bfloat(values: np.ndarray, out: np.ndarray, scratch: np.ndarray) -> bool:
+    del scratch
+    bits = values.view(np.uint32)
+    if bits.view(np.int32).max() >= BFLOAT16.overflow or bits.max() >= BFLOAT16.overflow | _SIGN:
+        return False
     np.copyto(out.view(ml_dtypes.bfloat16), values, casting="unsafe")
+    return True
 
 
 def _widen_half(numbers: np.ndarray) -> np.ndarray:
@@ -90,7 +99,9 @@ BFLOAT16 = HalfFormat(
 )  # fmt: skip
 
 
-def narrow(values: np.ndarray, form: HalfFormat, overflow: str) -> np.ndarray:
+def narrow(
+    values: np.ndarray, form: HalfFormat, overflow: str, compiled: Compiled | None = None
+) -> np.ndarray:
     """Float32 to two bytes each. Infinities and NaN stay what they are.
 
     Args:
@@ -98,24 +109,37 @@ def narrow(values: np.ndarray, form: HalfFormat, overflow: str) -> np.ndarray:
       form: the format.
       overflow: ``saturate``: a finite number that would become infinite becomes the largest finite
         one; ``stop``: it is an error.
+      compiled: programs to the same bits; None: there are none.
 
     Raises:
       Diverged: a number is too large, and ``overflow`` is ``stop``.
     """
     narrowed = np.empty(values.size, form.travels)
-    spare, scratch = np.empty((2, min(values.size, _BLOCK)), np.uint32)
-    for start in range(0, values.size, _BLOCK):
-        block, out = values[start : start + _BLOCK], narrowed[start : start + _BLOCK]
-        keys = np.bitwise_and(block.view(np.uint32), _MAGNITUDE, out=spare[: block.size])
-        if keys.max() < form.overflow:
-            form.cast(block, keys, scratch[: block.size], out)
+    program = compiled and compiled.narrow.get(form.name)
+    if compiled is None or program is None or overflow == "stop":
+        _narrow(values, form, overflow, narrowed)
+        return narrowed
+
+    def plain(some: np.ndarray, out: np.ndarray) -> None:
+        _narrow(some, form, overflow, out)
+
+    in_pieces(program, compiled.sizes, plain, values, narrowed)
+    return narrowed
+
+
+def _narrow(values: np.ndarray, form: HalfFormat, overflow: str, narrowed: np.ndarray) -> None:
+    for start in range(0, values.size, SLAB):
+        block, out = values[start : start + SLAB], narrowed[start : start + SLAB]
+        spare = scratch("numbers", 2 * block.size, np.uint32).reshape(2, -1)
+        if form.cast(block, out, spare):
             continue
+        keys = block.view(np.uint32) & _MAGNITUDE
         too_large = (keys >= form.overflow) & (keys < _INFINITY)
         if overflow == "stop" and too_large.any():
             raise Diverged(_too_large("a sum of offers", block, too_large, form))
         clipped = np.where(too_large, np.copysign(np.float32(form.largest), block), block)
-        np.copyto(out.view(form.dtype), clipped, casting="unsafe")
-    return narrowed
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            np.copyto(out.view(form.dtype), clipped, casting="unsafe")
 
 
 def widen(payload: np.ndarray, form: HalfFormat) -> np.ndarray:

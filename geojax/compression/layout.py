@@ -118,3 +118,17 @@ def gaps(runs: Sequence[tuple[int, int]], elements: int) -> list[tuple[int, int]
     edges = [0, *(edge for run in runs for edge in run), elements]
     pairs = zip(edges[::2], edges[1::2], strict=True)
     return [(start, stop) for start, stop in pairs if start < stop]
+
+
+def scatter(values: np.ndarray, places: Sequence[tuple[int, int]], whole: np.ndarray) -> None:
+    """Writes values, which lie one after the other, to their places.
+
+    >>> whole = np.zeros(5)
+    >>> scatter(np.array([1.0, 2.0, 3.0]), [(0, 1), (3, 5)], whole)
+    >>> whole
+    array([1., 0., 0., 2., 3.])
+    """
+    at = 0
+    for start, stop in places:
+        whole[start:stop] = values[at : at + stop - start]
+        at += stop - start

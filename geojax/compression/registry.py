@@ -8,12 +8,14 @@ from geojax.compression import (  # noqa: F401  they register themselves
     dgt,
     e3m0,
     half,
+    integers,
     mpq,
     size_only,
     topk2bit,
     twobit,
 )
 from geojax.compression.codec import CODECS, Codec, Setting
+from geojax.compression.compiled import Compiled
 from geojax.compression.sparsify import Kernel, numpy_kernel
 from geojax.config import CompressionConfig
 
@@ -26,6 +28,7 @@ def build_codec(
     gradients: bool = True,
     kernel: Kernel = numpy_kernel,
     seed: int = 0,
+    compiled: Compiled | None = None,
 ) -> Codec:
     """The configured codec.
 
@@ -36,10 +39,10 @@ def build_codec(
         times, and a delta is a whole displacement; see
         :func:`geojax.compression.bisparse.bisparse`.
       kernel: what picks elements; training processes give ``geojax.center.sparsify.jax_kernel``.
-
       seed: of what a codec draws, e.g. the run's.
+      compiled: programs to the same bits; training processes give ``geojax.center.codecs``'s.
 
     Raises:
       ConfigError: the name or a setting is wrong.
     """
-    return CODECS.build(config, Setting(gradients, kernel, seed))
+    return CODECS.build(config, Setting(gradients, kernel, seed, compiled))

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from geojax.compression.scratch import SLAB, scratch
+
 _SAMPLE_SHARE = 0.005  # of a layer's elements
 _FEWEST_ABOVE = 10  # sampled elements that are expected above the threshold, at least
 _ROUNDING = 1e-9  # 0.29 * 100 is meant to be 29
@@ -114,14 +116,48 @@ def numpy_kernel(
       (array([0., 0., 0., 1.], dtype=float32), array([0. , 0. , 0. , 0.5], dtype=float32))
     """
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is sent, not hidden
-        moved = decayed + gradient if decayed.size else gradient
-        total = residual + moved
-        decayed = moved * np.float32(momentum) if decayed.size else decayed
-    keys = magnitudes(total)
-    looked_at = keys if draw.sample is None else keys[draw.sample]
-    least = max(_largest_but(looked_at, draw.rank), 1)
-    passed = np.flatnonzero(keys >= least)
-    return pick(decayed, total, passed, draw.budget)
+        if draw.sample is None:
+            least = None
+        else:
+            at = draw.sample
+            moved = decayed[at] + gradient[at] if decayed.size else gradient[at]
+            least = _least(residual[at] + moved, draw.rank)
+        kept, total, passed = _accumulate(gradient, decayed, residual, least, momentum)
+    if least is None:
+        passed = np.flatnonzero(magnitudes(total) >= _least(total, draw.rank))
+    return pick(kept, total, passed, draw.budget)
+
+
+def _accumulate(
+    gradient: np.ndarray, decayed: np.ndarray, residual: np.ndarray, least: int | None,
+    momentum: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """m·u, v and where abs(v) ≥ ``least``, once through memory: what is in work stays in the cache.
+
+    With no ``least`` there are no positions.
+    """
+    total, kept = np.empty(gradient.size, np.float32), np.empty(decayed.size, np.float32)
+    spare = scratch("numbers", min(gradient.size, SLAB))
+    found = [np.empty(0, np.int64)]
+    for start in range(0, gradient.size, SLAB):
+        slab = slice(start, start + SLAB)
+        moved, out = gradient[slab], total[slab]
+        if decayed.size:
+            moved = np.add(decayed[slab], moved, out=spare[: moved.size])
+        np.add(residual[slab], moved, out=out)
+        if decayed.size:
+            np.multiply(moved, np.float32(momentum), out=kept[slab])
+        if least is not None:
+            keys = np.bitwise_and(
+                out.view(np.int32), _MAGNITUDE, out=spare.view(np.int32)[: out.size]
+            )
+            found.append(np.flatnonzero(keys >= least) + start)
+    return kept, total, np.concatenate(found)
+
+
+def _least(looked_at: np.ndarray, rank: int) -> int:
+    """The threshold: the ``rank``-th largest magnitude of these, but more than zero."""
+    return max(_largest_but(magnitudes(looked_at), rank), 1)
 
 
 def pick(decayed: np.ndarray, total: np.ndarray, passed: np.ndarray, budget: int) -> Picked:

@@ -10,8 +10,9 @@ import numpy as np
 
 from geojax.compression.codec import CODECS, Codec, Setting
 from geojax.compression.dense import dense
-from geojax.compression.layout import Layout, gaps, layout_of, within
+from geojax.compression.layout import Layout, gaps, layout_of, scatter, within
 from geojax.compression.payload import Reader, add_up, run_table
+from geojax.compression.scratch import SLAB, scratch
 from geojax.config import CompressionConfig
 from geojax.errors import Diverged
 from geojax.settings import key
@@ -19,10 +20,14 @@ from geojax.settings import key
 _HEADER = 2
 _WORD = 16  # values in a 32-bit word
 _IN_BYTE = 4
-_PLUS, _MINUS, _INVALID = 0b11, 0b10, 0b01
+_PLUS, _MINUS = 0b11, 0b10  # and 00; 01 has no meaning
 _CODES = np.arange(256)[:, None] >> np.array([6, 4, 2, 0]) & 0b11  # of the four values in a byte
 _SIGNS = np.select([_CODES == _PLUS, _CODES == _MINUS], [1.0, -1.0], 0.0).astype(np.float32)
-_VALID = (_CODES != _INVALID).all(axis=1)
+_LOW_BITS = 0b01010101
+_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)).reshape(256, 8).astype(np.uint16)
+_SPREAD = (_BITS << np.arange(14, -1, -2, dtype=np.uint16)).sum(axis=1)  # eight bits, with gaps
+_SENT = (_SPREAD << 1).astype(">u2").view(np.uint16)  # the higher bits of eight codes by their bits
+_POSITIVE = _SPREAD.astype(">u2").view(np.uint16)  # the lower ones
 
 
 @dataclass
@@ -81,11 +86,20 @@ def twobit(*, threshold: float = 0.5) -> Codec:
     def encode(vector: np.ndarray, state: TwoBitState) -> tuple[list[np.ndarray], TwoBitState]:
         layout = state.layout
         layout.check(vector)
-        codes, residual = _quantize(vector, state, step)
+        residual = np.empty(vector.size, np.float32)
         written = []
-        runs_of_chunks = within(layout.state, layout.ranges)
-        for (start, stop), runs in zip(layout.ranges, runs_of_chunks, strict=True):
-            written.append(_pack(vector[start:stop], runs, codes[start:stop], step))
+        for (start, stop), runs in zip(
+            layout.ranges, within(layout.state, layout.ranges), strict=True
+        ):
+            chunk, left = vector[start:stop], residual[start:stop]
+            with np.errstate(over="ignore", invalid="ignore"):  # found below
+                np.add(chunk, state.residual[start:stop], out=left)
+                for first, last in runs:
+                    left[first:last] = 0.0
+                payload = _pack(chunk, runs, left, step)
+            if not np.isfinite([left.max(initial=0.0), left.min(initial=0.0)]).all():
+                raise _diverged(vector, state)
+            written.append(payload)
         return written, TwoBitState(layout, residual)
 
     return Codec("twobit", 5, True, _init, encode, _decode, _combine, _elements, lan=dense())
@@ -96,43 +110,73 @@ def _init(layers: Sequence, ranges: Sequence[tuple[int, int]]) -> TwoBitState:
     return TwoBitState(layout, np.zeros(layout.size, np.float32))
 
 
-def _quantize(
-    vector: np.ndarray, state: TwoBitState, step: np.float32
-) -> tuple[np.ndarray, np.ndarray]:
-    """The code of each element, and the new residual."""
-    codes, residual = np.zeros(vector.size, np.uint8), np.zeros(vector.size, np.float32)
+def _diverged(vector: np.ndarray, state: TwoBitState) -> Diverged:
     for span in state.layout.spans:
-        if span.kind != "parameter":
-            continue
         where = slice(span.start, span.stop)
-        total = np.add(vector[where], state.residual[where], out=residual[where])
-        if not np.isfinite(total).all():
-            raise Diverged(f"{span.name}: NaN or infinity, which compression=twobit cannot send")
-        plus, minus = total >= step, total <= -step
-        codes[where] = plus * np.uint8(_PLUS) + minus * np.uint8(_MINUS)
-        total -= plus * step
-        total += minus * step
-    return codes, residual
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = vector[where] + state.residual[where]
+        if span.kind == "parameter" and not np.isfinite(total).all():
+            break
+    return Diverged(f"{span.name}: NaN or infinity, which compression=twobit cannot send")
 
 
 def _pack(
-    chunk: np.ndarray, runs: list[tuple[int, int]], codes: np.ndarray, step: np.float32
+    chunk: np.ndarray, runs: list[tuple[int, int]], total: np.ndarray, step: np.float32
 ) -> np.ndarray:
-    coded = codes
-    if runs:
-        rest = gaps(runs, chunk.size)
-        coded = np.concatenate([codes[:0], *(codes[start:stop] for start, stop in rest)])
-    quarters = np.zeros(-(-coded.size // _WORD) * _WORD, np.uint8)
-    quarters[: coded.size] = coded
-    first, second, third, fourth = quarters.reshape(-1, _IN_BYTE).T
+    """The payload of a chunk; of ``total`` remains what it does not say."""
     pieces = [
         np.array([chunk.size, len(runs)], np.uint32).view(np.uint8),
         np.array([step], np.float32).view(np.uint8),
         run_table([(start, stop, 4) for start, stop in runs]),
         *(chunk[start:stop].view(np.uint8) for start, stop in runs),
-        first << 6 | second << 4 | third << 2 | fourth,
     ]
-    return np.concatenate(pieces)
+    head, rest = np.concatenate(pieces), gaps(runs, chunk.size)
+    coded = sum(stop - start for start, stop in rest)
+    payload = np.empty(head.size + _code_bytes(coded), np.uint8)
+    payload[: head.size], codes = head, payload[head.size :]
+    if not runs:
+        _quantize(total, step, codes)
+    elif rest:
+        values = np.concatenate([total[start:stop] for start, stop in rest])
+        _quantize(values, step, codes)
+        scatter(values, rest, total)
+    return payload
+
+
+def _quantize(total: np.ndarray, step: np.float32, codes: np.ndarray) -> None:
+    """Writes the codes of values, four in a byte, and takes from the values what is sent."""
+    _code(total, step, codes)
+    for start in range(0, total.size, SLAB):
+        slab = total[start : start + SLAB]
+        some = codes[start // _IN_BYTE : (start + SLAB) // _IN_BYTE]
+        sent = scratch("numbers", _IN_BYTE * some.size)
+        _fill(some, step, sent)
+        np.subtract(slab, sent[: slab.size], out=slab)
+
+
+def _code(values: np.ndarray, step: np.float32, codes: np.ndarray) -> None:
+    for start in range(0, values.size, SLAB):
+        some = values[start : start + SLAB]
+        plus, minus = scratch("plus", some.size, np.bool_), scratch("minus", some.size, np.bool_)
+        np.greater_equal(some, step, out=plus)
+        np.less_equal(some, -step, out=minus)
+        np.logical_or(plus, minus, out=minus)
+        positive, sent = np.packbits(plus), np.packbits(minus)
+        there = codes[start // _IN_BYTE : (start + SLAB) // _IN_BYTE]
+        eights = scratch("codes", there.size // 2, np.uint16)
+        eights[sent.size :] = 0
+        np.bitwise_or(_SENT[sent], _POSITIVE[positive], out=eights[: sent.size])
+        there[:] = eights.view(np.uint8)
+
+
+def _fill(codes: np.ndarray, step: np.float32, out: np.ndarray) -> None:
+    """Writes what the codes stand for: four float32 of every byte, as 16 bytes of a complex128."""
+    table = (_SIGNS * step).view(np.complex128).reshape(-1)
+    np.take(table, codes, out=out.view(np.complex128), mode="wrap")
+
+
+def _code_bytes(values: int) -> int:
+    return -(-values // _WORD) * _WORD // _IN_BYTE
 
 
 class _Chunk(NamedTuple):
@@ -154,9 +198,9 @@ def _unpack(payload: np.ndarray) -> _Chunk:
     runs = [(start, stop) for start, stop, _ in reader.runs(count, elements, (4,))]
     values = [reader.take(np.float32, stop - start) for start, stop in runs]
     coded = elements - sum(run.size for run in values)
-    codes = reader.take(np.uint8, -(-coded // _WORD) * _WORD // _IN_BYTE)
+    codes = reader.take(np.uint8, _code_bytes(coded))
     reader.end()
-    if not _VALID[codes].all():
+    if (codes & ~(codes >> 1) & _LOW_BITS).any():
         raise reader.error("the code 01 has no meaning")
     return _Chunk(elements, step, runs, values, codes)
 
@@ -167,17 +211,14 @@ def _elements(payload: np.ndarray) -> int:
 
 def _decode(payload: np.ndarray) -> np.ndarray:
     chunk = _unpack(payload)
-    signs = _SIGNS[chunk.codes].reshape(-1)
-    signs *= chunk.step
+    values = np.empty(_IN_BYTE * chunk.codes.size, np.float32)
+    _fill(chunk.codes, chunk.step, values)
     if not chunk.runs:
-        return signs[: chunk.elements]
+        return values[: chunk.elements]
     whole = np.empty(chunk.elements, np.float32)
     for (start, stop), run in zip(chunk.runs, chunk.values, strict=True):
         whole[start:stop] = run
-    at = 0
-    for start, stop in gaps(chunk.runs, chunk.elements):
-        whole[start:stop] = signs[at : at + stop - start]
-        at += stop - start
+    scatter(values, gaps(chunk.runs, chunk.elements), whole)
     return whole
 
 
@@ -186,7 +227,7 @@ def _combine(payloads: Sequence[np.ndarray]) -> np.ndarray:
         return payloads[0]
     total = add_up(payloads, _decode, "twobit")
     everything = [(0, total.size)] if total.size else []
-    return _pack(total, everything, np.empty(0, np.uint8), np.float32(0))
+    return _pack(total, everything, total, np.float32(0))
 
 
 @CODECS.register("twobit", TwobitConfig)

@@ -15,6 +15,7 @@ from geojax.compression.bisparse import BisparseConfig
 from geojax.compression.codec import SplitPayload, restore_state
 from geojax.compression.dgt import DgtConfig
 from geojax.compression.e3m0 import E3m0Config
+from geojax.compression.integers import Int4Config, Int8Config
 from geojax.compression.registry import CODECS, build_codec
 from geojax.compression.topk2bit import Topk2bitConfig
 from geojax.config import CompressionConfig
@@ -71,6 +72,11 @@ CODEC_ROWS = {
     "e3m0": Row(E3m0Config(block=64), False, 0.25, ORDER),
     "e3m0, sums of bf16": Row(E3m0Config(sums="bf16"), False, 0.25, 2.0**-8),
     "e3m0, sums of 4 bits": Row(E3m0Config(sums="e3m0", error_feedback=True), False, 0.25, 1.0),
+    "int8": Row(Int8Config(block=64), False, 0.01, 1.0),  # of small elements of a block
+    "int8, sums of float32": Row(Int8Config(sums="float32"), False, 0.01, ORDER),
+    "int4": Row(Int4Config(), False, 0.15, 1.0),
+    "int4, sums of int4": Row(Int4Config(sums="int4", error_feedback=False), False, 0.15, 1.0),
+    "int4, sums of bf16": Row(Int4Config(block=7, sums="bf16"), False, 0.12, 2.0**-8),
     "topk2bit": Row(Topk2bitConfig(ratio=0.1, block=100), False, 0.95, ORDER),
     "dgt": Row(dgt_config(), lossless=False),  # but for the sign of zeros
     "dgt, k = 1": Row(dgt_config(k=1.0), lossless=True),
@@ -450,7 +456,10 @@ def test_a_part_of_a_model_is_a_model(row):
     spec = VectorSpec.of([("one", (1,))])
     state = codec.init(spec.layers, spec.chunks(CHUNK))
     (payload,), _ = codec.encode(np.array([0.5], np.float32), state)
-    assert codec.decode(whole(codec, payload)).tolist() == [0.5]
+    error = (
+        row.error if row.config.name in ("int8", "int4") else 0.0
+    )  # 0.5 is no multiple of theirs
+    np.testing.assert_allclose(codec.decode(whole(codec, payload)), [0.5], rtol=error)
 
 
 @each_row

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from geojax.center.spec import VectorSpec
 from geojax.compression.e3m0 import e3m0
+from geojax.compression.integers import int4, int8
 from geojax.compression.topk2bit import top_k, topk2bit
 from geojax.errors import FrameError
 
@@ -148,7 +149,9 @@ def test_three_percent_take_one_in_eighty_of_the_bytes():
     assert payload.nbytes < 4 * 65_536 / 80
 
 
-@pytest.mark.parametrize("codec", [e3m0(), topk2bit()], ids=["e3m0", "topk2bit"])
+@pytest.mark.parametrize(
+    "codec", [e3m0(), topk2bit(), int8(block=8), int4(block=8)], ids=lambda codec: codec.name
+)
 @given(noise=st.binary(min_size=0, max_size=80), cut=st.integers(0, 60))
 def test_bytes_that_are_no_payload_are_refused_or_decode(codec, noise, cut):
     payload = codec.encode(values(0), start(codec))[0][0]

@@ -68,6 +68,20 @@ def test_two_bits_take_a_sixteenth_and_come_back_dense():
     assert pull_bytes(codec, pushed) == DENSE + 3 * (12 + 12)
 
 
+@pytest.mark.parametrize(
+    ("name", "header", "bits", "block"), [("int8", 12, 8, 256), ("int4", 16, 4, 64)]
+)
+def test_integers_take_their_bits_and_two_bytes_a_block(name, header, bits, block):
+    codec, pushed = pushes(name)
+    sizes = [stop - start for start, stop in SPEC.chunks(OverlayConfig().chunk_elements)]
+
+    def takes(header, bits, block):
+        return sum(header + -(-size * bits // 8) + 2 * -(-size // block) for size in sizes)
+
+    assert push_bytes(pushed) == [takes(header, bits, block)] * 2
+    assert pull_bytes(codec, pushed) == takes(header, 8, block)  # sums travel in eight bits
+
+
 def test_over_the_lan_mpq_halves_the_small_layers_only():
     codec = build_codec(CompressionConfig(name="mpq")).lan
     state = codec.init(SPEC.layers, SPEC.chunks(OverlayConfig().chunk_elements))

@@ -16,7 +16,8 @@ def test_a_small_vector_is_measured(monkeypatch, capsys):
     run(monkeypatch, "--elements", "200000", "--repeats", "1")
     printed = capsys.readouterr().out
     assert "Codecs, 200,000 elements, one core" in printed
-    for name in ("fp16", "bf16", "bisparse", "mpq", "twobit", "jitted kernel", "top-k by sort"):
+    names = ("fp16", "bf16", "int8", "int4", "bisparse", "mpq", "twobit", "e3m0", "dgt")
+    for name in (*names, "jitted kernel", "a plain copy", "top-k by sort"):
         assert name in printed
     assert "400,000" in printed  # bytes of fp16, whatever the speed
     assert "x faster" in printed

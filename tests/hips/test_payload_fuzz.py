@@ -14,7 +14,19 @@ from geojax.wire.message import Kind
 from testbed.simulated.transport import SimulatedTransport
 
 THREE = ("c1", "c2", "c3")
-CODECS = ("dense", "fp16", "bf16", "bisparse", "mpq", "twobit", "topk2bit", "e3m0", "dgt")
+CODECS = (
+    "dense",
+    "fp16",
+    "bf16",
+    "bisparse",
+    "mpq",
+    "twobit",
+    "topk2bit",
+    "e3m0",
+    "dgt",
+    "int8",
+    "int4",
+)
 RANDOM = np.random.default_rng(5)
 
 
