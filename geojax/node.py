@@ -27,6 +27,7 @@ from geojax.config import to_dict
 from geojax.errors import GeojaxError, MembershipError, telling_of_machine
 from geojax.hips.cluster import SCHEDULER, Cluster, NodeSpec, ResumePoint
 from geojax.hips.context import NodeContext, Oracle
+from geojax.machine.collector import collect_seldom
 from geojax.machine.machine import RealMachine
 from geojax.overlay.view import NetworkView
 from geojax.telemetry.clock import Clock
@@ -203,6 +204,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("jax").setLevel(logging.WARNING)
     _end_with_parent()
+    collect_seldom()
     try:
         with telling_of_machine():
             run_id, setup = read_run(run_dir)

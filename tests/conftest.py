@@ -32,6 +32,7 @@ if not IS_WORKER:
     atexit.register(shutil.rmtree, os.environ[SHARED_FOLDER], ignore_errors=True)
 SHARED = Path(os.environ[SHARED_FOLDER])
 EMULATED = SHARED / "emulated.json"  # the names of the tests that have this mark
+COLLECT = (100_000, 20, 50)  # as in a simulation: many objects, few cycles; JAX's tracing too
 
 
 def compile_cache() -> Path:
@@ -104,9 +105,37 @@ def emulated_gate(request: pytest.FixtureRequest) -> None:
             pytest.skip(f"no emulated WAN here: {reason}")
 
 
+ROOTS = pytest.StashKey[list[str]]()  # of all tests, in their order
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Each process collects the whole suite from another folder on.
+
+    So each rewrites the assertions of other files, and reads what the others have written.
+    """
+    worker: dict[str, Any] | None = getattr(config, "workerinput", None)
+    roots = [*config.args]
+    if worker is None or roots != config.getini("testpaths"):
+        return
+    config.stash[ROOTS] = roots
+    own = Path(__file__).parent
+    inside = [path for path in sorted(own.iterdir()) if path.suffix == ".py" or path.is_dir()]
+    parts = [
+        f"{own.name}/{path.name}" for path in inside if path.stem not in ("conftest", "__pycache__")
+    ]
+    parts += [root for root in roots if root != own.name]
+    first = len(parts) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
+    config.args[:] = parts[first:] + parts[:first]
+
+
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tells ``HandOut``, which knows tests by name only, which ones are emulated."""
+    roots = config.stash.get(ROOTS, [])
+    if roots:  # every process has to have the tests in the same order
+        where = [item.nodeid.partition("::")[0].split("/") for item in items]
+        order = sorted(range(len(items)), key=lambda at: (roots.index(where[at][0]), where[at]))
+        items[:] = [items[at] for at in order]
     if IS_WORKER:
         names = [item.nodeid for item in items if item.get_closest_marker("emulated")]
         EMULATED.write_text(json.dumps(names))
@@ -114,13 +143,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Keeps the collector off modules and tests, which stay: while they are made, and after."""
+    """Keeps the collector off modules and tests, which stay; it looks for others' cycles seldom."""
     gc.disable()
     try:
         return (yield)
     finally:
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*COLLECT)
         gc.enable()
 
 

@@ -95,6 +95,9 @@ def test_folders_take_turns():
 INNER = """
 import os, pathlib, pytest
 
+with pathlib.Path({log!r}).with_name("imported").open("a") as stream:
+    print(os.environ["PYTEST_XDIST_WORKER"], __name__, file=stream)
+
 @pytest.fixture(scope="session")
 def why_not_emulated():
     return None
@@ -116,13 +119,15 @@ def test_emulated():
 
 
 def test_a_run_of_two_processes_ends_with_one_line_and_shares_its_folders(tmp_path):
+    tests = tmp_path / "tests"
+    for name in ("a", "b"):
+        (tests / name).mkdir(parents=True)
+        (tests / name / f"test_{name}.py").write_text(INNER.format(log=str(tmp_path / "log")))
     for name in ("conftest.py", "hand_out.py"):
-        shutil.copy(HELPERS / name, tmp_path)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = emulated\n")
-    for name in ("test_a.py", "test_b.py"):
-        (tmp_path / name).write_text(INNER.format(log=str(tmp_path / "log")))
+        shutil.copy(HELPERS / name, tests)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = emulated\ntestpaths = tests\n")
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", str(tmp_path)],
+        [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile"],
         cwd=tmp_path,
         env={name: os.environ[name] for name in os.environ if "XDIST" not in name},
         capture_output=True,
@@ -146,4 +151,9 @@ def test_a_run_of_two_processes_ends_with_one_line_and_shares_its_folders(tmp_pa
     assert not Path(folder).exists()  # removed at the end
     assert folder != os.environ["GEOJAX_TESTS_FOLDER"]
     assert Path(cache).is_dir()  # kept for the next run
-    assert Path(cache).is_relative_to(tmp_path.parent / ".cache")
+    assert Path(cache).is_relative_to(tmp_path / ".cache")
+    imported: dict[str, list[str]] = {}
+    for line in (tmp_path / "imported").read_text().splitlines():
+        process, module = line.split()
+        imported.setdefault(process, []).append(module)
+    assert imported == {"gw0": ["test_a", "test_b"], "gw1": ["test_b", "test_a"]}

@@ -21,6 +21,7 @@ from experiments.train.job_warnings import job_warnings
 from experiments.train.machine_lock import machine_lock
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError, telling_of_machine
+from geojax.machine.collector import collect_seldom
 
 _orphaned = threading.Event()  # the parent is gone
 
@@ -44,6 +45,7 @@ def main() -> None:
         "--no-bar", action="store_true", help="others run beside it: lines, and no bar that moves"
     )
     arguments = parser.parse_args()
+    collect_seldom()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     if arguments.end_with_parent:

@@ -23,7 +23,7 @@ def with_routes(name="netstorm", kind="fastest", **settings):
     """Many small chunks at slow links, so that all offers at once make the primary ways busy."""
     if name == "multigps":
         settings["overlay__servers"] = 2
-    given = {"wan": "netstorm9_draw", "elements": 2500, "chunk_elements": 50, "rounds": 3,
+    given = {"wan": "netstorm9_draw", "elements": 2500, "chunk_elements": 50, "rounds": 2,
              "events": "chunk", **settings}  # fmt: skip
     return small_config(overlay__name=name, overlay__auxiliary=kind, **given)
 
@@ -161,7 +161,7 @@ def test_routes_follow_the_belief_between_rounds():
 
 def test_a_center_may_come_back():
     faults = [kill("c5", 0.3), {"at": 2.0, "kind": "restart", "node": "c5"}]
-    outcome = simulated(with_routes(rounds=60, testbed__faults=faults, **SLOW))
+    outcome = simulated(with_routes(rounds=25, testbed__faults=faults, **SLOW))
     assert set(outcome.finals) == CENTERS
     assert len(set(outcome.finals.values())) == 1
     assert outcome.of("back")

@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from geojax.overlay.bounds.cut import min_cut
-from geojax.overlay.bounds.fluid import fluid_optimum
 from geojax.overlay.bounds.latency import latency_bound
 from geojax.overlay.view import NetworkView
 
@@ -59,6 +57,9 @@ def bounds(view: NetworkView, nbytes: float, members: Sequence[str] | None = Non
     >>> found.fluid_s, found.latency_s, found.bound_s
     (2.0, 0.0, 2.0)
     """
+    from geojax.overlay.bounds.cut import min_cut  # their SciPy is slow to load
+    from geojax.overlay.bounds.fluid import fluid_optimum
+
     members = view.centers if members is None else members
     if len(members) < 2:
         return Bounds(0.0, 0.0, 0.0, 0.0, 0.0)

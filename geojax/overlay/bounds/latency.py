@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import dijkstra
 
 from geojax.overlay.view import NetworkView
 
 
 def shortest_delays(view: NetworkView) -> np.ndarray:
     """(centers, centers), s: the least delay from each to each; infinity: there is no way."""
+    from scipy.sparse import csr_array  # slow to load, and not every run has a bound
+    from scipy.sparse.csgraph import dijkstra
+
     position = {center: index for index, center in enumerate(view.centers)}
     count = len(position)
     used = [edge for edge, rate in view.rate.items() if rate > 0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from geojax.overlay.bounds.fluid import fluid_optimum
 from geojax.overlay.bounds.latency import shortest_delays
 from geojax.overlay.view import NetworkView
 
@@ -38,6 +37,8 @@ def later_offers(offers: Mapping[str, float]) -> tuple[Members, ...]:
 
 def rate_of(view: NetworkView, members: tuple[str, ...], later: Members) -> float:
     """The largest rate, bit/s, at which what some members offer can be summed and given to all."""
+    from geojax.overlay.bounds.fluid import fluid_optimum  # its SciPy is slow to load
+
     return fluid_optimum(view, members, tuple(member for member in members if member in later))
 
 
