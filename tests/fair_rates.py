@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from testbed.simulated.fluid import fill
+from testbed.simulated.fluid import crossings, fill
 
 
 def max_min_rates(
@@ -20,5 +20,6 @@ def max_min_rates(
     >>> max_min_rates({"a": [0], "b": [0, 1], "c": [1]}, {0: 10.0, 1: 30.0})
     {'a': 5.0, 'b': 5.0, 'c': 25.0}
     """
-    rates, _ = fill(paths, dict(capacity), weights or dict.fromkeys(paths, 1.0))
+    each = weights or dict.fromkeys(paths, 1.0)
+    rates, _ = fill(paths, crossings(paths), dict(capacity), each)
     return {flow: rates[flow][0] for flow in paths}

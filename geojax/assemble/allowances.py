@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -39,6 +40,10 @@ def of_workers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowance
 
 def of_centers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowance]:
     """What one offer of each center may carry over the WAN."""
+    return setup.shared("allowances of centers", lambda: _of_centers(setup, algorithm))
+
+
+def _of_centers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowance]:
     cluster, workers = setup.cluster, of_workers(setup, algorithm)
     if algorithm.lan is not None:  # how far the center's model has moved
         return dict.fromkeys(cluster.servers, PARAMETERS)
@@ -47,7 +52,7 @@ def of_centers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowance
         allowed = together(workers[name] for name in cluster.workers(center) or (center,))
         if algorithm.weights == "centers":
             count = len(allowed.shares)
-            allowed = allowed._replace(shares=(Share(1.0, 1.0, count),))
+            allowed = replace(allowed, shares=(Share(1.0, 1.0, count),))
         found[center] = allowed
     return found
 

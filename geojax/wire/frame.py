@@ -123,9 +123,10 @@ def wire_bytes(message: Message) -> int:
     >>> wire_bytes(Message(Kind.OFFER, payload=SizeOnly(300_000)))
     300160
     """
-    payload = message.payload_bytes
-    heads = HEADER_BYTES if payload <= FRAGMENT_BYTES else frame_count(message) * HEADER_BYTES
-    return heads + payload + (0 if message.body is None else len(pack_body(message.body)))
+    payload, body = message.payload, message.body
+    nbytes = 0 if payload is None else payload.nbytes
+    heads = HEADER_BYTES if nbytes <= FRAGMENT_BYTES else frame_count(message) * HEADER_BYTES
+    return heads + nbytes + (0 if body is None else len(pack_body(body)))
 
 
 def _payload_view(message: Message) -> memoryview:

@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from testbed.simulated.loop import Event, VirtualLoop
+from testbed.simulated.loop import Entry, VirtualLoop
 
 F = TypeVar("F", bound=Hashable)
 
@@ -43,6 +43,7 @@ class Flow:
     __slots__ = (
         "_bottleneck",
         "_done",
+        "_ending",
         "_path",
         "_remaining",
         "_since",
@@ -59,7 +60,8 @@ class Flow:
         self._remaining = 0.0  # bits, at time _since
         self._since = 0.0
         self._done: Callable[[], None] | None = None  # None: nothing is under way
-        self._timer: Event | None = None
+        self._ending = False  # it is among those that ended at this instant
+        self._timer: Entry | None = None
 
 
 class FluidNetwork:
@@ -103,9 +105,10 @@ class FluidNetwork:
         flow._remaining = nbytes * 8.0
         flow._since = self._loop._now
         if not flow._path:
-            flow._timer = self._loop.schedule(flow._since, self._finish, flow)
-        elif flow in self._ended:
-            del self._ended[flow]
+            flow._timer = self._loop.at(flow._since, self._finish, flow)
+        elif flow._ending:
+            flow._ending = False
+            self._ended.pop(flow, None)
             self._schedule(flow)
         else:
             self._fresh[flow] = None
@@ -117,11 +120,12 @@ class FluidNetwork:
             return
         flow._done = None
         if flow._timer is not None:
-            flow._timer.cancel()
+            self._loop.cancel(flow._timer)
             flow._timer = None
         if flow in self._fresh:
             del self._fresh[flow]
         elif flow._path:
+            flow._ending = True
             self._ended[flow] = None
             self._settle_later()
 
@@ -147,24 +151,25 @@ class FluidNetwork:
             self._loop.call_at_instant_end(self._settle)
 
     def _schedule(self, flow: Flow) -> None:
-        if flow.rate > 0:
-            left = flow._remaining if flow._remaining > 0 else 0.0
-            flow._timer = self._loop.schedule(
-                self._loop._now + left / flow.rate, self._finish, flow
-            )
+        rate, left = flow.rate, flow._remaining
+        if rate > 0:
+            at = self._loop._now + (left if left > 0 else 0.0) / rate
+            flow._timer = self._loop.at(at, self._finish, flow)
 
     def _finish(self, flow: Flow) -> None:
-        left = flow._remaining - flow.rate * (self._loop._now - flow._since)
-        if flow._path and abs(left) > _DONE_BITS + _DONE_S * flow.rate:
-            raise AssertionError(f"a flow ended with {left} bits left")
-        done, flow._done, flow._timer = flow._done, None, None
+        done, rate = flow._done, flow.rate
+        flow._done = flow._timer = None
         assert done is not None
         if not flow._path:
             done()
             return
-        self._ended[flow] = None
+        left = flow._remaining - rate * (self._loop._now - flow._since)
+        if abs(left) > _DONE_BITS + _DONE_S * rate:
+            raise AssertionError(f"a flow ended with {left} bits left")
+        flow._ending = True
         done()
-        if flow in self._ended:
+        if flow._ending:
+            self._ended[flow] = None
             self._settle_later()
 
     def _settle(self) -> None:
@@ -184,7 +189,7 @@ class FluidNetwork:
     def _let_go(self, touched: dict[int, None], concerned: dict[Flow, None]) -> None:
         """Takes ended flows off their paths; touches the resources that others still cross."""
         for flow in self._ended:
-            flow.rate = 0.0
+            flow.rate, flow._ending = 0.0, False
             concerned.pop(flow, None)
             for index in flow._path:
                 crossing = self._crossing[index]
@@ -217,19 +222,18 @@ class FluidNetwork:
             if tries == _LOCAL_TRIES:
                 flows = self._component(flows)
             paths = {flow: flow._path for flow in flows}
+            mine = crossings(paths)
             others: dict[int, list[Flow]] = {}
             left: dict[int, float] = {}
-            for path in paths.values():
-                for index in path:
-                    if index not in left:
-                        crossing = self._crossing[index]
-                        rest = [flow for flow in crossing if flow not in flows]
-                        left[index] = self._capacity[index]
-                        if rest:
-                            others[index] = rest
-                            left[index] -= sum(flow.rate for flow in rest)
-            rates, levels = fill(paths, left, {flow: flow.weight for flow in flows})
-            joining = self._join_barrier(rates, levels, left, others)
+            for index, through in mine.items():
+                crossing, room = self._crossing[index], self._capacity[index]
+                if len(through) < len(crossing):
+                    rest = [flow for flow in crossing if flow not in flows]
+                    others[index] = rest
+                    room -= sum([flow.rate for flow in rest])
+                left[index] = room
+            rates, levels = fill(paths, mine, left, {flow: flow.weight for flow in flows})
+            joining = self._join_barrier(rates, levels, left, others) if others else None
             if not joining:
                 break
             flows = {**flows, **joining}
@@ -285,7 +289,7 @@ class FluidNetwork:
             if flow._timer is not None:
                 if abs(rate - old) <= _UNCHANGED * old:
                     continue
-                flow._timer.cancel()
+                self._loop.cancel(flow._timer)
                 flow._timer = None
             elif rate == old == 0.0:
                 continue  # it stands still, since the same instant as before
@@ -295,13 +299,29 @@ class FluidNetwork:
             self._schedule(flow)
 
 
+def crossings(paths: Mapping[F, Sequence[int]]) -> dict[int, list[F]]:
+    """The flows that cross each resource, in order."""
+    found: dict[int, list[F]] = {}
+    for flow, path in paths.items():
+        for index in path:
+            if index in found:
+                found[index].append(flow)
+            else:
+                found[index] = [flow]
+    return found
+
+
 def fill(
-    paths: Mapping[F, Sequence[int]], left: dict[int, float], weights: Mapping[F, float]
+    paths: Mapping[F, Sequence[int]],
+    crossing: Mapping[int, list[F]],
+    left: dict[int, float],
+    weights: Mapping[F, float],
 ) -> tuple[dict[F, tuple[float, int]], dict[int, float]]:
     """Progressive filling.
 
     Args:
       paths: the resources that each flow crosses, at least one.
+      crossing: the flows that cross each resource, see :func:`crossings`.
       left: bit/s that each resource has to give; what is left afterwards is left in it.
       weights: of the flows; rates rise in proportion to them.
 
@@ -318,17 +338,13 @@ def fill(
         for index in path:
             left[index] -= rate
         return {flow: (rate, tightest)}, {tightest: rate / weights[flow]}
-    crossing: dict[int, list[F]] = {index: [] for index in left}
-    for flow, path in paths.items():
-        for index in path:
-            crossing[index].append(flow)
     count = {index: len(flows) for index, flows in crossing.items()}
-    weight = {index: sum(weights[flow] for flow in flows) for index, flows in crossing.items()}
+    weight = {index: sum([weights[flow] for flow in flows]) for index, flows in crossing.items()}
     # A resource's share only grows while others fill up, so an entry may be out of date, never
     # too large.
-    heap = [(left[index] / weight[index], index) for index, number in count.items() if number]
+    heap = [(left[index] / each, index) for index, each in weight.items()]
     heapq.heapify(heap)
-    while heap:
+    while len(rates) < len(paths):
         share, tightest = heapq.heappop(heap)
         if not count[tightest]:
             continue

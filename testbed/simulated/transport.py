@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import random
 from collections import defaultdict, deque
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 import numpy as np
@@ -140,9 +140,9 @@ class _Channel:
         if message.kind is Kind.LATE:
             kept = [item for item in self._waiting if not outdated(item[-1], message)]
             if len(kept) < len(self._waiting):
-                heapq.heapify(kept)
+                heapify(kept)
                 self._waiting = kept
-        heapq.heappush(self._waiting, (priority, number, wire_bytes(message), message))
+        heappush(self._waiting, (priority, number, wire_bytes(message), message))
 
     @property
     def waiting(self) -> int:
@@ -162,7 +162,7 @@ class _Channel:
             return
         self._since = self._owner.loop._now
         if self._waiting:
-            _, _, nbytes, message = heapq.heappop(self._waiting)
+            _, _, nbytes, message = heappop(self._waiting)
             self._now, self._now_datagram = (nbytes, message), False
             self._connection.send(nbytes, self._left, urgent=message.kind is Kind.CONTROL)
         else:
@@ -191,18 +191,21 @@ class _Channel:
         assert self._now is not None
         nbytes, message = self._now
         self._now = None
-        owner = self._owner
-        now = owner.loop._now
-        self._counters.add(message.kind, nbytes, now - self._since)
+        owner, since = self._owner, self._since
+        loop = owner.loop
+        now = loop._now
+        self._counters.add(message.kind, nbytes, now - since)
         for observer in owner.observers:
-            observer(self.peer, message, self._since, now)
+            observer(self.peer, message, since, now)
         if arrives:
             arrival = now + self._delay
             if self._arrivals is not None:
-                arrival = self._arrivals.arrival(nbytes, self._since, now)
+                arrival = self._arrivals.arrival(nbytes, since, now)
+            if isinstance(message.payload, np.ndarray):
+                message = _as_received(message, message.payload)
             at = arrival if timed else None
-            item = Received(owner.name, _as_received(message), nbytes, at, self._follows)
-            owner.loop.schedule(arrival, self.receiver.arrive, item)
+            item = Received(owner.name, message, nbytes, at, self._follows)
+            loop.at(arrival, self.receiver.arrive, item)
         self.go_on(follows=timed)
         if not self.busy:
             owner.check_drained()
@@ -249,9 +252,11 @@ class SimulatedTransport:
 
     def send(self, peer: str, message: Message, priority: int = 0) -> None:
         """Queues a message; a peer that does not exist (any more) is reported as lost."""
-        channel = self._channel(peer)
-        if channel is None:
-            return
+        channel = self._channels.get(peer)
+        if channel is None or self.network.nodes.get(peer) is not channel.receiver:
+            channel = self._connect(peer)
+            if channel is None:
+                return
         channel.push(priority, self._number, message)
         self._number += 1
         if not channel.busy:
@@ -386,11 +391,8 @@ class SimulatedTransport:
             self._wake.set_result(None)
 
 
-def _as_received(message: Message) -> Message:
+def _as_received(message: Message, payload: np.ndarray) -> Message:
     """A message as the other side sees it: its payload is read-only bytes, or nothing."""
-    payload = message.payload
-    if not isinstance(payload, np.ndarray):
-        return message
     view = None
     if payload.size:
         view = payload.reshape(-1).view(np.uint8)

@@ -112,7 +112,7 @@ class Epochs:
         self._wan_view, self._independent, self._lan_rounds = wan_view, independent, lan_rounds
         self._workers_alone = workers_alone
         self._changed, self._skips = changed, skips
-        self.alive: tuple[str, ...] = self._cluster.members
+        self.alive = self._cluster.members
         self.number = 0
         self.running = self.over = False
         self.returning = Returning(self._cluster)
@@ -132,6 +132,19 @@ class Epochs:
     @property
     def _cluster(self) -> Cluster:
         return self._context.setup.cluster
+
+    @property
+    def alive(self) -> tuple[str, ...]:
+        """See above."""
+        return self._alive
+
+    @alive.setter
+    def alive(self, names: tuple[str, ...]) -> None:
+        self._alive, self._living = names, frozenset(names)
+
+    def lives(self, name: str) -> bool:
+        """Whether a member is alive."""
+        return name in self._living
 
     @property
     def changing(self) -> bool:
@@ -318,7 +331,7 @@ class Epochs:
         if before > now >= self._told.get(name, now) and name in self._stateless:
             # It went by what it was told, and was told of an earlier round since: those that held
             # the other one have died.
-            self._grants.held[name] = now
+            self._grants.lower(name, now)
         elif now < before:
             raise Refused(f"report.held: expected round {before} or later, as it said before")
 
