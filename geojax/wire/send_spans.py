@@ -37,7 +37,8 @@ class SendSpans:
         """Takes one message that left between two loop times."""
         if message.kind is Kind.CONTROL:
             return
-        begin, left = self._clock.at(start), self._clock.at(end)
+        at = self._clock.at
+        begin, left = at(start), at(end)
         self._recorder.totals["send_s"] += left - begin
         nbytes = wire_bytes(message)
         if message.kind is Kind.PROBE:

@@ -90,6 +90,15 @@ class _Timer(asyncio.TimerHandle):
         self._context.run(self._callback, *self._args)  # type: ignore[attr-defined]
 
 
+class Turn:
+    """A callback that :meth:`VirtualLoop.take_turn` schedules again and again."""
+
+    __slots__ = ("_cancelled", "_run")
+
+    def __init__(self, callback: Callable[[], None]):
+        self._cancelled, self._run = False, callback
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """An event loop on virtual time, starting at 0 s."""
 
@@ -122,6 +131,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         handle = _Soon(callback, args, context)
         self._ready.append(handle)
         return handle
+
+    def take_turn(self, turn: Turn) -> None:
+        """As :meth:`call_soon`, but makes nothing; the turn must be over before its next one."""
+        self._ready.append(turn)
 
     def call_at(
         self,

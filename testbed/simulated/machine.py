@@ -78,7 +78,7 @@ class VirtualMachine:
             then()
             return
         self._free_at = max(self._free_at, now) + cost
-        self._loop.schedule(self._free_at, self._end, then)
+        self._loop.at(self._free_at, self._end, then)
 
     def _end(self, then: Callable[[], None]) -> None:
         if not self._stopped:

@@ -31,7 +31,7 @@ from geojax.overlay.policy.policy import Policy
 from geojax.sync.service import Service
 from geojax.wire.message import Kind, Message
 from geojax.wire.priority import PROBE_PRIORITY
-from geojax.wire.transport import Lost
+from geojax.wire.transport import Lost, Received, deliver
 
 T = TypeVar("T")
 log = logging.getLogger("geojax.member")
@@ -270,35 +270,35 @@ class Membership:
         """
         await self._end
 
-    async def pump(self) -> None:
+    def pump(self) -> asyncio.Future[None]:
         """Reads the transport for ever and hands every message to its receiver.
 
-        Raises:
-          Expelled: the scheduler declared this member dead.
-          SchedulerLost: the scheduler is gone.
+        Returns:
+          What gets ``Expelled`` when the scheduler has declared this member dead, and
+          ``SchedulerLost`` when it is gone.
         """
-        receive = self._context.transport.receive
-        while True:
-            item = await receive()
-            if isinstance(item, Lost):
-                self._on_lost(item)
-                continue
-            if self._meter is not None:
-                self._meter.arrived(item)
-            message = item.message
-            kind = message.kind
-            if kind is Kind.CONTROL:
-                if item.peer == SCHEDULER:
-                    self._beats.answered()
-                self._channel.take(item, self._handlers)
-            elif kind is Kind.STATE:
-                self.states.take(item.peer, message)
-            elif kind is not Kind.PROBE:  # which has done its work by coming
-                self._on_chunk(item.peer, message)
-            elif self._meter is None or message.contributors:
-                self._refuse(Kind.PROBE, item.peer, "nobody told it to time this link")
+        return deliver(self._context.transport, self._take, f"{self.me} pump")
 
     # ---- what comes in
+
+    def _take(self, item: Received | Lost) -> None:
+        if isinstance(item, Lost):
+            self._on_lost(item)
+            return
+        if self._meter is not None:
+            self._meter.arrived(item)
+        message = item.message
+        kind = message.kind
+        if kind is Kind.CONTROL:
+            if item.peer == SCHEDULER:
+                self._beats.answered()
+            self._channel.take(item, self._handlers)
+        elif kind is Kind.STATE:
+            self.states.take(item.peer, message)
+        elif kind is not Kind.PROBE:  # which has done its work by coming
+            self._on_chunk(item.peer, message)
+        elif self._meter is None or message.contributors:
+            self._refuse(Kind.PROBE, item.peer, "nobody told it to time this link")
 
     def _on_chunk(self, peer: str, message: Message) -> None:
         if self._multipath is not None:

@@ -68,6 +68,7 @@ from geojax.wire.message import ROUTED, Kind, Message, Payload
 log = logging.getLogger("geojax.hips")
 
 _BY_POLICY = (*ROUTED, Kind.LATE)
+_NOTHING: Mapping[str, Contribution] = {}
 
 
 class RootMerge(Protocol):
@@ -273,7 +274,9 @@ class TreeExchange:
             contribution = received(message, self._codec, self.sizes[chunk])
             if contribution.abstains and kind is not Kind.OFFER and self.group != WAN_GROUP:
                 raise FrameError("parameters without values")
-            why = self._out_of_turn(peer, message) or self._too_heavy(peer, message)
+            local = self._policies.of(number)
+            why = self._out_of_turn(peer, message, local)
+            why = why or self._too_heavy(peer, message, local)
             if why:
                 raise FrameError(why)
         except FrameError as error:
@@ -288,7 +291,7 @@ class TreeExchange:
         else:
             self._fetched(number, chunk, contribution)
 
-    def _out_of_turn(self, peer: str, message: Message) -> str:
+    def _out_of_turn(self, peer: str, message: Message, local: LocalPolicy) -> str:
         """Why this message breaks the protocol now; "": it does not.
 
         A peer's offer of a round comes after its offer of the round before, since it depends on
@@ -296,7 +299,7 @@ class TreeExchange:
         change of the membership, a center's server may have a result before its workers offered.
         """
         number, chunk, kind = message.round, message.chunk, message.kind
-        local, done = self._policies.of(number), max(self.held, self._fetch.round)
+        done = max(self.held, self._fetch.round)
         if kind is Kind.LATE:
             latest = self.held + 2 * max(1, len(self._turns))
             size, sent_by = self.sizes[chunk], self._policies.by_version(message.policy)
@@ -309,33 +312,34 @@ class TreeExchange:
             return "no message of an exchange along trees"
         if number > done and message.policy != local.policy.version:
             return f"sent by policy {message.policy}, its round has {local.policy.version}"
-        expected = local.expected_of(chunk)
+        tree, entry = local.placement[chunk], self._rounds.get(number)
+        expected = local.expected[tree]
+        arrived = _NOTHING if entry is None else entry.arrived.get(chunk, _NOTHING)
         if kind is Kind.RESULT:
-            if peer != local.source_of(chunk):
+            if peer != local.sources[tree]:
                 return "not its parent"
-            if number <= done or chunk in self._round(number).results:
+            if number <= done or (entry is not None and chunk in entry.results):
                 return "it is here already"
-            early = len(self._arrived(number, chunk)) < len(expected)
             may = self.group != WAN_GROUP and number == done + 1
-            return "this member has not made its own offer" if early and not may else ""
+            early = len(arrived) < len(expected) and not may
+            return "this member has not made its own offer" if early else ""
         if peer == self.me or peer not in expected:
             return "not its child"
         if self._behind and (number, peer, chunk) in self._behind:
             return ""
-        if number <= done or peer in self._arrived(number, chunk):
+        if number <= done or peer in arrived:
             return "counted already"
-        before = number - max(1, len(self._turns))
+        before = number - (len(self._turns) or 1)
         due = before > done and peer in self._policies.of(before).expected_of(chunk)
         behind = due and peer not in self._arrived(before, chunk)
         return f"its offer of round {before} has not come" if behind else ""
 
-    def _too_heavy(self, peer: str, message: Message) -> str:
+    def _too_heavy(self, peer: str, message: Message, local: LocalPolicy) -> str:
         """Why a message in turn cannot be of so many contributions, or weigh so much."""
         number, kind = message.round, message.kind
         over = kind is Kind.OFFER and number <= self.held
         if over or kind is Kind.LATE or (message.body and message.body.get("abstains") is True):
             return ""
-        local = self._policies.of(number)
         if kind is Kind.OFFER:
             allowed = local.allowed[local.placement[message.chunk]][peer]
         elif self.group != WAN_GROUP:

@@ -305,14 +305,18 @@ class MultipathSender:
 
     def _send(self, peer: str, message: Message, priority: int) -> None:
         """Sends by the primary path."""
-        relayed = message.kind in ROUTED and not is_routed(message)
-        if relayed and self._first(peer) != peer and self._first(peer) not in self._gone:
-            self._recorder.add("primary_relayed")
-            message, peer = routed(message, self._primary[peer], self.names), self._first(peer)
+        kind = message.kind
+        if peer in self._primary and kind in ROUTED and not is_routed(message):
+            first = self._first(peer)
+            if first != peer and first not in self._gone:
+                self._recorder.add("primary_relayed")
+                message, peer = routed(message, self._primary[peer], self.names), first
+        if kind is not Kind.PROBE:
+            self._transport.send(peer, message, priority)
+            return
         before = self._transport.waiting(peer)
         self._transport.send(peer, message, priority)
-        if message.kind is Kind.PROBE:  # a peer that is dead gets none
-            self._probes[peer] += self._transport.waiting(peer) > before
+        self._probes[peer] += self._transport.waiting(peer) > before  # a dead peer gets none
 
     def _first(self, peer: str) -> str:
         """Where the primary path to a peer leads first."""
