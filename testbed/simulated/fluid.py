@@ -115,7 +115,8 @@ class FluidNetwork:
             flow._timer = self._loop.at(flow._since, self._finish, flow)
         elif flow._ending:
             flow._ending = False
-            self._ended.pop(flow, None)
+            if self._ended:
+                self._ended.pop(flow, None)
             self._schedule(flow)
         else:
             self._fresh[flow] = None

@@ -200,7 +200,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
         An error of a callback ends the loop when all has run that was due with it.
         """
-        ready = self._ready
+        ready, timers = self._ready, self._timers
         while not self._stopping:
             if ready:
                 for _ in range(len(ready)):
@@ -212,38 +212,35 @@ class VirtualLoop(asyncio.BaseEventLoop):
                             raise
                         except BaseException as error:
                             self._error = self._error or error
+            elif self._endings and not (timers and timers[0][0] == self._now):
+                endings, self._endings = self._endings, []
+                for ending in endings:
+                    ending()
+            elif timers:
+                entry = heappop(timers)
+                if entry[2] is None:
+                    self._cancelled -= 1
+                    continue
+                self._now = when = entry[0]
+                due = (entry,)
+                if timers and timers[0][0] == when:
+                    due = self._due_with(entry)
+                for entry in due:
+                    callback, entry[2] = entry[2], None
+                    if callback is None:  # cancelled by one that was due with it
+                        self._cancelled -= 1
+                        continue
+                    try:
+                        callback(entry[3])
+                    except (SystemExit, KeyboardInterrupt):
+                        raise
+                    except BaseException as error:
+                        self._error = self._error or error
             else:
-                self._advance()
+                raise NothingLeft(f"at {self._now:.6f} s: {self._waiting()}")
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
-
-    def _advance(self) -> None:
-        """Ends this instant or, when it has ended, runs what is due at the next one."""
-        timers = self._timers
-        if self._endings and not (timers and timers[0][0] == self._now):
-            endings, self._endings = self._endings, []
-            for ending in endings:
-                ending()
-            return
-        if not timers:
-            raise NothingLeft(f"at {self._now:.6f} s: {self._waiting()}")
-        entry = heappop(timers)
-        if entry[2] is None:
-            self._cancelled -= 1
-            return
-        self._now = entry[0]
-        for entry in self._due_with(entry) if timers and timers[0][0] == entry[0] else (entry,):
-            callback, entry[2] = entry[2], None
-            if callback is None:  # cancelled by one that was due with it
-                self._cancelled -= 1
-                continue
-            try:
-                callback(entry[3])
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as error:
-                self._error = self._error or error
 
     def _due_with(self, first: Entry) -> list[Entry]:
         """All that is due at an instant, in order; ``first`` has been taken out already."""
