@@ -146,7 +146,7 @@ class FluidNetwork:
 
     def room(self, flow: Flow) -> float:
         """Bit/s that a flow would get if it were alone."""
-        return min((self._capacity[index] for index in flow._path), default=float("inf"))
+        return min([self._capacity[index] for index in flow._path], default=math.inf)
 
     def stalled(self, flow: Flow) -> float:
         """Seconds for which a transfer has had no rate; 0 if it has one, or if there is none."""
