@@ -154,7 +154,7 @@ class Epochs:
     @property
     def centers(self) -> list[str]:
         """The living centers."""
-        return [name for name in self._cluster.servers if name in self.alive]
+        return [name for name in self._cluster.servers if name in self._living]
 
     @property
     def groups(self) -> dict[int, tuple[str, ...]]:

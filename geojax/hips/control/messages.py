@@ -93,10 +93,15 @@ def unpacked_policies(values: Payload) -> dict[int, Policy]:
     if values is None:
         return {}
     try:
-        content = msgpack.unpackb(memoryview(values))  # type: ignore[arg-type]
-        return {int(group): check_policy(Policy.from_dict(p)) for group, p in content.items()}
+        return dict(_read_policies(bytes(memoryview(values))))  # type: ignore[arg-type]
     except Exception as error:  # whatever is wrong with bytes that came from elsewhere
         raise ValueError(f"expected policies, came {error!r:.200}") from error
+
+
+@functools.lru_cache(maxsize=2)  # simulated members share a process, and are told the same
+def _read_policies(packed: bytes) -> dict[int, Policy]:
+    content = msgpack.unpackb(packed)
+    return {int(group): check_policy(Policy.from_dict(p)) for group, p in content.items()}
 
 
 POLICIES = Form("policies by group", unpacked_policies, {}, packed_policies)
