@@ -11,7 +11,7 @@ from testbed.simulated.loop import VirtualLoop
 
 def max_min_rates(
     paths: Mapping[Any, Sequence[int]],
-    capacity: Mapping[int, float],
+    capacity: Mapping[Any, float],
     weights: Mapping[Any, float] | None = None,
 ) -> dict[Any, float]:
     """Max-min fair rates, bit/s; a flow's own upper limit is a resource that only it crosses.

@@ -203,44 +203,55 @@ class VirtualLoop(asyncio.BaseEventLoop):
         ready, timers = self._ready, self._timers
         while not self._stopping:
             if ready:
-                for _ in range(len(ready)):
-                    handle = ready.popleft()
-                    if not handle._cancelled:
-                        try:
-                            handle._run()
-                        except (SystemExit, KeyboardInterrupt):
-                            raise
-                        except BaseException as error:
-                            self._error = self._error or error
+                self._run_ready()
             elif self._endings and not (timers and timers[0][0] == self._now):
                 endings, self._endings = self._endings, []
                 for ending in endings:
                     ending()
             elif timers:
-                entry = heappop(timers)
-                if entry[2] is None:
-                    self._cancelled -= 1
-                    continue
-                self._now = when = entry[0]
-                due = (entry,)
-                if timers and timers[0][0] == when:
-                    due = self._due_with(entry)
-                for entry in due:
-                    callback, entry[2] = entry[2], None
-                    if callback is None:  # cancelled by one that was due with it
-                        self._cancelled -= 1
-                        continue
-                    try:
-                        callback(entry[3])
-                    except (SystemExit, KeyboardInterrupt):
-                        raise
-                    except BaseException as error:
-                        self._error = self._error or error
+                self._run_due()
             else:
                 raise NothingLeft(f"at {self._now:.6f} s: {self._waiting()}")
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
+
+    def _run_ready(self) -> None:
+        """Runs what is ready now, and not what becomes ready by it."""
+        ready = self._ready
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            try:
+                handle._run()
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - it ends the loop
+                self._error = self._error or error
+
+    def _run_due(self) -> None:
+        """Moves the clock to the next time at which anything is due, and runs that."""
+        timers = self._timers
+        entry = heappop(timers)
+        if entry[2] is None:
+            self._cancelled -= 1
+            return
+        self._now = when = entry[0]
+        due = [entry]
+        if timers and timers[0][0] == when:
+            due = self._due_with(entry)
+        for entry in due:
+            callback, entry[2] = entry[2], None
+            if callback is None:  # cancelled by one that was due with it
+                self._cancelled -= 1
+                continue
+            try:
+                callback(entry[3])
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - it ends the loop
+                self._error = self._error or error
 
     def _due_with(self, first: Entry) -> list[Entry]:
         """All that is due at an instant, in order; ``first`` has been taken out already."""

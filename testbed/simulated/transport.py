@@ -429,7 +429,7 @@ class _Receiver:
         try:
             while inbox and not transport.frozen and not failed.done():
                 take(inbox.popleft())
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whoever waits for it gets it
             failed.set_exception(error)
         self._awake = False
 

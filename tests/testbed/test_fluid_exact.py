@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 from plain_fluid import PlainNetwork
@@ -18,7 +19,7 @@ def history(kind: type[FluidNetwork], seed: int, star: bool) -> Log:
     """Transfers that start by chance and again when they end; capacities change as well."""
     draw = random.Random(seed)
     ports = [*range(6)]
-    capacity = {key: draw.uniform(1.0, 9.0) for key in range(6 + 25)}
+    capacity: dict[Any, float] = {key: draw.uniform(1.0, 9.0) for key in range(6 + 25)}
     log: Log = []
 
     async def main() -> None:

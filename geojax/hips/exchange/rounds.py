@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from geojax.hips.exchange.buckets import Chunks
 from geojax.hips.exchange.contribution import Contribution
@@ -96,3 +98,15 @@ class PushedRound:
     def given(self) -> int:
         """Number of chunks whose results have been given out."""
         return sum(len(chunks) for chunks, wanted in self.asked.items() if wanted.done())
+
+
+class Fetch(NamedTuple):
+    """The last held round when an epoch began, its sender, and the members to send it on to.
+
+    A member may hold it by then, as what it reported may have been the round that it stands for.
+    """
+
+    round: int
+    source: str | None
+    lacking: Sequence[str]
+    came: set[int]  # its chunks that the sender has sent

@@ -36,7 +36,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -59,7 +59,7 @@ from geojax.hips.exchange.contribution import (
 from geojax.hips.exchange.debts import Owed
 from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, cannot_be_late, own_parts
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
-from geojax.hips.exchange.rounds import Round
+from geojax.hips.exchange.rounds import Fetch, Round
 from geojax.machine.machine import Machine
 from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
@@ -140,7 +140,7 @@ class TreeExchange:
         self._rounds: dict[int, Round] = {}
         self._late = LatePayloads(codec.fill, me, recorder.add)
         self.watcher: RoundWatcher | None = None
-        self._fetch = _Fetch(-1, None, (), set())
+        self._fetch = Fetch(-1, None, (), set())
         self._stands_for: dict[int, int] = {}
         self._behind: set[tuple[int, str, int]] = set()  # (round held in this epoch, whose, chunk)
 
@@ -439,7 +439,7 @@ class TreeExchange:
         if self._policies.newest.passive:  # what it published may be held by nobody: it runs again
             self.held = held
             self._rounds.clear()
-        self._fetch = _Fetch(held, source, () if self.held == held else lacking, set())
+        self._fetch = Fetch(held, source, () if self.held == held else lacking, set())
         if lacking and self.held == held:
             kept = self._rounds[held].results
             if self._turns and self.at_root is not None:  # for who comes back and has nothing
@@ -592,15 +592,3 @@ class TreeExchange:
             self._recorder.chunk_event("late", peer=peer, round=message.round, chunk=message.chunk)
         else:
             log.debug("%s: dropped a late part from %s: too late, or here", self.me, peer)
-
-
-class _Fetch(NamedTuple):
-    """The last held round when an epoch began, its sender, and the members to send it on to.
-
-    A member may hold it by then, as what it reported may have been the round that it stands for.
-    """
-
-    round: int
-    source: str | None
-    lacking: Sequence[str]
-    came: set[int]  # its chunks that the sender has sent
