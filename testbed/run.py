@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from geojax.models.registry import SYNTHETIC
 from geojax.overlay.planners.multigps import server_count
 from geojax.settings import check_values
 from geojax.sync.registry import build_sync
-from geojax.telemetry.recorder import Span, chrome_trace, jsonl_sink
-from geojax.telemetry.spans import SPANS, SpanFile
+from geojax.telemetry.recorder import Span, jsonl_sink, write_trace
+from geojax.telemetry.spans import SPANS, SpanStore
 from geojax.telemetry.summary import Event, summarize, time_to_target, until
 from geojax.wire.message import DATA_KINDS, Kind
 from testbed.faults import Fault, apply_faults
@@ -138,7 +137,7 @@ def run(config: RunConfig, run_dir: Path, name: str = "", *, bar: bool = True) -
         (run_dir / "events.jsonl").open("w", buffering=1) as stream,
         (run_dir / SPANS).open("w") as lines,
     ):
-        write, kept = jsonl_sink(stream), SpanFile(lines)
+        write, kept = jsonl_sink(stream), SpanStore(run_dir / SPANS, lines)
         for event in events:
             write(event)
         for name, done in earlier.items():
@@ -157,17 +156,36 @@ def run(config: RunConfig, run_dir: Path, name: str = "", *, bar: bool = True) -
         reports, spans, extra = _execute(
             setup, wan, faults, run_dir, sink, kept, progress.say, so_far
         )
-        spans = {name: [*earlier.get(name, ()), *found] for name, found in spans.items()}
+        if spans is None:
+            spans = kept.stored([place.name for place in setup.cluster.all])
+        else:
+            spans = {name: [*earlier.get(name, ()), *found] for name, found in spans.items()}
         events.sort(key=lambda event: event["t"])
         stream.seek(0)
         for event in events:
             write(event)
-    (run_dir / TRACE).write_text(json.dumps(chrome_trace(spans)))
+    partial = (run_dir / TRACE).with_suffix(".partial")
+    with partial.open("w") as trace:
+        write_trace(trace, spans)
+    partial.rename(run_dir / TRACE)
+    summary = _summary(setup, wan, events, reports, spans, extra)
     for written in (run_dir / SPANS, *run_dir.glob(f"nodes/*/{SPANS}")):
         written.unlink(missing_ok=True)  # the trace has them all
+    return {**summary, "wall_s": sessions.wall_s, **extra}
 
+
+def _summary(
+    setup: Setup,
+    wan: Wan,
+    events: Sequence[Event],
+    reports: Mapping[str, Mapping[str, Any]],
+    spans: Mapping[str, Iterable[Span]],
+    extra: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What follows from the events, reports and spans of a run."""
     from testbed.figures.efficiency import efficiency  # its SciPy is slow to load; checks need none
 
+    config = setup.config
     limit = _limit(config, events)
     counted = until(events, limit)
     return {
@@ -190,8 +208,6 @@ def run(config: RunConfig, run_dir: Path, name: str = "", *, bar: bool = True) -
         **efficiency(config, wan.view(), counted, setup.cluster, extra.get("goodput_factor")),
         **view_error(wan.view(), counted, extra.get("goodput_factor")),
         **_rate_changes(config, counted),
-        "wall_s": sessions.wall_s,
-        **extra,
     }
 
 
@@ -218,19 +234,22 @@ def _execute(
     faults: tuple[Fault, ...],
     run_dir: Path,
     sink: Callable[[dict[str, Any]], None],
-    kept: SpanFile,
+    kept: SpanStore,
     say: Callable[[str], None],
     earlier: Sequence[Event],
-) -> tuple[dict[str, dict[str, Any]], dict[str, list[Span]], dict[str, Any]]:
-    """Runs on the configured testbed: reports, spans, and figures of that testbed alone."""
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[Span]] | None, dict[str, Any]]:
+    """Runs on the configured testbed: reports, spans, and figures of that testbed alone.
+
+    The spans are None where ``kept`` has taken them.
+    """
     testbed = setup.config.testbed
     if testbed.name == "simulated":
         from testbed.simulated.run import simulate
 
-        reports, spans = simulate(setup, wan, faults, sink, kept.take, earlier)
+        reports, _ = simulate(setup, wan, faults, sink, kept.take, earlier)
         peak = max(node.get("peak_memory_bytes", 0) for node in reports.values())
         extra = {"goodput_factor": testbed.goodput_factor, "peak_memory_bytes": peak}
-        return reports, spans, extra
+        return reports, None, extra
     if testbed.name == "local":
         from testbed.local.run import run_processes
 

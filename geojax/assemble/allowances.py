@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -58,6 +59,10 @@ def _of_workers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowanc
 
 def of_centers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowance]:
     """What one offer of each center may carry over the WAN."""
+    return setup.shared("allowances of centers", lambda: _of_centers(setup, algorithm))
+
+
+def _of_centers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowance]:
     cluster, workers = setup.cluster, of_workers(setup, algorithm)
     if algorithm.lan is not None:  # how far so many offers have moved the center's model
         pushes = 0 if setup.config.nonfinite == "skip" else algorithm.lan.offers
@@ -68,8 +73,8 @@ def of_centers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowance
         allowed = together(workers[name] for name in cluster.workers(center) or (center,))
         if algorithm.weights == "centers":
             count = len(allowed.shares)
-            allowed = allowed._replace(shares=(Share(1.0, 1.0, count),))
-        found[center] = allowed._replace(steps=_over_lan_rounds(allowed, algorithm))
+            allowed = replace(allowed, shares=(Share(1.0, 1.0, count),))
+        found[center] = replace(allowed, steps=_over_lan_rounds(allowed, algorithm))
     return found
 
 

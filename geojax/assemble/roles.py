@@ -77,7 +77,7 @@ async def run_node(context: Context) -> None:
     member, role = build[context.setup.cluster.node(context.name).role](context)
     main = create_task(role, name=f"{context.name} main")
     limit = create_task(_at_the_limit(context), name=f"{context.name} limit")
-    pump = create_task(member.pump(), name=f"{context.name} pump")
+    pump = member.pump()
     watch = create_task(_watch(member), name=f"{context.name} watch")
     main.add_done_callback(lambda _: (pump.cancel(), watch.cancel()))
     try:

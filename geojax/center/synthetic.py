@@ -92,13 +92,15 @@ class SyntheticTrainer(_SizedTrainer):
         self._proximal = np.float32(proximal)
         generator = np.random.default_rng((config.seed, worker_index))
         numbers = generator.integers(-_LARGEST, _LARGEST, _PERIOD, endpoint=True)
-        self._numbers = numbers.astype(np.float32)
+        self._twice = np.tile(numbers.astype(np.float32), 2)
         self._vector = np.zeros(self.spec.size, np.float32)
         self._anchor = np.zeros(self.spec.size if proximal else 0, np.float32)
 
     def _part(self, start: int, stop: int) -> np.ndarray:
-        rotated = np.roll(self._numbers, -((self.steps + start) % _PERIOD))
-        return np.resize(rotated, stop - start)
+        first = (self.steps + start) % _PERIOD
+        if stop - start <= _PERIOD:
+            return self._twice[first : first + stop - start].copy()
+        return np.resize(self._twice[first : first + _PERIOD], stop - start)
 
     def load(self, vector: np.ndarray) -> None:
         """Sets the vector; it is copied and may be reused at once."""

@@ -61,10 +61,11 @@ def add_up(
       FrameError: they have different sizes; names ``what``.
     """
     total = decode(members[0])
-    for at, member in enumerate(members[1:]):
-        one = decode(member)
-        same_sizes([total.size, one.size], what)
-        with np.errstate(over="ignore"):  # then it is infinite, and found
+    with np.errstate(over="ignore"):  # then it is infinite, and found
+        for at, member in enumerate(members[1:]):
+            one = decode(member)
+            if one.size != total.size:
+                same_sizes([total.size, one.size], what)
             total = np.add(total, one, out=total if at else None)
     return total
 

@@ -49,7 +49,7 @@ async def wait_for(
         pending.cancel()
 
 
-async def first_failure(tasks: Sequence[asyncio.Task]) -> None:
+async def first_failure(tasks: Sequence[asyncio.Future]) -> None:
     """Waits until all tasks are done, or until one fails: then the rest is cancelled, in order.
 
     ``asyncio.wait`` and ``TaskGroup`` go by memory address where they have a choice; this goes by
@@ -59,7 +59,7 @@ async def first_failure(tasks: Sequence[asyncio.Task]) -> None:
     finished = loop.create_future()
     left = len(tasks)
 
-    def done(task: asyncio.Task) -> None:
+    def done(task: asyncio.Future) -> None:
         nonlocal left
         left -= 1
         failed = not task.cancelled() and task.exception() is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -32,7 +32,8 @@ class Recorder:
       sink: receives every event as a finished mapping, in order.
       level: ``"round"`` or ``"chunk"``; events of a finer level are dropped.
       clock: experiment time.
-      kept: receives every span with the node's name; :attr:`spans` holds them as well.
+      spans: holds every span, unless ``kept`` takes them.
+      kept: receives every span with the node's name; None: they are held here.
       closers: called by :meth:`flush`, in order; they record what is going on so far, and bring it
         to disk.
       final: counters that stay as they are, however the run goes on; None: none do.
@@ -65,8 +66,9 @@ class Recorder:
 
     def keep(self, span: Span) -> None:
         """Takes a span that is in no total."""
-        self.spans.append(span)
-        if self.kept is not None:
+        if self.kept is None:
+            self.spans.append(span)
+        else:
             self.kept(self.node, span)
 
     def flush(self) -> None:
@@ -89,34 +91,50 @@ def jsonl_sink(stream: TextIO) -> Callable[[dict[str, Any]], None]:
     return write
 
 
-def chrome_trace(spans: dict[str, list[Span]]) -> dict[str, Any]:
+def chrome_trace(spans: Mapping[str, Iterable[Span]]) -> dict[str, Any]:
     """The spans of all nodes in Chrome's trace format (opens in Perfetto); microseconds.
 
     A node is a process of the trace. Each kind of work is a lane, and each peer that is sent to.
     """
-    events: list[dict[str, Any]] = []
+    return {"traceEvents": list(_trace_events(spans)), "displayTimeUnit": "ms"}
+
+
+def write_trace(stream: TextIO, spans: Mapping[str, Iterable[Span]]) -> None:
+    """Writes :func:`chrome_trace` as JSON, holding one span at a time.
+
+    >>> import io
+    >>> stream, spans = io.StringIO(), {"c1": [Span("compute", 0.0, 0.5, {"round": 0})], "c2": []}
+    >>> write_trace(stream, spans)
+    >>> stream.getvalue() == json.dumps(chrome_trace(spans))
+    True
+    """
+    stream.write('{"traceEvents": [')
+    before, encode = "", json.JSONEncoder().encode
+    for event in _trace_events(spans):
+        stream.write(before + encode(event))
+        before = ", "
+    stream.write('], "displayTimeUnit": "ms"}')
+
+
+def _trace_events(spans: Mapping[str, Iterable[Span]]) -> Iterator[dict[str, Any]]:
     for number, node in enumerate(spans):
-        meta = {"ph": "M", "pid": number, "name": "process_name", "args": {"name": node}}
-        events.append(meta)
+        yield {"ph": "M", "pid": number, "name": "process_name", "args": {"name": node}}
         lanes: dict[str, int] = {}
         for span in spans[node]:
             lane = f"send to {span.args['peer']}" if span.name == "send" else span.name
             if lane not in lanes:
                 lanes[lane] = len(lanes)
                 ids = {"pid": number, "tid": lanes[lane]}
-                events.append({"ph": "M", **ids, "name": "thread_name", "args": {"name": lane}})
-            events.append(
-                {
-                    "ph": "X",
-                    "pid": number,
-                    "tid": lanes[lane],
-                    "name": span.name,
-                    "ts": span.start * 1e6,
-                    "dur": (span.end - span.start) * 1e6,
-                    "args": span.args,
-                }
-            )
-    return {"traceEvents": events, "displayTimeUnit": "ms"}
+                yield {"ph": "M", **ids, "name": "thread_name", "args": {"name": lane}}
+            yield {
+                "ph": "X",
+                "pid": number,
+                "tid": lanes[lane],
+                "name": span.name,
+                "ts": span.start * 1e6,
+                "dur": (span.end - span.start) * 1e6,
+                "args": span.args,
+            }
 
 
 def traced_spans(trace: dict[str, Any]) -> dict[str, list[Span]]:

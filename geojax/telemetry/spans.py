@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -13,7 +14,7 @@ SPANS = "spans.jsonl"  # in a run's directory, or in a node's folder, until the 
 
 
 class SpanFile:
-    """Writes spans to a stream; :meth:`flush` brings them to the file.
+    """Writes spans to a stream, in ASCII; :meth:`flush` brings them to the file.
 
     Args:
       stream: where to.
@@ -26,11 +27,54 @@ class SpanFile:
     def take(self, node: str, span: Span) -> None:
         """Writes a span of a node."""
         values = [node, span.name, span.start, span.end, span.args]
-        self._stream.write(self._encode(values) + "\n")
+        self.write(node, self._encode(values) + "\n")
+
+    def write(self, node: str, line: str) -> None:
+        """Writes the line of a node's span."""
+        del node
+        self._stream.write(line)
 
     def flush(self) -> None:
         """What was taken so far is in the file afterwards."""
         self._stream.flush()
+
+
+class SpanStore(SpanFile):
+    """A new file of spans that can be read back by node; a few bytes a span are held.
+
+    Args:
+      path: of the file.
+      stream: it, open for writing and empty.
+    """
+
+    def __init__(self, path: Path, stream: TextIO):
+        super().__init__(stream)
+        self._path, self._size = path, 0
+        self._starts: dict[str, array[int]] = {}  # of the lines of each node
+
+    def write(self, node: str, line: str) -> None:
+        """See :class:`SpanFile`."""
+        super().write(node, line)
+        self._starts.setdefault(node, array("Q")).append(self._size)
+        self._size += len(line)
+
+    def stored(self, nodes: Iterable[str]) -> Mapping[str, Iterable[Span]]:
+        """The spans of nodes, in the order in which they were taken; read whenever iterated."""
+        self.flush()
+        return {name: _Stored(self._path, self._starts.get(name, ())) for name in nodes}
+
+
+class _Stored(Iterable[Span]):
+    """The spans that begin at these bytes of a file."""
+
+    def __init__(self, path: Path, starts: Iterable[int]):
+        self._path, self._starts = path, starts
+
+    def __iter__(self) -> Iterator[Span]:
+        with self._path.open("rb") as stream:
+            for start in self._starts:
+                stream.seek(start)
+                yield Span(*json.loads(stream.readline())[1:])
 
 
 def read_spans(paths: Iterable[Path]) -> dict[str, list[Span]]:

@@ -125,9 +125,18 @@ def wire_bytes(message: Message) -> int:
     >>> wire_bytes(Message(Kind.OFFER, payload=SizeOnly(300_000)))
     300160
     """
-    payload = message.payload_bytes
-    heads = HEADER_BYTES if payload <= FRAGMENT_BYTES else frame_count(message) * HEADER_BYTES
-    return heads + payload + (0 if message.body is None else len(pack_body(message.body)))
+    if message.body is not None:
+        return message.sized(_measured)
+    payload = message.payload
+    nbytes = 0 if payload is None else payload.nbytes
+    if nbytes <= FRAGMENT_BYTES:
+        return HEADER_BYTES + nbytes
+    return frame_count(message) * HEADER_BYTES + nbytes
+
+
+def _measured(message: Message) -> int:
+    body = len(pack_body(message.body))
+    return frame_count(message) * HEADER_BYTES + message.payload_bytes + body
 
 
 def _payload_view(message: Message) -> memoryview:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -36,8 +36,15 @@ ROUTED = (Kind.OFFER, Kind.RESULT)  # along the trees of a policy; may take an a
 Payload = np.ndarray | SizeOnly | None
 
 
+class _Sized:
+    """Keeps what packing the body has told of a message's size."""
+
+    __slots__ = ("_nbytes",)
+    _nbytes: int
+
+
 @dataclass(frozen=True, slots=True)
-class Message:
+class Message(_Sized):
     """One whole message. The transport cuts it into frames and puts it together again.
 
     Attributes:
@@ -75,3 +82,11 @@ class Message:
     def payload_bytes(self) -> int:
         """Bytes of the payload alone."""
         return 0 if self.payload is None else self.payload.nbytes
+
+    def sized(self, measure: Callable[[Message], int]) -> int:
+        """``measure`` of it, which is called once; it is always the same function."""
+        try:
+            return self._nbytes
+        except AttributeError:
+            object.__setattr__(self, "_nbytes", measure(self))
+            return self._nbytes

@@ -37,7 +37,8 @@ class SendSpans:
         """Takes one message that left between two loop times."""
         if message.kind is Kind.CONTROL:
             return
-        begin, left = self._clock.at(start), self._clock.at(end)
+        shift = self._clock.at(0.0)
+        begin, left = start + shift, end + shift
         self._recorder.totals["send_s"] += left - begin
         nbytes = wire_bytes(message)
         if message.kind is Kind.PROBE:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from geojax.wire.message import Kind, Message
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """A whole message from a peer, and what it tells of the path that it came.
 
     Attributes:
@@ -138,3 +138,36 @@ class Transport(Protocol):
     async def close(self) -> None:
         """Sends what is queued (within the connect timeout), closes, frees everything."""
         ...
+
+
+Take = Callable[[Received | Lost], None]
+
+
+@runtime_checkable
+class Delivers(Protocol):
+    """A transport that can do without a task that waits for each message."""
+
+    def deliver_to(self, take: Take) -> asyncio.Future[None]:
+        """See :func:`deliver`; there are no other readers."""
+        ...
+
+
+def deliver(transport: Transport, take: Take, name: str) -> asyncio.Future[None]:
+    """Hands ``take`` all that comes, in order, as it comes.
+
+    Args:
+      transport: where from; nobody else may read it.
+      take: raises what ends it.
+      name: of the task, if there is one.
+
+    Returns:
+      What gets the error of ``take``. To cancel it ends the deliveries.
+    """
+    if isinstance(transport, Delivers):
+        return transport.deliver_to(take)
+    return asyncio.create_task(_deliver(transport, take), name=name)
+
+
+async def _deliver(transport: Transport, take: Take) -> None:
+    while True:
+        take(await transport.receive())

@@ -16,14 +16,11 @@ costs nothing.
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from heapq import heapify, heappop, heappush
 
-from testbed.simulated.loop import Event, VirtualLoop
-
-F = TypeVar("F", bound=Hashable)
+from testbed.simulated.loop import Entry, VirtualLoop
 
 _SAME = 1e-9  # relative difference between rates, or of a load from its capacity, that is none
 _UNCHANGED = 1e-12  # relative change of a rate that is not worth a new timer
@@ -43,9 +40,12 @@ class Flow:
     __slots__ = (
         "_bottleneck",
         "_done",
+        "_ending",
+        "_next",
         "_path",
         "_remaining",
         "_since",
+        "_tight",
         "_timer",
         "rate",
         "weight",
@@ -56,10 +56,12 @@ class Flow:
         self.weight = weight
         self._path = path
         self._bottleneck = _NONE
+        self._next, self._tight = 0.0, _NONE  # rate and bottleneck that are being worked out
         self._remaining = 0.0  # bits, at time _since
         self._since = 0.0
         self._done: Callable[[], None] | None = None  # None: nothing is under way
-        self._timer: Event | None = None
+        self._ending = False  # it is among those that ended at this instant
+        self._timer: Entry | None = None
 
 
 class FluidNetwork:
@@ -75,6 +77,10 @@ class FluidNetwork:
         self._index = {key: number for number, key in enumerate(capacities)}
         self._capacity = list(map(float, capacities.values()))
         self._crossing: list[dict[Flow, None]] = [{} for _ in self._capacity]
+        # While rates are worked out, of each resource: the flows that take part, their weight as
+        # far as they are not fixed, and bit/s that it has to give.
+        self._through: list[list[Flow]] = [[] for _ in self._capacity]
+        self._weight, self._left = [0.0] * len(self._capacity), [0.0] * len(self._capacity)
         self._fresh: dict[Flow, None] = {}  # began at this instant
         self._ended: dict[Flow, None] = {}  # ended at this instant, not yet taken off their path
         self._changed: dict[int, None] = {}  # capacities set at this instant
@@ -93,6 +99,9 @@ class FluidNetwork:
             indices = (*indices, len(self._capacity))  # a resource that only this flow crosses
             self._capacity.append(limit)
             self._crossing.append({})
+            self._through.append([])
+            self._weight.append(0.0)
+            self._left.append(0.0)
         return Flow(indices, weight)
 
     def start(self, flow: Flow, nbytes: float, done: Callable[[], None]) -> None:
@@ -103,9 +112,11 @@ class FluidNetwork:
         flow._remaining = nbytes * 8.0
         flow._since = self._loop._now
         if not flow._path:
-            flow._timer = self._loop.schedule(flow._since, self._finish, flow)
-        elif flow in self._ended:
-            del self._ended[flow]
+            flow._timer = self._loop.at(flow._since, self._finish, flow)
+        elif flow._ending:
+            flow._ending = False
+            if self._ended:
+                self._ended.pop(flow, None)
             self._schedule(flow)
         else:
             self._fresh[flow] = None
@@ -117,11 +128,12 @@ class FluidNetwork:
             return
         flow._done = None
         if flow._timer is not None:
-            flow._timer.cancel()
+            self._loop.cancel(flow._timer)
             flow._timer = None
         if flow in self._fresh:
             del self._fresh[flow]
         elif flow._path:
+            flow._ending = True
             self._ended[flow] = None
             self._settle_later()
 
@@ -134,7 +146,7 @@ class FluidNetwork:
 
     def room(self, flow: Flow) -> float:
         """Bit/s that a flow would get if it were alone."""
-        return min((self._capacity[index] for index in flow._path), default=float("inf"))
+        return min([self._capacity[index] for index in flow._path], default=math.inf)
 
     def stalled(self, flow: Flow) -> float:
         """Seconds for which a transfer has had no rate; 0 if it has one, or if there is none."""
@@ -147,24 +159,25 @@ class FluidNetwork:
             self._loop.call_at_instant_end(self._settle)
 
     def _schedule(self, flow: Flow) -> None:
-        if flow.rate > 0:
-            left = flow._remaining if flow._remaining > 0 else 0.0
-            flow._timer = self._loop.schedule(
-                self._loop._now + left / flow.rate, self._finish, flow
-            )
+        rate, left = flow.rate, flow._remaining
+        if rate > 0:
+            at = self._loop._now + (left if left > 0 else 0.0) / rate
+            flow._timer = self._loop.at(at, self._finish, flow)
 
     def _finish(self, flow: Flow) -> None:
-        left = flow._remaining - flow.rate * (self._loop._now - flow._since)
-        if flow._path and abs(left) > _DONE_BITS + _DONE_S * flow.rate:
-            raise AssertionError(f"a flow ended with {left} bits left")
-        done, flow._done, flow._timer = flow._done, None, None
+        done, rate = flow._done, flow.rate
+        flow._done = flow._timer = None
         assert done is not None
         if not flow._path:
             done()
             return
-        self._ended[flow] = None
+        left = flow._remaining - rate * (self._loop._now - flow._since)
+        if abs(left) > _DONE_BITS + _DONE_S * rate:
+            raise AssertionError(f"a flow ended with {left} bits left")
+        flow._ending = True
         done()
-        if flow in self._ended:
+        if flow._ending:
+            self._ended[flow] = None
             self._settle_later()
 
     def _settle(self) -> None:
@@ -184,7 +197,7 @@ class FluidNetwork:
     def _let_go(self, touched: dict[int, None], concerned: dict[Flow, None]) -> None:
         """Takes ended flows off their paths; touches the resources that others still cross."""
         for flow in self._ended:
-            flow.rate = 0.0
+            flow.rate, flow._ending = 0.0, False
             concerned.pop(flow, None)
             for index in flow._path:
                 crossing = self._crossing[index]
@@ -211,38 +224,101 @@ class FluidNetwork:
                 self._schedule(flow)
         self._fresh.clear()
 
-    def _fair_rates(self, flows: dict[Flow, None]) -> dict[Flow, tuple[float, int]]:
-        """Max-min rates and bottlenecks of ``flows`` and of all that this concerns further."""
+    def _fair_rates(self, flows: dict[Flow, None]) -> list[Flow]:
+        """Finds rates and bottlenecks of ``flows`` and of all that this concerns further.
+
+        Returns:
+          All these flows, in the order in which they were fixed; see :meth:`_fill`.
+        """
         for tries in range(_LOCAL_TRIES + 1):
             if tries == _LOCAL_TRIES:
                 flows = self._component(flows)
-            paths = {flow: flow._path for flow in flows}
-            others: dict[int, list[Flow]] = {}
-            left: dict[int, float] = {}
-            for path in paths.values():
-                for index in path:
-                    if index not in left:
-                        crossing = self._crossing[index]
-                        rest = [flow for flow in crossing if flow not in flows]
-                        left[index] = self._capacity[index]
-                        if rest:
-                            others[index] = rest
-                            left[index] -= sum(flow.rate for flow in rest)
-            rates, levels = fill(paths, left, {flow: flow.weight for flow in flows})
-            joining = self._join_barrier(rates, levels, left, others)
+            fixed, levels, others = self._fill(flows)
+            joining = self._join_barrier(flows, levels, others) if others else None
             if not joining:
                 break
             flows = {**flows, **joining}
-        return rates
+        return fixed
+
+    def _fill(
+        self, flows: dict[Flow, None]
+    ) -> tuple[list[Flow], dict[int, float], dict[int, list[Flow]]]:
+        """Progressive filling among some flows; all others keep their rates.
+
+        Each gets the rate and the bottleneck that :meth:`_apply` makes its own.
+
+        Returns:
+          The flows in the order in which they were fixed; for each bottleneck the rate ÷ weight of
+          the flows that it limits; and of each resource that others cross as well, these others.
+        """
+        left, weight, through = self._left, self._weight, self._through
+        crossed: list[int] = []
+        for flow in flows:
+            flow._tight, share = _NONE, flow.weight
+            for index in flow._path:
+                if through[index]:
+                    weight[index] += share
+                else:
+                    crossed.append(index)
+                    weight[index] = share
+                through[index].append(flow)
+        others: dict[int, list[Flow]] = {}
+        for index in crossed:
+            room, crossing = self._capacity[index], self._crossing[index]
+            if len(through[index]) < len(crossing):
+                others[index] = rest = [flow for flow in crossing if flow not in flows]
+                room -= sum([flow.rate for flow in rest])
+            left[index] = room
+        if len(flows) == 1:
+            fixed, levels = self._alone(*flows)
+        else:
+            fixed, levels = self._rise(len(flows), crossed)
+        for index in crossed:
+            through[index].clear()
+        return fixed, levels, others
+
+    def _alone(self, flow: Flow) -> tuple[list[Flow], dict[int, float]]:
+        """The filling of a single flow."""
+        left = self._left
+        flow._tight = min(flow._path, key=left.__getitem__)
+        flow._next = rate = max(left[flow._tight], 0.0)
+        for index in flow._path:
+            left[index] -= rate
+        return [flow], {flow._tight: rate / flow.weight}
+
+    def _rise(self, count: int, crossed: list[int]) -> tuple[list[Flow], dict[int, float]]:
+        """Fixes ``count`` flows, one bottleneck after another."""
+        left, weight, through = self._left, self._weight, self._through
+        fixed: list[Flow] = []
+        levels: dict[int, float] = {}
+        # A resource's share only grows while others fill up, so an entry may be out of date, never
+        # too large.
+        heap = [(left[index] / weight[index], index) for index in crossed]
+        heapify(heap)
+        while len(fixed) < count:
+            share, tightest = heappop(heap)
+            rising = [flow for flow in through[tightest] if flow._tight == _NONE]
+            if not rising:
+                continue
+            level = max(left[tightest], 0.0) / weight[tightest]
+            if heap and level > share and level > heap[0][0]:
+                heappush(heap, (level, tightest))
+                continue
+            levels[tightest] = level
+            fixed += rising
+            for flow in rising:
+                own = flow.weight
+                flow._next = rate = level * own
+                flow._tight = tightest
+                for index in flow._path:
+                    left[index] -= rate
+                    weight[index] -= own
+        return fixed, levels
 
     def _join_barrier(
-        self,
-        rates: dict[Flow, tuple[float, int]],
-        levels: dict[int, float],
-        left: dict[int, float],
-        others: dict[int, list[Flow]],
+        self, flows: dict[Flow, None], levels: dict[int, float], others: dict[int, list[Flow]]
     ) -> dict[Flow, None]:
-        """The flows beside ``rates`` that these would leave without a bottleneck, or too fast."""
+        """The flows beside ``flows`` that these would leave without a bottleneck, or too fast."""
         joining: dict[Flow, None] = {}
         for index, rest in others.items():
             level = levels.get(index)
@@ -256,8 +332,8 @@ class FluidNetwork:
             relying = [flow for flow in rest if flow._bottleneck == index]
             if not relying:
                 continue
-            full = left[index] <= _SAME * self._capacity[index]
-            top = max(rates[f][0] / f.weight for f in self._crossing[index] if f in rates)
+            full = self._left[index] <= _SAME * self._capacity[index]
+            top = max([f._next / f.weight for f in self._crossing[index] if f in flows])
             for flow in relying:
                 if not full or top > flow.rate / flow.weight * (1 + _SAME):
                     joining[flow] = None
@@ -277,15 +353,17 @@ class FluidNetwork:
                     waiting += new
         return found
 
-    def _apply(self, rates: dict[Flow, tuple[float, int]]) -> None:
-        now = self._loop._now
-        for flow, (rate, bottleneck) in rates.items():
-            flow._bottleneck = bottleneck
-            old = flow.rate
-            if flow._timer is not None:
+    def _apply(self, fixed: list[Flow]) -> None:
+        """Gives flows the rates that were found for them."""
+        loop = self._loop
+        now = loop._now
+        for flow in fixed:
+            flow._bottleneck = flow._tight
+            rate, old, timer = flow._next, flow.rate, flow._timer
+            if timer is not None:
                 if abs(rate - old) <= _UNCHANGED * old:
                     continue
-                flow._timer.cancel()
+                loop.cancel(timer)
                 flow._timer = None
             elif rate == old == 0.0:
                 continue  # it stands still, since the same instant as before
@@ -293,56 +371,3 @@ class FluidNetwork:
             flow._since = now
             flow.rate = rate
             self._schedule(flow)
-
-
-def fill(
-    paths: Mapping[F, Sequence[int]], left: dict[int, float], weights: Mapping[F, float]
-) -> tuple[dict[F, tuple[float, int]], dict[int, float]]:
-    """Progressive filling.
-
-    Args:
-      paths: the resources that each flow crosses, at least one.
-      left: bit/s that each resource has to give; what is left afterwards is left in it.
-      weights: of the flows; rates rise in proportion to them.
-
-    Returns:
-      Rate and bottleneck of every flow, and for each bottleneck the rate ÷ weight of the flows
-      that it limits.
-    """
-    rates: dict[F, tuple[float, int]] = {}
-    levels: dict[int, float] = {}
-    if len(paths) == 1:
-        [(flow, path)] = paths.items()
-        tightest = min(path, key=left.__getitem__)
-        rate = max(left[tightest], 0.0)
-        for index in path:
-            left[index] -= rate
-        return {flow: (rate, tightest)}, {tightest: rate / weights[flow]}
-    crossing: dict[int, list[F]] = {index: [] for index in left}
-    for flow, path in paths.items():
-        for index in path:
-            crossing[index].append(flow)
-    count = {index: len(flows) for index, flows in crossing.items()}
-    weight = {index: sum(weights[flow] for flow in flows) for index, flows in crossing.items()}
-    # A resource's share only grows while others fill up, so an entry may be out of date, never
-    # too large.
-    heap = [(left[index] / weight[index], index) for index, number in count.items() if number]
-    heapq.heapify(heap)
-    while heap:
-        share, tightest = heapq.heappop(heap)
-        if not count[tightest]:
-            continue
-        level = max(left[tightest], 0.0) / weight[tightest]
-        if heap and level > share and level > heap[0][0]:
-            heapq.heappush(heap, (level, tightest))
-            continue
-        levels[tightest] = level
-        for flow in crossing[tightest]:
-            if flow not in rates:
-                rate = level * weights[flow]
-                rates[flow] = (rate, tightest)
-                for index in paths[flow]:
-                    left[index] -= rate
-                    count[index] -= 1
-                    weight[index] -= weights[flow]
-    return rates, levels

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 from collections.abc import Callable, Coroutine
-from contextvars import Context
+from contextvars import Context, copy_context
+from heapq import heapify, heappop, heappush
 from typing import Any, NoReturn, TypeVar
 
 from geojax.errors import GeojaxError
@@ -20,29 +20,83 @@ from geojax.errors import GeojaxError
 T = TypeVar("T")
 _FEW = 1000  # cancelled timers that are not worth clearing away
 
+Entry = list[Any]
+"""What is due at a time: the time, its number in order of scheduling, callback and argument.
+
+Without a callback it is cancelled, or has been called.
+"""
+
 
 class NothingLeft(GeojaxError):
     """Every task of a simulation waits, and nothing is scheduled that could wake one."""
 
 
 class Event:
-    """A scheduled call, as :class:`asyncio.TimerHandle` but lighter: it runs in no context."""
+    """A scheduled call that can be cancelled, as :class:`asyncio.TimerHandle` but lighter."""
 
-    __slots__ = ("_args", "_callback", "_cancelled", "_loop", "_scheduled")
+    __slots__ = ("_entry", "_loop")
 
-    def __init__(self, loop: VirtualLoop, callback: Callable[..., object], args: tuple[Any, ...]):
-        self._loop, self._callback, self._args = loop, callback, args
-        self._cancelled = False
-        self._scheduled = True
+    def __init__(self, loop: VirtualLoop, entry: Entry):
+        self._loop, self._entry = loop, entry
 
     def cancel(self) -> None:
         """Does not call; does nothing if it has called already."""
-        if not self._cancelled:
-            self._cancelled = True
-            self._loop._timer_handle_cancelled(self)
+        self._loop.cancel(self._entry)
+
+
+class _Soon(asyncio.Handle):
+    """A handle without what only debugging needs."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
+    ):
+        self._callback, self._args = callback, args  # type: ignore[assignment]
+        self._context = copy_context() if context is None else context  # type: ignore[misc]
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Does not call."""
+        self._cancelled = True
 
     def _run(self) -> None:
-        self._callback(*self._args)
+        self._context.run(self._callback, *self._args)  # type: ignore[attr-defined]
+
+
+class _Timer(asyncio.TimerHandle):
+    """The same for a time to come."""
+
+    __slots__ = ("_entry",)
+
+    def __init__(
+        self, when: float, callback: Callable[..., object], args: tuple[Any, ...],
+        loop: VirtualLoop, context: Context | None,
+    ):  # fmt: skip
+        self._when, self._loop = when, loop  # type: ignore[misc]
+        self._callback, self._args = callback, args  # type: ignore[assignment]
+        self._context = copy_context() if context is None else context  # type: ignore[misc]
+        self._cancelled = False
+        self._entry: Entry = loop.at(when, _Timer._run, self)
+
+    def cancel(self) -> None:
+        """Does not call; does nothing if it has called already."""
+        self._cancelled = True
+        self._loop.cancel(self._entry)  # type: ignore[attr-defined]
+        self._entry = []
+
+    def _run(self) -> None:
+        self._entry = []
+        self._context.run(self._callback, *self._args)  # type: ignore[attr-defined]
+
+
+class Turn:
+    """A callback that :meth:`VirtualLoop.take_turn` schedules again and again."""
+
+    __slots__ = ("_cancelled", "_run")
+
+    def __init__(self, callback: Callable[[], None]):
+        self._cancelled, self._run = False, callback
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -50,13 +104,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     _ready: Any  # asyncio's queue of handles that run next
     _stopping: bool
+    _closed: bool
 
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
         self._number = 0
         self._cancelled = 0
-        self._timers: list[tuple[float, int, Any]] = []  # time, number, timer or event
+        self._timers: list[Entry] = []
         self._endings: list[Callable[[], None]] = []
         self._error: BaseException | None = None
 
@@ -67,6 +122,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Virtual seconds."""
         return self._now
 
+    def call_soon(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Schedules a callback for this instant, behind all that are scheduled for it."""
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        handle = _Soon(callback, args, context)
+        self._ready.append(handle)
+        return handle
+
+    def take_turn(self, turn: Turn) -> None:
+        """As :meth:`call_soon`, but makes nothing; the turn must be over before its next one."""
+        self._ready.append(turn)
+
     def call_at(
         self,
         when: float,
@@ -75,22 +144,49 @@ class VirtualLoop(asyncio.BaseEventLoop):
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """Schedules a callback; one whose time is past runs at once, in its turn."""
-        if when < self._now:
-            when = self._now
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
-        self._number += 1
-        heapq.heappush(self._timers, (when, self._number, timer))
-        timer._scheduled = True  # type: ignore[attr-defined]
-        return timer
+        return _Timer(when, callback, args, self, context)
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Schedules a callback in so many seconds."""
+        return _Timer(self._now + delay, callback, args, self, context)
 
     def schedule(self, when: float, callback: Callable[..., object], *args: Any) -> Event:
-        """As :meth:`call_at`, for the simulation itself, which schedules millions of calls."""
-        event = Event(self, callback, args)
+        """As :meth:`call_at`, for the simulation itself; the callback runs in no context."""
+        return Event(self, self.at(when, _call, (callback, args)))
+
+    def at(self, when: float, callback: Callable[[Any], object], argument: Any) -> Entry:
+        """The same for a callback of one argument, millions of which are scheduled.
+
+        Returns:
+          What :meth:`cancel` takes.
+        """
         if when < self._now:
             when = self._now
         self._number += 1
-        heapq.heappush(self._timers, (when, self._number, event))
-        return event
+        entry = [when, self._number, callback, argument]
+        heappush(self._timers, entry)
+        return entry
+
+    def cancel(self, entry: Entry) -> None:
+        """Does not call what :meth:`at` scheduled; does nothing if it is called already.
+
+        Cancelled entries are dropped when their time comes, or when they are the majority.
+        """
+        if not entry or entry[2] is None:
+            return
+        entry[2] = entry[3] = None
+        self._cancelled += 1
+        if self._cancelled > _FEW and 2 * self._cancelled > len(self._timers):
+            timers = self._timers
+            timers[:] = [entry for entry in timers if entry[2] is not None]
+            heapify(timers)
+            self._cancelled = 0
 
     def call_at_instant_end(self, callback: Callable[[], None]) -> None:
         """Schedules a callback for when nothing else is left to do at this instant.
@@ -99,70 +195,74 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """
         self._endings.append(callback)
 
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Keeps the error of a callback, with which the loop then ends; reports others."""
-        if "handle" in context and self._error is None:
-            self._error = context.get("exception")
-        else:
-            super().call_exception_handler(context)
-
     def _run_once(self) -> None:
-        """Runs until the loop is told to stop, where asyncio's loops take one step."""
-        ready = self._ready
+        """Runs until the loop is told to stop, where asyncio's loops take one step.
+
+        An error of a callback ends the loop when all has run that was due with it.
+        """
+        ready, timers = self._ready, self._timers
         while not self._stopping:
-            for _ in range(len(ready)):
-                handle = ready.popleft()
-                if not handle._cancelled:
-                    handle._run()
+            if ready:
+                self._run_ready()
+            elif self._endings and not (timers and timers[0][0] == self._now):
+                endings, self._endings = self._endings, []
+                for ending in endings:
+                    ending()
+            elif timers:
+                self._run_due()
+            else:
+                raise NothingLeft(f"at {self._now:.6f} s: {self._waiting()}")
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
-            if not ready and not self._stopping:
-                self._advance()
 
-    def _advance(self) -> None:
-        """Ends this instant or, when it has ended, makes the next timers ready."""
+    def _run_ready(self) -> None:
+        """Runs what is ready now, and not what becomes ready by it."""
+        ready = self._ready
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            try:
+                handle._run()
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - it ends the loop
+                self._error = self._error or error
+
+    def _run_due(self) -> None:
+        """Moves the clock to the next time at which anything is due, and runs that."""
         timers = self._timers
-        if self._endings and not (timers and timers[0][0] == self._now):
-            endings, self._endings = self._endings, []
-            for ending in endings:
-                ending()
-            return
-        if not timers:
-            raise NothingLeft(f"at {self._now:.6f} s: {self._waiting()}")
-        when, _, timer = heapq.heappop(timers)
-        if not timer._scheduled:
+        entry = heappop(timers)
+        if entry[2] is None:
             self._cancelled -= 1
             return
-        self._now = when
-        while True:
-            timer._scheduled = False
-            self._ready.append(timer)
-            while timers and not timers[0][2]._scheduled:
-                heapq.heappop(timers)
+        self._now = when = entry[0]
+        due = [entry]
+        if timers and timers[0][0] == when:
+            due = self._due_with(entry)
+        for entry in due:
+            callback, entry[2] = entry[2], None
+            if callback is None:  # cancelled by one that was due with it
                 self._cancelled -= 1
-            if not timers or timers[0][0] != when:
-                return
-            timer = heapq.heappop(timers)[2]
+                continue
+            try:
+                callback(entry[3])
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - it ends the loop
+                self._error = self._error or error
+
+    def _due_with(self, first: Entry) -> list[Entry]:
+        """All that is due at an instant, in order; ``first`` has been taken out already."""
+        timers, due = self._timers, [first]
+        while timers and timers[0][0] == first[0]:
+            due.append(heappop(timers))
+        return due
 
     def _waiting(self) -> str:
         tasks = sorted(task.get_name() for task in asyncio.all_tasks(self))
         return "all tasks wait for each other: " + ", ".join(tasks)
-
-    def _timer_handle_cancelled(self, handle: Any) -> None:
-        """Cancelled timers are dropped when their time comes, or when they are the majority.
-
-        Those still to come are marked as scheduled.
-        """
-        if not handle._scheduled:
-            return
-        handle._scheduled = False
-        self._cancelled += 1
-        if self._cancelled > _FEW and 2 * self._cancelled > len(self._timers):
-            timers = self._timers
-            timers[:] = [entry for entry in timers if entry[2]._scheduled]
-            heapq.heapify(timers)
-            self._cancelled = 0
 
     def _write_to_self(self) -> None:
         """Nobody sleeps in this loop, so nobody needs waking."""
@@ -184,6 +284,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
     add_reader = _refuse  # type: ignore[assignment]
     add_writer = _refuse  # type: ignore[assignment]
     add_signal_handler = _refuse  # type: ignore[assignment]
+
+
+def _call(what: tuple[Callable[..., object], tuple[Any, ...]]) -> None:
+    callback, args = what
+    callback(*args)
 
 
 def virtual_loop() -> VirtualLoop:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from geojax.config import PaceConfig
 from geojax.machine.machine import PriorityLock, sleep
+from testbed.simulated.loop import virtual_loop
 
 T = TypeVar("T")
 
@@ -26,7 +27,9 @@ class VirtualMachine:
         self.violations = 0
         self.steps = 0
         self._pace = pace
-        self._loop = asyncio.get_running_loop()
+        self._loop = virtual_loop()
+        gbps = {"encode": pace.encode_gbps, "sum": pace.sum_gbps, "outer": pace.outer_gbps}
+        self._bytes_per_s = {kind: rate * 1e9 for kind, rate in gbps.items()}
         self._free_at = 0.0
         self._frozen_s = 0.0
         self._stopped = False
@@ -69,13 +72,13 @@ class VirtualMachine:
         """Calls ``then`` when the host core has done all work before and this."""
         if self._stopped:
             return
-        cost = self._cost(kind, nbytes)
+        cost = nbytes / self._bytes_per_s[kind]
         now = self._loop.time()
         if cost == 0 and self._free_at <= now:
             then()
             return
         self._free_at = max(self._free_at, now) + cost
-        self._loop.call_at(self._free_at, self._end, then)
+        self._loop.at(self._free_at, self._end, then)
 
     def _end(self, then: Callable[[], None]) -> None:
         if not self._stopped:
@@ -107,12 +110,3 @@ class VirtualMachine:
         async with self._planning.turn(urgent=urgent):
             await self._last(self._pace.plan_s)
         return result
-
-    def _cost(self, kind: str, nbytes: int) -> float:
-        table = {
-            "encode": nbytes / (self._pace.encode_gbps * 1e9),
-            "sum": nbytes / (self._pace.sum_gbps * 1e9),
-            "outer": nbytes / (self._pace.outer_gbps * 1e9),
-            "plan": self._pace.plan_s,
-        }
-        return table[kind]

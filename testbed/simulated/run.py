@@ -43,7 +43,7 @@ def simulate(
     kept: Callable[[str, Span], None] | None = None,
     earlier: Sequence[Event] = (),
 ) -> Outcome:
-    """Runs the whole run; returns the nodes' reports and spans.
+    """Runs the whole run; returns the nodes' reports, and their spans if nothing takes them.
 
     The reports of a run that ends at its target (``stop_at_target``) are of the instant of the
     evaluation by which it reached it.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import random
 from collections import defaultdict, deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 import numpy as np
@@ -25,7 +25,7 @@ from testbed.simulated.impairments import (
     datagram_loss,
     loss_limit,
 )
-from testbed.simulated.loop import VirtualLoop
+from testbed.simulated.loop import Turn, VirtualLoop
 from testbed.simulated.tcp import Connection
 
 SHORTEST_S = 1e-3  # round trips below this share alike
@@ -140,9 +140,9 @@ class _Channel:
         if message.kind is Kind.LATE:
             kept = [item for item in self._waiting if not outdated(item[-1], message)]
             if len(kept) < len(self._waiting):
-                heapq.heapify(kept)
+                heapify(kept)
                 self._waiting = kept
-        heapq.heappush(self._waiting, (priority, number, wire_bytes(message), message))
+        heappush(self._waiting, (priority, number, wire_bytes(message), message))
 
     @property
     def waiting(self) -> int:
@@ -162,7 +162,7 @@ class _Channel:
             return
         self._since = self._owner.loop._now
         if self._waiting:
-            _, _, nbytes, message = heapq.heappop(self._waiting)
+            _, _, nbytes, message = heappop(self._waiting)
             self._now, self._now_datagram = (nbytes, message), False
             self._connection.send(nbytes, self._left, urgent=message.kind is Kind.CONTROL)
         else:
@@ -191,18 +191,21 @@ class _Channel:
         assert self._now is not None
         nbytes, message = self._now
         self._now = None
-        owner = self._owner
-        now = owner.loop._now
-        self._counters.add(message.kind, nbytes, now - self._since)
+        owner, since = self._owner, self._since
+        loop = owner.loop
+        now = loop._now
+        self._counters.add(message.kind, nbytes, now - since)
         for observer in owner.observers:
-            observer(self.peer, message, self._since, now)
+            observer(self.peer, message, since, now)
         if arrives:
             arrival = now + self._delay
             if self._arrivals is not None:
-                arrival = self._arrivals.arrival(nbytes, self._since, now)
+                arrival = self._arrivals.arrival(nbytes, since, now)
+            if isinstance(message.payload, np.ndarray):
+                message = _as_received(message, message.payload)
             at = arrival if timed else None
-            item = Received(owner.name, _as_received(message), nbytes, at, self._follows)
-            owner.loop.schedule(arrival, self.receiver.arrive, item)
+            item = Received(owner.name, message, nbytes, at, self._follows)
+            loop.at(arrival, self.receiver.arrive, item)
         self.go_on(follows=timed)
         if not self.busy:
             owner.check_drained()
@@ -218,6 +221,7 @@ class SimulatedTransport:
     Attributes:
       known: peers that a connection exists with, in either direction, in their present lives.
       frozen: nothing is sent or delivered for now.
+      inbox: what has arrived and has not been taken.
     """
 
     def __init__(self, name: str, network: SimulatedNetwork):
@@ -229,8 +233,9 @@ class SimulatedTransport:
         self.frozen = False
         self._channels: dict[str, _Channel] = {}
         self._lost: dict[str, None] = {}  # reported, and not come back since
-        self._inbox: deque[Received | Lost] = deque()
+        self.inbox: deque[Received | Lost] = deque()
         self._wake: asyncio.Future[None] | None = None
+        self._receiver: _Receiver | None = None
         self._drained: asyncio.Future[None] | None = None
         self._number = 0
 
@@ -249,9 +254,11 @@ class SimulatedTransport:
 
     def send(self, peer: str, message: Message, priority: int = 0) -> None:
         """Queues a message; a peer that does not exist (any more) is reported as lost."""
-        channel = self._channel(peer)
-        if channel is None:
-            return
+        channel = self._channels.get(peer)
+        if channel is None or self.network.nodes.get(peer) is not channel.receiver:
+            channel = self._connect(peer)
+            if channel is None:
+                return
         channel.push(priority, self._number, message)
         self._number += 1
         if not channel.busy:
@@ -279,10 +286,16 @@ class SimulatedTransport:
 
     async def receive(self) -> Received | Lost:
         """The next message or loss, in order of arrival."""
-        while not self._inbox or self.frozen:
+        while not self.inbox or self.frozen:
             self._wake = self.loop.create_future()
             await self._wake
-        return self._inbox.popleft()
+        return self.inbox.popleft()
+
+    def deliver_to(self, take: Callable[[Received | Lost], None]) -> asyncio.Future[None]:
+        """See :class:`geojax.wire.transport.Delivers`."""
+        self._receiver = _Receiver(self, take)
+        self._receiver.wake()
+        return self._receiver.failed
 
     def freeze(self, seconds: float) -> None:
         """Sends and delivers nothing for a while; what is in the network goes on."""
@@ -319,7 +332,9 @@ class SimulatedTransport:
         if counters is None:
             counters = self.received[peer] = LinkCounters()
         counters.add(message.kind, item.nbytes)
-        self._put(item)
+        self.inbox.append(item)
+        if not self.frozen:
+            self._rouse()
 
     def check_drained(self) -> None:
         """Goes on closing when a channel has nothing left to send."""
@@ -373,24 +388,54 @@ class SimulatedTransport:
         for channel in list(self._channels.values()):
             if not channel.busy:
                 channel.go_on()
-        if self._inbox:
+        if self.inbox:
             self._rouse()
 
     def _put(self, item: Received | Lost) -> None:
-        self._inbox.append(item)
+        self.inbox.append(item)
         if not self.frozen:
             self._rouse()
 
     def _rouse(self) -> None:
-        if self._wake is not None and not self._wake.done():
+        if self._receiver is not None:
+            self._receiver.wake()
+        elif self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
 
-def _as_received(message: Message) -> Message:
+class _Receiver:
+    """Takes what arrives at a node in turns, as a task would that waits for it.
+
+    Attributes:
+      failed: gets what ``take`` raises; nothing is taken after that, or when it is cancelled.
+    """
+
+    __slots__ = ("_awake", "_take", "_transport", "_turn", "failed")
+
+    def __init__(self, transport: SimulatedTransport, take: Callable[[Received | Lost], None]):
+        self._transport, self._take = transport, take
+        self._awake, self._turn = False, Turn(self._take_all)
+        self.failed: asyncio.Future[None] = transport.loop.create_future()
+
+    def wake(self) -> None:
+        """Has a turn soon, unless it has already."""
+        if not self._awake:
+            self._awake = True
+            self._transport.loop.take_turn(self._turn)
+
+    def _take_all(self) -> None:
+        transport, take, failed = self._transport, self._take, self.failed
+        inbox = transport.inbox
+        try:
+            while inbox and not transport.frozen and not failed.done():
+                take(inbox.popleft())
+        except Exception as error:  # noqa: BLE001 - whoever waits for it gets it
+            failed.set_exception(error)
+        self._awake = False
+
+
+def _as_received(message: Message, payload: np.ndarray) -> Message:
     """A message as the other side sees it: its payload is read-only bytes, or nothing."""
-    payload = message.payload
-    if not isinstance(payload, np.ndarray):
-        return message
     view = None
     if payload.size:
         view = payload.reshape(-1).view(np.uint8)

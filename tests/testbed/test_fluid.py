@@ -259,7 +259,7 @@ class History(Running):
         """Lets time pass from event to event and integrates the rates that are in force."""
         end = self.loop.time() + seconds
         while (now := self.loop.time()) < end:
-            ends = [when for when, _, timer in self.loop._timers if timer._scheduled]
+            ends = [when for when, _, callback, _ in self.loop._timers if callback is not None]
             step = min([end, *ends]) - now
             for number, rate in self.rates().items():
                 self.moved[number] += rate * step

@@ -83,6 +83,40 @@ def test_many_cancelled_timers_are_cleared_away() -> None:
     assert ran == [0, 1000, 2000, 3000, 4000]
 
 
+def test_what_is_due_at_one_time_may_cancel_the_rest_of_it() -> None:
+    async def main() -> list[str]:
+        loop = virtual_loop()
+        ran: list[str] = []
+        victims: list[Any] = []
+        loop.call_at(1.0, lambda: [each.cancel() for each in victims])
+        victims.append(loop.call_at(1.0, ran.append, "timer"))
+        victims.append(loop.schedule(1.0, ran.append, "event"))
+        loop.call_at(1.0, ran.append, "last")
+        await asyncio.sleep(2.0)
+        for each in victims:
+            each.cancel()  # once more, when its time is over
+        return ran
+
+    assert run_virtual(main()) == ["last"]
+
+
+def test_an_error_ends_the_loop_after_all_that_was_due_with_it() -> None:
+    ran: list[str] = []
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        loop = virtual_loop()
+        loop.schedule(1.0, fail)
+        loop.call_at(1.0, ran.append, "due with it")
+        await asyncio.sleep(5.0)
+
+    with pytest.raises(ZeroDivisionError):
+        run_virtual(main())
+    assert ran == ["due with it"]
+
+
 def test_the_end_of_an_instant_comes_after_all_else_at_it() -> None:
     async def main() -> list[tuple[str, float]]:
         loop = virtual_loop()

@@ -112,7 +112,7 @@ class Epochs:
         self._wan_view, self._independent, self._lan_rounds = wan_view, independent, lan_rounds
         self._workers_alone = workers_alone
         self._changed, self._skips = changed, skips
-        self.alive: tuple[str, ...] = self._cluster.members
+        self.alive = self._cluster.members
         self.number = 0
         self.running = self.over = False
         self.returning = Returning(self._cluster)
@@ -134,6 +134,19 @@ class Epochs:
         return self._context.setup.cluster
 
     @property
+    def alive(self) -> tuple[str, ...]:
+        """See above."""
+        return self._alive
+
+    @alive.setter
+    def alive(self, names: tuple[str, ...]) -> None:
+        self._alive, self._living = names, frozenset(names)
+
+    def lives(self, name: str) -> bool:
+        """Whether a member is alive."""
+        return name in self._living
+
+    @property
     def changing(self) -> bool:
         """Whether the epoch has begun and the run does not go on yet."""
         return self._change is not None
@@ -141,7 +154,7 @@ class Epochs:
     @property
     def centers(self) -> list[str]:
         """The living centers."""
-        return [name for name in self._cluster.servers if name in self.alive]
+        return [name for name in self._cluster.servers if name in self._living]
 
     @property
     def groups(self) -> dict[int, tuple[str, ...]]:
@@ -318,7 +331,7 @@ class Epochs:
         if before > now >= self._told.get(name, now) and name in self._stateless:
             # It went by what it was told, and was told of an earlier round since: those that held
             # the other one have died.
-            self._grants.held[name] = now
+            self._grants.lower(name, now)
         elif now < before:
             raise Refused(f"report.held: expected round {before} or later, as it said before")
 

@@ -18,6 +18,11 @@ MOST_CHUNKS = 1 << 22
 MOST_VALUES = 16  # of a question or an answer
 
 
+def as_it_is(value: Any) -> Any:
+    """How most values are written."""
+    return value
+
+
 @dataclass(frozen=True)
 class Form:
     """The form of a value.
@@ -32,7 +37,7 @@ class Form:
     says: str
     read: Callable[[Any], Any]
     example: Any
-    write: Callable[[Any], Any] = lambda value: value
+    write: Callable[[Any], Any] = as_it_is
 
 
 def has(form: Form, default: Any = MISSING, *, omit: bool = False, payload: bool = False) -> Any:

@@ -108,6 +108,7 @@ class Grants:
         self._config, self._cluster, self._first = config, cluster, first
         self._independent, self._replans = independent, replans
         self.held: dict[str, int] = {}
+        self._most: int | None = None  # the highest of these, where it is known
         self.done: set[str] = set()
         self._after = {name: n for name, n in (after or {}).items() if name in cluster.servers}
         self.highest = max(self._after.values(), default=first - 1)
@@ -134,13 +135,24 @@ class Grants:
 
     def note(self, name: str, held: int) -> None:
         """A member holds this round."""
+        before = self.held.get(name)
         self.held[name] = held
         self.highest = max(self.highest, held)
+        if self._most is not None and held >= self._most:
+            self._most = held
+        elif before == self._most:
+            self._most = None
+
+    def lower(self, name: str, held: int) -> None:
+        """A member holds no more than this round after all."""
+        self.held[name], self._most = held, None
 
     def extend(self, name: str, now: float) -> None:
         """Extends a member's grant, which others may share, by what they are known to hold."""
         if not self._independent:
-            held = max(self.held.values(), default=-1)
+            if self._most is None:
+                self._most = max(self.held.values(), default=-1)
+            held = self._most
             if self._replans and held > self._timed:
                 self._timed, self._since, lasted = held, now, now - self._since
                 self.common.ahead = 1 if lasted >= _LONG_ROUND_S else _AHEAD_OF_CHANGES
@@ -156,6 +168,7 @@ class Grants:
     def keep(self, left: Collection[str]) -> None:
         """Forgets what others than these hold."""
         self.held = {name: held for name, held in self.held.items() if name in left}
+        self._most = None
 
     def begin_anew(self, center: str, now: float) -> None:
         """Grants an independent center that comes back ``now`` the rounds after the highest."""

@@ -31,7 +31,7 @@ from geojax.overlay.policy.policy import Policy
 from geojax.sync.service import Service
 from geojax.wire.message import Kind, Message
 from geojax.wire.priority import PROBE_PRIORITY
-from geojax.wire.transport import Lost
+from geojax.wire.transport import Lost, Received, deliver
 
 T = TypeVar("T")
 log = logging.getLogger("geojax.member")
@@ -143,6 +143,7 @@ class Membership:
                 recorder=context.recorder,
             )  # fmt: skip
             self._handlers[messages.Request] = self._host.take
+        self._silences: dict[tuple[int, ...], float] = {}
         self._refused_in: dict[str, int] = {}  # peer: the epoch in which it was complained about
         self._channel.on_refused = self._on_refused
         for engine in engines.values():
@@ -273,34 +274,35 @@ class Membership:
         """
         await self._end
 
-    async def pump(self) -> None:
+    def pump(self) -> asyncio.Future[None]:
         """Reads the transport for ever and hands every message to its receiver.
 
-        Raises:
-          Expelled: the scheduler declared this member dead.
-          SchedulerLost: the scheduler is gone.
+        Returns:
+          What gets ``Expelled`` when the scheduler has declared this member dead, and
+          ``SchedulerLost`` when it is gone.
         """
-        while True:
-            item = await self._context.transport.receive()
-            if isinstance(item, Lost):
-                self._on_lost(item)
-                continue
-            if self._meter is not None:
-                self._meter.arrived(item)
-            if item.message.kind is Kind.PROBE:
-                if self._meter is None or item.message.contributors:
-                    self._refuse(Kind.PROBE, item.peer, "nobody told it to time this link")
-                continue  # it has done its work by coming
-            if item.message.kind is Kind.CONTROL:
-                if item.peer == SCHEDULER:
-                    self._beats.answered()
-                self._channel.take(item, self._handlers)
-            elif item.message.kind is Kind.STATE:
-                self.states.take(item.peer, item.message)
-            else:
-                self._on_chunk(item.peer, item.message)
+        return deliver(self._context.transport, self._take, f"{self.me} pump")
 
     # ---- what comes in
+
+    def _take(self, item: Received | Lost) -> None:
+        if isinstance(item, Lost):
+            self._on_lost(item)
+            return
+        if self._meter is not None:
+            self._meter.arrived(item)
+        message = item.message
+        kind = message.kind
+        if kind is Kind.CONTROL:
+            if item.peer == SCHEDULER:
+                self._beats.answered()
+            self._channel.take(item, self._handlers)
+        elif kind is Kind.STATE:
+            self.states.take(item.peer, message)
+        elif kind is not Kind.PROBE:  # which has done its work by coming
+            self._on_chunk(item.peer, message)
+        elif self._meter is None or message.contributors:
+            self._refuse(Kind.PROBE, item.peer, "nobody told it to time this link")
 
     def _on_chunk(self, peer: str, message: Message) -> None:
         if self._multipath is not None:
@@ -512,25 +514,27 @@ class Membership:
             raise Refused(f"{self.me} is no member of group {group}")
         return engine
 
-    def _whole_s(self, sizes: Sequence[int]) -> float:
-        """So long an honest peer may be about to send one message, s.
+    def _silence(self, sizes: tuple[int, ...]) -> float:
+        """So long an honest peer may send nothing although it owes something, s.
 
-        That is four times what vectors for all members take over the slowest link: others may be
-        before it, and links may be slower than when the run started.
+        That is a fifth of ``timeouts.round``; or, where it is more, four times what vectors for all
+        members take over the slowest link: others may be before it, and links may be slower than
+        when the run started.
         """
-        setup = self._context.setup
-        view, members = setup.view, len(setup.cluster.members)
-        rates = [*view.rate.values(), *view.egress.values(), *view.ingress.values()]
-        slowest = min(rates, default=math.inf)
-        return 4 * members * 32 * sum(sizes) / slowest
+        if sizes not in self._silences:
+            setup = self._context.setup
+            view, members = setup.view, len(setup.cluster.members)
+            rates = [*view.rate.values(), *view.egress.values(), *view.ingress.values()]
+            whole = 4 * members * 32 * sum(sizes) / min(rates, default=math.inf)
+            self._silences[sizes] = max(setup.config.timeouts.round / 5, whole)
+        return self._silences[sizes]
 
     # ---- what goes out
 
     def _heartbeat(self) -> None:
         timeouts = self._context.setup.config.timeouts
         for engine in self._engines.values():
-            silent = max(timeouts.round / 5, self._whole_s(engine.sizes))
-            engine.gate.expire(2 * timeouts.dead, silent)
+            engine.gate.expire(2 * timeouts.dead, self._silence(engine.sizes))
         self.states.expire(2 * timeouts.dead)
         digests, self._digests = tuple(self._digests.items()) or None, {}
         links = None if self._meter is None else self._meter.links()

@@ -33,8 +33,8 @@ from __future__ import annotations
 import functools
 import reprlib
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar, NamedTuple
 
 import msgpack
 import numpy as np
@@ -49,6 +49,7 @@ from geojax.hips.control.fields import (
     SIZES,
     VALUES,
     Form,
+    as_it_is,
     by_group,
     has,
     many,
@@ -92,10 +93,15 @@ def unpacked_policies(values: Payload) -> dict[int, Policy]:
     if values is None:
         return {}
     try:
-        content = msgpack.unpackb(memoryview(values))  # type: ignore[arg-type]
-        return {int(group): check_policy(Policy.from_dict(p)) for group, p in content.items()}
+        return dict(_read_policies(bytes(memoryview(values))))  # type: ignore[arg-type]
     except Exception as error:  # whatever is wrong with bytes that came from elsewhere
         raise ValueError(f"expected policies, came {error!r:.200}") from error
+
+
+@functools.lru_cache(maxsize=2)  # simulated members share a process, and are told the same
+def _read_policies(packed: bytes) -> dict[int, Policy]:
+    content = msgpack.unpackb(packed)
+    return {int(group): check_policy(Policy.from_dict(p)) for group, p in content.items()}
 
 
 POLICIES = Form("policies by group", unpacked_policies, {}, packed_policies)
@@ -389,13 +395,13 @@ def pack(said: ControlMessage, epoch: int) -> Message:
     """A control message as it travels; ``epoch``: the sender's."""
     body: dict[str, Any] = {"type": said.name}
     content = None
-    for each in _fields(type(said)):
-        value, written = getattr(said, each.name), each.metadata["form"].write
-        if _is_payload(each):
-            content = written(value)
+    for each in _items(type(said)):
+        value = getattr(said, each.name)
+        if each.payload:
+            content = each.form.write(value)
         elif value is not None:
-            body[each.name] = written(value)
-        elif not each.metadata["omit"]:
+            body[each.name] = value if each.plain else each.form.write(value)
+        elif not each.omit:
             body[each.name] = None
     return Message(Kind.CONTROL, epoch=epoch, body=body, payload=content)
 
@@ -411,30 +417,45 @@ def read(message: Message, role: str) -> ControlMessage:
     if message.kind is not Kind.CONTROL or type(name) is not str or name not in KINDS:
         raise Refused(f"a control message of unknown type {reprlib.repr(name)}")
     kinds = KINDS[name]
-    kind = next((kind for kind in kinds if _first(kind) in body), kinds[-1])
+    kind = kinds[-1]
+    if len(kinds) > 1:
+        kind = next((kind for kind in kinds if _first(kind) in body), kind)
     if role not in kind.senders:
         raise Refused(f"{name}: comes from {' or '.join(kind.senders)}, not from a {role}")
-    found = {**body, **{each.name: message.payload for each in _fields(kind) if _is_payload(each)}}
     values = {}
-    for each in _fields(kind):
-        if each.name in found:
+    for each in _items(kind):
+        if each.payload or each.name in body:
             try:
-                values[each.name] = each.metadata["form"].read(found[each.name])
+                value = message.payload if each.payload else body[each.name]
+                values[each.name] = each.form.read(value)
             except ValueError as error:
                 raise Refused(f"{name}.{each.name}: {error}") from error
-        elif each.default is MISSING:
+        elif each.required:
             raise Refused(f"{name}.{each.name}: missing")
     return kind(**values)
 
 
+class _Item(NamedTuple):
+    """A field of a message, as it is packed and read."""
+
+    name: str
+    form: Form
+    omit: bool
+    payload: bool
+    plain: bool  # it is written as it is
+    required: bool
+
+
 @functools.cache
-def _fields(kind: type[ControlMessage]) -> tuple[Field, ...]:
-    return fields(kind)  # type: ignore[arg-type]
+def _items(kind: type[ControlMessage]) -> tuple[_Item, ...]:
+    return tuple(
+        _Item(
+            each.name, each.metadata["form"], each.metadata["omit"], each.metadata["payload"],
+            each.metadata["form"].write is as_it_is, each.default is MISSING,
+        )
+        for each in fields(kind)  # type: ignore[arg-type]
+    )  # fmt: skip
 
 
 def _first(kind: type[ControlMessage]) -> str:
-    return next((each.name for each in _fields(kind)), "type")
-
-
-def _is_payload(each: Field) -> bool:
-    return each.metadata["payload"]
+    return next((each.name for each in _items(kind)), "type")

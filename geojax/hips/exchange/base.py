@@ -242,7 +242,8 @@ class Gate:
         elif message.epoch > self.epoch or self.frozen:
             self.wait(peer, message)
         else:
-            self._debts.hear(peer, asyncio.get_running_loop().time())
+            if self._debts.noted:
+                self._debts.hear(peer, asyncio.get_running_loop().time())
             return True
         return False
 

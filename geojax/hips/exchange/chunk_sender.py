@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from geojax.hips.exchange.local_policy import ByRound
 from geojax.hips.exchange.states import state_messages
 from geojax.wire.message import Kind, Message, Payload
 from geojax.wire.priority import chunk_priority, late_priority
+
+_ABSTAINS: Mapping[str, Any] = {"abstains": True}
 
 
 class ChunkSender:
@@ -41,18 +43,21 @@ class ChunkSender:
         self._group, self._transport, self._codec = group, transport, codec
         self._gate, self._policies, self._priorities = gate, policies, tuple(priorities)
 
-    def chunk(self, peer: str, kind: Kind, number: int, chunk: int, sent: Contribution) -> None:
-        """Sends a chunk: an offer, a result, or the result of a round that is over."""
+    def chunk(
+        self, peers: Sequence[str], kind: Kind, number: int, chunk: int, sent: Contribution
+    ) -> None:
+        """Sends peers a chunk: an offer, a result, or the result of a round that is over."""
         if sent.abstains:
-            message = self._message(kind, number, chunk, None, body={"abstains": True})
+            message = self._message(kind, number, chunk, None, body=_ABSTAINS)
         else:
             message = self._message(
-                kind, number, chunk, sent.payload, weight=sent.weight,
-                contributors=sent.contributors, steps=sent.steps,
-                body=None if sent.loss is None else {"loss": sent.loss},
+                kind, number, chunk, sent.payload, sent.weight, sent.contributors, sent.steps,
+                None if sent.loss is None else {"loss": sent.loss},
             )  # fmt: skip
-        priority = self._priorities[chunk] if self._priorities else chunk
-        self._transport.send(peer, message, chunk_priority(number, priority))
+        place = self._priorities[chunk] if self._priorities else chunk
+        priority, send = chunk_priority(number, place), self._transport.send
+        for peer in peers:
+            send(peer, message, priority)
 
     def late(
         self, peer: str, number: int, chunk: int, parts: Sequence[Part], *, chunks: int
@@ -73,11 +78,19 @@ class ChunkSender:
             self._transport.send(peer, message)
 
     def _message(
-        self, kind: Kind, number: int, chunk: int, payload: Payload, **fields: Any
+        self,
+        kind: Kind,
+        number: int,
+        chunk: int,
+        payload: Payload,
+        weight: float = 0.0,
+        contributors: int = 0,
+        steps: int = 0,
+        body: Mapping[str, Any] | None = None,
     ) -> Message:
         local = self._policies.of(number)
-        return Message(
-            kind, group=self._group, epoch=self._gate.epoch, policy=local.policy.version,
-            tree=local.placement[chunk], round=number, chunk=chunk, codec=self._codec.wire,
-            payload=payload, **fields,
+        return Message(  # by place, as this is done for every chunk that leaves
+            kind, self._group, self._gate.epoch, local.policy.version, local.placement[chunk],
+            number, chunk, self._codec.wire, weight, contributors, steps, body,
+            payload,
         )  # fmt: skip

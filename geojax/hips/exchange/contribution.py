@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from geojax.compression.codec import Codec, SplitPayload
 from geojax.errors import Diverged, FrameError
-from geojax.hollow import is_hollow
+from geojax.hollow import SIZE_ONLY, SizeOnly, is_hollow
 from geojax.wire.message import Kind, Message, Payload
 
 
@@ -71,7 +72,8 @@ def no_steps(number: int) -> tuple[int, float]:
     return 0, 0
 
 
-class Allowance(NamedTuple):
+@dataclass(frozen=True)
+class Allowance:
     """What an offer or a result may say of its weight, as it follows from the run's plan.
 
     Attributes:
@@ -83,6 +85,9 @@ class Allowance(NamedTuple):
     shares: tuple[Share, ...]
     skips: bool = False
     steps: StepsOf = any_steps
+    _bounds: dict[int, tuple[float, float]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )  # of a sum of so many contributors, where that was asked for
 
     def refuses(self, message: Message) -> str:
         """Why a message cannot be a sum of these; "": it can.
@@ -96,15 +101,13 @@ class Allowance(NamedTuple):
         weight, contributors = message.weight, message.contributors
         if not weight and self.skips:
             return f"weight 0, but {message.steps} steps" if message.steps else ""
-        fewest = left = 0
-        for most in sorted((share.contributors for share in self.shares), reverse=True):
-            fewest, left = fewest + (left < contributors), left + most
-        if contributors > left:
-            return f"expected at most {left} contributors, came {contributors}"
-        fewest = min(fewest, 1) if self.skips else fewest
-        least = sum(sorted(share.least for share in self.shares)[:fewest])
-        largest = sorted((share.most for share in self.shares), reverse=True)
-        most = sum(largest[:contributors])
+        bounds = self._bounds.get(contributors)
+        if bounds is None:
+            among = sum(share.contributors for share in self.shares)
+            if contributors > among:
+                return f"expected at most {among} contributors, came {contributors}"
+            bounds = self._bounds[contributors] = self._of(contributors)
+        least, most = bounds
         if not least * (1 - _ROUNDING) <= weight <= most * (1 + _ROUNDING):
             return (
                 f"expected a weight from {least:g} to {most:g} of {contributors} contributors, "
@@ -122,6 +125,16 @@ class Allowance(NamedTuple):
             f"expected {least} to {most:g} steps of {message.contributors} contributors, "
             f"came {message.steps}"
         )
+
+    def _of(self, contributors: int) -> tuple[float, float]:
+        """The least and the largest weight of a sum of so many contributors."""
+        fewest = left = 0
+        for most in sorted((share.contributors for share in self.shares), reverse=True):
+            fewest, left = fewest + (left < contributors), left + most
+        fewest = min(fewest, 1) if self.skips else fewest
+        least = sum(sorted(share.least for share in self.shares)[:fewest])
+        largest = sorted((share.most for share in self.shares), reverse=True)
+        return least, sum(largest[:contributors])
 
 
 _ROUNDING = 1e-6  # of a sum of weights, relative
@@ -182,6 +195,13 @@ def mean_loss(contributions: Sequence[Contribution]) -> float | None:
     return sum(loss * weight for loss, weight in told) / weight if weight else None
 
 
+def summed(payload: Payload, given: Sequence[Contribution]) -> Contribution:
+    """The sum of contributions whose payloads are summed already."""
+    weight, contributors = sum([c.weight for c in given]), sum([c.contributors for c in given])
+    steps = sum([c.steps for c in given])
+    return Contribution(payload, weight, contributors, loss=mean_loss(given), steps=steps)
+
+
 def received(message: Message, codec: Codec, size: int) -> Contribution:
     """What a message from the network brings of a chunk.
 
@@ -198,45 +218,52 @@ def received(message: Message, codec: Codec, size: int) -> Contribution:
     Raises:
       FrameError: it is refused; says why.
     """
-    if (message.body or {}).get("abstains") is True:
+    body, loss = message.body, None
+    if body and body.get("abstains") is True:
         brings = message.weight or message.steps or message.payload is not None
         if brings or message.kind is Kind.LATE:
             raise FrameError("abstains, but brings values, a weight or steps")
         return ABSTAINED
-    why = _header(message) or _body(message.body or {}) or _payload(message, codec, size)
+    why = _header(message) or (_body(body) if body else "") or _payload(message, codec, size)
     if why:
         raise FrameError(why)
-    loss = (message.body or {}).get("loss")
+    if body:
+        loss = body.get("loss")
     return Contribution(
-        message.payload, message.weight, message.contributors, loss=loss, steps=message.steps
+        message.payload, message.weight, message.contributors, None, (), loss, message.steps
     )
 
 
 def check_finite(
-    payload: Payload, codec: Codec, offers: Mapping[str, Contribution], what: str
+    payload: Payload,
+    codec: Codec,
+    offers: Callable[[], Mapping[str, Contribution]],
+    what: Callable[[], str],
 ) -> None:
     """Stops where finite offers have a sum that is not: it would look like a lie to its receivers.
 
     Args:
       payload: the sum.
       codec: reads it.
-      offers: that are summed, by contributor.
-      what: it is the sum of.
+      offers: tells what is summed, by contributor.
+      what: tells what it is the sum of.
 
     Raises:
       Diverged: it is not finite; names whose values are the largest.
     """
+    if type(payload) is SizeOnly:
+        return
     values = codec.decode(payload)  # type: ignore[arg-type]
     if is_hollow(values) or np.isfinite(values).all():
         return
     largest = {
         name: float(np.abs(codec.decode(one.payload)).max())  # type: ignore[arg-type]
-        for name, one in offers.items()
+        for name, one in offers().items()
         if not one.abstains
     }
     name = max(largest, key=lambda each: largest[each])
     raise Diverged(
-        f"{what}: finite offers, but their sum is not; the largest value is {largest[name]:.3g}, "
+        f"{what()}: finite offers, but their sum is not; the largest value is {largest[name]:.3g}, "
         f"of {name}; lower lr, or set optimizer.clip_norm"
     )
 
@@ -251,13 +278,14 @@ def is_count(value: Any, least: int = 0) -> bool:
 
 
 def _header(message: Message) -> str:
+    weight, contributors = message.weight, message.contributors
     if message.kind is Kind.LATE:
-        counts = message.weight or message.contributors or message.steps
+        counts = weight or contributors or message.steps
         return "a late part that counts as an offer" if counts else ""
-    if not (math.isfinite(message.weight) and message.weight >= 0):
-        return f"expected a finite weight, came {message.weight}"
-    if not is_count(message.contributors, 1):
-        return f"expected a number of contributors, came {message.contributors}"
+    if not 0 <= weight < math.inf:  # nor is it NaN
+        return f"expected a finite weight, came {weight}"
+    if not is_count(contributors, 1):
+        return f"expected a number of contributors, came {contributors}"
     if not is_count(message.steps):
         return f"expected a number of steps, came {message.steps}"
     return ""
@@ -271,17 +299,20 @@ def _body(body: Mapping[str, Any]) -> str:
 
 
 def _payload(message: Message, codec: Codec, size: int) -> str:
-    if message.payload is None:
+    payload: Any = message.payload
+    if payload is None:
         return "no payload"
     if message.codec != codec.wire:
         return f"expected a payload of codec {codec.wire}, came one of {message.codec}"
     try:
-        elements = codec.elements(message.payload)  # type: ignore[arg-type]
+        elements = codec.elements(payload)
     except FrameError as error:
         return str(error)
     if elements != size:
         return f"expected {size} elements, came {elements}"
-    values = codec.decode(message.payload)  # type: ignore[arg-type]
+    if codec.name == SIZE_ONLY:
+        return ""
+    values = codec.decode(payload)
     if is_hollow(values):
         return ""
     if not np.isfinite(values).all():

@@ -50,6 +50,11 @@ class Debts:
             owed[message.kind, message.round, message.chunk] = message
             self._heard[peer] = now
 
+    @property
+    def noted(self) -> bool:
+        """Whether anybody owes anything."""
+        return bool(self._owed)
+
     def hear(self, peer: str, now: float) -> None:
         """A message of this epoch came from a peer: it goes on sending."""
         if peer in self._owed:

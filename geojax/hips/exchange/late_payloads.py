@@ -109,6 +109,9 @@ class LatePayloads:
           arrived: what is summed, by contributor.
         """
         own = arrived.get(self._me)
+        none = own is None or (own.late is None and not own.datagrams)
+        if none and self._fill is None and not self._chunks:
+            return []
         if own is not None and not local.first_hop(chunk):
             parts = own_parts(own.late, own.datagrams)
             self.offered(number, chunk, len(parts))

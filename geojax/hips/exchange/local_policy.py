@@ -21,6 +21,7 @@ class LocalPolicy:
       placement: the tree of each chunk.
       receivers: the members that this one sends results to, by tree.
       expected: the members whose contributions it sums, in member order, by tree.
+      sources: the member that sends this one results, by tree; None: this is the root.
       allowed: what the sums of this member's children may carry, by tree.
       allowed_result: what the sum of all members may carry.
       me: the member.
@@ -32,6 +33,7 @@ class LocalPolicy:
     placement: tuple[int, ...]
     receivers: tuple[tuple[str, ...], ...]
     expected: tuple[tuple[str, ...], ...]
+    sources: tuple[str | None, ...]
     allowed: tuple[Mapping[str, Allowance], ...]
     allowed_result: Allowance
     own: int
@@ -57,11 +59,11 @@ class LocalPolicy:
     def is_leaf(self, peer: str, chunk: int) -> bool:
         """Whether ``peer`` is a child without children: then it sends its own offers alone."""
         tree = self.tree(chunk)
-        return tree.parent.get(peer) == self.me and peer not in tree.parent.values()
+        return tree.parent.get(peer) == self.me and not tree.children(peer)
 
     def source_of(self, chunk: int) -> str | None:
         """The member that sends this one the result of a chunk; None: this is the root."""
-        return self.tree(chunk).source.get(self.me)
+        return self.sources[self.placement[chunk]]
 
 
 def local_policy(
@@ -101,6 +103,7 @@ def local_policy(
         placement,
         receivers=tuple(tree.receivers(me) for tree in policy.trees),
         expected=tuple(expected(tree) for tree in policy.trees),
+        sources=tuple(tree.source.get(me) for tree in policy.trees),
         allowed=tuple(
             {child: carried(tree.subtree(child)) for child in tree.children(me)}
             for tree in policy.trees
@@ -173,6 +176,8 @@ class ByRound:
         """
         if not self._known:
             raise ValueError(f"no policy is known for round {number}")
+        if len(self._known) == 1:
+            return self._known[0][1]
         for first, laid in reversed(self._known):
             if first <= number:
                 return laid

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from geojax.hips.exchange.buckets import Chunks
 from geojax.hips.exchange.contribution import Contribution
 
 
-@dataclass
+@dataclass(slots=True)
 class Asked:
     """Some chunks' results that somebody waits for."""
 
@@ -17,7 +19,7 @@ class Asked:
     missing: set[int]
 
 
-@dataclass
+@dataclass(slots=True)
 class Round:
     """One round at one member.
 
@@ -49,7 +51,8 @@ class Round:
         for chunks, part in self.asked.items():
             if chunk in part.missing:
                 part.missing.discard(chunk)
-                self._give_out(chunks, part)
+                if not part.missing:
+                    self._give_out(chunks, part)
 
     def begin_again(self) -> None:
         """Forgets what came from others."""
@@ -61,7 +64,7 @@ class Round:
     @property
     def given(self) -> int:
         """Number of chunks whose results have been given out."""
-        return sum(len(chunks) for chunks, part in self.asked.items() if part.results.done())
+        return sum([len(chunks) for chunks, part in self.asked.items() if part.results.done()])
 
     def _give_out(self, chunks: Chunks, part: Asked) -> None:
         """Gives out a part if all of it is there."""
@@ -86,10 +89,24 @@ class PushedRound:
     def give_out(self) -> None:
         """Gives out everything that was asked for and is here."""
         for chunks, wanted in self.asked.items():
-            if not wanted.done() and all(chunk in self.results for chunk in chunks):
+            if len(self.results) < len(chunks) or wanted.done():
+                continue
+            if all(chunk in self.results for chunk in chunks):
                 wanted.set_result([self.results[chunk] for chunk in chunks])
 
     @property
     def given(self) -> int:
         """Number of chunks whose results have been given out."""
         return sum(len(chunks) for chunks, wanted in self.asked.items() if wanted.done())
+
+
+class Fetch(NamedTuple):
+    """The last held round when an epoch began, its sender, and the members to send it on to.
+
+    A member may hold it by then, as what it reported may have been the round that it stands for.
+    """
+
+    round: int
+    source: str | None
+    lacking: Sequence[str]
+    came: set[int]  # its chunks that the sender has sent

@@ -36,7 +36,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -52,20 +52,23 @@ from geojax.hips.exchange.contribution import (
     Allowance,
     Contribution,
     check_finite,
-    mean_loss,
     received,
+    summed,
     together,
 )
 from geojax.hips.exchange.debts import Owed
 from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, cannot_be_late, own_parts
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
-from geojax.hips.exchange.rounds import Round
+from geojax.hips.exchange.rounds import Fetch, Round
 from geojax.machine.machine import Machine
 from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import ROUTED, Kind, Message, Payload
 
 log = logging.getLogger("geojax.hips")
+
+_BY_POLICY = (*ROUTED, Kind.LATE)
+_NOTHING: Mapping[str, Contribution] = {}
 
 
 class RootMerge(Protocol):
@@ -134,13 +137,14 @@ class TreeExchange:
         self._policies = ByRound()
         self._sender = ChunkSender(group, transport, codec, self.gate, self._policies, priorities)
         self._codec, self._machine, self._recorder = codec, machine, recorder
+        self._by_chunk = recorder.level == "chunk"
         self._allowances, self._turns = allowances, tuple(turns)
         self._counts = counts
         self.at_root: RootMerge | None = None
         self._rounds: dict[int, Round] = {}
         self._late = LatePayloads(codec.fill, me, recorder.add)
         self.watcher: RoundWatcher | None = None
-        self._fetch = _Fetch(-1, None, (), set())
+        self._fetch = Fetch(-1, None, (), set())
         self._stands_for: dict[int, int] = {}
         self._behind: set[tuple[int, str, int]] = set()  # (round held in this epoch, whose, chunk)
 
@@ -208,7 +212,7 @@ class TreeExchange:
         self.held = number
         for peer in to:
             for chunk, result in enumerate(results):
-                self._sender.chunk(peer, Kind.AGGREGATE, number, chunk, result)
+                self._sender.chunk((peer,), Kind.AGGREGATE, number, chunk, result)
 
     def stand_for(self, number: int, later: int) -> None:
         """The results of round ``number`` will be those of ``later`` too.
@@ -255,90 +259,91 @@ class TreeExchange:
 
     def handle(self, peer: str, message: Message) -> None:
         """Takes a message of this group; see :class:`geojax.hips.exchange.base.Gate`."""
-        old = message.epoch < self.gate.epoch
-        counts = old and self._late.still_counts(message, frozen=self.gate.frozen)
-        if not self.gate.admits(peer, message, though_old=counts):
+        kind, number, chunk, gate = message.kind, message.round, message.chunk, self.gate
+        old = message.epoch < gate.epoch
+        counts = old and self._late.still_counts(message, frozen=gate.frozen)
+        if not gate.admits(peer, message, though_old=counts):
             return
-        if not 0 <= message.chunk < len(self.sizes):
-            self.gate.refuse(peer, message, "no such chunk")
+        if not 0 <= chunk < len(self.sizes):
+            gate.refuse(peer, message, "no such chunk")
             return
-        if message.kind in ROUTED and message.chunk not in self._chunks(message.round):
-            self.gate.refuse(peer, message, "its round exchanges other chunks")
+        if self._turns and kind in ROUTED and chunk not in self._chunks(number):
+            gate.refuse(peer, message, "its round exchanges other chunks")
             return
-        newest = self._policies.newest.policy.version
-        ahead = message.kind is Kind.LATE or message.round > self.held
-        if message.kind in (*ROUTED, Kind.LATE) and ahead and message.policy > newest:
-            self.gate.wait(peer, message)
+        ahead = number > self.held or kind is Kind.LATE
+        if ahead and message.policy > self._policies.newest.policy.version and kind in _BY_POLICY:
+            gate.wait(peer, message)
             return
         try:
-            contribution = received(message, self._codec, self.sizes[message.chunk])
-            if contribution.abstains and message.kind is not Kind.OFFER and self.group != WAN_GROUP:
+            contribution = received(message, self._codec, self.sizes[chunk])
+            if contribution.abstains and kind is not Kind.OFFER and self.group != WAN_GROUP:
                 raise FrameError("parameters without values")
-            self._check_turn(peer, message)
+            local = self._policies.of(number)
+            why = self._out_of_turn(peer, message, local)
+            why = why or self._too_heavy(peer, message, local)
+            if why:
+                raise FrameError(why)
         except FrameError as error:
-            self.gate.refuse(peer, message, str(error))
+            gate.refuse(peer, message, str(error))
             return
-        if message.kind is Kind.LATE:
+        if kind is Kind.OFFER:
+            self._add(peer, number, chunk, contribution)
+        elif kind is Kind.RESULT:
+            self._result(number, chunk, contribution)
+        elif kind is Kind.LATE:
             self._add_late(peer, message)
-        elif message.kind is Kind.OFFER:
-            self._add(peer, message.round, message.chunk, contribution)
-        elif message.kind is Kind.RESULT:
-            self._result(message.round, message.chunk, contribution)
         else:
-            self._fetched(message.round, message.chunk, contribution)
+            self._fetched(number, chunk, contribution)
 
-    def _check_turn(self, peer: str, message: Message) -> None:
-        why = self._out_of_turn(peer, message) or self._too_heavy(peer, message)
-        if why:
-            raise FrameError(why)
-
-    def _out_of_turn(self, peer: str, message: Message) -> str:
+    def _out_of_turn(self, peer: str, message: Message, local: LocalPolicy) -> str:
         """Why this message breaks the protocol now; "": it does not.
 
         A peer's offer of a round comes after its offer of the round before, since it depends on
         that round's result; a result comes after this member's own offer. One exception: after a
         change of the membership, a center's server may have a result before its workers offered.
         """
-        number, chunk = message.round, message.chunk
-        local, done = self._policies.of(number), max(self.held, self._fetch.round)
-        if message.kind is Kind.LATE:
+        number, chunk, kind = message.round, message.chunk, message.kind
+        done = max(self.held, self._fetch.round)
+        if kind is Kind.LATE:
             latest = self.held + 2 * max(1, len(self._turns))
             size, sent_by = self.sizes[chunk], self._policies.by_version(message.policy)
             return cannot_be_late(peer, message, self._codec, size, latest, sent_by)
-        if message.kind is Kind.AGGREGATE:
+        if kind is Kind.AGGREGATE:
             if peer != self._fetch.source or number != self._fetch.round:
                 return "nobody told it to send this"
             return "it is here already" if chunk in self._fetch.came else ""
-        if message.kind not in ROUTED:
+        if kind not in ROUTED:
             return "no message of an exchange along trees"
         if number > done and message.policy != local.policy.version:
             return f"sent by policy {message.policy}, its round has {local.policy.version}"
-        if message.kind is Kind.RESULT:
-            if peer != local.source_of(chunk):
+        tree, entry = local.placement[chunk], self._rounds.get(number)
+        expected = local.expected[tree]
+        arrived = _NOTHING if entry is None else entry.arrived.get(chunk, _NOTHING)
+        if kind is Kind.RESULT:
+            if peer != local.sources[tree]:
                 return "not its parent"
-            if number <= done or chunk in self._round(number).results:
+            if number <= done or (entry is not None and chunk in entry.results):
                 return "it is here already"
-            early = len(self._arrived(number, chunk)) < len(local.expected_of(chunk))
             may = self.group != WAN_GROUP and number == done + 1
-            return "this member has not made its own offer" if early and not may else ""
-        if peer == self.me or peer not in local.expected_of(chunk):
+            early = len(arrived) < len(expected) and not may
+            return "this member has not made its own offer" if early else ""
+        if peer == self.me or peer not in expected:
             return "not its child"
-        if (number, peer, chunk) in self._behind:
+        if self._behind and (number, peer, chunk) in self._behind:
             return ""
-        if number <= done or peer in self._arrived(number, chunk):
+        if number <= done or peer in arrived:
             return "counted already"
-        before = number - max(1, len(self._turns))
-        expected = before > done and peer in self._policies.of(before).expected_of(chunk)
-        behind = expected and peer not in self._arrived(before, chunk)
+        before = number - (len(self._turns) or 1)
+        due = before > done and peer in self._policies.of(before).expected_of(chunk)
+        behind = due and peer not in self._arrived(before, chunk)
         return f"its offer of round {before} has not come" if behind else ""
 
-    def _too_heavy(self, peer: str, message: Message) -> str:
+    def _too_heavy(self, peer: str, message: Message, local: LocalPolicy) -> str:
         """Why a message in turn cannot be of so many contributions, or weigh so much."""
         number, kind = message.round, message.kind
         over = kind is Kind.OFFER and number <= self.held
-        if over or kind is Kind.LATE or (message.body or {}).get("abstains") is True:
+        if over or kind is Kind.LATE or (message.body and message.body.get("abstains") is True):
             return ""
-        local = self._policies.of(number)
         if kind is Kind.OFFER:
             allowed = local.allowed[local.placement[message.chunk]][peer]
         elif self.group != WAN_GROUP:
@@ -377,8 +382,8 @@ class TreeExchange:
     def _fetched(self, number: int, chunk: int, result: Contribution) -> None:
         """Takes a result of the last held round, and sends it on to members that lack it."""
         self._fetch.came.add(chunk)
-        for other in self._fetch.lacking if number == self._fetch.round else ():
-            self._sender.chunk(other, Kind.AGGREGATE, number, chunk, result)
+        if number == self._fetch.round and self._fetch.lacking:
+            self._sender.chunk(self._fetch.lacking, Kind.AGGREGATE, number, chunk, result)
         awaited = self.held + 1
         if awaited < number and awaited in self._rounds:  # it stands for the one awaited here
             self._round(awaited).take(chunk, result)
@@ -438,14 +443,14 @@ class TreeExchange:
         if self._policies.newest.passive:  # what it published may be held by nobody: it runs again
             self.held = held
             self._rounds.clear()
-        self._fetch = _Fetch(held, source, () if self.held == held else lacking, set())
+        self._fetch = Fetch(held, source, () if self.held == held else lacking, set())
         if lacking and self.held == held:
             kept = self._rounds[held].results
             if self._turns and self.at_root is not None:  # for who comes back and has nothing
                 kept = {**self.at_root.standing(), **kept}
             for peer in lacking:
                 for chunk, result in sorted(kept.items()):
-                    self._sender.chunk(peer, Kind.AGGREGATE, held, chunk, result)
+                    self._sender.chunk((peer,), Kind.AGGREGATE, held, chunk, result)
         for number in sorted(self._rounds):
             entry = self._rounds[number]
             if number == held > self.held and source is not None and not entry.given:
@@ -473,15 +478,17 @@ class TreeExchange:
         if number <= self.held:
             self._behind.discard((number, member, chunk))
             return
-        expected = self._policies.of(number).expected_of(chunk)
+        local = self._policies.of(number)
+        expected = local.expected_of(chunk)
         arrived = self._round(number).arrived.setdefault(chunk, {})
         arrived[member] = contribution
         if len(arrived) < len(expected):
             return
         ordered = [arrived[name] for name in expected]
-        late = self._late.of_sum(number, chunk, self._policies.of(number), arrived)
-        payloads = [*(c.payload for c in ordered if not c.abstains), *late]
-        work = sum(payload.nbytes for payload in payloads[1:])  # type: ignore[union-attr]
+        late = self._late.of_sum(number, chunk, local, arrived)
+        payloads: list[Any] = [c.payload for c in ordered if c.contributors]
+        payloads += late
+        work = sum([payload.nbytes for payload in payloads[1:]])
         epoch = self.gate.epoch
         self._machine.after(
             "sum", work, lambda: self._reduced(epoch, number, chunk, ordered, payloads)
@@ -497,33 +504,33 @@ class TreeExchange:
     ) -> None:
         if epoch != self.gate.epoch:  # it has changed, and the offers are sent again
             return
-        offers = dict(zip(self._policies.of(number).expected_of(chunk), ordered, strict=True))
-        given = [c for c in ordered if not c.abstains]
+        given = [c for c in ordered if c.contributors]
         total = given[0] if given else ABSTAINED
+        local = self._policies.of(number)
         if len(payloads) > 1:
-            total = Contribution(
-                self._codec.combine(payloads),  # type: ignore[arg-type]
-                sum(c.weight for c in given),
-                sum(c.contributors for c in given),
-                loss=mean_loss(given),
-                steps=sum(c.steps for c in given),
-            )
-            what = f"{self.me}, chunk {chunk} of round {number}"
-            check_finite(total.payload, self._codec, offers, what)
-        tree = self._policies.of(number).tree(chunk)
+            total = summed(self._codec.combine(payloads), given)  # type: ignore[arg-type]
+            check_finite(
+                total.payload, self._codec,
+                lambda: dict(zip(local.expected_of(chunk), ordered, strict=True)),
+                lambda: f"{self.me}, chunk {chunk} of round {number}",
+            )  # fmt: skip
+        tree = local.tree(chunk)
         if tree.root == self.me:
-            self._recorder.chunk_event("reduced", round=number, chunk=chunk)
+            if self._by_chunk:
+                self._recorder.chunk_event("reduced", round=number, chunk=chunk)
             if self._counts is not None and chunk == self._chunks(number)[0]:
-                self._counts(number, {n: c.steps for n, c in offers.items() if not c.abstains})
+                offers = zip(local.expected_of(chunk), ordered, strict=True)
+                self._counts(number, {n: c.steps for n, c in offers if c.contributors})
             if self.at_root is None:
                 self.publish(number, chunk, total)
             else:
                 self.at_root.merged(number, chunk, total)
             return
         parent = tree.parent[self.me]
-        self._sender.chunk(parent, Kind.OFFER, number, chunk, total)
-        if self._policies.of(number).first_hop(chunk):
-            parts = own_parts(ordered[0].late, ordered[0].datagrams)
+        self._sender.chunk((parent,), Kind.OFFER, number, chunk, total)
+        own = ordered[0]
+        if (own.late is not None or own.datagrams) and local.first_hop(chunk):
+            parts = own_parts(own.late, own.datagrams)
             self._late.offered(number, chunk, len(parts))
             self._sender.late(parent, number, chunk, parts, chunks=len(self.sizes))
 
@@ -535,9 +542,11 @@ class TreeExchange:
             return
         entry.take(chunk, result)
         local = self._policies.of(number)
-        for receiver in local.receivers_of(chunk):
-            self._sender.chunk(receiver, Kind.RESULT, number, chunk, result)
-        self._recorder.chunk_event("result", round=number, chunk=chunk)
+        receivers = local.receivers_of(chunk)
+        if receivers:
+            self._sender.chunk(receivers, Kind.RESULT, number, chunk, result)
+        if self._by_chunk:
+            self._recorder.chunk_event("result", round=number, chunk=chunk)
         if local.passive:
             self._check_published(number)
         else:
@@ -585,15 +594,3 @@ class TreeExchange:
             self._recorder.chunk_event("late", peer=peer, round=message.round, chunk=message.chunk)
         else:
             log.debug("%s: dropped a late part from %s: too late, or here", self.me, peer)
-
-
-class _Fetch(NamedTuple):
-    """The last held round when an epoch began, its sender, and the members to send it on to.
-
-    A member may hold it by then, as what it reported may have been the round that it stands for.
-    """
-
-    round: int
-    source: str | None
-    lacking: Sequence[str]
-    came: set[int]  # its chunks that the sender has sent

@@ -225,7 +225,7 @@ class Scheduler:
         def hear(name: str, said: M) -> None:
             if name in self.epochs.returning.waiting:
                 return  # it was said before the member asked to come back, or is of no use yet
-            if name not in self.epochs.alive:
+            if not self.epochs.lives(name):
                 may_return = name not in self.epochs.broken and not self.epochs.over
                 self._channel.say(name, Expel("it was declared dead", may_return))
                 return
@@ -284,8 +284,10 @@ class Scheduler:
         late = [number for number, _ in beat.digests or () if number > beat.held]
         if (beat.digests and name not in self._cluster.servers) or late:
             raise Refused("heartbeat.digests: of a center, for rounds that it holds")
+        if not beat.links:
+            return
         peers = {*self._cluster.servers, *self._cluster.global_servers} - {name}
-        for peer, nbytes, seconds in beat.links or ():
+        for peer, nbytes, seconds in beat.links:
             if peer not in peers or (nbytes and not seconds):
                 raise Refused(f"heartbeat.links: {nbytes} bytes of {peer!r} in {seconds:g} s")
 

@@ -34,7 +34,7 @@ from collections.abc import Callable, Collection, Sequence
 from heapq import heapify, heappop, heappush
 from math import inf
 
-from geojax.hips.routing.source_routes import hop_at, is_routed, routed
+from geojax.hips.routing.source_routes import Hop, hop_at, is_routed, routed
 from geojax.overlay.routes.auxiliary import PathTable, Route
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.frame import wire_bytes
@@ -43,6 +43,7 @@ from geojax.wire.priority import chunk_priority, outdated
 from geojax.wire.transport import Transport
 
 log = logging.getLogger("geojax.hips")
+_MOST_HOPS = 1 << 14  # that are remembered; there are fewer than members, senders and targets
 
 _Held = tuple[int, int, Message]  # priority, order of coming, message
 
@@ -107,6 +108,7 @@ class MultipathSender:
         self._primary: dict[str, tuple[str, ...]] = {}  # over other members; else the network's
         self._linked, self._told = linked, False  # whether this epoch's table is there
         self._early: list[tuple[str, Message, int]] = []  # chunks that wait for it
+        self._hops: dict[tuple[object, ...], Hop] = {}  # by kind of message, sender and route
         self._gone: set[str] = set()
         self._queues: dict[str, _Queues] = {}  # of those for whom something waits
         self._probes: Counter[str] = Counter()  # that wait in the transport's queues
@@ -147,7 +149,7 @@ class MultipathSender:
         """
         if not is_routed(message):
             return peer, message
-        hop = hop_at(self.me, peer, message, self.names)
+        hop = self._hop(peer, message)
         if isinstance(hop, str):
             self._recorder.add("refused_routes")
             log.warning("%s: refused a routed chunk from %s: %s", self.me, peer, hop)
@@ -169,6 +171,20 @@ class MultipathSender:
         else:
             self._transport.send(hop.onward, message, priority)
         return None
+
+    def _hop(self, peer: str, message: Message) -> Hop | str:
+        """As :func:`hop_at`, for routes of which many messages come."""
+        assert message.body is not None
+        route = message.body["route"]
+        if type(route) is not list or {*map(type, route)} != {int}:
+            return hop_at(self.me, peer, message, self.names)
+        key = (message.kind, peer, *route)
+        hop = self._hops.get(key)
+        if hop is None:
+            hop = hop_at(self.me, peer, message, self.names)
+            if not isinstance(hop, str) and len(self._hops) < _MOST_HOPS:
+                self._hops[key] = hop
+        return hop
 
     def route_by(self, table: PathTable) -> None:
         """Takes a new path table; what has left already keeps the route that it carries."""
@@ -200,6 +216,7 @@ class MultipathSender:
                 ]  # fmt: skip
         self._early = [held for held in self._early if held[1].epoch >= epoch]
         self._gone.clear()
+        self._hops.clear()
         self._passed.clear()
         self._told = False
         self._use({})
@@ -305,14 +322,18 @@ class MultipathSender:
 
     def _send(self, peer: str, message: Message, priority: int) -> None:
         """Sends by the primary path."""
-        relayed = message.kind in ROUTED and not is_routed(message)
-        if relayed and self._first(peer) != peer and self._first(peer) not in self._gone:
-            self._recorder.add("primary_relayed")
-            message, peer = routed(message, self._primary[peer], self.names), self._first(peer)
+        kind = message.kind
+        if peer in self._primary and kind in ROUTED and not is_routed(message):
+            first = self._first(peer)
+            if first != peer and first not in self._gone:
+                self._recorder.add("primary_relayed")
+                message, peer = routed(message, self._primary[peer], self.names), first
+        if kind is not Kind.PROBE:
+            self._transport.send(peer, message, priority)
+            return
         before = self._transport.waiting(peer)
         self._transport.send(peer, message, priority)
-        if message.kind is Kind.PROBE:  # a peer that is dead gets none
-            self._probes[peer] += self._transport.waiting(peer) > before
+        self._probes[peer] += self._transport.waiting(peer) > before  # a dead peer gets none
 
     def _first(self, peer: str) -> str:
         """Where the primary path to a peer leads first."""

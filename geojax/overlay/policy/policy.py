@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Tree:
 
     def children(self, node: str) -> tuple[str, ...]:
         """Members whose sums ``node`` takes, in the order of ``parent``."""
-        return tuple(child for child, up in self.parent.items() if up == node)
+        return self._children.get(node, ())
 
     def subtree(self, node: str) -> list[str]:
         """``node`` and all whose sums come through it.
@@ -44,7 +45,23 @@ class Tree:
 
     def receivers(self, node: str) -> tuple[str, ...]:
         """Members that ``node`` sends results to, in the order of ``source``."""
-        return tuple(child for child, up in self.source.items() if up == node)
+        return self._receivers.get(node, ())
+
+    @cached_property
+    def _children(self) -> dict[str, tuple[str, ...]]:
+        return _below(self.parent)
+
+    @cached_property
+    def _receivers(self) -> dict[str, tuple[str, ...]]:
+        return self._children if self.down is None else _below(self.down)
+
+
+def _below(above: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """The inverse of a mapping to parents, its order kept."""
+    found: dict[str, list[str]] = {}
+    for child, up in above.items():
+        found.setdefault(up, []).append(child)
+    return {up: tuple(children) for up, children in found.items()}
 
 
 @dataclass(frozen=True)
