@@ -60,11 +60,11 @@ def busiest(view, policy, sizes):
 @pytest.mark.parametrize("seed", range(20))
 def test_column_generation_reaches_the_optimum_of_the_linear_program(seed):
     view = random_wan(seed)
-    columns, rates, _ = pack(shared_links(view, view.centers), gap=0.0)
-    found = columns.packing(rates)
-    assert found.value == pytest.approx(fluid_optimum(view, view.centers), rel=1e-5)
-    assert found.value <= columns.limit * columns.unit * (1 + 1e-9)
-    assert columns.limit * columns.unit == pytest.approx(found.value, rel=1e-5)
+    packed = pack(shared_links(view, view.centers), gap=0.0)
+    value, limit = packed.value, packed.limit
+    assert value == pytest.approx(fluid_optimum(view, view.centers), rel=1e-5)
+    assert value <= limit * (1 + 1e-9)
+    assert limit == pytest.approx(value, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -77,19 +77,21 @@ def test_column_generation_reaches_the_optimum_of_the_linear_program(seed):
     ],
 )
 def test_closed_forms(view, expected):
-    columns, rates, _ = pack(shared_links(view, view.centers), gap=0.0)
-    assert columns.packing(rates).value == pytest.approx(expected, rel=1e-5)
+    packed = pack(shared_links(view, view.centers), gap=0.0)
+    assert packed.value == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.3])
 def test_the_certificate_holds_and_planning_stops_within_the_gap(gap):
     view = sparse(16, 1)
-    columns, rates, solved = pack(shared_links(view, view.centers), gap=gap)
-    optimum = fluid_optimum(view, view.centers) / columns.unit
-    assert rates.sum() <= optimum * (1 + 1e-6)
-    assert columns.limit >= optimum * (1 - 1e-6)
-    assert columns.limit <= rates.sum() * (1 + gap + 1e-5)
-    assert gap == 0 or solved <= pack(shared_links(view, view.centers), gap=0.0)[2]
+    packed = pack(shared_links(view, view.centers), gap=gap)
+    optimum = fluid_optimum(view, view.centers)
+    assert packed.value <= optimum * (1 + 1e-6)
+    assert packed.limit >= optimum * (1 - 1e-6)
+    assert packed.limit <= packed.value * (1 + gap + 1e-5)
+    assert packed.gap == pytest.approx(packed.limit / packed.value - 1)
+    exact = pack(shared_links(view, view.centers), gap=0.0)
+    assert gap == 0 or packed.masters <= exact.masters
 
 
 def test_linear_programs_are_counted_out():

@@ -2,82 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from geojax.overlay.base import Overlay
-from geojax.overlay.planners.columns import Columns, Packing, Pair, pack
-from geojax.overlay.planners.short_trees import refit, shorten
+from geojax.overlay.planners.columns import Packed, Packing, Pair, pack
+from geojax.overlay.planners.rehearsal import Rehearsal
+from geojax.overlay.planners.short_trees import Paths, refit, shorten
 from geojax.overlay.policy.policy import Policy, Tree
+from geojax.overlay.routes.logical import ELEMENT_BITS
 from geojax.overlay.routes.shared_links import SharedLinks, shared_links
 from geojax.overlay.view import NetworkView
 
 _CROWDING = 200.0  # how sharply a chunk avoids resources that are used most
+WAITS = ((3.0, 0.0), (3.0, 1.0))
+LEADS = (0.0, 1.0)
+
+
+def plan_packing(
+    view: NetworkView, members: Sequence[str], sizes: Sequence[int], version: int,
+    max_trees=None, gap=1e-3, waits=None, leads=None, report=None,
+) -> Policy:
+    if len(members) == 1:
+        return Policy(version, tuple(members), (Tree(members[0], {}),))
+    links = shared_links(view, members)
+    packed = pack(links, gap=gap)
+    bits = np.array(sizes) * ELEMENT_BITS
+    seconds = float(bits.sum()) / (packed.master.value * packed.columns.unit)
+    slow = slowness(links)
+    rehearsal = Rehearsal(links)
+    best = None
+    for wait, delay in waits or WAITS:
+        hops = (wait * float(bits.max()) * slow + delay * links.delay) / seconds
+        found = shorten(packed, hops)
+        counts = whole_chunks(found, len(sizes))
+        paths = Paths(links, float(bits.max()) * slow + links.delay)
+        trees = np.array([[*pair.up, *pair.down] for pair in found.pairs])
+        latencies = paths.longest(trees)
+        for lead in leads or LEADS:
+            placed = ordered(counts / len(sizes), sizes, lead * latencies / seconds)
+            took = rehearsal.play(found.pairs, placed, bits.tolist())
+            if report is not None:
+                report.append(((wait, delay, lead), took))
+            if best is None or took < best[0]:
+                best = took, found, counts, placed
+    _, found, counts, placed = best
+    used = np.flatnonzero(counts)
+    number = {old: new for new, old in enumerate(used.tolist())}
+    return Policy(
+        version, tuple(members),
+        tuple(_tree(links, found.pairs[at], float(counts[at] / len(sizes))) for at in used),
+        fixed=tuple(number[at] for at in placed),
+    )
+
+
+def slowness(links: SharedLinks) -> np.ndarray:
+    """1/rate of each link: of the slowest resource on it, s/bit."""
+    slowest = np.zeros(len(links.sources))
+    rows, columns = links.use.nonzero()
+    np.maximum.at(slowest, columns, 1.0 / links.capacity[rows])
+    return slowest
+
+
+def ordered(shares: np.ndarray, sizes: Sequence[int], leads: np.ndarray) -> list[int]:
+    total = sum(sizes)
+    dealt = np.zeros(len(shares))
+    pace = (1.0 - np.minimum(leads, 0.9)) / np.maximum(shares, 1e-12) / total
+    full = shares * total
+    placed = []
+    for size in sizes:
+        due = (dealt + 0.5 * size) * pace
+        due = np.where(dealt + 0.5 * size > full * (1 + 1e-9), np.inf, due)
+        best = int(due.argmin())
+        if due[best] == np.inf:
+            best = int((full - dealt).argmax())
+        dealt[best] += size
+        placed.append(best)
+    return placed
 
 
 def packing(*, max_trees: int | None = None, gap: float = 1e-3) -> Overlay:
-    """Trees whose joint rate is the fluid optimum, each with paths of its own up and down.
-
-    Weighted pairs of an in-tree and an out-tree with one root are packed into the links and caps of
-    the WAN by column generation (:mod:`geojax.overlay.planners.columns`), which gives the optimum
-    of :func:`geojax.overlay.bounds.fluid.fluid_optimum`, then replaced by short ones where that
-    pays (:mod:`geojax.overlay.planners.short_trees`). Chunks are dealt in proportion to the
-    weights, in whole numbers that load links evenly.
-
-    The idea is old for single broadcasts (Edmonds 1973; Blink: Wang et al., MLSys 2020; ForestColl:
-    Zhao et al., 2024); pairs with one root, so that reduction and broadcast overlap on whatever
-    links are free, are ours. Small chunks matter: a pipe fills in depth × chunk ÷ rate.
-
-    Args:
-      max_trees: at most so many trees, the heaviest, their weights solved for anew; None: all.
-      gap: planning stops when the rate is proven to be within this share of the optimum.
-
-    >>> path = [("a", "b"), ("b", "c"), ("c", "b"), ("b", "a")]
-    >>> view = NetworkView(("a", "b", "c"), rate=dict.fromkeys(path, 1e6), delay={})
-    >>> [(tree.root, tree.share) for tree in packing().plan(view, view.centers, [9] * 9, 1).trees]
-    [('b', 1.0)]
-    """
-
-    def plan(
-        view: NetworkView, members: Sequence[str], sizes: Sequence[int], version: int
-    ) -> Policy:
-        if len(members) == 1:
-            return Policy(version, tuple(members), (Tree(members[0], {}),))
-        links = shared_links(view, members)
-        columns, rates, _ = pack(links, gap=gap)
-        found = shorten(columns, rates, max(sizes) / sum(sizes))
-        if max_trees is not None and len(found.pairs) > max_trees:
-            heaviest = np.argsort(-found.rates, kind="stable")[:max_trees]
-            found = refit(columns, [found.pairs[index] for index in heaviest])
-        shares = whole_chunks(columns, found, len(sizes)) / len(sizes)
-        trees = (
-            _tree(links, pair, float(share))
-            for pair, share in zip(found.pairs, shares, strict=True)
-            if share > 0
-        )
-        return Policy(version, tuple(members), tuple(trees))
-
+    def plan(view, members, sizes, version):
+        return plan_packing(view, members, sizes, version, max_trees, gap)
     return Overlay("packing", plan, follows_rates=True)
 
 
-def whole_chunks(columns: Columns, found: Packing, chunks: int) -> np.ndarray:
+def whole_chunks(found: Packing, chunks: int) -> np.ndarray:
     """How many chunks each pair gets: its weight's share, rounded so that no link is overloaded.
 
     Shares are rounded down, then every further chunk goes to the pair that adds least to
     Σ_r exp(β · load_r / c_r), which stands for the largest load.
     """
-    columns.add(found.pairs)
-    load = np.array([columns.uses[pair] for pair in found.pairs]) / columns.capacity
     exact = chunks * found.rates / found.value
     counts = np.floor(exact + 1e-9).astype(int)
-    scale = _CROWDING / (exact @ load).max()
-    total = counts @ load
+    scale = _CROWDING / (exact @ found.loads).max()
+    adds = np.expm1(np.minimum(scale * found.loads, 300.0))
+    total = scale * (counts @ found.loads)
     for _ in range(chunks - counts.sum()):
-        after = (total + load) * scale
-        best = int(np.exp(after - after.max()).sum(axis=1).argmin())
+        best = int((adds @ np.exp(total - total.max())).argmin())
         counts[best] += 1
-        total = total + load[best]
+        total = total + scale * found.loads[best]
     return counts
 
 

@@ -1,0 +1,66 @@
+"""Rehearsed synchronizations: exact where one can count, and near what simulated runs take."""
+
+import pytest
+from wans import full_mesh, path
+
+from geojax.overlay.planners.columns import Pair
+from geojax.overlay.planners.rehearsal import Rehearsal
+from geojax.overlay.routes.shared_links import shared_links
+
+RATE = 8.0  # bit/s
+CHUNK = 8.0  # bits: one a second
+
+
+def chain(count, **options):
+    """A path of centers, and the pair of its only trees with the last one as the root."""
+    view = path(count, rate=RATE, **options)
+    links = shared_links(view, view.centers)
+    link = {(a, b): at for at, (a, b) in enumerate(zip(links.sources, links.targets, strict=True))}
+    up = (*(link[node, node + 1] for node in range(count - 1)), -1)
+    down = (*(link[node + 1, node] for node in range(count - 1)), -1)
+    return links, Pair(count - 1, up, down)
+
+
+@pytest.mark.parametrize("chunks", [1, 5])
+@pytest.mark.parametrize("delay", [0.0, 0.25])
+def test_a_chain_fills_its_pipe_once(chunks, delay):
+    """Over d links up and d down the first chunk takes 2d s, each of the others 1 s more."""
+    links, pair = chain(4, delay=delay)
+    took = Rehearsal(links).play([pair], [0] * chunks, [CHUNK] * chunks)
+    assert took == 6 * (1 + delay) + chunks - 1
+
+
+def test_a_star_waits_for_all_and_sends_to_all_at_once():
+    view = full_mesh(4, rate=RATE, delay=0.5)
+    links = shared_links(view, view.centers)
+    link = {(a, b): at for at, (a, b) in enumerate(zip(links.sources, links.targets, strict=True))}
+    star = Pair(0, (-1, *(link[n, 0] for n in (1, 2, 3))), (-1, *(link[0, n] for n in (1, 2, 3))))
+    assert Rehearsal(links).play([star], [0] * 5, [CHUNK] * 5) == 5 + 1 + 2 * 0.5
+
+
+def test_a_cap_is_shared():
+    """Three children send to a root that takes in one chunk a second."""
+    view = full_mesh(4, rate=RATE, delay=0.0, ingress=RATE)
+    links = shared_links(view, view.centers)
+    link = {(a, b): at for at, (a, b) in enumerate(zip(links.sources, links.targets, strict=True))}
+    star = Pair(0, (-1, *(link[n, 0] for n in (1, 2, 3))), (-1, *(link[0, n] for n in (1, 2, 3))))
+    assert Rehearsal(links).play([star], [0] * 5, [CHUNK] * 5) == 15 + 1
+
+
+def test_chunks_with_lower_numbers_go_first():
+    """Two trees share the link from c2 to c3: the other one's chunk waits, and is the last."""
+    links, pair = chain(3)
+    link = {(a, b): at for at, (a, b) in enumerate(zip(links.sources, links.targets, strict=True))}
+    back = Pair(0, (-1, link[1, 0], link[2, 1]), (-1, link[0, 1], link[1, 2]))
+    both = Rehearsal(links)
+    assert both.play([pair], [0], [CHUNK]) == both.play([back], [0], [CHUNK]) == 4
+    assert both.play([pair, back], [0, 1], [CHUNK] * 2) == 5
+    assert both.play([pair, back], [0, 1], [CHUNK, 3 * CHUNK]) == 13
+
+
+def test_what_relays_is_on_the_way():
+    """Members at the ends of a path: a chunk takes two links, one after the other, as packets."""
+    view = path(3, rate=RATE, delay=0.5)
+    links = shared_links(view, ("c1", "c3"))
+    pair = Pair(1, (0, -1), (1, -1))
+    assert Rehearsal(links).play([pair], [0] * 3, [CHUNK] * 3) == 4 + 2 * 1.0
