@@ -86,7 +86,7 @@ def wan_config(options: argparse.Namespace) -> WanConfig:
 def configuration(options: argparse.Namespace, overlay: OverlayConfig, seed: int) -> RunConfig:
     """One round of an overlay on one draw of the WAN."""
     config = RunConfig(rounds=options.rounds, experiment="bench", seed=seed)
-    config.pace.grid_s = GRID_S if options.rounds > 1 else 0.0
+    config.pace.grid_s = GRID_S if options.rounds > 1 else None
     config.wan = wan_config(options)
     config.model = SyntheticConfig(bytes=options.bytes, pace_s=0.1)
     config.compression.name = "size_only"

@@ -21,6 +21,7 @@ Gilmore and Gomory 1961).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -29,11 +30,14 @@ from scipy.sparse import csc_array
 
 from geojax.overlay.bounds.linear_program import maximize
 from geojax.overlay.planners.arborescence import minimum_arborescences
+from geojax.overlay.planners.effort import Effort
 from geojax.overlay.planners.interior import Interior
 from geojax.overlay.routes.shared_links import SharedLinks
 
 _RAISE = 1.0  # how much the price of the resource that is used most grows when pairs are added
 _LEAST, _PART = 4, 8  # so many pairs are added at a time, or those of one root in so many
+_WARM = 0.5  # share of the effort after which the first master is solved, ready or not
+_CALL, _NODE, _LINK = 2e-4, 2e-5, 1e-6  # units of effort of all minimum arborescences, per …
 _TIGHT = 0.2  # the master is solved to so much of the gap that is left
 _TILT = 1e-7  # share of the prices that goes by 1/capacity: of free trees, take short and fast ones
 _ROWS = 200  # resources up to which a corner is found in no time
@@ -52,6 +56,12 @@ class Pair(NamedTuple):
     root: int
     up: tuple[int, ...]
     down: tuple[int, ...]
+
+    @staticmethod
+    def of(tree: Sequence[int]) -> Pair:
+        """A row of :attr:`Columns.trees`."""
+        up, down = tuple(tree[: len(tree) // 2]), tuple(tree[len(tree) // 2 :])
+        return Pair(up.index(-1), up, down)
 
 
 class Packing(NamedTuple):
@@ -102,13 +112,13 @@ class Packed(NamedTuple):
         return self.limit / self.value - 1.0
 
 
-def pack(links: SharedLinks, *, gap: float = 1e-3, most: int = 60) -> Packed:
+def pack(links: SharedLinks, *, gap: float = 1e-3, effort: Effort | None = None) -> Packed:
     """The best packing, or one within a gap of it.
 
     Args:
       links: which trees there are and what they take; at least two members.
       gap: stops when the certificate is at most this share above the value.
-      most: stops after this many masters, whatever the gap.
+      effort: stops when it is spent, whatever the gap; None: there is no end of it.
 
     Raises:
       GeojaxError: if the solver fails.
@@ -121,16 +131,20 @@ def pack(links: SharedLinks, *, gap: float = 1e-3, most: int = 60) -> Packed:
     >>> columns.packing(master.rates).value  # bit/s
     8000000.0
     """
-    columns = Columns(links)
+    effort = Effort(math.inf) if effort is None else effort
+    columns = Columns(links, effort)
+    begun = effort.left
     prices = links.capacity / columns.unit  # the optimum's where no part of the WAN is a bottleneck
     each = max(_LEAST, len(links.members) // _PART)
-    for _ in range(-(-len(prices) // each)):
+    for number in range(-(-len(prices) // each)):
+        if number and effort.left < (1 - _WARM) * begun:
+            break
         found, costs = columns.price(prices / prices.sum())
         cheapest = found[np.argsort(costs, kind="stable")[:each]]
         columns.add(cheapest)
         load = columns.loads_of(cheapest).sum(axis=0)
         prices = prices * np.exp(_RAISE * load / load.max())
-    master = Interior(len(prices))
+    master = Interior(len(prices), effort)
     within, left, masters = _TIGHT, 1.0, 0
     while True:
         master.extend(columns.loads[len(master.rates) :], left)
@@ -138,7 +152,7 @@ def pack(links: SharedLinks, *, gap: float = 1e-3, most: int = 60) -> Packed:
         masters += 1
         found, _ = columns.price(master.prices / master.prices.sum())
         left = columns.limit / master.value - 1.0
-        if left <= gap + SAME or masters == most:
+        if left <= gap + SAME or effort.over:
             return Packed(columns, master, masters)
         within = min(within, _TIGHT * left) if columns.add(found) else within / 4
 
@@ -148,17 +162,19 @@ class Columns:
 
     Args:
       links: which trees there are and what they take; at least two members.
+      effort: what is spent on it is taken from this.
 
     Attributes:
       links: the same.
+      effort: the same.
       unit: bit/s of one unit of rate: the largest capacity.
       trees: ``[column, member]``: the links up, then (from the number of members on) those down.
       loads: ``[column, resource]``: what a unit of rate takes of each resource, as a share of it.
       limit: the lowest certificate so far, in units.
     """
 
-    def __init__(self, links: SharedLinks):
-        self.links = links
+    def __init__(self, links: SharedLinks, effort: Effort):
+        self.links, self.effort = links, effort
         self.unit = float(links.capacity.max())
         self.trees = np.zeros((0, 2 * len(links.members)), int)
         self.loads = np.zeros((0, len(links.capacity)))
@@ -175,6 +191,7 @@ class Columns:
           prices: of the whole of each resource; their sum is 1.
         """
         links, count = self.links, len(self.links.members)
+        self.effort.spend(_CALL + _NODE * count + _LINK * len(links.sources))
         weights = self.link_prices(prices + self._tilt)
         down = minimum_arborescences(count, links.sources, links.targets, weights)
         up = minimum_arborescences(count, links.targets, links.sources, weights)
@@ -208,20 +225,6 @@ class Columns:
         taken = np.bincount(places.ravel(), minlength=width * len(trees)).reshape(-1, width)
         return (self.links.use @ taken[:, :-1].T).T * self._slowness
 
-    def solve(self, gains: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The master at a corner: rates of the columns, prices of the whole of each resource.
-
-        Args:
-          gains: what a unit of rate is worth on each column; None: 1.
-
-        Raises:
-          GeojaxError: if the solver fails.
-        """
-        gains = np.ones(len(self.trees)) if gains is None else gains
-        limits = np.ones(self.loads.shape[1])
-        found = maximize(gains, csc_array(self.loads.T), limits, what="the trees' rates were")
-        return found.x, found.prices
-
     def corner(self, master: Interior) -> np.ndarray:
         """Rates at a corner of what a master has found to be its optimum: few are not zero.
 
@@ -242,9 +245,5 @@ class Columns:
     def packing(self, rates: np.ndarray) -> Packing:
         """The columns that carry something."""
         kept = np.flatnonzero(rates > rates.sum() * SAME)
-        count = len(self.links.members)
-        pairs = (
-            Pair(row[:count].index(-1), tuple(row[:count]), tuple(row[count:]))
-            for row in self.trees[kept].tolist()
-        )
-        return Packing(tuple(pairs), rates[kept] * self.unit, self.loads[kept])
+        pairs = tuple(Pair.of(tree) for tree in self.trees[kept].tolist())
+        return Packing(pairs, rates[kept] * self.unit, self.loads[kept])

@@ -11,7 +11,8 @@ of those that are as good, not at a corner of them: far fewer rounds of columns 
 González-Brevis and Munari, *New Developments in the Primal-Dual Column Generation Technique*,
 2013). Both problems have this form for every set of columns, so the last solution, drawn a little
 into the middle, is a feasible start for the next: old rates leave some room, and prices rise until
-no new column is worth more than it costs.
+no new column is worth more than it costs. Every point on the way is feasible, so that one may stop at
+any time.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from copy import copy
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
+from geojax.overlay.planners.effort import Effort
+
 _NEAR = 0.9995  # share of the way to the boundary that a step takes at most
 _MOST_STEPS = 60  # of one solution
+_STEP, _MULTIPLY = 2e-4, 4e-11  # units of effort of a step, and of a multiplication in it
 _MIDDLE = 0.1  # how far a start is drawn into the middle, at most
 
 
@@ -31,6 +35,7 @@ class Interior:
 
     Args:
       rows: resources.
+      effort: solutions end with it, wherever they are.
 
     Attributes:
       rates: y of each column.
@@ -38,7 +43,8 @@ class Interior:
       gains: g of each column.
     """
 
-    def __init__(self, rows: int):
+    def __init__(self, rows: int, effort: Effort):
+        self._effort = effort
         self.rates, self.prices = np.zeros(0), np.ones(rows)
         self._loads, self.gains = np.zeros((0, rows)), np.zeros(0)
 
@@ -47,9 +53,11 @@ class Interior:
         """g·y."""
         return float(self.gains @ self.rates)
 
-    def copy(self) -> Interior:
-        """One that goes its own way from here."""
-        return copy(self)  # its arrays are never changed in place
+    def copy(self, effort: Effort) -> Interior:
+        """One that goes its own way from here, with an effort of its own."""
+        other = copy(self)  # its arrays are never changed in place
+        other._effort = effort
+        return other
 
     def revalue(self, gains: np.ndarray) -> None:
         """Changes what a unit of rate is worth on each column."""
@@ -91,6 +99,9 @@ class Interior:
             s, z = 1.0 - y @ loads, loads @ w - gains
             complement = float(s @ w + z @ y)
             if complement <= within * float(gains @ y):
+                break
+            self._effort.spend(_STEP + _MULTIPLY * loads.size * min(loads.shape))
+            if self._effort.over:
                 break
             mean = complement / (len(y) + len(w))
             newton = _Newton(loads, y, s, w, z)

@@ -2,90 +2,213 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from geojax.overlay.base import Overlay
-from geojax.overlay.planners.columns import Packed, Packing, Pair, pack
-from geojax.overlay.planners.rehearsal import Rehearsal
+from geojax.overlay.planners.columns import SAME, Packed, Packing, Pair, pack
+from geojax.overlay.planners.effort import Effort
+from geojax.overlay.planners.rehearsal import TRANSMISSION, Rehearsal
 from geojax.overlay.planners.short_trees import Paths, refit, shorten
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.routes.logical import ELEMENT_BITS
 from geojax.overlay.routes.shared_links import SharedLinks, shared_links
 from geojax.overlay.view import NetworkView
 
+log = logging.getLogger("geojax.planning")
+
 _CROWDING = 200.0  # how sharply a chunk avoids resources that are used most
-WAITS = ((3.0, 0.0), (3.0, 1.0))
-LEADS = (0.0, 1.0)
+_LARGEST = 300.0  # exponent
+_PACKING = 0.5  # share of the effort that may be spent on the packing
+_WEIGHTS = ((3.0, 1.0), (3.0, 4.0), (6.0, 1.0), (10.0, 4.0))  # κ, δ: of waiting and of delays
+_LEADS = (1.0, 1.5)  # by how much of its F_t a tree is done before the last one
+_MOST_LEAD = 0.9
+_COLD = 0.1  # weight of a round whose connections are new beside one whose connections are not
+_NEAR = 1.02  # what takes so many times as long as the best does not count
+_LISTED = 2048  # chunks up to which a policy lists the tree of each
+_POLICY_BYTES = 40_000  # of all trees of a policy, so that it fits into a control message
 
 
-def plan_packing(
-    view: NetworkView, members: Sequence[str], sizes: Sequence[int], version: int,
-    max_trees=None, gap=1e-3, waits=None, leads=None, report=None,
-) -> Policy:
-    if len(members) == 1:
-        return Policy(version, tuple(members), (Tree(members[0], {}),))
-    links = shared_links(view, members)
-    packed = pack(links, gap=gap)
-    bits = np.array(sizes) * ELEMENT_BITS
-    seconds = float(bits.sum()) / (packed.master.value * packed.columns.unit)
-    slow = slowness(links)
-    rehearsal = Rehearsal(links)
-    best = None
-    for wait, delay in waits or WAITS:
-        hops = (wait * float(bits.max()) * slow + delay * links.delay) / seconds
-        found = shorten(packed, hops)
-        counts = whole_chunks(found, len(sizes))
-        paths = Paths(links, float(bits.max()) * slow + links.delay)
+def packing(
+    *, max_trees: int | None = None, gap: float = 1e-3, effort: float = 1.0
+) -> Overlay:  # fmt: skip
+    """Trees whose joint rate is the fluid optimum, each with paths of its own up and down.
+
+    Weighted pairs of an in-tree and an out-tree with one root are packed into the links and caps of
+    the WAN by column generation (:mod:`geojax.overlay.planners.columns`), which gives the optimum
+    of :func:`geojax.overlay.bounds.fluid.fluid_optimum`, then replaced by short ones where that
+    pays (:mod:`geojax.overlay.planners.short_trees`). Chunks are dealt in proportion to the
+    weights, in whole numbers that load links evenly, and so that long trees are done first. How
+    much short trees are worth is tried out: of several plans the one is taken that is fastest when
+    it is rehearsed (:mod:`geojax.overlay.planners.rehearsal`).
+
+    The idea is old for single broadcasts (Edmonds 1973; Blink: Wang et al., MLSys 2020; ForestColl:
+    Zhao et al., 2024); pairs with one root, so that reduction and broadcast overlap on whatever
+    links are free, are ours. Small chunks matter: a pipe fills in depth × chunk ÷ rate.
+
+    Args:
+      max_trees: at most so many trees, the heaviest, their weights solved for anew; None: all.
+      gap: packing stops when the rate is proven to be within this share of the optimum.
+      effort: planning stops after about so many seconds' work, counted and not measured
+        (:mod:`geojax.overlay.planners.effort`); what is proven by then is told.
+
+    >>> path = [("a", "b"), ("b", "c"), ("c", "b"), ("b", "a")]
+    >>> view = NetworkView(("a", "b", "c"), rate=dict.fromkeys(path, 1e6), delay={})
+    >>> [(tree.root, tree.share) for tree in packing().plan(view, view.centers, [9] * 9, 1).trees]
+    [('b', 1.0)]
+    """
+
+    def plan(
+        view: NetworkView, members: Sequence[str], sizes: Sequence[int], version: int
+    ) -> Policy:
+        if len(members) == 1:
+            return Policy(version, tuple(members), (Tree(members[0], {}),))
+        links = shared_links(view, members)
+        whole = Effort(effort, f"trees for {len(members)} centers")
+        packed = pack(links, gap=gap, effort=whole.part(_PACKING))
+        if packed.gap > gap + SAME:
+            log.warning(
+                "overlay.effort = %g is spent: trees for %d centers, whose rate is proven to be "
+                "within %.2g %% of the optimum (overlay.gap = %g)",
+                effort, len(members), 100 * packed.gap, gap,
+            )  # fmt: skip
+        best = _Planner(links, sizes, whole, max_trees).best(packed)
+        used = np.flatnonzero(best.counts).tolist()
+        shares = best.counts / len(sizes)
+        trees = [_tree(links, best.found.pairs[at], float(shares[at])) for at in used]
+        number = {at: index for index, at in enumerate(used)}
+        fixed = tuple(number[at] for at in best.placed)
+        return Policy(version, tuple(members), tuple(trees), fixed=fixed)
+
+    def sketch(
+        view: NetworkView, members: Sequence[str], sizes: Sequence[int], version: int
+    ) -> Policy:
+        del sizes
+        if len(members) == 1:
+            return Policy(version, tuple(members), (Tree(members[0], {}),))
+        links = shared_links(view, members)
+        paths = Paths(links, slowness(links))
+        trees = paths.shortest(np.zeros(len(links.sources)), 1.0)
+        pair = Pair.of(trees[paths.longest(trees).argmin()].tolist())
+        return Policy(version, tuple(members), (_tree(links, pair, 1.0),))
+
+    return Overlay("packing", plan, follows_rates=True, sketch=sketch)
+
+
+class _Choice(NamedTuple):
+    """A plan to choose from.
+
+    Attributes:
+      found: its trees.
+      counts: how many chunks each of them carries.
+      placed: the tree of each chunk; empty: by their shares.
+    """
+
+    found: Packing
+    counts: np.ndarray
+    placed: Sequence[int]
+
+
+class _Planner:
+    """Makes plans of one packing, and chooses among them.
+
+    Args:
+      links: what trees are made of.
+      sizes: elements of each chunk.
+      effort: what all of it may take.
+      most: trees of a plan; None: as many as a control message has room for.
+    """
+
+    def __init__(
+        self, links: SharedLinks, sizes: Sequence[int], effort: Effort, most: int | None
+    ):  # fmt: skip
+        self._links, self._sizes, self._effort = links, sizes, effort
+        room = max(1, _POLICY_BYTES // (4 * len(links.members) + 24))
+        self._most = room if most is None else min(most, room)
+        self._bits = np.array(sizes, float) * ELEMENT_BITS
+        self._slowness = slowness(links)
+        self._rehearsal = Rehearsal(links)
+        transmissions = 2 * (len(links.members) - 1) * len(sizes)
+        self._costs = TRANSMISSION * transmissions if len(sizes) <= _LISTED else np.inf
+
+    def best(self, packed: Packed) -> _Choice:
+        """The plan that is fastest when it is rehearsed; the first, where nothing can be."""
+        delayed = bool(self._links.delay.any())
+        choices: list[_Choice] = []
+        for wait, delay in _WEIGHTS if delayed else dict(_WEIGHTS).items():
+            begun = self._effort.left
+            choices += self._choices(packed, wait, delay)
+            again = begun - self._effort.left + len(_LEADS) * self._costs
+            if self._effort.left < again + len(choices) * self._costs:
+                break  # no room for another one, and to rehearse all
+        if len(choices) == 1 or self._effort.left < len(choices) * self._costs:
+            return choices[0]
+        warm = [self._took(choice) for choice in choices]
+        near = [at for at, took in enumerate(warm) if took <= _NEAR * min(warm)]
+        if delayed and len(near) > 1 and self._effort.left >= len(near) * self._costs:
+            both = [warm[at] + _COLD * self._took(choices[at], cold=True) for at in near]
+            return choices[near[int(np.argmin(both))]]
+        return choices[int(np.argmin(warm))]
+
+    def _choices(self, packed: Packed, wait: float, delay: float) -> list[_Choice]:
+        """Plans by one worth of short trees: one for each way to let long trees be done first."""
+        seconds = float(self._bits.sum()) / packed.value
+        crossing, delays = float(self._bits.max()) * self._slowness, self._links.delay
+        found = shorten(packed, (wait * crossing + delay * delays) / seconds, self._effort)
+        if len(found.pairs) > self._most:
+            heaviest = np.argsort(-found.rates, kind="stable")[: self._most]
+            found = refit(packed.columns, [found.pairs[at] for at in heaviest])
+        counts = whole_chunks(found, len(self._sizes))
+        if len(self._sizes) > _LISTED:
+            return [_Choice(found, counts, ())]
         trees = np.array([[*pair.up, *pair.down] for pair in found.pairs])
-        latencies = paths.longest(trees)
-        for lead in leads or LEADS:
-            placed = ordered(counts / len(sizes), sizes, lead * latencies / seconds)
-            took = rehearsal.play(found.pairs, placed, bits.tolist())
-            if report is not None:
-                report.append(((wait, delay, lead), took))
-            if best is None or took < best[0]:
-                best = took, found, counts, placed
-    _, found, counts, placed = best
-    used = np.flatnonzero(counts)
-    number = {old: new for new, old in enumerate(used.tolist())}
-    return Policy(
-        version, tuple(members),
-        tuple(_tree(links, found.pairs[at], float(counts[at] / len(sizes))) for at in used),
-        fixed=tuple(number[at] for at in placed),
-    )
+        leads = Paths(self._links, (crossing + delays) / seconds).longest(trees)
+        return [
+            _Choice(found, counts, ordered(counts, self._sizes, lead * leads)) for lead in _LEADS
+        ]
+
+    def _took(self, choice: _Choice, *, cold: bool = False) -> float:
+        self._effort.spend(self._costs)
+        bits = self._bits.tolist()
+        return self._rehearsal.play(choice.found.pairs, choice.placed, bits, cold=cold)
 
 
 def slowness(links: SharedLinks) -> np.ndarray:
-    """1/rate of each link: of the slowest resource on it, s/bit."""
+    """1/rate of each link, s/bit: of the slowest resource on its route."""
     slowest = np.zeros(len(links.sources))
     rows, columns = links.use.nonzero()
     np.maximum.at(slowest, columns, 1.0 / links.capacity[rows])
     return slowest
 
 
-def ordered(shares: np.ndarray, sizes: Sequence[int], leads: np.ndarray) -> list[int]:
-    total = sum(sizes)
-    dealt = np.zeros(len(shares))
-    pace = (1.0 - np.minimum(leads, 0.9)) / np.maximum(shares, 1e-12) / total
-    full = shares * total
+def ordered(counts: np.ndarray, sizes: Sequence[int], leads: np.ndarray) -> list[int]:
+    """The tree of each chunk, so that trees keep pace with each other and long ones end earlier.
+
+    A tree that carries a share q of all has had a share x of that when a share x (1 - lead) of all
+    chunks is dealt: the next chunk goes to the tree that is due first, as long as it has some left.
+
+    Args:
+      counts: chunks of each tree.
+      sizes: elements of each chunk.
+      leads: by what share of all chunks each tree is done before the last chunk.
+
+    >>> ordered(np.array([2, 2]), [1] * 4, np.array([0.0, 0.5]))
+    [1, 1, 0, 0]
+    """
+    left = counts.copy()
+    dealt = np.zeros(len(counts))
+    pace = (1.0 - np.minimum(leads, _MOST_LEAD)) / np.maximum(counts, 1)
     placed = []
-    for size in sizes:
-        due = (dealt + 0.5 * size) * pace
-        due = np.where(dealt + 0.5 * size > full * (1 + 1e-9), np.inf, due)
-        best = int(due.argmin())
-        if due[best] == np.inf:
-            best = int((full - dealt).argmax())
-        dealt[best] += size
-        placed.append(best)
+    for _ in sizes:
+        due = np.where(left > 0, (dealt + 0.5) * pace, np.inf)
+        tree = int(due.argmin())
+        dealt[tree] += 1
+        left[tree] -= 1
+        placed.append(tree)
     return placed
-
-
-def packing(*, max_trees: int | None = None, gap: float = 1e-3) -> Overlay:
-    def plan(view, members, sizes, version):
-        return plan_packing(view, members, sizes, version, max_trees, gap)
-    return Overlay("packing", plan, follows_rates=True)
 
 
 def whole_chunks(found: Packing, chunks: int) -> np.ndarray:
@@ -96,13 +219,13 @@ def whole_chunks(found: Packing, chunks: int) -> np.ndarray:
     """
     exact = chunks * found.rates / found.value
     counts = np.floor(exact + 1e-9).astype(int)
-    scale = _CROWDING / (exact @ found.loads).max()
-    adds = np.expm1(np.minimum(scale * found.loads, 300.0))
-    total = scale * (counts @ found.loads)
+    loads = found.loads * (_CROWDING / (exact @ found.loads).max())
+    adds = np.expm1(np.minimum(loads, _LARGEST))
+    total = counts @ loads
     for _ in range(chunks - counts.sum()):
         best = int((adds @ np.exp(total - total.max())).argmin())
         counts[best] += 1
-        total = total + scale * found.loads[best]
+        total = total + loads[best]
     return counts
 
 

@@ -18,6 +18,9 @@ import numpy as np
 from geojax.overlay.planners.columns import Pair
 from geojax.overlay.routes.shared_links import SharedLinks
 
+TRANSMISSION = 3e-6  # units of effort of one chunk over one link
+_FIRST_WINDOW = 10 * 1460 * 8.0  # bits that a new connection sends at once
+
 
 class Rehearsal:
     """Plays synchronizations over the same links.
@@ -29,6 +32,12 @@ class Rehearsal:
     def __init__(self, links: SharedLinks):
         self._sources, self._targets = links.sources.tolist(), links.targets.tolist()
         self._delay = links.delay.tolist()
+        ends = zip(self._targets, self._sources, self._delay, strict=True)
+        delay = {(source, target): time for target, source, time in ends}
+        self._round_trip = [
+            there + delay.get((target, source), there)
+            for source, target, there in zip(self._sources, self._targets, self._delay, strict=True)
+        ]
         self._count = len(links.members)
         shared = np.diff(links.use.tocsr().indptr) > 1
         own: list[float] = [0.0] * len(self._sources)
@@ -42,13 +51,17 @@ class Rehearsal:
                 common[link].append((row, slowness))
         self._slowness, self._common = own, common
 
-    def play(self, pairs: Sequence[Pair], placed: Sequence[int], bits: Sequence[float]) -> float:
+    def play(
+        self, pairs: Sequence[Pair], placed: Sequence[int], bits: Sequence[float], *,
+        cold: bool = False,
+    ) -> float:  # fmt: skip
         """Time from the instant at which all members offer until all hold every result, s.
 
         Args:
           pairs: the trees.
           placed: index of the pair that carries each chunk.
           bits: of each chunk, all that travels for it.
+          cold: connections are new, and begin with TCP's slow start.
         """
         sources, targets, delays, count = self._sources, self._targets, self._delay, self._count
         slowness, common = self._slowness, self._common
@@ -65,12 +78,18 @@ class Rehearsal:
         free = [0.0] * len(sources)
         busy = [False] * len(sources)  # it will look for the next chunk when it is free
         taken: dict[int, float] = {}
+        starts = [_SlowStart(trip) if cold and trip else None for trip in self._round_trip]
         events: list[tuple[float, int, int, int, bool]] = []  # when, order, link, chunk (-1: free)
         number, now, last = 0, 0.0, 0.0
 
         def begin(link: int, chunk: int, upward: bool) -> None:
             nonlocal number
-            end = now + bits[chunk] * slowness[link]
+            if (start := starts[link]) is not None:
+                end = start.sent(now, bits[chunk], slowness[link])
+                if start.filled:
+                    starts[link] = None
+            else:
+                end = now + bits[chunk] * slowness[link]
             for resource, slow in common[link]:
                 since = max(taken.get(resource, 0.0), now)
                 taken[resource] = since + bits[chunk] * slow
@@ -121,3 +140,34 @@ class Rehearsal:
                 else:
                     result(node, chunk)
         return last
+
+
+class _SlowStart:
+    """A new connection: a round trip to set it up, then windows that double (RFC 5681, 6928).
+
+    A window that takes a round trip to leave fills the path, which then is never idle again.
+    """
+
+    def __init__(self, round_trip: float):
+        self._round_trip = round_trip
+        self._window = self._credit = _FIRST_WINDOW
+        self._ready: float | None = None
+        self._began = 0.0
+        self.filled = False
+
+    def sent(self, now: float, bits: float, slowness: float) -> float:
+        """When so much has left that is to leave from ``now`` on, at the pace of the path."""
+        now = max(now, now + self._round_trip if self._ready is None else self._ready)
+        while bits > 0 and not self.filled:
+            if self._credit == self._window:
+                self._began = now
+            part = min(bits, self._credit)
+            now, bits, self._credit = now + part * slowness, bits - part, self._credit - part
+            self._ready = now
+            if self._credit == 0:
+                self._ready = self._began + self._round_trip
+                self.filled = now >= self._ready
+                self._window *= 2
+                self._credit = self._window
+                now = max(now, self._ready) if bits > 0 else now
+        return now + bits * slowness

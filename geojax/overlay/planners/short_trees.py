@@ -15,45 +15,53 @@ heuristic of ours; what is given up of X is at most what the worths say that it 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
-from geojax.overlay.planners.columns import SAME, Columns, Packed, Packing
+from geojax.overlay.planners.columns import SAME, Columns, Packed, Packing, Pair
+from geojax.overlay.planners.effort import Effort
+from geojax.overlay.planners.interior import Interior
 from geojax.overlay.routes.shared_links import SharedLinks
 
 _MIXES = (0.02, 0.1, 0.3, 1.0)  # λ, as shares of what a chunk's time on a link costs
 _ROUNDS = 8  # masters at most
 _PAYS = 1e-4  # relative gain of one round that is worth another
+_SHORTEST = 1e-6  # units of effort of shortest paths, per pair of members
 _TIGHT = 1e-5  # to which masters are solved, relative
 
 
-def shorten(packed: Packed, hops: np.ndarray, *, rounds: int = _ROUNDS) -> Packing:
+def shorten(packed: Packed, hops: np.ndarray, effort: Effort) -> Packing:
     """The packing that synchronizes fastest in chunks, as far as it is found.
 
     Args:
       packed: what :func:`geojax.overlay.planners.columns.pack` found; gets more columns.
       hops: of each link, what it adds to F_t / T.
-      rounds: masters at most.
+      effort: stops when it is spent.
 
     Raises:
       GeojaxError: if the solver fails.
     """
-    columns, master = packed.columns, packed.master.copy()
+    columns, master = packed.columns, packed.master.copy(effort)
     paths = Paths(columns.links, hops)
     columns.add(paths.shortest(np.zeros(len(hops)), 1.0))
     best = 0.0
-    for number in range(rounds):
+    for number in range(_ROUNDS):
         worth = 1.0 / (1.0 + paths.longest(columns.trees))
         master.extend(columns.loads[len(master.rates) :], 0.01)
         master.revalue(worth)
         master.solve(_TIGHT)
-        if number == rounds - 1 or (number > 1 and master.value < best * (1 + _PAYS)):
+        slow = number > 1 and master.value < best * (1 + _PAYS)
+        if number == _ROUNDS - 1 or slow or effort.over:
             break
         best = master.value
         prices = columns.link_prices(master.prices)
         found = [paths.shortest(prices, mix) for mix in _MIXES]
         found.append(columns.price(master.prices / master.prices.sum())[0])
+        effort.spend(_SHORTEST * len(_MIXES) * len(columns.links.members) ** 2)
         trees = np.concatenate(found)
         useful = 1.0 / (1.0 + paths.longest(trees)) - paths.costs(trees, prices) > SAME
         if not columns.add(trees[useful]):
@@ -61,19 +69,18 @@ def shorten(packed: Packed, hops: np.ndarray, *, rounds: int = _ROUNDS) -> Packi
     return columns.packing(columns.corner(master))
 
 
-def refit(columns: Columns, kept: np.ndarray) -> Packing:
-    """The best packing of some columns alone.
-
-    Args:
-      columns: all of them.
-      kept: their numbers.
+def refit(columns: Columns, pairs: Sequence[Pair]) -> Packing:
+    """The best packing of some pairs alone.
 
     Raises:
       GeojaxError: if the solver fails.
     """
-    few = Columns(columns.links)
-    few.add(columns.trees[kept])
-    return few.packing(few.solve()[0])
+    few = Columns(columns.links, columns.effort)
+    few.add(np.array([[*pair.up, *pair.down] for pair in pairs]))
+    master = Interior(few.loads.shape[1], Effort(math.inf))
+    master.extend(few.loads, 1.0)
+    master.solve(_TIGHT)
+    return few.packing(few.corner(master))
 
 
 class Paths:
