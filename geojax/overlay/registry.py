@@ -29,7 +29,7 @@ class PackingConfig(OverlayConfig):
     name: str = "packing"
     max_trees: int | None = key(None, "at most so many trees; null: as many as serve", least=1)
     gap: float = key(
-        1e-3, "how far from the optimum planning may stop, as a share of it", least=0, below=1
+        1e-5, "how far from the optimum planning may stop, as a share of it", least=0, below=1
     )
     effort: float = key(
         1.0, "planning stops after about so many seconds' work of one core, counted in operations "

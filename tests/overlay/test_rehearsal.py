@@ -13,7 +13,7 @@ CHUNK = 8.0  # bits: one a second
 
 def chain(count, **options):
     """A path of centers, and the pair of its only trees with the last one as the root."""
-    view = path(count, rate=RATE, **options)
+    view = path(count, **{"rate": RATE, **options})
     links = shared_links(view, view.centers)
     link = {(a, b): at for at, (a, b) in enumerate(zip(links.sources, links.targets, strict=True))}
     up = (*(link[node, node + 1] for node in range(count - 1)), -1)
@@ -48,14 +48,26 @@ def test_a_cap_is_shared():
 
 
 def test_chunks_with_lower_numbers_go_first():
-    """Two trees share the link from c2 to c3: the other one's chunk waits, and is the last."""
-    links, pair = chain(3)
-    link = {(a, b): at for at, (a, b) in enumerate(zip(links.sources, links.targets, strict=True))}
-    back = Pair(0, (-1, link[1, 0], link[2, 1]), (-1, link[0, 1], link[1, 2]))
-    both = Rehearsal(links)
-    assert both.play([pair], [0], [CHUNK]) == both.play([back], [0], [CHUNK]) == 4
-    assert both.play([pair, back], [0, 1], [CHUNK] * 2) == 5
-    assert both.play([pair, back], [0, 1], [CHUNK, 3 * CHUNK]) == 13
+    """The result of chunk 1 comes to a link after chunk 2, and leaves before it."""
+    links, pair = chain(2, delay=0.0)
+    back = Pair(0, (-1, pair.down[0]), (-1, pair.up[0]))
+    took = Rehearsal(links).play([pair, back], [0, 1, 0], [3 * CHUNK, CHUNK, 3 * CHUNK])
+    assert took == 10, "up 0 to 3, 4 to 7, down 7 to 10; in order of coming it would be 9"
+
+
+def test_new_connections_begin_slowly():
+    """One chunk over one link and back: a round trip to set up, then windows that double."""
+    links, pair = chain(2, delay=1.0)
+    cold = Rehearsal(links)
+    window = 10 * 1460 * 8.0  # bits, which take 1 / RATE s each
+    least = 2 * (2 + 1)  # set-up, and the way; there and back
+    assert cold.play([pair], [0], [CHUNK], cold=True) == 2 * CHUNK / RATE + least
+    fast, pair = chain(2, delay=1.0, rate=1e12)
+    took = Rehearsal(fast).play([pair], [0], [3 * window], cold=True)
+    assert took == pytest.approx(least + 2 * 2, abs=1e-3), "a window, a round trip, two more"
+    took = Rehearsal(fast).play([pair], [0], [3 * window + 1], cold=True)
+    assert took == pytest.approx(least + 2 * 4, abs=1e-3)
+    assert Rehearsal(fast).play([pair], [0], [3 * window]) == pytest.approx(2, abs=1e-3)
 
 
 def test_what_relays_is_on_the_way():

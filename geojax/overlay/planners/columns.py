@@ -111,8 +111,13 @@ class Packed(NamedTuple):
         """At most by this share is there a better packing."""
         return self.limit / self.value - 1.0
 
+    @property
+    def packing(self) -> Packing:
+        """The pairs that carry something."""
+        return self.columns.packing(self.columns.corner(self.master))
 
-def pack(links: SharedLinks, *, gap: float = 1e-3, effort: Effort | None = None) -> Packed:
+
+def pack(links: SharedLinks, *, gap: float = 1e-5, effort: Effort | None = None) -> Packed:
     """The best packing, or one within a gap of it.
 
     Args:
@@ -127,9 +132,8 @@ def pack(links: SharedLinks, *, gap: float = 1e-3, effort: Effort | None = None)
     >>> from geojax.overlay.view import NetworkView
     >>> path = [("a", "b"), ("b", "c"), ("c", "b"), ("b", "a")]
     >>> view = NetworkView(("a", "b", "c"), rate=dict.fromkeys(path, 8e6), delay={})
-    >>> columns, master, _ = pack(shared_links(view, view.centers))
-    >>> columns.packing(master.rates).value  # bit/s
-    8000000.0
+    >>> round(pack(shared_links(view, view.centers)).packing.value)  # bit/s
+    8000000
     """
     effort = Effort(math.inf) if effort is None else effort
     columns = Columns(links, effort)
@@ -168,21 +172,29 @@ class Columns:
       links: the same.
       effort: the same.
       unit: bit/s of one unit of rate: the largest capacity.
-      trees: ``[column, member]``: the links up, then (from the number of members on) those down.
-      loads: ``[column, resource]``: what a unit of rate takes of each resource, as a share of it.
       limit: the lowest certificate so far, in units.
     """
 
     def __init__(self, links: SharedLinks, effort: Effort):
         self.links, self.effort = links, effort
         self.unit = float(links.capacity.max())
-        self.trees = np.zeros((0, 2 * len(links.members)), int)
-        self.loads = np.zeros((0, len(links.capacity)))
+        self._trees = [np.zeros((0, 2 * len(links.members)), int)]
+        self._loads = [np.zeros((0, len(links.capacity)))]
         self.limit = np.inf
         self._slowness = self.unit / links.capacity  # of each resource
         self._known: set[bytes] = set()
         self._tilt = _TILT / len(links.capacity)
         self._use_of_links = links.use.T.tocsr()
+
+    @property
+    def trees(self) -> np.ndarray:
+        """``[column, member]``: the links up, then (from the number of members on) those down."""
+        return _joined(self._trees)
+
+    @property
+    def loads(self) -> np.ndarray:
+        """``[column, resource]``: what a unit of rate takes of each resource, as a share of it."""
+        return _joined(self._loads)
 
     def price(self, prices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The cheapest pair of every root, as rows of ``trees``, and what each costs.
@@ -214,8 +226,8 @@ class Columns:
                 new.append(index)
         if new:
             chosen = trees[new]
-            self.trees = np.concatenate([self.trees, chosen])
-            self.loads = np.concatenate([self.loads, self.loads_of(chosen)])
+            self._trees.append(chosen)
+            self._loads.append(self.loads_of(chosen))
         return len(new)
 
     def loads_of(self, trees: np.ndarray) -> np.ndarray:
@@ -247,3 +259,10 @@ class Columns:
         kept = np.flatnonzero(rates > rates.sum() * SAME)
         pairs = tuple(Pair.of(tree) for tree in self.trees[kept].tolist())
         return Packing(pairs, rates[kept] * self.unit, self.loads[kept])
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """The parts as one, which takes their place."""
+    if len(parts) > 1:
+        parts[:] = [np.concatenate(parts)]
+    return parts[0]

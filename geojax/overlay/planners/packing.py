@@ -22,9 +22,9 @@ log = logging.getLogger("geojax.planning")
 
 _CROWDING = 200.0  # how sharply a chunk avoids resources that are used most
 _LARGEST = 300.0  # exponent
-_PACKING = 0.5  # share of the effort that may be spent on the packing
+PACKING_SHARE = 0.5  # share of the effort that may be spent on the packing
 _WEIGHTS = ((3.0, 1.0), (3.0, 4.0), (6.0, 1.0), (10.0, 4.0))  # κ, δ: of waiting and of delays
-_LEADS = (1.0, 1.5)  # by how much of its F_t a tree is done before the last one
+_LEADS = (0.0, 1.0, 1.5)  # by how much of its F_t a tree is done before the last one
 _MOST_LEAD = 0.9
 _COLD = 0.1  # weight of a round whose connections are new beside one whose connections are not
 _NEAR = 1.02  # what takes so many times as long as the best does not count
@@ -33,7 +33,7 @@ _POLICY_BYTES = 40_000  # of all trees of a policy, so that it fits into a contr
 
 
 def packing(
-    *, max_trees: int | None = None, gap: float = 1e-3, effort: float = 1.0
+    *, max_trees: int | None = None, gap: float = 1e-5, effort: float = 1.0
 ) -> Overlay:  # fmt: skip
     """Trees whose joint rate is the fluid optimum, each with paths of its own up and down.
 
@@ -68,7 +68,7 @@ def packing(
             return Policy(version, tuple(members), (Tree(members[0], {}),))
         links = shared_links(view, members)
         whole = Effort(effort, f"trees for {len(members)} centers")
-        packed = pack(links, gap=gap, effort=whole.part(_PACKING))
+        packed = pack(links, gap=gap, effort=whole.part(PACKING_SHARE))
         if packed.gap > gap + SAME:
             log.warning(
                 "overlay.effort = %g is spent: trees for %d centers, whose rate is proven to be "
