@@ -12,6 +12,7 @@ from pathlib import Path
 from experiments.train.standing import first_to_tell
 
 FILE = "warnings.txt"  # in the run's directory, if there were any
+PLANNING = "geojax.planning"  # logger of planners that may take seconds
 MOST = 3  # of one kind that are told; all are in the file
 
 
@@ -56,15 +57,37 @@ class JobWarnings(logging.Handler):
         print(f"{level}{self._name and f'{self._name}: '}{text}", file=sys.stderr, flush=True)
 
 
+class _Lines(logging.Handler):
+    """Tells what is no warning on stderr."""
+
+    def __init__(self, name: str):
+        super().__init__(logging.INFO)
+        self._name = name
+        self.addFilter(lambda record: record.levelno < logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        named = f"{self._name}: " if self._name else ""
+        print(f"{named}{record.getMessage()}", file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def job_warnings(name: str, run_dir: Path) -> Iterator[None]:
-    """Handles all warnings of this process so, those of Python's ``warnings`` too."""
+    """Handles all warnings of this process so, those of Python's ``warnings`` too.
+
+    How far planning is, where it takes seconds, is told as well, and not kept.
+    """
     handler, root = JobWarnings(name, run_dir / FILE), logging.getLogger()
+    planning, lines = logging.getLogger(PLANNING), _Lines(name)
+    before = planning.level
     root.addHandler(handler)
+    planning.addHandler(lines)
+    planning.setLevel(logging.INFO)
     logging.captureWarnings(True)
     try:
         yield
     finally:
         logging.captureWarnings(False)
         root.removeHandler(handler)
+        planning.removeHandler(lines)
+        planning.setLevel(before)
         handler.close()

@@ -141,11 +141,11 @@ def test_a_sketch_spans_the_members_and_solves_nothing(monkeypatch):
 
 def test_long_trees_are_dealt_first_and_none_more_than_its_chunks():
     counts = np.array([10, 20, 5])
-    placed = ordered(counts, [7] * 35, np.array([0.0, 0.3, 0.6]))
+    placed = ordered(counts, np.array([0.0, 0.3, 0.6]))
     assert np.bincount(placed).tolist() == counts.tolist()
     last = [max(at for at, tree in enumerate(placed) if tree == each) for each in range(3)]
     assert last[2] < last[1] < last[0] == 34
-    even = ordered(counts, [7] * 35, np.zeros(3))
+    even = ordered(counts, np.zeros(3))
     for tree, count in enumerate(counts.tolist()):
         dealt = np.cumsum(np.array(even) == tree)
         assert np.abs(dealt - count * np.arange(1, 36) / 35).max() <= 1.0

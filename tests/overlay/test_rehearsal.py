@@ -7,6 +7,13 @@ from geojax.overlay.planners.columns import Pair
 from geojax.overlay.planners.rehearsal import Rehearsal
 from geojax.overlay.routes.shared_links import shared_links
 
+
+
+def took(links, *arguments, **options):
+    """When the last chunk is held."""
+    return Rehearsal(links).held(*arguments, **options).max()
+
+
 RATE = 8.0  # bit/s
 CHUNK = 8.0  # bits: one a second
 
@@ -26,8 +33,8 @@ def chain(count, **options):
 def test_a_chain_fills_its_pipe_once(chunks, delay):
     """Over d links up and d down the first chunk takes 2d s, each of the others 1 s more."""
     links, pair = chain(4, delay=delay)
-    took = Rehearsal(links).play([pair], [0] * chunks, [CHUNK] * chunks)
-    assert took == 6 * (1 + delay) + chunks - 1
+    held = Rehearsal(links).held([pair], [0] * chunks, [CHUNK] * chunks)
+    assert held.tolist() == [6 * (1 + delay) + chunk for chunk in range(chunks)]
 
 
 def test_a_star_waits_for_all_and_sends_to_all_at_once():
@@ -35,7 +42,7 @@ def test_a_star_waits_for_all_and_sends_to_all_at_once():
     links = shared_links(view, view.centers)
     link = {(a, b): at for at, (a, b) in enumerate(zip(links.sources, links.targets, strict=True))}
     star = Pair(0, (-1, *(link[n, 0] for n in (1, 2, 3))), (-1, *(link[0, n] for n in (1, 2, 3))))
-    assert Rehearsal(links).play([star], [0] * 5, [CHUNK] * 5) == 5 + 1 + 2 * 0.5
+    assert took(links, [star], [0] * 5, [CHUNK] * 5) == 5 + 1 + 2 * 0.5
 
 
 def test_a_cap_is_shared():
@@ -44,30 +51,29 @@ def test_a_cap_is_shared():
     links = shared_links(view, view.centers)
     link = {(a, b): at for at, (a, b) in enumerate(zip(links.sources, links.targets, strict=True))}
     star = Pair(0, (-1, *(link[n, 0] for n in (1, 2, 3))), (-1, *(link[0, n] for n in (1, 2, 3))))
-    assert Rehearsal(links).play([star], [0] * 5, [CHUNK] * 5) == 15 + 1
+    assert took(links, [star], [0] * 5, [CHUNK] * 5) == 15 + 1
 
 
 def test_chunks_with_lower_numbers_go_first():
     """The result of chunk 1 comes to a link after chunk 2, and leaves before it."""
     links, pair = chain(2, delay=0.0)
     back = Pair(0, (-1, pair.down[0]), (-1, pair.up[0]))
-    took = Rehearsal(links).play([pair, back], [0, 1, 0], [3 * CHUNK, CHUNK, 3 * CHUNK])
-    assert took == 10, "up 0 to 3, 4 to 7, down 7 to 10; in order of coming it would be 9"
+    ended = took(links, [pair, back], [0, 1, 0], [3 * CHUNK, CHUNK, 3 * CHUNK])
+    assert ended == 10, "up 0 to 3, 4 to 7, down 7 to 10; in order of coming it would be 9"
 
 
 def test_new_connections_begin_slowly():
     """One chunk over one link and back: a round trip to set up, then windows that double."""
     links, pair = chain(2, delay=1.0)
-    cold = Rehearsal(links)
     window = 10 * 1460 * 8.0  # bits, which take 1 / RATE s each
     least = 2 * (2 + 1)  # set-up, and the way; there and back
-    assert cold.play([pair], [0], [CHUNK], cold=True) == 2 * CHUNK / RATE + least
+    assert took(links, [pair], [0], [CHUNK], cold=True) == 2 * CHUNK / RATE + least
     fast, pair = chain(2, delay=1.0, rate=1e12)
-    took = Rehearsal(fast).play([pair], [0], [3 * window], cold=True)
-    assert took == pytest.approx(least + 2 * 2, abs=1e-3), "a window, a round trip, two more"
-    took = Rehearsal(fast).play([pair], [0], [3 * window + 1], cold=True)
-    assert took == pytest.approx(least + 2 * 4, abs=1e-3)
-    assert Rehearsal(fast).play([pair], [0], [3 * window]) == pytest.approx(2, abs=1e-3)
+    ended = took(fast, [pair], [0], [3 * window], cold=True)
+    assert ended == pytest.approx(least + 2 * 2, abs=1e-3), "a window, a round trip, two more"
+    ended = took(fast, [pair], [0], [3 * window + 1], cold=True)
+    assert ended == pytest.approx(least + 2 * 4, abs=1e-3)
+    assert took(fast, [pair], [0], [3 * window]) == pytest.approx(2, abs=1e-3)
 
 
 def test_what_relays_is_on_the_way():
@@ -75,4 +81,4 @@ def test_what_relays_is_on_the_way():
     view = path(3, rate=RATE, delay=0.5)
     links = shared_links(view, ("c1", "c3"))
     pair = Pair(1, (0, -1), (1, -1))
-    assert Rehearsal(links).play([pair], [0] * 3, [CHUNK] * 3) == 4 + 2 * 1.0
+    assert took(links, [pair], [0] * 3, [CHUNK] * 3) == 4 + 2 * 1.0

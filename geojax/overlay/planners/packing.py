@@ -23,8 +23,9 @@ log = logging.getLogger("geojax.planning")
 _CROWDING = 200.0  # how sharply a chunk avoids resources that are used most
 _LARGEST = 300.0  # exponent
 PACKING_SHARE = 0.5  # share of the effort that may be spent on the packing
-_WEIGHTS = ((3.0, 1.0), (3.0, 4.0), (6.0, 1.0), (10.0, 4.0))  # κ, δ: of waiting and of delays
+_WEIGHTS = ((3.0, 1.0), (3.0, 4.0), (2.0, 1.0), (10.0, 4.0), (6.0, 1.0))  # κ, δ: waiting, delays
 _LEADS = (0.0, 1.0, 1.5)  # by how much of its F_t a tree is done before the last one
+_AGAIN, _LATE = 4, 0.3  # times that late trees are begun earlier, by such a share of how late
 _MOST_LEAD = 0.9
 _COLD = 0.1  # weight of a round whose connections are new beside one whose connections are not
 _NEAR = 1.02  # what takes so many times as long as the best does not count
@@ -104,11 +105,13 @@ class _Choice(NamedTuple):
     Attributes:
       found: its trees.
       counts: how many chunks each of them carries.
+      leads: by what share of all chunks each tree is done before the last chunk.
       placed: the tree of each chunk; empty: by their shares.
     """
 
     found: Packing
     counts: np.ndarray
+    leads: np.ndarray
     placed: Sequence[int]
 
 
@@ -141,17 +144,37 @@ class _Planner:
         for wait, delay in _WEIGHTS if delayed else dict(_WEIGHTS).items():
             begun = self._effort.left
             choices += self._choices(packed, wait, delay)
-            again = begun - self._effort.left + len(_LEADS) * self._costs
-            if self._effort.left < again + len(choices) * self._costs:
-                break  # no room for another one, and to rehearse all
-        if len(choices) == 1 or self._effort.left < len(choices) * self._costs:
+            another = begun - self._effort.left + len(_LEADS) * self._costs
+            if not self._affords(len(choices), another):
+                break
+        if len(choices) == 1 or not self._affords(len(choices)):
             return choices[0]
-        warm = [self._took(choice) for choice in choices]
+        warm = [float(self._held(choice).max()) for choice in choices]
         near = [at for at, took in enumerate(warm) if took <= _NEAR * min(warm)]
-        if delayed and len(near) > 1 and self._effort.left >= len(near) * self._costs:
-            both = [warm[at] + _COLD * self._took(choices[at], cold=True) for at in near]
-            return choices[near[int(np.argmin(both))]]
-        return choices[int(np.argmin(warm))]
+        chosen = int(np.argmin(warm))
+        if delayed and self._affords(len(near)):
+            both = [warm[at] + _COLD * self._held(choices[at], cold=True).max() for at in near]
+            chosen = near[int(np.argmin(both))]
+        return self._refined(choices[chosen], warm[chosen], packed)
+
+    def _affords(self, rehearsals: int, more: float = 0.0) -> bool:
+        """Whether there is effort for so many rehearsals, and more."""
+        return self._effort.left >= rehearsals * self._costs + more
+
+    def _refined(self, choice: _Choice, took: float, packed: Packed) -> _Choice:
+        """The same plan with its chunks in a better order, if one is found."""
+        best, seconds, used = choice, float(self._bits.sum()) / packed.value, choice.counts > 0
+        for _ in range(_AGAIN):
+            if not self._affords(2):
+                break
+            last = np.zeros(len(used))
+            np.maximum.at(last, choice.placed, self._held(choice))
+            late = (last - np.median(last[used])) / seconds
+            leads = np.where(used, np.clip(choice.leads + _LATE * late, 0.0, _MOST_LEAD), 0.0)
+            choice = choice._replace(leads=leads, placed=ordered(choice.counts, leads))
+            if (again := float(self._held(choice).max())) < took:
+                best, took = choice, again
+        return best
 
     def _choices(self, packed: Packed, wait: float, delay: float) -> list[_Choice]:
         """Plans by one worth of short trees: one for each way to let long trees be done first."""
@@ -163,17 +186,18 @@ class _Planner:
             found = refit(packed.columns, [found.pairs[at] for at in heaviest])
         counts = whole_chunks(found, len(self._sizes))
         if len(self._sizes) > _LISTED:
-            return [_Choice(found, counts, ())]
+            return [_Choice(found, counts, np.zeros(0), ())]
         trees = np.array([[*pair.up, *pair.down] for pair in found.pairs])
-        leads = Paths(self._links, (crossing + delays) / seconds).longest(trees)
+        latest = Paths(self._links, (crossing + delays) / seconds).longest(trees)
         return [
-            _Choice(found, counts, ordered(counts, self._sizes, lead * leads)) for lead in _LEADS
+            _Choice(found, counts, leads, ordered(counts, leads))
+            for leads in (np.minimum(share * latest, _MOST_LEAD) for share in _LEADS)
         ]
 
-    def _took(self, choice: _Choice, *, cold: bool = False) -> float:
+    def _held(self, choice: _Choice, *, cold: bool = False) -> np.ndarray:
         self._effort.spend(self._costs)
         bits = self._bits.tolist()
-        return self._rehearsal.play(choice.found.pairs, choice.placed, bits, cold=cold)
+        return self._rehearsal.held(choice.found.pairs, choice.placed, bits, cold=cold)
 
 
 def slowness(links: SharedLinks) -> np.ndarray:
@@ -184,7 +208,7 @@ def slowness(links: SharedLinks) -> np.ndarray:
     return slowest
 
 
-def ordered(counts: np.ndarray, sizes: Sequence[int], leads: np.ndarray) -> list[int]:
+def ordered(counts: np.ndarray, leads: np.ndarray) -> list[int]:
     """The tree of each chunk, so that trees keep pace with each other and long ones end earlier.
 
     A tree that carries a share q of all has had a share x of that when a share x (1 - lead) of all
@@ -192,17 +216,16 @@ def ordered(counts: np.ndarray, sizes: Sequence[int], leads: np.ndarray) -> list
 
     Args:
       counts: chunks of each tree.
-      sizes: elements of each chunk.
-      leads: by what share of all chunks each tree is done before the last chunk.
+      leads: by what share of all chunks each tree is done before the last chunk; below 1.
 
-    >>> ordered(np.array([2, 2]), [1] * 4, np.array([0.0, 0.5]))
+    >>> ordered(np.array([2, 2]), np.array([0.0, 0.5]))
     [1, 1, 0, 0]
     """
     left = counts.copy()
     dealt = np.zeros(len(counts))
-    pace = (1.0 - np.minimum(leads, _MOST_LEAD)) / np.maximum(counts, 1)
+    pace = (1.0 - leads) / np.maximum(counts, 1)
     placed = []
-    for _ in sizes:
+    for _ in range(int(counts.sum())):
         due = np.where(left > 0, (dealt + 0.5) * pace, np.inf)
         tree = int(due.argmin())
         dealt[tree] += 1

@@ -51,11 +51,11 @@ class Rehearsal:
                 common[link].append((row, slowness))
         self._slowness, self._common = own, common
 
-    def play(
+    def held(
         self, pairs: Sequence[Pair], placed: Sequence[int], bits: Sequence[float], *,
         cold: bool = False,
-    ) -> float:  # fmt: skip
-        """Time from the instant at which all members offer until all hold every result, s.
+    ) -> np.ndarray:  # fmt: skip
+        """When all members hold the result of each chunk, s from when all of them offer.
 
         Args:
           pairs: the trees.
@@ -80,7 +80,8 @@ class Rehearsal:
         taken: dict[int, float] = {}
         starts = [_SlowStart(trip) if cold and trip else None for trip in self._round_trip]
         events: list[tuple[float, int, int, int, bool]] = []  # when, order, link, chunk (-1: free)
-        number, now, last = 0, 0.0, 0.0
+        number, now = 0, 0.0
+        held = np.zeros(len(placed))
 
         def begin(link: int, chunk: int, upward: bool) -> None:
             nonlocal number
@@ -128,8 +129,9 @@ class Rehearsal:
                     number += 1
                     heappush(events, (free[link], number, link, -1, False))
                 continue
-            last, node = now, targets[link]
+            node = targets[link]
             if not upward:
+                held[chunk] = now
                 result(node, chunk)
                 continue
             missing[chunk][node] -= 1
@@ -139,7 +141,7 @@ class Rehearsal:
                     send(further, chunk, True)
                 else:
                     result(node, chunk)
-        return last
+        return held
 
 
 class _SlowStart:
