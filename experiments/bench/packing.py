@@ -164,7 +164,9 @@ def main() -> int:
     parser.add_argument("--gap", type=float, default=PackingConfig().gap)
     parser.add_argument("--effort", type=float, default=PackingConfig().effort)
     parser.add_argument(
-        "--overlays", default="packing,sharded_star", help=f"of {', '.join(OVERLAYS)}; none: only plan"
+        "--overlays",
+        default="packing,sharded_star",
+        help=f"of {', '.join(OVERLAYS)}; none: only plan",
     )
     options = parser.parse_intermixed_args()
     options.overlays = options.overlays if options.overlays != "none" else ""

@@ -8,7 +8,6 @@ from geojax.overlay.planners.rehearsal import Rehearsal
 from geojax.overlay.routes.shared_links import shared_links
 
 
-
 def took(links, *arguments, **options):
     """When the last chunk is held."""
     return Rehearsal(links).held(*arguments, **options).max()

@@ -101,9 +101,7 @@ def _merge(
     cost[made, made] = np.inf
 
 
-def _expand(
-    count: int, above: np.ndarray, entering: np.ndarray, targets: np.ndarray
-) -> np.ndarray:
+def _expand(count: int, above: np.ndarray, entering: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Takes contracted nodes apart, from the last one made on, in the trees of all roots at once.
 
     A contracted node is entered by one edge, or holds the root. The part of it in which that edge

@@ -2,7 +2,7 @@
 
 ::
 
-    maximize g·y  subject to  A y ≤ 1, y ≥ 0         dual:  minimize Σ w  subject to  Aᵀ w ≥ g, w ≥ 0
+    maximize g·y  subject to  A y ≤ 1, y ≥ 0;   dual:  minimize Σ w  subject to  Aᵀ w ≥ g, w ≥ 0
 
 With s = 1 - A y and z = Aᵀ w - g, a primal-dual method (Mehrotra, *On the Implementation of a
 Primal-Dual Interior Point Method*, 1992) drives all products y z and s w to zero together. It stops
@@ -11,8 +11,8 @@ of those that are as good, not at a corner of them: far fewer rounds of columns 
 González-Brevis and Munari, *New Developments in the Primal-Dual Column Generation Technique*,
 2013). Both problems have this form for every set of columns, so the last solution, drawn a little
 into the middle, is a feasible start for the next: old rates leave some room, and prices rise until
-no new column is worth more than it costs. Every point on the way is feasible, so that one may stop at
-any time.
+no new column is worth more than it costs. Every point on the way is feasible, so that one may stop
+at any time.
 """
 
 from __future__ import annotations

@@ -27,16 +27,22 @@ class Rehearsal:
 
     Args:
       links: what the trees are made of.
+
+    Attributes:
+      targets: the member that each link reaches.
+      delay: of each link, s.
+      slowness: of each link, s/bit: of the slowest resource on its route.
+      common: of each link, the resources that others use too, and how slow they are.
     """
 
     def __init__(self, links: SharedLinks):
-        self._sources, self._targets = links.sources.tolist(), links.targets.tolist()
-        self._delay = links.delay.tolist()
-        ends = zip(self._targets, self._sources, self._delay, strict=True)
+        self._sources, self.targets = links.sources.tolist(), links.targets.tolist()
+        self.delay = links.delay.tolist()
+        ends = zip(self.targets, self._sources, self.delay, strict=True)
         delay = {(source, target): time for target, source, time in ends}
         self._round_trip = [
             there + delay.get((target, source), there)
-            for source, target, there in zip(self._sources, self._targets, self._delay, strict=True)
+            for source, target, there in zip(self._sources, self.targets, self.delay, strict=True)
         ]
         self._count = len(links.members)
         shared = np.diff(links.use.tocsr().indptr) > 1
@@ -49,7 +55,7 @@ class Rehearsal:
             own[link] = max(own[link], slowness)
             if shared[row]:
                 common[link].append((row, slowness))
-        self._slowness, self._common = own, common
+        self.slowness, self.common = own, common
 
     def held(
         self, pairs: Sequence[Pair], placed: Sequence[int], bits: Sequence[float], *,
@@ -63,85 +69,123 @@ class Rehearsal:
           bits: of each chunk, all that travels for it.
           cold: connections are new, and begin with TCP's slow start.
         """
-        sources, targets, delays, count = self._sources, self._targets, self._delay, self._count
-        slowness, common = self._slowness, self._common
-        below = [
-            [[link for link in pair.down if link >= 0 and sources[link] == node] for node in
-             range(count)] for pair in pairs
-        ]  # fmt: skip
-        children = [
-            np.bincount([targets[link] for link in pair.up if link >= 0], minlength=count).tolist()
-            for pair in pairs
-        ]
-        missing = [children[pair].copy() for pair in placed]
-        waiting: list[list[tuple[int, int, bool]]] = [[] for _ in sources]
-        free = [0.0] * len(sources)
-        busy = [False] * len(sources)  # it will look for the next chunk when it is free
-        taken: dict[int, float] = {}
         starts = [_SlowStart(trip) if cold and trip else None for trip in self._round_trip]
-        events: list[tuple[float, int, int, int, bool]] = []  # when, order, link, chunk (-1: free)
-        number, now = 0, 0.0
-        held = np.zeros(len(placed))
+        return _Round(self, pairs, placed, bits, starts).held()
 
-        def begin(link: int, chunk: int, upward: bool) -> None:
-            nonlocal number
-            if (start := starts[link]) is not None:
-                end = start.sent(now, bits[chunk], slowness[link])
-                if start.filled:
-                    starts[link] = None
-            else:
-                end = now + bits[chunk] * slowness[link]
-            for resource, slow in common[link]:
-                since = max(taken.get(resource, 0.0), now)
-                taken[resource] = since + bits[chunk] * slow
-                end = max(end, taken[resource])
-            free[link] = end
-            number += 1
-            heappush(events, (end + delays[link], number, link, chunk, upward))
+    def below(self, pair: Pair) -> list[list[int]]:
+        """The links by which each member sends results on."""
+        found: list[list[int]] = [[] for _ in range(self._count)]
+        for link in pair.down:
+            if link >= 0:
+                found[self._sources[link]].append(link)
+        return found
 
-        def send(link: int, chunk: int, upward: bool) -> None:
-            nonlocal number
-            if free[link] <= now and not waiting[link]:
-                begin(link, chunk, upward)
-                return
-            number += 1
-            heappush(waiting[link], (chunk, number, upward))
-            if not busy[link]:
-                busy[link] = True
-                heappush(events, (free[link], number, link, -1, False))
+    def children(self, pair: Pair) -> list[int]:
+        """How many sums each member waits for."""
+        found = [0] * self._count
+        for link in pair.up:
+            if link >= 0:
+                found[self.targets[link]] += 1
+        return found
 
-        def result(node: int, chunk: int) -> None:
-            for link in below[placed[chunk]][node]:
-                send(link, chunk, False)
 
-        for chunk, pair in enumerate(placed):
-            for node, link in enumerate(pairs[pair].up):
-                if link >= 0 and not children[pair][node]:
-                    send(link, chunk, True)
-        while events:
-            now, _, link, chunk, upward = heappop(events)
+class _Round:
+    """One synchronization under way."""
+
+    def __init__(
+        self,
+        network: Rehearsal,
+        pairs: Sequence[Pair],
+        placed: Sequence[int],
+        bits: Sequence[float],
+        starts: list[_SlowStart | None],
+    ):
+        self._network, self._pairs, self._placed, self._bits = network, pairs, placed, bits
+        self._starts = starts
+        self._below = [network.below(pair) for pair in pairs]  # [pair][member]: links down
+        self._children = [network.children(pair) for pair in pairs]
+        self._missing = [self._children[pair].copy() for pair in placed]  # [chunk][member]
+        links = len(starts)
+        self._waiting: list[list[tuple[int, int, bool]]] = [[] for _ in range(links)]
+        self._free = [0.0] * links
+        self._busy = [False] * links  # it will look for the next chunk when it is free
+        self._taken: dict[int, float] = {}
+        self._events: list[tuple[float, int, int, int, bool]] = []  # chunk -1: a link is free
+        self._number, self._now = 0, 0.0
+
+    def held(self) -> np.ndarray:
+        """When all members hold the result of each chunk, s."""
+        held, targets = np.zeros(len(self._placed)), self._network.targets
+        for chunk, pair in enumerate(self._placed):
+            for node, link in enumerate(self._pairs[pair].up):
+                if link >= 0 and not self._children[pair][node]:
+                    self._send(link, chunk, True)
+        while self._events:
+            self._now, _, link, chunk, upward = heappop(self._events)
             if chunk < 0:
-                if waiting[link]:
-                    chunk, _, upward = heappop(waiting[link])
-                    begin(link, chunk, upward)
-                busy[link] = bool(waiting[link])
-                if busy[link]:
-                    number += 1
-                    heappush(events, (free[link], number, link, -1, False))
-                continue
-            node = targets[link]
-            if not upward:
-                held[chunk] = now
-                result(node, chunk)
-                continue
-            missing[chunk][node] -= 1
-            if not missing[chunk][node]:
-                further = pairs[placed[chunk]].up[node]
-                if further >= 0:
-                    send(further, chunk, True)
-                else:
-                    result(node, chunk)
+                self._next(link)
+            elif upward:
+                self._up(targets[link], chunk)
+            else:
+                held[chunk] = self._now
+                self._down(targets[link], chunk)
         return held
+
+    def _up(self, node: int, chunk: int) -> None:
+        """A child's sum has come."""
+        missing = self._missing[chunk]
+        missing[node] -= 1
+        if missing[node]:
+            return
+        further = self._pairs[self._placed[chunk]].up[node]
+        if further >= 0:
+            self._send(further, chunk, True)
+        else:
+            self._down(node, chunk)
+
+    def _down(self, node: int, chunk: int) -> None:
+        """A result has come."""
+        for link in self._below[self._placed[chunk]][node]:
+            self._send(link, chunk, False)
+
+    def _send(self, link: int, chunk: int, upward: bool) -> None:
+        if self._free[link] <= self._now and not self._waiting[link]:
+            self._begin(link, chunk, upward)
+            return
+        self._number += 1
+        heappush(self._waiting[link], (chunk, self._number, upward))
+        if not self._busy[link]:
+            self._look_when_free(link)
+
+    def _next(self, link: int) -> None:
+        """A link is free, and something waits for it."""
+        chunk, _, upward = heappop(self._waiting[link])
+        self._begin(link, chunk, upward)
+        self._busy[link] = False
+        if self._waiting[link]:
+            self._look_when_free(link)
+
+    def _look_when_free(self, link: int) -> None:
+        self._busy[link] = True
+        self._number += 1
+        heappush(self._events, (self._free[link], self._number, link, -1, False))
+
+    def _begin(self, link: int, chunk: int, upward: bool) -> None:
+        network, now, bits = self._network, self._now, self._bits[chunk]
+        start = self._starts[link]
+        if start is None:
+            end = now + bits * network.slowness[link]
+        else:
+            end = start.sent(now, bits, network.slowness[link])
+            if start.filled:
+                self._starts[link] = None
+        for resource, slow in network.common[link]:
+            since = max(self._taken.get(resource, 0.0), now)
+            self._taken[resource] = since + bits * slow
+            end = max(end, self._taken[resource])
+        self._free[link] = end
+        self._number += 1
+        heappush(self._events, (end + network.delay[link], self._number, link, chunk, upward))
 
 
 class _SlowStart:
