@@ -9,7 +9,7 @@ from geojax.config import LanConfig
 from geojax.errors import ConfigError
 from geojax.overlay.bounds.fluid import fluid_optimum
 from geojax.overlay.planners.columns import pack
-from geojax.overlay.planners.effort import TELL_S, Effort
+from geojax.overlay.planners.effort import Effort
 from geojax.overlay.planners.packing import ordered, packing, slowness, whole_chunks
 from geojax.overlay.planners.short_trees import refit, shorten
 from geojax.overlay.policy.policy import Policy, deal
@@ -113,17 +113,18 @@ def test_planning_stops_with_its_effort_and_says_what_is_proven(caplog):
     assert len(caplog.records) == 2, "nothing is told of a plan that is within the gap"
 
 
-def test_planning_that_takes_its_time_says_how_far_it_is(caplog):
-    now = iter(np.arange(0.0, 100.0, TELL_S / 2))
-    effort = Effort(8.0, "a thing", clock=lambda: next(now))
+def test_efforts_have_parts_and_tell_how_far_they_are(caplog):
+    effort = Effort(8.0, "a thing")
     part = effort.part(0.5)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("DEBUG"):
         for _ in range(4):
+            assert not part.over
             part.spend(1.0)
     assert part.over
-    assert effort.left == 4.0
+    assert (effort.left, effort.part(0.9).left) == (4.0, 4.0)
     told = [record.getMessage() for record in caplog.records]
-    assert told == [f"planning a thing: {done} % of overlay.effort is spent" for done in (25, 50)]
+    assert told[0] == "planning a thing: 10 % of overlay.effort is spent"
+    assert told[-1] == "planning a thing: 50 % of overlay.effort is spent"
 
 
 def test_a_sketch_spans_the_members_and_solves_nothing(monkeypatch):

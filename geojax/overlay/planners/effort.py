@@ -6,12 +6,10 @@ One unit is about what one core of 2024 does in a second.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
 
 log = logging.getLogger("geojax.planning")
 
-TELL_S = 3.0  # wall time between two lines about planning that takes its time
+_TELLS = 20  # times that a plan tells how far it is
 
 
 class Effort:
@@ -19,16 +17,14 @@ class Effort:
 
     Args:
       seconds: all of it, in units of about a second.
-      what: is planned, for the log; empty: nothing is told.
-      clock: real time, s; it decides only what is told.
+      what: is planned, for the log (level DEBUG: whoever listens knows how long it takes); empty:
+        nothing is told.
     """
 
-    def __init__(
-        self, seconds: float, what: str = "", clock: Callable[[], float] = time.monotonic
-    ):  # fmt: skip
-        self._whole, self.left = seconds, seconds
+    def __init__(self, seconds: float, what: str = ""):
+        self._whole, self.left, self._what = seconds, seconds, what
         self._parent: Effort | None = None
-        self._what, self._clock, self._told = what, clock, clock()
+        self._told = -1
 
     @property
     def over(self) -> bool:
@@ -46,7 +42,9 @@ class Effort:
         self.left -= seconds
         if self._parent is not None:
             self._parent.spend(seconds)
-        if self._what and self._clock() - self._told >= TELL_S:
-            self._told = self._clock()
-            done = 100 * min(1.0, 1 - self.left / self._whole)
-            log.info("planning %s: %.0f %% of overlay.effort is spent", self._what, done)
+        if self._what:
+            done = min(_TELLS, int(_TELLS * (1 - self.left / self._whole)))
+            if done > self._told:
+                self._told = done
+                percent = 100 * done // _TELLS
+                log.debug("planning %s: %d %% of overlay.effort is spent", self._what, percent)
