@@ -23,7 +23,8 @@ log = logging.getLogger("geojax.planning")
 _CROWDING = 200.0  # how sharply a chunk avoids resources that are used most
 _LARGEST = 300.0  # exponent
 PACKING_SHARE = 0.5  # share of the effort that may be spent on the packing
-_WEIGHTS = ((3.0, 1.0), (3.0, 4.0), (2.0, 1.0), (10.0, 4.0), (6.0, 1.0))  # κ, δ: waiting, delays
+# κ, δ: what waiting and delays are worth; the first ones where there is no effort for more
+_WEIGHTS = ((3.0, 1.0), (3.0, 4.0), (10.0, 4.0), (1.0, 1.0), (15.0, 1.0), (30.0, 1.0), (6.0, 1.0))
 _LEADS = (0.0, 1.0, 1.5)  # by how much of its F_t a tree is done before the last one
 _AGAIN, _LATE = 4, 0.3  # times that late trees are begun earlier, by such a share of how late
 _MOST_LEAD = 0.9
@@ -134,6 +135,7 @@ class _Planner:
         self._bits = np.array(sizes, float) * ELEMENT_BITS
         self._slowness = slowness(links)
         self._rehearsal = Rehearsal(links)
+        self._rehearsed: dict[tuple, np.ndarray] = {}  # several choices may be the same
         transmissions = 2 * (len(links.members) - 1) * len(sizes)
         self._costs = TRANSMISSION * transmissions if len(sizes) <= _LISTED else np.inf
 
@@ -195,9 +197,13 @@ class _Planner:
         ]
 
     def _held(self, choice: _Choice, *, cold: bool = False) -> np.ndarray:
-        self._effort.spend(self._costs)
-        bits = self._bits.tolist()
-        return self._rehearsal.held(choice.found.pairs, choice.placed, bits, cold=cold)
+        key = choice.found.pairs, tuple(choice.placed), cold
+        if key not in self._rehearsed:
+            self._effort.spend(self._costs)
+            pairs, placed, _ = key
+            bits = self._bits.tolist()
+            self._rehearsed[key] = self._rehearsal.held(pairs, placed, bits, cold=cold)
+        return self._rehearsed[key]
 
 
 def slowness(links: SharedLinks) -> np.ndarray:
