@@ -225,7 +225,7 @@ def ordered(counts: np.ndarray, leads: np.ndarray) -> list[int]:
       leads: by what share of all chunks each tree is done before the last chunk; below 1.
 
     >>> ordered(np.array([2, 2]), np.array([0.0, 0.5]))
-    [1, 1, 0, 0]
+    [1, 0, 1, 0]
     """
     left = counts.copy()
     dealt = np.zeros(len(counts))
