@@ -13,6 +13,7 @@ the table has the best, the median and the worst. ``x bound``: mean over the see
   ... --wan full_mesh --centers 9      another WAN
   ... --routes fewest_hops             as packets find their way, whatever the rates
   ... --rows star packing --jobs 2     some rows, in two processes
+  ... --rounds 2 --delay 20            the second round: TCP's windows have grown
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ OTHERS = {
     "packing": OverlayConfig("packing"),
 }
 ROWS = (*ROOTED, *OTHERS)
+GRID_S = 600.0  # all begin their offers at a multiple of it; above every sync time
 _BY_RANK: Mapping[str, Callable[[Sequence[float]], float]] = {
     "best": min,
     "median": statistics.median_low,
@@ -83,7 +85,8 @@ def wan_config(options: argparse.Namespace) -> WanConfig:
 
 def configuration(options: argparse.Namespace, overlay: OverlayConfig, seed: int) -> RunConfig:
     """One round of an overlay on one draw of the WAN."""
-    config = RunConfig(rounds=1, experiment="bench", seed=seed)
+    config = RunConfig(rounds=options.rounds, experiment="bench", seed=seed)
+    config.pace.grid_s = GRID_S if options.rounds > 1 else None
     config.wan = wan_config(options)
     config.model = SyntheticConfig(bytes=options.bytes, pace_s=0.1)
     config.compression.name = "size_only"
@@ -96,8 +99,8 @@ def configuration(options: argparse.Namespace, overlay: OverlayConfig, seed: int
 
 
 def sync_time(config: RunConfig) -> float:
-    """Sync time of the round, s."""
-    return sync_times(play(config).events)[0]
+    """Sync time of the last round, s."""
+    return sync_times(play(config).events)[config.rounds - 1]
 
 
 def measure(options: argparse.Namespace, seed: int) -> dict[str, float]:
@@ -134,6 +137,7 @@ def table(options: argparse.Namespace) -> Table:
             found = list(pool.map(partial(measure, options), options.seeds))
     optima = [optimum(options, seed) for seed in options.seeds]
     delay = f", {options.delay:g} ms a hop" if options.delay else ""
+    delay += f", round {options.rounds}" if options.rounds > 1 else ""
     title = (
         f"{options.wan}{delay}, routes {options.routes}, {options.bytes / 1e6:g} MB in chunks of "
         f"{options.chunk_elements:,} elements, {len(options.seeds)} seeds"
@@ -176,6 +180,9 @@ def _options(words: Sequence[str] | None = None) -> argparse.Namespace:
     delays = parser.add_mutually_exclusive_group()
     delays.add_argument("--delay", type=float, help="of every hop, one way, ms")
     delays.add_argument("--delay-scale", type=float, default=0.0, help="factor of the preset's")
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="the last of so many counts; the first ones are cold"
+    )
     parser.add_argument("--goodput", type=float, default=1.0, help="TCP payload ÷ link rate")
     parser.add_argument(
         "--rows", nargs="+", default=list(ROWS), metavar="ROW",

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from experiments.train.standing import first_to_tell
 
 FILE = "warnings.txt"  # in the run's directory, if there were any
+PLANNING = "geojax.planning"  # logger of planners that may take seconds
+TELL_S = 3.0  # real time between two lines about planning
 MOST = 3  # of one kind that are told; all are in the file
 
 
@@ -56,15 +59,49 @@ class JobWarnings(logging.Handler):
         print(f"{level}{self._name and f'{self._name}: '}{text}", file=sys.stderr, flush=True)
 
 
+class PlanningLines(logging.Handler):
+    """Tells how far planning is, where it takes seconds, on stderr.
+
+    Args:
+      name: of the job, before each line; empty: it is the only one.
+      clock: real time, s.
+    """
+
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic):
+        super().__init__(logging.DEBUG)
+        self._name, self._clock = name, clock
+        self._since = clock()
+        self.addFilter(lambda record: record.levelno < logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Takes a record, as any handler; that of 0 % begins a plan."""
+        now = self._clock()
+        if record.args and isinstance(record.args, tuple) and record.args[-1] == 0:
+            self._since = now
+        if now - self._since >= TELL_S:
+            self._since = now
+            named = f"{self._name}: " if self._name else ""
+            print(f"{named}{record.getMessage()}", file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def job_warnings(name: str, run_dir: Path) -> Iterator[None]:
-    """Handles all warnings of this process so, those of Python's ``warnings`` too."""
+    """Handles all warnings of this process so, those of Python's ``warnings`` too.
+
+    How far planning is, where it takes seconds, is told as well, and not kept.
+    """
     handler, root = JobWarnings(name, run_dir / FILE), logging.getLogger()
+    planning, lines = logging.getLogger(PLANNING), PlanningLines(name)
+    before = planning.level
     root.addHandler(handler)
+    planning.addHandler(lines)
+    planning.setLevel(logging.DEBUG)
     logging.captureWarnings(True)
     try:
         yield
     finally:
         logging.captureWarnings(False)
         root.removeHandler(handler)
+        planning.removeHandler(lines)
+        planning.setLevel(before)
         handler.close()

@@ -86,7 +86,8 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
     _check_lan_tier(config, algorithm, cluster)
     _check_awareness(config, algorithm)
     overlay = build_overlay(config.overlay, cluster.servers, cluster.global_servers)
-    policy = overlay.plan(view, cluster.groups(cluster.members)[WAN_GROUP], (1,), 0)
+    sketch = overlay.sketch or overlay.plan
+    policy = sketch(view, cluster.groups(cluster.members)[WAN_GROUP], (1,), 0)
     _check_trees(config, policy, cluster.servers)
     depth = max(_depth(policy, member) for member in policy.members)
     if depth > 1 and not codec.exact_combine:

@@ -7,6 +7,7 @@ Python objects of one program on one machine; bytes of other nodes or hosts neve
 from __future__ import annotations
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import signal
@@ -93,6 +94,7 @@ class PlanProcess:
 def _serve(pipe: connection.Connection) -> None:
     """The process: answers what it is asked until its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     while _answer(pipe):
         pass

@@ -27,12 +27,15 @@ class Overlay(NamedTuple):
         when they change.
       serves: whether its trees are stars on every network, so that their roots can be global
         servers, with which centers exchange one by one.
+      sketch: a plan of the same shape that takes no time, by which a configuration is checked;
+        None: ``plan`` takes none.
     """
 
     name: str
     plan: Plan
     follows_rates: bool = False
     serves: bool = False
+    sketch: Plan | None = None
 
 
 Build = Callable[[Any, Sequence[str], Sequence[str]], Overlay]

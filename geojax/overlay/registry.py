@@ -29,15 +29,20 @@ class PackingConfig(OverlayConfig):
     name: str = "packing"
     max_trees: int | None = key(None, "at most so many trees; null: as many as serve", least=1)
     gap: float = key(
-        1e-3, "how far from the optimum planning may stop, as a share of it", least=0, below=1
+        1e-5, "how far from the optimum planning may stop, as a share of it", least=0, below=1
     )
+    effort: float = key(
+        1.0, "planning stops after about so many seconds' work of one core, counted in operations "
+        "so that every machine stops alike; the gap that is proven by then is told",
+        above=0,
+    )  # fmt: skip
 
 
 @OVERLAYS.register("packing", PackingConfig)
 def _packing(config: PackingConfig, *_: Sequence[str]) -> Overlay:
     from geojax.overlay.planners.packing import packing  # its solver is loaded only where it plans
 
-    return packing(max_trees=config.max_trees, gap=config.gap)
+    return packing(max_trees=config.max_trees, gap=config.gap, effort=config.effort)
 
 
 def build_overlay(

@@ -92,8 +92,7 @@ def nine():
 
 def test_the_busiest_link_of_a_packing_is_what_the_packing_says(nine):
     links = shared_links(nine, nine.centers)
-    columns, rates, _ = pack(links)
-    value = columns.packing(rates).value
+    value = pack(links).packing.value
     sizes = (1000,) * 20_000  # so many that shares are as good as exact
     planned = build_overlay(OverlayConfig(name="packing", chunk_elements=1000), nine.centers).plan(
         nine, nine.centers, sizes, 0

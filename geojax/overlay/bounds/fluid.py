@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linprog
 from scipy.sparse import block_array, csr_array, eye_array, kron
 
-from geojax.errors import GeojaxError
+from geojax.overlay.bounds.linear_program import maximize
 from geojax.overlay.view import NetworkView
 
 
@@ -86,11 +85,9 @@ def fluid_optimum(
     free = (len(members) + len(sources)) * (count + nodes)
     limits = np.concatenate([np.zeros(free), np.concatenate([rate, caps]) / unit])
     gain = np.zeros(nodes + count * (2 + len(members) + len(sources)))
-    gain[:nodes] = -1.0
-    solved = linprog(gain, A_ub=matrix, b_ub=limits, method="highs-ipm")
-    if not solved.success:
-        raise GeojaxError(f"the bound of {nodes} centers was not found: {solved.message}")
-    found = -float(solved.fun) * float(unit)
+    gain[:nodes] = 1.0
+    what = f"the bound of {nodes} centers was"
+    found = maximize(gain, matrix, limits, what=what, method="highs-ipm").value * float(unit)
     return found if found > rate.min() * 1e-9 else 0.0
 
 

@@ -5,12 +5,10 @@ then expands them from the root. In a strongly connected graph the contraction c
 node is left, and then depends on no root (Gabow, Galil, Spencer and Tarjan, *Efficient Algorithms
 for Finding Minimum Spanning Trees in Undirected and Directed Graphs*, 1986): a set that holds the
 root is never entered by the expanded tree, so that its dual value does not count. One contraction,
-O(N²) in arrays, serves all N roots; each expansion takes O(N).
+O(N²) in arrays, serves all N roots, and so does one expansion.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -40,16 +38,7 @@ def minimum_arborescences(
            [ 1,  3, -1]])
     """
     above, entering = _contract(count, sources, targets, weights)
-    below: list[list[int]] = [[] for _ in above]
-    for node, parent in enumerate(above):
-        if parent >= 0:
-            below[parent].append(node)
-    beside = [
-        [part for part in below[parent] if part != node] if parent >= 0 else []
-        for node, parent in enumerate(above)
-    ]
-    heads = targets.tolist()
-    return np.array([_expand(root, count, above, beside, entering, heads) for root in range(count)])
+    return _expand(count, np.array(above), np.array(entering), targets)
 
 
 def _contract(
@@ -112,28 +101,20 @@ def _merge(
     cost[made, made] = np.inf
 
 
-def _expand(
-    root: int,
-    count: int,
-    above: Sequence[int],
-    beside: Sequence[Sequence[int]],
-    entering: Sequence[int],
-    heads: Sequence[int],
-) -> list[int]:
-    """Takes contracted nodes apart: the edge into each given node in the tree of a root.
+def _expand(count: int, above: np.ndarray, entering: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Takes contracted nodes apart, from the last one made on, in the trees of all roots at once.
 
-    ``beside``: of each node, the other parts of the cycle that it is part of.
+    A contracted node is entered by one edge, or holds the root. The part of it in which that edge
+    ends is entered by the same edge, or holds the root; the others by their cycle's own edges.
     """
-    chosen = [-1] * count
-    waiting: list[int] = []
-    node, outermost = root, len(above) - 1
-    while True:
-        while node != outermost:  # all parts but those that hold it: entered by their cycle's edge
-            waiting += beside[node]
-            node = above[node]
-        if not waiting:
-            return chosen
-        outermost = waiting.pop()
-        edge = entering[outermost]
-        node = heads[edge]
-        chosen[node] = edge
+    roots = np.arange(count)
+    within = np.zeros((len(above), count), bool)  # which given nodes are part of a node
+    within[roots, roots] = True
+    for node, parent in enumerate(above[:-1].tolist()):
+        within[parent] |= within[node]
+    enters = np.full((len(above), count), -1)  # [node, root]
+    for node in range(len(above) - 2, -1, -1):
+        edge = enters[above[node]]
+        at = np.where(edge < 0, roots, targets[edge])
+        enters[node] = np.where(within[node, at], edge, entering[node])
+    return enters[:count].T

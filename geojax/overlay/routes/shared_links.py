@@ -25,6 +25,7 @@ class SharedLinks(NamedTuple):
       use: ``[resource, link]``: how often a link's route takes a resource: a physical link, or the
         access cap of a center on the route.
       capacity: of each resource, bit/s.
+      delay: of each link, the propagation along its route, s.
     """
 
     members: tuple[str, ...]
@@ -32,6 +33,7 @@ class SharedLinks(NamedTuple):
     targets: np.ndarray
     use: csr_array
     capacity: np.ndarray
+    delay: np.ndarray
 
 
 def shared_links(view: NetworkView, members: Sequence[str]) -> SharedLinks:
@@ -79,4 +81,5 @@ def shared_links(view: NetworkView, members: Sequence[str]) -> SharedLinks:
         np.array([position[path[-1]] for path in paths], int),
         csr_array((np.ones(len(used)), (where[0], where[1])), shape=shape),
         np.maximum(rates, rates.max(initial=0.0) * _DEAD),
+        np.array([sum(view.delay.get(hop, 0.0) for hop in pairwise(path)) for path in paths]),
     )
