@@ -136,7 +136,7 @@ async def test_a_message_arrives_with_all_its_fields(network: Network) -> None:
     nodes = await network.make(["a", "b"])
     payload = np.arange(1000, dtype=np.float32)
     body = {"type": "x", "list": [1, 2.5, None], "bytes": b"\x00"}
-    sent = Message(Kind.RESULT, 1, 2, 3, 4, 5, 6, 7, 0.125, 9, body, payload)
+    sent = Message(Kind.RESULT, 1, 2, 3, 4, 5, 6, 7, 0.125, 9, 11, body, payload)
     nodes["a"].send("b", sent)
     came = await message_from(nodes["b"], "a")
     for name in Message.__slots__:
