@@ -46,7 +46,8 @@ def maximize(
       GeojaxError: if the solver fails.
     """
     results: list = []
-    over = threading.Event()
+    over = threading.Lock()  # one step in C: an exception in the midst of an Event leaves it broken
+    over.acquire()
 
     def solve() -> None:
         try:
@@ -54,10 +55,10 @@ def maximize(
         except BaseException as error:  # noqa: BLE001 - it is raised where the answer is wanted
             results.append(error)
         finally:
-            over.set()
+            over.release()
 
     threading.Thread(target=solve, name="linear program", daemon=True).start()
-    over.wait()
+    over.acquire()
     (solved,) = results
     if isinstance(solved, BaseException):
         raise solved
