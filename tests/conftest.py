@@ -32,7 +32,6 @@ if not IS_WORKER:
     atexit.register(shutil.rmtree, os.environ[SHARED_FOLDER], ignore_errors=True)
 SHARED = Path(os.environ[SHARED_FOLDER])
 EMULATED = SHARED / "emulated.json"  # the names of the tests that have this mark
-COLLECT = (100_000, 20, 50)  # as in a simulation: many objects, few cycles; JAX's tracing too
 
 
 def compile_cache() -> Path:
@@ -148,9 +147,11 @@ def pytest_collection() -> Generator[None, object, object]:
     try:
         return (yield)
     finally:
+        from geojax.machine.collector import SELDOM  # not before the environment is fixed
+
         gc.collect()
         gc.freeze()
-        gc.set_threshold(*COLLECT)
+        gc.set_threshold(*SELDOM)
         gc.enable()
 
 

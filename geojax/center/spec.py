@@ -129,15 +129,12 @@ class VectorSpec:
         Raises:
           ValueError: the range is empty, leaves the vector or cuts a layer.
         """
-        if not 0 <= start < stop <= self.size:
-            raise ValueError(f"[{start}, {stop}) is no part of a vector of {self.size} elements")
-        inside = [layer for layer in self.layers if start < layer.stop and layer.offset < stop]
-        for layer in inside:
-            if layer.offset < start or layer.stop > stop:
+        found = self.cut(start, stop)
+        for layer in self.layers:
+            if any(layer.offset < edge < layer.stop for edge in (start, stop)):
                 where = f"{layer.name} at [{layer.offset}, {layer.stop})"
                 raise ValueError(f"[{start}, {stop}) cuts the layer {where}")
-        moved = tuple(replace(layer, offset=layer.offset - start) for layer in inside)
-        return VectorSpec(moved, max(0, min(stop, self.parameters) - start))
+        return found
 
     def cut(self, start: int, stop: int) -> VectorSpec:
         """As :meth:`part`, but layers may be cut: their pieces are flat, named by their range.

@@ -15,6 +15,7 @@ from geojax.assemble import Setup, run_node
 from geojax.errors import ConfigError, GeojaxError, MembershipError
 from geojax.hips.cluster import SCHEDULER
 from geojax.hips.context import NodeContext, Oracle
+from geojax.machine.collector import SELDOM
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder, Span
 from geojax.telemetry.report import counted, counters, last_words, report, restore
@@ -28,8 +29,6 @@ from testbed.simulated.transport import SimulatedNetwork, SimulatedTransport
 from testbed.wan.build import Wan
 from testbed.wan.dynamics.base import change_event
 
-# A simulation keeps many objects and makes few cycles: collecting them seldom saves a tenth of it.
-_COLLECT = (100_000, 20, 50)
 AT_TARGET = "at_target.json"  # what nodes had counted, beside the checkpoints
 
 Outcome = tuple[dict[str, dict[str, Any]], dict[str, list[Span]]]
@@ -59,8 +58,8 @@ def simulate(
     Raises:
       GeojaxError: the run failed.
     """
-    before = gc.get_threshold()
-    gc.set_threshold(*_COLLECT)
+    before = gc.get_threshold()  # it keeps many objects and makes few cycles
+    gc.set_threshold(*SELDOM)
     try:
         return run_virtual(_simulate(setup, wan, faults, sink, kept, earlier))
     finally:
