@@ -10,7 +10,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-EMULATED = "emulated"  # tests that mostly wait: one process, from the start, beside the others
+EMULATED = "emulated"  # tests that measure rates and times: one process, when the others end
 
 
 class HandOut(LoadScopeScheduling):
@@ -49,14 +49,15 @@ class HandOut(LoadScopeScheduling):
 
 
 def in_turn(units: Iterable[str]) -> list[str]:
-    """The emulated tests, then a file of each folder in turn; small folders end before large ones.
+    """A file of each folder in turn, small folders end before large ones; then the emulated tests.
 
-    So files that start processes and wait for them, neighbours in a folder, run beside others.
+    So files that start processes and wait for them, neighbours in a folder, run beside others; and
+    what measures rates has a processor, which programs that compile beside it would take.
     """
     places: dict[str, tuple[bool, int]] = {}
     count: Counter[str] = Counter()
     for unit in units:
         folder = unit.rpartition("/")[0]
-        places[unit] = (unit != EMULATED, count[folder])
+        places[unit] = (unit == EMULATED, count[folder])
         count[folder] += 1
     return sorted(places, key=places.__getitem__)
