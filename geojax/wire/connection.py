@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import select
 import socket
+import struct
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -38,6 +39,7 @@ log = logging.getLogger("geojax.wire")
 FIRST_BACKOFF_S = 0.02  # between two attempts to dial; grows by half each time
 LAST_BACKOFF_S = 0.25
 ANSWER_TIMEOUT_S = 1.0  # for the one small frame that a receiver writes back
+_RESET = struct.pack("ii", 1, 0)  # ``struct linger``: on, for 0 s
 
 
 class RefusalError(WireError):
@@ -148,15 +150,21 @@ class Connection(ABC):
                 self._socket.close()
                 self._socket = None
 
-    def _shutdown(self, how: int) -> None:
+    def _end(self, how: int) -> None:
+        """Shuts it down such that the close that follows resets it.
+
+        After an orderly close the kernel tells of no more room, so a peer that waits for room would
+        wait until its kernel gives up, for a minute or longer.
+        """
         with self._lock, suppress(OSError):
             if self._socket is not None:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 self._socket.shutdown(how)
 
     def abort(self) -> None:
         """Ends it without a goodbye, whatever it is doing."""
         self._aborted.set()
-        self._shutdown(socket.SHUT_RDWR)
+        self._end(socket.SHUT_RDWR)
 
 
 class Outgoing(Connection):
@@ -360,7 +368,7 @@ class Incoming(Connection):
     def cut(self, reason: str) -> None:
         """Ends it after what has already arrived; ``reason`` is reported as its end."""
         self._cut_reason = reason
-        self._shutdown(socket.SHUT_RD)
+        self._end(socket.SHUT_RD)
 
     def say_goodbye(self) -> None:
         """Tells the dialer that nothing more is read; it closes the connection then."""
@@ -381,7 +389,9 @@ class Incoming(Connection):
                 reason = self._receive_all(sock)
         except (FrameError, RefusalError) as error:
             reason = self._cut_reason
-            if reason is None:
+            if self._aborted.is_set():
+                reason = "aborted"
+            elif reason is None:
                 reason = str(error)
                 self.owner.refuse(self.peer or self.source, reason)
                 self._write_back({"refused": reason})

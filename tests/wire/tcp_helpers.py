@@ -83,9 +83,10 @@ def encoded(message: Message) -> bytes:
 
 
 def read_to_end(sock: socket.socket, most: int) -> None:
-    """Reads until the other side ends it, or ``most`` bytes have come."""
-    while most > 0 and (data := sock.recv(min(most, 1 << 16))):
-        most -= len(data)
+    """Reads until the other side ends it in any way, or ``most`` bytes have come."""
+    with suppress(ConnectionResetError):
+        while most > 0 and (data := sock.recv(min(most, 1 << 16))):
+            most -= len(data)
 
 
 def hello(**changes: Any) -> bytes:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -31,6 +32,7 @@ from tcp_helpers import (
 )
 
 from geojax.wire.message import FRAGMENT_BYTES, Kind, Message
+from geojax.wire.sockets import outstanding
 from geojax.wire.tcp import TcpTransport
 from geojax.wire.transport import Lost, Received
 
@@ -50,6 +52,21 @@ asyncio.run(main(int(sys.argv[1])))
 """
 
 
+def full(transport: TcpTransport, peer: str) -> bool:
+    """Whether what waits for a peer waits for room in the peer's kernel."""
+    outgoing = transport._peers[peer].outgoing
+    assert outgoing is not None
+    sock = outgoing._socket
+    return sock is not None and outgoing.established and outstanding(sock) is None
+
+
+def cut(transport: TcpTransport) -> None:
+    """Ends what the transport receives from ``a`` as if ``a`` were lost otherwise."""
+    incoming = transport._peers["a"].incoming
+    assert incoming is not None
+    incoming.cut("lost otherwise")
+
+
 def test_a_killed_process_is_lost_at_once() -> None:
     async def scenario() -> None:
         a = node("a", names("a", "b"))
@@ -59,6 +76,30 @@ def test_a_killed_process_is_lost_at_once() -> None:
                 process.send_signal(signal.SIGKILL)
                 async with asyncio.timeout(1.0):
                     assert "goodbye" in await lost(a, "b")
+
+    run(scenario())
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="only Linux tells")
+@pytest.mark.parametrize("ends", [TcpTransport.abort, cut])
+def test_who_waits_for_room_learns_of_the_end(ends: Callable[[TcpTransport], None]) -> None:
+    """The receiver reads all that its kernel had taken and closes; no room is told of any more."""
+
+    async def scenario() -> None:
+        a, b = node("a", names("a", "b")), node("b", names("a", "b"))
+        reads = threading.Event()
+        b.count_received = lambda *_: reads.wait()  # type: ignore[assignment]
+        async with started(a, b):
+            try:
+                for _ in range(4):
+                    a.send("b", Message(Kind.OFFER, payload=np.zeros(8 << 20, np.uint8)))
+                while b._peers["a"].incoming is None or not full(a, "b"):
+                    await asyncio.sleep(0.01)
+                ends(b)
+            finally:
+                reads.set()
+            async with asyncio.timeout(2.0):
+                await lost(a, "b")
 
     run(scenario())
 
