@@ -132,13 +132,18 @@ class EsyncState:
         assert row.step_s is not None
         return self._least * row.step_s + (row.push_s if self._pushes else 0.0)
 
-    def straggler(self, now: float) -> str | None:
-        """The s = argmax d_k (equation 1) of the heard members; of equal ones the first."""
-        live = [n for n in self._names if n in self.rows and self._is_live(self.rows[n], now)]
+    def straggler(self, now: float, number: int) -> str | None:
+        """The s = argmax d_k (equation 1) of the heard members; of equal ones the first.
+
+        Who asks is in round ``number``. A member that says it is further ahead than the next one
+        counts for nobody: nobody waits for it, or exchanges because of it.
+        """
+        known = [name for name in self._names if name in self.rows]
+        live = [name for name in known if self._is_live(self.rows[name], now, number)]
         return max(live, key=lambda name: self.delay(self.rows[name]), default=None)
 
-    def _is_live(self, row: Row, now: float) -> bool:
-        if row.step_s is None:
+    def _is_live(self, row: Row, now: float, number: int) -> bool:
+        if row.step_s is None or row.round > number + self._lan_rounds:
             return False
         delay = self.delay(row) if row.pushed else self._least * row.step_s
         observed = _EVICT_STEPS * delay if row.seen else 0.0
@@ -147,7 +152,7 @@ class EsyncState:
     def _trains(self, name: str, row: Row, now: float) -> bool:
         """QUERY: whether the member takes one more local step (Algorithm 1)."""
         assert row.step_s is not None
-        slowest = self.straggler(now)
+        slowest = self.straggler(now, row.round)
         last = self.rows[slowest] if slowest is not None else row
         if row.taken < self._least or row.round > last.round:
             return True  # it has just entered, or the straggler has not: its row is an old one

@@ -60,7 +60,7 @@ def test_pushes_count_in_the_journal_alone():
 def test_a_far_member_may_be_the_straggler():
     table = Table({"near": 3.0, "far": 2.0})
     table.state.rows["far"].push_s = 4.0
-    assert table.state.straggler(0.0) == "far"
+    assert table.state.straggler(0.0, 0) == "far"
     assert not table.say("far", QUERY, taken=1, step_s=2.0, at=2.0)
 
 
@@ -70,6 +70,18 @@ def test_the_guard_keeps_a_distance():
         for guard in (0.0, 0.9, 1.1)
     ]
     assert trains == [True, True, False]
+
+
+def test_a_first_report_of_an_absurd_round_changes_no_answer():
+    """Nobody else has entered a round yet, so it cannot be refused."""
+    table = Table({"fast": 1.0, "slow": 10.0})
+    state = table.state = EsyncState()
+    state.members(["liar", "fast", "slow"])
+    table.say("liar", REPORT, 2**30, step_s=100.0, at=0.0)
+    for name, seconds in (("fast", 1.0), ("slow", 10.0)):
+        table.say(name, REPORT, 1, step_s=seconds, at=0.0)
+    assert [table.say("fast", QUERY, taken=n, at=float(n)) for n in range(1, 10)] == [True] * 9
+    assert not table.say("fast", QUERY, taken=10, at=10.0)
 
 
 def test_until_the_straggler_has_entered_the_round_everybody_trains():
@@ -95,7 +107,7 @@ def test_who_becomes_the_straggler_in_a_later_step_is_waited_for_until_that_ends
     table = Table({"fast": 1.0, "middle": 3.0, "slow": 10.0})
     assert all(table.say("middle", QUERY, taken=n, step_s=3.0, at=3.0 * n) for n in (1, 2))
     assert table.say("slow", QUERY, taken=1, step_s=0.5, at=7.0), "7.5 s is before 6 + 3 s"
-    assert table.state.straggler(7.0) == "middle"
+    assert table.state.straggler(7.0, 0) == "middle"
     assert table.say("fast", QUERY, taken=1, step_s=1.0, at=8.0)
     assert not table.say("fast", QUERY, taken=2, step_s=1.0, at=9.0)
 
@@ -211,10 +223,10 @@ def test_a_silent_straggler_is_left_out_after_a_while_and_readmitted_when_it_is_
     table.say("fast", REPORT, 2, at=4.5)  # the frozen one does not enter this round
     taken = next(n for n in range(1, 99) if not table.say("fast", QUERY, 2, n, at=4.5 + n))
     assert 4.5 + taken == pytest.approx(4.0 + 3 * 4.0 * 1.0, abs=1.0), "3 d_k, as that is more"
-    assert table.state.straggler(4.5 + taken) == "fast"
+    assert table.state.straggler(4.5 + taken, 2) == "fast"
     table.say("frozen", REPORT, 3, at=30.0)
     table.say("fast", REPORT, 3, at=30.0)
-    assert table.state.straggler(30.0) == "frozen"
+    assert table.state.straggler(30.0, 3) == "frozen"
 
 
 def test_a_first_push_that_nobody_saw_allows_no_silence():
@@ -267,16 +279,16 @@ def test_an_observed_push_allows_three_times_as_long_a_silence():
     table = Table({"fast": 1.0, "far": 1.0})
     assert not table.say("far", DONE, taken=1, at=1.0)
     table.say("far", REPORT, 2, push_s=5.0, at=6.0)
-    assert table.state.straggler(24.0) == "far"  # 3 · (1 s + 5 s) after it was heard
-    assert table.state.straggler(24.1) is None
+    assert table.state.straggler(24.0, 0) == "far"  # 3 · (1 s + 5 s) after it was heard
+    assert table.state.straggler(24.1, 0) is None
 
 
 def test_the_dead_have_no_row():
     table = Table({"fast": 1.0, "dead": 10.0, "slow": 3.0})
     table.state.members(["fast", "slow"])
-    assert table.state.straggler(0.0) == "slow"
+    assert table.state.straggler(0.0, 0) == "slow"
     table.state.members(["fast", "dead", "slow"])
-    assert table.state.straggler(0.0) == "slow", "who is back has no past"
+    assert table.state.straggler(0.0, 0) == "slow", "who is back has no past"
 
 
 # ---- whole clusters
