@@ -96,6 +96,11 @@ class LanConfig(Settings):
     rate: float = key(1000.0, "of each host, each way", unit="Mbit/s", above=0)
     rtt: float = key(0.2, "round trip between two hosts of a center", unit="ms", least=0)
     workers: int = key(1, "workers per center", least=1)
+    overlay: str = key(
+        "star", "where a center's offers are summed: all at its local server, or shares of the "
+        "chunks at each of its workers, which pass the sums on to it",
+        choices=("sharded", "star"),
+    )  # fmt: skip
 
 
 @dataclass

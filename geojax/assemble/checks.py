@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from geojax.assemble.agreement import answer_codec, sync_of
+from geojax.assemble.agreement import answer_codec, lan_codec, sync_of
 from geojax.assemble.contributors import check_contributors
 from geojax.assemble.fleets import check_devices, has_devices
 from geojax.axes import check as check_values
@@ -83,7 +83,7 @@ def check(config: RunConfig, cluster: Cluster, view: NetworkView) -> None:
         )  # fmt: skip
     check_devices(config, cluster, algorithm)
     _check_services(algorithm, cluster)
-    _check_lan_tier(config, algorithm, cluster)
+    _check_lan_tier(config, algorithm, codec, cluster)
     _check_awareness(config, algorithm)
     overlay = build_overlay(config.overlay, cluster.servers, cluster.global_servers)
     sketch = overlay.sketch or overlay.plan
@@ -201,8 +201,13 @@ def _check_services(algorithm: SyncAlgorithm, cluster: Cluster) -> None:
         raise ConfigError("sync.level", "workers" if algorithm.inner is None else "both", fix)
 
 
-def _check_lan_tier(config: RunConfig, algorithm: SyncAlgorithm, cluster: Cluster) -> None:
-    """Refuses what local servers that wait for none of their workers cannot do."""
+def _check_lan_tier(
+    config: RunConfig, algorithm: SyncAlgorithm, codec: Codec, cluster: Cluster
+) -> None:
+    """Refuses what LANs, or local servers that wait for none of their workers, cannot do."""
+    several = any(cluster.workers(center) for center in cluster.servers)
+    if config.lan.overlay != "star":
+        _check_lan_overlay(config, algorithm, lan_codec(config, codec), several)
     if algorithm.lan is None:
         return
     name, without = config.sync.name, [c for c in cluster.servers if not cluster.workers(c)]
@@ -212,6 +217,21 @@ def _check_lan_tier(config: RunConfig, algorithm: SyncAlgorithm, cluster: Cluste
             "has its only worker in it; use lan.workers=2 or more, or sync=async_diloco"
         )
         raise ConfigError("lan.workers", config.lan.workers, fix)
+
+
+def _check_lan_overlay(
+    config: RunConfig, algorithm: SyncAlgorithm, codec: Codec, several: bool
+) -> None:
+    """Refuses sums at workers where there are none, or where the codec cannot be summed on."""
+    if not several:
+        fix = "no center has more than one worker; use lan.workers=2 or more, or lan.overlay=star"
+    elif algorithm.lan is not None:
+        fix = f"sync={config.sync.name} has local servers that sum nothing; use lan.overlay=star"
+    elif not codec.exact_combine:
+        fix = f"{codec.name} cannot be summed twice on its way; use star, or compression.lan=fp16"
+    else:
+        return
+    raise ConfigError("lan.overlay", config.lan.overlay, fix)
 
 
 def _check_awareness(config: RunConfig, algorithm: SyncAlgorithm) -> None:

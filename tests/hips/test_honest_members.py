@@ -16,6 +16,11 @@ ROWS = {
     "diloco": {"sync__name": "diloco", "sync__local_steps": 3},
     "streaming_diloco": {"sync__name": "streaming_diloco", "sync__local_steps": 4},
     "hfa": {"sync__name": "hfa"},
+    "fsa, sharded": {"sync__name": "fsa", "workers": 3, "lan__overlay": "sharded"},
+    "hfa, sharded": {"sync__name": "hfa", "workers": 3, "lan__overlay": "sharded"},
+    "esync, sharded": {
+        "sync__name": "esync", "sync__level": "both", "workers": 2, "lan__overlay": "sharded",
+    },  # fmt: skip
     "hierfavg": {"sync__name": "hierfavg", "sync__lan_rounds": 2},
     "esync, centers": {"sync__name": "esync", "sync__level": "centers", "workers": 1},
     "esync, workers": {"sync__name": "esync", "sync__level": "workers", "workers": 2},

@@ -9,7 +9,7 @@ from geojax.awareness.views import WanView
 from geojax.hips.cluster import WAN_GROUP, Cluster
 from geojax.machine.machine import Machine
 from geojax.overlay.planners.keep_roots import keep_roots
-from geojax.overlay.planners.star import star_tree
+from geojax.overlay.planners.within_center import WITHIN
 from geojax.overlay.policy.placement import loads, place
 from geojax.overlay.policy.planning import Proposal, Task
 from geojax.overlay.policy.policy import Policy
@@ -21,7 +21,7 @@ Propose = Callable[[Task], Proposal]
 class Policies:
     """Policies of all groups, by the rounds that they hold for.
 
-    The group of a center always has a star. The WAN's policy is planned by the overlay, on another
+    The group of a center has the trees of ``lan.overlay``. The WAN's policy is planned by the overlay, on another
     process (:meth:`geojax.machine.machine.Machine.plan`), from what is believed then. Every plan
     gets a version of its own, higher than all before.
 
@@ -30,6 +30,7 @@ class Policies:
       machine: makes plans.
       wan_view: what the WAN is believed to be.
       propose: makes a plan; a function that another process can be given.
+      within: ``lan.overlay``.
 
     Attributes:
       groups: the policy of the latest rounds, by group.
@@ -37,7 +38,15 @@ class Policies:
       considered: revision of the view that was planned for last.
     """
 
-    def __init__(self, cluster: Cluster, machine: Machine, wan_view: WanView, propose: Propose):
+    def __init__(
+        self,
+        cluster: Cluster,
+        machine: Machine,
+        wan_view: WanView,
+        propose: Propose,
+        within: str = "star",
+    ):
+        self._trees_within = WITHIN[within]
         self._cluster, self._machine = cluster, machine
         self._wan_view, self._propose = wan_view, propose
         self._version, self.considered = -1, -1
@@ -56,11 +65,11 @@ class Policies:
             self.considered = self._wan_view.revision
         version = self._version if wan is not None else self._next_version()
         planned = wan or (await self._ask(members, version, urgent=True)).policy
-        stars = {
-            group: Policy(version, center, (star_tree(center[0], center),))
+        within = {
+            group: Policy(version, center, self._trees_within(center))
             for group, center in groups.items()
         }
-        return {WAN_GROUP: planned, **stars}
+        return {WAN_GROUP: planned, **within}
 
     @property
     def outdated(self) -> bool:
