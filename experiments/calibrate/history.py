@@ -24,7 +24,7 @@ HISTORY = (
             "twelve old cases had been seen by then; they count as fitted now.",
             "6. After it the held-out cases below were written, and what the simulator predicts "
             "for them was committed on this page before any of them was emulated.",
-            "7. Later on that day they were emulated once, three times each, with the figures below. "
+            "7. Later on that day they were emulated, three times each, with the figures below. "
             "Nothing was changed after it. The one with lost packets (mesh4-star-loss) is far off: "
             "the simulator bounds a connection's mean rate on a lossy link, by formulas for long "
             "transfers, and what single losses cost a shorter one it leaves out (so its module "

@@ -18,12 +18,15 @@ ROWS = {
     "hfa": {"sync__name": "hfa"},
     "fsa, sharded": {"sync__name": "fsa", "workers": 3, "lan__overlay": "sharded"},
     "hfa, sharded": {"sync__name": "hfa", "workers": 3, "lan__overlay": "sharded"},
-    "esync, sharded": {
-        "sync__name": "esync", "sync__level": "both", "workers": 2, "lan__overlay": "sharded",
-    },  # fmt: skip
     "hierfavg": {"sync__name": "hierfavg", "sync__lan_rounds": 2},
     "esync, centers": {"sync__name": "esync", "sync__level": "centers", "workers": 1},
     "esync, workers": {"sync__name": "esync", "sync__level": "workers", "workers": 2},
+    "esync, sharded": {
+        "sync__name": "esync",
+        "sync__level": "both",
+        "workers": 2,
+        "lan__overlay": "sharded",
+    },
     "esync, both": {"sync__name": "esync", "sync__level": "both", "workers": 2},
     "tifl": {"sync__name": "tifl", "sync__profiling_rounds": 1, "sync__local_steps": 2},
     "quorum": {"sync__name": "quorum", "sync__local_steps": 2},

@@ -1,4 +1,4 @@
-"""Sums that are made at a center's workers: the same training, and a local server's port at rest."""
+"""Sums that are made at a center's workers: the same training, past the local server's port."""
 
 import logging
 
@@ -39,6 +39,8 @@ def center_of(overlay, workers=4, **settings):
 )
 def test_the_same_training_in_less_time(settings):
     star, sharded = (simulated(center_of(overlay, **settings)) for overlay in ("star", "sharded"))
+    assert star.final is not None
+    assert sharded.final is not None
     assert np.ptp(star.final) > 0
     if "sync__name" not in settings or settings["sync__name"] != "mixed_sync":  # has another order
         assert len(set(sharded.finals.values())) == 1
@@ -71,7 +73,7 @@ def test_a_worker_that_sums_for_others_may_die_and_come_back(workers, at):
         testbed__faults=[kill("c2/w1", at), {"at": at + 0.6, "kind": "restart", "node": "c2/w1"}],
     )  # fmt: skip
     outcome = simulated(config)
-    assert {round for round, _ in outcome.finals.values()} == {7}
+    assert {last for last, _ in outcome.finals.values()} == {7}
     assert len(set(outcome.finals.values())) == 1
     assert not outcome.accused
     assert outcome.of("dead")

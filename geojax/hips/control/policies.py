@@ -21,9 +21,9 @@ Propose = Callable[[Task], Proposal]
 class Policies:
     """Policies of all groups, by the rounds that they hold for.
 
-    The group of a center has the trees of ``lan.overlay``. The WAN's policy is planned by the overlay, on another
-    process (:meth:`geojax.machine.machine.Machine.plan`), from what is believed then. Every plan
-    gets a version of its own, higher than all before.
+    The group of a center has the trees of ``lan.overlay``. The WAN's policy is planned by the
+    overlay, on another process (:meth:`geojax.machine.machine.Machine.plan`), from what is believed
+    then. Every plan gets a version of its own, higher than all before.
 
     Args:
       cluster: all nodes.

@@ -31,7 +31,7 @@ def sharded_within(center: Sequence[str]) -> tuple[Tree, ...]:
     server, *workers = center
     share = 1.0 / max(1, len(workers))
     return tuple(
-        Tree(server, {first: server} | star_tree(first, workers).parent, share)
+        Tree(server, {first: server, **star_tree(first, workers).parent}, share)
         for first in workers
     )
 
