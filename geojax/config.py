@@ -96,11 +96,6 @@ class LanConfig(Settings):
     rate: float = key(1000.0, "of each host, each way", unit="Mbit/s", above=0)
     rtt: float = key(0.2, "round trip between two hosts of a center", unit="ms", least=0)
     workers: int = key(1, "workers per center", least=1)
-    overlay: str = key(
-        "star", "where a center's offers are summed: all at its local server, or shares of the "
-        "chunks at each of its workers, which pass the sums on to it",
-        choices=("sharded", "star"),
-    )  # fmt: skip
 
 
 @dataclass
@@ -185,7 +180,7 @@ class SyncConfig(Settings):
 
 @dataclass
 class OverlayConfig(Settings):
-    """Along which routes chunks travel between centers."""
+    """Along which routes chunks travel between centers, and within them."""
 
     name: str = key("star", "the overlay")
     chunk_elements: int = key(
@@ -194,6 +189,11 @@ class OverlayConfig(Settings):
     pieces: int = key(
         1, "parts of the vector that are merged, applied and given to the workers one by one, so "
         "that LANs and WAN work side by side", least=1,
+    )  # fmt: skip
+    lan: str = key(
+        "star", "where a center's offers are summed: all at its local server, or shares of the "
+        "chunks at each of its workers, which pass the sums on to it",
+        choices=("sharded", "star"),
     )  # fmt: skip
     awareness: str = key(
         "oracle", "plans go by the true rates, or by measured ones", choices=("measured", "oracle")

@@ -206,7 +206,7 @@ def _check_lan_tier(
 ) -> None:
     """Refuses what LANs, or local servers that wait for none of their workers, cannot do."""
     several = any(cluster.workers(center) for center in cluster.servers)
-    if config.lan.overlay != "star":
+    if config.overlay.lan != "star":
         _check_lan_overlay(config, algorithm, lan_codec(config, codec), several)
     if algorithm.lan is None:
         return
@@ -224,14 +224,14 @@ def _check_lan_overlay(
 ) -> None:
     """Refuses sums at workers where there are none, or where the codec cannot be summed on."""
     if not several:
-        fix = "no center has more than one worker; use lan.workers=2 or more, or lan.overlay=star"
+        fix = "no center has more than one worker; use lan.workers=2 or more, or overlay.lan=star"
     elif algorithm.lan is not None:
-        fix = f"sync={config.sync.name} has local servers that sum nothing; use lan.overlay=star"
+        fix = f"sync={config.sync.name} has local servers that sum nothing; use overlay.lan=star"
     elif not codec.exact_combine:
         fix = f"{codec.name} cannot be summed twice on its way; use star, or compression.lan=fp16"
     else:
         return
-    raise ConfigError("lan.overlay", config.lan.overlay, fix)
+    raise ConfigError("overlay.lan", config.overlay.lan, fix)
 
 
 def _check_awareness(config: RunConfig, algorithm: SyncAlgorithm) -> None:

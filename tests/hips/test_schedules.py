@@ -109,7 +109,7 @@ class Schedule:
             seed=self.seed, overlay__name="netstorm", testbed__faults=self.faults,
             timeouts__heartbeat=0.1, overlay__auxiliary=self.auxiliary,
             overlay__primary_busy=self.primary_busy,
-            lan__overlay="sharded" if self.workers > 1 and self.seed % 3 else "star",
+            overlay__lan="sharded" if self.workers > 1 and self.seed % 3 else "star",
         )  # fmt: skip
         config.wan.name, config.wan.generator = "drawn", None
         config.wan.centers, config.wan.links = self.centers, self.links

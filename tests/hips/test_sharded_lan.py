@@ -21,7 +21,7 @@ def center_of(overlay, workers=4, **settings):
     """Eight chunks, so that each of four workers sums two; the LAN is what takes the time."""
     return small_config(**{
         "elements": 8000, "chunk_elements": 1000, "rounds": 4, "workers": workers,
-        "lan__overlay": overlay, "lan__rate": 10.0, **settings,
+        "overlay__lan": overlay, "lan__rate": 10.0, **settings,
     })  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def test_whose_speeds_differ_take_more_steps_as_before():
     [
         ({"workers": 1}, "no center has more than one worker"),
         ({"sync__name": "halos", "sync__local_steps": 2}, "sum nothing"),
-        ({"lan__overlay": "ring"}, "lan.overlay"),
+        ({"overlay__lan": "ring"}, "overlay.lan"),
     ],
 )
 def test_what_has_no_such_sums_is_refused(settings, complaint):

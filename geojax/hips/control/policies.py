@@ -21,7 +21,7 @@ Propose = Callable[[Task], Proposal]
 class Policies:
     """Policies of all groups, by the rounds that they hold for.
 
-    The group of a center has the trees of ``lan.overlay``. The WAN's policy is planned by the
+    The group of a center has the trees of ``overlay.lan``. The WAN's policy is planned by the
     overlay, on another process (:meth:`geojax.machine.machine.Machine.plan`), from what is believed
     then. Every plan gets a version of its own, higher than all before.
 
@@ -30,7 +30,7 @@ class Policies:
       machine: makes plans.
       wan_view: what the WAN is believed to be.
       propose: makes a plan; a function that another process can be given.
-      within: ``lan.overlay``.
+      within: ``overlay.lan``.
 
     Attributes:
       groups: the policy of the latest rounds, by group.

@@ -118,7 +118,7 @@ class Scheduler:
             config, cluster, first=context.setup.resume.round + 1, independent=independent,
             replans=replans, after=context.setup.resume.held,
         )  # fmt: skip
-        self._policies = Policies(cluster, context.machine, wan_view, propose, config.lan.overlay)
+        self._policies = Policies(cluster, context.machine, wan_view, propose, config.overlay.lan)
         self._tables = PathTables(
             plan_tables, context.machine, wan_view, names=cluster.servers,
             start=self._background.start, say=self._channel.say,
