@@ -18,8 +18,7 @@ from geojax.config import RunConfig
 from geojax.hips.cluster import WAN_GROUP
 from geojax.hips.context import NodeContext
 from geojax.hips.exchange.base import Exchange
-from geojax.hips.exchange.chunk_sums import ChunkSums
-from geojax.hips.exchange.contribution import Allowance
+from geojax.hips.exchange.contribution import Allowance, ChunkSums
 from geojax.hips.exchange.cuts import Cuts
 from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.shard import shard_maker

@@ -13,8 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from geojax.compression.dense import dense
-from geojax.hips.exchange.chunk_sums import ChunkSums
-from geojax.hips.exchange.contribution import Allowance, Contribution, Share
+from geojax.hips.exchange.contribution import Allowance, ChunkSums, Contribution, Share
 from geojax.hips.exchange.tree import TreeExchange
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.telemetry.recorder import Recorder

@@ -15,7 +15,7 @@ from geojax.errors import Expelled, SchedulerLost, WaitTimeout
 from geojax.hips.cluster import Cluster, NodeSpec
 from geojax.hips.control.member import Membership
 from geojax.hips.control.messages import packed_policies
-from geojax.hips.exchange.chunk_sums import ChunkSums
+from geojax.hips.exchange.contribution import ChunkSums
 from geojax.hips.exchange.tree import TreeExchange
 from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Lost, Received

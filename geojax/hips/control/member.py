@@ -82,7 +82,7 @@ class Membership:
         holds: Callable[[], int] | None = None,
     ):
         self._context, self._multipath, self._meter = context, multipath, meter
-        me, timeouts = context.name, context.setup.config.timeouts
+        me, timeouts = self.me, context.setup.config.timeouts
         self._exchanges = MemberExchanges(me, engines, lan_rounds=lan_rounds, holds=holds)
         self._channel = ControlChannel(context, lambda: self._exchanges.epoch)
         self._grant = MemberGrant(
@@ -119,6 +119,11 @@ class Membership:
         self.on_keep: Callable[[Cut, int], None]
         self.position: Callable[[], int | None] = lambda: None
         self.counted: Callable[[int | None], int] = lambda _: -1
+
+    @property
+    def me(self) -> str:
+        """This member's name."""
+        return self._context.name
 
     @property
     def failed(self) -> asyncio.Future[None]:
@@ -202,7 +207,7 @@ class Membership:
           What gets ``Expelled`` when the scheduler has declared this member dead, and
           ``SchedulerLost`` when it is gone.
         """
-        return deliver(self._context.transport, self._take, f"{self._context.name} pump")
+        return deliver(self._context.transport, self._take, f"{self.me} pump")
 
     # ---- what comes in
 
@@ -242,7 +247,7 @@ class Membership:
             if self._end.said_done and item.goodbye:
                 self._end.come()  # it left when all were done
             if not self._end.over:
-                raise SchedulerLost(f"{self._context.name}: the scheduler is gone: {item.reason}")
+                raise SchedulerLost(f"{self.me}: the scheduler is gone: {item.reason}")
             return
         if self._multipath is not None:
             self._multipath.lose(item.peer)
@@ -312,7 +317,7 @@ class Membership:
         if self._multipath is not None:
             self._multipath.change(told.epoch)
         dead = f"; dead: {', '.join(told.dead)}" if told.dead else ""
-        log.warning("%s: membership epoch %d begins%s", self._context.name, told.epoch, dead)
+        log.warning("%s: membership epoch %d begins%s", self.me, told.epoch, dead)
         held = {group: engine.held for group, engine in self._exchanges.items()}
         keeps = {group: engine.keeps for group, engine in self._exchanges.items()}
         self._say(messages.Report(told.epoch, held, keeps, self.has_state))
@@ -337,7 +342,7 @@ class Membership:
 
     def _on_routes(self, _: str, told: messages.Routes) -> None:
         if self._multipath is None:
-            raise Refused(f"{self._context.name} has no use for auxiliary routes")
+            raise Refused(f"{self.me} has no use for auxiliary routes")
         self._multipath.route_by(unpacked_table(told.table, self._multipath.names))
 
     def _on_probe(self, _: str, probe: messages.Probe) -> None:
@@ -354,9 +359,9 @@ class Membership:
             path.send(probe.peer, message, PROBE_PRIORITY)
 
     def _on_keep(self, peer: str, told: messages.Keep) -> None:
-        me = self._context.setup.cluster.node(self._context.name)
+        me = self._context.setup.cluster.node(self.me)
         if me.role != "worker" or peer != me.center:
-            raise Refused(f"keep: {peer} is not the local server of {self._context.name}")
+            raise Refused(f"keep: {peer} is not the local server of {self.me}")
         self.on_keep(Cut(told.cut, told.time), told.round)
 
     def _on_end(self, _: str, __: messages.End) -> None:
@@ -365,7 +370,7 @@ class Membership:
     def _on_expel(self, _: str, told: messages.Expel) -> None:
         if told.may_return and not self._starts.came:
             return  # it was said to this node's life before; this one asks to come back
-        text = f"{self._context.name} was expelled from the run: {told.reason}"
+        text = f"{self.me} was expelled from the run: {told.reason}"
         raise Expelled(text, may_return=told.may_return)
 
     # ---- what goes out

@@ -44,12 +44,10 @@ from geojax.errors import FrameError, GeojaxError
 from geojax.hips.exchange.base import Gate, RoundWatcher, Sender
 from geojax.hips.exchange.buckets import Chunks
 from geojax.hips.exchange.chunk_sender import ChunkSender
-from geojax.hips.exchange.chunk_sums import ChunkSum, ChunkSums
-from geojax.hips.exchange.contribution import Allowance, Contribution
+from geojax.hips.exchange.contribution import Allowance, ChunkSum, ChunkSums, Contribution
 from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, own_parts
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
-from geojax.hips.exchange.rounds import Rounds
-from geojax.hips.exchange.tree_rules import TreeRules
+from geojax.hips.exchange.rounds import Rounds, TreeRules
 from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.message import ROUTED, Kind, Message
