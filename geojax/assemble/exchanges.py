@@ -18,7 +18,7 @@ from geojax.config import RunConfig
 from geojax.hips.cluster import WAN_GROUP
 from geojax.hips.context import NodeContext
 from geojax.hips.exchange.base import Exchange
-from geojax.hips.exchange.contribution import Allowance
+from geojax.hips.exchange.contribution import Allowance, ChunkSums
 from geojax.hips.exchange.cuts import Cuts
 from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.shard import shard_maker
@@ -50,7 +50,13 @@ def counts_steps(algorithm: SyncAlgorithm, group: int) -> bool:
     return decided or (algorithm.lan is not None and group == WAN_GROUP)
 
 
-def step_counts(
+def chunk_sums(context: Context, algorithm: SyncAlgorithm, group: int, codec: Codec) -> ChunkSums:
+    """Sums a group's payloads at a node."""
+    counts = _step_counts(context.recorder, algorithm, group)
+    return ChunkSums(codec, context.machine, counts)
+
+
+def _step_counts(
     recorder: Recorder, algorithm: SyncAlgorithm, group: int
 ) -> Callable[[int, Mapping[str, int]], None] | None:
     """Records how many local steps came from whom, at the root of a tree exchange; None: not."""
@@ -95,15 +101,14 @@ def build_multipath(context: Context, plan: Agreement) -> MultipathSender | None
 
 def wan_exchange(
     context: Context, plan: Agreement, snapshots: Snapshots, *,
-    multipath: MultipathSender | None = None, cuts: Cuts | None = None,
-    kept: dict[str, Any], **options: Any,
+    multipath: MultipathSender | None = None, cuts: Cuts | None = None, kept: dict[str, Any],
 ) -> Exchange:  # fmt: skip
     """A node's part in the exchange over the WAN, of the kind that the algorithm needs."""
     setup, config, algorithm = context.setup, context.setup.config, plan.algorithm
     if not holds_parameters(config):
         return tree_exchange(
             context, WAN_GROUP, plan, codec=plan.codec, held=setup.resume.round,
-            sender=multipath, **options,
+            sender=multipath,
         )  # fmt: skip
     start = kept["vector"] if "vector" in kept else setup.initial()
     server = _shard_server(
@@ -111,9 +116,7 @@ def wan_exchange(
         counts=counts_steps(algorithm, WAN_GROUP),
     )  # fmt: skip
     server.watcher = snapshots
-    engine = _push_pull(
-        context, WAN_GROUP, plan, start, server, codec=plan.codec, cuts=cuts, **options
-    )
+    engine = _push_pull(context, WAN_GROUP, plan, start, server, codec=plan.codec, cuts=cuts)
     engine.go_on(setup.resume.of(context.name), kept or None)
     return engine
 
@@ -172,15 +175,15 @@ def _allowances(setup: Setup, group: int, plan: Agreement) -> Mapping[str, Allow
 
 def tree_exchange(
     context: Context, group: int, plan: Agreement, *, held: int,
-    sender: MultipathSender | None = None, **options: Any,
+    codec: Codec, sender: MultipathSender | None = None,
 ) -> TreeExchange:  # fmt: skip
     """A node's part in an exchange along trees, whose last done round is ``held``."""
     engine = TreeExchange(
         context.name, group, sizes=[stop - start for start, stop in plan.ranges],
-        transport=sender or context.transport, machine=context.machine, recorder=context.recorder,
+        transport=sender or context.transport, recorder=context.recorder,
         priorities=plan.priorities, layers=plan.layers, turns=plan.turns,
         allowances=_allowances(context.setup, group, plan),
-        counts=step_counts(context.recorder, plan.algorithm, group), **options,
+        sums=chunk_sums(context, plan.algorithm, group, codec),
     )  # fmt: skip
     engine.skip_to(held)
     return engine

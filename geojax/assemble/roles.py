@@ -18,9 +18,9 @@ from geojax.assemble.exchanges import (
     Context,
     async_lan_exchange,
     build_multipath,
+    chunk_sums,
     has_tables,
     holds_parameters,
-    step_counts,
     tree_exchange,
     wan_exchange,
 )
@@ -37,6 +37,7 @@ from geojax.config import RunConfig
 from geojax.errors import GeojaxError
 from geojax.hips.cluster import SCHEDULER, START, WAN_GROUP
 from geojax.hips.control.member import Membership
+from geojax.hips.control.round_numbers import RoundNumbers
 from geojax.hips.exchange.async_lan import AsyncDownlink
 from geojax.hips.exchange.base import Exchange
 from geojax.hips.exchange.buckets import Turns
@@ -104,20 +105,21 @@ async def _watch(member: Membership) -> None:
 def _scheduler(context: Context) -> Scheduler:
     setup, cluster = context.setup, context.setup.cluster
     wan_view, awareness = _wan_view(context)
-    config, independent = setup.config.overlay, holds_parameters(setup.config)
-    algorithm = build_sync(setup.config.sync)
+    config, algorithm = setup.config.overlay, build_sync(setup.config.sync)
+    numbers = RoundNumbers(
+        algorithm.lan_rounds, skips=algorithm.inner is not None,
+        independent=holds_parameters(setup.config), workers_alone=algorithm.lan is not None,
+    )  # fmt: skip
     overlay = build_overlay(config, cluster.servers, cluster.global_servers)
     return Scheduler(
         context,
         propose=partial(propose, config, cluster.servers, cluster.global_servers),
-        replans=overlay.follows_rates and config.replan and not independent,
+        replans=overlay.follows_rates and config.replan and not numbers.independent,
         wan_view=wan_view, awareness=awareness,
         plan_tables=partial(
             plan_tables, config, cluster.global_servers, seed=setup.config.seed,
         ) if has_tables(setup) else None,
-        lan_rounds=algorithm.lan_rounds, skips=algorithm.inner is not None,
-        independent=independent, workers_alone=algorithm.lan is not None,
-        services=_services(setup, at_scheduler=True),
+        numbers=numbers, services=_services(setup, at_scheduler=True),
     )  # fmt: skip
 
 
@@ -411,12 +413,11 @@ def _global_node(context: Context) -> tuple[Membership, Any]:
         engine: Exchange = wan_exchange(context, plan, snapshots, cuts=cuts, kept=kept)
     else:
         algorithm = sync_of(config, context.setup.cluster.trainers)
+        codec = build_codec(config.compression)  # to sum with it, nothing else
         engine = TreeExchange(
             context.name, WAN_GROUP, sizes=(), transport=context.transport,
-            machine=context.machine, recorder=context.recorder,
-            codec=build_codec(config.compression),  # to sum with it, nothing else
-            allowances=of_centers(context.setup, algorithm),
-            counts=step_counts(context.recorder, algorithm, WAN_GROUP),
+            recorder=context.recorder, allowances=of_centers(context.setup, algorithm),
+            sums=chunk_sums(context, algorithm, WAN_GROUP, codec),
         )  # fmt: skip
         engine.skip_to(context.setup.resume.round)
     member = Membership(context, engines={WAN_GROUP: engine}, meter=_meter(context))

@@ -11,16 +11,8 @@ from geojax.settings import key
 from geojax.sync.algorithm import SYNCS, Choice, HostedService, RunFacts, SyncAlgorithm
 from geojax.sync.fedat import by_speed
 from geojax.sync.parts import barrier, delta_offer, fixed_steps, weighted_mean
-from geojax.sync.tifl_state import (
-    ADAPTIVE,
-    DONE,
-    ENTER,
-    JUDGED,
-    PUBLISHED,
-    TiflState,
-    drawn,
-    probabilities,
-)
+from geojax.sync.tifl_policy import ADAPTIVE, PUBLISHED, drawn, probabilities
+from geojax.sync.tifl_state import DONE, ENTER, JUDGED, TiflState
 
 SERVICE = "tifl"
 TIERS, PROFILING, INTERVAL, HELD_OUT = 2, 3, 10, 100  # what null stands for
@@ -123,7 +115,7 @@ def tifl(
     **Adaptive.** A round takes one of its tier's credits, and no tier without credits is drawn.
     Every I rounds all workers tell how many of their held-out samples the round's parameters get
     right. Where that share, over its tier, of the tier of the round before is no higher than I
-    rounds ago, probabilities change (:func:`geojax.sync.tifl_state.changed`): the lower a tier's
+    rounds ago, probabilities change (:func:`geojax.sync.tifl_policy.changed`): the lower a tier's
     accuracy, the likelier it is drawn.
 
     Differs from the paper: a profiling round waits for all, as every round here does, so T_max

@@ -14,14 +14,8 @@ from typing import Any
 import numpy as np
 
 from geojax.errors import ConfigError, Refused
+from geojax.sync.tifl_policy import TierPolicy, some_of
 
-ADAPTIVE = "adaptive"
-PUBLISHED = {  # the paper's policies for five tiers
-    "fast1": (0.225, 0.225, 0.225, 0.225, 0.1),
-    "fast2": (0.2375, 0.2375, 0.2375, 0.2375, 0.05),
-    "fast3": (0.25, 0.25, 0.25, 0.25, 0.0),
-    "random": (0.7, 0.1, 0.1, 0.05, 0.05),
-}
 ENTER, DONE, JUDGED = "enter", "done", "judged"
 _KEYS = {
     ENTER: {"op", "round", "push_s"},
@@ -72,7 +66,7 @@ class TiflState:
     """The server; see :func:`geojax.sync.tifl.tifl` for the rules.
 
     Args:
-      policy: of :func:`probabilities`, or ``adaptive``.
+      policy: of :func:`geojax.sync.tifl_policy.probabilities`, or ``adaptive``.
       count: m.
       clients: |C|; None: the whole tier.
       seed: of the run.
@@ -82,6 +76,10 @@ class TiflState:
       credit: rounds that each tier may get, of the adaptive policy.
       tier_of: the tier of each center where no round is timed.
       first: the round that the run begins, or goes on, with.
+
+    Attributes:
+      policy: has the tiers, and draws one for each round.
+      latency: what each center took for a round when rounds were timed, s.
     """
 
     def __init__(
@@ -98,21 +96,19 @@ class TiflState:
         tier_of: Mapping[str, int] | None = None,
         first: int = 0,
     ):
-        self._policy, self._count, self._clients, self._seed = policy, count, clients, seed
+        self.policy = TierPolicy(policy, interval=interval, credit=credit)
+        self._count, self._clients, self._seed = count, clients, seed
         self._profiling, self._timeout_s = profiling_rounds, timeout_s
-        self._interval, self._credit = interval, credit
         self._names: tuple[str, ...] = ()
         self._rows: dict[str, Row] = {}
         self._first = first
         self._decided: dict[int, Decision] = {}
         self._took: dict[int, dict[str, float]] = {}  # round: response of each worker, s
         self._judged: dict[int, dict[str, tuple[int, int]]] = {}  # round: right, of
-        self._accuracy: list[float | None] = []  # A_t, at the last comparison
         self._records: list[dict[str, Any]] = []
         self.latency: dict[str, float] = {}
-        self.tiers: list[list[str]] = []
         if tier_of is not None:
-            self._part(tier_of)
+            self.policy.part(tier_of)
 
     # ---- as a service
 
@@ -204,22 +200,22 @@ class TiflState:
         if number < begin:
             self._keep(number, Decision(-1, tuple(living)))
             return
-        if not self.tiers:
+        if not self.policy.tiers:
             self._profile(begin)
-        if self._policy == ADAPTIVE and (number - 1 - begin) % self._interval == 0:
+        if self.policy.compares(number - 1 - begin):
             self._compare(number - 1)
-        tiers = [[name for name in tier if name in living] for tier in self.tiers]
+        tiers = [[name for name in tier if name in living] for tier in self.policy.tiers]
         stream = np.random.default_rng([self._seed, zlib.crc32(b"tifl"), number])
-        tier = self._draw_tier(stream, tiers)
-        chosen = () if tier is None else _some_of(stream, tiers[tier], self._clients)
-        judges = self._policy == ADAPTIVE and (number - begin) % self._interval == 0
+        tier = self.policy.draw(stream, tiers)
+        chosen = () if tier is None else some_of(stream, tiers[tier], self._clients)
+        judges = self.policy.compares(number - begin)
         self._keep(number, Decision(-1 if tier is None else tier, chosen, judges))
 
     def _keep(self, number: int, decision: Decision) -> None:
         workers = {name for name in self._names if "/" in name} or set(self._names)
         decision.due = frozenset(w for w in workers if center_of(w) in decision.centers)
         self._decided[number] = decision
-        oldest = number - 2 if self.tiers else 0  # the profile needs all until it is made
+        oldest = number - 2 if self.policy.tiers else 0  # the profile needs all until it is made
         self._took = {n: took for n, took in self._took.items() if n >= oldest}
         self._judged = {n: told for n, told in self._judged.items() if n >= number - 1}
         needed = min([number, *(row.round for row in self._rows.values())]) - 1
@@ -243,55 +239,27 @@ class TiflState:
             fix = "no center has answered in this time; allow more, or leave it out"
             raise ConfigError("sync.timeout_s", self._timeout_s, fix)
         count = min(self._count, len(ranked))
-        self._part({center: at * count // len(ranked) for at, center in enumerate(ranked)})
+        self.policy.part({center: at * count // len(ranked) for at, center in enumerate(ranked)})
         self._records.append(
             {
-                "round": begin, "tiers": self.tiers,
+                "round": begin, "tiers": self.policy.tiers,
                 "latency": {center: round(each, 6) for center, each in self.latency.items()},
                 "dropouts": [center for center in self.latency if center not in ranked],
             }
         )  # fmt: skip
 
-    def _part(self, tier_of: Mapping[str, int]) -> None:
-        count = 1 + max(tier_of.values())
-        self.tiers = [[c for c in tier_of if tier_of[c] == tier] for tier in range(count)]
-        self.chances = probabilities(self._policy, count)
-        self.credits = [self._credit] * count
-        self._accuracy = [None] * count
-
-    def _draw_tier(self, stream: np.random.Generator, tiers: Sequence[Sequence[str]]) -> int | None:
-        """The tier of a round, among those with living centers and credits; None: nobody lives."""
-        lives = [bool(tier) for tier in tiers]
-        if not any(lives):
-            return None
-        if self._policy == ADAPTIVE:
-            if not any(c for c, here in zip(self.credits, lives, strict=True) if here):
-                self.credits = [self._credit] * len(tiers)
-            lives = [here and c > 0 for c, here in zip(self.credits, lives, strict=True)]
-        chances = np.where(lives, self.chances, 0.0)
-        if not chances.sum():
-            chances = np.array(lives, float)
-        tier = int(stream.choice(len(tiers), p=chances / chances.sum()))
-        if self._policy == ADAPTIVE:
-            self.credits[tier] -= 1
-        return tier
-
     def _compare(self, number: int) -> None:
         """The parameters that round ``number`` began with: is the tier before it doing better?"""
         told = self._judged.get(number, {})
-        present = [
-            _share([told[name] for name in told if center_of(name) in tier]) for tier in self.tiers
-        ]
         last = self._decided.get(number - 1)
-        before, tier = self._accuracy, -1 if last is None else last.tier
-        self._accuracy = [a if a is not None else b for a, b in zip(present, before, strict=True)]
-        old, new = (before[tier], self._accuracy[tier]) if tier >= 0 else (None, None)
-        if old is not None and new is not None and new <= old:
-            self.chances = changed(self._accuracy, self.credits)
-        self._records.append(
-            {"round": number, "accuracy": list(self._accuracy), "chances": list(self.chances),
-             "credits": list(self.credits)}
-        )  # fmt: skip
+        self.policy.compare(
+            [
+                _share([told[name] for name in told if center_of(name) in tier])
+                for tier in self.policy.tiers
+            ],
+            -1 if last is None else last.tier,
+        )
+        self._records.append({"round": number, **self.policy.record()})
 
     # ---- how good the predictions were
 
@@ -315,70 +283,6 @@ class TiflState:
             record["error"] = round(abs(expected[slowest] - longest) / expected[slowest], 6)
             record["wrong"] = longest - lasted[slowest] > _CLOSE * expected[slowest]
         self._records.append(record)
-
-
-def probabilities(policy: str, count: int) -> tuple[float, ...]:
-    """The probability of each tier, the fastest first; of ``adaptive`` the one to begin with.
-
-    A policy for five tiers gives the slowest ones' share to the others where dropouts leave fewer.
-
-    >>> probabilities("fast", 3), probabilities("slow", 2)
-    ((1.0, 0.0, 0.0), (0.0, 1.0))
-    >>> [sum(probabilities(policy, 5)) for policy in ("uniform", "adaptive", *PUBLISHED)]
-    [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
-    """
-    if policy in ("fast", "slow"):
-        chosen = 0 if policy == "fast" else count - 1
-        return tuple(float(tier == chosen) for tier in range(count))
-    cut = PUBLISHED.get(policy, (1 / count,) * count)[:count]
-    return cut if sum(cut) == 1 else tuple(each / sum(cut) for each in cut)
-
-
-def changed(accuracy: Sequence[float | None], credit: Sequence[int]) -> tuple[float, ...]:
-    """ChangeProbs of the adaptive policy: the worse a tier does, the likelier it is drawn.
-
-    Of the n tiers that have credits, in ascending order of their accuracies, the i-th gets
-    (n − i) / D with D = n(n − 1)/2; so the best one gets 0, and a single one 1. Tiers without
-    credits get 0, which is reconstructed: the paper's loop is over all tiers, while its n is not.
-    Of equal ones the faster comes first; one whose accuracy was never told comes before all.
-
-    >>> changed([0.9, 0.5, 0.7], [4, 4, 4])
-    (0.0, 0.6666666666666666, 0.3333333333333333)
-    >>> changed([0.9, 0.5, 0.7], [4, 0, 4]), changed([0.9, 0.5], [0, 3])
-    ((0.0, 0.0, 1.0), (0.0, 1.0))
-    """
-    left = [tier for tier, left_of in enumerate(credit) if left_of > 0]
-    left.sort(key=lambda tier: -1.0 if accuracy[tier] is None else accuracy[tier])  # type: ignore[arg-type, return-value]
-    count, found = len(left), [0.0] * len(credit)
-    for place, tier in enumerate(left, 1):
-        found[tier] = 1.0 if count == 1 else (count - place) / (count * (count - 1) / 2)
-    return tuple(found)
-
-
-def drawn(
-    tiers: Sequence[Sequence[str]], chances: Sequence[float], clients: int | None, seed: int,
-    number: int,
-) -> tuple[str, ...]:  # fmt: skip
-    """The contributors of a round: a function of the seed and the round alone.
-
-    Args:
-      tiers: the centers of each.
-      chances: the probability of each tier.
-      clients: how many of the tier; None: all.
-      seed: of the run.
-      number: the round.
-    """
-    stream = np.random.default_rng([seed, zlib.crc32(b"tifl"), number])
-    return _some_of(stream, tiers[stream.choice(len(tiers), p=chances)], clients)
-
-
-def _some_of(
-    stream: np.random.Generator, tier: Sequence[str], clients: int | None
-) -> tuple[str, ...]:
-    if clients is None or clients >= len(tier):
-        return tuple(tier)
-    chosen = sorted(stream.choice(len(tier), clients, replace=False))
-    return tuple(str(tier[at]) for at in chosen)
 
 
 def center_of(worker: str) -> str:

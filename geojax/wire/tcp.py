@@ -11,30 +11,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import select
 import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from geojax.errors import ConfigError, WireError
+from geojax.wire.acceptor import Acceptor
 from geojax.wire.connection import Incoming, Outgoing, RefusalError
 from geojax.wire.datagrams import DatagramSocket, check_datagram
 from geojax.wire.frame import MAX_PAYLOAD_BYTES, PROTOCOL_VERSION
+from geojax.wire.loop_inbox import LoopInbox
 from geojax.wire.message import Kind, Message
 from geojax.wire.queue import Outbound
-from geojax.wire.sockets import Address, Wakeup, configure, listen
+from geojax.wire.sockets import Address, configure, listen
 from geojax.wire.transport import LinkCounters, Lost, Observer, Received
 
 log = logging.getLogger("geojax.wire")
 
 JOIN_TIMEOUT_S = 1.0  # for a thread whose socket was shut down
-ACCEPT_PAUSE_S = 0.1  # after a connection could not be accepted
 
 
 @dataclass
@@ -103,13 +101,9 @@ class TcpTransport:
         self._strangers: set[Incoming] = set()  # accepted, HELLO not yet admitted
         self._closing = False
         self._counting = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._listener: socket.socket | None = None
-        self._stop_accepting: Wakeup | None = None
+        self._acceptor: Acceptor | None = None
         self._datagrams: DatagramSocket | None = None
-        self._inbox: deque[Received | Lost] = deque()  # filled by threads, emptied by the loop
-        self._flush_is_due = False
-        self._arrived: asyncio.Queue[Received | Lost | None] = asyncio.Queue()  # None: closed
+        self._inbox = LoopInbox(name)
         self._all_ended = asyncio.Event()
 
     async def start(self) -> None:
@@ -128,20 +122,12 @@ class TcpTransport:
         except ConfigError:
             listener.close()
             raise
-        self._loop = asyncio.get_running_loop()
-        self._listener, self._datagrams = listener, datagrams
-        self.address = self._listener.getsockname()
-        self.socket_options = configure(self._listener, self.congestion_control)
-        self._stop_accepting = Wakeup()
+        self._inbox.loop, self._datagrams = asyncio.get_running_loop(), datagrams
+        self.address = listener.getsockname()
+        self.socket_options = configure(listener, self.congestion_control)
+        self._acceptor = Acceptor(self.name, listener, self._take, self.thread_ended)
         with self._changed:
-            self._start_thread(
-                threading.Thread(
-                    target=self._accept_all,
-                    args=(self._listener, self._stop_accepting),
-                    name=f"geojax-accept-{self.name}",
-                    daemon=True,
-                )
-            )
+            self._start_thread(self._acceptor.thread)
             self._start_thread(datagrams.thread)
 
     def send(self, peer: str, message: Message, priority: int = 0) -> None:
@@ -180,7 +166,7 @@ class TcpTransport:
         if peer not in self._peers:
             what = "this node itself" if peer == self.name else "no peer of it"
             raise ValueError(f"{self.name} cannot send to {peer!r}, which is {what}")
-        if self._closing or self._loop is None:
+        if self._closing or self._inbox.loop is None:
             raise WireError(f"{self.name} cannot send to {peer}: its transport is not open")
         state = self._peers[peer]
         if state.outgoing is None:
@@ -203,11 +189,7 @@ class TcpTransport:
         Raises:
           WireError: the transport is closed.
         """
-        item = await self._arrived.get()
-        if item is None:
-            self._arrived.put_nowait(None)  # for the next one who asks
-            raise WireError(f"{self.name} cannot receive: its transport is closed")
-        return item
+        return await self._inbox.take()
 
     async def close(self) -> None:
         """Sends what is queued and a goodbye, for at most ``connect_timeout``; frees everything."""
@@ -234,7 +216,7 @@ class TcpTransport:
             self._abort_connections()
             for thread in threads:
                 thread.join(JOIN_TIMEOUT_S)
-        self._arrived.put_nowait(None)
+        self._inbox.close()
 
     def abort(self) -> None:
         """Ends every connection without a goodbye, as a crash would; :meth:`close` it after."""
@@ -254,8 +236,8 @@ class TcpTransport:
                 connection.abort()
 
     def _close_listener(self) -> None:
-        if self._stop_accepting is not None:
-            self._stop_accepting.wake()
+        if self._acceptor is not None:
+            self._acceptor.stop()
         if self._datagrams is not None:
             self._datagrams.stop()
 
@@ -316,7 +298,7 @@ class TcpTransport:
         with self._counting:
             self.sent[peer].seconds += end - start
         if self.observers and frame.last and frame.message.kind is not Kind.HELLO:
-            self._call_loop(partial(self._observe, peer, frame.message, since, end))
+            self._inbox.call(partial(self._observe, peer, frame.message, since, end))
 
     def _observe(self, peer: str, message: Message, since: float, end: float) -> None:
         for observer in self.observers:
@@ -347,7 +329,7 @@ class TcpTransport:
 
     def deliver(self, item: Received) -> None:
         """A whole message has come in."""
-        self._post(item)
+        self._inbox.post(item)
 
     def refuse(self, source: str, reason: str) -> None:
         """A connection is closed for what came over it."""
@@ -404,55 +386,25 @@ class TcpTransport:
         if not state.lost:
             state.lost = True
             log.info("%s: lost %s: %s", self.name, peer, reason)
-            self._post(Lost(peer, reason, state.goodbye))
+            self._inbox.post(Lost(peer, reason, state.goodbye))
 
     def thread_ended(self) -> None:
         """The calling thread has freed what it held and is about to end."""
         with self._changed:
             self._threads.discard(threading.current_thread())
             if self._closing and not self._threads:
-                self._call_loop(self._all_ended.set)
+                self._inbox.call(self._all_ended.set)
 
     def _start_thread(self, thread: threading.Thread) -> None:
         """Starts a thread that will call :meth:`thread_ended`; the lock is held."""
         self._threads.add(thread)
         thread.start()
 
-    def _accept_all(self, listener: socket.socket, stop: Wakeup) -> None:
-        poller = select.poll()
-        poller.register(listener, select.POLLIN)
-        poller.register(stop, select.POLLIN)
-        while all(descriptor != stop.fileno() for descriptor, _ in poller.poll()):
-            try:
-                sock, (host, port) = listener.accept()
-            except OSError as error:
-                log.warning("%s: could not accept a connection: %s", self.name, error)
-                stop.wait(ACCEPT_PAUSE_S)  # out of descriptors, perhaps not for long
-                continue
-            with self._changed:
-                if self._closing:
-                    sock.close()
-                    break
-                incoming = Incoming(self, sock, f"{host}:{port}")
+    def _take(self, sock: socket.socket, source: str) -> bool:
+        """Takes an accepted connection, whose peer has to say who it is; false when closing."""
+        with self._changed:
+            if not self._closing:
+                incoming = Incoming(self, sock, source)
                 self._strangers.add(incoming)
                 self._start_thread(incoming.thread)
-        listener.close()
-        stop.close()
-        self.thread_ended()
-
-    def _post(self, item: Received | Lost) -> None:
-        """Hands something to the loop, which is woken once for all that gathers meanwhile."""
-        self._inbox.append(item)
-        if not self._flush_is_due:
-            self._flush_is_due = True
-            self._call_loop(self._flush)
-
-    def _flush(self) -> None:
-        self._flush_is_due = False  # before the deque is emptied: what comes now is never missed
-        while self._inbox:
-            self._arrived.put_nowait(self._inbox.popleft())
-
-    def _call_loop(self, callback: Callable[[], object]) -> None:
-        if self._loop is not None:
-            with suppress(RuntimeError):  # the loop was closed before the transport
-                self._loop.call_soon_threadsafe(callback)
+            return not self._closing

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from geojax.compression.dense import dense
-from geojax.hips.exchange.contribution import Allowance, Contribution, Share
+from geojax.hips.exchange.contribution import Allowance, ChunkSums, Contribution, Share
 from geojax.hips.exchange.tree import TreeExchange
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.telemetry.recorder import Recorder
@@ -132,10 +132,11 @@ class Group:
         self.results = {name: {} for name in members}
         for name in members:
             mine = options.get(name, {})
-            at_root = mine.pop("at_root", None)
+            at_root, counts = mine.pop("at_root", None), mine.pop("counts", None)
+            codec = codec or dense()._replace(splits=True)
             self.network.engines[name] = TreeExchange(
                 name, 0, sizes=self.sizes, transport=Ends(name, self.network),
-                codec=codec or dense()._replace(splits=True), machine=SlowMachine(self.rng, work),
+                sums=ChunkSums(codec, SlowMachine(self.rng, work), counts),
                 recorder=Recorder(name, self.events.append),
                 **{"allowances": allowances, **mine},
             )  # fmt: skip

@@ -14,6 +14,7 @@ from geojax.errors import GeojaxError, WaitTimeout
 from geojax.hips.cluster import Cluster, NodeSpec
 from geojax.hips.control.member import Membership
 from geojax.hips.control.messages import unpacked_policies
+from geojax.hips.control.round_numbers import RoundNumbers
 from geojax.hips.exchange.base import Gate
 from geojax.hips.roles.scheduler import Scheduler
 from geojax.overlay.planners.star import star
@@ -50,7 +51,8 @@ class Played:
         self.oracle = context.oracle
         self.scheduler = Scheduler(
             context,
-            propose=propose, wan_view=OracleView(lambda: view), independent=True,
+            propose=propose, wan_view=OracleView(lambda: view),
+            numbers=RoundNumbers(independent=True),
         )  # fmt: skip
         self.run = asyncio.ensure_future(self.scheduler.run())
 
@@ -99,7 +101,7 @@ class Played:
     async def report(self, held, *, stateless=()):
         """Everybody reports on the epoch that has begun; returns what each is told then."""
         before = len(self.sent)
-        for name in self.scheduler.epochs.alive:
+        for name in self.scheduler.epochs.roster.alive:
             center = name.split("/")[0]
             holds = {"0": held.get(center, -1)} if name in CENTERS else {}
             if center == "c3":

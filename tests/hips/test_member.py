@@ -15,6 +15,7 @@ from geojax.errors import Expelled, SchedulerLost, WaitTimeout
 from geojax.hips.cluster import Cluster, NodeSpec
 from geojax.hips.control.member import Membership
 from geojax.hips.control.messages import packed_policies
+from geojax.hips.exchange.contribution import ChunkSums
 from geojax.hips.exchange.tree import TreeExchange
 from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Lost, Received
@@ -70,7 +71,7 @@ class Played:
         cluster = Cluster(tuple(NodeSpec(name, name, "server") for name in ("c1", "c2")))
         context = node_context("c2", self.wire, config=config, events=self.events, cluster=cluster)
         self.engine = TreeExchange(
-            "c2", 0, sizes=(1,), transport=self.wire, codec=dense(), machine=None,
+            "c2", 0, sizes=(1,), transport=self.wire, sums=ChunkSums(dense(), machine=None),
             recorder=context.recorder, allowances={},
         )  # fmt: skip
         self.member = Membership(

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tifl_by_hand import adaptive
 
 from geojax.errors import ConfigError, Refused
-from geojax.sync.tifl_state import DONE, ENTER, JUDGED, TiflState, changed, probabilities
+from geojax.sync.tifl_policy import changed, probabilities
+from geojax.sync.tifl_state import DONE, ENTER, JUDGED, TiflState
 
 FOUR = ("c1", "c2", "c3", "c4")
 
@@ -71,7 +72,7 @@ def test_all_contribute_until_the_last_times_are_in_and_then_a_tier():
     assert [cluster.play() for _ in range(3)] == [list(FOUR)] * 3
     chosen = [tuple(cluster.play()) for _ in range(40)]
     assert set(chosen) == {("c2", "c3"), ("c1", "c4")}
-    assert cluster.state.tiers == [["c2", "c3"], ["c4", "c1"]], "measured, the fastest first"
+    assert cluster.state.policy.tiers == [["c2", "c3"], ["c4", "c1"]], "measured, the fastest first"
     assert cluster.state.latency == pytest.approx(cluster.seconds)
     json.dumps(cluster.records)  # they are events
 
@@ -98,7 +99,7 @@ def test_a_center_is_as_slow_as_its_slowest_worker():
                 cluster.now -= cluster.seconds[name]
         cluster.now += 6.0
     assert cluster.state.latency == pytest.approx({"a": 5.0, "b": 2.0})
-    assert cluster.state.tiers == [["b"], ["a"]]
+    assert cluster.state.policy.tiers == [["b"], ["a"]]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_who_takes_as_long_as_the_timeout_drops_out(timeout_s, tiers):
     count = 1 if timeout_s == 2.5 else 2
     cluster = Cluster(seconds, timeout_s=timeout_s, count=count, profiling_rounds=2)
     chosen = [cluster.play() for _ in range(40)][3:]
-    assert cluster.state.tiers == tiers
+    assert cluster.state.policy.tiers == tiers
     assert {name for names in chosen for name in names} == {n for tier in tiers for n in tier}
 
 
@@ -241,7 +242,7 @@ def test_a_tier_that_improves_is_left_alone():
     )  # fmt: skip
     for _ in range(30):
         cluster.play()
-    assert cluster.state.chances == (0.5, 0.5)
+    assert cluster.state.policy.chances == (0.5, 0.5)
 
 
 def test_credits_end_a_tiers_rounds_and_begin_anew_when_all_are_spent():
@@ -323,7 +324,7 @@ def test_who_runs_ahead_is_refused_and_decides_nothing_for_the_others():
     cluster.enter("b", 1)
     with pytest.raises(Refused, match="b enters round 2, a is not in 1"):
         cluster.enter("b", 2)
-    assert cluster.state.tiers == []
+    assert cluster.state.policy.tiers == []
     cluster.now = 3.0
     for name in ("a", "c"):
         cluster.ask(name, {"op": DONE, "round": 0})

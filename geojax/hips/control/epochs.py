@@ -24,7 +24,6 @@ from geojax.hips.control.background import Background
 from geojax.hips.control.channel import ControlChannel
 from geojax.hips.control.failure_detector import FailureDetector
 from geojax.hips.control.grants import Grants
-from geojax.hips.control.joining import Returning
 from geojax.hips.control.messages import Expel, LostPeer, Prepare, Report, Resume, Return
 from geojax.hips.control.path_tables import PathTables
 from geojax.hips.control.policies import Policies
@@ -37,6 +36,8 @@ from geojax.hips.control.recovery import (
     sources,
 )
 from geojax.hips.control.replica_check import ReplicaCheck
+from geojax.hips.control.roster import Roster, Stateless
+from geojax.hips.control.round_numbers import RoundNumbers
 from geojax.machine.waits import wait_for
 from geojax.overlay.policy.policy import Policy
 from geojax.overlay.routes.static_routes import is_up, two_way
@@ -71,24 +72,18 @@ class Epochs:
       grants: of the members.
       tables: auxiliary paths.
       wan_view: what the WAN is believed to be.
-      independent: centers go at paces of their own: no round runs again.
-      workers_alone: so do the workers of a center.
-      lan_rounds: exchanges within a center in one round.
-      skips: there may be fewer, and then numbers of LAN rounds are skipped.
+      numbers: of the rounds.
       changed: called when a change is over.
 
     Attributes:
-      alive: the members that take part, in the cluster's order.
+      roster: who takes part.
+      stateless: members that have come back and have no parameters yet.
       number: of the present epoch.
       running: whether the run has started.
       over: whether it has ended; then nothing changes any more.
-      returning: nodes that are back and wait for the rest of their center.
       transfers: what members send each other after a change.
       replicas: compares the living centers' parameters.
-      steps: local steps that each trainer said it has taken, where they do not follow from rounds.
-      broken: members that were declared dead for what they sent, with those that depend on them:
-        they may not come back.
-      back: members that have come back in this change, or the last one until its end was told.
+      detector: finds out who is silent, or sends what cannot be true.
     """
 
     def __init__(
@@ -101,78 +96,42 @@ class Epochs:
         grants: Grants,
         tables: PathTables,
         wan_view: WanView,
-        independent: bool,
-        workers_alone: bool,
-        lan_rounds: int,
-        skips: bool,
+        numbers: RoundNumbers,
         changed: Callable[[], None],
     ):
         self._context, self._channel, self._background = context, channel, background
         self._policies, self._grants, self._tables = policies, grants, tables
-        self._wan_view, self._independent, self._lan_rounds = wan_view, independent, lan_rounds
-        self._workers_alone = workers_alone
-        self._changed, self._skips = changed, skips
-        self.alive = self._cluster.members
+        self._wan_view, self._numbers, self._changed = wan_view, numbers, changed
+        self.roster, self.stateless = Roster(self._cluster), Stateless()
         self.number = 0
         self.running = self.over = False
-        self.returning = Returning(self._cluster)
         self.transfers = StateTransfer()
         self.replicas = ReplicaCheck()
-        self.steps: dict[str, int] = {}
-        self.broken: set[str] = set()
         timeouts = context.setup.config.timeouts
-        self.detector = FailureDetector(timeouts, lambda: self.alive, self._failed)
+        self.detector = FailureDetector(timeouts, lambda: self.roster.alive, self._failed)
         self._change: _Change | None = None
-        # Admitted members without parameters yet, each with the round after which it goes on;
-        # that round is used only where centers are independent.
-        self._stateless: dict[str, int | None] = {}
-        self._told: dict[str, int] = {}  # the round that each of them was told last that it holds
-        self.back: set[str] = set()
 
     @property
     def _cluster(self) -> Cluster:
         return self._context.setup.cluster
 
     @property
-    def alive(self) -> tuple[str, ...]:
-        """See above."""
-        return self._alive
-
-    @alive.setter
-    def alive(self, names: tuple[str, ...]) -> None:
-        self._alive, self._living = names, frozenset(names)
-
-    def lives(self, name: str) -> bool:
-        """Whether a member is alive."""
-        return name in self._living
-
-    @property
     def changing(self) -> bool:
         """Whether the epoch has begun and the run does not go on yet."""
         return self._change is not None
 
-    @property
-    def centers(self) -> list[str]:
-        """The living centers."""
-        return [name for name in self._cluster.servers if name in self._living]
-
-    @property
-    def groups(self) -> dict[int, tuple[str, ...]]:
-        """The living members of every group."""
-        return self._cluster.groups(self.alive)
-
     def begin(self) -> None:
         """The run starts: from now on members may die and come back."""
         self.running = True
-        for name in self.alive:
+        for name in self.roster.alive:
             self.detector.begin(name)
         self.detector.watch()
 
     async def plan(self, timeout: float, wan: Policy | None = None) -> dict[int, Policy]:
         """Fresh policies, which the run waits for; ``wan``: the WAN's, if it is planned already."""
-        what = f"plan of epoch {self.number} for {len(self.alive)} members"
+        what = f"plan of epoch {self.number} for {len(self.roster.alive)} members"
         return await wait_for(
-            self._policies.plan(self.alive, wan), describe=lambda: what, timeout=timeout,
+            self._policies.plan(self.roster.alive, wan), describe=lambda: what, timeout=timeout,
             warn=self._context.setup.config.timeouts.warn,
         )  # fmt: skip
 
@@ -194,12 +153,12 @@ class Epochs:
         Raises:
           GeojaxError: the run has not started, or no center is left.
         """
-        left = self._cluster.survivors(self.alive, names)
-        gone = [name for name in self.alive if name not in left]
+        left = self.roster.without(names)
+        gone = [name for name in self.roster.alive if name not in left]
         log.warning("dead: %s (%s); left: %s", ", ".join(gone), reason, ", ".join(left) or "none")
         self._context.recorder.event("dead", nodes=gone)
         if broken:
-            self.broken |= {*gone}
+            self.roster.broken |= {*gone}
         for name in gone:
             if name not in names:
                 self._channel.say(name, Expel(f"{', '.join(names)}: {reason}", not broken))
@@ -207,26 +166,23 @@ class Epochs:
             raise GeojaxError(f"{', '.join(gone)} died before the run started: {reason}")
         if not set(left) & set(self._cluster.servers):
             raise GeojaxError(f"no member is left: {', '.join(gone)} died ({reason})")
-        self.alive = left
+        self.roster.alive = left
         self._grants.keep(left)
         self.replicas.forget(gone)
         self.change(gone)
 
     def rejoin(self, name: str) -> None:
         """A node has been started again; a center takes part when all its nodes are back."""
-        if name in self.alive:  # it was restarted before its death was noticed
+        if name in self.roster.alive:  # it was restarted before its death was noticed
             self.declare_dead((name,), "started again")
-        back = self.returning.take(name, self.alive)
+        back = self.roster.admit(name)
         if not back:
             return
         for node in back:
-            self._stateless[node] = None
-            self._told.pop(node, None)
-            self.back.add(node)
+            self.stateless.admit(node)
             self.detector.begin(node)
             self._grants.done.discard(node)
-        self.alive = tuple(n for n in self._cluster.members if n in {*self.alive, *back})
-        log.warning("back: %s; members: %s", ", ".join(back), ", ".join(self.alive))
+        log.warning("back: %s; members: %s", ", ".join(back), ", ".join(self.roster.alive))
         self._context.recorder.event("back", nodes=back)
         self.change(())
 
@@ -242,7 +198,7 @@ class Epochs:
         peer, number = lost.peer, self.number
         if peer == name or peer not in self._cluster.members:
             raise Refused(f"lost.peer: expected another member, came {peer!r}")
-        lies = lost.refused and not self.over and peer in self.alive
+        lies = lost.refused and not self.over and peer in self.roster.alive
         if lost.silent and self._is_out(peer, name):
             lies = False
         broken = self.detector.refused(name, peer, number) if lies else None
@@ -255,7 +211,7 @@ class Epochs:
         loop, dead = asyncio.get_running_loop(), self._context.setup.config.timeouts.dead
 
         def again() -> None:
-            both_live = name in self.alive and peer in self.alive
+            both_live = name in self.roster.alive and peer in self.roster.alive
             if not both_live or number != self.number or self.over:
                 return
             if lost.silent and self._is_out(peer, name):
@@ -283,10 +239,10 @@ class Epochs:
         self.number += 1
         self._change = _Change(outage=wan is not None)
         self._tables.begin(self.number)
-        self._stateless = {n: after for n, after in self._stateless.items() if n in self.alive}
-        for name in self.alive:
+        self.stateless.keep(self.roster.alive)
+        for name in self.roster.alive:
             self._channel.say(name, Prepare(self.number, tuple(dead)))
-        self.detector.ask(self.alive, f"report for epoch {self.number}")
+        self.detector.ask(self.roster.alive, f"report for epoch {self.number}")
         self._background.start(self._plan_for(self.number, wan))
 
     async def _plan_for(self, number: int, wan: Policy | None) -> None:
@@ -310,7 +266,7 @@ class Epochs:
         self.detector.answered(name)
         self._change.reports[name] = report
         if report.has_state:
-            self._stateless.pop(name, None)
+            self.stateless.after.pop(name, None)
         self._check_ready(self._change)
 
     def _check_report(self, name: str, report: Report) -> None:
@@ -322,22 +278,18 @@ class Epochs:
         if name in self._cluster.global_servers:
             return
         for group, held in report.held.items():
-            if group != WAN_GROUP and self._workers_alone:
-                continue  # its own count, which nothing grants
-            rounds = held if group == WAN_GROUP else (held + 1) // self._lan_rounds - 1
-            self._grants.check(name, rounds)
+            if group == WAN_GROUP or not self._numbers.workers_alone:  # else nothing grants them
+                self._grants.check(name, self._numbers.of_wan(group, held))
         before = self._grants.held.get(name, -1)
         now = report.held.get(WAN_GROUP, before)
-        if before > now >= self._told.get(name, now) and name in self._stateless:
-            # It went by what it was told, and was told of an earlier round since: those that held
-            # the other one have died.
+        if self.stateless.may_hold(name, now, before):
             self._grants.lower(name, now)
         elif now < before:
             raise Refused(f"report.held: expected round {before} or later, as it said before")
 
     def _check_ready(self, change: _Change) -> None:
         """Ends the change when everyone has reported and the plan is there."""
-        if change.planned is None or not all(name in change.reports for name in self.alive):
+        if change.planned is None or not all(name in change.reports for name in self.roster.alive):
             return
         ahead = self._too_far_ahead(change)
         if ahead:
@@ -351,32 +303,29 @@ class Epochs:
     def _too_far_ahead(self, change: _Change) -> list[str]:
         """Members that report an impossible round: more than one ahead of another member's."""
         ahead: list[str] = []
-        for group, names in self.groups.items():
-            held = {name: change.reports[name].held[group] for name in names
-                    if name not in (*self._stateless, *self._cluster.global_servers)}  # fmt: skip
-            if group != WAN_GROUP and self._skips:
-                held = {name: (n + 1) // self._lan_rounds for name, n in held.items()}
-            alone = self._independent if group == WAN_GROUP else self._workers_alone
-            if not alone:
+        for group, names in self.roster.groups.items():
+            counted = {*names} - {*self.stateless.after, *self._cluster.global_servers}
+            held = {name: change.reports[name].held[group] for name in names if name in counted}
+            if self._numbers.skips:
+                held = {name: self._numbers.of_wan(group, n) for name, n in held.items()}
+            if not self._numbers.alone(group):
                 ahead += [name for name, n in held.items() if n > min(held.values()) + 1]
         return ahead
 
     def _go_on(self, change: _Change, planned: dict[int, Policy]) -> None:
         """Ends the change: holders of the last round send it, and later rounds run again."""
-        if self._independent:
+        if self._numbers.independent:
             planned = self._keep_servers(planned, change.reports)
-        elif not set(self.centers) - self._stateless.keys():
+        elif not set(self.roster.centers) - self.stateless.after.keys():
             raise GeojaxError(
-                f"the parameters are lost: {', '.join(self.centers)} came back, and every center "
-                "that had them died before they were sent; continue from a checkpoint "
+                f"the parameters are lost: {', '.join(self.roster.centers)} came back, and every "
+                "center that had them died before they were sent; continue from a checkpoint "
                 "(resume=true, where the run has checkpoint_every)"
             )
         view = two_way(self._wan_view.view())
         found = recover_all(
-            planned, change.reports, stateless=self._stateless, lan_rounds=self._lan_rounds,
-            view=view, highest=self._grants.highest if self._independent else None,
-            behind={name: after for name, after in self._stateless.items() if after is not None},
-            workers_alone=self._workers_alone,
+            planned, change.reports, numbers=self._numbers, stateless=self.stateless.after,
+            behind=self.stateless.behind, highest=self._grants.highest, view=view,
         )  # fmt: skip
         self._policies.begin(planned)
         self._tables.tell(planned[WAN_GROUP])
@@ -384,28 +333,28 @@ class Epochs:
         self._change = None
         wan, recorder = found[WAN_GROUP], self._context.recorder
         recorder.event(
-            "epoch", epoch=self.number, members=list(self.alive), held=wan.held,
+            "epoch", epoch=self.number, members=list(self.roster.alive), held=wan.held,
             policies=self._policies.described(),
         )  # fmt: skip
         if change.outage:
             self._policies.record(recorder, wan.held + 1, "outage")
         self._policies.record_loads(recorder)
         self._changed()
-        self.back.clear()
+        self.roster.back.clear()
 
     def _tell(self, found: Mapping[int, Recovery], view: NetworkView) -> None:
         """Tells everybody where to go on."""
         able = found[WAN_GROUP].able
-        servers = [name for name in self._stateless if name in self._cluster.servers]
+        servers = [name for name in self.stateless.after if name in self._cluster.servers]
         states = sources(servers, able, view)
         self.transfers.begin(found[WAN_GROUP], states, view)
         now, time = asyncio.get_running_loop().time(), self._context.clock()
-        for name in self.alive:
+        for name in self.roster.alive:
             mine = self._policies.of(name)
             held = {group: found[group].held for group in mine}
             sends = {group: found[group].sends for group in mine}
             lacking = {group: tuple(to[name]) for group, to in sends.items() if name in to}
-            if name not in self._stateless:
+            if name not in self.stateless:
                 to = tuple(states.get(name, ()))
                 sources_of = {
                     group: sender
@@ -417,15 +366,15 @@ class Epochs:
                     name, Resume(self.number, held, lacking, to, mine, sources_of or None)
                 )
                 continue
-            after = self._stateless[name]
+            after = self.stateless.after[name]
             if WAN_GROUP in held and after is not None:
                 held[WAN_GROUP] = after
-            self._told[name] = held.get(WAN_GROUP, -1)
+            self.stateless.tell(name, held.get(WAN_GROUP, -1))
             told = {**self._grants.told(name), **self._policies.told_cut(name)}
             sender = next((sender for sender, to in pairs(states) if to == name), None)
             self._channel.say(name, Return(
                 held, lacking, self.number, at=now, time=time, policies=mine, state_from=sender,
-                steps=self.steps.get(name), **told,
+                steps=self.stateless.steps.get(name), **told,
             ))  # fmt: skip
 
     def _keep_servers(
@@ -434,12 +383,12 @@ class Epochs:
         """Leaves shards where they are, and has who comes back go on behind everyone."""
         before, after = (of[WAN_GROUP].members for of in (self._policies.groups, planned))
         rounds = {name: reports[name].held[WAN_GROUP] for name in before
-                  if name in after and name not in self._stateless}  # fmt: skip
+                  if name in after and name not in self.stateless}  # fmt: skip
         self._grants.highest = max(self._grants.highest, *rounds.values(), -1)
-        for name, behind in self._stateless.items():
+        for name, behind in self.stateless.after.items():
             if behind is None:
-                self._stateless[name] = self._grants.highest
+                self.stateless.after[name] = self._grants.highest
                 if self._cluster.node(name).role == "server":
                     self._grants.begin_anew(name, self._context.clock())
-        holding = [name for name in self.alive if name not in self._stateless]
+        holding = [name for name in self.roster.alive if name not in self.stateless]
         return self._policies.with_kept_roots(planned, holding, rounds)

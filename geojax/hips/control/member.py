@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from geojax.awareness.link_meter import LinkMeter
 from geojax.awareness.views import OUT_AFTER_S
-from geojax.errors import Expelled, GeojaxError, Refused, SchedulerLost, WaitTimeout
+from geojax.errors import Expelled, GeojaxError, Refused, SchedulerLost
 from geojax.hips.cluster import SCHEDULER, WAN_GROUP
 from geojax.hips.context import NodeContext
 from geojax.hips.control import messages
-from geojax.hips.control.channel import ControlChannel
+from geojax.hips.control.channel import ControlChannel, Handlers
+from geojax.hips.control.complaints import Complaints
 from geojax.hips.control.heartbeats import Heartbeats
+from geojax.hips.control.member_exchanges import MemberExchanges
 from geojax.hips.control.member_grant import MemberGrant
-from geojax.hips.control.requests import Requests, ServiceHost
+from geojax.hips.control.member_services import MemberServices
+from geojax.hips.control.requests import Requests
+from geojax.hips.control.run_end import RunEnd
+from geojax.hips.control.start_inbox import Start, StartInbox
 from geojax.hips.control.state_inbox import StateInbox
 from geojax.hips.exchange.base import Exchange
 from geojax.hips.exchange.cuts import Cut
 from geojax.hips.routing.multipath import MultipathSender
 from geojax.hips.routing.source_routes import unpacked_table
-from geojax.machine.waits import wait_for
-from geojax.overlay.policy.policy import Policy
 from geojax.sync.service import Service
 from geojax.wire.message import Kind, Message
 from geojax.wire.priority import PROBE_PRIORITY
@@ -37,33 +39,8 @@ T = TypeVar("T")
 log = logging.getLogger("geojax.member")
 
 
-class Start(NamedTuple):
-    """How a member begins.
-
-    Attributes:
-      at: loop time at which it starts.
-      time: experiment time then.
-      last: for a member that comes back, the last round that is done; None: the run begins.
-      initial_from: who sends the initial vector, if this member's is not the one that counts.
-      initial_to: the members that this one sends it to.
-      steps: local steps that a member which comes back is known to have taken.
-    """
-
-    at: float
-    time: float
-    last: int | None
-    initial_from: str | None = None
-    initial_to: tuple[str, ...] = ()
-    steps: int | None = None
-
-
 def _nobody_serves(centers: Sequence[str], number: int) -> None:
     raise GeojaxError(f"{', '.join(centers)} want the state after round {number} from no server")
-
-
-def _wake(waiting: asyncio.Future[None], _: object = None) -> None:
-    if not waiting.done():
-        waiting.set_result(None)
 
 
 class Membership:
@@ -104,23 +81,18 @@ class Membership:
         services: Mapping[str, Service] | None = None,
         holds: Callable[[], int] | None = None,
     ):
-        self.me, self._context, self._lan_rounds = context.name, context, lan_rounds
-        self._engines, self._multipath, self._meter = engines, multipath, meter
-        self._main_group = min(engines)
-        main, timeouts = engines[self._main_group], context.setup.config.timeouts
-        self._channel = ControlChannel(context, lambda: main.gate.epoch)
-        self._holds = holds
-        self._grant = MemberGrant(timeouts, holds or (lambda: main.held), self._heartbeat)
-        loop = asyncio.get_running_loop()
-        self._started: asyncio.Future[Start] = loop.create_future()
-        self._back: Start | None = None  # the last one that this member, which is back, was told
-        self._told_again: asyncio.Future[None] = loop.create_future()
-        self._end: asyncio.Future[None] = loop.create_future()
-        self._done = False  # it has said so
-        self._beats = Heartbeats(self.me, timeouts, self._heartbeat, self._end.done)
-        self._progress = 0  # of all members, where they make rounds of their own
+        self._context, self._multipath, self._meter = context, multipath, meter
+        me, timeouts = self.me, context.setup.config.timeouts
+        self._exchanges = MemberExchanges(me, engines, lan_rounds=lan_rounds, holds=holds)
+        self._channel = ControlChannel(context, lambda: self._exchanges.epoch)
+        self._grant = MemberGrant(
+            timeouts, holds or (lambda: self._exchanges.main.held), self._heartbeat
+        )
+        self._starts, self._end = StartInbox(me, timeouts), RunEnd(timeouts)
+        self._beats = Heartbeats(me, timeouts, self._heartbeat, lambda: self._end.over)
         self._digests: dict[int, str] = {}
-        self._handlers: dict[type[messages.ControlMessage], Any] = {
+        self._services = MemberServices(context, self._channel, services or {})
+        self._handlers: Handlers = {
             messages.Start: self._on_start,
             messages.Return: self._on_return,
             messages.Beat: self._on_beat,
@@ -132,30 +104,26 @@ class Membership:
             messages.Keep: self._on_keep,
             messages.End: self._on_end,
             messages.Expel: self._on_expel,
-            messages.Answer: self._on_answer,
+            **self._services.handlers,
         }
-        self._asked: dict[str, Requests] = {}
-        self._host: ServiceHost | None = None
-        self._died: set[str] = set()  # since this local server's services knew their members last
-        if services:
-            self._host = ServiceHost(
-                services, say=self._channel.say, refuse=self._channel.refuse,
-                recorder=context.recorder,
-            )  # fmt: skip
-            self._handlers[messages.Request] = self._host.take
-        self._silences: dict[tuple[int, ...], float] = {}
-        self._refused_in: dict[str, int] = {}  # peer: the epoch in which it was complained about
-        self._channel.on_refused = self._on_refused
-        for engine in engines.values():
-            engine.gate.on_refused, engine.gate.on_owed = self._on_refused, self._on_owed
+        self._complaints = Complaints(context, self._say, lambda: self._exchanges.epoch)
+        self._channel.on_refused = self._complaints.refused
+        for engine in self._exchanges:
+            engine.gate.on_refused = self._complaints.refused
+            engine.gate.on_owed = self._complaints.owed
         if multipath is not None:
-            multipath.on_refused = self._on_refused
+            multipath.on_refused = self._complaints.refused
         self.has_state = False
-        self.states = StateInbox(timeouts, partial(self._refuse, Kind.STATE))
+        self.states = StateInbox(timeouts, partial(self._complaints.refuse, Kind.STATE))
         self.on_state_wanted: Callable[[Sequence[str], int], None] = _nobody_serves
         self.on_keep: Callable[[Cut, int], None]
         self.position: Callable[[], int | None] = lambda: None
         self.counted: Callable[[int | None], int] = lambda _: -1
+
+    @property
+    def me(self) -> str:
+        """This member's name."""
+        return self._context.name
 
     @property
     def failed(self) -> asyncio.Future[None]:
@@ -175,40 +143,15 @@ class Membership:
         Raises:
           SchedulerLost: no start came in time.
         """
-        engine, timeouts = self._engines[self._main_group], self._context.setup.config.timeouts
-        self._say(messages.Join(elements, tuple(engine.sizes), tuple(engine.layers), digest))
-        try:
-            started = await wait_for(
-                self._started,
-                describe=lambda: "start of the run from the scheduler",
-                timeout=timeouts.start + timeouts.dead,
-                warn=timeouts.warn,
-            )
-        except WaitTimeout as error:
-            raise SchedulerLost(f"{self.me}: {error}") from error
+        main = self._exchanges.main
+        self._say(messages.Join(elements, tuple(main.sizes), tuple(main.layers), digest))
+        started = await self._starts.receive()
         self._beats.start()
         return started
 
     async def caught_up(self, whole: Callable[[int], Awaitable[T]]) -> tuple[Start, T]:
-        """How this member, which is back, begins at last, and what there is after that round.
-
-        Args:
-          whole: waits for what there is after a round. If those that held the round die, the
-            member is told of another one.
-        """
-        while True:
-            assert self._back is not None
-            start, woken = self._back, asyncio.get_running_loop().create_future()
-            assert start.last is not None
-            self._told_again = woken
-            came = asyncio.ensure_future(whole(start.last))
-            came.add_done_callback(partial(_wake, woken))
-            try:
-                await woken
-                if came.done():
-                    return start, came.result()
-            finally:
-                came.cancel()
+        """See :meth:`geojax.hips.control.start_inbox.StartInbox.caught_up`."""
+        return await self._starts.caught_up(whole)
 
     async def granted(self, number: int) -> bool:
         """Waits for the grant of a round; false when the run ends before it.
@@ -216,14 +159,11 @@ class Membership:
         Where what this member holds does not follow from the rounds of its main group, it is the
         round of the WAN after that, whichever ``number`` its own has.
         """
-        return await self._grant.reaches(number if self._holds is None else self._holds() + 1)
+        return await self._grant.reaches(self._exchanges.next_after(number))
 
     def asks(self, host: str) -> Requests:
         """This member's questions to the services of a node."""
-        if host not in self._asked:
-            say = partial(self._channel.say, host)
-            self._asked[host] = Requests(host, say, self._context.setup.config.timeouts)
-        return self._asked[host]
+        return self._services.asks(host)
 
     async def request(
         self, service: str, question: Mapping[str, Any], *, host: str = SCHEDULER
@@ -234,9 +174,7 @@ class Membership:
     @property
     def workers(self) -> list[str]:
         """The living workers that this local server has on its LAN."""
-        policies = [e.policy for group, e in self._engines.items() if group != WAN_GROUP]
-        names = [n for policy in policies if policy is not None for n in policy.members]
-        return [name for name in names if name != self.me]
+        return self._exchanges.workers
 
     def tell_workers(self, cut: Cut, number: int) -> None:
         """A cut has the states of this center after a round: its workers keep theirs."""
@@ -249,30 +187,18 @@ class Membership:
 
     async def finish(self) -> None:
         """Says that this member is done, and stays to help others until everybody is."""
-        timeouts = self._context.setup.config.timeouts
         if self._digests:
             self._heartbeat()
-        self._done = True
-        self._say(messages.Done(self._held))
-        while not self._end.done():
-            progress = self._progress
-            try:
-                await wait_for(
-                    asyncio.shield(self._end),
-                    describe=lambda: "end of the run from the scheduler",
-                    timeout=timeouts.round,
-                    warn=timeouts.warn,
-                )
-            except WaitTimeout:
-                if progress == self._progress:  # else slower members are still at work
-                    raise
+        self._end.said_done = True
+        self._say(messages.Done(self._exchanges.held))
+        await self._end.wait_for_others()
 
     async def ended(self) -> None:
         """Waits until the run is over, or this task is cancelled as the scheduler is gone.
 
         For a global server, which no round tells that it is the last one.
         """
-        await self._end
+        await self._end.wait()
 
     def pump(self) -> asyncio.Future[None]:
         """Reads the transport for ever and hands every message to its receiver.
@@ -302,7 +228,7 @@ class Membership:
         elif kind is not Kind.PROBE:  # which has done its work by coming
             self._on_chunk(item.peer, message)
         elif self._meter is None or message.contributors:
-            self._refuse(Kind.PROBE, item.peer, "nobody told it to time this link")
+            self._complaints.refuse(Kind.PROBE, item.peer, "nobody told it to time this link")
 
     def _on_chunk(self, peer: str, message: Message) -> None:
         if self._multipath is not None:
@@ -310,142 +236,96 @@ class Membership:
             if taken is None:
                 return
             peer, message = taken
-        engine = self._engines.get(message.group)
+        engine = self._exchanges.get(message.group)
         if engine is None:
-            self._refuse(message.kind, peer, f"no exchange of group {message.group}")
+            self._complaints.refuse(message.kind, peer, f"no exchange of group {message.group}")
         else:
             engine.handle(peer, message)
 
     def _on_lost(self, item: Lost) -> None:
         if item.peer == SCHEDULER:
-            if self._done and item.goodbye:
-                self._on_end(SCHEDULER, messages.End())  # it left when all were done
-            if not self._end.done():
+            if self._end.said_done and item.goodbye:
+                self._end.come()  # it left when all were done
+            if not self._end.over:
                 raise SchedulerLost(f"{self.me}: the scheduler is gone: {item.reason}")
             return
         if self._multipath is not None:
             self._multipath.lose(item.peer)
-        self._context.recorder.event("lost", peer=item.peer)
-        self._say(messages.LostPeer(item.peer, item.reason[:1000]))
-
-    def _refuse(self, kind: Kind, peer: str, why: str) -> None:
-        """Names who made a message that no exchange gets to see."""
-        self._context.recorder.event("refused", peer=peer, kind=kind.name, why=why)
-        log.warning("%s: refused %s from %s: %s", self.me, kind.name, peer, why)
-        self._on_refused(peer, why)
-
-    def _on_refused(self, peer: str, why: str) -> None:
-        """Tells the scheduler of a refused message, once an epoch for each peer.
-
-        See :class:`geojax.hips.exchange.base.Gate`.
-        """
-        epoch = self._engines[self._main_group].gate.epoch
-        mates = self._context.setup.cluster.members
-        if peer in mates and self._refused_in.get(peer, -1) < epoch:
-            self._refused_in[peer] = epoch
-            self._say(messages.LostPeer(peer, f"refused: {why}"[:1000], refused=True))
-
-    def _on_owed(self, peer: str, what: str, accuses: bool) -> None:
-        """Tells the scheduler of what does not come, and perhaps for no fault of the peer."""
-        if peer in self._context.setup.cluster.members:
-            self._say(messages.LostPeer(peer, what[:1000], refused=accuses or None, silent=True))
+        self._complaints.lost(item.peer, item.reason)
 
     def _on_start(self, _: str, told: messages.Start) -> None:
-        self._check_policies(told.policies)
+        self._exchanges.check(told.policies, self._context.setup.cluster.members)
         self._learn_cut(told)
         for group, policy in told.policies.items():
-            engine = self._engine(group)
+            engine = self._exchanges.of(group)
             engine.resume(told.epoch, policy, held=engine.held)
-        self._begin_requests(told.epoch)
+        self._services.begin(told.epoch, self.workers)
         self.states.begin(told.epoch, told.initial_from)
-        if not self._started.done():
-            start = Start(told.at, told.time, None, told.initial_from, told.initial_to)
-            self._started.set_result(start)
+        self._starts.begin(Start(told.at, told.time, None, told.initial_from, told.initial_to))
 
     def _on_return(self, _: str, told: messages.Return) -> None:
         """Starts, or goes on in another epoch that has begun before this member had its state."""
-        self._check_policies(told.policies)
+        self._exchanges.check(told.policies, self._context.setup.cluster.members)
         self._learn_cut(told)
-        held = dict(told.held)
-        if self._main_group in held:
-            held[self._main_group] = max(held[self._main_group], self.counted(told.steps))
+        held, main = dict(told.held), self._exchanges.main_group
+        if main in held:
+            held[main] = max(held[main], self.counted(told.steps))
         for group, policy in told.policies.items():
-            engine = self._engine(group)
+            engine = self._exchanges.of(group)
             # A worker gets the round itself from its local server, if its group has common ones.
-            lacks = self._main_group != WAN_GROUP and engine.replicas
+            lacks = main != WAN_GROUP and engine.replicas
             after = max(-1, held[group] - lacks)
             if not self.has_state or engine.held < after:
                 engine.skip_to(after)
             source = policy.trees[0].root if lacks else None
             engine.resume(told.epoch, policy, held=held[group], source=source)
-        self._begin_requests(told.epoch)
+        self._services.begin(told.epoch, self.workers)
         self.states.begin(told.epoch, told.state_from, held.get(WAN_GROUP, -1))
-        last = held.get(self._main_group, -1)
-        self._back = Start(told.at, told.time, last, steps=told.steps)
-        if not self._started.done():
-            self._started.set_result(self._back)
-        else:
-            _wake(self._told_again)
-
-    def _on_answer(self, peer: str, said: messages.Answer) -> None:
-        if peer not in self._asked:
-            raise Refused(f"answer.number: nothing was asked of {peer}")
-        self._asked[peer].take(peer, said)
-
-    def _begin_requests(self, epoch: int) -> None:
-        """Numbers of this member's requests are new ones, and its own host's members are known."""
-        for requests in self._asked.values():
-            requests.begin(epoch)
-        self._know_askers(epoch)
-
-    def _know_askers(self, epoch: int) -> None:
-        """The workers that may ask the services of this local server."""
-        if self._host is not None:
-            self._host.members(self.workers, epoch, back=self._died)
-            self._died.clear()
+        self._starts.come_back(Start(told.at, told.time, held.get(main, -1), steps=told.steps))
 
     def _learn_cut(self, told: messages.Start | messages.Return) -> None:
         self._take_grant(told.until, final=told.final)
         if told.sizes is not None and told.layers is not None:
-            self._engines[self._main_group].learn(told.sizes, told.layers)
+            self._exchanges.main.learn(told.sizes, told.layers)
 
     def _on_beat(self, _: str, beat: messages.Beat) -> None:
-        self._progress = beat.progress or 0
+        self._end.progress = beat.progress or 0
         self._take_grant(max(self._grant.until, beat.until), final=beat.final)
 
     def _take_grant(self, until: int, *, final: bool) -> None:
-        if WAN_GROUP in self._engines:
-            self._engines[WAN_GROUP].grant(until)
+        wan = self._exchanges.get(WAN_GROUP)
+        if wan is not None:
+            wan.grant(until)
         self._grant.take(until, final=final)
 
     def _on_policy(self, _: str, told: messages.NewPolicy) -> None:
-        self._check_policies(told.policies)
+        self._exchanges.check(told.policies, self._context.setup.cluster.members)
         for group, policy in told.policies.items():
-            engine = self._engine(group)
+            engine = self._exchanges.of(group)
             known = engine.policy if engine.gate.epoch == told.epoch else None
             if known is not None and policy.version <= known.version:
                 raise Refused(f"policy of group {group}: version {policy.version} is no later one")
         for group, policy in told.policies.items():
-            engine = self._engine(group)
+            engine = self._exchanges.of(group)
             if engine.gate.epoch == told.epoch:
                 engine.change(told.first, policy)
 
     def _on_prepare(self, _: str, told: messages.Prepare) -> None:
-        self._died |= {*told.dead}
-        for engine in self._engines.values():
+        self._services.died(told.dead)
+        for engine in self._exchanges:
             engine.freeze(told.epoch)
         if self._multipath is not None:
             self._multipath.change(told.epoch)
         dead = f"; dead: {', '.join(told.dead)}" if told.dead else ""
         log.warning("%s: membership epoch %d begins%s", self.me, told.epoch, dead)
-        held = {group: engine.held for group, engine in self._engines.items()}
-        keeps = {group: engine.keeps for group, engine in self._engines.items()}
+        held = {group: engine.held for group, engine in self._exchanges.items()}
+        keeps = {group: engine.keeps for group, engine in self._exchanges.items()}
         self._say(messages.Report(told.epoch, held, keeps, self.has_state))
 
     def _on_resume(self, _: str, told: messages.Resume) -> None:
-        self._check_policies(told.policies)
+        self._exchanges.check(told.policies, self._context.setup.cluster.members)
         for group, policy in told.policies.items():
-            engine = self._engine(group)
+            engine = self._exchanges.of(group)
             if told.epoch == engine.gate.epoch:
                 source, held = (told.source or {}).get(group), told.held[group]
                 engine.resume(
@@ -455,7 +335,7 @@ class Membership:
                 if source is not None:  # it says that it holds the round
                     promised = Message(Kind.AGGREGATE, group=group, epoch=told.epoch, round=held)
                     engine.gate.owes(source, promised)
-        self._know_askers(told.epoch)
+        self._services.resume(told.epoch, self.workers)
         self.states.begin(told.epoch)
         if told.state_to:
             self.on_state_wanted(told.state_to, told.held[WAN_GROUP])
@@ -469,9 +349,11 @@ class Membership:
         """Sends bytes to a peer, behind all chunks; none while the link to it stands still."""
         if self._context.transport.stalled(probe.peer) >= OUT_AFTER_S:
             return
-        epoch = max(self._engines[self._main_group].gate.epoch, 0)
+        epoch = max(self._exchanges.epoch, 0)
         content = np.zeros(probe.bytes, np.uint8)
-        message = Message(Kind.PROBE, group=self._main_group, epoch=epoch, payload=content)
+        message = Message(
+            Kind.PROBE, group=self._exchanges.main_group, epoch=epoch, payload=content
+        )
         path = self._multipath or self._context.transport
         for _number in range(probe.count):
             path.send(probe.peer, message, PROBE_PRIORITY)
@@ -483,71 +365,25 @@ class Membership:
         self.on_keep(Cut(told.cut, told.time), told.round)
 
     def _on_end(self, _: str, __: messages.End) -> None:
-        if not self._end.done():
-            self._end.set_result(None)
+        self._end.come()
 
     def _on_expel(self, _: str, told: messages.Expel) -> None:
-        if told.may_return and not self._started.done():
+        if told.may_return and not self._starts.came:
             return  # it was said to this node's life before; this one asks to come back
         text = f"{self.me} was expelled from the run: {told.reason}"
         raise Expelled(text, may_return=told.may_return)
-
-    def _check_policies(self, policies: Mapping[int, Policy]) -> None:
-        """Raises ``Refused`` if this member cannot go by one of these; then it goes by none."""
-        nodes = self._context.setup.cluster.members
-        for group, policy in policies.items():
-            engine, where = self._engine(group), f"policy of group {group}"
-            unknown = {*policy.members, *policy.passive} - {*nodes}
-            if unknown:
-                raise Refused(f"{where}: no node is called {min(unknown)}")
-            if self.me not in (*policy.members, *policy.passive):
-                raise Refused(f"{where}: {self.me} has no part in it")
-            if policy.fixed and engine.sizes and len(policy.fixed) != len(engine.sizes):
-                raise Refused(
-                    f"{where}: expected trees of {len(engine.sizes)} chunks, came those of "
-                    f"{len(policy.fixed)}"
-                )
-
-    def _engine(self, group: int) -> Exchange:
-        engine = self._engines.get(group)
-        if engine is None:
-            raise Refused(f"{self.me} is no member of group {group}")
-        return engine
-
-    def _silence(self, sizes: tuple[int, ...]) -> float:
-        """So long an honest peer may send nothing although it owes something, s.
-
-        That is a fifth of ``timeouts.round``; or, where it is more, four times what vectors for all
-        members take over the slowest link: others may be before it, and links may be slower than
-        when the run started.
-        """
-        if sizes not in self._silences:
-            setup = self._context.setup
-            view, members = setup.view, len(setup.cluster.members)
-            rates = [*view.rate.values(), *view.egress.values(), *view.ingress.values()]
-            whole = 4 * members * 32 * sum(sizes) / min(rates, default=math.inf)
-            self._silences[sizes] = max(setup.config.timeouts.round / 5, whole)
-        return self._silences[sizes]
 
     # ---- what goes out
 
     def _heartbeat(self) -> None:
         timeouts = self._context.setup.config.timeouts
-        for engine in self._engines.values():
-            engine.gate.expire(2 * timeouts.dead, self._silence(engine.sizes))
+        for engine in self._exchanges:
+            engine.gate.expire(2 * timeouts.dead, self._complaints.patience(engine.sizes))
         self.states.expire(2 * timeouts.dead)
         digests, self._digests = tuple(self._digests.items()) or None, {}
         links = None if self._meter is None else self._meter.links()
         sent = None if self._meter is None else self._meter.sent()
-        self._say(messages.Heartbeat(self._held, digests, links, sent, self.position()))
-
-    @property
-    def _held(self) -> int:
-        """The last whole round that it holds; a worker's follows from its LAN rounds, if common."""
-        if self._holds is not None:
-            return self._holds()
-        held = self._engines[self._main_group].held
-        return held if self._main_group == WAN_GROUP else (held + 1) // self._lan_rounds - 1
+        self._say(messages.Heartbeat(self._exchanges.held, digests, links, sent, self.position()))
 
     def close(self) -> None:
         """Stops the heartbeats."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from geojax.errors import GeojaxError
 from geojax.hips.cluster import WAN_GROUP
 from geojax.hips.control.messages import Report
+from geojax.hips.control.round_numbers import RoundNumbers
 from geojax.overlay.policy.policy import Policy
 from geojax.overlay.routes.static_routes import is_up
 from geojax.overlay.view import Edge, NetworkView
@@ -84,40 +85,39 @@ def recover_all(
     policies: Mapping[int, Policy],
     reports: Mapping[str, Report],
     *,
+    numbers: RoundNumbers,
     stateless: Collection[str],
-    lan_rounds: int,
-    view: NetworkView,
-    highest: int | None,
     behind: Mapping[str, int],
-    workers_alone: bool = False,
+    highest: int,
+    view: NetworkView,
 ) -> dict[int, Recovery]:
     """Where every group goes on.
 
     Args:
       policies: the new ones, the WAN's first.
       reports: as of :func:`recover`.
-      stateless: the same.
-      lan_rounds: exchanges within a center in one round.
-      view: as of :func:`recover`.
-      highest: where centers go at their own paces, the last round that anyone ever held; no
-        round of the WAN is sent then. None: they go together.
+      numbers: of the rounds. Where centers go at their own paces, no round of the WAN is sent;
+        where workers do, who comes back goes on behind all others.
+      stateless: as of :func:`recover`.
       behind: where centers go at their own paces, the round after which each member that has come
         back goes on.
-      workers_alone: workers go at their own paces, too: who comes back goes on behind all others.
+      highest: the last round that anyone ever held.
+      view: as of :func:`recover`.
     """
     found: dict[int, Recovery] = {}
     for group, policy in policies.items():
-        if highest is not None and group == WAN_GROUP:
+        if group == WAN_GROUP and numbers.independent:
             found[group] = Recovery(highest)
             continue
-        rounds = behind.get(policy.members[0], found[WAN_GROUP].held) + 1 if found else 0
-        if workers_alone:
+        wan = behind.get(policy.members[0], found[WAN_GROUP].held) if found else -1
+        before = numbers.last_in_center(wan)
+        if numbers.workers_alone:
             living = [name for name in policy.members if name not in stateless]
-            held = max((reports[name].held[group] for name in living), default=rounds - 1)
+            held = max((reports[name].held[group] for name in living), default=wan)
             found[group] = Recovery(held)
             continue
         found[group] = recover(
-            group, policy, reports, stateless=stateless, at_least=rounds * lan_rounds - 1, view=view
+            group, policy, reports, stateless=stateless, at_least=before, view=view
         )
     return found
 

@@ -67,8 +67,8 @@ class Replanning:
             self._background.start(self._compare(self._epochs.number))
 
     async def _compare(self, epoch: int) -> None:
-        held = min(self._grants.held.get(name, -1) for name in self._epochs.centers)
-        proposal = await self._policies.compare(self._epochs.alive, held)
+        held = min(self._grants.held.get(name, -1) for name in self._epochs.roster.centers)
+        proposal = await self._policies.compare(self._epochs.roster.alive, held)
         self._comparing = False
         if epoch == self._epochs.number and not self._epochs.over:
             self._decide(proposal)
@@ -91,7 +91,7 @@ class Replanning:
             return
         self._policies.change(first, policy)
         told = NewPolicy(self._epochs.number, first, {WAN_GROUP: policy})
-        for name in self._epochs.groups[WAN_GROUP]:
+        for name in self._epochs.roster.groups[WAN_GROUP]:
             self._channel.say(name, told)
         self._tables.tell(policy)
         self._policies.record(self._recorder, first, "rates")

@@ -23,7 +23,12 @@ class PulledChunks:
     """
 
     def __init__(self, values: Sequence[np.ndarray], answers: Codec):
-        self._initial, self._answers = dict(enumerate(values)), answers
+        self._answers = answers
+        self.restart(values)
+
+    def restart(self, values: Sequence[np.ndarray]) -> None:
+        """Begins with these elements."""
+        self._initial = dict(enumerate(values))
         self._pulled = {chunk: Pulled(None, 0, {}) for chunk in self._initial}
         self.of_cut = False
         self._moved: set[int] = set()  # chunks whose server died since they were pulled

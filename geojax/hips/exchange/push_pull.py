@@ -47,11 +47,12 @@ from geojax.hips.exchange.contribution import (
     is_count,
     received,
 )
+from geojax.hips.exchange.cut_part import CutPart
 from geojax.hips.exchange.cuts import Cut, Cuts
 from geojax.hips.exchange.debts import Owed
 from geojax.hips.exchange.pulled_chunks import PulledChunks
 from geojax.hips.exchange.push_sender import PushSender
-from geojax.hips.exchange.rounds import PushedRound
+from geojax.hips.exchange.pushed_rounds import PushedRounds
 from geojax.hips.exchange.served_shard import ServedShard
 from geojax.hips.exchange.shard_server import Pulled, ShardServer
 from geojax.overlay.policy.policy import Policy
@@ -105,22 +106,24 @@ class PushPullExchange:
         cuts: Cuts | None = None,
     ):
         self.me, self.group, self.sizes = me, group, tuple(part.size for part in values)
-        self.layers, self._held = tuple(layers), -1
+        self.layers = tuple(layers)
         self.gate = Gate(me, recorder, len(values))
         self.gate.owed = self._owed
         priorities = tuple(priorities) or range(len(self.sizes))
         self._sender = PushSender(group, transport, self.gate, priorities)
         self._codec, self._recorder = codec, recorder
         self._contributes, self._allowances = me in allowances, allowances
-        self._server, self._cuts = server, cuts
+        self._server = server
         server.answers_by = self
         self.watcher: RoundWatcher | None = None
         self.on_merged: Callable[[ServedShard], None] = lambda _: None
-        self._rounds: dict[int, PushedRound] = {}
+        self._rounds = PushedRounds(len(self.sizes))
         self._pulled = PulledChunks(values, server.answers)
-        self._returning = False
+        self._cut_part = CutPart(
+            me, cuts, contributes=self._contributes, gate=self.gate, sender=self._sender,
+            server=server, pulled=self._pulled, rounds=self._rounds,
+        )  # fmt: skip
         self._suspended: tuple[int, Policy] | None = None
-        self._retired = False
 
     def go_on(self, held: int, kept: Mapping[str, Any] | None = None) -> None:
         """Continues a broken run; before the first epoch.
@@ -132,7 +135,7 @@ class PushPullExchange:
         Raises:
           GeojaxError: it is a cut of another run.
         """
-        self._held = held
+        self._rounds.held = held
         if kept is None:
             return
         for shard in kept["shards"]:
@@ -141,7 +144,7 @@ class PushPullExchange:
                     raise GeojaxError(_another_run(self.me, chunk))
         self._pulled.load(kept["pulled"])
         self._server.load(kept["shards"])
-        self._note_pulled()
+        self._cut_part.note_pulled()
 
     @property
     def policy(self) -> Policy | None:
@@ -151,7 +154,8 @@ class PushPullExchange:
     @property
     def held(self) -> int:
         """See the class's docstring."""
-        return self._held if self._contributes else max(self._held, self._server.highest)
+        held = self._rounds.held
+        return held if self._contributes else max(held, self._server.highest)
 
     def contains(self, center: str) -> int:
         """The last round of a center that is in what this member pulled last; −1: none."""
@@ -169,10 +173,7 @@ class PushPullExchange:
 
         Later offers of the same chunk are ignored, as in a tree exchange.
         """
-        if number <= self.held or chunk in self._round(number).own:
-            return
-        self._round(number).own[chunk] = contribution
-        if not self.gate.frozen:
+        if self._rounds.offer(number, chunk, contribution) and not self.gate.frozen:
             self._push(number, chunk)
 
     async def whole(self, number: int) -> list[Contribution]:
@@ -187,7 +188,7 @@ class PushPullExchange:
 
         The round is held when all of them are here and somebody has asked for each.
         """
-        entry = self._round(number)
+        entry = self._rounds[number]
         if chunks not in entry.asked:
             entry.asked[chunks] = asyncio.get_running_loop().create_future()
             self._check_whole(number)
@@ -195,11 +196,11 @@ class PushPullExchange:
 
     def missing(self, number: int) -> str:
         """Says what a round still waits for, and from whom."""
-        entry = self._rounds.get(number)
-        if entry is None or not self._sender.homes:
+        if number not in self._rounds or not self._sender.homes:
             return f"anything of round {number}"
+        entry = self._rounds[number]
         open_ = [chunk for chunk in range(len(self.sizes)) if chunk not in entry.results]
-        own = [chunk for chunk in open_ if chunk not in entry.own and not self._returning]
+        own = [chunk for chunk in open_ if chunk not in entry.own and not self._rounds.returning]
         if own:
             return f"chunk {own[0]} of round {number} from {self.me}"
         if not open_:
@@ -212,7 +213,7 @@ class PushPullExchange:
 
     def retire(self) -> None:
         """This center makes no more offers: no answer waits for it."""
-        self._retired = True
+        self._rounds.retired = True
         if not self.gate.frozen:
             self._say_retired()
 
@@ -230,7 +231,7 @@ class PushPullExchange:
 
         They are the result of :meth:`whole` for round ``held``.
         """
-        self._held, self._returning = held, True
+        self._rounds.held, self._rounds.returning = held, True
         self._pulled.forget()
         self._server.forget()
 
@@ -239,7 +240,8 @@ class PushPullExchange:
 
         What they asked for since :meth:`skip_to` has waited for it.
         """
-        self._pulled, self._returning = PulledChunks(values, self._server.answers), False
+        self._pulled.restart(values)
+        self._rounds.returning = False
         if self._suspended is not None:
             self.resume(*self._suspended)
 
@@ -290,7 +292,7 @@ class PushPullExchange:
         if message.policy != self.policy.version:
             return f"sent by policy {message.policy}, this epoch has {self.policy.version}"
         if "cut" in (message.body or {}):
-            return self._take_marker(peer, message)
+            return self._cut_part.take_marker(peer, message)
         if message.kind is Kind.RESULT:
             return self._take_answer(peer, message)
         if peer not in self.policy.members or peer == self.me:
@@ -335,13 +337,10 @@ class PushPullExchange:
             type(name) is str and is_count(last, -1) for name, last in applied.items()
         ):
             return f"expected the last round of each center, came {applied!r:.40}"
-        entry, pulls = self._rounds.get(number), self._returning and number == self.held
-        if not pulls and (entry is None or chunk not in entry.own):
-            return "no answer to a push of this member"
-        if entry is not None and chunk in entry.results:
-            return "it is here already"
-        self._on_answer(number, chunk, Pulled(message.payload, version, applied))  # type: ignore[arg-type]
-        return ""
+        why = self._rounds.unasked(number, chunk)
+        if not why:
+            self._on_answer(number, chunk, Pulled(message.payload, version, applied))  # type: ignore[arg-type]
+        return why
 
     def _owed(self, peer: str, message: Message) -> Owed:
         """Whether a peer has to send this message once more in this epoch.
@@ -354,8 +353,7 @@ class PushPullExchange:
         if message.kind is Kind.OFFER:
             lacks = chunk in self._server and self._server.lacks(peer, number, chunk)
             return Owed.NOW if lacks else Owed.NOT
-        entry = self._rounds.get(number)
-        lacks = entry is not None and chunk in entry.own and chunk not in entry.results
+        lacks = self._rounds.awaits(number, chunk)
         wanted = message.kind is Kind.RESULT and lacks and peer == self._sender.homes[chunk]
         return Owed.LATER if wanted else Owed.NOT
 
@@ -383,7 +381,7 @@ class PushPullExchange:
             it has no parameters.
         """
         del held, lacking, source
-        if self._returning and self.group != WAN_GROUP and policy.trees[0].root == self.me:
+        if self._rounds.returning and self.group != WAN_GROUP and policy.trees[0].root == self.me:
             self._sender.policy, self._suspended = policy, (epoch, policy)
             self.gate.freeze(epoch)  # until it has something to serve
             return
@@ -394,11 +392,10 @@ class PushPullExchange:
             for chunk, home in enumerate(self._sender.homes):
                 if before[chunk] != home:
                     self._pulled.move(chunk)
-        elif not self._returning and not self._pulled.of_cut:
-            self._pulled.begin(dict.fromkeys(policy.members, self._held))
-            self._note_pulled()
-        if self._cuts is not None:
-            self._cuts.resume(self.me, policy.members, self._sender.homes)
+        elif not self._rounds.returning and not self._pulled.of_cut:
+            self._pulled.begin(dict.fromkeys(policy.members, self._rounds.held))
+            self._cut_part.note_pulled()
+        self._cut_part.resume()
         self._server.resume(policy.members)
         self._take_over(before)
         self._send_again()
@@ -406,12 +403,6 @@ class PushPullExchange:
             self.handle(peer, message)
 
     # ---- a center's messages
-
-    def _round(self, number: int) -> PushedRound:
-        entry = self._rounds.get(number)
-        if entry is None:
-            entry = self._rounds[number] = PushedRound()
-        return entry
 
     def _push(self, number: int, chunk: int) -> None:
         contribution, base = self._rounds[number].own[chunk], self._pulled.base(chunk)
@@ -423,14 +414,14 @@ class PushPullExchange:
 
     def _send_again(self) -> None:
         """Repeats pushes without an answer: all chunks of each server that owes one."""
-        if self._returning:
-            self._round(self.held).results.clear()
+        if self._rounds.returning:
+            self._rounds[self._rounds.held].results.clear()
             for home in self._sender.servers:
                 if home == self.me:
-                    self._server.begin(self.me, self.held)
+                    self._server.begin(self.me, self._rounds.held)
                 else:
-                    self._sender.note(home, self.held, "begin")
-        for number in sorted(n for n in self._rounds if n > self.held):
+                    self._sender.note(home, self._rounds.held, "begin")
+        for number in self._rounds.later():
             entry = self._rounds[number]
             if entry.given:
                 raise GeojaxError(
@@ -448,7 +439,7 @@ class PushPullExchange:
             for chunk in again:
                 if chunk in entry.own:
                     self._push(number, chunk)
-        if self._retired:
+        if self._rounds.retired:
             self._say_retired()
 
     def _say_retired(self) -> None:
@@ -459,77 +450,30 @@ class PushPullExchange:
                 self._sender.note(home, self.held, "retired")
 
     def _on_answer(self, number: int, chunk: int, pulled: Pulled) -> None:
-        if number <= self.held and not (self._returning and number == self.held):
+        if number <= self._rounds.held and not self._rounds.pulls(number):
             return
         self._pulled.take(chunk, pulled)
-        self._round(number).results[chunk] = Contribution(pulled.payload, 1.0, 1)
+        self._rounds[number].results[chunk] = Contribution(pulled.payload, 1.0, 1)
         self._recorder.chunk_event("result", round=number, chunk=chunk)
         self._check_whole(number)
 
     def _check_whole(self, number: int) -> None:
-        entry = self._round(number)
-        entry.give_out()
-        if entry.given == len(self.sizes):
-            self._held, self._returning = number, False
-            self._note_pulled()
-            if self._cuts is not None and self._cuts.postponed is not None:
-                self._cut(self._cuts.postponed)
+        if self._rounds.hold(number):
+            self._cut_part.held()
             if self.watcher is not None:
                 self.watcher.held(number)
-            for old in [n for n in self._rounds if n <= number]:
-                del self._rounds[old]
+            self._rounds.forget_held()
 
-    # ---- cuts
-
-    def _note_pulled(self) -> None:
-        """What this member has pulled is that of its last whole round."""
-        if self._cuts is not None:
-            self._cuts.pulled = self._pulled.state()
+    # ---- a global server's work
 
     def merged(self, hosted: ServedShard) -> None:
         """A shard that is served here has a new version; the shard server calls it."""
         self.on_merged(hosted)
-        if self._cuts is None or 0 not in hosted.shard.chunks:
-            return
-        cut = None if hosted.goes_on else self._cuts.due(hosted.shard.version)
-        if cut is not None:
-            self._cut(cut)
-
-    def _take_marker(self, peer: str, message: Message) -> str:
-        assert self.policy is not None
-        if peer not in (*self.policy.members, *self._sender.homes) or peer == self.me:
-            return "no member"
-        if self.me not in self._sender.homes and peer not in self._sender.homes:
-            return "only servers tell of cuts here"
-        if self._cuts is None:
-            return "no checkpoints are kept here"
-        cut = self._cuts.hear(peer, message.round, (message.body or {})["cut"])
-        if self._returning:
-            self._cuts.postponed = cut or self._cuts.postponed  # until it holds a round
-        elif cut is not None:
-            self._cut(cut)
-        return ""
-
-    def _cut(self, cut: Cut) -> None:
-        assert self._cuts is not None
-        held = self._held if self._contributes else None
-        self._cuts.keep(cut, held, self.part_of(cut))
+        self._cut_part.merged(hosted)
 
     def part_of(self, cut: Cut) -> dict[str, Any]:
-        """Takes this member's part in a cut, and tells those that it pushes to or answers.
-
-        Nobody is told while the membership changes: then the cut is never complete.
-        """
-        assert self._cuts is not None
-        assert self.policy is not None
-        self._cuts.take(cut)
-        peers = self.policy.members if self._server.shards else self._sender.servers
-        for peer in () if self.gate.frozen else peers:
-            if peer != self.me:
-                self._sender.marker(peer, cut)
-        return {"shards": self._server.state(), "pulled": self._cuts.pulled}
-
-    # ---- a global server's work
+        """See :meth:`geojax.hips.exchange.cut_part.CutPart.take`."""
+        return self._cut_part.take(cut)
 
     def _take_over(self, before: Sequence[str]) -> None:
         """Hosts the chunks that the policy newly gives to this server."""
@@ -540,7 +484,7 @@ class PushPullExchange:
                 raise GeojaxError(f"the policy takes chunk {chunk} from {self.me}, which holds it")
             if chunk in self._server or not mine:
                 continue
-            if self._pulled.of_cut and not before and not self._returning:
+            if self._pulled.of_cut and not before and not self._rounds.returning:
                 raise GeojaxError(_another_run(self.me, chunk))
             if chunk not in self._pulled or (before and not self._contributes):
                 raise GeojaxError(f"{self.me} is to hold chunk {chunk}, but has no parameters yet")

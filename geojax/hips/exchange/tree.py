@@ -35,40 +35,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
-from geojax.compression.codec import Codec
 from geojax.errors import FrameError, GeojaxError
-from geojax.hips.cluster import WAN_GROUP
 from geojax.hips.exchange.base import Gate, RoundWatcher, Sender
 from geojax.hips.exchange.buckets import Chunks
 from geojax.hips.exchange.chunk_sender import ChunkSender
-from geojax.hips.exchange.contribution import (
-    ABSTAINED,
-    PARAMETERS,
-    Allowance,
-    Contribution,
-    check_finite,
-    received,
-    summed,
-    together,
-)
-from geojax.hips.exchange.debts import Owed
-from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, cannot_be_late, own_parts
+from geojax.hips.exchange.contribution import Allowance, ChunkSum, ChunkSums, Contribution
+from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, own_parts
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
-from geojax.hips.exchange.rounds import Fetch, Round
-from geojax.machine.machine import Machine
+from geojax.hips.exchange.rounds import Rounds, TreeRules
 from geojax.overlay.policy.policy import Policy
 from geojax.telemetry.recorder import Recorder
-from geojax.wire.message import ROUTED, Kind, Message, Payload
+from geojax.wire.message import ROUTED, Kind, Message
 
 log = logging.getLogger("geojax.hips")
 
 _BY_POLICY = (*ROUTED, Kind.LATE)
-_NOTHING: Mapping[str, Contribution] = {}
 
 
 class RootMerge(Protocol):
@@ -96,16 +82,13 @@ class TreeExchange:
       group: index of the group (see :class:`geojax.wire.message.Message`).
       sizes: elements of each chunk.
       transport: moves the chunks.
-      codec: sums payloads.
-      machine: charges the sums.
+      sums: sums payloads.
       recorder: takes the events.
       allowances: what the own offer of each member may carry; who is not in it only merges (a
         local server among its workers).
       layers: elements of each layer, for placements that go by layers.
       priorities: of each chunk, smaller first; by default its index.
       turns: the chunks that rounds exchange in turn; empty: every round exchanges all.
-      counts: told, at the root of a round's first chunk, how many local steps came from the member
-        itself, and from each child with all below it; again if the round runs again.
 
     Attributes:
       at_root: takes each fully reduced chunk at its root; None: it is the result. To be set before
@@ -121,32 +104,35 @@ class TreeExchange:
         *,
         sizes: Sequence[int],
         transport: Sender,
-        codec: Codec,
-        machine: Machine,
+        sums: ChunkSums,
         recorder: Recorder,
         allowances: Mapping[str, Allowance],
         layers: Sequence[int] = (),
         priorities: Sequence[int] = (),
         turns: Sequence[Chunks] = (),
-        counts: Callable[[int, Mapping[str, int]], None] | None = None,
     ):
-        self.me, self.group, self.held = me, group, -1
+        self.me, self.group = me, group
+        self._rounds, self._policies = Rounds(turns), ByRound()
         self.learn(sizes, layers)
-        self.gate = Gate(me, recorder, len(sizes))
-        self.gate.owed = self._owed
-        self._policies = ByRound()
-        self._sender = ChunkSender(group, transport, codec, self.gate, self._policies, priorities)
-        self._codec, self._machine, self._recorder = codec, machine, recorder
+        self._sums, self._recorder, self._allowances = sums, recorder, allowances
         self._by_chunk = recorder.level == "chunk"
-        self._allowances, self._turns = allowances, tuple(turns)
-        self._counts = counts
+        self._rules = TreeRules(
+            me, group, rounds=self._rounds, policies=self._policies, codec=sums.codec,
+            allowances=allowances,
+        )  # fmt: skip
+        self.gate = Gate(me, recorder, len(sizes))
+        self.gate.owed = self._rules.owed
+        self._sender = ChunkSender(
+            group, transport, sums.codec, self.gate, self._policies, priorities
+        )
+        self._late = LatePayloads(sums.codec.fill, me, recorder.add)
         self.at_root: RootMerge | None = None
-        self._rounds: dict[int, Round] = {}
-        self._late = LatePayloads(codec.fill, me, recorder.add)
         self.watcher: RoundWatcher | None = None
-        self._fetch = Fetch(-1, None, (), set())
-        self._stands_for: dict[int, int] = {}
-        self._behind: set[tuple[int, str, int]] = set()  # (round held in this epoch, whose, chunk)
+
+    @property
+    def held(self) -> int:
+        """The last round that this member holds whole."""
+        return self._rounds.held
 
     @property
     def policy(self) -> Policy | None:
@@ -156,12 +142,7 @@ class TreeExchange:
     def learn(self, sizes: Sequence[int], layers: Sequence[int]) -> None:
         """Takes note of how vectors are cut; a global server is told when the run starts."""
         self.sizes, self.layers = tuple(sizes), tuple(layers)
-
-    def _chunks(self, number: int) -> Chunks:
-        """What a round exchanges."""
-        if not self._turns or number < 0:
-            return range(len(self.sizes))
-        return self._turns[number % len(self._turns)]
+        self._rounds.chunks_in_all = len(self.sizes)
 
     # ---- the member's own side
 
@@ -171,9 +152,9 @@ class TreeExchange:
         Later offers of the same chunk are ignored: workers repeat theirs after a change of the
         membership, and the first one is kept and sent again anyway.
         """
-        if number <= self.held or chunk in self._round(number).own:
+        if number <= self.held or chunk in self._rounds[number].own:
             return
-        self._round(number).own[chunk] = contribution
+        self._rounds[number].own[chunk] = contribution
         if not self.gate.frozen and self._policies.knows(number):
             self._add(self.me, number, chunk, contribution)
 
@@ -189,8 +170,8 @@ class TreeExchange:
 
         The round is held when all its results are here and somebody has asked for each of them.
         """
-        known = chunks in self._round(number).asked
-        results = self._round(number).ask(chunks)
+        known = chunks in self._rounds[number].asked
+        results = self._rounds[number].ask(chunks)
         if not known:
             self._check_whole(number)
         return results
@@ -200,16 +181,16 @@ class TreeExchange:
         """Whether the results of round ``held`` are still here, to be sent to others."""
         if self.held < 0:
             return True
-        return len(self._round(self.held).results) >= len(self._chunks(self.held))
+        return len(self._rounds[self.held].results) >= len(self._rounds.chunks(self.held))
 
     def skip_to(self, held: int) -> None:
         """Takes part from round ``held + 1`` on; for who comes back or continues a broken run."""
-        self.held = held
+        self._rounds.held = held
 
     def adopt(self, number: int, results: Sequence[Contribution], to: Sequence[str]) -> None:
         """Takes the results of a round as given, holds it, and sends it ``to`` other members."""
-        self._round(number).results = dict(enumerate(results))
-        self.held = number
+        self._rounds[number].results = dict(enumerate(results))
+        self._rounds.held = number
         for peer in to:
             for chunk, result in enumerate(results):
                 self._sender.chunk((peer,), Kind.AGGREGATE, number, chunk, result)
@@ -222,9 +203,9 @@ class TreeExchange:
         the later round for the one that it waits for.
         """
         if number == self.held:
-            self.adopt(later, [c for _, c in sorted(self._round(number).results.items())], ())
+            self.adopt(later, [c for _, c in sorted(self._rounds[number].results.items())], ())
         elif number > self.held:
-            self._stands_for[number] = later
+            self._rounds.skip(number, later)
 
     def send_state(self, peer: str, number: int, payload: np.ndarray) -> None:
         """Sends the whole state after round ``number`` to a member that comes back."""
@@ -240,15 +221,14 @@ class TreeExchange:
 
     def missing(self, number: int) -> str:
         """Says what a round still waits for, and from whom."""
-        entry = self._rounds.get(number)
-        if entry is None or not self._policies:
+        if number not in self._rounds or not self._policies:
             return f"anything of round {number}"
         if not self._policies.knows(number):
             return f"the policy of round {number}, which is not granted yet"
-        for chunk in self._chunks(number):
-            if chunk in entry.results:
+        for chunk in self._rounds.chunks(number):
+            if self._rounds.has_result(number, chunk):
                 continue
-            local, arrived = self._policies.of(number), entry.arrived.get(chunk, {})
+            local, arrived = self._policies.of(number), self._rounds.arrived(number, chunk)
             absent = [name for name in local.expected_of(chunk) if name not in arrived]
             tree = local.tree(chunk)
             whom = absent or ([tree.source[self.me]] if tree.root != self.me else ["the merge"])
@@ -267,7 +247,7 @@ class TreeExchange:
         if not 0 <= chunk < len(self.sizes):
             gate.refuse(peer, message, "no such chunk")
             return
-        if self._turns and kind in ROUTED and chunk not in self._chunks(number):
+        if kind in ROUTED and chunk not in self._rounds.chunks(number):
             gate.refuse(peer, message, "its round exchanges other chunks")
             return
         ahead = number > self.held or kind is Kind.LATE
@@ -275,14 +255,7 @@ class TreeExchange:
             gate.wait(peer, message)
             return
         try:
-            contribution = received(message, self._codec, self.sizes[chunk])
-            if contribution.abstains and kind is not Kind.OFFER and self.group != WAN_GROUP:
-                raise FrameError("parameters without values")
-            local = self._policies.of(number)
-            why = self._out_of_turn(peer, message, local)
-            why = why or self._too_heavy(peer, message, local)
-            if why:
-                raise FrameError(why)
+            contribution = self._rules.read(peer, message, self.sizes)
         except FrameError as error:
             gate.refuse(peer, message, str(error))
             return
@@ -295,108 +268,24 @@ class TreeExchange:
         else:
             self._fetched(number, chunk, contribution)
 
-    def _out_of_turn(self, peer: str, message: Message, local: LocalPolicy) -> str:
-        """Why this message breaks the protocol now; "": it does not.
-
-        A peer's offer of a round comes after its offer of the round before, since it depends on
-        that round's result; a result comes after this member's own offer. One exception: after a
-        change of the membership, a center's server may have a result before its workers offered.
-        """
-        number, chunk, kind = message.round, message.chunk, message.kind
-        done = max(self.held, self._fetch.round)
-        if kind is Kind.LATE:
-            latest = self.held + 2 * max(1, len(self._turns))
-            size, sent_by = self.sizes[chunk], self._policies.by_version(message.policy)
-            return cannot_be_late(peer, message, self._codec, size, latest, sent_by)
-        if kind is Kind.AGGREGATE:
-            if peer != self._fetch.source or number != self._fetch.round:
-                return "nobody told it to send this"
-            return "it is here already" if chunk in self._fetch.came else ""
-        if kind not in ROUTED:
-            return "no message of an exchange along trees"
-        if number > done and message.policy != local.policy.version:
-            return f"sent by policy {message.policy}, its round has {local.policy.version}"
-        tree, entry = local.placement[chunk], self._rounds.get(number)
-        expected = local.expected[tree]
-        arrived = _NOTHING if entry is None else entry.arrived.get(chunk, _NOTHING)
-        if kind is Kind.RESULT:
-            if peer != local.sources[tree]:
-                return "not its parent"
-            if number <= done or (entry is not None and chunk in entry.results):
-                return "it is here already"
-            may = self.group != WAN_GROUP and number == done + 1
-            early = len(arrived) < len(expected) and not may
-            return "this member has not made its own offer" if early else ""
-        if peer == self.me or peer not in expected:
-            return "not its child"
-        if self._behind and (number, peer, chunk) in self._behind:
-            return ""
-        if number <= done or peer in arrived:
-            return "counted already"
-        before = number - (len(self._turns) or 1)
-        due = before > done and peer in self._policies.of(before).expected_of(chunk)
-        behind = due and peer not in self._arrived(before, chunk)
-        return f"its offer of round {before} has not come" if behind else ""
-
-    def _too_heavy(self, peer: str, message: Message, local: LocalPolicy) -> str:
-        """Why a message in turn cannot be of so many contributions, or weigh so much."""
-        number, kind = message.round, message.kind
-        over = kind is Kind.OFFER and number <= self.held
-        if over or kind is Kind.LATE or (message.body and message.body.get("abstains") is True):
-            return ""
-        if kind is Kind.OFFER:
-            allowed = local.allowed[local.placement[message.chunk]][peer]
-        elif self.group != WAN_GROUP:
-            allowed = PARAMETERS
-        elif kind is Kind.RESULT:
-            allowed = local.allowed_result
-        else:  # of a round whose members may have died since
-            allowed = together(self._allowances.values())
-        return allowed.refuses(message)
-
-    def _owed(self, peer: str, message: Message) -> Owed:
-        """Whether a peer has to send this message (once more) in this epoch.
-
-        A member that has nobody below it has kept its offers, and who was told to send a round
-        holds it. All others may be waiting for somebody.
-        """
-        number, chunk, kind = message.round, message.chunk, message.kind
-        if kind is Kind.AGGREGATE:
-            promised = peer == self._fetch.source and number == self._fetch.round > self.held
-            return Owed.NOW if promised else Owed.NOT
-        over = number <= max(self.held, self._fetch.round)
-        if over or kind not in ROUTED or not 0 <= chunk < len(self.sizes):
-            return Owed.NOT
-        local = self._policies.of(number)
-        if kind is Kind.RESULT:
-            lacks = peer == local.source_of(chunk) and chunk not in self._round(number).results
-            return Owed.LATER if lacks else Owed.NOT
-        if peer not in local.expected_of(chunk) or peer in self._arrived(number, chunk):
-            return Owed.NOT
-        return Owed.NOW if local.is_leaf(peer, chunk) else Owed.LATER
-
-    def _arrived(self, number: int, chunk: int) -> dict[str, Contribution]:
-        entry = self._rounds.get(number)
-        return {} if entry is None else entry.arrived.get(chunk, {})
-
     def _fetched(self, number: int, chunk: int, result: Contribution) -> None:
         """Takes a result of the last held round, and sends it on to members that lack it."""
-        self._fetch.came.add(chunk)
-        if number == self._fetch.round and self._fetch.lacking:
-            self._sender.chunk(self._fetch.lacking, Kind.AGGREGATE, number, chunk, result)
-        awaited = self.held + 1
+        fetch, awaited = self._rounds.fetch, self.held + 1
+        fetch.came.add(chunk)
+        if number == fetch.round and fetch.lacking:
+            self._sender.chunk(fetch.lacking, Kind.AGGREGATE, number, chunk, result)
         if awaited < number and awaited in self._rounds:  # it stands for the one awaited here
-            self._round(awaited).take(chunk, result)
+            self._rounds[awaited].take(chunk, result)
             self._check_whole(awaited)
         if number > self.held:
-            self._round(number).take(chunk, result)
+            self._rounds[number].take(chunk, result)
             self._check_whole(number)
 
     # ---- policies
 
     def grant(self, until: int) -> None:
         """Says that the policies of all rounds before ``until`` are known here."""
-        waiting = sorted(n for n in self._rounds if not self._policies.knows(n))
+        waiting = [number for number in self._rounds if not self._policies.knows(number)]
         self._policies.until = until
         if self.gate.frozen:
             return
@@ -437,21 +326,21 @@ class TreeExchange:
     ) -> None:
         """See :class:`geojax.hips.exchange.base.Exchange`."""
         self.gate.begin(epoch)
-        self._behind.clear()
         self._late.begin(epoch, held, policy.members)
         self._policies.begin(self._local(policy))
         if self._policies.newest.passive:  # what it published may be held by nobody: it runs again
-            self.held = held
+            self._rounds.held = held
             self._rounds.clear()
-        self._fetch = Fetch(held, source, () if self.held == held else lacking, set())
+        self._rounds.begin(held, source, lacking)
         if lacking and self.held == held:
             kept = self._rounds[held].results
-            if self._turns and self.at_root is not None:  # for who comes back and has nothing
+            if self._rounds.period > 1 and self.at_root is not None:
+                # for who comes back and has nothing
                 kept = {**self.at_root.standing(), **kept}
             for peer in lacking:
                 for chunk, result in sorted(kept.items()):
                     self._sender.chunk((peer,), Kind.AGGREGATE, held, chunk, result)
-        for number in sorted(self._rounds):
+        for number in self._rounds:
             entry = self._rounds[number]
             if number == held > self.held and source is not None and not entry.given:
                 entry.begin_again()  # all of it comes, and what came before may be wrong
@@ -468,79 +357,47 @@ class TreeExchange:
 
     # ---- the path of one chunk
 
-    def _round(self, number: int) -> Round:
-        entry = self._rounds.get(number)
-        if entry is None:
-            entry = self._rounds[number] = Round()
-        return entry
-
     def _add(self, member: str, number: int, chunk: int, contribution: Contribution) -> None:
         if number <= self.held:
-            self._behind.discard((number, member, chunk))
+            self._rounds.catches_up(number, member, chunk)
             return
         local = self._policies.of(number)
         expected = local.expected_of(chunk)
-        arrived = self._round(number).arrived.setdefault(chunk, {})
+        arrived = self._rounds[number].arrived.setdefault(chunk, {})
         arrived[member] = contribution
         if len(arrived) < len(expected):
             return
-        ordered = [arrived[name] for name in expected]
-        late = self._late.of_sum(number, chunk, local, arrived)
-        payloads: list[Any] = [c.payload for c in ordered if c.contributors]
-        payloads += late
-        work = sum([payload.nbytes for payload in payloads[1:]])
-        epoch = self.gate.epoch
-        self._machine.after(
-            "sum", work, lambda: self._reduced(epoch, number, chunk, ordered, payloads)
-        )
+        epoch, late = self.gate.epoch, self._late.of_sum(number, chunk, local, arrived)
+        offers = {name: arrived[name] for name in expected}
+        self._sums.begin(offers, late, lambda of: self._reduced(epoch, number, chunk, of))
 
-    def _reduced(
-        self,
-        epoch: int,
-        number: int,
-        chunk: int,
-        ordered: Sequence[Contribution],
-        payloads: Sequence[Payload],
-    ) -> None:
+    def _reduced(self, epoch: int, number: int, chunk: int, of: ChunkSum) -> None:
         if epoch != self.gate.epoch:  # it has changed, and the offers are sent again
             return
-        given = [c for c in ordered if c.contributors]
-        total = given[0] if given else ABSTAINED
+        total = self._sums.total(of, lambda: f"{self.me}, chunk {chunk} of round {number}")
         local = self._policies.of(number)
-        if len(payloads) > 1:
-            total = summed(self._codec.combine(payloads), given)  # type: ignore[arg-type]
-            check_finite(
-                total.payload, self._codec,
-                lambda: dict(zip(local.expected_of(chunk), ordered, strict=True)),
-                lambda: f"{self.me}, chunk {chunk} of round {number}",
-            )  # fmt: skip
         tree = local.tree(chunk)
         if tree.root == self.me:
             if self._by_chunk:
                 self._recorder.chunk_event("reduced", round=number, chunk=chunk)
-            if self._counts is not None and chunk == self._chunks(number)[0]:
-                offers = zip(local.expected_of(chunk), ordered, strict=True)
-                self._counts(number, {n: c.steps for n, c in offers if c.contributors})
+            if chunk == self._rounds.chunks(number)[0]:
+                self._sums.tell_steps(number, of)
             if self.at_root is None:
                 self.publish(number, chunk, total)
             else:
                 self.at_root.merged(number, chunk, total)
             return
-        parent = tree.parent[self.me]
+        parent, own = tree.parent[self.me], of.offers.get(self.me)
         self._sender.chunk((parent,), Kind.OFFER, number, chunk, total)
-        own = ordered[0]
-        if (own.late is not None or own.datagrams) and local.first_hop(chunk):
+        if own is not None and (own.late is not None or own.datagrams) and local.first_hop(chunk):
             parts = own_parts(own.late, own.datagrams)
             self._late.offered(number, chunk, len(parts))
             self._sender.late(parent, number, chunk, parts, chunks=len(self.sizes))
 
     def _result(self, number: int, chunk: int, result: Contribution) -> None:
-        if number <= self.held:
+        if number <= self.held or self._rounds.has_result(number, chunk):
             return
-        entry = self._round(number)
-        if chunk in entry.results:
-            return
-        entry.take(chunk, result)
+        self._rounds[number].take(chunk, result)
         local = self._policies.of(number)
         receivers = local.receivers_of(chunk)
         if receivers:
@@ -554,35 +411,23 @@ class TreeExchange:
 
     def _check_published(self, number: int) -> None:
         """Forgets a round of which this passive root has published all chunks of its trees."""
-        if len(self._round(number).results) == self._policies.of(number).own:
-            self.held = number
-            self._late.hold(number - max(1, len(self._turns)))  # all that offered have held that
+        if len(self._rounds[number].results) == self._policies.of(number).own:
+            self._rounds.held = number
+            self._late.hold(number - self._rounds.period)  # all that offered have held that
             self._policies.forget_before(number + 1)
-            del self._rounds[number]
+            self._rounds.forget(number)
 
     def _check_whole(self, number: int) -> None:
-        entry = self._round(number)
-        if number > self.held and entry.given >= len(self._chunks(number)):
-            self.held = number
+        due = len(self._rounds.chunks(number))
+        if number > self.held and self._rounds[number].given >= due:
+            self._rounds.held = number
             self._late.hold(number)
             self._policies.forget_before(number + 1)
             if self.watcher is not None:
                 self.watcher.held(number)
-            self._note_behind(number)
-            entry.arrived.clear()
-            for old in [n for n in self._rounds if n < number]:
-                del self._rounds[old]
-            later = self._stands_for.pop(number, None)
+            later = self._rounds.close(number, self._policies.of(number))
             if later is not None:
                 self.stand_for(number, later)
-
-    def _note_behind(self, number: int) -> None:
-        """Notes whose offers to a round have not come, though its result is here."""
-        local = self._policies.of(number)
-        for chunk in self._chunks(number):
-            expected, arrived = local.expected_of(chunk), self._arrived(number, chunk)
-            if len(arrived) < len(expected):
-                self._behind |= {(number, name, chunk) for name in expected if name not in arrived}
 
     def _add_late(self, peer: str, message: Message) -> None:
         index = (message.body or {}).get("part", RELIABLE)

@@ -65,6 +65,7 @@ from geojax.hips.control.path_tables import PathTables, PlanTables
 from geojax.hips.control.policies import Policies, Propose
 from geojax.hips.control.replanning import Replanning
 from geojax.hips.control.requests import ServiceHost
+from geojax.hips.control.round_numbers import RoundNumbers
 from geojax.overlay.policy.policy import Policy
 from geojax.sync.service import Service
 from geojax.wire.transport import Lost
@@ -82,12 +83,9 @@ class Scheduler:
       context: its node.
       propose: plans the policy of the WAN group, and estimates it.
       wan_view: what the WAN is believed to be; it takes what members measure.
+      numbers: of the rounds; for centers that go at paces of their own see the module's docstring.
       replans: whether plans depend on what is believed about rates, and may change between rounds.
       plan_tables: plans the centers' path tables; None: the run has no auxiliary routes.
-      lan_rounds: exchanges within a center in one round.
-      skips: there may be fewer, as is decided while the round runs.
-      independent: centers go at paces of their own, see the module's docstring.
-      workers_alone: so do the workers of a center.
       awareness: follows the view and has links probed, where rates are measured.
       services: that members may ask, by name.
     """
@@ -98,24 +96,21 @@ class Scheduler:
         *,
         propose: Propose,
         wan_view: WanView,
+        numbers: RoundNumbers,
         replans: bool = False,
         plan_tables: PlanTables | None = None,
-        lan_rounds: int = 1,
-        skips: bool = False,
-        independent: bool = False,
-        workers_alone: bool = False,
         awareness: Awareness | None = None,
         services: Mapping[str, Service] | None = None,
     ):
         config, cluster = context.setup.config, context.setup.cluster
         self._context, self._cluster = context, cluster
         self._wan_view, self._awareness = wan_view, awareness
-        self._replans, self._independent = replans, independent
+        self._replans, self._independent = replans, numbers.independent
         self._background = Background(self._fail)
         self._channel = ControlChannel(context, lambda: self.epochs.number)
         self._join_barrier = JoinBarrier(cluster, config.timeouts, self._channel.refused)
         self._grants = Grants(
-            config, cluster, first=context.setup.resume.round + 1, independent=independent,
+            config, cluster, first=context.setup.resume.round + 1, independent=numbers.independent,
             replans=replans, after=context.setup.resume.held,
         )  # fmt: skip
         self._policies = Policies(cluster, context.machine, wan_view, propose, config.overlay.lan)
@@ -125,10 +120,10 @@ class Scheduler:
         )  # fmt: skip
         self.epochs = Epochs(
             context, self._channel, self._background, policies=self._policies,
-            grants=self._grants, tables=self._tables, wan_view=wan_view, independent=independent,
-            workers_alone=workers_alone,
-            lan_rounds=lan_rounds, skips=skips, changed=self._on_changed,
+            grants=self._grants, tables=self._tables, wan_view=wan_view, numbers=numbers,
+            changed=self._on_changed,
         )  # fmt: skip
+        self._roster = self.epochs.roster
         self._replanning = Replanning(
             context, self._channel, self._background, epochs=self.epochs, policies=self._policies,
             grants=self._grants, tables=self._tables, wan_view=wan_view,
@@ -172,7 +167,7 @@ class Scheduler:
     def _start(self, planned: dict[int, Policy]) -> None:
         self._policies.begin(planned)
         resume, recorder = self._context.setup.resume, self._context.recorder
-        initial = senders(self._join_barrier.digests, self.epochs.alive, self._cluster)
+        initial = senders(self._join_barrier.digests, self._roster.alive, self._cluster)
         if initial:
             log.warning("initial parameters of %s differ: the master's count", ", ".join(initial))
             recorder.event("initial", at=resume.time, sources=initial)
@@ -184,7 +179,7 @@ class Scheduler:
         start = asyncio.get_running_loop().time() + _LEAD_S
         self._context.clock.start_at(start, resume.time)
         self._tables.tell(planned[WAN_GROUP])
-        for name in self.epochs.alive:
+        for name in self._roster.alive:
             to = tuple(other for other, source in initial.items() if source == name)
             self._channel.say(
                 name,
@@ -195,7 +190,7 @@ class Scheduler:
                 ),
             )  # fmt: skip
         recorder.event(
-            "start", at=resume.time, members=list(self.epochs.alive),
+            "start", at=resume.time, members=list(self._roster.alive),
             elements=max(join.elements for join in self._join_barrier.joins.values()),
             policies=self._policies.described(),
         )  # fmt: skip
@@ -216,17 +211,17 @@ class Scheduler:
             item = await self._context.transport.receive()
             if not isinstance(item, Lost):
                 self._channel.take(item, self._handlers)
-            elif item.peer in self.epochs.alive and not self.epochs.over:
+            elif item.peer in self._roster.alive and not self.epochs.over:
                 self.epochs.declare_dead((item.peer,), item.reason)
 
     def _of_living(self, handler: Callable[[str, M], None]) -> Callable[[str, M], None]:
         """A handler for messages of living members; a dead sender is told that it is expelled."""
 
         def hear(name: str, said: M) -> None:
-            if name in self.epochs.returning.waiting:
+            if name in self._roster.returning.waiting:
                 return  # it was said before the member asked to come back, or is of no use yet
-            if not self.epochs.lives(name):
-                may_return = name not in self.epochs.broken and not self.epochs.over
+            if not self._roster.lives(name):
+                may_return = self._roster.may_return(name) and not self.epochs.over
                 self._channel.say(name, Expel("it was declared dead", may_return))
                 return
             handler(name, said)
@@ -247,10 +242,10 @@ class Scheduler:
 
     @property
     def _askers(self) -> list[str]:
-        return [name for name in self.epochs.alive if name not in self._cluster.global_servers]
+        return [name for name in self._roster.alive if name not in self._cluster.global_servers]
 
     def _on_changed(self) -> None:
-        self._services.members(self._askers, self.epochs.number, back=self.epochs.back)
+        self._services.members(self._askers, self.epochs.number, back=self._roster.back)
         self._check_end()
 
     def _on_heartbeat(self, name: str, beat: Heartbeat) -> None:
@@ -263,14 +258,14 @@ class Scheduler:
         if self._context.oracle.reached is not None:
             self._grants.finish()
         if beat.steps is not None:
-            self.epochs.steps[name] = beat.steps
+            self.epochs.stateless.steps[name] = beat.steps
         if name not in self._cluster.global_servers:
             self._grants.note(name, max(self._grants.held.get(name, -1), beat.held))
         self._grants.extend(name, self._context.clock())
         progress = sum(self._grants.held.values()) if self._independent else None
         if not self._independent:
             for number, digest in beat.digests or ():
-                self.epochs.replicas.take(name, number, digest, self.epochs.centers)
+                self.epochs.replicas.take(name, number, digest, self._roster.centers)
         self._channel.say(name, Beat(progress=progress, **self._grants.told(name)))
         if not self._independent:
             self._probe(name, beat)
@@ -295,7 +290,7 @@ class Scheduler:
         """Has little-known links probed, unless the membership is changing."""
         if self._awareness is None or beat.sent is None or self.epochs.changing:
             return
-        probes = self._awareness.heard(name, beat.sent, self._grants.highest, self.epochs.alive)
+        probes = self._awareness.heard(name, beat.sent, self._grants.highest, self._roster.alive)
         for probe in probes:
             self._channel.say(probe.source, Probe(probe.target, probe.nbytes, probe.count))
 
@@ -306,13 +301,13 @@ class Scheduler:
         self._check_end()
 
     def _check_end(self) -> None:
-        awaited = set(self.epochs.alive) - set(self._cluster.global_servers)
+        awaited = set(self._roster.alive) - set(self._cluster.global_servers)
         if self.epochs.changing or self.epochs.over or not awaited <= self._grants.done:
             return
         self.epochs.over = True
-        for name in self.epochs.alive:
+        for name in self._roster.alive:
             self._channel.say(name, End())
-        for name in self.epochs.returning.waiting:
+        for name in self._roster.returning.waiting:
             self._channel.say(name, Expel("the run is over", may_return=False))
         self._context.recorder.event("end", rounds=max(self._grants.held.values()) + 1)
         if not self._finished.done():

@@ -31,39 +31,20 @@ import logging
 from asyncio import get_running_loop
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from heapq import heapify, heappop, heappush
+from heapq import heappop
 from math import inf
 
 from geojax.hips.routing.source_routes import Hop, hop_at, is_routed, routed
+from geojax.hips.routing.waiting import Unlinked, WaitingRoom
 from geojax.overlay.routes.auxiliary import PathTable, Route
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.frame import wire_bytes
 from geojax.wire.message import ROUTED, Kind, Message
-from geojax.wire.priority import chunk_priority, outdated
+from geojax.wire.priority import chunk_priority
 from geojax.wire.transport import Transport
 
 log = logging.getLogger("geojax.hips")
 _MOST_HOPS = 1 << 14  # that are remembered; there are fewer than members, senders and targets
-
-_Held = tuple[int, int, Message]  # priority, order of coming, message
-
-
-class _Queues:
-    """What waits here for one peer."""
-
-    def __init__(self) -> None:
-        self.free: list[_Held] = []  # may take any path
-        self.bound: list[_Held] = []  # may take the primary path only
-
-    @property
-    def first(self) -> list[_Held]:
-        """The queue whose head comes first; one of the two is not empty."""
-        if not self.free or not self.bound:
-            return self.free or self.bound
-        return self.free if self.free[0][:2] < self.bound[0][:2] else self.bound
-
-    def __bool__(self) -> bool:
-        return bool(self.free or self.bound)
 
 
 class MultipathSender:
@@ -106,13 +87,10 @@ class MultipathSender:
         self._priorities = tuple(priorities)
         self._table: PathTable = {}  # auxiliary routes
         self._primary: dict[str, tuple[str, ...]] = {}  # over other members; else the network's
-        self._linked, self._told = linked, False  # whether this epoch's table is there
-        self._early: list[tuple[str, Message, int]] = []  # chunks that wait for it
+        self._unlinked, self._waits = Unlinked(linked), WaitingRoom()
         self._hops: dict[tuple[object, ...], Hop] = {}  # by kind of message, sender and route
         self._gone: set[str] = set()
-        self._queues: dict[str, _Queues] = {}  # of those for whom something waits
         self._probes: Counter[str] = Counter()  # that wait in the transport's queues
-        self._came = 0
         self._passed: dict[tuple[str, ...], float] = {}  # when the last chunk has, on a paced route
         transport.observers.append(self._on_left)
 
@@ -120,9 +98,7 @@ class MultipathSender:
 
     def send(self, peer: str, message: Message, priority: int = 0) -> None:
         """Sends a message to a neighbour in a tree, or a probe: at once, or when a path is free."""
-        unlinked = self._linked is not None and peer not in self._linked
-        if unlinked and not self._told and message.kind in ROUTED:
-            self._early.append((peer, message, priority))
+        if self._unlinked.takes(peer, message, priority):
             return
         if peer not in self._table or message.kind is Kind.STATE:
             self._send(peer, message, priority)
@@ -189,16 +165,14 @@ class MultipathSender:
     def route_by(self, table: PathTable) -> None:
         """Takes a new path table; what has left already keeps the route that it carries."""
         self._use(table)
-        self._told = True
-        early, self._early = self._early, []
-        for peer, message, priority in early:
+        for peer, message, priority in self._unlinked.release():
             self.send(peer, message, priority)
 
     def _use(self, table: PathTable) -> None:
         self._primary = {peer: found[0].hops for peer, found in table.items() if found[0].primary}
         auxiliary = {p: tuple(r for r in found if not r.primary) for p, found in table.items()}
         self._table = {peer: found for peer, found in auxiliary.items() if found}
-        for peer in [peer for peer in self._queues if peer not in self._table]:
+        for peer in [peer for peer in self._waits if peer not in self._table]:
             self._pass_on(peer)
         self._ask()
 
@@ -208,17 +182,11 @@ class MultipathSender:
         Offers are sent again in the new epoch, and results follow from them. Late parts are not:
         they leave at once.
         """
-        for queues in self._queues.values():
-            for queue in (queues.free, queues.bound):
-                queue[:] = [
-                    held for held in queue
-                    if held[2].epoch >= epoch or held[2].kind is Kind.LATE
-                ]  # fmt: skip
-        self._early = [held for held in self._early if held[1].epoch >= epoch]
+        self._waits.keep(epoch)
+        self._unlinked.change(epoch)
         self._gone.clear()
         self._hops.clear()
         self._passed.clear()
-        self._told = False
         self._use({})
 
     def lose(self, peer: str) -> None:
@@ -228,8 +196,8 @@ class MultipathSender:
         sender repeat these messages.
         """
         self._gone.add(peer)
-        self._queues.pop(peer, None)
-        self._early = [held for held in self._early if held[0] != peer]
+        self._waits.pop(peer)
+        self._unlinked.lose(peer)
         del self._probes[peer]
         self._ask()
 
@@ -238,21 +206,18 @@ class MultipathSender:
     def _on_left(self, peer: str, message: Message, *_: float) -> None:
         if message.kind is Kind.PROBE and self._probes[peer]:
             self._probes[peer] -= 1
-        if self._queues:
+        if self._waits:
             self._ask()
 
     def _ask(self) -> None:
         """Applies the rule to the first chunk of each peer, until none finds a free path."""
         again = True
         while again:
-            order = list(self._queues)
-            if len(order) > 1:
-                order.sort(key=lambda peer: self._queues[peer].first[0][:2])
-            again = any(map(self._let_go, order))
+            again = any(map(self._let_go, self._waits.by_turn()))
 
     def _let_go(self, peer: str) -> bool:
         """Sends the first message that finds a free path; returns whether there was one."""
-        queues = self._queues[peer]
+        queues = self._waits[peer]
         if self._waiting(self._first(peer)) <= self._busy:
             priority, _, message = heappop(queues.first)
             self._send(peer, message, priority)
@@ -263,7 +228,7 @@ class MultipathSender:
             priority, _, message = heappop(queues.free)
             self._divert(route, message, priority)
         if not queues:
-            del self._queues[peer]
+            self._waits.pop(peer)
         return True
 
     def _send_once(self, peer: str, message: Message, priority: int) -> None:
@@ -305,17 +270,12 @@ class MultipathSender:
             self._passed[route.hops] = get_running_loop().time() + seconds
 
     def _hold(self, peer: str, message: Message, priority: int, *, free: bool) -> None:
-        queues = self._queues.setdefault(peer, _Queues())
-        if message.kind is Kind.LATE:
-            queues.bound[:] = [held for held in queues.bound if not outdated(held[2], message)]
-            heapify(queues.bound)
-        heappush(queues.free if free else queues.bound, (priority, self._came, message))
-        self._came += 1
+        self._waits.push(peer, message, priority, free=free)
         self._ask()
 
     def _pass_on(self, peer: str) -> None:
         """Sends everything that waits for a peer by the primary path."""
-        queues = self._queues.pop(peer)
+        queues = self._waits.pop(peer)
         while queues:
             priority, _, message = heappop(queues.first)
             self._send(peer, message, priority)
