@@ -25,7 +25,7 @@ _CACHE_EVERYTHING = {
 }
 
 
-def configure(devices: int) -> None:
+def configure(devices: int, *, threads: int = 1) -> None:
     """Sets JAX up before its backend starts; safe to call again with the same count.
 
     Read from the environment, never overwritten: ``NPROC`` (XLA's threads, else 1),
@@ -36,6 +36,8 @@ def configure(devices: int) -> None:
     Args:
       devices: CPU devices that this process splits its batches over. Accelerators, when there are
         any, are used instead, as many as are visible.
+      threads: that call programs side by side. A program then computes in the thread that calls it;
+        else one of XLA's computes for all, as many as there are devices.
 
     Raises:
       ConfigError: the count is not positive, JAX is already running with another one, or the
@@ -45,6 +47,8 @@ def configure(devices: int) -> None:
         raise ConfigError("testbed.devices", devices, "use at least 1 device per worker")
     os.environ.setdefault("NPROC", "1")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if threads > 1:
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         for option, everything in _CACHE_EVERYTHING.items():
             if option.upper() not in os.environ:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +18,8 @@ from geojax.models.registry import SYNTHETIC
 
 _BATCH = 500
 
-Evaluator = Callable[[np.ndarray], dict[str, float]]
+Evaluator = Callable[..., dict[str, float]]
+"""``(vector, each=map) -> figures``"""
 
 
 class Judged(Protocol):
@@ -49,7 +50,8 @@ def build_evaluator(
     ``judged``: what vectors are of, where more than the network's own travels.
 
     The returned function raises ``ValueError`` for a vector of another size, and
-    :class:`geojax.errors.Diverged` when the loss is not finite.
+    :class:`geojax.errors.Diverged` when the loss is not finite. Its ``each`` goes over the batches
+    as the built-in ``map`` does, perhaps on several cores.
 
     Raises:
       ConfigError: model, loss and data do not go together, or the run stops at an accuracy that the
@@ -82,9 +84,11 @@ def build_evaluator(
     judge = _judge(judged)
     names = [*filter(None, [network.metric]), "loss"]
 
-    def evaluate(vector: np.ndarray) -> dict[str, float]:
+    def evaluate(vector: np.ndarray, each: Callable[..., Iterable[Any]] = map) -> dict[str, float]:
         placed = jax.device_put(np.array(judged.spec.check(vector, "evaluate")), device)
-        parts = [judge(placed, integers, *batch) for batch in zip(*batches, strict=True)]
+        parts = list(
+            each(lambda batch: judge(placed, integers, *batch), zip(*batches, strict=True))
+        )
         figures = {name: sum(float(part[name]) for part in parts) / count for name in names}
         if not math.isfinite(figures["loss"]):
             raise Diverged("the test loss is not finite: the merged parameters have diverged")

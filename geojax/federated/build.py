@@ -81,7 +81,8 @@ def build_evaluator(
     if model.fuse is not None:
         return evaluate.build_evaluator(config, features, labels, model)
     own = evaluate.build_evaluator(config, features, labels)
-    return lambda vector: own(model.spec.check(vector, "evaluate")[: model.network.spec.size])
+    size = model.network.spec.size
+    return lambda vector, each=map: own(model.spec.check(vector, "evaluate")[:size], each)
 
 
 def build_outer(config: RunConfig, rule: ClientRule, spec: VectorSpec) -> OuterOptimizer:

@@ -1,15 +1,22 @@
-"""A machine on virtual time: work is done at once and charged from a table."""
+"""A machine on virtual time: work costs what a table says, and may be done in another thread.
+
+The event loop never waits for a thread but where virtual time needs what it computes, and it learns
+nothing of when that was done.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from geojax.config import PaceConfig
 from geojax.machine.machine import PriorityLock, sleep
+from testbed.simulated.cores import Inline
 from testbed.simulated.loop import virtual_loop
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -21,12 +28,13 @@ class VirtualMachine:
 
     Args:
       pace: the table of host work.
+      cores: computes the steps of all nodes.
     """
 
-    def __init__(self, pace: PaceConfig):
+    def __init__(self, pace: PaceConfig, cores: Executor | None = None):
         self.violations = 0
         self.steps = 0
-        self._pace = pace
+        self._pace, self._cores = pace, cores or Inline()
         self._loop = virtual_loop()
         gbps = {"encode": pace.encode_gbps, "sum": pace.sum_gbps, "outer": pace.outer_gbps}
         self._bytes_per_s = {kind: rate * 1e9 for kind, rate in gbps.items()}
@@ -44,10 +52,21 @@ class VirtualMachine:
         ends: int = 1,
         cut: asyncio.Future[None] | None = None,
     ) -> T:
-        """Runs the step, or the part of one, now and lets its pace pass."""
+        """Lets the pace of the step, or of a part of one, pass, while it is computed.
+
+        It is not computed any more if its node dies before.
+
+        Raises:
+          Exception: whatever ``work`` raised, at the end of the step.
+        """
         del follows  # nothing is ever late here
-        result = work()
-        await self._last(seconds, cut)
+        computed = self._cores.submit(work)
+        try:
+            await self._last(seconds, cut)
+        except asyncio.CancelledError:
+            computed.cancel()  # if it runs already, nobody will look at what it changes
+            raise
+        result = computed.result()
         self.steps += ends
         return result
 
@@ -100,6 +119,10 @@ class VirtualMachine:
     async def aside(self, work: Callable[[], T]) -> T:
         """Costs nothing."""
         return work()
+
+    def map(self, work: Callable[[S], T], pieces: Iterable[S]) -> Iterator[T]:
+        """On all cores of the run."""
+        return self._cores.map(work, pieces)
 
     async def plan(self, work: Callable[..., T], *args: Any, urgent: bool = False) -> T:
         """Plans now and lets the cost of a plan pass, beside all other work of the host.

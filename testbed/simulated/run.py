@@ -7,6 +7,7 @@ import gc
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from geojax.telemetry.report import counted, counters, last_words, report, resto
 from geojax.telemetry.summary import Event, TargetWatch
 from geojax.wire.send_spans import SendSpans
 from testbed.faults import PROCESS_KINDS, Fault, restarted
+from testbed.simulated.cores import open_cores
 from testbed.simulated.loop import run_virtual, virtual_loop
 from testbed.simulated.machine import VirtualMachine
 from testbed.simulated.routes import NodeRoutes, resources
@@ -61,12 +63,14 @@ def simulate(
     before = gc.get_threshold()  # it keeps many objects and makes few cycles
     gc.set_threshold(*SELDOM)
     try:
-        return run_virtual(_simulate(setup, wan, faults, sink, kept, earlier))
+        with open_cores(setup.config) as cores:
+            return run_virtual(_simulate(cores, setup, wan, faults, sink, kept, earlier))
     finally:
         gc.set_threshold(*before)
 
 
 async def _simulate(
+    cores: Executor,
     setup: Setup,
     wan: Wan,
     faults: tuple[Fault, ...],
@@ -88,7 +92,7 @@ async def _simulate(
         rtt_bias=config.testbed.rtt_bias,
         seed=config.seed if config.wan.seed is None else config.wan.seed,
     )
-    nodes = _Nodes(setup, oracle, network, sink, kept)
+    nodes = _Nodes(setup, oracle, network, cores, sink, kept)
     clock = nodes.living[SCHEDULER].clock
     count = None if target is None else target.count(clock, setup.resume.time, nodes)
     scripts = [
@@ -209,11 +213,12 @@ class _Nodes:
         setup: Setup,
         oracle: Oracle,
         network: SimulatedNetwork,
+        cores: Executor,
         sink: Callable[[dict[str, Any]], None],
         kept: Callable[[str, Span], None] | None,
     ):
         self._setup, self._oracle, self._network, self._sink = setup, oracle, network, sink
-        self._kept = kept
+        self._cores, self._kept = cores, kept
         self.living: dict[str, _Node] = {}
         self.spans: dict[str, list[Span]] = {place.name: [] for place in setup.cluster.all}
         self._counted: dict[str, dict[str, Any]] = {}  # of lives that are over
@@ -284,7 +289,7 @@ class _Nodes:
         )
         transport = self._network.transport(name)
         transport.observers.append(SendSpans(recorder, clock))
-        machine = VirtualMachine(config.pace)
+        machine = VirtualMachine(config.pace, self._cores)
         restarted = name in self._counted
         if restarted:
             restore(self._counted[name], recorder, transport, machine)
