@@ -62,10 +62,11 @@ def simulate(
     """
     before = gc.get_threshold()  # it keeps many objects and makes few cycles
     gc.set_threshold(*SELDOM)
+    cores = open_cores(setup.config)
     try:
-        with open_cores(setup.config) as cores:
-            return run_virtual(_simulate(cores, setup, wan, faults, sink, kept, earlier))
+        return run_virtual(_simulate(cores, setup, wan, faults, sink, kept, earlier))
     finally:
+        cores.shutdown(cancel_futures=True)
         gc.set_threshold(*before)
 
 
