@@ -439,11 +439,9 @@ def _update(config: RunConfig, plan: Agreement) -> Update:
 def _snapshots(context: Context, plan: Agreement) -> Snapshots:
     """Keeps models for evaluation: whole ones, or the shards that global servers hold."""
     setup, config = context.setup, context.setup.config
-    evaluator = setup.evaluator()
     return Snapshots(
-        config.eval_every_s, evaluator and partial(evaluator, each=context.machine.map),
-        pieces=setup.pieces_of(context.name), recorder=context.recorder,
-        chunks=len(plan.ranges) if holds_parameters(config) else 0,
+        config.eval_every_s, setup.evaluator(), pieces=setup.pieces_of(context.name),
+        recorder=context.recorder, chunks=len(plan.ranges) if holds_parameters(config) else 0,
         machine=context.machine, clock=context.clock, folder=setup.models,
         timeouts=config.timeouts, since=setup.resume.time, limit=partial(_limit, context),
     )  # fmt: skip

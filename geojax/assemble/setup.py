@@ -79,7 +79,7 @@ class Setup:
         vector = self.shared("initial", self._initial)
         return vector if is_hollow(vector) else vector.copy()
 
-    def evaluator(self) -> Evaluator | None:
+    def evaluator(self) -> Callable[[np.ndarray], dict[str, float]] | None:
         """Accuracy and loss of a vector on the test set; None for a synthetic model."""
         if self.config.model.name == SYNTHETIC:
             return None

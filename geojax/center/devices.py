@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import jax
 from jaxlib import xla_client
 
+from geojax.config import RunConfig
 from geojax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _CACHE_EVERYTHING = {
 }
 
 
-def configure(devices: int, *, threads: int = 1) -> None:
+def configure(devices: int) -> None:
     """Sets JAX up before its backend starts; safe to call again with the same count.
 
     Read from the environment, never overwritten: ``NPROC`` (XLA's threads, else 1),
@@ -36,8 +37,6 @@ def configure(devices: int, *, threads: int = 1) -> None:
     Args:
       devices: CPU devices that this process splits its batches over. Accelerators, when there are
         any, are used instead, as many as are visible.
-      threads: that call programs side by side. A program then computes in the thread that calls it;
-        else one of XLA's computes for all, as many as there are devices.
 
     Raises:
       ConfigError: the count is not positive, JAX is already running with another one, or the
@@ -47,9 +46,8 @@ def configure(devices: int, *, threads: int = 1) -> None:
         raise ConfigError("testbed.devices", devices, "use at least 1 device per worker")
     os.environ.setdefault("NPROC", "1")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    if threads > 1:
-        jax.config.update("jax_cpu_enable_async_dispatch", False)
-    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    if folder := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", folder)
         for option, everything in _CACHE_EVERYTHING.items():
             if option.upper() not in os.environ:
                 jax.config.update(option, everything)
@@ -95,6 +93,24 @@ def separate_devices(count: int) -> tuple[Device, ...]:
     if local[0].platform != "cpu":
         return local
     return (local[0], *map(_further_device, range(1, count)))
+
+
+def devices_of(config: RunConfig, worker_index: int) -> tuple[Device, ...]:
+    """The devices of one worker: all of its process, or a core of those that workers share.
+
+    Args:
+      config: the run; ``testbed.cores`` tells how many workers may compute at the same time.
+      worker_index: which worker, counted over all centers.
+    """
+    cores = devices_side_by_side(config)
+    return local_devices() if len(cores) == 1 else (cores[worker_index % len(cores)],)
+
+
+def devices_side_by_side(config: RunConfig) -> tuple[Device, ...]:
+    """A device for each of ``testbed.cores``; one, where that says nothing or on accelerators."""
+    first = local_devices()[0]
+    wanted = (config.testbed.cores or 1) if first.platform == "cpu" else 1
+    return separate_devices(wanted) if wanted > 1 else (first,)
 
 
 @functools.cache

@@ -81,8 +81,7 @@ def build_evaluator(
     if model.fuse is not None:
         return evaluate.build_evaluator(config, features, labels, model)
     own = evaluate.build_evaluator(config, features, labels)
-    size = model.network.spec.size
-    return lambda vector, each=map: own(model.spec.check(vector, "evaluate")[:size], each)
+    return lambda vector: own(model.spec.check(vector, "evaluate")[: model.network.spec.size])
 
 
 def build_outer(config: RunConfig, rule: ClientRule, spec: VectorSpec) -> OuterOptimizer:

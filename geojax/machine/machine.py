@@ -9,7 +9,7 @@ process of its own on a real machine, and charged from the table on a virtual on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ from typing import Any, Protocol, TypeVar
 
 from geojax.machine.plan_process import PlanProcess
 
-S = TypeVar("S")
 T = TypeVar("T")
 OVERTAKEN_AT_MOST = 8  # plans that go before one that came earlier
 
@@ -59,10 +58,6 @@ class Machine(Protocol):
 
     async def aside(self, work: Callable[[], T]) -> T:
         """Does work that costs no experiment time (writing a snapshot, evaluating)."""
-        ...
-
-    def map(self, work: Callable[[S], T], pieces: Iterable[S]) -> Iterator[T]:
-        """As the built-in function, on as many cores as there are for work aside."""
         ...
 
     async def plan(self, work: Callable[..., T], *args: Any, urgent: bool = False) -> T:
@@ -132,10 +127,6 @@ class RealMachine:
     async def aside(self, work: Callable[[], T]) -> T:
         """Runs in a thread of its own."""
         return await asyncio.get_running_loop().run_in_executor(self._aside, work)
-
-    def map(self, work: Callable[[S], T], pieces: Iterable[S]) -> Iterator[T]:
-        """One after the other, as other nodes have this machine's cores."""
-        return map(work, pieces)
 
     async def plan(self, work: Callable[..., T], *args: Any, urgent: bool = False) -> T:
         """See :meth:`Machine.plan`; the process is started with the first plan."""

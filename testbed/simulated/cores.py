@@ -1,8 +1,9 @@
 """Cores that compute the steps of different nodes side by side.
 
 A step's result is needed only when virtual time reaches the step's end. Until then it is a matter
-of wall time alone who computes it, and when: events and parameters are the same with any number of
-cores, bit for bit, as every program is one of a single XLA thread.
+of wall time alone who computes it, and when. So each worker has one of the cores, which computes
+its steps one after the other; XLA has one thread for each of them, and events and parameters are
+the same with any number of cores, bit for bit.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from geojax.models.registry import SYNTHETIC
 
 
 class Inline(Executor):
-    """Does work at once, in the thread that submits it: one core."""
+    """Does work at once, in the thread that submits it."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """See :class:`concurrent.futures.Executor`; the future is done."""
@@ -36,25 +37,29 @@ def available() -> int:
     return joblib.cpu_count()
 
 
-def open_cores(config: RunConfig) -> Executor:
-    """What computes a run's steps; sets JAX up, if the run needs it. To be shut down.
+def cores_of(config: RunConfig, workers: int) -> int:
+    """How many cores compute the steps of a run's workers.
 
-    One core where more bring nothing: for a model that computes nothing, and where a step itself is
-    shared by several devices, whose programs wait for each other.
+    One, where more bring nothing: for a model that computes nothing, and where the devices of a
+    worker share each step, or the clients of a federated round.
 
-    Raises:
-      ConfigError: see :func:`geojax.center.devices.configure`.
+    Args:
+      config: the run.
+      workers: how many there are, in all centers.
     """
     hollow = config.model.name == SYNTHETIC or config.compression.name == SIZE_ONLY
-    if hollow or config.testbed.devices > 1:
-        return Inline()
-    count = config.testbed.cores or available()
-    if count == 1:
-        return Inline()
+    if hollow or config.testbed.devices > 1 or not config.sync.splits_batches:
+        return 1
+    cores = available() if config.testbed.cores is None else config.testbed.cores
+    return min(cores, workers)
 
-    from geojax.center import devices
 
-    devices.configure(config.mesh_size, threads=count)
-    if len(devices.local_devices()) > 1:  # accelerators
-        return Inline()
-    return ThreadPoolExecutor(count, "core")
+def open_cores(config: RunConfig) -> list[Executor]:
+    """An executor for each of ``testbed.cores``; one, where JAX has accelerators."""
+    count = config.testbed.cores or 1
+    if count > 1:
+        from geojax.center import devices
+
+        devices.configure(config.mesh_size)
+        count = len(devices.devices_side_by_side(config))
+    return [ThreadPoolExecutor(1, "core") for _ in range(count)] if count > 1 else [Inline()]

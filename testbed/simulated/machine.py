@@ -7,7 +7,7 @@ nothing of when that was done.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -16,7 +16,6 @@ from geojax.machine.machine import PriorityLock, sleep
 from testbed.simulated.cores import Inline
 from testbed.simulated.loop import virtual_loop
 
-S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -28,13 +27,13 @@ class VirtualMachine:
 
     Args:
       pace: the table of host work.
-      cores: computes the steps of all nodes.
+      core: computes the steps; None: the caller's thread.
     """
 
-    def __init__(self, pace: PaceConfig, cores: Executor | None = None):
+    def __init__(self, pace: PaceConfig, core: Executor | None = None):
         self.violations = 0
         self.steps = 0
-        self._pace, self._cores = pace, cores or Inline()
+        self._pace, self._core = pace, core or Inline()
         self._loop = virtual_loop()
         gbps = {"encode": pace.encode_gbps, "sum": pace.sum_gbps, "outer": pace.outer_gbps}
         self._bytes_per_s = {kind: rate * 1e9 for kind, rate in gbps.items()}
@@ -60,7 +59,7 @@ class VirtualMachine:
           Exception: whatever ``work`` raised, at the end of the step.
         """
         del follows  # nothing is ever late here
-        computed = self._cores.submit(work)
+        computed = self._core.submit(work)
         try:
             await self._last(seconds, cut)
         except asyncio.CancelledError:
@@ -119,10 +118,6 @@ class VirtualMachine:
     async def aside(self, work: Callable[[], T]) -> T:
         """Costs nothing."""
         return work()
-
-    def map(self, work: Callable[[S], T], pieces: Iterable[S]) -> Iterator[T]:
-        """On all cores of the run."""
-        return self._cores.map(work, pieces)
 
     async def plan(self, work: Callable[..., T], *args: Any, urgent: bool = False) -> T:
         """Plans now and lets the cost of a plan pass, beside all other work of the host.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -60,18 +61,19 @@ def simulate(
     Raises:
       GeojaxError: the run failed.
     """
+    cores = open_cores(setup.config)
     before = gc.get_threshold()  # it keeps many objects and makes few cycles
     gc.set_threshold(*SELDOM)
-    cores = open_cores(setup.config)
     try:
         return run_virtual(_simulate(cores, setup, wan, faults, sink, kept, earlier))
     finally:
-        cores.shutdown(cancel_futures=True)
+        for core in cores:
+            core.shutdown(cancel_futures=True)
         gc.set_threshold(*before)
 
 
 async def _simulate(
-    cores: Executor,
+    cores: Sequence[Executor],
     setup: Setup,
     wan: Wan,
     faults: tuple[Fault, ...],
@@ -214,12 +216,13 @@ class _Nodes:
         setup: Setup,
         oracle: Oracle,
         network: SimulatedNetwork,
-        cores: Executor,
+        cores: Sequence[Executor],
         sink: Callable[[dict[str, Any]], None],
         kept: Callable[[str, Span], None] | None,
     ):
         self._setup, self._oracle, self._network, self._sink = setup, oracle, network, sink
-        self._cores, self._kept = cores, kept
+        self._kept = kept
+        self._cores = dict(zip(setup.cluster.trainers, itertools.cycle(cores)))
         self.living: dict[str, _Node] = {}
         self.spans: dict[str, list[Span]] = {place.name: [] for place in setup.cluster.all}
         self._counted: dict[str, dict[str, Any]] = {}  # of lives that are over
@@ -290,7 +293,7 @@ class _Nodes:
         )
         transport = self._network.transport(name)
         transport.observers.append(SendSpans(recorder, clock))
-        machine = VirtualMachine(config.pace, self._cores)
+        machine = VirtualMachine(config.pace, self._cores.get(name))
         restarted = name in self._counted
         if restarted:
             restore(self._counted[name], recorder, transport, machine)

@@ -116,7 +116,7 @@ def test_the_final_model_is_written(centers, tmp_path):
 
 def evaluations(monkeypatch, *faults, **settings):
     with monkeypatch.context() as patch:
-        patch.setattr(Setup, "evaluator", lambda self: lambda vector, each: figures(vector))
+        patch.setattr(Setup, "evaluator", lambda self: figures)
         outcome = simulated(
             small_config(rounds=8, eval_every_s=0.02, testbed__faults=list(faults), **settings)
         )

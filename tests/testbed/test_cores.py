@@ -1,9 +1,11 @@
 """However many cores compute a simulated run's steps, and whenever they do: the same bytes."""
 
 import asyncio
+import json
 import logging
 import threading
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from simulated_runs import kill, simulated, small_config
@@ -11,9 +13,11 @@ from simulated_runs import kill, simulated, small_config
 from experiments.runs import schema
 from experiments.train import cores as of_jobs
 from experiments.train import standing
+from geojax.center import devices
+from geojax.center.mesh_trainer import MeshTrainer
 from geojax.config import PaceConfig, RunConfig, TestbedConfig
 from geojax.errors import ConfigError, Diverged
-from testbed.run import check
+from testbed.run import check, prepare
 from testbed.simulated import cores, run
 from testbed.simulated.loop import run_virtual
 from testbed.simulated.machine import VirtualMachine
@@ -50,9 +54,6 @@ class Late(Executor):
         return Work()
 
 
-CORES = {"late": Late, "threads": lambda: ThreadPoolExecutor(2)}
-
-
 def trained(*faults, **settings):
     """Three centers of different paces, which train a small network on digits."""
     given = {
@@ -65,11 +66,12 @@ def trained(*faults, **settings):
     return small_config(**(given | settings))
 
 
-def left(config, how, monkeypatch, folder=None):
-    """What a run leaves, with its steps computed in some way."""
-    with monkeypatch.context() as patch:
-        patch.setattr(run, "open_cores", lambda config: how)
-        done = simulated(config, fails=None, folder=folder)
+def left(config, late=None, folder=None, fails=False):
+    """What a run leaves; ``late``: computes its steps, if its threads do not."""
+    with pytest.MonkeyPatch.context() as patch:
+        if late is not None:
+            patch.setattr(run, "open_cores", lambda config: [late])
+        done = simulated(config, fails=fails, folder=folder)
     reports = {
         name: {key: report.get(key) for key in ("sent", "totals", "steps")}
         for name, report in done.reports.items()
@@ -77,7 +79,7 @@ def left(config, how, monkeypatch, folder=None):
     for report in reports.values():
         (report["totals"] or {}).pop("choice_s", None)  # on a real clock
     final = None if done.final is None else done.final.tobytes()
-    return done.lines(), final, reports, done.spans, str(done.error)
+    return done.lines(), final, reports, done.spans
 
 
 def restart(node, at):
@@ -90,8 +92,8 @@ RUNS = {
     "p3": {"sync__p3": True},
     "esync": {"sync__name": "esync"},
     "esync, in flight": {"sync__name": "esync", "sync__query": "in_flight"},
-    "asgd": {"sync__name": "asgd"},
-    "halos": {"sync__name": "halos", "workers": 2, "rounds": 3},
+    "asynchronous": {"sync__name": "mixed_sync"},
+    "halos": {"sync__name": "halos", "sync__offers": 3, "workers": 2, "rounds": 3},
     "streaming diloco": {
         "sync__name": "streaming_diloco", "sync__local_steps": 4, "sync__fragments": 2,
         "sync__overlap": 1,
@@ -102,55 +104,63 @@ RUNS = {
     },
     "fedavg": {"sync__name": "fedavg", "sync__epochs": 1},
     "a death and a return in a step": {
-        "sync__name": "esync", "rounds": 8,
-        "testbed__faults": [kill("c3", 0.105), restart("c3", 0.6)],
+        "sync__name": "esync", "rounds": 14,
+        "testbed__faults": [kill("c3", 0.36), restart("c3", 0.5)],
     },
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_it_is_the_run_of_one_core(name, monkeypatch):
-    config = trained(**RUNS[name])
-    one = left(config, cores.Inline(), monkeypatch)
-    assert one[-1] == "None"
-    for make in CORES.values():
-        with make() as how:
-            found = left(config, how, monkeypatch)
-        assert found == one
+def test_it_is_the_run_of_one_core(name):
+    one = left(trained(**RUNS[name]))
+    assert left(trained(**RUNS[name], testbed__cores=2)) == one
+    assert left(trained(**RUNS[name]), Late()) == one
 
 
-def test_a_query_in_flight_takes_steps_back_and_a_death_leaves_one_alone(monkeypatch):
+def test_a_query_in_flight_takes_steps_back_and_a_death_leaves_one_alone():
     """The runs above are those that they say they are."""
-    _, _, _, spans, _ = left(trained(**RUNS["esync, in flight"]), cores.Inline(), monkeypatch)
-    assert any(span.name == "given_up" for lane in spans.values() for span in lane)
     late = Late()
-    left(trained(**RUNS["a death and a return in a step"]), late, monkeypatch)
+    _, _, _, spans = left(trained(**RUNS["esync, in flight"]), late)
+    assert any(span.name == "given_up" for lane in spans.values() for span in lane)
+    assert late.never == 0
+    lines, *_ = left(trained(**RUNS["a death and a return in a step"]), late)
     assert late.never == 1
+    assert '"back"' in lines
 
 
-def test_a_broken_run_goes_on_from_a_checkpoint(tmp_path, monkeypatch):
-    settings = {"sync__name": "local_steps", "sync__local_steps": 2, "optimizer": "momentum"}
-    whole = left(trained(**settings), cores.Inline(), monkeypatch)
-    for name, make in CORES.items():
-        kept = {**settings, "checkpoint_every": 1}
-        with make() as how:
-            folder = tmp_path / name
-            folder.mkdir()
-            broken = trained(kill("scheduler", 0.35), **kept)
-            assert "scheduler was killed" in left(broken, how, monkeypatch, folder)[-1]
-            found = left(trained(**kept, resume=True), how, monkeypatch, folder)
+def test_a_broken_run_goes_on_from_a_checkpoint_with_any_number_of_cores(tmp_path):
+    settings = {"sync__name": "local_steps", "sync__local_steps": 2, "optimizer__momentum": 0.9}
+    whole = left(trained(**settings))
+    settings["checkpoint_every"] = 1
+    for before, after in ((1, 2), (2, 1)):
+        folder = tmp_path / str(before)
+        folder.mkdir()
+        broken = trained(kill("scheduler", 0.35), **settings, testbed__cores=before)
+        left(broken, folder=folder, fails=True)
+        found = left(trained(**settings, resume=True, testbed__cores=after), folder=folder)
         assert found[1] == whole[1]
 
 
-@pytest.mark.parametrize("skip", [False, True])
-def test_an_error_of_a_step_comes_at_its_end(skip, monkeypatch):
-    """The rate is far too high, so the second gradient of everybody is not finite."""
-    config = trained(lr=1e30, rounds=3, nonfinite="skip" if skip else "stop")
-    one = left(config, cores.Inline(), monkeypatch)
-    assert '"nonfinite"' in one[0]
-    for make in CORES.values():
-        with make() as how:
-            assert left(config, how, monkeypatch) == one
+@pytest.mark.parametrize("nonfinite", ["skip", "stop"])
+def test_an_error_of_a_step_comes_at_its_end(nonfinite, monkeypatch):
+    """The second one of c2; each lasts 0.3 s."""
+    gradient = MeshTrainer.gradient
+
+    def diverges(trainer):
+        found = gradient(trainer)
+        if trainer._order.worker_index == 1 and trainer.steps == 2:
+            raise Diverged("not finite", ["a layer"])
+        return found
+
+    monkeypatch.setattr(MeshTrainer, "gradient", diverges)
+    settings = {"rounds": 3, "nonfinite": nonfinite, "pace__profile": None, "pace__factor": 30}
+    stops = nonfinite == "stop"
+    one = left(trained(**settings), fails=stops)
+    seen = map(json.loads, one[0].splitlines())
+    (event,) = [each for each in seen if each["event"] == "nonfinite"]
+    assert 0.6 < event["t"] < 0.9
+    assert left(trained(**settings, testbed__cores=2), fails=stops) == one
+    assert left(trained(**settings), Late(), fails=stops) == one
 
 
 def test_a_step_is_computed_while_its_pace_passes():
@@ -183,22 +193,31 @@ def test_what_two_threads_do_meets():
         assert run_virtual(steps()) == ([0, 1], 1.0)
 
 
-def test_threads_are_for_steps_that_one_cpu_device_computes(monkeypatch):
-    monkeypatch.setattr(cores, "available", lambda: 3)
-    for settings, threads in (
+def test_there_are_as_many_as_workers_whose_steps_are_programs_of_their_own(monkeypatch):
+    monkeypatch.setattr(cores, "available", lambda: 8)
+    for settings, count in (
         ({}, 3),
+        ({"workers": 4}, 8),
         ({"testbed__cores": 2}, 2),
-        ({"testbed__cores": 1}, None),
-        ({"testbed__devices": 2}, None),
-        ({"model__name": "synthetic"}, None),
+        ({"testbed__devices": 2}, 1),
+        ({"model__name": "synthetic"}, 1),
+        ({"sync__name": "fedavg"}, 1),
     ):
-        with cores.open_cores(trained(**settings)) as opened:
-            assert getattr(opened, "_max_workers", None) == threads
+        setup, _, _ = prepare(trained(**settings), Path())
+        assert setup.config.testbed.cores == count
+
+
+def test_each_worker_has_one_of_them():
+    opened = cores.open_cores(trained(testbed__cores=2))
+    assert [type(each) for each in opened] == [ThreadPoolExecutor] * 2
+    found = [devices.devices_of(trained(testbed__cores=2), index) for index in range(3)]
+    assert found[0] == found[2] != found[1]
+    assert [type(each) for each in cores.open_cores(trained())] == [cores.Inline]
 
 
 def test_wrong_numbers_are_refused():
     for name, value, says in (
-        ("simulated", 0, "must be 1 or more"),
+        ("simulated", 0, "at least 1"),
         ("simulated", 1.5, "whole number"),
         ("local", 2, "a process of its own"),
         ("emulated", 2, "a process of its own"),
