@@ -29,6 +29,7 @@ from rich.table import Table
 from experiments.bench import report
 from geojax.axes import change
 from geojax.config import RunConfig
+from testbed.compiled import compile_cache
 from testbed.run import prepare
 from testbed.simulated.run import simulate
 from testbed.wan.build import load_preset
@@ -107,7 +108,8 @@ def measure(options: argparse.Namespace, arguments: list[str]) -> Table:
 def _in_a_process(arguments: list[str], sync: str, cores: int) -> Cost:
     command = [sys.executable, "-m", "experiments.bench.cores", *arguments]
     command += ["--alone", "--syncs", sync, "--cores", str(cores)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": compile_cache()}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return Cost(**json.loads(done.stdout))
 
 

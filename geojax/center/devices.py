@@ -107,10 +107,14 @@ def devices_of(config: RunConfig, worker_index: int) -> tuple[Device, ...]:
 
 
 def devices_side_by_side(config: RunConfig) -> tuple[Device, ...]:
-    """A device for each of ``testbed.cores``; one, where that says nothing or on accelerators."""
+    """A device for each of ``testbed.cores``; the first local one, if these are one.
+
+    Several of them are apart from the local ones: what a node computes on its host, such as an
+    outer step, does not wait for the steps of others. Accelerators count as one.
+    """
     first = local_devices()[0]
     wanted = (config.testbed.cores or 1) if first.platform == "cpu" else 1
-    return separate_devices(wanted) if wanted > 1 else (first,)
+    return separate_devices(wanted + 1)[1:] if wanted > 1 else (first,)
 
 
 @functools.cache
