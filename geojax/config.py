@@ -276,7 +276,8 @@ class TestbedConfig(Settings):
     )
     cores: int | None = key(
         None,
-        "simulated: how many compute the steps of different centers side by side, and evaluate; a "
+        "simulated: how many compute the steps of different workers side by side, and evaluate, to "
+        "the same bytes as one (it is one with testbed.devices above 1 and in federated rounds); a "
         "sweep divides them among the jobs that run at once; null: all that the process may use",
         least=1,
     )
