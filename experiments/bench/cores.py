@@ -38,7 +38,7 @@ SYNCS: dict[str, dict[str, Any]] = {
     "fsa": {"sync": "fsa"},
     "local_steps": {"sync": "local_steps", "sync.local_steps": 10},
     "esync": {"sync": "esync", "pace.profile": {"kind": "two_groups", "h": 10}},
-    "asgd": {"sync": "asgd"},
+    "mixed_sync": {"sync": "mixed_sync"},
 }
 
 
@@ -88,10 +88,8 @@ def measure(options: argparse.Namespace, arguments: list[str]) -> Table:
     found: dict[tuple[str, int], list[Cost]] = {each: [] for each in every}
     for _ in range(options.repetitions):
         for sync, cores in every:
-            found[sync, cores].append(_in_a_process(arguments, sync, cores))
-    title = (
-        f"{options.model} on {options.wan}, {options.rounds} rounds, {os.cpu_count()} cores here"
-    )
+            found[sync, cores].append(in_a_process(arguments, sync, cores))
+    title = f"{options.model} on {options.wan}, {options.rounds} rounds"
     table = report.empty_table(title, ("sync", "cores", "wall", "busy", "faster", "same"))
     for sync, cores in every:
         mine, first = found[sync, cores], found[sync, options.cores[0]]
@@ -105,7 +103,8 @@ def measure(options: argparse.Namespace, arguments: list[str]) -> Table:
     return table
 
 
-def _in_a_process(arguments: list[str], sync: str, cores: int) -> Cost:
+def in_a_process(arguments: list[str], sync: str, cores: int) -> Cost:
+    """Makes a run in a fresh process; ``arguments``: of the command line."""
     command = [sys.executable, "-m", "experiments.bench.cores", *arguments]
     command += ["--alone", "--syncs", sync, "--cores", str(cores)]
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": compile_cache()}
@@ -113,22 +112,26 @@ def _in_a_process(arguments: list[str], sync: str, cores: int) -> Cost:
     return Cost(**json.loads(done.stdout))
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    made = report.parser("cores", __doc__)
+    add, listed = made.add_argument, lambda text: text.split(",")
+    add("--syncs", type=listed, default=["fsa"], help=f"algorithms, of {','.join(SYNCS)}")
+    add("--cores", type=lambda text: [int(each) for each in listed(text)], default=[1, 2])
+    add("--model", default="demo_cnn")
+    add("--data", default="fashion_mnist")
+    add("--test-samples", type=int, default=None, help="default: all")
+    add("--wan", default="netstorm9_static")
+    add("--rounds", type=int, default=20)
+    add("--eval-every", type=float, default=5.0, help="s of experiment time")
+    add("--repetitions", type=int, default=3)
+    add("--alone", action="store_true", help="one run here, printed as JSON")
+    return made
+
+
 def main() -> None:
     """The command."""
-    parser = report.parser("cores", __doc__)
-    parser.add_argument("--syncs", type=lambda text: text.split(","), default=["fsa"],
-                        help=f"algorithms, of {','.join(SYNCS)}")  # fmt: skip
-    parser.add_argument("--cores", type=lambda text: [int(each) for each in text.split(",")],
-                        default=[1, 2])  # fmt: skip
-    parser.add_argument("--model", default="demo_cnn")
-    parser.add_argument("--data", default="fashion_mnist")
-    parser.add_argument("--test-samples", type=int, default=None, help="default: all")
-    parser.add_argument("--wan", default="netstorm9_static")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--eval-every", type=float, default=5.0, help="s of experiment time")
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--alone", action="store_true", help="one run here, printed as JSON")
-    options = parser.parse_args()
+    options = parser().parse_args()
     if options.alone:
         config = configuration(options, options.syncs[0], options.cores[0])
         print(json.dumps(cost(config)._asdict()))
