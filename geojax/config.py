@@ -279,6 +279,13 @@ class TestbedConfig(Settings):
         "accelerators are taken as found",
         least=1,
     )
+    cores: int | None = key(
+        None,
+        "simulated: how many compute the steps of different workers side by side, and evaluate, to "
+        "the same bytes as one (it is one with testbed.devices above 1 and in federated rounds); a "
+        "sweep divides them among the jobs that run at once; null: all that the process may use",
+        least=1,
+    )
     congestion_control: str = key("cubic", "emulated: that of TCP, as Linux names it")
     verify_tolerance: float = key(
         0.15, "emulated: largest relative error of a measured link rate", least=0
@@ -287,6 +294,15 @@ class TestbedConfig(Settings):
         None, "local, emulated: share of a core that a node may use, or {center: share}"
     )
     faults: list[Any] = key([], "list of {at, kind, node, …}, see testbed/faults.py")
+
+    def check(self) -> None:
+        """See :meth:`geojax.settings.Settings.check`."""
+        if self.cores is not None and self.name != "simulated":
+            fix = (
+                f"every node of testbed={self.name} is a process of its own, on whatever core is "
+                "free; leave it out, or use testbed=simulated"
+            )
+            raise ConfigError("testbed.cores", self.cores, fix)
 
 
 @dataclass

@@ -24,11 +24,13 @@ from geojax.telemetry.recorder import Span, jsonl_sink, write_trace
 from geojax.telemetry.spans import SPANS, SpanStore
 from geojax.telemetry.summary import Event, summarize, time_to_target, until
 from geojax.wire.message import DATA_KINDS, Kind
+from testbed.compiled import compile_cache
 from testbed.faults import Fault, apply_faults
 from testbed.figures.view_error import view_error
 from testbed.local.cpu_limits import read_limits
 from testbed.progress import RunProgress
 from testbed.sessions import TRACE, Sessions, earlier_events, earlier_spans
+from testbed.simulated.cores import cores_of
 from testbed.wan.build import Wan, build_wan
 from testbed.wan.dynamics.kept_traces import keep_traces, with_kept_traces
 from testbed.wan.hops import hops
@@ -50,6 +52,9 @@ def prepare(config: RunConfig, run_dir: Path) -> tuple[Setup, Wan, tuple[Fault, 
     cluster = Cluster(tuple(NodeSpec(node.name, node.center, node.role) for node in wan.nodes()))
     inline = config.testbed.name == "simulated"
     kept = run_dir / "checkpoints"
+    if inline:
+        cores = cores_of(config, len(cluster.trainers))
+        config = replace(config, testbed=replace(config.testbed, cores=cores))
     check_setup(config, cluster, wan.view())
     keepers = (*cluster.servers, *cluster.trainers)
     served = build_sync(config.sync).admission.exchange == "server"
@@ -246,6 +251,8 @@ def _execute(
     if testbed.name == "simulated":
         from testbed.simulated.run import simulate
 
+        if testbed.cores != 1:  # each of them needs the same programs
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = compile_cache()
         reports, _ = simulate(setup, wan, faults, sink, kept.take, earlier)
         peak = max(node.get("peak_memory_bytes", 0) for node in reports.values())
         extra = {"goodput_factor": testbed.goodput_factor, "peak_memory_bytes": peak}

@@ -54,11 +54,13 @@ def compile_cache() -> Path:
 
 # Before anything imports JAX, and inherited by every process that a test starts. One XLA thread
 # keeps replicas bit-identical; the compile cache keeps other processes from compiling anew.
+# Simulated runs have one core, unless a test asks for more (testbed.cores).
 os.environ.update(
     JAX_PLATFORMS="cpu",
     NPROC="1",
     OMP_NUM_THREADS="1",
     OPENBLAS_NUM_THREADS="1",
+    LOKY_MAX_CPU_COUNT="1",
     MPLBACKEND="Agg",
     JAX_COMPILATION_CACHE_DIR=str(compile_cache()),
     JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",

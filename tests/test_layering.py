@@ -51,7 +51,7 @@ ROOMS = {
         "roles",
     ),
     "testbed": (
-        "ground: errors pids progress sessions",
+        "ground: compiled errors pids progress sessions",
         "wan figures",
         "faults",
         "simulated local",

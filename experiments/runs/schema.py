@@ -26,7 +26,7 @@ from geojax.settings import key_names, load_plugins
 
 CONF = pathlib.Path(__file__).resolve().parents[2] / "conf"
 
-_NOISE = frozenset({"resume", "data.path", "data.download", "trackers.name"})
+_NOISE = frozenset({"resume", "data.path", "data.download", "testbed.cores", "trackers.name"})
 # How a run is watched and kept, not what it computes: a broken run goes on when these change.
 _OPERATIONAL = frozenset(
     {

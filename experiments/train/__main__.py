@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments import command
 from experiments.runs import records, schema
-from experiments.train import children, standing
+from experiments.train import children, cores, standing
 from experiments.train.command_line import UsageError, explain, prepare
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError, telling_of_machine
@@ -61,6 +61,7 @@ def _sweep_job(
     """A job of a sweep: what goes wrong is recorded in its run directory, and the sweep goes on."""
     try:
         config = schema.build(composed)
+        config.testbed.cores = cores.of_job(config.testbed, HydraConfig.get().launcher)
     except GeojaxError as error:
         print(f"error: {run_dir}: {error}", file=sys.stderr, flush=True)
         if not records.used(run_dir):

@@ -38,6 +38,13 @@ def begin(jobs: int | None) -> None:
         (folder / _JOBS).write_text("" if jobs is None else str(jobs))
 
 
+def jobs() -> int | None:
+    """How many jobs this sweep has; None where nobody knows, or where there is none."""
+    folder = children.folder()
+    kept = None if folder is None else folder / _JOBS
+    return int(kept.read_text() or 0) or None if kept is not None and kept.exists() else None
+
+
 def ended(number: int) -> str:
     """Notes the end of a job, however it ended.
 

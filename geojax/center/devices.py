@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import jax
 from jaxlib import xla_client
 
+from geojax.config import RunConfig
 from geojax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def configure(devices: int) -> None:
         raise ConfigError("testbed.devices", devices, "use at least 1 device per worker")
     os.environ.setdefault("NPROC", "1")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    if folder := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", folder)
         for option, everything in _CACHE_EVERYTHING.items():
             if option.upper() not in os.environ:
                 jax.config.update(option, everything)
@@ -91,6 +93,28 @@ def separate_devices(count: int) -> tuple[Device, ...]:
     if local[0].platform != "cpu":
         return local
     return (local[0], *map(_further_device, range(1, count)))
+
+
+def devices_of(config: RunConfig, worker_index: int) -> tuple[Device, ...]:
+    """The devices of one worker: all of its process, or a core of those that workers share.
+
+    Args:
+      config: the run; ``testbed.cores`` tells how many workers may compute at the same time.
+      worker_index: which worker, counted over all centers.
+    """
+    cores = devices_side_by_side(config)
+    return local_devices() if len(cores) == 1 else (cores[worker_index % len(cores)],)
+
+
+def devices_side_by_side(config: RunConfig) -> tuple[Device, ...]:
+    """A device for each of ``testbed.cores``; the first local one, if these are one.
+
+    Several of them are apart from the local ones: what a node computes on its host, such as an
+    outer step, does not wait for the steps of others. Accelerators count as one.
+    """
+    first = local_devices()[0]
+    wanted = (config.testbed.cores or 1) if first.platform == "cpu" else 1
+    return separate_devices(wanted + 1)[1:] if wanted > 1 else (first,)
 
 
 @functools.cache

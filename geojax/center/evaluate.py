@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -42,9 +43,9 @@ def build_evaluator(
 
     The figures are ``loss`` and the metric of the configured loss (``accuracy``, share of right
     answers), with the model in evaluation mode and its integer leaves at their start. Samples go
-    through the first local device in fixed batches, in order, so the same vector always gives the
-    same figures. They stay on that device. A synthetic model has no figures: the dictionary is
-    empty.
+    through the first local device, or those of ``testbed.cores`` in turn, in fixed batches, whose
+    figures are added in order, so the same vector always gives the same figures. They stay on their
+    device. A synthetic model has no figures: the dictionary is empty.
 
     ``judged``: what vectors are of, where more than the network's own travels.
 
@@ -75,16 +76,18 @@ def build_evaluator(
     count = len(features)
     size = min(_BATCH, count)
     cut = _padded(size, -(-count // size) * size)
-    device = devices.local_devices()[0]
-    ones = np.ones(count, np.float32)
-    batches = jax.device_put([cut(each) for each in (features, labels, ones)], device)
-    integers = jax.device_put(network.initial(config.seed)[1], device)
+    cores = devices.devices_side_by_side(config)
+    cuts = zip(*(cut(each) for each in (features, labels, np.ones(count, np.float32))), strict=True)
+    batches = [jax.device_put(batch, device) for batch, device in zip(cuts, itertools.cycle(cores))]
+    integers = [jax.device_put(network.initial(config.seed)[1], device) for device in cores]
     judge = _judge(judged)
     names = [*filter(None, [network.metric]), "loss"]
 
     def evaluate(vector: np.ndarray) -> dict[str, float]:
-        placed = jax.device_put(np.array(judged.spec.check(vector, "evaluate")), device)
-        parts = [judge(placed, integers, *batch) for batch in zip(*batches, strict=True)]
+        values = np.array(judged.spec.check(vector, "evaluate"))
+        placed = [jax.device_put(values, device) for device in cores]
+        models = itertools.cycle(zip(placed, integers, strict=True))
+        parts = [judge(*model, *batch) for model, batch in zip(models, batches, strict=False)]
         figures = {name: sum(float(part[name]) for part in parts) / count for name in names}
         if not math.isfinite(figures["loss"]):
             raise Diverged("the test loss is not finite: the merged parameters have diverged")

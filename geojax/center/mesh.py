@@ -185,12 +185,14 @@ def build_mesh(config: RunConfig, devices: tuple[Device, ...], proximal: float =
     """The mesh of a configured model and optimizer; workers of one process share its programs."""
     rate = config.rate_of(config.optimizer)
     optimizer = OPTIMIZERS.complete(config.optimizer)
-    return _shared_mesh(build_network(config), optimizer, rate, devices, proximal)
+    clients = tuple(id(each) for each in devices)  # devices of two clients print alike
+    return _shared_mesh(build_network(config), optimizer, rate, devices, proximal, clients)
 
 
 @shared
 def _shared_mesh(
     network: Network, optimizer: OptimizerConfig, lr: float, devices: tuple[Device, ...],
-    proximal: float,
+    proximal: float, clients: tuple[int, ...],
 ) -> Mesh:  # fmt: skip
+    del clients
     return Mesh(network, build_optimizer(optimizer, lr), devices, proximal)

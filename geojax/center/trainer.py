@@ -231,7 +231,7 @@ def build_mesh_trainer(
 
     devices.configure(config.mesh_size)
     features, labels = checked(config, features, labels)
-    local = devices.local_devices()
+    local = devices.devices_of(config, order.worker_index)
     split_size(order.batch_size // (each or 1), len(local))
     mesh = build_mesh(config, local, proximal)
     staged = None

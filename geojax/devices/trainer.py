@@ -170,7 +170,7 @@ def build_fleet_trainer(
 
     devices.configure(config.testbed.devices)
     each = config.devices.gradient == "each"
-    local = devices.local_devices()
+    local = devices.devices_of(config, node.worker_index)
     check_split(config, node.size, len(local))
     trainer = build_mesh_trainer(
         config, features, labels, node, each=node.size if each else 0, proximal=proximal,

@@ -22,6 +22,7 @@ from geojax.hips.cluster import SCHEDULER, Cluster
 from geojax.telemetry.recorder import Span
 from geojax.telemetry.report import last_words
 from geojax.telemetry.spans import SPANS, read_spans
+from testbed.compiled import compile_cache
 from testbed.faults import PROCESS_KINDS, Fault, restarted
 from testbed.local.cpu_limits import CpuLimits, read_limits
 from testbed.local.cpu_share import CpuShare
@@ -297,7 +298,6 @@ class _Tail:
 
 def node_environment() -> dict[str, str]:
     """The environment of a node: one XLA thread, one shared compile cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "geojax" / "compiled"
     root = str(Path(__file__).resolve().parents[2])
     path = os.environ.get("PYTHONPATH")
     return {
@@ -305,7 +305,7 @@ def node_environment() -> dict[str, str]:
         "NPROC": "1",
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([root, path] if path else [root]),
-        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache)),
+        "JAX_COMPILATION_CACHE_DIR": compile_cache(),
     }
 
 

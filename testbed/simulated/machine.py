@@ -1,13 +1,19 @@
-"""A machine on virtual time: work is done at once and charged from a table."""
+"""A machine on virtual time: work costs what a table says, and may be done in another thread.
+
+The event loop never waits for a thread but where virtual time needs what it computes, and it learns
+nothing of when that was done.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from geojax.config import PaceConfig
 from geojax.machine.machine import PriorityLock, sleep
+from testbed.simulated.cores import Inline
 from testbed.simulated.loop import virtual_loop
 
 T = TypeVar("T")
@@ -21,12 +27,13 @@ class VirtualMachine:
 
     Args:
       pace: the table of host work.
+      core: computes the steps; None: the caller's thread.
     """
 
-    def __init__(self, pace: PaceConfig):
+    def __init__(self, pace: PaceConfig, core: Executor | None = None):
         self.violations = 0
         self.steps = 0
-        self._pace = pace
+        self._pace, self._core = pace, core or Inline()
         self._loop = virtual_loop()
         gbps = {"encode": pace.encode_gbps, "sum": pace.sum_gbps, "outer": pace.outer_gbps}
         self._bytes_per_s = {kind: rate * 1e9 for kind, rate in gbps.items()}
@@ -44,10 +51,21 @@ class VirtualMachine:
         ends: int = 1,
         cut: asyncio.Future[None] | None = None,
     ) -> T:
-        """Runs the step, or the part of one, now and lets its pace pass."""
+        """Lets the pace of the step, or of a part of one, pass, while it is computed.
+
+        It is not computed any more if its node dies before.
+
+        Raises:
+          Exception: whatever ``work`` raised, at the end of the step.
+        """
         del follows  # nothing is ever late here
-        result = work()
-        await self._last(seconds, cut)
+        computed = self._core.submit(work)
+        try:
+            await self._last(seconds, cut)
+        except asyncio.CancelledError:
+            computed.cancel()  # if it runs already, nobody will look at what it changes
+            raise
+        result = computed.result()
         self.steps += ends
         return result
 

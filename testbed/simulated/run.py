@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from geojax.telemetry.report import counted, counters, last_words, report, resto
 from geojax.telemetry.summary import Event, TargetWatch
 from geojax.wire.send_spans import SendSpans
 from testbed.faults import PROCESS_KINDS, Fault, restarted
+from testbed.simulated.cores import open_cores
 from testbed.simulated.loop import run_virtual, virtual_loop
 from testbed.simulated.machine import VirtualMachine
 from testbed.simulated.routes import NodeRoutes, resources
@@ -58,15 +61,19 @@ def simulate(
     Raises:
       GeojaxError: the run failed.
     """
+    cores = open_cores(setup.config)
     before = gc.get_threshold()  # it keeps many objects and makes few cycles
     gc.set_threshold(*SELDOM)
     try:
-        return run_virtual(_simulate(setup, wan, faults, sink, kept, earlier))
+        return run_virtual(_simulate(cores, setup, wan, faults, sink, kept, earlier))
     finally:
+        for core in cores:
+            core.shutdown(cancel_futures=True)
         gc.set_threshold(*before)
 
 
 async def _simulate(
+    cores: Sequence[Executor],
     setup: Setup,
     wan: Wan,
     faults: tuple[Fault, ...],
@@ -88,7 +95,7 @@ async def _simulate(
         rtt_bias=config.testbed.rtt_bias,
         seed=config.seed if config.wan.seed is None else config.wan.seed,
     )
-    nodes = _Nodes(setup, oracle, network, sink, kept)
+    nodes = _Nodes(setup, oracle, network, cores, sink, kept)
     clock = nodes.living[SCHEDULER].clock
     count = None if target is None else target.count(clock, setup.resume.time, nodes)
     scripts = [
@@ -209,11 +216,13 @@ class _Nodes:
         setup: Setup,
         oracle: Oracle,
         network: SimulatedNetwork,
+        cores: Sequence[Executor],
         sink: Callable[[dict[str, Any]], None],
         kept: Callable[[str, Span], None] | None,
     ):
         self._setup, self._oracle, self._network, self._sink = setup, oracle, network, sink
         self._kept = kept
+        self._cores = dict(zip(setup.cluster.trainers, itertools.cycle(cores)))
         self.living: dict[str, _Node] = {}
         self.spans: dict[str, list[Span]] = {place.name: [] for place in setup.cluster.all}
         self._counted: dict[str, dict[str, Any]] = {}  # of lives that are over
@@ -284,7 +293,7 @@ class _Nodes:
         )
         transport = self._network.transport(name)
         transport.observers.append(SendSpans(recorder, clock))
-        machine = VirtualMachine(config.pace)
+        machine = VirtualMachine(config.pace, self._cores.get(name))
         restarted = name in self._counted
         if restarted:
             restore(self._counted[name], recorder, transport, machine)

@@ -31,7 +31,7 @@ def test_a_failed_job_does_not_end_the_sweep(commands):
 
 
 def test_a_parallel_sweep_does_the_same(commands):
-    done = commands.run("-m", "rounds=13,3", "hydra.sweep.dir=sweep", *JOBLIB)
+    done = commands.run("-m", "rounds=13,3", "testbed.cores=5", "hydra.sweep.dir=sweep", *JOBLIB)
     assert [commands.summary(f"sweep/{n}")["status"] for n in "01"] == ["failed", "finished"]
     assert done.returncode == 1
     assert done.stderr.endswith("1 of 2 jobs failed\n")
@@ -43,6 +43,8 @@ def test_a_parallel_sweep_does_the_same(commands):
     assert re.fullmatch(first, told[0])
     assert told[1:] == ["2/2 jobs done"]
     assert "error: job 0: center c2 was lost" in done.stderr
+    kept = [OmegaConf.load(commands.folder / "sweep" / n / "config.yaml") for n in "01"]
+    assert [each.testbed.cores for each in kept] == [2, 2], "they share them"
 
 
 def test_warnings_name_their_job_and_do_not_flood(commands):

@@ -88,6 +88,7 @@ class Worker:
         self.weight, self._skip = weight, skip
         self._machine, self._pace = machine, pace
         self._clock, self._recorder = clock, recorder
+        self._begun: int | None = None  # steps, with one that devices compute now
         self._together = 1  # the first steps of the round under way that are one program
         self._divergences: list[float] = []  # of the steps of the round under way
 
@@ -128,8 +129,10 @@ class Worker:
 
     @property
     def position(self) -> int | None:
-        """Steps taken in all, where that does not follow from the round; else None."""
-        return self.trainer.steps if self._counted else None
+        """Steps begun in all, where that does not follow from the round; else None."""
+        if not self._counted:
+            return None
+        return self.trainer.steps if self._begun is None else self._begun
 
     @property
     def _counted(self) -> bool:
@@ -270,7 +273,7 @@ class Worker:
         kept, start = (trainer.vector(), trainer.state_dict()), self._clock()
         planned = trainer.planned()
         seconds = self._pace(trainer.steps, start) * planned.batches + planned.seconds
-        result = await self._machine.compute(work, seconds, cut=given_up)
+        result = await self._compute(work, seconds, cut=given_up)
         end, round_of = self._clock(), number // self.algorithm.lan_rounds
         assert given_up is not None
         whole = not given_up.done() or end - start >= seconds
@@ -372,13 +375,21 @@ class Worker:
         """
         start = self._clock()
         seconds = self._pace(self.trainer.steps, start) * batches + internal
-        result = await self._machine.compute(work, seconds, follows=follows, ends=ends)
+        result = await self._compute(work, seconds, follows=follows, ends=ends)
         round_of, end = number // self.algorithm.lan_rounds, self._clock()
         computed = max(start, end - internal)  # a part that was late before is shorter
         self._recorder.span("compute", start, computed, round=round_of)
         if internal:
             self._recorder.span("internal", computed, end, round=round_of)
         return result
+
+    async def _compute(self, work: Callable[[], Any], seconds: float, **how: Any) -> Any:
+        """Has the devices do work of the trainer; until it is done, nobody may look at that."""
+        self._begun = self.trainer.steps + 1
+        try:
+            return await self._machine.compute(work, seconds, **how)
+        finally:
+            self._begun = None
 
     def _check(self, number: int, bucket: Bucket, values: np.ndarray) -> None:
         """Raises ``Diverged`` if values are not finite, before they are sent."""
