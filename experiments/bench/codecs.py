@@ -25,6 +25,7 @@ from rich.table import Table
 
 from experiments.bench import report
 from geojax.center.spec import VectorSpec
+from geojax.compression import compiled
 from geojax.compression.bisparse import BisparseConfig
 from geojax.compression.codec import Codec, SplitPayload
 from geojax.compression.registry import CODECS, build_codec
@@ -96,21 +97,17 @@ def _cost(codec: Codec, vector: np.ndarray, repeats: int) -> Cost:
     )
 
 
-def _codecs(names: Sequence[str]) -> dict[str, Codec]:
-    from geojax.center.codecs import compiled_codecs
+def _codecs(names: Sequence[str], loops: bool) -> dict[str, Codec]:
     from geojax.center.devices import configure
     from geojax.center.sparsify import jax_kernel
 
     configure(1)
     sparse = CompressionConfig(name="bisparse")
-    compiled = compiled_codecs()
-    chosen = {name: build_codec(CompressionConfig(name=name), compiled=compiled) for name in names}
-    if "fp16" in chosen:  # as processes do that load no JAX
-        chosen["fp16 by numpy"] = build_codec(CompressionConfig(name="fp16"))
+    chosen = {name: build_codec(CompressionConfig(name=name), compiled=loops) for name in names}
     if "bisparse" in chosen:
         chosen |= {
-            "  no momentum": build_codec(sparse, gradients=False),
-            "  exact": build_codec(BisparseConfig(exact=True)),
+            "  no momentum": build_codec(sparse, gradients=False, compiled=loops),
+            "  exact": build_codec(BisparseConfig(exact=True), compiled=loops),
             "  jitted kernel": build_codec(sparse, kernel=jax_kernel),
         }
     return chosen
@@ -120,15 +117,16 @@ def _names() -> list[str]:
     return [*FIRST, *sorted(set(CODECS) - {*FIRST} - HOLLOW)]
 
 
-def _bench(names: Sequence[str], elements: int, repeats: int) -> list[Table]:
+def _bench(names: Sequence[str], elements: int, repeats: int, loops: bool) -> list[Table]:
     vector = np.random.default_rng(0).normal(size=elements).astype(np.float32)
     copy = _median(vector.copy, repeats)
-    costs = {name: _cost(codec, vector, repeats) for name, codec in _codecs(names).items()}
+    costs = {name: _cost(codec, vector, repeats) for name, codec in _codecs(names, loops).items()}
     heads = (
         "codec",
         *("encode", "x copy", "decode", "x copy", "sum of 2", "fresh", "bytes", "dense ÷ bytes"),
     )
-    table = report.empty_table(f"Codecs, {elements:,} elements, one core", heads)
+    by = "compiled loops" if loops else "numpy"
+    table = report.empty_table(f"Codecs, {elements:,} elements, one core, {by}", heads)
     table.add_row("a plain copy", f"{vector.nbytes / copy / 1e9:.1f} GB/s", "1", *[""] * 6)
     for name, cost in costs.items():
         speeds = [
@@ -166,10 +164,12 @@ def main() -> None:
     parser.add_argument("--elements", type=int, default=ELEMENTS, help="of the vector")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each; the median")
     parser.add_argument("--codecs", nargs="+", default=_names(), choices=_names(), help="which")
+    parser.add_argument("--loops", choices=("compiled", "numpy"), help="default: as runs have them")
     arguments = parser.parse_args()
     if arguments.elements <= 2 * SMALL:
         parser.error(f"--elements: take more than {2 * SMALL}")
-    for table in _bench(arguments.codecs, arguments.elements, arguments.repeats):
+    loops = arguments.loops == "compiled" or (arguments.loops is None and compiled.installed())
+    for table in _bench(arguments.codecs, arguments.elements, arguments.repeats, loops):
         Console(width=max(120, Console().width)).print(table)
 
 

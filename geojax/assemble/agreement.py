@@ -14,6 +14,7 @@ from geojax.center.pace import relative_speeds
 from geojax.center.spec import VectorSpec
 from geojax.center.stages import Stage, build_stages
 from geojax.center.trainer import build_spec
+from geojax.compression import compiled
 from geojax.compression.codec import CODECS, Codec
 from geojax.compression.dense import dense
 from geojax.compression.registry import build_codec
@@ -119,16 +120,23 @@ def _parts(
 
 def wan_codec(config: RunConfig) -> Codec:
     """What travels over the WAN."""
-    gradients = build_sync(config.sync).offer.name == "gradient"
-    if config.model.name == SYNTHETIC:
-        return build_codec(config.compression, gradients=gradients, seed=config.seed)
-    from geojax.center.codecs import compiled_codecs
-    from geojax.center.sparsify import center_kernel
+    kernel = None
+    if config.model.name != SYNTHETIC:
+        from geojax.center.sparsify import center_kernel
 
+        kernel = center_kernel()
     return build_codec(
-        config.compression, gradients=gradients, kernel=center_kernel(), seed=config.seed,
-        compiled=compiled_codecs(),
+        config.compression, kernel=kernel, seed=config.seed, compiled=compiled_loops(config),
+        gradients=build_sync(config.sync).offer.name == "gradient",
     )  # fmt: skip
+
+
+def compiled_loops(config: RunConfig) -> bool:
+    """Whether codecs take compiled loops: where numba is installed, and a real model is trained.
+
+    Results are the same, bit for bit; ``versions`` in ``summary.json`` say whether numba was there.
+    """
+    return config.model.name != SYNTHETIC and compiled.installed()
 
 
 def lan_codec(config: RunConfig, codec: Codec) -> Codec:
@@ -137,7 +145,8 @@ def lan_codec(config: RunConfig, codec: Codec) -> Codec:
         return codec.lan or codec
     if config.compression.lan == config.compression.name:
         return codec
-    return build_codec(CODECS.instead(config.compression, config.compression.lan))
+    other = CODECS.instead(config.compression, config.compression.lan)
+    return build_codec(other, compiled=compiled_loops(config))
 
 
 def answer_codec(codec: Codec) -> Codec:

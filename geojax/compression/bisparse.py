@@ -240,5 +240,5 @@ def receiving(
 def _configured(config: BisparseConfig, setting: Setting) -> Codec:
     return bisparse(
         ratio=config.ratio, bound=config.bound, momentum=config.momentum_for(setting),
-        exact=config.exact, seed=setting.seed, kernel=setting.kernel,
+        exact=config.exact, seed=setting.seed, kernel=setting.sparse_kernel(),
     )  # fmt: skip

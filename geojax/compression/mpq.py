@@ -109,5 +109,6 @@ def mpq_lan(*, bound: int = 1000, overflow: str = "saturate") -> Codec:
 def _configured(config: MpqConfig, setting: Setting) -> Codec:
     return mpq(
         ratio=config.ratio, bound=config.bound, momentum=config.momentum_for(setting),
-        exact=config.exact, overflow=config.overflow, seed=setting.seed, kernel=setting.kernel,
+        exact=config.exact, overflow=config.overflow, seed=setting.seed,
+        kernel=setting.sparse_kernel(),
     )  # fmt: skip

@@ -24,7 +24,7 @@ import numpy as np
 from geojax.compression.codec import Codec
 from geojax.compression.dense import dense
 from geojax.compression.halves import BFLOAT16, narrow, widen
-from geojax.compression.layout import Layout, Span, gaps, layout_of, scatter, within
+from geojax.compression.layout import Layout, Span, gaps, gather, layout_of, scatter, within
 from geojax.compression.payload import Reader, add_up, run_table
 from geojax.errors import Diverged
 
@@ -41,10 +41,10 @@ class Grid(NamedTuple):
       name: for messages and settings.
       bits: of a code, 4 or 8.
       scale: dtype of a scale in a payload.
-      code: ``(values, block, scales, codes, left) -> whether it can``: writes the scale of each
-        block and the codes of float32 values, and to ``left``, unless it is None, what the codes do
-        not say; ``left`` may be ``values``. Where it cannot, as with NaN, what it has written is of
-        no use.
+      code: ``(values, before, block, scales, codes, left) -> whether it can``: writes the scale of
+        each block and the codes of float32 ``values + before``, and to ``left`` what the codes do
+        not say; before and left are None where there is no error feedback. Where it cannot, as with
+        NaN, what it has written is of no use.
       check: ``(scales) -> what is wrong with these, if anything``.
       value: ``(scales, codes, block, out)``: writes what codes stand for.
     """
@@ -52,7 +52,9 @@ class Grid(NamedTuple):
     name: str
     bits: int
     scale: Any
-    code: Callable[[np.ndarray, int, np.ndarray, np.ndarray, np.ndarray | None], bool]
+    code: Callable[
+        [np.ndarray, np.ndarray | None, int, np.ndarray, np.ndarray, np.ndarray | None], bool
+    ]
     check: Callable[[np.ndarray], str]
     value: Callable[[np.ndarray, np.ndarray, int, np.ndarray], None]
 
@@ -122,12 +124,10 @@ def scaled_codec(family: Family, wire: int, *, recodable: bool) -> Codec:
         for (start, stop), runs in zip(
             layout.ranges, within(layout.state, layout.ranges), strict=True
         ):
-            total = chunk = vector[start:stop]
-            left = kept[start:stop] if family.feedback else None
-            if left is not None:
-                with np.errstate(over="ignore", invalid="ignore"):  # found below
-                    total = np.add(chunk, state.residual[start:stop], out=left)
-            payload = _coded(family, first, total, runs, chunk, left)
+            before, left = (
+                (state.residual[start:stop], kept[start:stop]) if family.feedback else (None, None)
+            )
+            payload = _coded(family, first, vector[start:stop], runs, before, left)
             if payload is None:
                 raise _diverged(family, vector, layout.spans)
             written.append(payload)
@@ -143,7 +143,7 @@ def scaled_codec(family: Family, wire: int, *, recodable: bool) -> Codec:
         total = add_up(parsed, _decode, family.name)
         grid = next((one for one in family.grids if one.name == family.sums), None)
         if grid is not None:
-            payload = _coded(family, grid, total, parsed[0].runs, total, None)
+            payload = _coded(family, grid, total, parsed[0].runs)
             if payload is not None:
                 return payload
         return _whole(family, total, _WIDTHS.get(family.sums, 4))
@@ -169,33 +169,45 @@ def _diverged(family: Family, vector: np.ndarray, spans: Sequence[Span]) -> Dive
 
 
 def _coded(
-    family: Family, grid: Grid, total: np.ndarray, runs: Runs, whole: np.ndarray,
-    left: np.ndarray | None,
+    family: Family, grid: Grid, chunk: np.ndarray, runs: Runs, before: np.ndarray | None = None,
+    left: np.ndarray | None = None,
 ) -> np.ndarray | None:  # fmt: skip
     """The payload of a chunk on a grid; None: its elements have no codes.
 
     Args:
       family: the codec.
       grid: one of its grids.
-      total: what is coded.
-      runs: what travels whole.
-      whole: the chunk that runs are taken from.
-      left: gets what the codes do not say, and 0 in the runs; may be ``total``. None: nobody asks.
+      chunk: the elements; those of the runs travel whole.
+      runs: where these lie.
+      before: what was not sent before; with error feedback.
+      left: gets what the codes do not say, and 0 in the runs.
     """
-    rest = gaps(runs, total.size)
+    rest = gaps(runs, chunk.size)
     inside = sum(stop - start for start, stop in runs)
-    pieces = [total[:0], *(total[start:stop] for start, stop in rest)]
-    coded = np.concatenate(pieces) if runs else total
     payload, scales, codes = _framed(
-        family, grid, total.size, runs, (inside, 4), [whole[start:stop] for start, stop in runs]
+        family, grid, chunk.size, runs, (inside, 4), [chunk[start:stop] for start, stop in runs]
     )
-    remainder = coded if runs and left is not None else left
-    if not grid.code(coded, family.block, scales, codes, remainder):
+    values, kept, remainder = chunk, before, left
+    if runs:
+        values = gather(rest, chunk)
+        kept = None if before is None else gather(rest, before)
+        remainder = None if left is None else np.empty_like(values)
+    if not grid.code(values, kept, family.block, scales, codes, remainder):
         return None
-    if runs and left is not None:
+    if runs and left is not None and remainder is not None:
         left[:] = 0.0
-        scatter(coded, rest, left)
+        scatter(remainder, rest, left)
     return payload
+
+
+def accumulated(
+    values: np.ndarray, before: np.ndarray | None, left: np.ndarray | None
+) -> np.ndarray:
+    """What a grid codes: the values, or ``left``, into which values and what was kept are added."""
+    if before is None:
+        return values
+    with np.errstate(over="ignore", invalid="ignore"):  # found by who looks at the largest
+        return np.add(values, before, out=left)
 
 
 def _whole(family: Family, total: np.ndarray, width: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Which elements of a layer travel: accumulation with momentum, a sampled threshold, a budget.
 
-This is the plain kernel. ``geojax.center.sparsify`` has the same as a compiled one.
+This is the plain kernel. ``geojax.center.sparsify`` has the same for accelerators, and
+``geojax.compression.compiled`` its loop, compiled for the host.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ _SAMPLE_SHARE = 0.005  # of a layer's elements
 _FEWEST_ABOVE = 10  # sampled elements that are expected above the threshold, at least
 _ROUNDING = 1e-9  # 0.29 * 100 is meant to be 29
 _MAGNITUDE = np.int32(0x7FFFFFFF)  # all bits of a float32 but its sign
+_NEVER = 1 << 31  # no magnitude's bits are as large
 
 
 class Picked(NamedTuple):
@@ -53,6 +55,13 @@ Kernel = Callable[[np.ndarray, np.ndarray, np.ndarray, Draw, float], Picked]
 """``(gradient, decayed, residual, draw, momentum) -> Picked``; see :func:`numpy_kernel`."""
 
 
+Accumulate = Callable[
+    [np.ndarray, np.ndarray, np.ndarray, int, np.float32, np.ndarray, np.ndarray], np.ndarray
+]
+"""``(gradient, decayed, residual, least, momentum, total, kept) -> positions``, of some elements:
+the loop of a kernel, see :func:`numpy_kernel`."""
+
+
 def budget_of(elements: int, ratio: float) -> int:
     """K = ⌊N·r⌋, but at least 1."""
     return max(1, math.floor(elements * ratio + _ROUNDING))
@@ -78,6 +87,15 @@ def draw(elements: int, ratio: float, exact: bool, random: np.random.Generator) 
         return Draw(None, budget, budget)
     sample = random.choice(elements, size, replace=False, shuffle=False).astype(np.int32)
     return Draw(sample, budget_of(size, ratio), budget)
+
+
+def host_kernel(compiled: bool) -> Kernel:
+    """:func:`numpy_kernel`, or the same with its loop compiled."""
+    if not compiled:
+        return numpy_kernel
+    from geojax.compression.compiled.sparsify import compiled_kernel
+
+    return compiled_kernel
 
 
 def numpy_kernel(
@@ -115,44 +133,50 @@ def numpy_kernel(
       >>> picked.residual, picked.decayed
       (array([0., 0., 0., 1.], dtype=float32), array([0. , 0. , 0. , 0.5], dtype=float32))
     """
+    return picked(gradient, decayed, residual, draw, momentum, _accumulate)
+
+
+def picked(
+    gradient: np.ndarray, decayed: np.ndarray, residual: np.ndarray, draw: Draw, momentum: float,
+    accumulate: Accumulate,
+) -> Picked:  # fmt: skip
+    """What a kernel with this loop returns."""
+    total, kept = np.empty(gradient.size, np.float32), np.empty(decayed.size, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is sent, not hidden
-        if draw.sample is None:
-            least = None
-        else:
+        least = _NEVER
+        if draw.sample is not None:
             at = draw.sample
             moved = decayed[at] + gradient[at] if decayed.size else gradient[at]
             least = _least(residual[at] + moved, draw.rank)
-        kept, total, passed = _accumulate(gradient, decayed, residual, least, momentum)
-    if least is None:
+        found = [np.empty(0, np.int64)]
+        for start in range(0, gradient.size, SLAB):
+            slab = slice(start, start + SLAB)
+            positions = accumulate(
+                gradient[slab], decayed[slab], residual[slab], least, np.float32(momentum),
+                total[slab], kept[slab],
+            )  # fmt: skip
+            found.append(positions + start)
+    passed = np.concatenate(found)
+    if draw.sample is None:
         passed = np.flatnonzero(magnitudes(total) >= _least(total, draw.rank))
     return pick(kept, total, passed, draw.budget)
 
 
 def _accumulate(
-    gradient: np.ndarray, decayed: np.ndarray, residual: np.ndarray, least: int | None,
-    momentum: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """m·u, v and where abs(v) ≥ ``least``, once through memory: what is in work stays in the cache.
-
-    With no ``least`` there are no positions.
-    """
-    total, kept = np.empty(gradient.size, np.float32), np.empty(decayed.size, np.float32)
-    spare = scratch("numbers", min(gradient.size, SLAB))
-    found = [np.empty(0, np.int64)]
-    for start in range(0, gradient.size, SLAB):
-        slab = slice(start, start + SLAB)
-        moved, out = gradient[slab], total[slab]
-        if decayed.size:
-            moved = np.add(decayed[slab], moved, out=spare[: moved.size])
-        np.add(residual[slab], moved, out=out)
-        if decayed.size:
-            np.multiply(moved, np.float32(momentum), out=kept[slab])
-        if least is not None:
-            keys = np.bitwise_and(
-                out.view(np.int32), _MAGNITUDE, out=spare.view(np.int32)[: out.size]
-            )
-            found.append(np.flatnonzero(keys >= least) + start)
-    return kept, total, np.concatenate(found)
+    gradient: np.ndarray, decayed: np.ndarray, residual: np.ndarray, least: int,
+    momentum: np.float32, total: np.ndarray, kept: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Writes v and, where there is a momentum, m·u; returns where abs(v) ≥ ``least``."""
+    spare, moved = scratch("numbers", total.size), gradient
+    if decayed.size:
+        moved = np.add(decayed, gradient, out=spare)
+    np.add(residual, moved, out=total)
+    if decayed.size:
+        np.multiply(moved, momentum, out=kept)
+    if least == _NEVER:
+        return np.empty(0, np.int64)
+    keys = np.bitwise_and(total.view(np.int32), _MAGNITUDE, out=spare.view(np.int32))
+    return np.flatnonzero(keys >= least)
 
 
 def _least(looked_at: np.ndarray, rank: int) -> int:

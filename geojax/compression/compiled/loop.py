@@ -1,0 +1,35 @@
+"""How a loop is compiled: for the types that it is given, without the GIL, to numpy's bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from numba import types
+
+
+def read(number: types.Type, dimensions: int = 1) -> types.Array:
+    """The type of an array that is read: contiguous, at any address, perhaps not to be written."""
+    return types.Array(number, dimensions, "C", readonly=True, aligned=False)
+
+
+def written(number: types.Type) -> types.Array:
+    """The type of a contiguous array that is written."""
+    return types.Array(number, 1, "C")
+
+
+def loop(*signatures: Any) -> Callable[[Callable], Callable]:
+    """Compiles a function for these signatures, or reads what an earlier process compiled.
+
+    Sums and products stay what they are written as: no reordering, no fused multiply-add.
+    """
+
+    def compiled(function: Callable) -> Callable:
+        options = {"nogil": True, "error_model": "numpy"}
+        try:
+            return numba.njit(list(signatures), cache=True, **options)(function)
+        except (RuntimeError, OSError):  # there is no folder in which it could be kept
+            return numba.njit(list(signatures), **options)(function)
+
+    return compiled
