@@ -62,7 +62,7 @@ def e3m0(*, block: int = 256, error_feedback: bool = False, sums: str = "float32
       >>> payload.nbytes  # a header of 12 bytes, two scales, three bytes of codes
       23
     """
-    grid = Grid("e3m0", 4, np.float32, _code, _check, _value)
+    grid = Grid("e3m0", 4, np.dtype(np.float32), _code, _check, _value)
     family = Family("e3m0", (grid,), block, error_feedback, sums)
     return scaled_codec(family, 8, recodable=sums != "e3m0")
 

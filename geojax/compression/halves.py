@@ -30,7 +30,7 @@ class HalfFormat(NamedTuple):
       travels: the dtype of payloads.
       largest: largest finite number.
       overflow: bits of the smallest float32 that would round to infinity.
-      narrow: ``(float32, out) -> whether finite numbers were too large``, which it clips.
+      cast: ``(float32, out) -> whether it could``: rounds numbers that are finite and stay so.
       widen: ``(numbers of travels, out)``: to float32.
     """
 
@@ -39,11 +39,11 @@ class HalfFormat(NamedTuple):
     travels: Any
     largest: float
     overflow: int
-    narrow: Callable[[np.ndarray, np.ndarray], bool]
+    cast: Callable[[np.ndarray, np.ndarray], bool]
     widen: Callable[[np.ndarray, np.ndarray], None]
 
 
-def _cast_half(values: np.ndarray, out: np.ndarray) -> bool:
+def cast_half(values: np.ndarray, out: np.ndarray) -> bool:
     """Rounds to binary16 by integer arithmetic, which numpy does 1.5 times as fast as its cast.
 
     With a = abs(x) and 2ᵉ ≤ a < 2ᵉ⁺¹, the float sum a + 2ᵉ⁺¹³ is rounded to multiples of 2ᵉ⁻¹⁰, the
@@ -76,33 +76,7 @@ def _cast_bfloat(values: np.ndarray, out: np.ndarray) -> bool:
     return True
 
 
-def _narrow_half(values: np.ndarray, out: np.ndarray) -> bool:
-    return _narrow(values, out, FLOAT16, _cast_half)
-
-
-def _narrow_bfloat(values: np.ndarray, out: np.ndarray) -> bool:
-    return _narrow(values, out, BFLOAT16, _cast_bfloat)
-
-
-def _narrow(
-    values: np.ndarray, out: np.ndarray, form: HalfFormat,
-    cast: Callable[[np.ndarray, np.ndarray], bool],
-) -> bool:  # fmt: skip
-    """Rounds slab by slab; ``cast`` does what is finite and stays so, and says whether it could."""
-    clipped = False
-    for start in range(0, values.size, SLAB):
-        block, rounded = values[start : start + SLAB], out[start : start + SLAB]
-        if cast(block, rounded):
-            continue
-        too_large = _too_large(block, form)
-        clipped = clipped or bool(too_large.any())
-        block = np.where(too_large, np.copysign(np.float32(form.largest), block), block)
-        with np.errstate(invalid="ignore"):  # a signalling NaN
-            np.copyto(rounded.view(form.dtype), block, casting="unsafe")
-    return clipped
-
-
-def _widen_half(numbers: np.ndarray, out: np.ndarray) -> None:
+def widen_half(numbers: np.ndarray, out: np.ndarray) -> None:
     """Looks numbers up, twice as fast as numpy's cast, ten times where they are subnormal."""
     bits = numbers.view(np.uint16)
     for start in range(0, bits.size, _LOOKUP):
@@ -114,10 +88,10 @@ def _widen_bfloat(numbers: np.ndarray, out: np.ndarray) -> None:
     np.copyto(out, numbers.view(ml_dtypes.bfloat16))
 
 
-FLOAT16 = HalfFormat("fp16", np.float16, np.float16, 65504.0, 0x477FF000, _narrow_half, _widen_half)
+FLOAT16 = HalfFormat("fp16", np.float16, np.float16, 65504.0, 0x477FF000, cast_half, widen_half)
 BFLOAT16 = HalfFormat(
     "bf16", ml_dtypes.bfloat16, np.uint16, float(ml_dtypes.finfo(ml_dtypes.bfloat16).max),
-    0x7F7F8000, _narrow_bfloat, _widen_bfloat,
+    0x7F7F8000, _cast_bfloat, _widen_bfloat,
 )  # fmt: skip
 
 
@@ -143,8 +117,16 @@ def narrow(values: np.ndarray, form: HalfFormat, overflow: str) -> np.ndarray:
       Diverged: a number is too large, and ``overflow`` is ``stop``.
     """
     narrowed = np.empty(values.size, form.travels)
-    if form.narrow(values, narrowed) and overflow == "stop":
-        raise _diverged("a sum of offers", values, form)
+    for start in range(0, values.size, SLAB):
+        block, out = values[start : start + SLAB], narrowed[start : start + SLAB]
+        if form.cast(block, out):
+            continue
+        too_large = _too_large(block, form)
+        if overflow == "stop" and too_large.any():
+            raise _diverged("a sum of offers", block, form)
+        clipped = np.where(too_large, np.copysign(np.float32(form.largest), block), block)
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            np.copyto(out.view(form.dtype), clipped, casting="unsafe")
     return narrowed
 
 

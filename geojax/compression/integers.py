@@ -229,8 +229,8 @@ def _check(scales: np.ndarray) -> str:
     return ""
 
 
-INT8 = Grid("int8", 8, np.uint16, _code8, _check, _value8)
-INT4 = Grid("int4", 4, np.uint16, _code4, _check, _value4)
+INT8 = Grid("int8", 8, np.dtype(np.uint16), _code8, _check, _value8)
+INT4 = Grid("int4", 4, np.dtype(np.uint16), _code4, _check, _value4)
 
 
 @CODECS.register("int8", Int8Config)

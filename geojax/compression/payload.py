@@ -102,6 +102,8 @@ class Reader:
 
     def runs(self, count: int, elements: int, widths: Sequence[int]) -> list[tuple[int, int, int]]:
         """A table of runs as ``(start, stop, bytes per element)``, ascending and disjoint."""
+        if not count:
+            return []
         table = self.take(np.uint32, _RUN_FIELDS * count).reshape(-1, _RUN_FIELDS).tolist()
         end, found = 0, []
         for start, length, width in table:

@@ -25,7 +25,7 @@ from geojax.compression.codec import Codec
 from geojax.compression.dense import dense
 from geojax.compression.halves import BFLOAT16, narrow, widen
 from geojax.compression.layout import Layout, Span, gaps, gather, layout_of, scatter, within
-from geojax.compression.payload import Reader, add_up, run_table
+from geojax.compression.payload import Reader, add_up
 from geojax.errors import Diverged
 
 Runs = Sequence[tuple[int, int]]
@@ -40,7 +40,7 @@ class Grid(NamedTuple):
     Attributes:
       name: for messages and settings.
       bits: of a code, 4 or 8.
-      scale: dtype of a scale in a payload.
+      scale: of a scale in a payload.
       code: ``(values, before, block, scales, codes, left) -> whether it can``: writes the scale of
         each block and the codes of float32 ``values + before``, and to ``left`` what the codes do
         not say; before and left are None where there is no error feedback. Where it cannot, as with
@@ -51,7 +51,7 @@ class Grid(NamedTuple):
 
     name: str
     bits: int
-    scale: Any
+    scale: np.dtype
     code: Callable[
         [np.ndarray, np.ndarray | None, int, np.ndarray, np.ndarray, np.ndarray | None], bool
     ]
@@ -182,19 +182,19 @@ def _coded(
       before: what was not sent before; with error feedback.
       left: gets what the codes do not say, and 0 in the runs.
     """
-    rest = gaps(runs, chunk.size)
-    inside = sum(stop - start for start, stop in runs)
     payload, scales, codes = _framed(
-        family, grid, chunk.size, runs, (inside, 4), [chunk[start:stop] for start, stop in runs]
+        family, grid, chunk.size, runs, 4, [chunk[start:stop] for start, stop in runs]
     )
-    values, kept, remainder = chunk, before, left
-    if runs:
-        values = gather(rest, chunk)
-        kept = None if before is None else gather(rest, before)
-        remainder = None if left is None else np.empty_like(values)
+    if not runs:
+        done = grid.code(chunk, before, family.block, scales, codes, left)
+        return payload if done else None
+    rest = gaps(runs, chunk.size)
+    values = gather(rest, chunk)
+    kept = None if before is None else gather(rest, before)
+    remainder = None if left is None else np.empty_like(values)
     if not grid.code(values, kept, family.block, scales, codes, remainder):
         return None
-    if runs and left is not None and remainder is not None:
+    if left is not None and remainder is not None:
         left[:] = 0.0
         scatter(remainder, rest, left)
     return payload
@@ -213,28 +213,26 @@ def accumulated(
 def _whole(family: Family, total: np.ndarray, width: int) -> np.ndarray:
     """The payload of a chunk that is one run of ``width`` bytes an element."""
     runs = [(0, total.size)] if total.size else []
-    return _framed(family, family.grids[0], total.size, runs, (total.size, width), [total])[0]
+    return _framed(family, family.grids[0], total.size, runs, width, [total][: len(runs)])[0]
 
 
 def _framed(
-    family: Family, grid: Grid, elements: int, runs: Runs, inside: tuple[int, int],
+    family: Family, grid: Grid, elements: int, runs: Runs, width: int,
     values: Sequence[np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """A payload in which scales and codes are still to be written, and the two as views."""
-    count, width = inside
-    coded = elements - count
     header = [elements, len(runs), family.block]
     if len(family.grids) > 1:
         header.append(family.grids.index(grid))
-    table = run_table([(start, stop, width) for start, stop in runs])
-    begin = 4 * len(header) + table.size
-    after = begin + _blocks(coded, family.block) * np.dtype(grid.scale).itemsize
+    for start, stop in runs:
+        header += (start, stop - start, width)
+    count = sum(run.size for run in values)
+    begin = 4 * len(header)
+    at = after = begin + _blocks(elements - count, family.block) * grid.scale.itemsize
     end = after + count * width
-    payload = np.empty(end + _code_bytes(coded, grid), np.uint8)
-    payload[: 4 * len(header)] = np.array(header, np.uint32).view(np.uint8)
-    payload[4 * len(header) : begin] = table
-    at = after
-    for run in values if runs else ():
+    payload = np.empty(end + _code_bytes(elements - count, grid), np.uint8)
+    payload[:begin].view(np.uint32)[:] = header
+    for run in values:
         written = narrow(run, BFLOAT16, "saturate") if width == _WIDTHS[BFLOAT] else run
         payload[at : at + written.nbytes] = np.ascontiguousarray(written).view(np.uint8)
         at += written.nbytes
@@ -243,10 +241,10 @@ def _framed(
 
 def _parse(payload: np.ndarray, family: Family) -> _Parsed:
     reader = Reader(payload, family.name)
-    elements, count, block = reader.header(_FIELDS)
+    elements, count, block, *kinds = reader.header(_FIELDS + (len(family.grids) > 1))
     if block < 1:
         raise reader.error("blocks of no element")
-    kind = int(reader.take(np.uint32, 1)[0]) if len(family.grids) > 1 else 0
+    kind = kinds[0] if kinds else 0
     if kind >= len(family.grids):
         raise reader.error(f"expected a grid of 0 to {len(family.grids) - 1}, came {kind}")
     grid = family.grids[kind]
@@ -266,8 +264,8 @@ def _parse(payload: np.ndarray, family: Family) -> _Parsed:
 
 
 def _decode(parsed: _Parsed) -> np.ndarray:
-    whole = np.empty(parsed.elements, np.float32)
-    rest, coded = gaps(parsed.runs, parsed.elements), whole
+    whole = coded = np.empty(parsed.elements, np.float32)
+    rest = gaps(parsed.runs, parsed.elements) if parsed.runs else ()
     if parsed.runs:
         coded = np.empty(sum(stop - start for start, stop in rest), np.float32)
     if coded.size:

@@ -11,7 +11,7 @@ import numpy as np
 from geojax.compression.codec import CODECS, Codec, Setting
 from geojax.compression.dense import dense
 from geojax.compression.layout import Layout, gaps, gather, layout_of, scatter, within
-from geojax.compression.payload import Reader, add_up, run_table
+from geojax.compression.payload import Reader, add_up
 from geojax.compression.scratch import SLAB, scratch
 from geojax.config import CompressionConfig
 from geojax.errors import Diverged
@@ -126,13 +126,13 @@ def _pack(
     before: np.ndarray, left: np.ndarray,
 ) -> np.ndarray | None:  # fmt: skip
     """The payload of a chunk, and ``left`` of it and what was there before; None: it has none."""
-    head, rest = _head(chunk, runs, step), gaps(runs, chunk.size)
-    coded = sum(stop - start for start, stop in rest)
+    head = _head(chunk, runs, step)
+    coded = chunk.size - sum(stop - start for start, stop in runs)
     payload = np.empty(head.size + _code_bytes(coded), np.uint8)
     payload[: head.size], codes = head, payload[head.size :]
     if not runs:
         return payload if code(chunk, before, step, codes, left) else None
-    remainder = np.empty(coded, np.float32)
+    rest, remainder = gaps(runs, chunk.size), np.empty(coded, np.float32)
     if not code(gather(rest, chunk), gather(rest, before), step, codes, remainder):
         return None
     left[:] = 0.0
@@ -142,14 +142,13 @@ def _pack(
 
 def _head(chunk: np.ndarray, runs: list[tuple[int, int]], step: np.float32) -> np.ndarray:
     """What a payload has before its codes."""
-    return np.concatenate(
-        [
-            np.array([chunk.size, len(runs)], np.uint32).view(np.uint8),
-            np.array([step], np.float32).view(np.uint8),
-            run_table([(start, stop, 4) for start, stop in runs]),
-            *(chunk[start:stop].view(np.uint8) for start, stop in runs),
-        ]
-    )
+    fields = [chunk.size, len(runs), int(step.view(np.uint32))]
+    for start, stop in runs:
+        fields += (start, stop - start, 4)
+    head = np.array(fields, np.uint32).view(np.uint8)
+    if not runs:
+        return head
+    return np.concatenate([head, *(chunk[start:stop].view(np.uint8) for start, stop in runs)])
 
 
 def _loop(compiled: bool) -> Loop:

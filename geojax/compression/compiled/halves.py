@@ -1,77 +1,82 @@
-"""Float32 to two bytes and back, compiled; see :mod:`geojax.compression.halves`."""
+"""Float32 to two bytes and back, compiled; see :mod:`geojax.compression.halves`.
+
+Binary16 is what the processor makes of it, in one instruction for several numbers. One without such
+(x86 before 2013) keeps numpy's way.
+"""
 
 from __future__ import annotations
 
+import platform
+
 import numpy as np
+from llvmlite import binding, ir
 from numba import types
+from numba.extending import intrinsic
 
 from geojax.compression import halves
-from geojax.compression.compiled.loop import loop, read, written
+from geojax.compression.compiled.loop import bits, loop, magnitude, read, written
 
-_MAGNITUDE, _INFINITY, _SIGN = 0x7FFFFFFF, 0x7F800000, 0x8000
 _HALF_LIMIT, _BFLOAT_LIMIT = halves.FLOAT16.overflow, halves.BFLOAT16.overflow
-_LEAST_POWER = 0x38800000  # 2⁻¹⁴, below which binary16 is subnormal
-_UP = (13 << 23) + 2048  # see _cast_half
-_NARROW = types.boolean(read(types.float32), written(types.uint16))
+_INFINITY = 0x7C00  # as binary16
+_HARDWARE = platform.machine() in ("aarch64", "arm64") or binding.get_host_cpu_features().get(
+    "f16c", False
+)
 
 
-@loop(_NARROW)
-def _narrow_half(values, out):
-    beyond = np.uint32(0)
+@intrinsic
+def _to_half(context, number):  # noqa: ARG001  the form of an intrinsic
+    def build(context, builder, signature, arguments):  # noqa: ARG001
+        rounded = builder.fptrunc(arguments[0], ir.HalfType())
+        return builder.bitcast(rounded, ir.IntType(16))
+
+    return types.uint16(types.float32), build
+
+
+@intrinsic
+def _from_half(context, number):  # noqa: ARG001
+    def build(context, builder, signature, arguments):  # noqa: ARG001
+        half = builder.bitcast(arguments[0], ir.HalfType())
+        return builder.fpext(half, ir.FloatType())
+
+    return types.float32(types.uint16), build
+
+
+@loop(types.boolean(read(types.float32), written(types.uint16)))
+def _cast_half(values, out):
+    largest = np.uint32(0)
     for i in range(values.size):
-        every = values[i].view(np.uint32)
-        size = np.uint32(every & _MAGNITUDE)
-        sign = np.uint32((every >> 16) & _SIGN)
-        power = np.uint32(max(np.uint32(size & _INFINITY), np.uint32(_LEAST_POWER)) + _UP)
-        total = (size.view(np.float32) + power.view(np.float32)).view(np.uint32)
-        half = np.uint32(total + (power >> 13))
-        large = np.uint32((size >= _HALF_LIMIT) & (size < _INFINITY))
-        beyond |= large
-        half = np.uint32(0x7BFF) if large else half
-        half = np.uint32(0x7C00) if size == _INFINITY else half
-        nan = np.uint32(0x7C00 | max(np.uint32((size >> 13) & 0x3FF), np.uint32(1)))
-        half = nan if size > _INFINITY else half
-        out[i] = np.uint16(sign | half)
-    return beyond != 0
+        largest = max(largest, magnitude(values[i]))
+        out[i] = _to_half(values[i])
+    return largest < _HALF_LIMIT
 
 
-@loop(_NARROW)
-def _narrow_bfloat(values, out):
-    beyond = np.uint32(0)
+@loop(types.boolean(read(types.float32), written(types.uint16)))
+def _cast_bfloat(values, out):
+    largest = np.int32(0)
     for i in range(values.size):
-        every = values[i].view(np.uint32)
-        size = np.uint32(every & _MAGNITUDE)
-        sign = np.uint32((every >> 16) & _SIGN)
-        number = np.uint32((every + 0x7FFF + ((every >> 16) & 1)) >> 16)
-        large = np.uint32((size >= _BFLOAT_LIMIT) & (size < _INFINITY))
-        beyond |= large
-        number = np.uint32(sign | 0x7F7F) if large else number
-        number = np.uint32(sign | 0x7FC0) if size > _INFINITY else number
-        out[i] = np.uint16(number)
-    return beyond != 0
+        every = np.int32(bits(values[i]))
+        largest = max(largest, np.int32(every & 0x7FFFFFFF))
+        out[i] = np.uint16(np.int32(every + 0x7FFF + ((every >> 16) & 1)) >> 16)
+    return largest < _BFLOAT_LIMIT
 
 
-@loop(types.void(read(types.uint16), written(types.float32)))
+@loop(types.boolean(read(types.uint16), written(types.float32)))
 def _widen_half(numbers, out):
-    """Moves bits to their places, and exponents by what the three kinds of numbers need."""
+    largest = np.uint16(0)
     for i in range(numbers.size):
-        every = np.uint32(numbers[i])
-        size = np.uint32((every & 0x7FFF) << 13)
-        exponent = np.uint32(size & 0x0F800000)
-        normal = np.uint32(size + (112 << 23))
-        subnormal = np.uint32(normal + (1 << 23)).view(np.float32) - np.float32(2.0**-14)
-        bits = subnormal.view(np.uint32) if exponent == 0 else normal
-        bits = np.uint32(normal + (112 << 23)) if exponent == 0x0F800000 else bits
-        out[i] = np.uint32(bits | ((every & 0x8000) << 16)).view(np.float32)
+        largest = max(largest, np.uint16(numbers[i] & 0x7FFF))
+        out[i] = _from_half(numbers[i])
+    return largest <= _INFINITY
 
 
-def _narrowed(values: np.ndarray, out: np.ndarray) -> bool:
-    return _narrow_half(values, out.view(np.uint16))
+def _cast(values: np.ndarray, out: np.ndarray) -> bool:
+    return _cast_half(values, out.view(np.uint16))
 
 
-def _widened(numbers: np.ndarray, out: np.ndarray) -> None:
-    _widen_half(numbers.view(np.uint16), out)
+def _widen(numbers: np.ndarray, out: np.ndarray) -> None:
+    if not _widen_half(numbers.view(np.uint16), out):  # the processor makes signalling NaN quiet
+        halves.widen_half(numbers, out)
 
 
-FLOAT16 = halves.FLOAT16._replace(narrow=_narrowed, widen=_widened)
-BFLOAT16 = halves.BFLOAT16._replace(narrow=_narrow_bfloat)
+FLOAT16 = halves.FLOAT16._replace(cast=_cast, widen=_widen) if _HARDWARE else halves.FLOAT16
+BFLOAT16 = halves.BFLOAT16._replace(cast=_cast_bfloat)

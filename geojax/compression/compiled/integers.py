@@ -6,11 +6,12 @@ import numpy as np
 from numba import types
 
 from geojax.compression import integers
-from geojax.compression.compiled.loop import loop, read, written
+from geojax.compression.compiled.loop import bits, floating, loop, magnitude, read, written
 from geojax.compression.scratch import scratch
 
-_MAGNITUDE = 0x7FFFFFFF  # all bits of a float32 but its sign
 _LEAST = int(integers.LEAST_SCALE)
+_SHARES = {most: np.float32(1 / most) for most in (7, 127)}
+_LIMITS = {most: integers.limit(most) for most in _SHARES}
 _FLOATS, _SCALES, _NUMBERS, _CODES = types.float32, types.uint16, types.int8, types.uint8
 
 
@@ -33,17 +34,18 @@ def _quantize(values, before, block, share, scales, numbers, left):
             value = values[at]
             if before is not None:
                 value = value + before[at]
-                left[at] = value
-            largest = max(largest, np.uint32(value.view(np.uint32) & _MAGNITUDE))
+            largest = max(largest, magnitude(value))
         worst = max(worst, largest)
-        wanted = (largest.view(np.float32) * share).view(np.uint32)
+        wanted = bits(floating(largest) * share)
         scale = np.uint32(max((wanted + 0xFFFF) >> 16, _LEAST))
         scales[row] = np.uint16(scale)
-        each = np.uint32(scale << 16).view(np.float32)
+        each = floating(scale << 16)
         times = np.float32(1) / each
         for i in range(count):
             at = first + np.uintp(i)
-            value = values[at] if before is None else left[at]
+            value = values[at]
+            if before is not None:
+                value = value + before[at]
             number = np.rint(value * times)
             numbers[at] = np.int8(number)
             if before is not None:
@@ -55,7 +57,7 @@ def _quantize(values, before, block, share, scales, numbers, left):
 def _multiply(scales, numbers, block, out):
     for row in range(scales.size):
         first = np.uintp(row * block)
-        each = np.uint32(np.uint32(scales[row]) << 16).view(np.float32)
+        each = floating(np.uint32(scales[row]) << 16)
         for i in range(min(block, out.size - row * block)):
             at = first + np.uintp(i)
             out[at] = np.float32(numbers[at]) * each
@@ -74,13 +76,19 @@ def _unpack(codes, numbers):
         numbers[2 * i + 1] = np.int8(codes[i] << 4) >> 4
 
 
+def _coded(
+    values: np.ndarray, before: np.ndarray | None, block: int, scales: np.ndarray,
+    numbers: np.ndarray, left: np.ndarray | None, most: int,
+) -> bool:  # fmt: skip
+    worst = _quantize(values, before, block, _SHARES[most], scales, numbers, left)
+    return worst <= _LIMITS[most]
+
+
 def _code8(
     values: np.ndarray, before: np.ndarray | None, block: int, scales: np.ndarray,
-    codes: np.ndarray, left: np.ndarray | None, most: int = 127,
+    codes: np.ndarray, left: np.ndarray | None,
 ) -> bool:  # fmt: skip
-    share = np.float32(1 / most)
-    worst = _quantize(values, before, block, share, scales, codes.view(np.int8), left)
-    return worst <= integers.limit(most)
+    return _coded(values, before, block, scales, codes.view(np.int8), left, 127)
 
 
 def _code4(
@@ -89,7 +97,7 @@ def _code4(
 ) -> bool:  # fmt: skip
     numbers = scratch("codes", 2 * codes.size, np.int8)
     numbers[values.size :] = 0
-    done = _code8(values, before, block, scales, numbers[: values.size], left, 7)
+    done = _coded(values, before, block, scales, numbers[: values.size], left, 7)
     _pack(numbers, codes)
     return done
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+import numpy as np
 from numba import types
 
 
@@ -33,3 +34,21 @@ def loop(*signatures: Any) -> Callable[[Callable], Callable]:
             return numba.njit(list(signatures), **options)(function)
 
     return compiled
+
+
+@numba.njit
+def bits(number):
+    """A float32's bits, uint32."""
+    return np.float32(number).view(np.uint32)
+
+
+@numba.njit
+def magnitude(number):
+    """A float32's bits but its sign, uint32: they are in the order of the magnitudes."""
+    return np.uint32(np.float32(number).view(np.uint32) & 0x7FFFFFFF)
+
+
+@numba.njit
+def floating(pattern):
+    """The float32 of these bits."""
+    return np.uint32(pattern).view(np.float32)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from geojax.compression.compiled.loop import loop, read, written
+from geojax.compression.compiled.loop import loop, magnitude, read, written
 from geojax.compression.scratch import scratch
 from geojax.compression.sparsify import Draw, Picked, picked
 
-_MAGNITUDE = 0x7FFFFFFF
 _GROUP = 32  # elements that are looked through one by one if any of them passes
 _FLOATS = types.float32
 
@@ -36,11 +35,11 @@ def _accumulate(gradient, decayed, residual, least, momentum, total, kept, passe
                 kept[at] = moved * momentum
             value = residual[at] + moved
             total[at] = value
-            largest = max(largest, np.uint32(value.view(np.uint32) & _MAGNITUDE))
+            largest = max(largest, magnitude(value))
         if largest >= least:
             for i in range(size):
                 passed[count] = start + i
-                key = total[first + np.uintp(i)].view(np.uint32) & _MAGNITUDE
+                key = magnitude(total[first + np.uintp(i)])
                 count += np.int64(key >= least)
     return count
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from geojax.compression.compiled.loop import loop, read, written
+from geojax.compression.compiled.loop import loop, magnitude, read, written
 
-_MAGNITUDE, _INFINITY = 0x7FFFFFFF, 0x7F800000
+_INFINITY = 0x7F800000
 _SLAB = 4096  # elements whose codes wait, a byte each, until they are packed
 
 
@@ -21,19 +21,20 @@ def quantize(values, before, step, codes, left):
     """See :func:`geojax.compression.twobit.quantize`."""
     worst = np.uint32(0)
     each = np.empty(_SLAB, np.uint8)
+    fours = each.view(np.uint32)
     for start in range(0, values.size, _SLAB):
         one, other = values[start : start + _SLAB], before[start : start + _SLAB]
         rest, there = left[start : start + _SLAB], codes[start // 4 : (start + _SLAB) // 4]
         for i in range(one.size):
             value = one[i] + other[i]
             plus, minus = value >= step, value <= -step
-            each[i] = np.uint8(3 if plus else (2 if minus else 0))
-            sent = step if plus else (-step if minus else np.float32(0))
-            value = value - sent
+            each[i] = np.uint8(2 * (plus | minus) + plus)
+            value = value - (step if plus else (-step if minus else np.float32(0)))
             rest[i] = value
-            worst = max(worst, np.uint32(value.view(np.uint32) & _MAGNITUDE))
+            worst = max(worst, magnitude(value))
         each[one.size :] = 0
         for i in range(there.size):
-            four = each[4 * i : 4 * i + 4]
-            there[i] = np.uint8((four[0] << 6) | (four[1] << 4) | (four[2] << 2) | four[3])
+            four = fours[i]  # the first of its codes in the lowest byte
+            first, others = np.uint32(four << 6) | np.uint32(four >> 4), np.uint32(four >> 14)
+            there[i] = np.uint8(first | others | np.uint32(four >> 24))
     return worst < _INFINITY
