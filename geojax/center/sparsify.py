@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from geojax.center.transfer import to_host
-from geojax.compression.sparsify import Draw, Kernel, Picked, pick
+from geojax.compression.sparsify import Accumulated, Draw, Kernel, Picked, pick
 
 _MAGNITUDE = 0x7FFFFFFF  # all bits of a float32 but its sign
 
@@ -48,7 +48,8 @@ def jax_kernel(
             gradient, decayed, residual, draw.sample, momentum=momentum, rank=draw.rank
         )
     # Copies: views would be read-only, and may lie in the caller's arrays.
-    return pick(to_host(moved), to_host(total), np.flatnonzero(to_host(passed)), draw.budget)
+    sums, positions = to_host(total), np.flatnonzero(to_host(passed))
+    return pick(Accumulated(to_host(moved), sums, positions, sums[positions]), draw.budget)
 
 
 @partial(jax.jit, static_argnames=("momentum", "rank"))

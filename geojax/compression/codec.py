@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from geojax.compression.sparsify import Kernel, host_kernel
+from geojax.compression.sparsify import Kernel
 from geojax.config import CompressionConfig
 from geojax.registry import Registry
 
@@ -126,10 +126,6 @@ class Setting(NamedTuple):
     kernel: Kernel | None = None
     seed: int = 0
     compiled: bool = False
-
-    def sparse_kernel(self) -> Kernel:
-        """What accumulates and picks: the accelerator's kernel, or the host's."""
-        return self.kernel or host_kernel(self.compiled)
 
 
 CODECS: Registry[Callable[[Any, Setting], Codec]] = Registry("compression.name", CompressionConfig)

@@ -18,7 +18,7 @@ _SAMPLE_SHARE = 0.005  # of a layer's elements
 _FEWEST_ABOVE = 10  # sampled elements that are expected above the threshold, at least
 _ROUNDING = 1e-9  # 0.29 * 100 is meant to be 29
 _MAGNITUDE = np.int32(0x7FFFFFFF)  # all bits of a float32 but its sign
-_NEVER = 1 << 31  # no magnitude's bits are as large
+_NEVER = 1 << 31  # a threshold that nothing passes
 
 
 class Picked(NamedTuple):
@@ -55,11 +55,25 @@ Kernel = Callable[[np.ndarray, np.ndarray, np.ndarray, Draw, float], Picked]
 """``(gradient, decayed, residual, draw, momentum) -> Picked``; see :func:`numpy_kernel`."""
 
 
-Accumulate = Callable[
-    [np.ndarray, np.ndarray, np.ndarray, int, np.float32, np.ndarray, np.ndarray], np.ndarray
-]
-"""``(gradient, decayed, residual, least, momentum, total, kept) -> positions``, of some elements:
-the loop of a kernel, see :func:`numpy_kernel`."""
+class Accumulated(NamedTuple):
+    """What a kernel's loop returns for a layer of N elements; fresh arrays.
+
+    Attributes:
+      decayed: m·u, float32 (N,), or (0,) if m is 0.
+      total: v, float32 (N,).
+      positions: of the elements with abs(v) ≥ the threshold, ascending int64.
+      values: these elements, float32.
+    """
+
+    decayed: np.ndarray
+    total: np.ndarray
+    positions: np.ndarray
+    values: np.ndarray
+
+
+Accumulate = Callable[[np.ndarray, np.ndarray, np.ndarray, int, float], Accumulated]
+"""``(gradient, decayed, residual, threshold, momentum) -> Accumulated``. Thresholds are bits of
+magnitudes."""
 
 
 def budget_of(elements: int, ratio: float) -> int:
@@ -141,42 +155,42 @@ def picked(
     accumulate: Accumulate,
 ) -> Picked:  # fmt: skip
     """What a kernel with this loop returns."""
-    total, kept = np.empty(gradient.size, np.float32), np.empty(decayed.size, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is sent, not hidden
         least = _NEVER
         if draw.sample is not None:
             at = draw.sample
             moved = decayed[at] + gradient[at] if decayed.size else gradient[at]
             least = _least(residual[at] + moved, draw.rank)
-        found = [np.empty(0, np.int64)]
-        for start in range(0, gradient.size, SLAB):
-            slab = slice(start, start + SLAB)
-            positions = accumulate(
-                gradient[slab], decayed[slab], residual[slab], least, np.float32(momentum),
-                total[slab], kept[slab],
-            )  # fmt: skip
-            found.append(positions + start)
-    passed = np.concatenate(found)
+        found = accumulate(gradient, decayed, residual, least, momentum)
     if draw.sample is None:
-        passed = np.flatnonzero(magnitudes(total) >= _least(total, draw.rank))
-    return pick(kept, total, passed, draw.budget)
+        passed = np.flatnonzero(magnitudes(found.total) >= _least(found.total, draw.rank))
+        found = found._replace(positions=passed, values=found.total[passed])
+    return pick(found, draw.budget)
 
 
 def _accumulate(
-    gradient: np.ndarray, decayed: np.ndarray, residual: np.ndarray, least: int,
-    momentum: np.float32, total: np.ndarray, kept: np.ndarray,
-) -> np.ndarray:  # fmt: skip
-    """Writes v and, where there is a momentum, m·u; returns where abs(v) ≥ ``least``."""
-    spare, moved = scratch("numbers", total.size), gradient
-    if decayed.size:
-        moved = np.add(decayed, gradient, out=spare)
-    np.add(residual, moved, out=total)
-    if decayed.size:
-        np.multiply(moved, momentum, out=kept)
-    if least == _NEVER:
-        return np.empty(0, np.int64)
-    keys = np.bitwise_and(total.view(np.int32), _MAGNITUDE, out=spare.view(np.int32))
-    return np.flatnonzero(keys >= least)
+    gradient: np.ndarray, decayed: np.ndarray, residual: np.ndarray, least: int, momentum: float
+) -> Accumulated:
+    """Once through memory: what is in work stays in the cache."""
+    total, kept = np.empty(gradient.size, np.float32), np.empty(decayed.size, np.float32)
+    spare = scratch("numbers", min(gradient.size, SLAB))
+    positions, values = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+    for start in range(0, gradient.size, SLAB):
+        slab = slice(start, start + SLAB)
+        moved, out = gradient[slab], total[slab]
+        if decayed.size:
+            moved = np.add(decayed[slab], moved, out=spare[: moved.size])
+        np.add(residual[slab], moved, out=out)
+        if decayed.size:
+            np.multiply(moved, np.float32(momentum), out=kept[slab])
+        if least < _NEVER:
+            keys = np.bitwise_and(
+                out.view(np.int32), _MAGNITUDE, out=spare.view(np.int32)[: out.size]
+            )
+            passed = np.flatnonzero(keys >= least)
+            positions.append(passed + start)
+            values.append(out[passed])
+    return Accumulated(kept, total, np.concatenate(positions), np.concatenate(values))
 
 
 def _least(looked_at: np.ndarray, rank: int) -> int:
@@ -184,16 +198,16 @@ def _least(looked_at: np.ndarray, rank: int) -> int:
     return max(_largest_but(magnitudes(looked_at), rank), 1)
 
 
-def pick(decayed: np.ndarray, total: np.ndarray, passed: np.ndarray, budget: int) -> Picked:
+def pick(found: Accumulated, budget: int) -> Picked:
     """Cuts what passed the threshold to the budget, and resets what is sent, in place."""
+    decayed, total, passed, values = found
     if passed.size > budget:
-        keys = magnitudes(total[passed])
+        keys = magnitudes(values)
         cut = _largest_but(keys, budget)
         sent = keys > cut
         equal = np.flatnonzero(keys == cut)
         sent[equal[: budget - np.count_nonzero(sent)]] = True
-        passed = passed[sent]
-    values = total[passed]
+        passed, values = passed[sent], values[sent]
     total[passed] = 0.0
     if decayed.size:
         decayed[passed] = 0.0

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,6 @@ from geojax.compression import compiled, halves, integers, twobit
 from geojax.compression.registry import CODECS, build_codec
 from geojax.compression.sparsify import Draw, draw, host_kernel, numpy_kernel
 from geojax.errors import GeojaxError
-from tests.examples import examples
 
 numba = pytest.importorskip("numba", reason="numba is not installed (the extra 'fast')")
 
@@ -101,7 +101,7 @@ def stories(codec, spec, chunk, offers):
 
 
 @pytest.mark.parametrize("name", CODECS_WITH_LOOPS)
-@examples(60)
+@examples(25)
 @given(data=st.data())
 def test_both_loops_tell_the_same_story(name, data):
     settings = {
@@ -143,21 +143,21 @@ def test_halves_of_every_kind(at):
     random = np.random.default_rng(at)
     for kind in ("usual", "finite", "special"):
         values = np.append(numbers(random, 100_003, kind), SPECIAL)
-        given = [np.empty(values.size, np.uint16).view(plain.travels) for _ in LOOPS]
-        assert plain.narrow(values, given[0]) == fast.narrow(values, given[1])
-        assert given[0].tobytes() == given[1].tobytes()
-    every = np.arange(1 << 16, dtype=np.uint16).view(plain.travels)
-    assert halves.widen(every, plain).tobytes() == halves.widen(every, fast).tobytes()
+        narrowed = [halves.narrow(values, form, "saturate").tobytes() for form in (plain, fast)]
+        assert narrowed[0] == narrowed[1]
+    for last in (0x7C00, 0xFFFF):  # without NaN, and with all of them
+        some = np.arange(last + 1, dtype=np.uint16).view(plain.travels)
+        assert halves.widen(some, plain).tobytes() == halves.widen(some, fast).tobytes()
 
 
-def test_a_flag_tells_of_any_number_that_was_too_large():
+def test_a_cast_tells_of_any_number_that_it_cannot_round():
     for form in (form for loops in LOOPS for form in halves.forms(loops)):
         for size in (1, 9, 100):
-            values = np.full(size, np.inf, np.float32)
-            out = np.empty(size, form.travels)
-            assert not form.narrow(values, out)
-            values[-1] = -3.4e38
-            assert form.narrow(values, out)
+            values, out = np.ones(size, np.float32), np.empty(size, form.travels)
+            assert form.cast(values, out)
+            for bad in (-3.4e38, np.inf, -np.inf, np.nan, -np.float32(np.nan)):
+                values[-1] = bad
+                assert not form.cast(values, out)
 
 
 @pytest.mark.parametrize("size", [0, 1, 15, 4095, 4097, 70_001])
