@@ -7,6 +7,7 @@ Binary16 is what the processor makes of it, in one instruction for several numbe
 from __future__ import annotations
 
 import platform
+from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
@@ -18,30 +19,29 @@ from geojax.compression.compiled.loop import bits, loop, magnitude, read, writte
 
 _HALF_LIMIT, _BFLOAT_LIMIT = halves.FLOAT16.overflow, halves.BFLOAT16.overflow
 _INFINITY = 0x7C00  # as binary16
-_HARDWARE = platform.machine() in ("aarch64", "arm64") or binding.get_host_cpu_features().get(
-    "f16c", False
-)
+_FLOATS, _HALVES = types.float32, types.uint16
 
 
-@intrinsic
-def _to_half(context, number):  # noqa: ARG001  the form of an intrinsic
-    def build(context, builder, signature, arguments):  # noqa: ARG001
-        rounded = builder.fptrunc(arguments[0], ir.HalfType())
-        return builder.bitcast(rounded, ir.IntType(16))
+def _half_of(_: Any, number: Any) -> Any:
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        del context, signature
+        return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
 
-    return types.uint16(types.float32), build
-
-
-@intrinsic
-def _from_half(context, number):  # noqa: ARG001
-    def build(context, builder, signature, arguments):  # noqa: ARG001
-        half = builder.bitcast(arguments[0], ir.HalfType())
-        return builder.fpext(half, ir.FloatType())
-
-    return types.float32(types.uint16), build
+    return _HALVES(number), build
 
 
-@loop(types.boolean(read(types.float32), written(types.uint16)))
+def _float_of(_: Any, half: Any) -> Any:
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        del context, signature
+        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+
+    return _FLOATS(half), build
+
+
+_to_half: Any = intrinsic(_half_of)
+_from_half: Any = intrinsic(_float_of)
+
+
 def _cast_half(values, out):
     largest = np.uint32(0)
     for i in range(values.size):
@@ -50,7 +50,15 @@ def _cast_half(values, out):
     return largest < _HALF_LIMIT
 
 
-@loop(types.boolean(read(types.float32), written(types.uint16)))
+def _widen_half(numbers, out):
+    largest = np.uint16(0)
+    for i in range(numbers.size):
+        largest = max(largest, np.uint16(numbers[i] & 0x7FFF))
+        out[i] = _from_half(numbers[i])
+    return largest <= _INFINITY
+
+
+@loop(types.boolean(read(_FLOATS), written(_HALVES)))
 def _cast_bfloat(values, out):
     largest = np.int32(0)
     for i in range(values.size):
@@ -60,23 +68,23 @@ def _cast_bfloat(values, out):
     return largest < _BFLOAT_LIMIT
 
 
-@loop(types.boolean(read(types.uint16), written(types.float32)))
-def _widen_half(numbers, out):
-    largest = np.uint16(0)
-    for i in range(numbers.size):
-        largest = max(largest, np.uint16(numbers[i] & 0x7FFF))
-        out[i] = _from_half(numbers[i])
-    return largest <= _INFINITY
+def _binary16() -> halves.HalfFormat:
+    """Binary16 by this processor's instructions; it makes signalling NaN quiet, numpy does not."""
+    cast_half = loop(types.boolean(read(_FLOATS), written(_HALVES)))(_cast_half)
+    widen_half = loop(types.boolean(read(_HALVES), written(_FLOATS)))(_widen_half)
+
+    def cast(values: np.ndarray, out: np.ndarray) -> bool:
+        return cast_half(values, out.view(np.uint16))
+
+    def widen(numbers: np.ndarray, out: np.ndarray) -> None:
+        if not widen_half(numbers.view(np.uint16), out):
+            halves.widen_half(numbers, out)
+
+    return halves.FLOAT16._replace(cast=cast, widen=widen)
 
 
-def _cast(values: np.ndarray, out: np.ndarray) -> bool:
-    return _cast_half(values, out.view(np.uint16))
-
-
-def _widen(numbers: np.ndarray, out: np.ndarray) -> None:
-    if not _widen_half(numbers.view(np.uint16), out):  # the processor makes signalling NaN quiet
-        halves.widen_half(numbers, out)
-
-
-FLOAT16 = halves.FLOAT16._replace(cast=_cast, widen=_widen) if _HARDWARE else halves.FLOAT16
+_HAS_BINARY16 = platform.machine() in ("aarch64", "arm64") or (
+    binding.get_host_cpu_features().get("f16c", False)
+)
+FLOAT16 = _binary16() if _HAS_BINARY16 else halves.FLOAT16
 BFLOAT16 = halves.BFLOAT16._replace(cast=_cast_bfloat)
