@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from geojax.assemble.agreement import Agreement, answer_codec, build_outer, compiled_loops, sync_of
+from geojax.assemble.agreement import (
+    WORTH_LOADING,
+    Agreement,
+    answer_codec,
+    build_outer,
+    compiled_loops,
+    sync_of,
+)
 from geojax.assemble.allowances import of_centers, worker_weight
 from geojax.assemble.clients import client_trainer
 from geojax.assemble.contributors import contributors_of
@@ -414,8 +421,8 @@ def _global_node(context: Context) -> tuple[Membership, Any]:
         engine = TreeExchange(
             context.name, WAN_GROUP, sizes=(), transport=context.transport,
             machine=context.machine, recorder=context.recorder,
-            codec=build_codec(  # to sum with it, nothing else
-                config.compression, compiled=compiled_loops(config)
+            codec=build_codec(  # to sum with it, nothing else, chunks of a model of unknown size
+                config.compression, compiled=compiled_loops(config, WORTH_LOADING)
             ),
             allowances=of_centers(context.setup, algorithm),
             counts=step_counts(context.recorder, algorithm, WAN_GROUP),
