@@ -159,8 +159,10 @@ def picked(
         least = _NEVER
         if draw.sample is not None:
             at = draw.sample
-            moved = decayed[at] + gradient[at] if decayed.size else gradient[at]
-            least = _least(residual[at] + moved, draw.rank)
+            moved = gradient.take(at)
+            if decayed.size:
+                moved = decayed.take(at) + moved
+            least = _least(residual.take(at) + moved, draw.rank)
         found = accumulate(gradient, decayed, residual, least, momentum)
     if draw.sample is None:
         passed = np.flatnonzero(magnitudes(found.total) >= _least(found.total, draw.rank))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -126,29 +127,36 @@ def _pack(
     before: np.ndarray, left: np.ndarray,
 ) -> np.ndarray | None:  # fmt: skip
     """The payload of a chunk, and ``left`` of it and what was there before; None: it has none."""
-    head = _head(chunk, runs, step)
-    coded = chunk.size - sum(stop - start for start, stop in runs)
-    payload = np.empty(head.size + _code_bytes(coded), np.uint8)
-    payload[: head.size], codes = head, payload[head.size :]
+    payload, codes = _framed(chunk, runs, step)
     if not runs:
         return payload if code(chunk, before, step, codes, left) else None
-    rest, remainder = gaps(runs, chunk.size), np.empty(coded, np.float32)
-    if not code(gather(rest, chunk), gather(rest, before), step, codes, remainder):
+    rest = gaps(runs, chunk.size)
+    values = gather(rest, chunk)
+    remainder = np.empty_like(values)
+    if not code(values, gather(rest, before), step, codes, remainder):
         return None
     left[:] = 0.0
     scatter(remainder, rest, left)
     return payload
 
 
-def _head(chunk: np.ndarray, runs: list[tuple[int, int]], step: np.float32) -> np.ndarray:
-    """What a payload has before its codes."""
-    fields = [chunk.size, len(runs), int(step.view(np.uint32))]
+def _framed(
+    chunk: np.ndarray, runs: list[tuple[int, int]], step: np.float32
+) -> tuple[np.ndarray, np.ndarray]:
+    """A payload in which the codes are still to be written, and these as a view."""
+    fields, rest = [], chunk.size
     for start, stop in runs:
         fields += (start, stop - start, 4)
-    head = np.array(fields, np.uint32).view(np.uint8)
-    if not runs:
-        return head
-    return np.concatenate([head, *(chunk[start:stop].view(np.uint8) for start, stop in runs)])
+        rest -= stop - start
+    at = 4 * (_HEADER + 1 + len(fields))
+    begin = at + 4 * (chunk.size - rest)
+    payload = np.empty(begin + _code_bytes(rest), np.uint8)
+    struct.pack_into(f"=2If{len(fields)}I", payload, 0, chunk.size, len(runs), step, *fields)
+    for start, stop in runs:
+        size = 4 * (stop - start)
+        payload[at : at + size] = chunk[start:stop].view(np.uint8)
+        at += size
+    return payload, payload[begin:]
 
 
 def _loop(compiled: bool) -> Loop:
@@ -258,7 +266,7 @@ def _combine(payloads: Sequence[np.ndarray]) -> np.ndarray:
         return payloads[0]
     total = add_up(payloads, _decode, "twobit")
     runs = [(0, total.size)] if total.size else []
-    return _head(total, runs, np.float32(0))
+    return _framed(total, runs, np.float32(0))[0]
 
 
 @CODECS.register("twobit", TwobitConfig)
