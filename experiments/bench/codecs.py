@@ -7,7 +7,8 @@ same memory take as long, in the same run. *Fresh* is the memory that encoding t
 state and whatever lies between, ÷ the vector. Then Bi-Sparse's encoding, which is accumulation,
 sampled threshold and payloads, stands beside no more than the selection of as many elements, by
 sorting all and by partition. All figures are medians of CPU time, which says more than elapsed time
-where the machine is busy.
+where the machine is busy. Below the table stands what importing and compiling loops took, or
+reading what an earlier process had compiled (``NUMBA_CACHE_DIR=$(mktemp -d)`` forgets that).
 """
 
 from __future__ import annotations
@@ -97,20 +98,23 @@ def _cost(codec: Codec, vector: np.ndarray, repeats: int) -> Cost:
     )
 
 
-def _codecs(names: Sequence[str], loops: bool) -> dict[str, Codec]:
+def _codecs(names: Sequence[str], loops: bool) -> tuple[dict[str, Codec], float]:
+    """The codecs, and the CPU seconds that building them took."""
     from geojax.center.devices import configure
     from geojax.center.sparsify import jax_kernel
 
     configure(1)
     sparse = CompressionConfig(name="bisparse")
+    start = time.process_time()
     chosen = {name: build_codec(CompressionConfig(name=name), compiled=loops) for name in names}
+    took = time.process_time() - start
     if "bisparse" in chosen:
         chosen |= {
             "  no momentum": build_codec(sparse, gradients=False, compiled=loops),
             "  exact": build_codec(BisparseConfig(exact=True), compiled=loops),
             "  jitted kernel": build_codec(sparse, kernel=jax_kernel),
         }
-    return chosen
+    return chosen, took
 
 
 def _names() -> list[str]:
@@ -120,7 +124,8 @@ def _names() -> list[str]:
 def _bench(names: Sequence[str], elements: int, repeats: int, loops: bool) -> list[Table]:
     vector = np.random.default_rng(0).normal(size=elements).astype(np.float32)
     copy = _median(vector.copy, repeats)
-    costs = {name: _cost(codec, vector, repeats) for name, codec in _codecs(names, loops).items()}
+    chosen, took = _codecs(names, loops)
+    costs = {name: _cost(codec, vector, repeats) for name, codec in chosen.items()}
     heads = (
         "codec",
         *("encode", "x copy", "decode", "x copy", "sum of 2", "fresh", "bytes", "dense ÷ bytes"),
@@ -137,6 +142,7 @@ def _bench(names: Sequence[str], elements: int, repeats: int, loops: bool) -> li
         both = f"{2 * vector.nbytes / cost.combine / 1e9:.1f} GB/s"
         fresh, ratio = cost.fresh / vector.nbytes, vector.nbytes / cost.nbytes
         table.add_row(name, *speeds, both, f"{fresh:.2f}", f"{cost.nbytes:,}", f"{ratio:.1f}")
+    table.caption = f"Building them, with loops compiled or read, took {took:.2f} s."
     tables = [table]
     if "bisparse" in costs:
         tables.append(_against_sorting(vector, costs["bisparse"].encode, repeats))

@@ -1,4 +1,8 @@
-"""How a loop is compiled: for the types that it is given, without the GIL, to numpy's bits."""
+"""How a loop is compiled: for the types that it is given, without the GIL, to numpy's bits.
+
+Machine code is compiled anew when the loop's own file changes, not when this one does: remove
+``__pycache__`` then.
+"""
 
 from __future__ import annotations
 
