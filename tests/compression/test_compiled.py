@@ -225,6 +225,25 @@ def test_arrays_at_any_address_are_read_and_none_need_be_written(name, offset):
     assert both[0] == both[1]
 
 
+@pytest.mark.parametrize("name", CODECS_WITH_LOOPS)
+def test_damaged_payloads_decode_alike_or_are_refused_alike(name):
+    """Compiled loops check no bounds: sizes are checked before."""
+    spec = VectorSpec.of([("w", (1500,))], [("mean", (5,))])
+    random = np.random.default_rng(0)
+    vector = random.normal(size=spec.size).astype(np.float32)
+    plain, fast = (build_codec(CODECS.settings(name), compiled=loops) for loops in LOOPS)
+    (payload,), _ = plain.encode(vector, plain.init(spec.layers, spec.chunks(spec.size)))
+    whole, refused = payload.view(np.uint8), 0
+    for number in range(200):
+        length = random.integers(1, whole.size) if number % 4 == 0 else whole.size
+        damaged = whole[:length].copy()
+        damaged[random.integers(0, min(length, 60), 2)] = random.integers(0, 256, 2)
+        told = [outcome(lambda one=one, it=damaged: one.decode(it)) for one in (plain, fast)]
+        assert told[0] == told[1]
+        refused += told[0][0] == "FrameError"
+    assert refused > 5
+
+
 def test_a_grid_says_what_it_cannot_code():
     from geojax.compression.compiled import integers as fast
 
