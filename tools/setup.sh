@@ -88,7 +88,7 @@ install_python_packages() {
   [ -t 1 ] && quiet=
   # pip compiles on one core, compileall on all of them: together a third to a half of the time.
   "$VENV/bin/python" -m pip install --disable-pip-version-check --no-compile $quiet \
-    --constraint constraints.txt --editable '.[dev,mininet,bayesian]'
+    --constraint constraints.txt --editable '.[dev,fast,mininet,bayesian]'
   "$VENV/bin/python" -m compileall -qq -j 0 -x '/tests/' "$VENV"/lib/python3*/site-packages || true
   fingerprint >"$STAMP"
 }

@@ -7,7 +7,8 @@ same memory take as long, in the same run. *Fresh* is the memory that encoding t
 state and whatever lies between, ÷ the vector. Then Bi-Sparse's encoding, which is accumulation,
 sampled threshold and payloads, stands beside no more than the selection of as many elements, by
 sorting all and by partition. All figures are medians of CPU time, which says more than elapsed time
-where the machine is busy.
+where the machine is busy. Below the table stands what importing and compiling loops took, or
+reading what an earlier process had compiled (``NUMBA_CACHE_DIR=$(mktemp -d)`` forgets that).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rich.table import Table
 
 from experiments.bench import report
 from geojax.center.spec import VectorSpec
+from geojax.compression import compiled
 from geojax.compression.bisparse import BisparseConfig
 from geojax.compression.codec import Codec, SplitPayload
 from geojax.compression.registry import CODECS, build_codec
@@ -96,39 +98,40 @@ def _cost(codec: Codec, vector: np.ndarray, repeats: int) -> Cost:
     )
 
 
-def _codecs(names: Sequence[str]) -> dict[str, Codec]:
-    from geojax.center.codecs import compiled_codecs
+def _codecs(names: Sequence[str], loops: bool) -> tuple[dict[str, Codec], float]:
+    """The codecs, and the CPU seconds that building them took."""
     from geojax.center.devices import configure
     from geojax.center.sparsify import jax_kernel
 
     configure(1)
     sparse = CompressionConfig(name="bisparse")
-    compiled = compiled_codecs()
-    chosen = {name: build_codec(CompressionConfig(name=name), compiled=compiled) for name in names}
-    if "fp16" in chosen:  # as processes do that load no JAX
-        chosen["fp16 by numpy"] = build_codec(CompressionConfig(name="fp16"))
+    start = time.process_time()
+    chosen = {name: build_codec(CompressionConfig(name=name), compiled=loops) for name in names}
+    took = time.process_time() - start
     if "bisparse" in chosen:
         chosen |= {
-            "  no momentum": build_codec(sparse, gradients=False),
-            "  exact": build_codec(BisparseConfig(exact=True)),
+            "  no momentum": build_codec(sparse, gradients=False, compiled=loops),
+            "  exact": build_codec(BisparseConfig(exact=True), compiled=loops),
             "  jitted kernel": build_codec(sparse, kernel=jax_kernel),
         }
-    return chosen
+    return chosen, took
 
 
 def _names() -> list[str]:
     return [*FIRST, *sorted(set(CODECS) - {*FIRST} - HOLLOW)]
 
 
-def _bench(names: Sequence[str], elements: int, repeats: int) -> list[Table]:
+def _bench(names: Sequence[str], elements: int, repeats: int, loops: bool) -> list[Table]:
     vector = np.random.default_rng(0).normal(size=elements).astype(np.float32)
     copy = _median(vector.copy, repeats)
-    costs = {name: _cost(codec, vector, repeats) for name, codec in _codecs(names).items()}
+    chosen, took = _codecs(names, loops)
+    costs = {name: _cost(codec, vector, repeats) for name, codec in chosen.items()}
     heads = (
         "codec",
         *("encode", "x copy", "decode", "x copy", "sum of 2", "fresh", "bytes", "dense ÷ bytes"),
     )
-    table = report.empty_table(f"Codecs, {elements:,} elements, one core", heads)
+    by = "compiled loops" if loops else "numpy"
+    table = report.empty_table(f"Codecs, {elements:,} elements, one core, {by}", heads)
     table.add_row("a plain copy", f"{vector.nbytes / copy / 1e9:.1f} GB/s", "1", *[""] * 6)
     for name, cost in costs.items():
         speeds = [
@@ -139,6 +142,7 @@ def _bench(names: Sequence[str], elements: int, repeats: int) -> list[Table]:
         both = f"{2 * vector.nbytes / cost.combine / 1e9:.1f} GB/s"
         fresh, ratio = cost.fresh / vector.nbytes, vector.nbytes / cost.nbytes
         table.add_row(name, *speeds, both, f"{fresh:.2f}", f"{cost.nbytes:,}", f"{ratio:.1f}")
+    table.caption = f"Building them, with loops compiled or read, took {took:.2f} s."
     tables = [table]
     if "bisparse" in costs:
         tables.append(_against_sorting(vector, costs["bisparse"].encode, repeats))
@@ -166,10 +170,12 @@ def main() -> None:
     parser.add_argument("--elements", type=int, default=ELEMENTS, help="of the vector")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each; the median")
     parser.add_argument("--codecs", nargs="+", default=_names(), choices=_names(), help="which")
+    parser.add_argument("--loops", choices=("compiled", "numpy"), help="default: as runs have them")
     arguments = parser.parse_args()
     if arguments.elements <= 2 * SMALL:
         parser.error(f"--elements: take more than {2 * SMALL}")
-    for table in _bench(arguments.codecs, arguments.elements, arguments.repeats):
+    loops = arguments.loops == "compiled" or (arguments.loops is None and compiled.installed())
+    for table in _bench(arguments.codecs, arguments.elements, arguments.repeats, loops):
         Console(width=max(120, Console().width)).print(table)
 
 

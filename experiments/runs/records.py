@@ -49,9 +49,12 @@ def identity(config: RunConfig) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a run's numbers, where installed."""
+    """Versions of Python and of the packages that decide a run's numbers, where installed.
+
+    Numba, which decides none, tells that codecs could take compiled loops.
+    """
     found = {"python": platform.python_version()}
-    for package in ("geojax", "jax", "jaxlib", "flax", "optax", "numpy", "hydra-core"):
+    for package in ("geojax", "jax", "jaxlib", "flax", "optax", "numpy", "numba", "hydra-core"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found

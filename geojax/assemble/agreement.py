@@ -14,6 +14,7 @@ from geojax.center.pace import relative_speeds
 from geojax.center.spec import VectorSpec
 from geojax.center.stages import Stage, build_stages
 from geojax.center.trainer import build_spec
+from geojax.compression import compiled
 from geojax.compression.codec import CODECS, Codec
 from geojax.compression.dense import dense
 from geojax.compression.registry import build_codec
@@ -25,6 +26,8 @@ from geojax.models.registry import SYNTHETIC
 from geojax.overlay.policy.cutting import Ranges, chunk_ranges, even_pieces
 from geojax.sync.algorithm import RunFacts, SyncAlgorithm
 from geojax.sync.registry import build_sync
+
+WORTH_LOADING = 1 << 20  # elements: of fewer, many hundred offers are encoded while numba loads
 
 
 @dataclass
@@ -72,7 +75,7 @@ class Agreement:
         spec = build_spec(config)
         if algorithm.client is not None:
             spec = federated.build_model(config, algorithm.client).spec
-        codec = wan_codec(config)
+        codec = wan_codec(config, spec.size)
         stages = build_stages(config) if config.sync.p3 else ()
         parts = _parts(spec, stages, algorithm, config.overlay)
         layers = tuple(layer.size for layer in spec.layers)
@@ -84,7 +87,7 @@ class Agreement:
         first = [chunk for bucket in idle for chunk in bucket.chunks]
         order = [*first, *(chunk for chunk in range(len(ranges)) if chunk not in set(first))]
         priorities = tuple(int(place) for place in np.argsort(order))
-        lan = lan_codec(config, codec)
+        lan = lan_codec(config, codec, spec.size)
         return cls(spec, stages, layers, ranges, buckets, priorities, algorithm, codec, lan)
 
 
@@ -117,27 +120,37 @@ def _parts(
     return [(piece,) for piece in even_pieces(spec.size, overlay.chunk_elements, overlay.pieces)]
 
 
-def wan_codec(config: RunConfig) -> Codec:
-    """What travels over the WAN."""
-    gradients = build_sync(config.sync).offer.name == "gradient"
-    if config.model.name == SYNTHETIC:
-        return build_codec(config.compression, gradients=gradients, seed=config.seed)
-    from geojax.center.codecs import compiled_codecs
-    from geojax.center.sparsify import center_kernel
+def wan_codec(config: RunConfig, elements: int) -> Codec:
+    """What travels over the WAN, of vectors of so many elements."""
+    kernel = None
+    if config.model.name != SYNTHETIC:
+        from geojax.center.sparsify import center_kernel
 
+        kernel = center_kernel()
     return build_codec(
-        config.compression, gradients=gradients, kernel=center_kernel(), seed=config.seed,
-        compiled=compiled_codecs(),
+        config.compression, kernel=kernel, seed=config.seed,
+        compiled=compiled_loops(config, elements),
+        gradients=build_sync(config.sync).offer.name == "gradient",
     )  # fmt: skip
 
 
-def lan_codec(config: RunConfig, codec: Codec) -> Codec:
+def lan_codec(config: RunConfig, codec: Codec, elements: int) -> Codec:
     """What travels over the LANs: what the WAN's codec says, unless the configuration does."""
     if config.compression.lan is None:
         return codec.lan or codec
     if config.compression.lan == config.compression.name:
         return codec
-    return build_codec(CODECS.instead(config.compression, config.compression.lan))
+    other = CODECS.instead(config.compression, config.compression.lan)
+    return build_codec(other, compiled=compiled_loops(config, elements))
+
+
+def compiled_loops(config: RunConfig, elements: int) -> bool:
+    """Whether codecs of a run take compiled loops: the one place that decides.
+
+    They do where numba is installed, for real models of :data:`WORTH_LOADING` elements or more.
+    Results are the same, bit for bit; ``versions`` in ``summary.json`` say whether numba was there.
+    """
+    return config.model.name != SYNTHETIC and elements >= WORTH_LOADING and compiled.installed()
 
 
 def answer_codec(codec: Codec) -> Codec:

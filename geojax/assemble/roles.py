@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from geojax.assemble.agreement import Agreement, answer_codec, build_outer, sync_of
+from geojax.assemble.agreement import (
+    WORTH_LOADING,
+    Agreement,
+    answer_codec,
+    build_outer,
+    compiled_loops,
+    sync_of,
+)
 from geojax.assemble.allowances import of_centers, worker_weight
 from geojax.assemble.clients import client_trainer
 from geojax.assemble.contributors import contributors_of
@@ -413,7 +420,9 @@ def _global_node(context: Context) -> tuple[Membership, Any]:
         engine: Exchange = wan_exchange(context, plan, snapshots, cuts=cuts, kept=kept)
     else:
         algorithm = sync_of(config, context.setup.cluster.trainers)
-        codec = build_codec(config.compression)  # to sum with it, nothing else
+        codec = build_codec(  # to sum with it, nothing else, chunks of a model of unknown size
+            config.compression, compiled=compiled_loops(config, WORTH_LOADING)
+        )
         engine = TreeExchange(
             context.name, WAN_GROUP, sizes=(), transport=context.transport,
             recorder=context.recorder, allowances=of_centers(context.setup, algorithm),

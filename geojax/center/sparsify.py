@@ -14,18 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from geojax.center.transfer import to_host
-from geojax.compression.sparsify import Draw, Kernel, Picked, numpy_kernel, pick
+from geojax.compression.sparsify import Accumulated, Draw, Kernel, Picked, pick
 
 _MAGNITUDE = 0x7FFFFFFF  # all bits of a float32 but its sign
 
 
-def center_kernel() -> Kernel:
-    """The kernel for this process: the compiled one on accelerators, the plain one on CPUs.
+def center_kernel() -> Kernel | None:
+    """The kernel of this process's accelerator; None: it has none, and the host's is faster.
 
-    On a CPU there is nothing to move the work to, and numpy is faster at it: XLA writes into fresh
-    memory and copies most of its input (``python -m experiments.bench.codecs`` shows both).
+    On a CPU there is nothing to move the work to: XLA writes into fresh memory and copies most of
+    its input (``python -m experiments.bench.codecs`` shows all kernels).
     """
-    return numpy_kernel if jax.default_backend() == "cpu" else jax_kernel
+    return None if jax.default_backend() == "cpu" else jax_kernel
 
 
 def jax_kernel(
@@ -48,7 +48,8 @@ def jax_kernel(
             gradient, decayed, residual, draw.sample, momentum=momentum, rank=draw.rank
         )
     # Copies: views would be read-only, and may lie in the caller's arrays.
-    return pick(to_host(moved), to_host(total), np.flatnonzero(to_host(passed)), draw.budget)
+    sums, positions = to_host(total), np.flatnonzero(to_host(passed))
+    return pick(Accumulated(to_host(moved), sums, positions, sums[positions]), draw.budget)
 
 
 @partial(jax.jit, static_argnames=("momentum", "rank"))

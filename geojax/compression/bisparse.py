@@ -12,9 +12,18 @@ from geojax.compression.codec import CODECS, Codec, Setting
 from geojax.compression.dense import dense
 from geojax.compression.halves import FLOAT16, narrow, refuse_overflow
 from geojax.compression.layout import Layout, Span, layout_of, within
-from geojax.compression.sparse import Run, SparseChunk, pack, unite, unpack
+from geojax.compression.sparse import (
+    Distances,
+    Run,
+    SparseChunk,
+    distances,
+    distances_by,
+    pack,
+    unite,
+    unpack,
+)
 from geojax.compression.sparse import dense as dense_of
-from geojax.compression.sparsify import Kernel, draw, numpy_kernel
+from geojax.compression.sparsify import Kernel, draw, host_kernel
 from geojax.config import CompressionConfig
 from geojax.settings import key
 
@@ -59,8 +68,9 @@ class BiSparseState(NamedTuple):
 class Sparsity(NamedTuple):
     """Settings of a codec that sends large layers sparsely and small ones whole.
 
-    Attributes are those of :func:`bisparse`; ``width`` is the bytes of a small layer's element (2:
-    binary16), and ``overflow`` that of :func:`geojax.compression.half.fp16`.
+    Attributes are those of :func:`bisparse`; ``distances`` writes positions, ``width`` is the bytes
+    of a small layer's element (2: binary16), and ``overflow`` that of
+    :func:`geojax.compression.half.fp16`.
     """
 
     ratio: float
@@ -69,6 +79,7 @@ class Sparsity(NamedTuple):
     exact: bool
     seed: int
     kernel: Kernel
+    distances: Distances
     width: int
     overflow: str
 
@@ -80,7 +91,8 @@ def bisparse(
     momentum: float = 0.9,
     exact: bool = False,
     seed: int = 0,
-    kernel: Kernel = numpy_kernel,
+    kernel: Kernel | None = None,
+    compiled: bool = False,
 ) -> Codec:
     """Sparse in both directions, with momentum correction: Bi-Sparse of GeoMX (Li et al., 2023).
 
@@ -113,6 +125,8 @@ def bisparse(
       exact: take the exact K largest instead of a sampled threshold.
       seed: of the sampled positions; every member may use the same.
       kernel: accumulates and picks; ``geojax.center.sparsify.jax_kernel`` does it on the device.
+        None: the host does.
+      compiled: take the loops of :mod:`geojax.compression.compiled`, to the same bits.
 
     Example:
       >>> from geojax.center.spec import VectorSpec
@@ -128,7 +142,10 @@ def bisparse(
       >>> state.residual[0][97:]
       array([97.,  0.,  0.], dtype=float32)
     """
-    how = Sparsity(ratio, bound, momentum, exact, seed, kernel, width=4, overflow="saturate")
+    how = Sparsity(
+        ratio, bound, momentum, exact, seed, kernel or host_kernel(compiled),
+        distances_by(compiled), width=4, overflow="saturate",
+    )  # fmt: skip
     return sparse_codec("bisparse", 3, how, lan=dense())
 
 
@@ -153,11 +170,13 @@ def sparse_codec(name: str, wire: int, how: Sparsity, lan: Codec) -> Codec:
             chunk = vector[start:stop]
             runs = [Run(begin, chunk[begin:end], how.width) for begin, end in spans]
             entries = positions[first:last] - start, values[first:last]
-            payloads.append(pack(SparseChunk(chunk.size, runs, *entries)))
+            payloads.append(pack(SparseChunk(chunk.size, runs, *entries), distances=how.distances))
             first = last
         return payloads, state
 
-    return Codec(name, wire, True, init, encode, *receiving(name, how.overflow), lan=lan)
+    return Codec(
+        name, wire, True, init, encode, *receiving(name, how.overflow, how.distances), lan=lan
+    )
 
 
 def is_large(span: Span, bound: int) -> bool:
@@ -211,7 +230,7 @@ def _sparsify(
 
 
 def receiving(
-    name: str, overflow: str
+    name: str, overflow: str, distances: Distances = distances
 ) -> tuple[
     Callable[[np.ndarray], np.ndarray],
     Callable[[Sequence[np.ndarray]], np.ndarray],
@@ -228,7 +247,7 @@ def receiving(
     def combine(members: Sequence[np.ndarray]) -> np.ndarray:
         if len(members) == 1:
             return members[0]
-        return pack(unite([unpack(payload, name) for payload in members], name), to_half)
+        return pack(unite([unpack(payload, name) for payload in members], name), to_half, distances)
 
     def elements(payload: np.ndarray) -> int:
         return unpack(payload, name).elements
@@ -241,4 +260,5 @@ def _configured(config: BisparseConfig, setting: Setting) -> Codec:
     return bisparse(
         ratio=config.ratio, bound=config.bound, momentum=config.momentum_for(setting),
         exact=config.exact, seed=setting.seed, kernel=setting.kernel,
+        compiled=setting.compiled,
     )  # fmt: skip

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from geojax.compression.compiled import Compiled
-from geojax.compression.sparsify import Kernel, numpy_kernel
+from geojax.compression.sparsify import Kernel
 from geojax.config import CompressionConfig
 from geojax.registry import Registry
 
@@ -118,15 +117,15 @@ class Setting(NamedTuple):
 
     Attributes:
       gradients: whether the offers are gradients, rather than deltas or parameters.
-      kernel: accumulates and picks, where a codec is sparse.
+      kernel: accumulates and picks on an accelerator, where a codec is sparse; None: the host does.
       seed: of what a codec draws.
-      compiled: programs to the same bits as the plain functions; None: there are none.
+      compiled: whether codecs take the loops of :mod:`geojax.compression.compiled`.
     """
 
     gradients: bool = True
-    kernel: Kernel = numpy_kernel
+    kernel: Kernel | None = None
     seed: int = 0
-    compiled: Compiled | None = None
+    compiled: bool = False
 
 
 CODECS: Registry[Callable[[Any, Setting], Codec]] = Registry("compression.name", CompressionConfig)

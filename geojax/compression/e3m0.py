@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from geojax.compression.codec import CODECS, Codec, Setting
-from geojax.compression.scaled import BFLOAT, FLOAT32, Family, Grid, scaled_codec
+from geojax.compression.scaled import BFLOAT, FLOAT32, Family, Grid, accumulated, scaled_codec
 from geojax.config import CompressionConfig
 from geojax.settings import key
 
@@ -62,7 +62,7 @@ def e3m0(*, block: int = 256, error_feedback: bool = False, sums: str = "float32
       >>> payload.nbytes  # a header of 12 bytes, two scales, three bytes of codes
       23
     """
-    grid = Grid("e3m0", 4, np.float32, _code, _check, _value)
+    grid = Grid("e3m0", 4, np.dtype(np.float32), _code, _check, _value)
     family = Family("e3m0", (grid,), block, error_feedback, sums)
     return scaled_codec(family, 8, recodable=sums != "e3m0")
 
@@ -90,16 +90,18 @@ def quantized(values: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _code(
-    values: np.ndarray, block: int, scales: np.ndarray, codes: np.ndarray, left: np.ndarray | None
-) -> bool:
-    if not np.isfinite(values).all():
+    values: np.ndarray, before: np.ndarray | None, block: int, scales: np.ndarray,
+    codes: np.ndarray, left: np.ndarray | None,
+) -> bool:  # fmt: skip
+    total = accumulated(values, before, left)
+    if not np.isfinite(total).all():
         return False
-    scales[:], ours = quantized(values, block)
+    scales[:], ours = quantized(total, block)
     pairs = np.zeros(2 * codes.size, np.uint8)
     pairs[: ours.size] = ours
     np.bitwise_or(pairs[::2] << 4, pairs[1::2], out=codes)
     if left is not None:
-        np.subtract(values, _products(ours, scales, block), out=left)
+        np.subtract(total, _products(ours, scales, block), out=left)
     return True
 
 

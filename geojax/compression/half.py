@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from geojax.compression.codec import CODECS, Codec, Setting
-from geojax.compression.compiled import Compiled
 from geojax.compression.halves import (
-    BFLOAT16,
-    FLOAT16,
     OVERFLOWS,
     HalfFormat,
+    forms,
     narrow,
     refuse_overflow,
     widen,
@@ -34,7 +32,7 @@ class HalfConfig(CompressionConfig):
     )
 
 
-def fp16(*, overflow: str = "saturate", compiled: Compiled | None = None) -> Codec:
+def fp16(*, overflow: str = "saturate", compiled: bool = False) -> Codec:
     """IEEE binary16 on every hop, as the FP16 example of GeoMX sends it (Li et al., 2023).
 
     An element is rounded to the nearest number of 11 significant bits (relative error ≤ 2⁻¹¹ from
@@ -47,7 +45,7 @@ def fp16(*, overflow: str = "saturate", compiled: Compiled | None = None) -> Cod
     Args:
       overflow: what becomes of finite elements, and of sums, beyond 65504: ``saturate`` makes them
         65504 with their sign, ``stop`` ends the run. Infinities and NaN travel as they are.
-      compiled: programs to the same bits, as of ``geojax.center.codecs``.
+      compiled: take the loops of :mod:`geojax.compression.compiled`, to the same bits.
 
     Raises:
       Diverged: from ``encode`` and ``combine``, with ``stop``; names the layer where it is known.
@@ -63,10 +61,10 @@ def fp16(*, overflow: str = "saturate", compiled: Compiled | None = None) -> Cod
       >>> codec.decode(payload)
       array([ 1.0000000e+00, -9.9975586e-02,  6.5504000e+04], dtype=float32)
     """
-    return _codec(1, FLOAT16, overflow, compiled)
+    return _codec(1, forms(compiled)[0], overflow)
 
 
-def bf16(*, overflow: str = "saturate", compiled: Compiled | None = None) -> Codec:
+def bf16(*, overflow: str = "saturate", compiled: bool = False) -> Codec:
     """Bfloat16 on every hop: the range of float32 with 8 significant bits, rounded to nearest even.
 
     Not in GeoMX; the format is that of Kalamkar et al. (2019), "A Study of BFLOAT16 for Deep
@@ -76,25 +74,16 @@ def bf16(*, overflow: str = "saturate", compiled: Compiled | None = None) -> Cod
       overflow: as of :func:`fp16`, for the few float32 numbers that round beyond 3.39·10³⁸.
       compiled: as of :func:`fp16`.
     """
-    return _codec(2, BFLOAT16, overflow, compiled)
+    return _codec(2, forms(compiled)[1], overflow)
 
 
-def _codec(wire: int, form: HalfFormat, overflow: str, compiled: Compiled | None) -> Codec:
-
-    def init(layers: Sequence, ranges: Sequence[tuple[int, int]]) -> Layout:
-        layout = layout_of(layers, ranges)
-        program = compiled and compiled.narrow.get(form.name)
-        if compiled and program:  # compiled now, not while a round runs
-            for size in compiled.sizes:
-                if size <= layout.size:
-                    program(np.zeros(size, np.float32))
-        return layout
+def _codec(wire: int, form: HalfFormat, overflow: str) -> Codec:
 
     def encode(vector: np.ndarray, layout: Layout) -> tuple[list[np.ndarray], Layout]:
         layout.check(vector)
         if overflow == "stop":
             refuse_overflow(vector, list(layout.spans), form)
-        narrowed = narrow(vector, form, overflow, compiled)
+        narrowed = narrow(vector, form, overflow)
         return [narrowed[start:stop] for start, stop in layout.ranges], layout
 
     def decode(payload: np.ndarray) -> np.ndarray:
@@ -103,12 +92,12 @@ def _codec(wire: int, form: HalfFormat, overflow: str, compiled: Compiled | None
     def combine(payloads: Sequence[np.ndarray]) -> np.ndarray:
         if len(payloads) == 1:
             return payloads[0]
-        return narrow(add_up(payloads, decode, form.name), form, overflow, compiled)
+        return narrow(add_up(payloads, decode, form.name), form, overflow)
 
     def elements(payload: np.ndarray) -> int:
         return count_of(payload, 2, form.name)
 
-    return Codec(form.name, wire, True, init, encode, decode, combine, elements)
+    return Codec(form.name, wire, True, layout_of, encode, decode, combine, elements)
 
 
 @CODECS.register("fp16", HalfConfig)

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from geojax.compression.compiled import Compiled, in_pieces
 from geojax.compression.layout import Span
 from geojax.compression.payload import as_numbers
 from geojax.compression.scratch import SLAB, scratch
@@ -31,9 +30,8 @@ class HalfFormat(NamedTuple):
       travels: the dtype of payloads.
       largest: largest finite number.
       overflow: bits of the smallest float32 that would round to infinity.
-      cast: ``(float32 block, out, scratch) -> whether it could``: rounds numbers that are finite
-        and stay so; scratch is two uint32 of each element.
-      widen: numbers of ``travels`` to float32.
+      cast: ``(float32, out) -> whether it could``: rounds numbers that are finite and stay so.
+      widen: ``(numbers of travels, out)``: to float32.
     """
 
     name: str
@@ -41,11 +39,11 @@ class HalfFormat(NamedTuple):
     travels: Any
     largest: float
     overflow: int
-    cast: Callable[[np.ndarray, np.ndarray, np.ndarray], bool]
-    widen: Callable[[np.ndarray], np.ndarray]
+    cast: Callable[[np.ndarray, np.ndarray], bool]
+    widen: Callable[[np.ndarray, np.ndarray], None]
 
 
-def _cast_half(values: np.ndarray, out: np.ndarray, scratch: np.ndarray) -> bool:
+def cast_half(values: np.ndarray, out: np.ndarray) -> bool:
     """Rounds to binary16 by integer arithmetic, which numpy does 1.5 times as fast as its cast.
 
     With a = abs(x) and 2ᵉ ≤ a < 2ᵉ⁺¹, the float sum a + 2ᵉ⁺¹³ is rounded to multiples of 2ᵉ⁻¹⁰, the
@@ -53,7 +51,7 @@ def _cast_half(values: np.ndarray, out: np.ndarray, scratch: np.ndarray) -> bool
     Below 2⁻¹⁴, where binary16 is subnormal, e stays -14. All is modulo 2¹⁶, so a constant in
     the low bits of the summand, 2048 = -126·1024 there, takes the exponents' biases away.
     """
-    total, power = scratch
+    total, power = scratch("numbers", 2 * values.size, np.uint32).reshape(2, -1)
     np.bitwise_and(values.view(np.uint32), _MAGNITUDE, out=total)
     if total.max() >= FLOAT16.overflow:
         return False
@@ -70,8 +68,7 @@ def _cast_half(values: np.ndarray, out: np.ndarray, scratch: np.ndarray) -> bool
     return True
 
 
-def _cast_bfloat(values: np.ndarray, out: np.ndarray, scratch: np.ndarray) -> bool:
-    del scratch
+def _cast_bfloat(values: np.ndarray, out: np.ndarray) -> bool:
     bits = values.view(np.uint32)
     if bits.view(np.int32).max() >= BFLOAT16.overflow or bits.max() >= BFLOAT16.overflow | _SIGN:
         return False
@@ -79,29 +76,35 @@ def _cast_bfloat(values: np.ndarray, out: np.ndarray, scratch: np.ndarray) -> bo
     return True
 
 
-def _widen_half(numbers: np.ndarray) -> np.ndarray:
+def widen_half(numbers: np.ndarray, out: np.ndarray) -> None:
     """Looks numbers up, twice as fast as numpy's cast, ten times where they are subnormal."""
-    widened, bits = np.empty(numbers.size, np.float32), numbers.view(np.uint16)
+    bits = numbers.view(np.uint16)
     for start in range(0, bits.size, _LOOKUP):
-        piece, out = bits[start : start + _LOOKUP], widened[start : start + _LOOKUP]
-        np.take(_HALVES, piece, out=out, mode="wrap")  # no index is beyond the table
-    return widened
+        piece = slice(start, start + _LOOKUP)
+        np.take(_HALVES, bits[piece], out=out[piece], mode="wrap")  # none is beyond the table
 
 
-def _widen_bfloat(numbers: np.ndarray) -> np.ndarray:
-    return numbers.view(ml_dtypes.bfloat16).astype(np.float32)
+def _widen_bfloat(numbers: np.ndarray, out: np.ndarray) -> None:
+    np.copyto(out, numbers.view(ml_dtypes.bfloat16))
 
 
-FLOAT16 = HalfFormat("fp16", np.float16, np.float16, 65504.0, 0x477FF000, _cast_half, _widen_half)
+FLOAT16 = HalfFormat("fp16", np.float16, np.float16, 65504.0, 0x477FF000, cast_half, widen_half)
 BFLOAT16 = HalfFormat(
     "bf16", ml_dtypes.bfloat16, np.uint16, float(ml_dtypes.finfo(ml_dtypes.bfloat16).max),
     0x7F7F8000, _cast_bfloat, _widen_bfloat,
 )  # fmt: skip
 
 
-def narrow(
-    values: np.ndarray, form: HalfFormat, overflow: str, compiled: Compiled | None = None
-) -> np.ndarray:
+def forms(compiled: bool) -> tuple[HalfFormat, HalfFormat]:
+    """binary16 and bfloat16, with numpy's loops or compiled ones."""
+    if not compiled:
+        return FLOAT16, BFLOAT16
+    from geojax.compression.compiled import halves
+
+    return halves.FLOAT16, halves.BFLOAT16
+
+
+def narrow(values: np.ndarray, form: HalfFormat, overflow: str) -> np.ndarray:
     """Float32 to two bytes each. Infinities and NaN stay what they are.
 
     Args:
@@ -109,37 +112,22 @@ def narrow(
       form: the format.
       overflow: ``saturate``: a finite number that would become infinite becomes the largest finite
         one; ``stop``: it is an error.
-      compiled: programs to the same bits; None: there are none.
 
     Raises:
       Diverged: a number is too large, and ``overflow`` is ``stop``.
     """
     narrowed = np.empty(values.size, form.travels)
-    program = compiled and compiled.narrow.get(form.name)
-    if compiled is None or program is None or overflow == "stop":
-        _narrow(values, form, overflow, narrowed)
-        return narrowed
-
-    def plain(some: np.ndarray, out: np.ndarray) -> None:
-        _narrow(some, form, overflow, out)
-
-    in_pieces(program, compiled.sizes, plain, values, narrowed)
-    return narrowed
-
-
-def _narrow(values: np.ndarray, form: HalfFormat, overflow: str, narrowed: np.ndarray) -> None:
     for start in range(0, values.size, SLAB):
         block, out = values[start : start + SLAB], narrowed[start : start + SLAB]
-        spare = scratch("numbers", 2 * block.size, np.uint32).reshape(2, -1)
-        if form.cast(block, out, spare):
+        if form.cast(block, out):
             continue
-        keys = block.view(np.uint32) & _MAGNITUDE
-        too_large = (keys >= form.overflow) & (keys < _INFINITY)
+        too_large = _too_large(block, form)
         if overflow == "stop" and too_large.any():
-            raise Diverged(_too_large("a sum of offers", block, too_large, form))
+            raise _diverged("a sum of offers", block, form)
         clipped = np.where(too_large, np.copysign(np.float32(form.largest), block), block)
         with np.errstate(invalid="ignore"):  # a signalling NaN
             np.copyto(out.view(form.dtype), clipped, casting="unsafe")
+    return narrowed
 
 
 def widen(payload: np.ndarray, form: HalfFormat) -> np.ndarray:
@@ -148,7 +136,10 @@ def widen(payload: np.ndarray, form: HalfFormat) -> np.ndarray:
     Raises:
       FrameError: the payload has half a number.
     """
-    return form.widen(as_numbers(payload, form.travels, form.name))
+    numbers = as_numbers(payload, form.travels, form.name)
+    widened = np.empty(numbers.size, np.float32)
+    form.widen(numbers, widened)
+    return widened
 
 
 def refuse_overflow(vector: np.ndarray, spans: list[Span], form: HalfFormat) -> None:
@@ -159,15 +150,18 @@ def refuse_overflow(vector: np.ndarray, spans: list[Span], form: HalfFormat) -> 
     """
     for span in spans:
         layer = vector[span.start : span.stop]
-        keys = np.bitwise_and(layer.view(np.uint32), _MAGNITUDE)
-        too_large = (keys >= form.overflow) & (keys < _INFINITY)
-        if too_large.any():
-            raise Diverged(_too_large(span.name, layer, too_large, form))
+        if _too_large(layer, form).any():
+            raise _diverged(span.name, layer, form)
 
 
-def _too_large(where: str, values: np.ndarray, mask: np.ndarray, form: HalfFormat) -> str:
-    value = float(values[mask][0])
-    return (
+def _too_large(values: np.ndarray, form: HalfFormat) -> np.ndarray:
+    keys = np.bitwise_and(values.view(np.uint32), _MAGNITUDE)
+    return (keys >= form.overflow) & (keys < _INFINITY)
+
+
+def _diverged(where: str, values: np.ndarray, form: HalfFormat) -> Diverged:
+    value = float(values[_too_large(values, form)][0])
+    return Diverged(
         f"{where}: {value:.4g} is beyond the largest {form.name}, {form.largest:.5g}; "
         "compression.overflow=saturate would clip it"
     )

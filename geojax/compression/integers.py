@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from geojax.compression.codec import CODECS, Codec, Setting
-from geojax.compression.scaled import BFLOAT, FLOAT32, Family, Grid, scaled_codec
+from geojax.compression.scaled import BFLOAT, FLOAT32, Family, Grid, accumulated, scaled_codec
 from geojax.compression.scratch import SLAB, scratch
 from geojax.config import CompressionConfig
 from geojax.settings import key
@@ -44,7 +44,9 @@ class Int4Config(CompressionConfig):
     )
 
 
-def int8(*, block: int = 256, error_feedback: bool = True, sums: str = "int8") -> Codec:
+def int8(
+    *, block: int = 256, error_feedback: bool = True, sums: str = "int8", compiled: bool = False
+) -> Codec:
     """Every element in 8 bits, with a scale for each block; on every hop, with error feedback.
 
     In a block of ``block`` elements with largest magnitude m::
@@ -70,6 +72,7 @@ def int8(*, block: int = 256, error_feedback: bool = True, sums: str = "int8") -
       block: elements with a scale of their own.
       error_feedback: what rounding took of an offer is added to the next one.
       sums: how a sum of offers travels: ``int8``, or as ``bf16`` or ``float32``.
+      compiled: take the loops of :mod:`geojax.compression.compiled`, to the same bits.
 
     Raises:
       Diverged: from ``encode``: a layer, which it names, holds NaN, infinity or more than 127·2¹¹⁹.
@@ -88,11 +91,13 @@ def int8(*, block: int = 256, error_feedback: bool = True, sums: str = "int8") -
       >>> payload.nbytes  # a header of 12 bytes, two scales, five codes
       21
     """
-    family = Family("int8", (INT8,), block, error_feedback, sums)
+    family = Family("int8", _grids(compiled)[:1], block, error_feedback, sums)
     return scaled_codec(family, 10, recodable=True)
 
 
-def int4(*, block: int = 64, error_feedback: bool = True, sums: str = "int8") -> Codec:
+def int4(
+    *, block: int = 64, error_feedback: bool = True, sums: str = "int8", compiled: bool = False
+) -> Codec:
     """Every element in 4 bits, -7 to 7 times the scale of its block; otherwise as :func:`int8`.
 
     Sums travel in 8 bits unless ``sums`` says otherwise: they are encoded without error feedback,
@@ -102,9 +107,19 @@ def int4(*, block: int = 64, error_feedback: bool = True, sums: str = "int8") ->
       block: elements with a scale of their own.
       error_feedback: what rounding took of an offer is added to the next one.
       sums: how a sum of offers travels: ``int4``, ``int8``, ``bf16`` or ``float32``.
+      compiled: as of :func:`int8`.
     """
-    family = Family("int4", (INT4, INT8), block, error_feedback, sums)
+    family = Family("int4", _grids(compiled)[::-1], block, error_feedback, sums)
     return scaled_codec(family, 11, recodable=True)
+
+
+def _grids(compiled: bool) -> tuple[Grid, Grid]:
+    """int8 and int4, with numpy's loops or compiled ones."""
+    if not compiled:
+        return INT8, INT4
+    from geojax.compression.compiled import integers
+
+    return integers.INT8, integers.INT4
 
 
 def scales_of(largest: np.ndarray, most: int) -> np.ndarray:
@@ -122,9 +137,14 @@ def floats(scales: np.ndarray) -> np.ndarray:
     return (scales.astype(np.uint32) << 16).view(np.float32)
 
 
+def limit(most: int) -> int:
+    """The bits of the largest magnitude that has a scale."""
+    return int(np.float32(most * 2.0**119).view(np.uint32))
+
+
 def _code(
-    values: np.ndarray, block: int, scales: np.ndarray, codes: np.ndarray, left: np.ndarray | None,
-    most: int,
+    values: np.ndarray, before: np.ndarray | None, block: int, scales: np.ndarray,
+    codes: np.ndarray, left: np.ndarray | None, most: int,
 ) -> bool:  # fmt: skip
     """Codes of values (n,) as int8 (n,), slab by slab."""
     rows = max(1, SLAB // block)
@@ -132,7 +152,8 @@ def _code(
         slab = slice(start, min(start + rows * block, values.size))
         places = slice(start // block, start // block + rows)
         kept = None if left is None else left[slab]
-        if not _quantized(values[slab], block, scales[places], codes[slab], kept, most):
+        total = accumulated(values[slab], None if before is None else before[slab], kept)
+        if not _quantized(total, block, scales[places], codes[slab], kept, most):
             return False
     return True
 
@@ -144,10 +165,10 @@ def _quantized(
     numbers = scratch("numbers", values.size)
     magnitudes = np.bitwise_and(values.view(np.uint32), _MAGNITUDE, out=numbers.view(np.uint32))
     starts = np.arange(0, values.size, block)
-    largest = np.maximum.reduceat(magnitudes, starts).view(np.float32)
-    if not largest.max() <= most * 2.0**119:
+    largest = np.maximum.reduceat(magnitudes, starts)
+    if largest.max() > limit(most):
         return False
-    scales[:] = scales_of(largest, most)
+    scales[:] = scales_of(largest.view(np.float32), most)
     each = floats(scales)
     _times(values, 1 / each, block, numbers)
     np.rint(numbers, out=numbers)
@@ -168,17 +189,19 @@ def _times(values: np.ndarray, each: np.ndarray, block: int, out: np.ndarray) ->
 
 
 def _code8(
-    values: np.ndarray, block: int, scales: np.ndarray, codes: np.ndarray, left: np.ndarray | None
-) -> bool:
-    return _code(values, block, scales, codes.view(np.int8), left, 127)
+    values: np.ndarray, before: np.ndarray | None, block: int, scales: np.ndarray,
+    codes: np.ndarray, left: np.ndarray | None,
+) -> bool:  # fmt: skip
+    return _code(values, before, block, scales, codes.view(np.int8), left, 127)
 
 
 def _code4(
-    values: np.ndarray, block: int, scales: np.ndarray, codes: np.ndarray, left: np.ndarray | None
-) -> bool:
+    values: np.ndarray, before: np.ndarray | None, block: int, scales: np.ndarray,
+    codes: np.ndarray, left: np.ndarray | None,
+) -> bool:  # fmt: skip
     numbers = scratch("codes", 2 * codes.size, np.int8)
     numbers[values.size :] = 0
-    if not _code(values, block, scales, numbers[: values.size], left, 7):
+    if not _code(values, before, block, scales, numbers[: values.size], left, 7):
         return False
     numbers &= 15
     first, second = numbers.view(np.uint8)[::2], numbers.view(np.uint8)[1::2]
@@ -206,15 +229,21 @@ def _check(scales: np.ndarray) -> str:
     return ""
 
 
-INT8 = Grid("int8", 8, np.uint16, _code8, _check, _value8)
-INT4 = Grid("int4", 4, np.uint16, _code4, _check, _value4)
+INT8 = Grid("int8", 8, np.dtype(np.uint16), _code8, _check, _value8)
+INT4 = Grid("int4", 4, np.dtype(np.uint16), _code4, _check, _value4)
 
 
 @CODECS.register("int8", Int8Config)
-def _int8(config: Int8Config, _: Setting) -> Codec:
-    return int8(block=config.block, error_feedback=config.error_feedback, sums=config.sums)
+def _int8(config: Int8Config, setting: Setting) -> Codec:
+    return int8(
+        block=config.block, error_feedback=config.error_feedback, sums=config.sums,
+        compiled=setting.compiled,
+    )  # fmt: skip
 
 
 @CODECS.register("int4", Int4Config)
-def _int4(config: Int4Config, _: Setting) -> Codec:
-    return int4(block=config.block, error_feedback=config.error_feedback, sums=config.sums)
+def _int4(config: Int4Config, setting: Setting) -> Codec:
+    return int4(
+        block=config.block, error_feedback=config.error_feedback, sums=config.sums,
+        compiled=setting.compiled,
+    )  # fmt: skip

@@ -120,6 +120,15 @@ def gaps(runs: Sequence[tuple[int, int]], elements: int) -> list[tuple[int, int]
     return [(start, stop) for start, stop in pairs if start < stop]
 
 
+def gather(places: Sequence[tuple[int, int]], whole: np.ndarray) -> np.ndarray:
+    """A copy of what lies at these places, one after the other.
+
+    >>> gather([(0, 1), (3, 5)], np.arange(5))
+    array([0, 3, 4])
+    """
+    return np.concatenate([whole[:0], *(whole[start:stop] for start, stop in places)])
+
+
 def scatter(values: np.ndarray, places: Sequence[tuple[int, int]], whole: np.ndarray) -> None:
     """Writes values, which lie one after the other, to their places.
 

@@ -18,8 +18,8 @@ from geojax.compression.codec import CODECS, Codec, Setting
 from geojax.compression.halves import FLOAT16, OVERFLOWS, refuse_overflow
 from geojax.compression.layout import Layout, layout_of, within
 from geojax.compression.layout import gaps as gaps_of
-from geojax.compression.sparse import Run, SparseChunk, pack
-from geojax.compression.sparsify import Kernel, numpy_kernel
+from geojax.compression.sparse import Run, SparseChunk, distances_by, pack
+from geojax.compression.sparsify import Kernel, host_kernel
 from geojax.settings import key
 
 _WIRE = 4
@@ -41,7 +41,8 @@ def mpq(
     exact: bool = False,
     overflow: str = "saturate",
     seed: int = 0,
-    kernel: Kernel = numpy_kernel,
+    kernel: Kernel | None = None,
+    compiled: bool = False,
 ) -> Codec:
     """FP16 for layers below ``bound`` and for float state, Bi-Sparse in float32 for all others.
 
@@ -61,7 +62,8 @@ def mpq(
       exact: the exact top-k instead of a sampled threshold.
       overflow: what becomes of small layers' elements beyond 65504: ``saturate`` or ``stop``.
       seed: of the sampled positions.
-      kernel: accumulates and picks.
+      kernel: accumulates and picks; None: the host does.
+      compiled: as of :func:`geojax.compression.bisparse.bisparse`.
 
     Raises:
       Diverged: from ``encode`` and ``combine``, with ``stop``; names the layer where it is known.
@@ -75,7 +77,10 @@ def mpq(
       >>> payload.nbytes  # 4 fewer than Bi-Sparse
       42
     """
-    how = Sparsity(ratio, bound, momentum, exact, seed, kernel, width=2, overflow=overflow)
+    how = Sparsity(
+        ratio, bound, momentum, exact, seed, kernel or host_kernel(compiled),
+        distances_by(compiled), width=2, overflow=overflow,
+    )  # fmt: skip
     return sparse_codec("mpq", _WIRE, how, lan=mpq_lan(bound=bound, overflow=overflow))
 
 
@@ -109,5 +114,6 @@ def mpq_lan(*, bound: int = 1000, overflow: str = "saturate") -> Codec:
 def _configured(config: MpqConfig, setting: Setting) -> Codec:
     return mpq(
         ratio=config.ratio, bound=config.bound, momentum=config.momentum_for(setting),
-        exact=config.exact, overflow=config.overflow, seed=setting.seed, kernel=setting.kernel,
+        exact=config.exact, overflow=config.overflow, seed=setting.seed,
+        kernel=setting.kernel, compiled=setting.compiled,
     )  # fmt: skip

@@ -88,10 +88,10 @@ class Reader:
     def take(self, dtype: Any, count: int) -> np.ndarray:
         """The next ``count`` numbers, as a view."""
         length = np.dtype(dtype).itemsize * count
-        if length > self.left:
-            raise self.error(f"expected {length} more bytes, came {self.left}")
-        self._at += length
-        return self._bytes[self._at - length : self._at].view(dtype)
+        first, self._at = self._at, self._at + length
+        if self._at > self._bytes.size:
+            raise self.error(f"expected {length} more bytes, came {self._bytes.size - first}")
+        return self._bytes[first : self._at].view(dtype)
 
     def header(self, count: int) -> list[int]:
         """The leading numbers, of which the first is the chunk's elements."""
@@ -102,6 +102,8 @@ class Reader:
 
     def runs(self, count: int, elements: int, widths: Sequence[int]) -> list[tuple[int, int, int]]:
         """A table of runs as ``(start, stop, bytes per element)``, ascending and disjoint."""
+        if not count:
+            return []
         table = self.take(np.uint32, _RUN_FIELDS * count).reshape(-1, _RUN_FIELDS).tolist()
         end, found = 0, []
         for start, length, width in table:

@@ -15,8 +15,7 @@ from geojax.compression import (  # noqa: F401  they register themselves
     twobit,
 )
 from geojax.compression.codec import CODECS, Codec, Setting
-from geojax.compression.compiled import Compiled
-from geojax.compression.sparsify import Kernel, numpy_kernel
+from geojax.compression.sparsify import Kernel
 from geojax.config import CompressionConfig
 
 __all__ = ["CODECS", "build_codec"]
@@ -26,9 +25,9 @@ def build_codec(
     config: CompressionConfig,
     *,
     gradients: bool = True,
-    kernel: Kernel = numpy_kernel,
+    kernel: Kernel | None = None,
     seed: int = 0,
-    compiled: Compiled | None = None,
+    compiled: bool = False,
 ) -> Codec:
     """The configured codec.
 
@@ -38,9 +37,11 @@ def build_codec(
         For deltas it means 0, since momentum correction amplifies what waits, up to 1/(1 - m)
         times, and a delta is a whole displacement; see
         :func:`geojax.compression.bisparse.bisparse`.
-      kernel: what picks elements; training processes give ``geojax.center.sparsify.jax_kernel``.
+      kernel: what picks elements on an accelerator; None: the host does. Training processes give
+        ``geojax.center.sparsify.center_kernel()``.
       seed: of what a codec draws, e.g. the run's.
-      compiled: programs to the same bits; training processes give ``geojax.center.codecs``'s.
+      compiled: take the loops of :mod:`geojax.compression.compiled` where a codec has such; results
+        are the same, bit for bit. Needs numba.
 
     Raises:
       ConfigError: the name or a setting is wrong.

@@ -16,16 +16,17 @@ higher half.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from geojax.compression.codec import Codec
 from geojax.compression.dense import dense
 from geojax.compression.halves import BFLOAT16, narrow, widen
-from geojax.compression.layout import Layout, Span, gaps, layout_of, scatter, within
-from geojax.compression.payload import Reader, add_up, run_table
+from geojax.compression.layout import Layout, Span, gaps, gather, layout_of, scatter, within
+from geojax.compression.payload import Reader, add_up
 from geojax.errors import Diverged
 
 Runs = Sequence[tuple[int, int]]
@@ -40,19 +41,21 @@ class Grid(NamedTuple):
     Attributes:
       name: for messages and settings.
       bits: of a code, 4 or 8.
-      scale: dtype of a scale in a payload.
-      code: ``(values, block, scales, codes, left) -> whether it can``: writes the scale of each
-        block and the codes of float32 values, and to ``left``, unless it is None, what the codes do
-        not say; ``left`` may be ``values``. Where it cannot, as with NaN, what it has written is of
-        no use.
+      scale: of a scale in a payload.
+      code: ``(values, before, block, scales, codes, left) -> whether it can``: writes the scale of
+        each block and the codes of float32 ``values + before``, and to ``left`` what the codes do
+        not say; before and left are None where there is no error feedback. Where it cannot, as with
+        NaN, what it has written is of no use.
       check: ``(scales) -> what is wrong with these, if anything``.
       value: ``(scales, codes, block, out)``: writes what codes stand for.
     """
 
     name: str
     bits: int
-    scale: Any
-    code: Callable[[np.ndarray, int, np.ndarray, np.ndarray, np.ndarray | None], bool]
+    scale: np.dtype
+    code: Callable[
+        [np.ndarray, np.ndarray | None, int, np.ndarray, np.ndarray, np.ndarray | None], bool
+    ]
     check: Callable[[np.ndarray], str]
     value: Callable[[np.ndarray, np.ndarray, int, np.ndarray], None]
 
@@ -122,12 +125,10 @@ def scaled_codec(family: Family, wire: int, *, recodable: bool) -> Codec:
         for (start, stop), runs in zip(
             layout.ranges, within(layout.state, layout.ranges), strict=True
         ):
-            total = chunk = vector[start:stop]
-            left = kept[start:stop] if family.feedback else None
-            if left is not None:
-                with np.errstate(over="ignore", invalid="ignore"):  # found below
-                    total = np.add(chunk, state.residual[start:stop], out=left)
-            payload = _coded(family, first, total, runs, chunk, left)
+            before, left = (
+                (state.residual[start:stop], kept[start:stop]) if family.feedback else (None, None)
+            )
+            payload = _coded(family, first, vector[start:stop], runs, before, left)
             if payload is None:
                 raise _diverged(family, vector, layout.spans)
             written.append(payload)
@@ -143,7 +144,7 @@ def scaled_codec(family: Family, wire: int, *, recodable: bool) -> Codec:
         total = add_up(parsed, _decode, family.name)
         grid = next((one for one in family.grids if one.name == family.sums), None)
         if grid is not None:
-            payload = _coded(family, grid, total, parsed[0].runs, total, None)
+            payload = _coded(family, grid, total, parsed[0].runs)
             if payload is not None:
                 return payload
         return _whole(family, total, _WIDTHS.get(family.sums, 4))
@@ -169,60 +170,70 @@ def _diverged(family: Family, vector: np.ndarray, spans: Sequence[Span]) -> Dive
 
 
 def _coded(
-    family: Family, grid: Grid, total: np.ndarray, runs: Runs, whole: np.ndarray,
-    left: np.ndarray | None,
+    family: Family, grid: Grid, chunk: np.ndarray, runs: Runs, before: np.ndarray | None = None,
+    left: np.ndarray | None = None,
 ) -> np.ndarray | None:  # fmt: skip
     """The payload of a chunk on a grid; None: its elements have no codes.
 
     Args:
       family: the codec.
       grid: one of its grids.
-      total: what is coded.
-      runs: what travels whole.
-      whole: the chunk that runs are taken from.
-      left: gets what the codes do not say, and 0 in the runs; may be ``total``. None: nobody asks.
+      chunk: the elements; those of the runs travel whole.
+      runs: where these lie.
+      before: what was not sent before; with error feedback.
+      left: gets what the codes do not say, and 0 in the runs.
     """
-    rest = gaps(runs, total.size)
-    inside = sum(stop - start for start, stop in runs)
-    pieces = [total[:0], *(total[start:stop] for start, stop in rest)]
-    coded = np.concatenate(pieces) if runs else total
     payload, scales, codes = _framed(
-        family, grid, total.size, runs, (inside, 4), [whole[start:stop] for start, stop in runs]
+        family, grid, chunk.size, runs, 4, [chunk[start:stop] for start, stop in runs]
     )
-    remainder = coded if runs and left is not None else left
-    if not grid.code(coded, family.block, scales, codes, remainder):
+    if not runs:
+        done = grid.code(chunk, before, family.block, scales, codes, left)
+        return payload if done else None
+    rest = gaps(runs, chunk.size)
+    values = gather(rest, chunk)
+    kept = None if before is None else gather(rest, before)
+    remainder = None if left is None else np.empty_like(values)
+    if not grid.code(values, kept, family.block, scales, codes, remainder):
         return None
-    if runs and left is not None:
+    if left is not None and remainder is not None:
         left[:] = 0.0
-        scatter(coded, rest, left)
+        scatter(remainder, rest, left)
     return payload
+
+
+def accumulated(
+    values: np.ndarray, before: np.ndarray | None, left: np.ndarray | None
+) -> np.ndarray:
+    """What a grid codes: the values, or ``left``, into which values and what was kept are added."""
+    if before is None:
+        return values
+    with np.errstate(over="ignore", invalid="ignore"):  # found by who looks at the largest
+        return np.add(values, before, out=left)
 
 
 def _whole(family: Family, total: np.ndarray, width: int) -> np.ndarray:
     """The payload of a chunk that is one run of ``width`` bytes an element."""
     runs = [(0, total.size)] if total.size else []
-    return _framed(family, family.grids[0], total.size, runs, (total.size, width), [total])[0]
+    return _framed(family, family.grids[0], total.size, runs, width, [total][: len(runs)])[0]
 
 
 def _framed(
-    family: Family, grid: Grid, elements: int, runs: Runs, inside: tuple[int, int],
+    family: Family, grid: Grid, elements: int, runs: Runs, width: int,
     values: Sequence[np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """A payload in which scales and codes are still to be written, and the two as views."""
-    count, width = inside
-    coded = elements - count
     header = [elements, len(runs), family.block]
     if len(family.grids) > 1:
         header.append(family.grids.index(grid))
-    table = run_table([(start, stop, width) for start, stop in runs])
-    begin = 4 * len(header) + table.size
-    after = begin + _blocks(coded, family.block) * np.dtype(grid.scale).itemsize
+    for start, stop in runs:
+        header += (start, stop - start, width)
+    count = sum(run.size for run in values)
+    begin = 4 * len(header)
+    at = after = begin + _blocks(elements - count, family.block) * grid.scale.itemsize
     end = after + count * width
-    payload = np.empty(end + _code_bytes(coded, grid), np.uint8)
-    payload[: 4 * len(header)] = np.array(header, np.uint32).view(np.uint8)
-    payload[4 * len(header) : begin] = table
-    at = after
-    for run in values if runs else ():
+    payload = np.empty(end + _code_bytes(elements - count, grid), np.uint8)
+    struct.pack_into(f"={len(header)}I", payload, 0, *header)
+    for run in values:
         written = narrow(run, BFLOAT16, "saturate") if width == _WIDTHS[BFLOAT] else run
         payload[at : at + written.nbytes] = np.ascontiguousarray(written).view(np.uint8)
         at += written.nbytes
@@ -231,10 +242,10 @@ def _framed(
 
 def _parse(payload: np.ndarray, family: Family) -> _Parsed:
     reader = Reader(payload, family.name)
-    elements, count, block = reader.header(_FIELDS)
+    elements, count, block, *kinds = reader.header(_FIELDS + (len(family.grids) > 1))
     if block < 1:
         raise reader.error("blocks of no element")
-    kind = int(reader.take(np.uint32, 1)[0]) if len(family.grids) > 1 else 0
+    kind = kinds[0] if kinds else 0
     if kind >= len(family.grids):
         raise reader.error(f"expected a grid of 0 to {len(family.grids) - 1}, came {kind}")
     grid = family.grids[kind]
@@ -254,8 +265,8 @@ def _parse(payload: np.ndarray, family: Family) -> _Parsed:
 
 
 def _decode(parsed: _Parsed) -> np.ndarray:
-    whole = np.empty(parsed.elements, np.float32)
-    rest, coded = gaps(parsed.runs, parsed.elements), whole
+    whole = coded = np.empty(parsed.elements, np.float32)
+    rest = gaps(parsed.runs, parsed.elements) if parsed.runs else ()
     if parsed.runs:
         coded = np.empty(sum(stop - start for start, stop in rest), np.float32)
     if coded.size:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 SLAB = 65_536  # elements that loops take at a time: what is in work stays in the cache
-LINE = 64  # bytes: from such an address on, XLA reads an array without copying it
 _mine = threading.local()
 
 
@@ -25,17 +24,5 @@ def scratch(use: str, elements: int, dtype: Any = np.float32) -> np.ndarray:
     held: dict[str, np.ndarray] = _mine.__dict__.setdefault("held", {})
     kept = held.get(use)
     if kept is None or kept.size < nbytes:
-        kept = held[use] = aligned(nbytes, np.uint8)
+        kept = held[use] = np.empty(nbytes, np.uint8)
     return kept[:nbytes].view(dtype)
-
-
-def aligned(elements: int, dtype: Any = np.float32) -> np.ndarray:
-    """A fresh array of whatever content, from such an address that programs need not copy it."""
-    nbytes = elements * np.dtype(dtype).itemsize
-    fresh = np.empty(nbytes + LINE, np.uint8)
-    return fresh[-address(fresh) % LINE :][:nbytes].view(dtype)
-
-
-def address(array: np.ndarray) -> int:
-    """Where an array begins."""
-    return array.__array_interface__["data"][0]

@@ -24,7 +24,7 @@ import numpy as np
 
 from geojax.compression.halves import FLOAT16, narrow, widen
 from geojax.compression.layout import gaps
-from geojax.compression.payload import Reader, add_up, run_table
+from geojax.compression.payload import Reader, add_up
 
 _HEADER = 4
 _DISTANCES, _UINT16, _INT32 = range(3)
@@ -54,16 +54,55 @@ class SparseChunk(NamedTuple):
     values: np.ndarray
 
 
+Distances = Callable[[np.ndarray, int], np.ndarray | None]
+"""``(ascending positions, room) -> bytes``, or None where these are more than ``room``; see
+:func:`distances`."""
+
+
+def distances(positions: np.ndarray, room: int) -> np.ndarray | None:
+    """How far each position lies behind the one before it, 255 for each 255 and then the rest."""
+    between = np.diff(positions, prepend=-1) - 1
+    more = between // _MORE
+    if positions.size + more.sum() > room:
+        return None
+    ends = np.cumsum(more + 1) - 1
+    written = np.full(ends[-1] + 1, _MORE, np.uint8)
+    written[ends] = between % _MORE
+    return written
+
+
+def distances_by(compiled: bool) -> Distances:
+    """:func:`distances`, or the same with its loop compiled."""
+    if not compiled:
+        return distances
+    from geojax.compression.compiled import sparse
+
+    return sparse.distances
+
+
+def shortest(positions: np.ndarray, distances: Distances = distances) -> tuple[int, np.ndarray]:
+    """The form of ascending positions that takes the fewest bytes, and those bytes."""
+    if not positions.size:
+        return _DISTANCES, np.empty(0, np.uint8)
+    fixed, dtype = (_UINT16, np.uint16) if positions[-1] < 1 << 16 else (_INT32, np.int32)
+    written = distances(positions, positions.size * np.dtype(dtype).itemsize)
+    return (fixed, positions.astype(dtype)) if written is None else (_DISTANCES, written)
+
+
 def _narrow(values: np.ndarray) -> np.ndarray:
     return narrow(values, FLOAT16, "saturate")
 
 
-def pack(chunk: SparseChunk, to_half: Callable[[np.ndarray], np.ndarray] = _narrow) -> np.ndarray:
+def pack(
+    chunk: SparseChunk, to_half: Callable[[np.ndarray], np.ndarray] = _narrow,
+    distances: Distances = distances,
+) -> np.ndarray:  # fmt: skip
     """The payload of a chunk; everything becomes runs where that is no longer than the entries.
 
     Args:
       chunk: what is packed.
       to_half: rounds the values of runs of 2 bytes.
+      distances: writes positions.
 
     Example:
       >>> runs = [Run(0, np.ones(2, np.float32), 4)]
@@ -73,22 +112,23 @@ def pack(chunk: SparseChunk, to_half: Callable[[np.ndarray], np.ndarray] = _narr
       >>> dense(unpack(pack(few), "test"))
       array([1., 1., 0., 0., 0., 0., 0., 1., 0.], dtype=float32)
     """
-    form, positions = shortest(chunk.positions)
+    form, positions = shortest(chunk.positions, distances)
     entries = chunk.positions.size * _FLOAT32 + positions.nbytes
     rest = chunk.elements - sum(run.values.size for run in chunk.runs)
     if rest and entries >= _FLOAT32 * rest:
         chunk = _filled(chunk)
-        form, positions = shortest(chunk.positions)
-    header = np.array([chunk.elements, len(chunk.runs), chunk.positions.size, form], np.uint32)
+        form, positions = shortest(chunk.positions, distances)
+    header = [chunk.elements, len(chunk.runs), chunk.positions.size, form]
+    for run in chunk.runs:
+        header += (run.start, run.values.size, run.width)
     pieces = [
-        header.view(np.uint8),
-        run_table([(run.start, run.stop, run.width) for run in chunk.runs]),
-        *(run.values.view(np.uint8) for run in chunk.runs if run.width == _FLOAT32),
-        chunk.values.view(np.uint8),
-        *(to_half(run.values).view(np.uint8) for run in chunk.runs if run.width == _FLOAT16),
-        positions.view(np.uint8),
+        np.array(header, np.uint32),
+        *(run.values for run in chunk.runs if run.width == _FLOAT32),
+        chunk.values,
+        *(to_half(run.values) for run in chunk.runs if run.width == _FLOAT16),
+        positions,
     ]
-    return np.concatenate(pieces)
+    return np.concatenate([piece.view(np.uint8) for piece in pieces])
 
 
 def unpack(payload: np.ndarray, what: str) -> SparseChunk:
@@ -164,21 +204,6 @@ def _filled(chunk: SparseChunk) -> SparseChunk:
         width[run.start : run.stop] = run.width
     none = np.empty(0, np.int64)
     return SparseChunk(chunk.elements, _runs(dense(chunk), width), none, np.empty(0, np.float32))
-
-
-def shortest(positions: np.ndarray) -> tuple[int, np.ndarray]:
-    """The form of ascending positions that takes the fewest bytes, and those bytes."""
-    if not positions.size:
-        return _DISTANCES, np.empty(0, np.uint8)
-    distances = np.diff(positions, prepend=-1) - 1
-    more = distances // _MORE
-    fixed, size = (_UINT16, 2) if positions[-1] < 1 << 16 else (_INT32, 4)
-    if positions.size + more.sum() > positions.size * size:
-        return fixed, positions.astype(np.uint16 if fixed == _UINT16 else np.int32)
-    ends = np.cumsum(more + 1) - 1
-    written = np.full(ends[-1] + 1, _MORE, np.uint8)
-    written[ends] = distances % _MORE
-    return _DISTANCES, written
 
 
 def read_positions(reader: Reader, form: int, entries: int) -> np.ndarray:

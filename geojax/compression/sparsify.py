@@ -1,6 +1,7 @@
 """Which elements of a layer travel: accumulation with momentum, a sampled threshold, a budget.
 
-This is the plain kernel. ``geojax.center.sparsify`` has the same as a compiled one.
+This is the plain kernel. ``geojax.center.sparsify`` has the same for accelerators, and
+``geojax.compression.compiled`` its loop, compiled for the host.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ _SAMPLE_SHARE = 0.005  # of a layer's elements
 _FEWEST_ABOVE = 10  # sampled elements that are expected above the threshold, at least
 _ROUNDING = 1e-9  # 0.29 * 100 is meant to be 29
 _MAGNITUDE = np.int32(0x7FFFFFFF)  # all bits of a float32 but its sign
+_NEVER = 1 << 31  # a threshold that nothing passes
 
 
 class Picked(NamedTuple):
@@ -53,6 +55,27 @@ Kernel = Callable[[np.ndarray, np.ndarray, np.ndarray, Draw, float], Picked]
 """``(gradient, decayed, residual, draw, momentum) -> Picked``; see :func:`numpy_kernel`."""
 
 
+class Accumulated(NamedTuple):
+    """What a kernel's loop returns for a layer of N elements; fresh arrays.
+
+    Attributes:
+      decayed: m·u, float32 (N,), or (0,) if m is 0.
+      total: v, float32 (N,).
+      positions: of the elements with abs(v) ≥ the threshold, ascending int64.
+      values: these elements, float32.
+    """
+
+    decayed: np.ndarray
+    total: np.ndarray
+    positions: np.ndarray
+    values: np.ndarray
+
+
+Accumulate = Callable[[np.ndarray, np.ndarray, np.ndarray, int, float], Accumulated]
+"""``(gradient, decayed, residual, threshold, momentum) -> Accumulated``. Thresholds are bits of
+magnitudes."""
+
+
 def budget_of(elements: int, ratio: float) -> int:
     """K = ⌊N·r⌋, but at least 1."""
     return max(1, math.floor(elements * ratio + _ROUNDING))
@@ -78,6 +101,15 @@ def draw(elements: int, ratio: float, exact: bool, random: np.random.Generator) 
         return Draw(None, budget, budget)
     sample = random.choice(elements, size, replace=False, shuffle=False).astype(np.int32)
     return Draw(sample, budget_of(size, ratio), budget)
+
+
+def host_kernel(compiled: bool) -> Kernel:
+    """:func:`numpy_kernel`, or the same with its loop compiled."""
+    if not compiled:
+        return numpy_kernel
+    from geojax.compression.compiled.sparsify import compiled_kernel
+
+    return compiled_kernel
 
 
 def numpy_kernel(
@@ -115,30 +147,36 @@ def numpy_kernel(
       >>> picked.residual, picked.decayed
       (array([0., 0., 0., 1.], dtype=float32), array([0. , 0. , 0. , 0.5], dtype=float32))
     """
+    return picked(gradient, decayed, residual, draw, momentum, _accumulate)
+
+
+def picked(
+    gradient: np.ndarray, decayed: np.ndarray, residual: np.ndarray, draw: Draw, momentum: float,
+    accumulate: Accumulate,
+) -> Picked:  # fmt: skip
+    """What a kernel with this loop returns."""
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is sent, not hidden
-        if draw.sample is None:
-            least = None
-        else:
+        least = _NEVER
+        if draw.sample is not None:
             at = draw.sample
-            moved = decayed[at] + gradient[at] if decayed.size else gradient[at]
-            least = _least(residual[at] + moved, draw.rank)
-        kept, total, passed = _accumulate(gradient, decayed, residual, least, momentum)
-    if least is None:
-        passed = np.flatnonzero(magnitudes(total) >= _least(total, draw.rank))
-    return pick(kept, total, passed, draw.budget)
+            moved = gradient.take(at)
+            if decayed.size:
+                moved = decayed.take(at) + moved
+            least = _least(residual.take(at) + moved, draw.rank)
+        found = accumulate(gradient, decayed, residual, least, momentum)
+    if draw.sample is None:
+        passed = np.flatnonzero(magnitudes(found.total) >= _least(found.total, draw.rank))
+        found = found._replace(positions=passed, values=found.total[passed])
+    return pick(found, draw.budget)
 
 
 def _accumulate(
-    gradient: np.ndarray, decayed: np.ndarray, residual: np.ndarray, least: int | None,
-    momentum: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """m·u, v and where abs(v) ≥ ``least``, once through memory: what is in work stays in the cache.
-
-    With no ``least`` there are no positions.
-    """
+    gradient: np.ndarray, decayed: np.ndarray, residual: np.ndarray, least: int, momentum: float
+) -> Accumulated:
+    """Once through memory: what is in work stays in the cache."""
     total, kept = np.empty(gradient.size, np.float32), np.empty(decayed.size, np.float32)
     spare = scratch("numbers", min(gradient.size, SLAB))
-    found = [np.empty(0, np.int64)]
+    positions, values = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     for start in range(0, gradient.size, SLAB):
         slab = slice(start, start + SLAB)
         moved, out = gradient[slab], total[slab]
@@ -147,12 +185,14 @@ def _accumulate(
         np.add(residual[slab], moved, out=out)
         if decayed.size:
             np.multiply(moved, np.float32(momentum), out=kept[slab])
-        if least is not None:
+        if least < _NEVER:
             keys = np.bitwise_and(
                 out.view(np.int32), _MAGNITUDE, out=spare.view(np.int32)[: out.size]
             )
-            found.append(np.flatnonzero(keys >= least) + start)
-    return kept, total, np.concatenate(found)
+            passed = np.flatnonzero(keys >= least)
+            positions.append(passed + start)
+            values.append(out[passed])
+    return Accumulated(kept, total, np.concatenate(positions), np.concatenate(values))
 
 
 def _least(looked_at: np.ndarray, rank: int) -> int:
@@ -160,16 +200,16 @@ def _least(looked_at: np.ndarray, rank: int) -> int:
     return max(_largest_but(magnitudes(looked_at), rank), 1)
 
 
-def pick(decayed: np.ndarray, total: np.ndarray, passed: np.ndarray, budget: int) -> Picked:
+def pick(found: Accumulated, budget: int) -> Picked:
     """Cuts what passed the threshold to the budget, and resets what is sent, in place."""
+    decayed, total, passed, values = found
     if passed.size > budget:
-        keys = magnitudes(total[passed])
+        keys = magnitudes(values)
         cut = _largest_but(keys, budget)
         sent = keys > cut
         equal = np.flatnonzero(keys == cut)
         sent[equal[: budget - np.count_nonzero(sent)]] = True
-        passed = passed[sent]
-    values = total[passed]
+        passed, values = passed[sent], values[sent]
     total[passed] = 0.0
     if decayed.size:
         decayed[passed] = 0.0

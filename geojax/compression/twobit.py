@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,8 +11,8 @@ import numpy as np
 
 from geojax.compression.codec import CODECS, Codec, Setting
 from geojax.compression.dense import dense
-from geojax.compression.layout import Layout, gaps, layout_of, scatter, within
-from geojax.compression.payload import Reader, add_up, run_table
+from geojax.compression.layout import Layout, gaps, gather, layout_of, scatter, within
+from geojax.compression.payload import Reader, add_up
 from geojax.compression.scratch import SLAB, scratch
 from geojax.config import CompressionConfig
 from geojax.errors import Diverged
@@ -38,6 +39,10 @@ class TwobitConfig(CompressionConfig):
     threshold: float = key(0.5, "what an element is sent as", above=0)
 
 
+Loop = Callable[[np.ndarray, np.ndarray, np.float32, np.ndarray, np.ndarray], bool]
+"""``(values, before, step, codes, left) -> whether all is finite``; see :func:`quantize`."""
+
+
 class TwoBitState(NamedTuple):
     """State of :func:`twobit`.
 
@@ -50,7 +55,7 @@ class TwoBitState(NamedTuple):
     residual: np.ndarray
 
 
-def twobit(*, threshold: float = 0.5) -> Codec:
+def twobit(*, threshold: float = 0.5, compiled: bool = False) -> Codec:
     """16 values in a 32-bit word, with error feedback: MXNet's 2-bit compression, as in GeoMX.
 
     ::
@@ -63,6 +68,7 @@ def twobit(*, threshold: float = 0.5) -> Codec:
 
     Args:
       threshold: t, above 0. The published default, 0.5, suits gradients summed over a batch.
+      compiled: take the loops of :mod:`geojax.compression.compiled`, to the same bits.
 
     Raises:
       Diverged: from ``encode``: a layer, which it names, holds NaN or infinity; two bits cannot.
@@ -81,7 +87,7 @@ def twobit(*, threshold: float = 0.5) -> Codec:
       >>> payload.nbytes  # a header of 12 bytes, two words
       20
     """
-    step = np.float32(threshold)
+    step, code = np.float32(threshold), _loop(compiled)
 
     def encode(vector: np.ndarray, state: TwoBitState) -> tuple[list[np.ndarray], TwoBitState]:
         layout = state.layout
@@ -91,13 +97,9 @@ def twobit(*, threshold: float = 0.5) -> Codec:
         for (start, stop), runs in zip(
             layout.ranges, within(layout.state, layout.ranges), strict=True
         ):
-            chunk, left = vector[start:stop], residual[start:stop]
-            with np.errstate(over="ignore", invalid="ignore"):  # found below
-                np.add(chunk, state.residual[start:stop], out=left)
-                for first, last in runs:
-                    left[first:last] = 0.0
-                payload = _pack(chunk, runs, left, step)
-            if not np.isfinite([left.max(initial=0.0), left.min(initial=0.0)]).all():
+            before, left = state.residual[start:stop], residual[start:stop]
+            payload = _pack(vector[start:stop], runs, step, code, before, left)
+            if payload is None:
                 raise _diverged(vector, state)
             written.append(payload)
         return written, TwoBitState(layout, residual)
@@ -121,52 +123,89 @@ def _diverged(vector: np.ndarray, state: TwoBitState) -> Diverged:
 
 
 def _pack(
-    chunk: np.ndarray, runs: list[tuple[int, int]], total: np.ndarray, step: np.float32
-) -> np.ndarray:
-    """The payload of a chunk; of ``total`` remains what it does not say."""
-    pieces = [
-        np.array([chunk.size, len(runs)], np.uint32).view(np.uint8),
-        np.array([step], np.float32).view(np.uint8),
-        run_table([(start, stop, 4) for start, stop in runs]),
-        *(chunk[start:stop].view(np.uint8) for start, stop in runs),
-    ]
-    head, rest = np.concatenate(pieces), gaps(runs, chunk.size)
-    coded = sum(stop - start for start, stop in rest)
-    payload = np.empty(head.size + _code_bytes(coded), np.uint8)
-    payload[: head.size], codes = head, payload[head.size :]
+    chunk: np.ndarray, runs: list[tuple[int, int]], step: np.float32, code: Loop,
+    before: np.ndarray, left: np.ndarray,
+) -> np.ndarray | None:  # fmt: skip
+    """The payload of a chunk, and ``left`` of it and what was there before; None: it has none."""
+    payload, codes = _framed(chunk, runs, step)
     if not runs:
-        _quantize(total, step, codes)
-    elif rest:
-        values = np.concatenate([total[start:stop] for start, stop in rest])
-        _quantize(values, step, codes)
-        scatter(values, rest, total)
+        return payload if code(chunk, before, step, codes, left) else None
+    rest = gaps(runs, chunk.size)
+    values = gather(rest, chunk)
+    remainder = np.empty_like(values)
+    if not code(values, gather(rest, before), step, codes, remainder):
+        return None
+    left[:] = 0.0
+    scatter(remainder, rest, left)
     return payload
 
 
-def _quantize(total: np.ndarray, step: np.float32, codes: np.ndarray) -> None:
-    """Writes the codes of values, four in a byte, and takes from the values what is sent."""
-    _code(total, step, codes)
-    for start in range(0, total.size, SLAB):
-        slab = total[start : start + SLAB]
-        some = codes[start // _IN_BYTE : (start + SLAB) // _IN_BYTE]
+def _framed(
+    chunk: np.ndarray, runs: list[tuple[int, int]], step: np.float32
+) -> tuple[np.ndarray, np.ndarray]:
+    """A payload in which the codes are still to be written, and these as a view."""
+    fields, rest = [], chunk.size
+    for start, stop in runs:
+        fields += (start, stop - start, 4)
+        rest -= stop - start
+    at = 4 * (_HEADER + 1 + len(fields))
+    begin = at + 4 * (chunk.size - rest)
+    payload = np.empty(begin + _code_bytes(rest), np.uint8)
+    struct.pack_into(f"=2If{len(fields)}I", payload, 0, chunk.size, len(runs), step, *fields)
+    for start, stop in runs:
+        size = 4 * (stop - start)
+        payload[at : at + size] = chunk[start:stop].view(np.uint8)
+        at += size
+    return payload, payload[begin:]
+
+
+def _loop(compiled: bool) -> Loop:
+    if not compiled:
+        return quantize
+    from geojax.compression.compiled import twobit
+
+    return twobit.quantize
+
+
+def quantize(
+    values: np.ndarray, before: np.ndarray, step: np.float32, codes: np.ndarray, left: np.ndarray
+) -> bool:
+    """Writes the codes of ``values + before``, four in a byte, and what they do not say.
+
+    Args:
+      values: float32 (n,).
+      before: what was not sent before, float32 (n,).
+      step: what is sent, or its negative, or nothing.
+      codes: gets the codes, uint8; zeros follow them.
+      left: gets what is not sent now, float32 (n,).
+
+    Returns:
+      Whether all is finite; if it is not, what was written is of no use.
+    """
+    finite = True
+    for start in range(0, values.size, SLAB):
+        slab = slice(start, start + SLAB)
+        total, some = left[slab], codes[start // _IN_BYTE : (start + SLAB) // _IN_BYTE]
+        with np.errstate(over="ignore", invalid="ignore"):  # found below
+            np.add(values[slab], before[slab], out=total)
+        _code(total, step, some)
         sent = scratch("numbers", _IN_BYTE * some.size)
         _fill(some, step, sent)
-        np.subtract(slab, sent[: slab.size], out=slab)
+        np.subtract(total, sent[: total.size], out=total)
+        finite = finite and bool(np.isfinite([total.max(), total.min()]).all())
+    return finite
 
 
 def _code(values: np.ndarray, step: np.float32, codes: np.ndarray) -> None:
-    for start in range(0, values.size, SLAB):
-        some = values[start : start + SLAB]
-        plus, minus = scratch("plus", some.size, np.bool_), scratch("minus", some.size, np.bool_)
-        np.greater_equal(some, step, out=plus)
-        np.less_equal(some, -step, out=minus)
-        np.logical_or(plus, minus, out=minus)
-        positive, sent = np.packbits(plus), np.packbits(minus)
-        there = codes[start // _IN_BYTE : (start + SLAB) // _IN_BYTE]
-        eights = scratch("codes", there.size // 2, np.uint16)
-        eights[sent.size :] = 0
-        np.bitwise_or(_SENT[sent], _POSITIVE[positive], out=eights[: sent.size])
-        there[:] = eights.view(np.uint8)
+    plus, minus = scratch("plus", values.size, np.bool_), scratch("minus", values.size, np.bool_)
+    np.greater_equal(values, step, out=plus)
+    np.less_equal(values, -step, out=minus)
+    np.logical_or(plus, minus, out=minus)
+    positive, sent = np.packbits(plus), np.packbits(minus)
+    eights = scratch("codes", codes.size // 2, np.uint16)
+    eights[sent.size :] = 0
+    np.bitwise_or(_SENT[sent], _POSITIVE[positive], out=eights[: sent.size])
+    codes[:] = eights.view(np.uint8)
 
 
 def _fill(codes: np.ndarray, step: np.float32, out: np.ndarray) -> None:
@@ -226,10 +265,10 @@ def _combine(payloads: Sequence[np.ndarray]) -> np.ndarray:
     if len(payloads) == 1:
         return payloads[0]
     total = add_up(payloads, _decode, "twobit")
-    everything = [(0, total.size)] if total.size else []
-    return _pack(total, everything, total, np.float32(0))
+    runs = [(0, total.size)] if total.size else []
+    return _framed(total, runs, np.float32(0))[0]
 
 
 @CODECS.register("twobit", TwobitConfig)
-def _configured(config: TwobitConfig, _: Setting) -> Codec:
-    return twobit(threshold=config.threshold)
+def _configured(config: TwobitConfig, setting: Setting) -> Codec:
+    return twobit(threshold=config.threshold, compiled=setting.compiled)

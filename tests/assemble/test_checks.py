@@ -257,7 +257,7 @@ def test_the_run_s_seed_reaches_what_a_codec_draws(codec):
     vector = np.random.default_rng(0).normal(size=spec.size).astype(np.float32)
 
     def sent(seed):
-        made = wan_codec(small_config(seed=seed, compression__name=codec))
+        made = wan_codec(small_config(seed=seed, compression__name=codec), spec.size)
         payloads, _ = made.encode(vector, made.init(spec.layers, spec.chunks(spec.size)))
         return payloads[0].tobytes()
 

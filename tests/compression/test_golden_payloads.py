@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from geojax.center.spec import VectorSpec
-from geojax.compression import halves, integers, sparsify, twobit
+from geojax.compression import compiled, halves, integers, sparsify, twobit
 from geojax.compression.registry import CODECS, build_codec
 
 SPEC = VectorSpec.of([("w", (70_001,)), ("b", (37,)), ("v", (130, 100))], [("mean", (5_005,))])
@@ -40,9 +40,9 @@ def offers(number, *, special):
     return values
 
 
-def digest(name, settings):
+def digest(name, settings, loops=False):
     """Of all payloads of some rounds and members, of their sums, and of what these decode to."""
-    codec = build_codec(CODECS.settings(name, **settings))
+    codec = build_codec(CODECS.settings(name, **settings), compiled=loops)
     total = hashlib.sha256()
     states = [codec.init(SPEC.layers, SPEC.chunks(30_000)) for _ in range(2)]
     for number in range(ROUNDS):
@@ -73,9 +73,12 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("loops", [False, True], ids=["numpy", "compiled"])
 @pytest.mark.parametrize("case", CASES)
-def test_payloads_are_what_they_were(case):
-    assert digest(*CASES[case]) == GOLDEN[case]
+def test_payloads_are_what_they_were(case, loops):
+    if loops and not compiled.installed():
+        pytest.skip("numba is not installed (the extra 'fast')")
+    assert digest(*CASES[case], loops) == GOLDEN[case]
 
 
 @pytest.mark.parametrize("case", ["fp16", "bf16", "twobit", "bisparse", "int8", "int4"])
