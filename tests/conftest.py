@@ -75,8 +75,11 @@ sys.dont_write_bytecode = False
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Property tests draw the same examples every time; `make nightly` has them draw fresh ones.
-settings.register_profile("geojax", derandomize=True, deadline=None, database=None)
+# Property tests draw the same examples every time; `make nightly` has them draw ten times as many
+# fresh ones.
+settings.register_profile(
+    "geojax", derandomize=True, deadline=None, database=None, max_examples=50
+)  # fmt: skip
 settings.register_profile(
     "nightly", settings.get_profile("geojax"), derandomize=False, max_examples=500, print_blob=True
 )

@@ -8,5 +8,5 @@ USUAL = 100  # hypothesis' own count, which a test without a count of its own dr
 
 
 def examples(count: int) -> settings:
-    """Settings for ``count`` examples, and for as many times more as the profile draws more."""
-    return settings(max_examples=count * settings().max_examples // USUAL)
+    """Settings for ``count`` examples, as many times more or fewer as the profile draws."""
+    return settings(max_examples=max(1, count * settings().max_examples // USUAL))

@@ -188,11 +188,10 @@ class PushPullExchange:
 
         The round is held when all of them are here and somebody has asked for each.
         """
-        entry = self._rounds[number]
-        if chunks not in entry.asked:
-            entry.asked[chunks] = asyncio.get_running_loop().create_future()
+        results, new = self._rounds.ask(number, chunks)
+        if new:
             self._check_whole(number)
-        return entry.asked[chunks]
+        return results
 
     def missing(self, number: int) -> str:
         """Says what a round still waits for, and from whom."""
@@ -415,13 +414,13 @@ class PushPullExchange:
     def _send_again(self) -> None:
         """Repeats pushes without an answer: all chunks of each server that owes one."""
         if self._rounds.returning:
-            self._rounds[self._rounds.held].results.clear()
+            self._rounds[self._rounds.held].begin_again()
             for home in self._sender.servers:
                 if home == self.me:
                     self._server.begin(self.me, self._rounds.held)
                 else:
                     self._sender.note(home, self._rounds.held, "begin")
-        for number in self._rounds.later():
+        for number in (n for n in self._rounds if n > self._rounds.held):
             entry = self._rounds[number]
             if entry.given:
                 raise GeojaxError(
@@ -434,8 +433,7 @@ class PushPullExchange:
                 if chunk not in entry.results or self._pulled.has_moved(chunk)
             }
             again = [chunk for chunk, home in enumerate(self._sender.homes) if home in owing]
-            for chunk in again:
-                entry.results.pop(chunk, None)
+            entry.drop(again)
             for chunk in again:
                 if chunk in entry.own:
                     self._push(number, chunk)
@@ -453,7 +451,7 @@ class PushPullExchange:
         if number <= self._rounds.held and not self._rounds.pulls(number):
             return
         self._pulled.take(chunk, pulled)
-        self._rounds[number].results[chunk] = Contribution(pulled.payload, 1.0, 1)
+        self._rounds[number].take(chunk, Contribution(pulled.payload, 1.0, 1))
         self._recorder.chunk_event("result", round=number, chunk=chunk)
         self._check_whole(number)
 
@@ -462,7 +460,7 @@ class PushPullExchange:
             self._cut_part.held()
             if self.watcher is not None:
                 self.watcher.held(number)
-            self._rounds.forget_held()
+            self._rounds.forget_before(number + 1)
 
     # ---- a global server's work
 

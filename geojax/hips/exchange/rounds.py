@@ -1,9 +1,9 @@
-"""The rounds of an exchange along trees at one member, and which messages they take when."""
+"""The rounds of an exchange at one member; of one along trees, which messages they take when."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -69,6 +69,13 @@ class Round:
                 if not part.missing:
                     self._give_out(chunks, part)
 
+    def drop(self, chunks: Iterable[int]) -> None:
+        """Forgets results, which come once more."""
+        for chunk in chunks:
+            self.results.pop(chunk, None)
+        for wanted, part in self.asked.items():
+            part.missing |= {chunk for chunk in wanted if chunk not in self.results}
+
     def begin_again(self) -> None:
         """Forgets what came from others."""
         self.arrived.clear()
@@ -99,43 +106,16 @@ class Fetch(NamedTuple):
     came: set[int]  # its chunks that the sender has sent
 
 
-class Rounds:
-    """The rounds of a member of an exchange along trees.
-
-    Args:
-      turns: the chunks that rounds exchange in turn; empty: every round exchanges all.
+class RoundBook:
+    """What a member knows of rounds.
 
     Attributes:
-      chunks_in_all: number of chunks of the vector.
       held: the last round that this member holds whole.
-      fetch: the round that those who lack it are sent in this epoch.
     """
 
-    def __init__(self, turns: Sequence[Chunks] = ()):
-        self._turns = tuple(turns)
-        self.chunks_in_all, self.held = 0, -1
-        self.fetch = Fetch(-1, None, (), set())
+    def __init__(self) -> None:
+        self.held = -1
         self._known: dict[int, Round] = {}
-        self._stands_for: dict[int, int] = {}
-        self._behind: set[tuple[int, str, int]] = set()  # (round held in this epoch, whose, chunk)
-
-    @property
-    def period(self) -> int:
-        """So many rounds later the same chunks are exchanged again."""
-        return len(self._turns) or 1
-
-    @property
-    def done(self) -> int:
-        """The last round of which nothing but what it lacks of :attr:`fetch` is to come."""
-        return max(self.held, self.fetch.round)
-
-    def chunks(self, number: int) -> Chunks:
-        """What a round exchanges."""
-        if not self._turns or number < 0:
-            return range(self.chunks_in_all)
-        return self._turns[number % len(self._turns)]
-
-    # ---- what is known of each
 
     def __len__(self) -> int:
         return len(self._known)
@@ -158,6 +138,64 @@ class Rounds:
         """Whether the result of a chunk is here."""
         entry = self._known.get(number)
         return entry is not None and chunk in entry.results
+
+    def has_offer(self, number: int, chunk: int) -> bool:
+        """Whether this member has made its own offer of a chunk."""
+        entry = self._known.get(number)
+        return entry is not None and chunk in entry.own
+
+    def offer(self, number: int, chunk: int, contribution: Contribution) -> bool:
+        """Keeps an own offer; false: the round is over, or it is a repetition."""
+        if number <= self.held or self.has_offer(number, chunk):
+            return False
+        self[number].own[chunk] = contribution
+        return True
+
+    def ask(self, number: int, chunks: Chunks) -> tuple[asyncio.Future[list[Contribution]], bool]:
+        """The results of some chunks, once they are here, and whether nobody asked for them yet."""
+        new = chunks not in self[number].asked
+        return self[number].ask(chunks), new
+
+    def forget_before(self, number: int) -> None:
+        """Forgets earlier rounds."""
+        for old in [known for known in self._known if known < number]:
+            del self._known[old]
+
+
+class Rounds(RoundBook):
+    """The rounds of a member of an exchange along trees.
+
+    Args:
+      turns: the chunks that rounds exchange in turn; empty: every round exchanges all.
+
+    Attributes:
+      chunks_in_all: number of chunks of the vector.
+      fetch: the round that those who lack it are sent in this epoch.
+    """
+
+    def __init__(self, turns: Sequence[Chunks] = ()):
+        super().__init__()
+        self._turns = tuple(turns)
+        self.chunks_in_all = 0
+        self.fetch = Fetch(-1, None, (), set())
+        self._stands_for: dict[int, int] = {}
+        self._behind: set[tuple[int, str, int]] = set()  # (round held in this epoch, whose, chunk)
+
+    @property
+    def period(self) -> int:
+        """So many rounds later the same chunks are exchanged again."""
+        return len(self._turns) or 1
+
+    @property
+    def done(self) -> int:
+        """The last round of which nothing but what it lacks of :attr:`fetch` is to come."""
+        return max(self.held, self.fetch.round)
+
+    def chunks(self, number: int) -> Chunks:
+        """What a round exchanges."""
+        if not self._turns or number < 0:
+            return range(self.chunks_in_all)
+        return self._turns[number % len(self._turns)]
 
     def arrived(self, number: int, chunk: int) -> Mapping[str, Contribution]:
         """What has come of a chunk, by contributor."""
@@ -195,8 +233,7 @@ class Rounds:
             if len(arrived) < len(expected):
                 self._behind |= {(number, name, chunk) for name in expected if name not in arrived}
         entry.arrived.clear()
-        for old in [n for n in self._known if n < number]:
-            del self._known[old]
+        self.forget_before(number)
         return self._stands_for.pop(number, None)
 
     def is_behind(self, number: int, name: str, chunk: int) -> bool:

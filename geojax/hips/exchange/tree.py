@@ -152,10 +152,8 @@ class TreeExchange:
         Later offers of the same chunk are ignored: workers repeat theirs after a change of the
         membership, and the first one is kept and sent again anyway.
         """
-        if number <= self.held or chunk in self._rounds[number].own:
-            return
-        self._rounds[number].own[chunk] = contribution
-        if not self.gate.frozen and self._policies.knows(number):
+        new = self._rounds.offer(number, chunk, contribution)
+        if new and not self.gate.frozen and self._policies.knows(number):
             self._add(self.me, number, chunk, contribution)
 
     async def whole(self, number: int) -> list[Contribution]:
@@ -170,9 +168,8 @@ class TreeExchange:
 
         The round is held when all its results are here and somebody has asked for each of them.
         """
-        known = chunks in self._rounds[number].asked
-        results = self._rounds[number].ask(chunks)
-        if not known:
+        results, new = self._rounds.ask(number, chunks)
+        if new:
             self._check_whole(number)
         return results
 

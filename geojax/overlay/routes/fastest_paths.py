@@ -1,4 +1,4 @@
-"""Trees of fastest paths by Dijkstra's algorithm, with ties that agree along every path."""
+"""Trees of fastest paths, with ties that agree along every path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ def distances(seconds: np.ndarray) -> np.ndarray:
       ``[from, to]``, s, added up from the start of the path on, so that they fit
       :func:`tree_from`; for :func:`tree_to` take those of the transposed links.
     """
-    return _dijkstra(seconds)
+    from scipy.sparse import csr_array  # half of a node's start, and most nodes plan nothing
+    from scipy.sparse.csgraph import dijkstra
+
+    links = np.nonzero(np.isfinite(seconds))
+    return dijkstra(csr_array((seconds[links], links), shape=seconds.shape))
 
 
 def tree_from(seconds: np.ndarray, length: np.ndarray) -> np.ndarray:
@@ -87,7 +91,7 @@ def disjoint_paths(
     free = seconds.copy()
     found: list[tuple[int, ...]] = []
     while most is None or len(found) < most:
-        length = _dijkstra(free.T, target)
+        length = _lengths_to(free, target)
         if not np.isfinite(length[source]):
             return found
         after = tree_to(free, length)
@@ -107,10 +111,16 @@ def block(free: np.ndarray, path: Sequence[int]) -> None:
         free[path[0], path[1]] = np.inf
 
 
-def _dijkstra(seconds: np.ndarray, source: int | None = None) -> np.ndarray:
-    """The lengths of the fastest paths from one node to each, or from every node."""
-    from scipy.sparse import csr_array  # half of a node's start, and most nodes plan nothing
-    from scipy.sparse.csgraph import dijkstra
+def _lengths_to(seconds: np.ndarray, target: int) -> np.ndarray:
+    """The length of the fastest path from each node, by Bellman's equation.
 
-    links = np.nonzero(np.isfinite(seconds))
-    return dijkstra(csr_array((seconds[links], links), shape=seconds.shape), indices=source)
+    It is what :func:`distances` finds of the transposed links, to the bit: both add up from the
+    target on, and sums in floating point keep their order.
+    """
+    length = np.full(len(seconds), np.inf)
+    length[target] = 0.0
+    while True:
+        shorter = np.minimum(length, (seconds + length).min(axis=1))
+        if np.array_equal(shorter, length):
+            return length
+        length = shorter
