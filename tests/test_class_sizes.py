@@ -65,8 +65,7 @@ def sizes(node, known):
     return arguments or 0, attributes
 
 
-def too_large(sources):
-    known = classes(sources)
+def too_large(known):
     for name, nodes in known.items():
         for node in nodes:
             arguments, attributes = (0, ()) if is_record(node, known) else sizes(node, known)
@@ -75,9 +74,9 @@ def too_large(sources):
 
 
 def test_no_class_does_too_much():
-    sources = [path.read_text() for path in sorted(ROOT.rglob("*.py"))]
-    assert set(NAMED) <= classes(sources).keys()
-    found = [text for name, text in too_large(sources) if name not in LARGER]
+    known = classes(path.read_text() for path in sorted(ROOT.rglob("*.py")))
+    assert set(NAMED) <= known.keys()
+    found = [text for name, text in too_large(known) if name not in LARGER]
     assert not found, "\n".join(["", *found])
 
 
@@ -101,4 +100,4 @@ MANY = "; ".join(f"self.a{at} = 1" for at in range(19))
     ],
 )
 def test_the_count_finds_what_is_too_large(source, found):
-    assert bool([*too_large([source])]) == found
+    assert bool([*too_large(classes([source]))]) == found
