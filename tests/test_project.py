@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import importlib.metadata
 import re
 import subprocess
@@ -179,6 +180,7 @@ def prose() -> dict[Path, str]:
     return found
 
 
+@functools.cache
 def exists(name: str) -> bool:
     """Whether a dotted name is a module, something that a module defines, or a testbed's key."""
     top, *inner = name.split(".")
@@ -191,7 +193,12 @@ def exists(name: str) -> bool:
         module = place / f"{inner.pop(0)}.py"
     else:
         module = place / "__init__.py"
-    return not inner or (module.is_file() and defines(ast.parse(module.read_text()), inner))
+    return not inner or (module.is_file() and defines(parsed(module), inner))
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def defines(node: ast.AST, names: list[str]) -> bool:
