@@ -10,7 +10,19 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-EMULATED = "emulated"  # tests that measure rates and times: one process, when the others end
+EMULATED = "emulated"  # tests that measure rates and times: one process, when the loud ones end
+# Files whose tests compute in one thread, compile nothing and start no process: they leave the
+# other processors to those. Together they last about as long.
+QUIET_FOLDERS = ("tests/compression", "tests/overlay")
+QUIET = {
+    *(f"tests/hips/test_{name}.py" for name in ("asynchronous", "control_fuzz", "cut_markers")),
+    *(f"tests/hips/test_{name}.py" for name in ("exchange", "exchange_membership")),
+    *(f"tests/hips/test_{name}.py" for name in ("exchange_policies", "independent_members")),
+    *(f"tests/hips/test_{name}.py" for name in ("kills", "late_payloads", "push_pull")),
+    *(f"tests/hips/test_{name}.py" for name in ("schedules", "server_membership")),
+    "tests/sync/test_broken_members.py",
+    "tests/wire/test_frame.py",
+}
 
 
 class HandOut(LoadScopeScheduling):
@@ -51,13 +63,15 @@ class HandOut(LoadScopeScheduling):
 def in_turn(units: Iterable[str]) -> list[str]:
     """A file of each folder in turn, small folders end before large ones; then the emulated tests.
 
-    So files that start processes and wait for them, neighbours in a folder, run beside others; and
-    what measures rates has a processor, which programs that compile beside it would take.
+    So files that start processes and wait for them, neighbours in a folder, run beside others.
+    What measures rates has a processor, which programs that compile beside it would take: beside it
+    are quiet files only.
     """
-    places: dict[str, tuple[bool, int]] = {}
+    places: dict[str, tuple[int, int]] = {}
     count: Counter[str] = Counter()
     for unit in units:
         folder = unit.rpartition("/")[0]
-        places[unit] = (unit == EMULATED, count[folder])
+        quiet = unit in QUIET or folder in QUIET_FOLDERS
+        places[unit] = (1 if unit == EMULATED else 2 * quiet, count[folder])
         count[folder] += 1
     return sorted(places, key=places.__getitem__)

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hand_out import EMULATED, HandOut, in_turn
+from hand_out import EMULATED, QUIET, QUIET_FOLDERS, HandOut, in_turn
 
 HELPERS = Path(__file__).parent
 
@@ -84,6 +84,39 @@ def test_every_test_runs_once_and_emulated_ones_last_and_in_one_process(options,
     assert Counter(ran) == Counter(names)
     if EMULATED in of_unit:
         assert last[of_unit[EMULATED]] == EMULATED
+
+
+def quiet_files():
+    root = HELPERS.parent
+    return sorted(
+        {*(root / name for name in QUIET)}.union(
+            *((root / folder).glob("test_*.py") for folder in QUIET_FOLDERS)
+        )
+    )
+
+
+@pytest.mark.parametrize("path", quiet_files(), ids=lambda path: path.stem)
+def test_quiet_files_compile_nothing_and_start_no_process(path):
+    text = path.read_text()
+    loud = ("import jax", "from jax", "subprocess", "multiprocessing", '"mlp"', '"local"', "Popen")
+    assert not [word for word in loud if word in text]
+    assert "emulated" not in text
+
+
+def test_beside_the_emulated_ones_are_quiet_files():
+    names = [
+        EMULATED,
+        "tests/overlay/test_a.py",
+        "tests/hips/test_kills.py",
+        "tests/hips/test_p.py",
+    ]
+    order = [
+        "tests/hips/test_p.py",
+        EMULATED,
+        "tests/overlay/test_a.py",
+        "tests/hips/test_kills.py",
+    ]
+    assert in_turn(names) == order
 
 
 def test_folders_take_turns():
