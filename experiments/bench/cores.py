@@ -6,6 +6,7 @@ in turn, each time in a fresh process. A row is one algorithm and one number of 
 * ``wall``: from the end of the first round, when all is compiled, to the end of the run;
 * ``busy``: CPU time ÷ wall time, so how many cores the process had: fewer than it asked for if
   others use the machine;
+* ``loop``: CPU time of the event loop's thread, which computes no steps, ÷ all of it;
 * ``faster``: wall time of the first number of cores ÷ this one's, the median over the repetitions;
 * ``same``: whether events and final parameters are those of the first number, byte for byte.
 """
@@ -47,6 +48,7 @@ class Cost(NamedTuple):
 
     wall_s: float
     busy: float
+    loop: float
     digest: str
 
 
@@ -71,15 +73,19 @@ def cost(config: RunConfig) -> Cost:
     def sink(event: dict[str, Any]) -> None:
         digest.update(json.dumps(event).encode())
         if not began and event["event"] == "round":
-            began.extend((time.perf_counter(), time.process_time()))
+            began.extend(_clocks())
 
     with tempfile.TemporaryDirectory() as folder:
         setup, wan, faults = prepare(config, Path(folder))
         setup.models.mkdir()
         simulate(setup, wan, faults, sink)
-        wall, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
+        wall, cpu, loop = (end - start for start, end in zip(began, _clocks(), strict=True))
         digest.update((setup.models / "final.npy").read_bytes())
-    return Cost(wall, cpu / wall, digest.hexdigest())
+    return Cost(wall, cpu / wall, loop / cpu, digest.hexdigest())
+
+
+def _clocks() -> tuple[float, float, float]:
+    return time.perf_counter(), time.process_time(), time.thread_time()
 
 
 def measure(options: argparse.Namespace, arguments: list[str]) -> Table:
@@ -90,13 +96,14 @@ def measure(options: argparse.Namespace, arguments: list[str]) -> Table:
         for sync, cores in every:
             found[sync, cores].append(in_a_process(arguments, sync, cores))
     title = f"{options.model} on {options.wan}, {options.rounds} rounds"
-    table = report.empty_table(title, ("sync", "cores", "wall", "busy", "faster", "same"))
+    table = report.empty_table(title, ("sync", "cores", "wall", "busy", "loop", "faster", "same"))
     for sync, cores in every:
         mine, first = found[sync, cores], found[sync, options.cores[0]]
         faster = [one.wall_s / other.wall_s for one, other in zip(first, mine, strict=True)]
         table.add_row(
             sync, str(cores), f"{statistics.median(each.wall_s for each in mine):.1f} s",
             f"{statistics.median(each.busy for each in mine):.2f}",
+            f"{statistics.median(each.loop for each in mine):.2f}",
             f"{statistics.median(faster):.2f}",
             "yes" if {each.digest for each in mine} == {first[0].digest} else "NO",
         )  # fmt: skip
