@@ -15,7 +15,9 @@ _Member = TypeVar("_Member")
 
 
 def as_bytes(payload: np.ndarray) -> np.ndarray:
-    """A payload as it travels."""
+    """A payload as it travels; itself, if it is that already."""
+    if payload.dtype == np.uint8 and payload.ndim == 1 and payload.flags.c_contiguous:
+        return payload
     return np.ascontiguousarray(payload).reshape(-1).view(np.uint8)
 
 

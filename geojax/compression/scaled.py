@@ -232,7 +232,7 @@ def _framed(
     at = after = begin + _blocks(elements - count, family.block) * grid.scale.itemsize
     end = after + count * width
     payload = np.empty(end + _code_bytes(elements - count, grid), np.uint8)
-    struct.pack_into(f"={len(header)}I", payload, 0, *header)
+    struct.pack_into(f"={len(header)}I", payload.data, 0, *header)
     for run in values:
         written = narrow(run, BFLOAT16, "saturate") if width == _WIDTHS[BFLOAT] else run
         payload[at : at + written.nbytes] = np.ascontiguousarray(written).view(np.uint8)

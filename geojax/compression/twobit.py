@@ -151,7 +151,7 @@ def _framed(
     at = 4 * (_HEADER + 1 + len(fields))
     begin = at + 4 * (chunk.size - rest)
     payload = np.empty(begin + _code_bytes(rest), np.uint8)
-    struct.pack_into(f"=2If{len(fields)}I", payload, 0, chunk.size, len(runs), step, *fields)
+    struct.pack_into(f"=2If{len(fields)}I", payload.data, 0, chunk.size, len(runs), step, *fields)
     for start, stop in runs:
         size = 4 * (stop - start)
         payload[at : at + size] = chunk[start:stop].view(np.uint8)
