@@ -207,7 +207,7 @@ def _check_lan_tier(
     """Refuses what LANs, or local servers that wait for none of their workers, cannot do."""
     several = any(cluster.workers(center) for center in cluster.servers)
     if config.overlay.lan != "star":
-        _check_lan_overlay(config, algorithm, lan_codec(config, codec), several)
+        _check_lan_overlay(config, algorithm, lan_codec(config, codec, 0), several)
     if algorithm.lan is None:
         return
     name, without = config.sync.name, [c for c in cluster.servers if not cluster.workers(c)]
