@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hand_out import EMULATED, QUIET, QUIET_FOLDERS, HandOut, in_turn
+from hand_out import EMULATED, LOUD, QUIET, QUIET_FOLDERS, HandOut, in_turn
 
 HELPERS = Path(__file__).parent
 
@@ -88,11 +88,9 @@ def test_every_test_runs_once_and_emulated_ones_last_and_in_one_process(options,
 
 def quiet_files():
     root = HELPERS.parent
-    return sorted(
-        {*(root / name for name in QUIET)}.union(
-            *((root / folder).glob("test_*.py") for folder in QUIET_FOLDERS)
-        )
-    )
+    in_folders = [path for folder in QUIET_FOLDERS for path in (root / folder).glob("test_*.py")]
+    loud = {root / name for name in LOUD}
+    return sorted({root / name for name in QUIET} | {*in_folders} - loud)
 
 
 @pytest.mark.parametrize("path", quiet_files(), ids=lambda path: path.stem)

@@ -11,6 +11,8 @@ import logging
 import os
 import pathlib
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -49,19 +51,24 @@ def job(composed: DictConfig) -> bool:
     if children.parallel():
         print(f"starts: {run_dir}", flush=True)
     number = int(chosen.job.num)
-    finished = _sweep_job(composed, run_dir, pathlib.Path(chosen.sweep.dir), f"job {number}")
+    folder = pathlib.Path(chosen.sweep.dir)
+    finished = _sweep_job(composed, run_dir, folder, f"job {number}", chosen.launcher)
     if told := standing.ended(number):
         print(told, flush=True)
     return finished
 
 
 def _sweep_job(
-    composed: DictConfig, run_dir: pathlib.Path, sweep_dir: pathlib.Path, name: str
+    composed: DictConfig,
+    run_dir: pathlib.Path,
+    sweep_dir: pathlib.Path,
+    name: str,
+    launcher: Mapping[str, Any],
 ) -> bool:
     """A job of a sweep: what goes wrong is recorded in its run directory, and the sweep goes on."""
     try:
         config = schema.build(composed)
-        config.testbed.cores = cores.of_job(config.testbed, HydraConfig.get().launcher)
+        config.testbed.cores = cores.of_job(config.testbed, launcher)
     except GeojaxError as error:
         print(f"error: {run_dir}: {error}", file=sys.stderr, flush=True)
         if not records.used(run_dir):

@@ -148,5 +148,5 @@ def test_a_refused_job_leaves_another_run_alone(tmp_path, monkeypatch, valid):
 
     monkeypatch.setattr(train, "_check", (lambda _config: None) if valid else refuse)
     composed = OmegaConf.create(schema.whole(config))
-    assert not train._sweep_job(composed, folder, tmp_path, "job 0")
+    assert not train._sweep_job(composed, folder, tmp_path, "job 0", {"_target_": "BasicLauncher"})
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -279,8 +279,8 @@ def test_an_observed_push_allows_three_times_as_long_a_silence():
     table = Table({"fast": 1.0, "far": 1.0})
     assert not table.say("far", DONE, taken=1, at=1.0)
     table.say("far", REPORT, 2, push_s=5.0, at=6.0)
-    assert table.state.straggler(24.0, 0) == "far"  # 3 · (1 s + 5 s) after it was heard
-    assert table.state.straggler(24.1, 0) is None
+    assert table.state.straggler(24.0, 1) == "far"  # 3 · (1 s + 5 s) after it was heard
+    assert table.state.straggler(24.1, 1) is None
 
 
 def test_the_dead_have_no_row():
