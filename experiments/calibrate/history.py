@@ -28,7 +28,7 @@ HISTORY = (
             "Nothing was changed after it. The one with lost packets (mesh4-star-loss) is far off: "
             "the simulator bounds a connection's mean rate on a lossy link, by formulas for long "
             "transfers, and what single losses cost a shorter one it leaves out (so its module "
-            "says). Where `wan.loss` is set, expect real rounds to be longer by a third or so.",
+            "says). Its real rounds were longer by a third.",
         )
     ),
     "Tried before the freeze, and left out: a bound on how fast a connection's rate may rise, by "
