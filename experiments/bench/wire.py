@@ -11,7 +11,6 @@ import asyncio
 import multiprocessing
 import statistics
 import time
-import zlib
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.bench import report
+from geojax.wire.checksum import crc32
 from geojax.wire.frame import wire_bytes
 from geojax.wire.message import FRAGMENT_BYTES, Kind, Message
 from geojax.wire.tcp import TcpTransport
@@ -103,7 +103,7 @@ def _checksum_seconds() -> float:
     times = []
     for _ in range(200):
         start = time.perf_counter()
-        zlib.crc32(payload.data)
+        crc32(payload.data)
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 

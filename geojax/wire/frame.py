@@ -17,7 +17,6 @@ before it on its connection; the receiver can time such frames.
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ import msgpack
 import numpy as np
 
 from geojax.errors import FrameError
+from geojax.wire.checksum import crc32
 from geojax.wire.message import FRAGMENT_BYTES, HEADER_BYTES, Kind, Message, SizeOnly
 
 MAGIC = b"GEOJ"
@@ -213,7 +213,7 @@ class Frames(Iterator[Frame]):
         head[_FLAGS_AT] = FOLLOWS if self.follows else 0
         _OFFSET.pack_into(head, _OFFSET_AT, offset)
         _LENGTHS.pack_into(head, _LENGTHS_AT, len(body), fragment.nbytes)
-        checksum = zlib.crc32(fragment, zlib.crc32(body, zlib.crc32(self._checked)))
+        checksum = crc32(fragment, crc32(body, crc32(self._checked)))
         _CHECKSUM.pack_into(head, _CHECKED_BYTES, checksum)
         self._body = b""
         return bytes(head) + body, fragment
@@ -352,7 +352,7 @@ class Assembler:
         """
         entry = self._unfinished[header.sequence]
         payload = entry.view[header.offset : header.offset + header.payload_bytes]
-        checksum = zlib.crc32(payload, zlib.crc32(body, zlib.crc32(raw[:_CHECKED_BYTES])))
+        checksum = crc32(payload, crc32(body, crc32(raw[:_CHECKED_BYTES])))
         if checksum != header.checksum:
             raise FrameError(f"checksum: expected {header.checksum:#010x}, came {checksum:#010x}")
         if header.offset == 0:

@@ -39,8 +39,13 @@ class Stop(Exception):
     pass
 
 
-def test_a_signal_ends_the_wait_at_once(monkeypatch):
-    """A solver that would never end; the signal comes when it is at work."""
+@pytest.mark.parametrize("interrupts", [True, False], ids=["interrupts it", "comes before it"])
+def test_a_signal_ends_the_wait(monkeypatch, interrupts):
+    """A solver that would never end; the signal comes when it is at work.
+
+    Another thread that gets the signal interrupts no wait of the main thread, as if the signal had
+    come just before it: Python's handler is due, and the main thread waits in C.
+    """
     working, release = threading.Event(), threading.Event()
 
     def endless(*_, **__):
@@ -52,7 +57,8 @@ def test_a_signal_ends_the_wait_at_once(monkeypatch):
 
     def signal_when_working():
         working.wait()
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+        receiver = threading.main_thread() if interrupts else threading.current_thread()
+        signal.pthread_kill(receiver.ident, signal.SIGUSR1)
 
     monkeypatch.setattr(linear_program, "linprog", endless)
     before = signal.signal(signal.SIGUSR1, stop)

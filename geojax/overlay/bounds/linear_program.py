@@ -11,6 +11,8 @@ from scipy.sparse import csc_array, csr_array
 
 from geojax.errors import GeojaxError
 
+SIGNAL_PERIOD_S = 0.1  # in which a signal that did not interrupt the wait is heard
+
 
 class Solution(NamedTuple):
     """What a linear program was found to be.
@@ -33,7 +35,7 @@ def maximize(
     """Maximizes gains·x subject to matrix x ≤ limits and x ≥ 0.
 
     The solver (HiGHS) runs in a thread, so that the main thread still hears signals: a handler that
-    raises ends the wait at once, and the thread with the process.
+    raises ends the wait, and the thread with the process.
 
     Args:
       gains: of each column.
@@ -58,7 +60,8 @@ def maximize(
             over.release()
 
     threading.Thread(target=solve, name="linear program", daemon=True).start()
-    over.acquire()
+    while not over.acquire(timeout=SIGNAL_PERIOD_S):
+        pass  # what came between two steps of the interpreter does not end a wait in C
     (solved,) = results
     if isinstance(solved, BaseException):
         raise solved
