@@ -11,18 +11,14 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 EMULATED = "emulated"  # tests that measure rates and times: one process, when the loud ones end
-# Files whose tests compute in one thread, compile nothing and start no process: they leave the
-# other processors to those. Together they last about as long.
-QUIET_FOLDERS = ("tests/compression", "tests/overlay")
-LOUD = {"tests/compression/test_compiled.py"}  # but of these folders
-QUIET = {
-    *(f"tests/hips/test_{name}.py" for name in ("asynchronous", "control_fuzz", "cut_markers")),
-    *(f"tests/hips/test_{name}.py" for name in ("exchange", "exchange_membership")),
-    *(f"tests/hips/test_{name}.py" for name in ("exchange_policies", "independent_members")),
-    *(f"tests/hips/test_{name}.py" for name in ("kills", "late_payloads", "push_pull")),
-    *(f"tests/hips/test_{name}.py" for name in ("schedules", "server_membership")),
-    "tests/sync/test_broken_members.py",
-    "tests/wire/test_frame.py",
+# Folders whose tests compute in their process's one thread and start no other: one of them at a
+# time leaves a processor to the emulated WANs. Together they last about as long.
+QUIET_FOLDERS = ("tests/compression", "tests/hips", "tests/overlay")
+LOUD = {  # but of these folders
+    "tests/compression/test_compiled.py",
+    "tests/hips/test_auxiliary_runs.py",
+    "tests/hips/test_global_server.py",
+    "tests/hips/test_stop_at_target.py",
 }
 
 
@@ -60,19 +56,35 @@ class HandOut(LoadScopeScheduling):
         super()._assign_work_unit(node)
         self._names = set(self.workqueue)
 
+    def _reschedule(self, node: WorkerController) -> None:
+        if self._is_spare(node):
+            node.shutdown()
+        else:
+            super()._reschedule(node)
+
+    def _is_spare(self, node: WorkerController) -> bool:
+        """Whether emulated tests run, and enough beside them without this process."""
+        at_work = {
+            other: units
+            for other, units in self.assigned_work.items()
+            if other is not node and not other.shutting_down
+        }
+        emulated = [units for units in at_work.values() if EMULATED in units]
+        return any(self._pending_of(units) for units in emulated) and len(at_work) > len(emulated)
+
 
 def in_turn(units: Iterable[str]) -> list[str]:
     """A file of each folder in turn, small folders end before large ones; then the emulated tests.
 
     So files that start processes and wait for them, neighbours in a folder, run beside others.
-    What measures rates has a processor, which programs that compile beside it would take: beside it
+    What measures rates has a processor, which processes that start beside it would take: beside it
     are quiet files only.
     """
     places: dict[str, tuple[int, int]] = {}
     count: Counter[str] = Counter()
     for unit in units:
         folder = unit.rpartition("/")[0]
-        quiet = unit in QUIET or (folder in QUIET_FOLDERS and unit not in LOUD)
+        quiet = folder in QUIET_FOLDERS and unit not in LOUD
         places[unit] = (1 if unit == EMULATED else 2 * quiet, count[folder])
         count[folder] += 1
     return sorted(places, key=places.__getitem__)

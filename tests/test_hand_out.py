@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hand_out import EMULATED, LOUD, QUIET, QUIET_FOLDERS, HandOut, in_turn
+from hand_out import EMULATED, LOUD, QUIET_FOLDERS, HandOut, in_turn
 
 HELPERS = Path(__file__).parent
 
@@ -86,17 +86,28 @@ def test_every_test_runs_once_and_emulated_ones_last_and_in_one_process(options,
         assert last[of_unit[EMULATED]] == EMULATED
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_beside_the_emulated_ones_is_one_process(options, seed):
+    loud = [f"tests/test_{file}.py::test[{number}]" for file in range(6) for number in range(4)]
+    emulated = [f"tests/test_e.py::test[{number}]-{EMULATED}" for number in range(20)]
+    quiet = [f"tests/hips/test_{file}.py::test[{number}]" for file in "abcd" for number in range(4)]
+    processes = [Process() for _ in range(3)]
+    ran = [*hand_out(options, emulated + quiet + loud, processes, random.Random(seed))]
+    assert Counter(name for _, name in ran) == Counter(loud + emulated + quiet)
+    last_emulated = max(at for at, (_, name) in enumerate(ran) if name in emulated)
+    assert len({process for process, name in ran[:last_emulated] if name in quiet}) == 1
+
+
 def quiet_files():
     root = HELPERS.parent
     in_folders = [path for folder in QUIET_FOLDERS for path in (root / folder).glob("test_*.py")]
-    loud = {root / name for name in LOUD}
-    return sorted({root / name for name in QUIET} | {*in_folders} - loud)
+    return sorted({*in_folders} - {root / name for name in LOUD})
 
 
 @pytest.mark.parametrize("path", quiet_files(), ids=lambda path: path.stem)
-def test_quiet_files_compile_nothing_and_start_no_process(path):
+def test_quiet_files_start_no_process(path):
     text = path.read_text()
-    loud = ("import jax", "from jax", "subprocess", "multiprocessing", '"mlp"', '"local"', "Popen")
+    loud = ("subprocess", "multiprocessing", '"local"', "Popen", "testbed.cores")
     assert not [word for word in loud if word in text]
     assert "emulated" not in text
 
@@ -106,10 +117,10 @@ def test_beside_the_emulated_ones_are_quiet_files():
         EMULATED,
         "tests/overlay/test_a.py",
         "tests/hips/test_kills.py",
-        "tests/hips/test_p.py",
+        "tests/hips/test_global_server.py",
     ]
     order = [
-        "tests/hips/test_p.py",
+        "tests/hips/test_global_server.py",
         EMULATED,
         "tests/overlay/test_a.py",
         "tests/hips/test_kills.py",
