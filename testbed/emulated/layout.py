@@ -194,6 +194,11 @@ class Layout:
         caps = [cap for cap in (source.egress, target.ingress) if cap is not None]
         return min([rates[edge], *caps])
 
+    def capped(self, edge: Edge) -> bool:
+        """Whether an end of a link has an access cap."""
+        ends = (self.wan.centers[self.index[name]] for name in edge)
+        return any(end.egress is not None or end.ingress is not None for end in ends)
+
     def lan_limit(self, center: Center, interface: str) -> list[str]:
         """The tc commands that shape one end of a LAN wire."""
         queue = max(shaping.SMALLEST_QUEUE, round(center.lan_rate * LAN_QUEUE_S / 8))

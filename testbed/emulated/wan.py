@@ -198,7 +198,7 @@ class EmulatedWan:
 
         A link's rate is the goodput of one TCP flow between neighbours; expected is
         ``verify.GOODPUT_FACTOR`` (0.95) times its rate, or the smaller access cap of its ends.
-        Links that share no center are measured together; one that is off is measured once more,
+        Links that do not disturb each other are measured together; one that is off is measured once more,
         alone. Jitter and loss are switched off meanwhile. Links in an outage are left out.
 
         Args:
@@ -211,6 +211,7 @@ class EmulatedWan:
                 self._layout.single_flow_rate(edge, self._rates),
                 self._layout.rtt(edge),
                 self._layout.addresses[edge[1]],
+                self._layout.capped(edge),
             )
             for edge in (self._rates if edges is None else edges)
             if edge not in self._stopped

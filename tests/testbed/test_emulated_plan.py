@@ -275,16 +275,21 @@ def test_a_wan_that_cannot_be_emulated_is_refused():
         layout([f"c{n}" for n in range(251)], [(f"c{n}", f"c{n + 1}", 1) for n in range(250)])
 
 
-def test_groups_measure_all_links_and_never_two_at_one_center():
+@pytest.mark.parametrize(("capped", "together"), [(False, 8), (True, 4)])
+def test_groups_measure_all_links_and_never_two_that_disturb_each_other(capped, together):
     names = [f"c{n}" for n in range(9)]
-    targets = [Target((a, b), 50e6, 0.01, "") for a in names for b in names if a != b]
+    pairs = [(a, b) for a in names for b in names if a != b]
+    targets = [Target(pair, 50e6, 0.01, "", capped) for pair in pairs]
     parted = verify.groups(targets)
     assert sorted(target for group in parted for target in group) == sorted(targets)
     for group in parted:
-        centers = [center for target in group for center in target.edge]
-        assert len(set(centers)) == len(centers)
+        sources, ends = zip(*(target.edge for target in group), strict=True)
+        assert len({*sources}) == len({*ends}) == len(group)
+        assert not {target.edge for target in group} & {target.edge[::-1] for target in group}
+        if capped:
+            assert not {*sources} & {*ends}
         assert sum(target.rate for target in group) <= verify.TOGETHER
-    assert max(map(len, parted)) == 4
+    assert max(map(len, parted)) == together
 
 
 @pytest.mark.parametrize(
