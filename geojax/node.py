@@ -134,9 +134,10 @@ async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
             _write_json(folder / COUNTED, counters(*measured))
 
         await transport.start()
-        beside = [_arrive(clock, folder), _again_and_again(count)]
         if name == SCHEDULER:
             beside = [_announce(clock, folder), follow_view(folder.parents[1], oracle)]
+        else:
+            beside = [_arrive(clock, folder), _again_and_again(count)]
         tasks = [asyncio.create_task(work) for work in beside]
         try:
             await run_node(

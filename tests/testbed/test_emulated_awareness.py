@@ -10,13 +10,13 @@ from testbed.run import run
 from testbed.wan.build import load_preset
 
 pytestmark = [pytest.mark.emulated, pytest.mark.timeout(240)]
-OUT, BACK = 3.0, 10.0  # s
+OUT, BACK = 3.0, 8.0  # s
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """Summary and events of a run in which the link from c2 to c3 is out for a while."""
-    config = RunConfig(rounds=25)
+    config = RunConfig(rounds=17)
     config.wan = load_preset("three_centers")
     config.wan.dynamics = {
         "kind": "outage", "from": "c2", "to": "c3", "at": OUT, "duration": BACK - OUT,

@@ -125,6 +125,7 @@ def test_a_link_out_in_one_direction_cuts_nobody_off(tmp_path: Path, overlay: st
     made.wan.server_center, made.wan.external = "external", {"rate": 100, "rtt": 20}
     made.wan.dynamics = {"kind": "outage", "from": "c1", "to": "c2", "at": 2.0, "duration": 90.0}
     made.overlay.name = overlay
+    made.timeouts.connect = 4.0  # also how long a goodbye may take, here of c1 to c2
     summary = run(made, tmp_path)
     assert summary["rounds"] == 15
     found = events(tmp_path)
