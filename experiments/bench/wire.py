@@ -2,7 +2,8 @@
 
 Two processes (spawned) talk over loopback. Bandwidth: 64 MiB messages one way. Frames: messages
 of one full 256 KiB frame. Small messages: one way in a stream, and there and back one by one. CPU
-time, of both processes together, says more than elapsed time where the machine is busy.
+time, of both processes together, says more than elapsed time where the machine is busy. Where
+iperf3 is installed, one stream of it with blocks of that size is measured in turn with ours.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import multiprocessing
 import statistics
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
@@ -19,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.bench import report
+from experiments.bench.peers import iperf3
 from geojax.wire.checksum import crc32
 from geojax.wire.frame import wire_bytes
 from geojax.wire.message import FRAGMENT_BYTES, Kind, Message
@@ -75,16 +78,17 @@ async def _ask(transport: TcpTransport) -> float:
     return time.process_time() + (answer.body or {})["cpu_s"]
 
 
-async def _one_way(transport: TcpTransport, message: Message, count: int, repeats: int = 1) -> Cost:
-    """The median cost of a message among ``count`` sent in a row."""
-    costs = []
-    for _ in range(repeats):
-        cpu = await _ask(transport)
-        start = time.perf_counter()
-        for _ in range(count):
-            transport.send("echo", message)
-        cpu = await _ask(transport) - cpu
-        costs.append(Cost((time.perf_counter() - start) / count, cpu / count))
+async def _one_way(transport: TcpTransport, message: Message, count: int) -> Cost:
+    """The cost of a message among ``count`` sent in a row."""
+    cpu = await _ask(transport)
+    start = time.perf_counter()
+    for _ in range(count):
+        transport.send("echo", message)
+    cpu = await _ask(transport) - cpu
+    return Cost((time.perf_counter() - start) / count, cpu / count)
+
+
+def _median(costs: Sequence[Cost]) -> Cost:
     return Cost(*(statistics.median(column) for column in zip(*costs, strict=True)))
 
 
@@ -124,9 +128,17 @@ async def _bench(repeats: int) -> Table:
         frame = Message(Kind.OFFER, payload=np.ones(FRAGMENT_BYTES, np.uint8))
         small = Message(Kind.CONTROL, body={"type": "beat"})
         await _one_way(transport, large, 1)  # connections and buffers are warm after it
-        of_large = await _one_way(transport, large, 4, repeats)
-        of_frame = await _one_way(transport, frame, 500, repeats)
-        of_small = await _one_way(transport, small, 5000, repeats)
+        costs: dict[str, list[Cost]] = {}
+        for _ in range(repeats):
+            for name, message, count in (
+                ("large", large, 4),
+                ("frame", frame, 500),
+                ("small", small, 5000),
+            ):
+                costs.setdefault(name, []).append(await _one_way(transport, message, count))
+            if iperf3.installed():
+                rate, cpu_s = await asyncio.to_thread(iperf3.one_stream, FRAGMENT_BYTES)
+                costs.setdefault("peer", []).append(Cost(1 / rate, cpu_s))
         trip_s = await _round_trip(transport, 1000)
         transport.send("echo", Message(Kind.CONTROL, body={"end": True}))
     finally:
@@ -134,26 +146,32 @@ async def _bench(repeats: int) -> Table:
         await asyncio.to_thread(process.join, CONNECT_TIMEOUT_S)
     checksum_s = _checksum_seconds()
 
-    title = "TCP transport on loopback, two processes"
-    table = report.empty_table(title, ("what", "median", "CPU, both sides"))
-    gigabits = wire_bytes(large) * 8 / 1e9
-    rows = (
-        (
-            "64 MiB messages",
-            f"{gigabits / of_large.wall:.1f} Gbit/s",
-            f"{of_large.cpu / gigabits:.2f} s/Gbit",
-        ),
-        ("256 KiB frame", f"{of_frame.wall * 1e6:.0f} µs", f"{of_frame.cpu * 1e6:.0f} µs"),
-        ("  its checksums", "", f"{2 * checksum_s * 1e6:.0f} µs"),
-        (
-            "small message, in a stream",
-            f"{of_small.wall * 1e6:.1f} µs",
-            f"{of_small.cpu * 1e6:.1f} µs",
-        ),
-        ("small message, there and back", f"{trip_s * 1e6:.0f} µs", ""),
+    of = {name: _median(measured) for name, measured in costs.items()}
+    table = report.empty_table(
+        "TCP transport on loopback, two processes", ("what", "median", "CPU, both sides")
     )
-    for row in rows:
-        table.add_row(*row)
+    bits = wire_bytes(large) * 8
+
+    def stream(name: str, wall: float, cpu: float) -> None:
+        table.add_row(name, f"{1e-9 / wall:.1f} Gbit/s", f"{cpu * 1e9:.3f} s/Gbit")
+
+    def single(name: str, wall: float | None, cpu: float | None) -> None:
+        words = ("" if seconds is None else f"{seconds * 1e6:.1f} µs" for seconds in (wall, cpu))
+        table.add_row(name, *words)
+
+    stream("64 MiB messages", of["large"].wall / bits, of["large"].cpu / bits)
+    if "peer" in of:
+        stream("one stream of iperf3", *of["peer"])
+        share = bits * of["peer"].wall / of["large"].wall
+        table.add_row("  messages ÷ iperf3", f"{share:.2f}", "")
+    single("256 KiB frame", *of["frame"])
+    single("  its checksums", None, 2 * checksum_s)
+    if "peer" in of:
+        carried = of["peer"].cpu * FRAGMENT_BYTES * 8
+        single("  as many bytes with iperf3", None, carried)
+        single("  what is left", None, of["frame"].cpu - carried - 2 * checksum_s)
+    single("small message, in a stream", *of["small"])
+    single("small message, there and back", trip_s, None)
     return table
 
 
