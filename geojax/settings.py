@@ -129,10 +129,10 @@ def check_values(group: str, settings: Settings) -> None:
     Raises:
       ConfigError: names the key, the value and the fix.
     """
-    hints = _hints(type(settings))
+    annotated = hints(type(settings))
     for item in fields(settings):  # type: ignore[arg-type]
         value = getattr(settings, item.name)
-        kinds = _kinds_of(hints[item.name])
+        kinds = _kinds_of(annotated[item.name])
         if value is None and kinds & {types.NoneType, Any}:
             continue
         expected = _expected(value, kinds, item.metadata)
@@ -142,7 +142,10 @@ def check_values(group: str, settings: Settings) -> None:
     settings.check()
 
 
-_hints = functools.cache(typing.get_type_hints)
+@functools.cache
+def hints(settings: type) -> dict[str, Any]:
+    """The types of a dataclass's keys."""
+    return typing.get_type_hints(settings)
 
 
 @functools.cache

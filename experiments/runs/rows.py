@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 
 from experiments.runs import records
 from experiments.runs.folders import holding
-from experiments.runs.schema import defaults, flatten, groups, is_noise
+from experiments.runs.stored import defaults, flatten, is_noise
+from geojax.config import groups
 from geojax.sync.registry import SYNCS
 
 Settings = dict[str, Any]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from simulated_runs import kill, simulated, small_config
 
-from experiments.runs import schema
+from experiments.runs import stored
 from experiments.train import cores as of_jobs
 from experiments.train import standing
 from geojax.center import devices
@@ -229,7 +229,7 @@ def test_wrong_numbers_are_refused():
 
 
 def test_they_decide_nothing_that_a_run_computes():
-    hashes = {schema.config_hash(RunConfig(testbed=TestbedConfig(cores=n))) for n in (None, 1, 2)}
+    hashes = {stored.config_hash(RunConfig(testbed=TestbedConfig(cores=n))) for n in (None, 1, 2)}
     assert len(hashes) == 1
 
 
