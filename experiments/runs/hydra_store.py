@@ -88,7 +88,7 @@ def _loader() -> Any:
 
     class Loader(yaml.cyaml.CParser, own):  # pyright: ignore[reportAttributeAccessIssue]
         def __init__(self, stream: Any):
-            yaml.cyaml.CParser.__init__(self, stream)  # pyright: ignore
+            yaml.cyaml.CParser.__init__(self, stream)  # pyright: ignore[reportAttributeAccessIssue]
             yaml.constructor.SafeConstructor.__init__(self)
             yaml.resolver.Resolver.__init__(self)
 

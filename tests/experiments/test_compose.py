@@ -175,6 +175,18 @@ def test_a_stored_configuration_is_read_back_equal(composed, tmp_path):
     assert schema.load(tmp_path / "config.yaml") == config
 
 
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_a_job_reads_its_configuration_as_it_was_written(composed, tmp_path, name):
+    odd = "1e5", "2020-01-01", "yes", "1:30", "<<", "null", "ä: #", 1e-7, 1e16, 3, None, True
+    config = composed(f"experiment={name}", "++pace.centers.c2=3", *ADAM)
+    config.wan.provenance = {"odd": list(odd), 5: {2.5: "keys"}}
+    config.lr = 1e-05
+    schema.save(config, tmp_path / "config.yaml")
+    read = stored.read(tmp_path / "config.yaml")
+    assert read == schema.load(tmp_path / "config.yaml") == config
+    assert repr(read) == repr(config)
+
+
 def test_the_page_of_all_keys_is_what_the_dataclasses_say():
     assert configuration.PAGE.read_text() == configuration.page(), configuration.__doc__
 

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments.runs import records, schema, stored
-from experiments.train import __main__ as train
+from experiments.train import invocation as train
 from experiments.train import standing
 from experiments.train.sweep import SweepReport
 from geojax.config import RunConfig
