@@ -33,7 +33,7 @@ class UsageError(GeojaxError):
 _ASSIGNMENT = re.compile(r"^(?P<prefix>\+{0,2}|~)(?P<key>[^\s=+~-][^\s=]*)=")
 # What Hydra's grammar, which is slow to load, surely takes, with its key and its value as they are.
 _PLAIN = re.compile(
-    r"\+{0,2}(?P<key>[a-z]\w*((\.[a-z]\w*)*|(/[a-z]\w*)+))=[\w.-]+", re.ASCII | re.IGNORECASE
+    r"\+{0,2}(?P<key>[a-z]\w*((\.[a-z]\w*)*|(/[a-z]\w*)+))=[\w./-]+", re.ASCII | re.IGNORECASE
 )
 _WITH_VALUE = (
     "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c",

@@ -23,7 +23,10 @@ _CODE = ("fluid.py", "linear_program.py")  # what an optimum follows from, besid
 
 def kept_rate_of(view: NetworkView, members: tuple[str, ...], later: Members) -> float:
     """The same as :func:`geojax.overlay.bounds.release.rate_of`, to the last bit."""
-    kept = Path(compile_cache()) / "optima" / _name(view, members, later)
+    folder = compile_cache()
+    if not folder:
+        return rate_of(view, members, later)
+    kept = Path(folder) / "optima" / _name(view, members, later)
     with contextlib.suppress(OSError, ValueError):  # none yet, or cut off by a full disk
         return float.fromhex(kept.read_text())
     found = rate_of(view, members, later)

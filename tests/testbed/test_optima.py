@@ -1,11 +1,13 @@
 """Optima of linear programs are kept for other runs, and never taken for those of another WAN."""
 
 import dataclasses
+import os
 
 import pytest
 from wans import full_mesh, ring
 
 from geojax.overlay.bounds.release import rate_of
+from testbed.compiled import compile_cache
 from testbed.figures import optima
 
 VIEW = full_mesh(4, egress=2.5)
@@ -60,4 +62,21 @@ def test_what_cannot_be_read_or_kept_is_solved_again(solved, tmp_path, monkeypat
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "file"))
     assert optima.kept_rate_of(VIEW, ALL, frozenset(ALL)) == rate_of(VIEW, ALL, frozenset(ALL))
-    assert len(solved) == 3
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    assert optima.kept_rate_of(VIEW, ALL, frozenset(ALL)) == rate_of(VIEW, ALL, frozenset(ALL))
+    assert len(solved) == 4
+
+
+def test_they_lie_beside_the_users_compiled_programs(monkeypatch, tmp_path):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+    assert compile_cache() == str(tmp_path / "mine" / "geojax" / "compiled")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert compile_cache() == str(tmp_path / ".cache" / "geojax" / "compiled")
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    assert compile_cache() == ""
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # of a user without a home
+    assert compile_cache() == ""
+    assert not os.path.exists("~")
