@@ -103,7 +103,8 @@ def test_a_job_loads_neither_what_it_is_composed_with_nor_what_others_have_solve
     [
         "lr=0.1", "+overlay=star", "++pace.centers.c1=2", "pace.centers.Ohio=2", "seed=007",
         "hydra/launcher=joblib", "variant/demo=star_fsa", "sync.p3=true", "wan.seed=-3", "x=1.2.3",
-        "data.path=a.b-c_d", "hydra.run.dir=/tmp/a-b/c", "x=/", "overlay=null", "hydra.run.dir=x", "x=-", "x=1e5", "null=1", "x=a_1.",
+        "data.path=a.b-c_d", "hydra.run.dir=/tmp/a-b/c", "x=/", "overlay=null", "x=-",
+        "x=1e5", "null=1", "x=a_1.",
     ],
 )  # fmt: skip
 def test_plain_words_are_read_as_hydra_reads_them(word):
