@@ -15,13 +15,13 @@ from dataclasses import Field, fields
 
 from omegaconf import OmegaConf
 
-from experiments.runs import schema
-from geojax.axes import AXES, groups
-from geojax.config import RunConfig
+from experiments.runs.choices import CONF
+from geojax.axes import AXES
+from geojax.config import RunConfig, groups
 from geojax.errors import GeojaxError
 from geojax.settings import Settings, bounds_text, key_names, load_plugins
 
-PAGE = schema.CONF.parent / "docs" / "configuration.md"
+PAGE = CONF.parent / "docs" / "configuration.md"
 _INTRO = """# Every key of the configuration
 
 Written by `python -m experiments.configuration --write`; a test compares this page with the

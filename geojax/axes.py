@@ -15,16 +15,10 @@ import geojax.models.registry
 import geojax.overlay.registry
 import geojax.selection.registry
 import geojax.sync.registry  # noqa: F401  all of these register their axes
-from geojax.config import RunConfig
+from geojax.config import RunConfig, groups
 from geojax.errors import ConfigError, nearest
 from geojax.registry import AXES
 from geojax.settings import check_values, key_names, load_plugins
-
-
-def groups() -> dict[str, Any]:
-    """The default settings of each group of :class:`RunConfig`, by name, in its order."""
-    values = vars(RunConfig()).items()
-    return {name: value for name, value in values if is_dataclass(value)}
 
 
 def from_dict(values: Mapping[str, Any]) -> RunConfig:

@@ -8,7 +8,7 @@ derived from these, beside its factory (see :mod:`geojax.registry`).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
 from geojax.errors import ConfigError
@@ -405,3 +405,9 @@ class RunConfig(Settings):
 def to_dict(config: object) -> dict[str, Any]:
     """The configuration as plain JSON-ready values."""
     return asdict(config)  # type: ignore[call-overload]
+
+
+def groups() -> dict[str, Any]:
+    """The default settings of each group of :class:`RunConfig`, by name, in its order."""
+    values = vars(RunConfig()).items()
+    return {name: value for name, value in values if is_dataclass(value)}

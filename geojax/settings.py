@@ -129,27 +129,36 @@ def check_values(group: str, settings: Settings) -> None:
     Raises:
       ConfigError: names the key, the value and the fix.
     """
-    hints = _hints(type(settings))
-    for item in fields(settings):  # type: ignore[arg-type]
-        value = getattr(settings, item.name)
-        kinds = _kinds_of(hints[item.name])
-        if value is None and kinds & {types.NoneType, Any}:
+    for name, metadata, may_be_null, kind, text in _rules(type(settings)):
+        value = getattr(settings, name)
+        if value is None and may_be_null:
             continue
-        expected = _expected(value, kinds, item.metadata)
+        expected = _expected(value, kind, text, metadata)
         if expected:
-            name = f"{group}.{item.name}" if group else item.name
-            raise ConfigError(name, value, expected)
+            raise ConfigError(f"{group}.{name}" if group else name, value, expected)
     settings.check()
 
 
-_hints = functools.cache(typing.get_type_hints)
+@functools.cache
+def hints(settings: type) -> dict[str, Any]:
+    """The types of a dataclass's keys."""
+    return typing.get_type_hints(settings)
 
 
 @functools.cache
-def _kinds_of(hint: Any) -> frozenset[Any]:
-    """The alternatives of an annotation."""
-    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
-    return frozenset(typing.get_args(hint)) if union else frozenset({hint})
+def _rules(settings: type) -> list[tuple[str, typing.Mapping[str, Any], bool, type, str]]:
+    """Of each key: its name, metadata, whether it may be null, its type, and that in words."""
+    rules = []
+    for item in fields(settings):  # type: ignore[arg-type]
+        hint = hints(settings)[item.name]
+        union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+        kinds = set(typing.get_args(hint)) if union else {hint}
+        kind, text = next(
+            (_KINDS[kind] for kind in (float, int, bool, str) if kind in kinds), (object, "")
+        )
+        may_be_null = bool(kinds & {types.NoneType, Any})
+        rules.append((item.name, item.metadata, may_be_null, kind, text))
+    return rules
 
 
 def bounds_text(metadata: typing.Mapping[str, Any]) -> str:
@@ -159,11 +168,9 @@ def bounds_text(metadata: typing.Mapping[str, Any]) -> str:
     return ", ".join(f"{text} {bound}" for text, bound in stated if bound is not None)
 
 
-def _expected(value: Any, kinds: Iterable[Any], metadata: typing.Mapping[str, Any]) -> str:
+def _expected(value: Any, kind: type, text: str, metadata: typing.Mapping[str, Any]) -> str:
     """What the value should have been; empty if it is that."""
-    valid, (kind, text) = metadata.get("choices"), next(
-        (_KINDS[kind] for kind in (float, int, bool, str) if kind in kinds), (object, "")
-    )  # fmt: skip
+    valid = metadata.get("choices")
     if valid and value not in valid:
         return nearest(str(value), valid)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool and text):

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 LINE_S = 60.0  # real time between two lines where there is no terminal
 
@@ -38,29 +34,26 @@ class RunProgress:
         self, title: str, rounds: int, *, bar: bool = True, console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):  # fmt: skip
-        self._console = console or Console(stderr=True)
+        self._console = console or _terminal()
         self._rounds, self._clock = rounds, clock
         self._first: tuple[float, int] | None = None  # when the first round was done, and which
-        self._moves = bar and self._console.is_terminal
+        self._moves = bar and self._console is not None and self._console.is_terminal
         self._line = clock()
         self._title = title
         self._done, self._time, self._figure = 0, 0.0, ""
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False), BarColumn(30), MofNCompleteColumn(),
-            TextColumn("rounds  {task.fields[said]}", markup=False), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), console=self._console, transient=True,
-            disable=not self._moves,
-        )  # fmt: skip
-        self._task = self._bar.add_task(title, total=rounds, said="preparing")
+        self._bar = _bar(self._console) if self._console is not None and self._moves else None
+        if self._bar:
+            self._task = self._bar.add_task(title, total=rounds, said="preparing")
 
     def __enter__(self) -> RunProgress:
-        self._bar.start()
+        if self._bar:
+            self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-        said = f"{self._title}: {self._done} rounds in {self._time:.1f} s{self._figure}"
-        self._console.print(said, highlight=False, soft_wrap=True, markup=False)
+        if self._bar:
+            self._bar.stop()
+        self._print(f"{self._title}: {self._done} rounds in {self._time:.1f} s{self._figure}")
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Takes any event of the run."""
@@ -73,7 +66,8 @@ class RunProgress:
         else:
             return
         said = f"t = {self._time:.1f} s{self._figure}"
-        self._bar.update(self._task, completed=self._done, said=said)
+        if self._bar:
+            self._bar.update(self._task, completed=self._done, said=said)
         self._tell(said)
 
     def _tell(self, said: str) -> None:
@@ -88,9 +82,41 @@ class RunProgress:
             began, done = self._first
             seconds = (now - began) / (self._done - done) * (self._rounds - self._done)
             left = f", about {seconds / 60:.0f} min left"
-        line = f"{self._title}: {self._done} of {self._rounds} rounds, {said}{left}"
-        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+        self._print(f"{self._title}: {self._done} of {self._rounds} rounds, {said}{left}")
 
     def say(self, what: str) -> None:
         """Shows what the run is busy with outside its rounds."""
-        self._bar.update(self._task, said=what)
+        if self._bar:
+            self._bar.update(self._task, said=what)
+
+    def _print(self, line: str) -> None:
+        if self._console is None:
+            print(line, file=sys.stderr, flush=True)
+        else:
+            self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _terminal() -> Console | None:
+    """Standard error, if it may be a terminal; Rich, which is slow to load, tells whether it is."""
+    if not (sys.stderr.isatty() or {"FORCE_COLOR", "TTY_COMPATIBLE"} & os.environ.keys()):
+        return None
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _bar(console: Console) -> Progress:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}", markup=False), BarColumn(30), MofNCompleteColumn(),
+        TextColumn("rounds  {task.fields[said]}", markup=False), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(), console=console, transient=True,
+    )  # fmt: skip

@@ -251,8 +251,8 @@ def _execute(
     if testbed.name == "simulated":
         from testbed.simulated.run import simulate
 
-        if testbed.cores != 1:  # each of them needs the same programs
-            os.environ["JAX_COMPILATION_CACHE_DIR"] = compile_cache()
+        # Each core needs the same programs, and so do the next run and the other jobs of a sweep.
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = compile_cache()
         reports, _ = simulate(setup, wan, faults, sink, kept.take, earlier)
         peak = max(node.get("peak_memory_bytes", 0) for node in reports.values())
         extra = {"goodput_factor": testbed.goodput_factor, "peak_memory_bytes": peak}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.calibrate.cases import Case
-from experiments.runs import records, schema
+from experiments.runs import records, schema, stored
 from experiments.train import children
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError
@@ -130,13 +130,13 @@ class Runs:
         """Whether a stored configuration, which never changes, makes a case's emulated run."""
         if (case, path) not in self._known:
             try:
-                stored = self._settings(schema.load(path))
+                known = self._settings(schema.load(path))
             except OmegaConfBaseException:
-                stored = None  # an older schema wrote it
-            self._known[case, path] = stored == self._settings(case.config("emulated"))
+                known = None  # an older schema wrote it
+            self._known[case, path] = known == self._settings(case.config("emulated"))
         return self._known[case, path]
 
     def _settings(self, config: RunConfig) -> dict[str, object]:
-        flat = schema.flatten(schema.whole(config))
+        flat = stored.flatten(stored.whole(config))
         ignored = self._constants
-        return {k: v for k, v in flat.items() if k not in ignored and not schema.is_noise(k)}
+        return {k: v for k, v in flat.items() if k not in ignored and not stored.is_noise(k)}

@@ -12,12 +12,8 @@ import platform
 from collections.abc import Iterator
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
-from experiments.runs import schema
 from experiments.runs.folders import holding
+from experiments.runs.stored import config_hash
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError
 
@@ -30,7 +26,7 @@ FINISHED, FAILED = "finished", "failed"
 def identity(config: RunConfig) -> dict[str, Any]:
     """The part of ``summary.json`` that is known before a run starts."""
     return {
-        "config_hash": schema.config_hash(config),
+        "config_hash": config_hash(config),
         "experiment": config.experiment,
         "testbed": config.testbed.name,
         "seed": config.seed,
@@ -64,7 +60,7 @@ def finish(run_dir: pathlib.Path, config: RunConfig, summary: dict[str, Any]) ->
     """Writes ``summary.json`` of a run that came to its end."""
     measured = {key: value for key, value in summary.items() if value is not None}
     record = identity(config) | measured | {"status": FINISHED}
-    record["config_hash"] = schema.config_hash(config)
+    record["config_hash"] = config_hash(config)
     write_json(run_dir / SUMMARY, record)
 
 
@@ -121,7 +117,7 @@ def belongs(run_dir: pathlib.Path, config: RunConfig) -> bool:
     left all that the configuration asks for.
     """
     kept = _stored(follow(run_dir) / CONFIG, config)
-    if kept is None or schema.config_hash(kept) != schema.config_hash(config):
+    if kept is None or config_hash(kept) != config_hash(config):
         return False
     summary = read_json(follow(run_dir) / SUMMARY)
     return summary.get("status") != FINISHED or _as_good(kept, config, summary)
@@ -170,6 +166,12 @@ def _stored(path: pathlib.Path, like: RunConfig) -> RunConfig | None:
 
     Plug-ins are imported only if ``like`` has them: the file may be anybody's.
     """
+    from omegaconf import DictConfig, OmegaConf  # slow to load, and a job needs it not
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    from experiments.runs import schema
+
     try:
         values = OmegaConf.load(path)
         if not isinstance(values, DictConfig) or not {"sync", "wan"} <= set(values):

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from omegaconf import OmegaConf
-
 from experiments.runs import records
 from experiments.runs.folders import holding
-from experiments.runs.schema import defaults, flatten, groups, is_noise
+from experiments.runs.stored import defaults, flatten, is_noise
+from geojax.config import groups
 from geojax.sync.registry import SYNCS
 
 Settings = dict[str, Any]
@@ -178,6 +177,8 @@ def _natural(path: pathlib.Path) -> list[tuple[int, str]]:
 
 
 def _read(run_dir: pathlib.Path) -> Run:
+    from omegaconf import OmegaConf  # slow to load, and --help needs it not
+
     summary = records.read_json(run_dir / records.SUMMARY)
     if not summary:
         summary = {"status": records.FAILED, "error": f"{records.SUMMARY} holds no JSON object"}

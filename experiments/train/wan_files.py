@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-
-from omegaconf import OmegaConf
+from typing import TYPE_CHECKING
 
 from geojax.errors import ConfigError
-from testbed.wan.generators import GENERATORS
 from testbed.wan.presets import FILES, load_preset
 
-_folders: list[tempfile.TemporaryDirectory] = []  # Hydra reads them until this process ends
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
+
+_folders: list[TemporaryDirectory] = []  # Hydra reads them until this process ends
 
 
 def with_wan_files(arguments: Sequence[str]) -> list[str]:
@@ -38,7 +38,9 @@ def with_wan_files(arguments: Sequence[str]) -> list[str]:
         key, _, value = argument.partition("=")
         names = value.split(",")
         if key == "wan" and any(name.endswith(FILES) for name in names):
-            folder = tempfile.TemporaryDirectory(prefix="geojax-wan-")
+            from tempfile import TemporaryDirectory
+
+            folder = TemporaryDirectory(prefix="geojax-wan-")
             _folders.append(folder)
             chosen = [_choice(name, number, Path(folder.name)) for number, name in enumerate(names)]
             found[at] = f"wan={','.join(chosen)}"
@@ -50,6 +52,10 @@ def _choice(name: str, number: int, folder: Path) -> str:
     """The name of a choice that stands for a file; other names stand for themselves."""
     if not name.endswith(FILES):
         return name
+    from omegaconf import OmegaConf
+
+    from testbed.wan.generators import GENERATORS
+
     wan = load_preset(name)
     base = wan.generator if wan.generator in GENERATORS else "wan"
     values = {"defaults": [f"base_{base}", "_self_"], **dataclasses.asdict(wan)}

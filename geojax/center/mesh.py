@@ -37,7 +37,6 @@ class Mesh:
       load: (vector) -> parameters, state.
       load_part: makes such a program for a part of whole layers of the vector, [start, stop).
       vector: (parameters, state) -> vector.
-      start: (parameters) -> optimizer state.
       copy: (arrays) -> the same values in new buffers.
       proximal: ρ of the term (ρ/2)·‖x − anchor‖² that ``step`` adds to the loss; 0: none.
       gradient: (parameters, state*, integers*, samples, targets, draw) -> vector of the mean
@@ -75,7 +74,7 @@ class Mesh:
 
         self.load_part = load_part
         self.vector = parallel(lambda parameters, state: network.flatten({**parameters, **state}))
-        self.start = parallel(optimizer.init)
+        self._start = parallel(optimizer.init)
         self.copy = parallel(lambda arrays: jax.tree.map(jnp.copy, arrays))
         self.gradient = parallel(self._gradient, donate_argnums=(1, 2))
         step = self._proximal_step if proximal else self._step
@@ -85,6 +84,11 @@ class Mesh:
         self.apply = parallel(self._apply, donate_argnums=(0, 1))
         # By the original's identity, as long as a trainer holds it.
         self._placed: weakref.WeakValueDictionary[int, jax.Array] = weakref.WeakValueDictionary()
+
+    def start(self, parameters: Arrays) -> optax.OptState:
+        """The optimizer's state at parameters; one without arrays needs no program."""
+        shapes = jax.eval_shape(self._optimizer.init, parameters)
+        return self._start(parameters) if jax.tree.leaves(shapes) else shapes
 
     def replicate(self, array: np.ndarray) -> np.ndarray:
         """One slice per device, all the same; a view."""

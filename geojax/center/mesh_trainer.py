@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from geojax.center.keys import worker_key
 from geojax.center.mesh import Mesh
-from geojax.center.network import worker_key
 from geojax.center.per_device_mesh import PerDeviceMesh
 from geojax.center.planned import Planned, one_batch
 from geojax.center.spec import VectorSpec

@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from geojax.center.devices import host_device
 from geojax.center.inputs import inputs_of
+from geojax.center.keys import seed_key
 from geojax.center.shared import shared
 from geojax.center.spec import VectorSpec
 from geojax.config import ModelConfig, RunConfig
@@ -94,7 +95,7 @@ class Network:
     def initial(self, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Vector and integers at the start: a function of the seed alone, computed on the CPU."""
         with jax.default_device(host_device()):
-            vector, integers = self._begin(jax.random.key(seed))
+            vector, integers = self._begin(seed_key(seed))
         return np.array(vector), {name: np.array(value) for name, value in integers.items()}
 
     def flatten(self, arrays: Arrays, part: VectorSpec | None = None) -> jax.Array:
@@ -228,7 +229,7 @@ class Network:
                 raise ConfigError("loss", loss, f"{fix} (it makes {made}, not one number of each)")
 
     def _initial(self, key: jax.Array) -> tuple[jax.Array, Arrays]:
-        arrays = self._start(key)
+        arrays = self._start(jax.random.wrap_key_data(key))
         integers = {name: arrays.pop(name) for name in self._integer_names}
         named = {name.removeprefix(PARAMETERS): array for name, array in arrays.items()}
         return self.flatten(named), integers
@@ -252,12 +253,6 @@ def flat_names(tree: Mapping[str, Any]) -> Arrays:
     return cast(Arrays, flatten_dict(tree, sep="/"))
 
 
-def worker_key(seed: int, worker_index: int) -> np.ndarray:
-    """The start of all random numbers of a worker's steps, uint32 (2,), computed on the CPU."""
-    with jax.default_device(host_device()):
-        return np.array(jax.random.key_data(jax.random.fold_in(jax.random.key(seed), worker_index)))
-
-
 def step_key(draw: jax.Array, device: jax.Array | int) -> jax.Array:
     """The key of one step on one device.
 
@@ -265,7 +260,7 @@ def step_key(draw: jax.Array, device: jax.Array | int) -> jax.Array:
     be kept: a resumed run, or another testbed, draws the same numbers.
 
     Args:
-      draw: uint32 (3,): :func:`worker_key`, then the number of the step.
+      draw: uint32 (3,): :func:`geojax.center.keys.worker_key`, then the number of the step.
       device: position of the device among the worker's.
     """
     worker = jax.random.wrap_key_data(draw[:2])

@@ -15,6 +15,7 @@ from geojax.overlay.bounds.bound import BOUND_WORK
 from geojax.overlay.bounds.latency import latency_bound
 from geojax.overlay.bounds.release import Members, earliest_end, later_offers, rate_of
 from geojax.overlay.view import Edge, NetworkView
+from testbed.figures.optima import FEW, kept_rate_of
 
 Event = Mapping[str, Any]
 
@@ -123,13 +124,17 @@ def _bounds(
     members: tuple[str, ...],
     goodput: float,
 ) -> list[_Bound]:
-    optima: dict[tuple[int, Members], float] = {}
+    wanted = {  # rounds of one spell share the mapping of rates
+        (id(one.rates), later): one.rates for one in rounds for later in later_offers(one.offers)
+    }
+    solve = kept_rate_of if len(wanted) <= FEW else rate_of
+    optima = {
+        (spell, later): solve(replace(view, rate=rates), members, later)
+        for (spell, later), rates in wanted.items()
+    }
     found = []
-    for one in rounds:  # rounds of one spell share the mapping of rates
+    for one in rounds:
         now = replace(view, rate=one.rates)
-        for later in later_offers(one.offers):
-            if (id(one.rates), later) not in optima:
-                optima[id(one.rates), later] = rate_of(now, members, later)
         known = {later: optima[id(one.rates), later] for later in later_offers(one.offers)}
         last = max(one.offers.values())
         whole = earliest_end(now, bits, one.offers, known)

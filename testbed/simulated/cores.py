@@ -8,8 +8,11 @@ the same with any number of cores, bit for bit.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from geojax.config import RunConfig
@@ -31,10 +34,25 @@ class Inline(Executor):
 
 
 def available() -> int:
-    """Cores that this process may use: its affinity, and the limit of its control group."""
-    import joblib  # slow to load, and needed once
+    """Cores that this process may use: its affinity, and the limit of its control group.
 
-    return joblib.cpu_count()
+    Counted as joblib does it, which is slow to load; ``LOKY_MAX_CPU_COUNT`` is a limit too.
+    """
+    counts = [os.cpu_count() or 1, int(os.environ.get("LOKY_MAX_CPU_COUNT", sys.maxsize))]
+    if hasattr(os, "sched_getaffinity"):
+        counts.append(len(os.sched_getaffinity(0)))
+    counts += _of_control_group()
+    return max(1, min(counts))
+
+
+def _of_control_group(folder: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """The limit of Linux's control group, version 2 or 1, rounded up; empty: there is none."""
+    limit, old = folder / "cpu.max", folder / "cpu"
+    for files in ([limit], [old / "cpu.cfs_quota_us", old / "cpu.cfs_period_us"]):
+        if all(file.is_file() for file in files):
+            quota, period, *_ = " ".join(file.read_text() for file in files).split()
+            return [] if quota == "max" or int(quota) <= 0 else [-(-int(quota) // int(period))]
+    return []
 
 
 def cores_of(config: RunConfig, workers: int) -> int:

@@ -7,10 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from geojax.config import LanConfig, WanConfig
 from geojax.errors import ConfigError, nearest
 from geojax.fields import sequence
@@ -91,6 +87,10 @@ def _loaded(path: Path) -> Any:
     """What a file holds, whatever it is."""
     if path.suffix == ".csv":
         return matrices.read_csv(path)
+    from omegaconf import OmegaConf  # slow to load, and every command knows this module
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
     kind = "JSON" if path.suffix == ".json" else "YAML"
     try:
         if kind == "JSON":
@@ -121,6 +121,10 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[WanConfig, LanConfig, int
     >>> wan.rate, lan.workers, seed
     (50, 2, 7)
     """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
     chosen: str | None = None
     settings: list[str] = []
     for argument in arguments:

@@ -14,7 +14,8 @@ from simulated_runs import kill, simulated, small_config
 from test_mesh_processes import run
 
 from geojax.center.evaluate import build_evaluator
-from geojax.center.network import Network, build_network, step_key, worker_key
+from geojax.center.keys import worker_key
+from geojax.center.network import Network, build_network, step_key
 from geojax.center.trainer import build_trainer
 from geojax.config import DataConfig, RunConfig, SyncConfig
 from geojax.data.batches import BatchOrder
@@ -146,7 +147,8 @@ def test_streams_of_any_name_have_numbers():
 
 ON_TWO_DEVICES = """
 import jax, numpy as np, optax
-from geojax.center.network import build_network, step_key, worker_key
+from geojax.center.keys import worker_key
+from geojax.center.network import build_network, step_key
 from geojax.center.trainer import build_trainer
 from geojax.config import DataConfig, RunConfig, TestbedConfig
 from geojax.data.batches import BatchOrder

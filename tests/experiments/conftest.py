@@ -16,6 +16,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from experiments.runs import records, schema
+from experiments.runs.choices import CONF
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -132,5 +133,5 @@ def _composed(*words: str):
 def composed():
     """Makes configurations of the project's files, by overrides; a copy for every caller."""
     schema.register()
-    with initialize_config_dir(str(schema.CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         yield lambda *words: copy.deepcopy(_composed(*words))

@@ -8,6 +8,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.runs import schema
+from experiments.runs.choices import CONF
 from experiments.train.command_line import (
     UsageError,
     explain,
@@ -70,7 +71,7 @@ def test_the_key_that_chooses_a_member_is_its_group():
 def explained(overrides, search_path=None):
     more = [f"hydra.searchpath=[file://{search_path}]"] if search_path else []
     schema.register()
-    with initialize_config_dir(str(schema.CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         with pytest.raises((HydraException, OmegaConfBaseException)) as raised:
             schema.build(compose("config", [*overrides, *more]))
         return explain(raised.value)
@@ -188,11 +189,11 @@ def test_a_file_whose_member_nobody_registered_says_so(tmp_path):
 
 
 def test_the_readmes_own_wan_is_a_choice(tmp_path):
-    readme = (schema.CONF.parent / "README.md").read_text()
+    readme = (CONF.parent / "README.md").read_text()
     text = next(each for each in readme.split("```yaml\n")[1:] if "name: mine" in each)
     own_files(tmp_path, wan__mine=text.partition("```")[0])
     schema.register()
-    with initialize_config_dir(str(schema.CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         words = ["wan=mine", "model=synthetic", f"hydra.searchpath=[file://{tmp_path}]"]
         config = schema.build(compose("config", words))
     check(config)

@@ -9,15 +9,16 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments import configuration
-from experiments.runs import schema
+from experiments.runs import keys, schema, stored
+from experiments.runs.choices import CONF, choices
 from geojax.axes import AXES, complete
-from geojax.config import RunConfig, to_dict
+from geojax.config import RunConfig, groups, to_dict
 from geojax.data.npz import NpzConfig
 from geojax.overlay.planners.multigps import server_count
 from testbed.run import check, prepare
 
-GROUPS = [*schema.groups(), "experiment"]
-MEMBERS = [(group, name) for group in schema.groups() for name in schema.choices(group)]
+GROUPS = [*groups(), "experiment"]
+MEMBERS = [(group, name) for group in groups() for name in choices(group)]
 NEEDS = {
     ("data", "digits"): ("model", "mlp"),  # 8 x 8 images; the demo CNN is made for 28 x 28
     ("compression", "size_only"): ("model", "synthetic"),
@@ -26,28 +27,28 @@ NEEDS = {
     **{
         (group, name): ("devices", "fleet")
         for group in ("device_partition", "selection")
-        for name in schema.choices(group)
+        for name in choices(group)
     },
     ("sync", "halos"): ("lan", "four_workers"),  # asynchronous LANs need workers on them
     ("optimizer", "muon"): ("sync", "diloco"),  # matrices: an inner optimizer
 }
-DEMOS = [("variant/demo", name) for name in schema.choices("variant/demo")]
-HEADLINE = schema.choices("variant/geomx_exceeds_lan")
+DEMOS = [("variant/demo", name) for name in choices("variant/demo")]
+HEADLINE = choices("variant/geomx_exceeds_lan")
 
 
 ADAM = ("optimizer=adam", "optimizer.eps=1e-7")
 
 
 def test_every_group_has_files_and_every_folder_is_a_group():
-    folders = {path.name for path in schema.CONF.iterdir() if path.is_dir()}
+    folders = {path.name for path in CONF.iterdir() if path.is_dir()}
     assert folders == {*GROUPS, "variant"}
-    assert all(schema.choices(group) for group in GROUPS)
+    assert all(choices(group) for group in GROUPS)
 
 
 @pytest.fixture(scope="module")
 def members(composed):
     """Every member of every group, as composed; a composition takes one of each group."""
-    names = {group: schema.choices(group) for group in schema.groups()}
+    names = {group: choices(group) for group in groups()}
     found = {}
     for turn in range(max(map(len, names.values()))):
         chosen = {group: files[turn % len(files)] for group, files in names.items()}
@@ -63,7 +64,7 @@ def test_every_member_composes_and_is_valid(composed, members, group, name):
     check(dataclasses.replace(composed(), **changes))
 
 
-@pytest.mark.parametrize("name", schema.choices("experiment"))
+@pytest.mark.parametrize("name", choices("experiment"))
 def test_every_experiment_composes_and_is_valid(composed, name):
     check(composed(f"experiment={name}"))
 
@@ -84,7 +85,7 @@ def test_demo_variants_are_valid_and_set_their_own_keys(composed, group, name):
     assert (config.sync.name == "local_steps") == (name == "star_local_steps")
 
 
-@pytest.mark.parametrize("name", schema.choices("overlay"))
+@pytest.mark.parametrize("name", choices("overlay"))
 def test_the_scheduler_may_have_a_site_of_its_own_with_any_overlay(composed, name):
     site = "wan.server_center=external", "++wan.external={rate: 100, rtt: 20}"
     config = composed(f"overlay={name}", *site)
@@ -112,7 +113,7 @@ def test_rows_of_the_headline_are_valid_and_alike_but_for_their_techniques(compo
         assert ports == (1000, 1000, 1000, 0.2)
 
 
-@pytest.mark.parametrize("name", schema.choices("variant/geomx_accuracy"))
+@pytest.mark.parametrize("name", choices("variant/geomx_accuracy"))
 def test_rows_of_the_accuracy_experiment_are_valid(composed, name):
     config = composed("experiment=geomx_accuracy", f"variant/geomx_accuracy={name}")
     check(config)
@@ -122,20 +123,20 @@ def test_rows_of_the_accuracy_experiment_are_valid(composed, name):
 
 
 def test_the_headline_sweeps_over_all_its_rows():
-    text = (schema.CONF / "experiment" / "geomx_exceeds_lan.yaml").read_text()
+    text = (CONF / "experiment" / "geomx_exceeds_lan.yaml").read_text()
     (swept,) = (line for line in text.splitlines() if line.startswith("      variant/"))
     assert sorted(swept.split(":")[1].strip().split(",")) == HEADLINE
 
 
 def test_every_member_file_starts_from_its_schema(members):
     for group, name in MEMBERS:
-        if not (schema.CONF / group / f"{name}.yaml").exists():
+        if not (CONF / group / f"{name}.yaml").exists():
             continue  # a member without a file is a choice by itself
-        text = (schema.CONF / group / f"{name}.yaml").read_text()
+        text = (CONF / group / f"{name}.yaml").read_text()
         own = getattr(members[group, name], AXES[group].chooser) if group in AXES else None
         assert f"base_{own or group}, _self_" in text, name
-    for name in schema.choices("experiment"):
-        text = (schema.CONF / "experiment" / f"{name}.yaml").read_text()
+    for name in choices("experiment"):
+        text = (CONF / "experiment" / f"{name}.yaml").read_text()
         assert text.startswith("# @package _global_\n"), name
 
 
@@ -163,9 +164,9 @@ def test_defaults_are_those_of_the_dataclasses_but_for_the_wan(composed):
 
 
 def test_every_key_is_known():
-    assert len(schema.every_key()) > 60
-    assert [key for key in schema.every_key() if not schema.known(key)] == []
-    assert [key for key in schema.every_key() if schema.known(f"{key}x")] == []
+    assert len(keys.every_key()) > 60
+    assert [key for key in keys.every_key() if not keys.known(key)] == []
+    assert [key for key in keys.every_key() if keys.known(f"{key}x")] == []
 
 
 def test_a_stored_configuration_is_read_back_equal(composed, tmp_path):
@@ -174,35 +175,47 @@ def test_a_stored_configuration_is_read_back_equal(composed, tmp_path):
     assert schema.load(tmp_path / "config.yaml") == config
 
 
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_a_job_reads_its_configuration_as_it_was_written(composed, tmp_path, name):
+    odd = "1e5", "2020-01-01", "yes", "1:30", "<<", "null", "ä: #", 1e-7, 1e16, 3, None, True
+    config = composed(f"experiment={name}", "++pace.centers.c2=3", *ADAM)
+    config.wan.provenance = {"odd": list(odd), 5: {2.5: "keys"}}
+    config.lr = 1e-05
+    schema.save(config, tmp_path / "config.yaml")
+    read = stored.read(tmp_path / "config.yaml")
+    assert read == schema.load(tmp_path / "config.yaml") == config
+    assert repr(read) == repr(config)
+
+
 def test_the_page_of_all_keys_is_what_the_dataclasses_say():
     assert configuration.PAGE.read_text() == configuration.page(), configuration.__doc__
 
 
 def test_every_key_has_a_meaning():
-    for group in ("", *schema.groups()):
-        for settings in schema.schemas(group):
+    for group in ("", *groups()):
+        for settings in keys.schemas(group):
             for item in dataclasses.fields(settings):
-                if item.name not in ("name", *schema.groups()):
+                if item.name not in ("name", *groups()):
                     assert item.metadata["doc"], (settings, item.name)
 
 
 def test_the_hash_ignores_noise_and_nothing_else(composed):
     base = composed()
-    wanted = schema.config_hash(base)
+    wanted = stored.config_hash(base)
     noise = {"resume": True, "data": dataclasses.replace(base.data, path="elsewhere")}
-    assert schema.config_hash(dataclasses.replace(base, **noise)) == wanted
+    assert stored.config_hash(dataclasses.replace(base, **noise)) == wanted
     own = [NpzConfig(path=path) for path in ("a.npz", "b.npz")]
-    assert len({schema.config_hash(dataclasses.replace(base, data=data)) for data in own}) == 2
+    assert len({stored.config_hash(dataclasses.replace(base, data=data)) for data in own}) == 2
     links = [{**base.wan.links[0], "rate": 99}, *base.wan.links[1:]]
     for change in ({"seed": 1}, {"wan": dataclasses.replace(base.wan, links=links)}):
-        assert schema.config_hash(dataclasses.replace(base, **change)) != wanted
+        assert stored.config_hash(dataclasses.replace(base, **change)) != wanted
 
 
 def test_free_form_settings_take_any_key():
-    assert schema.free_form("pace.centers.c9")
-    assert schema.free_form("wan.dynamics.period_s")
-    assert not schema.free_form("lr.x")
-    assert not schema.free_form("optimizer.x")
+    assert keys.free_form("pace.centers.c9")
+    assert keys.free_form("wan.dynamics.period_s")
+    assert not keys.free_form("lr.x")
+    assert not keys.free_form("optimizer.x")
 
 
 def test_choices_are_listed_for_help():

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from experiments.runs import records, schema
-from experiments.train import __main__ as train
 from experiments.train import children
+from experiments.train import invocation as train
 from geojax.config import RunConfig
 from geojax.errors import GeojaxError
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from omegaconf import OmegaConf
 
 from experiments.bench import selection as bench
-from experiments.runs import schema
+from experiments.runs.choices import CONF
 from geojax.federated.registry import FEDERATED
 from geojax.sync.registry import build_sync
 from testbed.run import check
 
 
 def swept(name):
-    params = OmegaConf.load(schema.CONF / "experiment" / f"{name}.yaml").hydra.sweeper.params
+    params = OmegaConf.load(CONF / "experiment" / f"{name}.yaml").hydra.sweeper.params
     return {key: str(values).split(",") for key, values in params.items()}
 
 

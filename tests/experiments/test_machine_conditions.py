@@ -11,7 +11,7 @@ import pytest
 
 from experiments import command
 from experiments.runs import records, schema
-from experiments.train import job
+from experiments.train import job_process
 from geojax.config import RunConfig
 from geojax.errors import MachineError, telling_of_machine
 from testbed import run as runner
@@ -41,11 +41,11 @@ def test_a_run_on_a_full_disk_says_so_where_it_can(tmp_path, monkeypatch):
 
     monkeypatch.setattr(runner, "run", fill)
     with pytest.raises(MachineError, match=r"events\.jsonl: No space left"):
-        job._run(RunConfig(), tmp_path)
+        job_process._run(RunConfig(), tmp_path)
     assert "No space left" in records.read_json(tmp_path / "summary.json")["error"]
     monkeypatch.setattr(records, "fail", fill)
     with pytest.raises(MachineError, match=r"events\.jsonl: No space left"):
-        job._run(RunConfig(), tmp_path)
+        job_process._run(RunConfig(), tmp_path)
 
 
 def run(*arguments, **environment):

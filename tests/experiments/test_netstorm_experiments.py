@@ -11,12 +11,14 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments.runs import records, schema
+from experiments.runs.choices import CONF, choices
+from experiments.runs.stored import flatten
 from experiments.table import __main__ as table
 from geojax.config import to_dict
 from geojax.errors import ConfigError
 from testbed.run import check, run
 
-ROOT = schema.CONF.parent
+ROOT = CONF.parent
 TRAINED = ("netstorm_static", "netstorm_dynamic")
 OVERLAYS = {
     "overlay_bench": ["star", "mlnet", "tsengine", "ring", "netstorm", "packing"],
@@ -46,7 +48,7 @@ ALL_TO_ALL = ("sharded_star", "multigps", "butterfly")
 ROWS = [
     *((name, (f"overlay={overlay}",)) for name, rows in OVERLAYS.items() for overlay in rows),
     *(("overlay_bench", (f"overlay={overlay}",)) for overlay in ALL_TO_ALL),
-    *(("overlay_bench", (f"wan={wan}",)) for wan in schema.choices("wan")),
+    *(("overlay_bench", (f"wan={wan}",)) for wan in choices("wan")),
     *(("netstorm_ablation", (f"variant/netstorm_ablation={row}",)) for row in ABLATION),
     *(
         pytest.param(
@@ -83,22 +85,22 @@ TINY = {  # what makes an experiment small, its rows, and the columns of its tab
 }  # fmt: skip
 
 
-def stored(name):
-    return OmegaConf.load(schema.CONF / "experiment" / f"{name}.yaml").hydra
+def hydra_of(name):
+    return OmegaConf.load(CONF / "experiment" / f"{name}.yaml").hydra
 
 
 def test_sweeps_have_all_their_rows():
     swept = {
         (name, key): value.split(",")
         for name in [*OVERLAYS, "netstorm_ablation"]
-        for key, value in stored(name).sweeper.params.items()
+        for key, value in hydra_of(name).sweeper.params.items()
     }
     assert swept == {
         **{(name, "overlay"): rows for name, rows in OVERLAYS.items()},
         ("netstorm_ablation", "variant/netstorm_ablation"): list(ABLATION),
         ("netstorm_ablation", "wan"): WANS,
     }
-    assert sorted(ABLATION) == schema.choices("variant/netstorm_ablation")
+    assert sorted(ABLATION) == choices("variant/netstorm_ablation")
 
 
 @pytest.mark.parametrize(("name", "words"), ROWS, ids=str)
@@ -110,7 +112,7 @@ def test_every_row_is_valid(composed, name, words):
 
 @pytest.fixture(scope="module")
 def flat(composed):
-    return functools.cache(lambda *words: schema.flatten(to_dict(composed(*words))))
+    return functools.cache(lambda *words: flatten(to_dict(composed(*words))))
 
 
 @pytest.mark.parametrize("row", ABLATION)
@@ -147,7 +149,7 @@ def test_a_tiny_version_runs_and_its_table_has_rows_and_columns(composed, tmp_pa
         schema.save(config, run_dir / records.CONFIG)
         found.append(run(config, run_dir))
         records.finish(run_dir, config, found[-1])
-    shown = stored(name).callbacks.report
+    shown = hydra_of(name).callbacks.report
     measured = [key for key in shown.columns if key != "cpu_share"]
     built = table.build([tmp_path], columns=measured, baseline=dict(shown.baseline))
     assert [c.header for c in built.columns if c.header != "note"] == columns

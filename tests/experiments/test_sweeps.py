@@ -7,8 +7,8 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from experiments.runs import records, schema
-from experiments.train import __main__ as train
+from experiments.runs import records, schema, stored
+from experiments.train import invocation as train
 from experiments.train import standing
 from experiments.train.sweep import SweepReport
 from geojax.config import RunConfig
@@ -147,6 +147,6 @@ def test_a_refused_job_leaves_another_run_alone(tmp_path, monkeypatch, valid):
         raise GeojaxError("t.csv: there is no such file")
 
     monkeypatch.setattr(train, "_check", (lambda _config: None) if valid else refuse)
-    composed = OmegaConf.create(schema.whole(config))
+    composed = OmegaConf.create(stored.whole(config))
     assert not train._sweep_job(composed, folder, tmp_path, "job 0", {"_target_": "BasicLauncher"})
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

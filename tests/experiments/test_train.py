@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from experiments.runs import schema
+from experiments.runs import schema, stored
 
 FINISHED, FAILS, BREAKS, DIES, REFUSED = 3, 13, 14, 15, 0  # rounds; see the stand-in
 
@@ -30,7 +30,7 @@ def test_a_run_leaves_its_configuration_and_summary(commands):
     assert "jax" not in summary.pop("modules")
     assert summary == {
         "status": "finished",
-        "config_hash": schema.config_hash(config),
+        "config_hash": stored.config_hash(config),
         "experiment": "smoke",
         "testbed": "simulated",
         "seed": 4,

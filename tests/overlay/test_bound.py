@@ -3,13 +3,16 @@
 import math
 from dataclasses import replace
 from itertools import combinations
+from unittest import mock
 
+import numpy as np
 import pytest
 from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from wans import full_mesh, path, random_wan, ring, wan_of
 
+from geojax.overlay.bounds import latency
 from geojax.overlay.bounds.bound import Bounds, bounds
 from geojax.overlay.bounds.cut import min_cut
 from geojax.overlay.bounds.fluid import fluid_optimum
@@ -33,6 +36,19 @@ BIT = 1 / 8  # bytes
 )
 def test_closed_forms(view, expected):
     assert bounds(view, BIT).bound_s == pytest.approx(expected, rel=1e-6)
+
+
+@given(st.integers(2, 9), st.integers(0, 2**32 - 1))
+def test_a_plain_search_and_scipys_find_the_same_delays(nodes, seed):
+    draw = np.random.default_rng(seed)
+    edges = [(a, b) for a in range(nodes) for b in range(nodes) if a != b and draw.random() < 0.4]
+    delays = [float(delay) * (draw.random() < 0.8) for delay in draw.random(len(edges))]
+    found = []
+    for few in (0, nodes):
+        latency._shortest.cache_clear()
+        with mock.patch.object(latency, "FEW", few):
+            found.append(latency._shortest(nodes, tuple(edges), tuple(delays)))
+    np.testing.assert_array_equal(*found)
 
 
 def test_the_parts_of_a_ring():

@@ -7,10 +7,11 @@ import threading
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
+import joblib
 import pytest
 from simulated_runs import kill, simulated, small_config
 
-from experiments.runs import schema
+from experiments.runs import stored
 from experiments.train import cores as of_jobs
 from experiments.train import standing
 from geojax.center import devices
@@ -228,8 +229,31 @@ def test_wrong_numbers_are_refused():
         assert refused.value.key == "testbed.cores"
 
 
+@pytest.mark.parametrize("limit", [None, "1", "100"])
+def test_as_many_as_joblib_counts_may_be_used(limit, monkeypatch):
+    monkeypatch.delenv("LOKY_MAX_CPU_COUNT", raising=False)
+    if limit is not None:
+        monkeypatch.setenv("LOKY_MAX_CPU_COUNT", limit)
+    assert cores.available() == joblib.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({}, []), ({"cpu.max": "max 100000\n"}, []), ({"cpu.max": "150000 100000\n"}, [2]),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, []),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, [1]),
+    ],
+)  # fmt: skip
+def test_a_control_group_may_limit_them(tmp_path, files, limit):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert cores._of_control_group(tmp_path) == limit
+
+
 def test_they_decide_nothing_that_a_run_computes():
-    hashes = {schema.config_hash(RunConfig(testbed=TestbedConfig(cores=n))) for n in (None, 1, 2)}
+    hashes = {stored.config_hash(RunConfig(testbed=TestbedConfig(cores=n))) for n in (None, 1, 2)}
     assert len(hashes) == 1
 
 
@@ -249,8 +273,8 @@ def test_jobs_that_run_at_once_share_them(asked, n_jobs, jobs, share, monkeypatc
 
 
 def test_other_launchers_and_testbeds_leave_them_alone():
-    joblib = {"_target_": "hydra_plugins.x.JoblibLauncher", "n_jobs": 2}
+    of_joblib = {"_target_": "hydra_plugins.x.JoblibLauncher", "n_jobs": 2}
     basic = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
     assert of_jobs.of_job(TestbedConfig(cores=5), basic) == 5
     assert of_jobs.of_job(TestbedConfig(), basic) is None
-    assert of_jobs.of_job(TestbedConfig(name="local"), joblib) is None
+    assert of_jobs.of_job(TestbedConfig(name="local"), of_joblib) is None

@@ -23,6 +23,15 @@ def test_a_short_run_prints_one_line_at_its_end():
     assert told([1, 2, 3], 3) == ["run: 3 rounds in 6.0 s, test accuracy 0.500"]
 
 
+def test_without_a_terminal_the_line_goes_to_standard_error(capsys, monkeypatch):
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    with RunProgress("[run]", 3) as progress:
+        progress.say("planning")
+        progress.take({"event": "round", "round": 0, "held": 2.0})
+    assert capsys.readouterr() == ("", "[run]: 1 rounds in 2.0 s\n")
+
+
 def test_a_long_run_prints_a_line_a_minute_with_the_time_that_is_left():
     *lines, last = told([20 + 40 * number for number in range(10)], 40)
     assert lines[0] == "run: 2 of 40 rounds, t = 4.0 s, test accuracy 0.500, about 25 min left"

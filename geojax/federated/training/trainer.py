@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from geojax.center.network import worker_key
+from geojax.center.keys import worker_key
 from geojax.center.optimizers import OPTIMIZERS, build_optimizer
 from geojax.center.planned import Planned
 from geojax.center.shared import shared
