@@ -5,10 +5,8 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
-import hashlib
 import json
 import os
-import platform
 import shutil
 import signal
 import sys
@@ -19,6 +17,8 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from testbed.compiled import cpu_kind
 
 # Looking for doctests there would import several modules of the name conftest.
 collect_ignore_glob = ["conftest.py", "*/conftest.py"]
@@ -38,13 +38,9 @@ def compile_cache() -> Path:
     """Where compiled XLA programs stay for the next run; `make clean` removes them.
 
     JAX finds a program by all that went into it, and test_mesh_processes.py shows that it gives the
-    same bits. A CPU of another kind has another folder.
+    same bits.
     """
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else [platform.platform()]
-    kind = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
-    name = hashlib.sha256("\n".join(kind or lines).encode()).hexdigest()[:12]
-    cache = Path(__file__).resolve().parents[1] / ".cache" / "compiled" / name
+    cache = Path(__file__).resolve().parents[1] / ".cache" / "compiled" / cpu_kind()
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError:

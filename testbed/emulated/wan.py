@@ -198,8 +198,9 @@ class EmulatedWan:
 
         A link's rate is the goodput of one TCP flow between neighbours; expected is
         ``verify.GOODPUT_FACTOR`` (0.95) times its rate, or the smaller access cap of its ends.
-        Links that do not disturb each other are measured together; one that is off is measured once more,
-        alone. Jitter and loss are switched off meanwhile. Links in an outage are left out.
+        Links that do not disturb each other are measured together; one that is off is measured
+        once more, alone. Jitter and loss are switched off meanwhile. Links in an outage are left
+        out.
 
         Args:
           tolerance: relative error of a rate from which on it is measured again, e.g. 0.15.

@@ -7,7 +7,7 @@ import pytest
 from wans import full_mesh, ring
 
 from geojax.overlay.bounds.release import rate_of
-from testbed.compiled import compile_cache
+from testbed.compiled import compile_cache, cpu_kind
 from testbed.figures import optima
 
 VIEW = full_mesh(4, egress=2.5)
@@ -70,13 +70,29 @@ def test_what_cannot_be_read_or_kept_is_solved_again(solved, tmp_path, monkeypat
 def test_they_lie_beside_the_users_compiled_programs(monkeypatch, tmp_path):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
-    assert compile_cache() == str(tmp_path / "mine" / "geojax" / "compiled")
+    assert compile_cache() == str(tmp_path / "mine" / "geojax" / "compiled" / cpu_kind())
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert compile_cache() == str(tmp_path / ".cache" / "geojax" / "compiled")
+    assert compile_cache() == str(tmp_path / ".cache" / "geojax" / "compiled" / cpu_kind())
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
     assert compile_cache() == ""
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # of a user without a home
     assert compile_cache() == ""
     assert not os.path.exists("~")
+
+
+def test_kinds_of_processors_have_their_own_folders(tmp_path):
+    names = []
+    for text in (
+        "model name\t: A\nMHz\t: 1\n",
+        "model name\t: A\nMHz\t: 2\n",
+        "model name\t: B\n",
+        None,
+    ):
+        info = tmp_path / f"{len(names)}"
+        if text is not None:
+            info.write_text(text)
+        names.append(cpu_kind(info))
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
