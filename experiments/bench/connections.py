@@ -50,7 +50,10 @@ async def stream(transport: Transport, connections: int) -> None:
     transport.observers.append(another)
     for _ in range(2 * connections + 8):
         another()
-    await transport.receive()
+    try:
+        await transport.receive()
+    finally:
+        transport.observers.remove(another)
 
 
 async def rate_of(transport: Transport, skip_s: float, measure_s: float) -> float:
