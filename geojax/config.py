@@ -129,9 +129,9 @@ class WanConfig(Settings):
     bandwidth_scale: float = key(1.0, "factor of all rates of the WAN")
     delay_scale: float = key(1.0, "factor of all round trips of the WAN")
     connections: Any = key(
-        1, "TCP connections from each node to each one in another center, which carry the same "
-        "frames side by side: a number, or auto: as many as the paths' rates, round trips and "
-        "losses ask for",
+        1, "TCP connections from each node to each one in another center (not the scheduler's), "
+        "over which its frames go side by side: a number, or auto: as many as the paths' rates, "
+        "round trips and losses ask for",
     )  # fmt: skip
     server_center: str | None = key(
         None, "where the scheduler is; null: in the first center; external: on a site without "
