@@ -128,6 +128,11 @@ class WanConfig(Settings):
     seed: int | None = key(None, "of all draws; null: the run's seed")
     bandwidth_scale: float = key(1.0, "factor of all rates of the WAN")
     delay_scale: float = key(1.0, "factor of all round trips of the WAN")
+    connections: Any = key(
+        1, "TCP connections from each node to each one in another center (not the scheduler's), "
+        "over which its frames go side by side: a number, or auto: as many as the paths' rates, "
+        "round trips and losses ask for",
+    )  # fmt: skip
     server_center: str | None = key(
         None, "where the scheduler is; null: in the first center; external: on a site without "
         "data, with the global servers of star and multigps",

@@ -25,7 +25,7 @@ from geojax.assemble import Setup, run_node
 from geojax.axes import from_dict
 from geojax.config import to_dict
 from geojax.errors import GeojaxError, MembershipError, telling_of_machine
-from geojax.hips.cluster import SCHEDULER, Cluster, NodeSpec, ResumePoint
+from geojax.hips.cluster import SCHEDULER, Cluster, Connections, NodeSpec, ResumePoint
 from geojax.hips.context import NodeContext, Oracle
 from geojax.machine.collector import collect_seldom
 from geojax.machine.machine import RealMachine
@@ -35,6 +35,7 @@ from geojax.telemetry.recorder import Recorder, jsonl_sink
 from geojax.telemetry.report import counters, report, restore
 from geojax.telemetry.spans import SPANS, SpanFile
 from geojax.wire.send_spans import SendSpans
+from geojax.wire.sockets import allow_connections
 from geojax.wire.tcp import TcpTransport
 
 FAILED, EXPELLED, ORPHANED = 3, 4, 5  # exit codes
@@ -53,6 +54,8 @@ def write_run(run_dir: Path, run_id: str, setup: Setup) -> None:
         "places": [vars(place) for place in setup.cluster.all],
         "resume": list(setup.resume),
         "view": setup.view.to_dict(),
+        "connections": setup.connections.common,
+        "connections_of": [[*pair, count] for pair, count in setup.connections.pairs.items()],
     }
     (run_dir / "run.json").write_text(json.dumps(values))
 
@@ -60,6 +63,7 @@ def write_run(run_dir: Path, run_id: str, setup: Setup) -> None:
 def read_run(run_dir: Path) -> tuple[str, Setup]:
     """The inverse of :func:`write_run`."""
     values = json.loads((run_dir / "run.json").read_text())
+    pairs = {(source, target): count for source, target, count in values["connections_of"]}
     setup = Setup(
         from_dict(values["config"]),
         Cluster(tuple(NodeSpec(**place) for place in values["places"])),
@@ -67,6 +71,7 @@ def read_run(run_dir: Path) -> tuple[str, Setup]:
         models=run_dir / "models",
         checkpoints=run_dir / "checkpoints",
         resume=ResumePoint(*values["resume"]),
+        connections=Connections(values["connections"], pairs),
     )
     return values["run_id"], setup
 
@@ -103,7 +108,12 @@ async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
     """Runs one node over TCP and writes its report."""
     config, cluster = setup.config, setup.cluster
     place = cluster.node(name)
-    addresses = cluster.addresses()
+    addresses = {peer: at for peer, at in cluster.addresses().items() if peer != name}
+
+    def connections(source: str, target: str) -> int:
+        return setup.connections.between(cluster.node(source), cluster.node(target))
+
+    allow_connections(sum(max(connections(name, p), connections(p, name)) for p in addresses))
     clock = Clock()
     machine, oracle = RealMachine(), Oracle(setup.view)
     with (
@@ -115,9 +125,10 @@ async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
         transport = TcpTransport(
             name,
             (place.host, place.port),
-            {peer: address for peer, address in addresses.items() if peer != name},
+            addresses,
             run_id=run_id,
             connect_timeout=config.timeouts.connect,
+            connections=connections,
             # On plain loopback TCP is no part of the experiment, and users may not choose it.
             congestion_control=(
                 config.testbed.congestion_control if config.testbed.name == "emulated" else None

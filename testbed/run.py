@@ -32,6 +32,7 @@ from testbed.progress import RunProgress
 from testbed.sessions import TRACE, Sessions, earlier_events, earlier_spans
 from testbed.simulated.cores import cores_of
 from testbed.wan.build import Wan, build_wan
+from testbed.wan.connections import connections_of
 from testbed.wan.dynamics.kept_traces import keep_traces, with_kept_traces
 from testbed.wan.hops import hops
 
@@ -68,7 +69,9 @@ def prepare(config: RunConfig, run_dir: Path) -> tuple[Setup, Wan, tuple[Fault, 
         kind = f"rounds of {whose}" if resume.held else "common rounds"
         fix = f"{kept} has {kind}, unlike sync={config.sync.name}; start anew in another folder"
         raise ConfigError("resume", True, fix)
-    setup = Setup(config, cluster, wan.view(), run_dir / "models", kept, inline, resume)
+    connections = connections_of(config.wan, wan, config.testbed.congestion_control)
+    view, models = wan.view(), run_dir / "models"
+    setup = Setup(config, cluster, view, models, kept, inline, resume, connections)
     if config.testbed.name != "local":
         _check_silence(config, wan, cluster)
     return setup, wan, faults
@@ -213,6 +216,7 @@ def _summary(
         **efficiency(config, wan.view(), counted, setup.cluster, extra.get("goodput_factor")),
         **view_error(wan.view(), counted, extra.get("goodput_factor")),
         **_rate_changes(config, counted),
+        **({} if config.wan.connections == 1 else {"connections": setup.connections.told()}),
     }
 
 

@@ -31,8 +31,8 @@ from experiments.calibrate.fit import relative_error
 from experiments.calibrate.fitted import FITTED_CASES
 from experiments.calibrate.runs import simulated
 from testbed.simulated import transport
-from testbed.simulated.impairments import SEGMENT_BYTES
 from testbed.simulated.tcp import Connection
+from testbed.wan.tcp_rates import SEGMENT_BYTES
 
 CUT = 0.7  # what a window is multiplied with when its path is full
 

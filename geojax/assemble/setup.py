@@ -15,7 +15,7 @@ from geojax.config import RunConfig
 from geojax.data.dataset import Dataset, load_dataset
 from geojax.data.dealing import partition
 from geojax.federated import build as federated
-from geojax.hips.cluster import START, Cluster, ResumePoint
+from geojax.hips.cluster import ONE_EACH, START, Cluster, Connections, ResumePoint
 from geojax.hips.storage.snapshots import Pieces, SharedPieces, StoredPieces
 from geojax.hollow import is_hollow
 from geojax.models.registry import SYNTHETIC
@@ -35,6 +35,7 @@ class Setup:
       inline: evaluate at once, while the clock stands still (simulation).
       checkpoints: folder of the nodes' checkpoints.
       resume: where the run goes on, if it continues a broken one.
+      connections: how many carry what centers send to each other.
     """
 
     config: RunConfig
@@ -44,6 +45,7 @@ class Setup:
     checkpoints: Path
     inline: bool = False
     resume: ResumePoint = START
+    connections: Connections = ONE_EACH
     _cache: dict[str, Any] = field(default_factory=dict)
 
     def dataset(self) -> Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -144,3 +144,32 @@ class Cluster:
             if node.role == "worker":
                 found[node.center] = (*found.get(node.center, ()), node.name)
         return found
+
+
+@dataclass(frozen=True)
+class Connections:
+    """How many TCP connections carry what a node of one center sends to a node of another.
+
+    Attributes:
+      common: between all centers.
+      pairs: by ordered pair of centers, where it is another number.
+    """
+
+    common: int = 1
+    pairs: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+    def between(self, source: NodeSpec, target: NodeSpec) -> int:
+        """From one node to another; one within a center, and for the scheduler's few bytes."""
+        crosses = source.center != target.center and SCHEDULER not in (source.name, target.name)
+        return self.pairs.get((source.center, target.center), self.common) if crosses else 1
+
+    def told(self) -> int | dict[str, int]:
+        """For people and tables: the common number, or that of each pair.
+
+        >>> Connections(8).told(), Connections(1, {("a", "b"): 8}).told()
+        (8, {'a>b': 8})
+        """
+        return {f"{a}>{b}": count for (a, b), count in self.pairs.items()} or self.common
+
+
+ONE_EACH = Connections()

@@ -2,7 +2,7 @@
 
 Every node has one UDP socket, bound to the port number of its TCP listener. A datagram is one frame
 of the same format (header, checksum) and of kind LATE: no merge waits for one. The frame's
-``sender`` is a checksum over the run, the sender's name and the receiver's, and the datagram must
+``tag`` is a checksum over the run, the sender's name and the receiver's, and the datagram must
 come from that sender's address. All other datagrams are counted and dropped.
 
 A datagram leaves when no message waits for its peer, from the thread that sends the messages too.
@@ -165,7 +165,7 @@ class DatagramSocket:
 
     def frame(self, peer: str, message: Message) -> Outbound:
         """A message to a peer as the one frame of a datagram."""
-        head, payload = next(frames_of(message, sender=self._token(self._name, peer)))
+        head, payload = next(frames_of(message, tag=self._token(self._name, peer)))
         return Outbound(message, 0, True, True, False, head, payload)
 
     def send(self, peer: str, frame: Outbound) -> None:
@@ -213,7 +213,7 @@ class DatagramSocket:
             raise FrameError(f"kind: expected LATE, came {header.kind.name}")
         if not header.last or header.offset or header.frame_bytes != len(datagram):
             raise FrameError(f"length: expected one whole frame, came {len(datagram)} bytes")
-        peer = self._sender(header.sender, source)
+        peer = self._sender(header.tag, source)
         content = HEADER_BYTES + header.body_bytes
         assembler = Assembler(MAX_DATAGRAM_BYTES)
         assembler.begin(header)[:] = datagram[content:]

@@ -4,14 +4,17 @@ A frame is a fixed header of 80 bytes in network order, a msgpack body (first fr
 only) and at most 256 KiB of payload::
 
     magic 4s | version B | kind B | codec B | flags B | epoch policy tree group round chunk 6i
-    sequence I | offset I | steps I | total Q | weight d | contributors I | sender I
+    sequence I | offset I | steps I | total Q | weight d | contributors I | tag I
     body bytes I | payload bytes I | crc32 I over the header before it, the body and the payload
 
 Every frame of a message carries the whole header. All its frames but the last hold exactly
-``FRAGMENT_BYTES`` of payload, so the bytes of a message on the wire follow from its size alone.
-Frames of different messages may interleave on one connection, which is how a message of higher
-priority overtakes a large one. A frame with the flag ``FOLLOWS`` left straight behind the frame
-before it on its connection; the receiver can time such frames.
+``FRAGMENT_BYTES`` of payload (``STRIPE_BYTES`` where there are several connections), so the bytes
+of a message on the wire follow from its size alone. Frames of different messages may interleave on
+one connection, which is how a message of higher priority overtakes a large one. A frame with the
+flag ``FOLLOWS`` left straight behind the frame before it on its connection; the receiver can time
+such frames. The tag is 0, but in a datagram (who sent it, :mod:`geojax.wire.datagrams`)
+and where several connections carry one sequence of frames (the frame's number in it,
+:mod:`geojax.wire.frame_order`).
 """
 
 from __future__ import annotations
@@ -38,12 +41,13 @@ MAX_UNFINISHED = 4096  # messages of one connection whose last frame has not com
 _HEADER = struct.Struct("!4sBBBB6iIIIQdIIIII")
 _FLAGS_AT = 7
 _OFFSET, _OFFSET_AT = struct.Struct("!I"), 36
-_LENGTHS, _LENGTHS_AT = struct.Struct("!II"), 68
+_ENDING, _ENDING_AT = struct.Struct("!III"), 64  # tag, lengths of body and payload
 _CHECKSUM = struct.Struct("!I")
 _CHECKED_BYTES = HEADER_BYTES - _CHECKSUM.size
 _KINDS = {kind.value: kind for kind in Kind}
 
 Frame = tuple[bytes, memoryview]  # header and body, payload
+Buffer = bytes | bytearray | memoryview
 
 
 class Header(NamedTuple):
@@ -64,7 +68,7 @@ class Header(NamedTuple):
     total: int  # payload bytes of the whole message
     weight: float
     contributors: int
-    sender: int  # 0; in a datagram it tells who sent it, see geojax.wire.datagrams
+    tag: int  # who sent a datagram, or the frame's number among those of several connections
     body_bytes: int
     payload_bytes: int  # of this frame
     checksum: int
@@ -101,7 +105,7 @@ def pack_body(body: Mapping[str, Any] | None) -> bytes:
     return packed
 
 
-def unpack_body(packed: bytes | bytearray | memoryview) -> dict[str, Any] | None:
+def unpack_body(packed: Buffer) -> dict[str, Any] | None:
     """Reverses :func:`pack_body`; refuses what is no mapping."""
     if not len(packed):
         return None
@@ -114,29 +118,28 @@ def unpack_body(packed: bytes | bytearray | memoryview) -> dict[str, Any] | None
     return body
 
 
-def frame_count(message: Message) -> int:
-    """Number of frames that a message travels in."""
-    return max(1, -(-message.payload_bytes // FRAGMENT_BYTES))
+def frame_count(message: Message, fragment: int = FRAGMENT_BYTES) -> int:
+    """Number of frames that a message travels in, of so many bytes of payload each."""
+    return max(1, -(-message.payload_bytes // fragment))
 
 
-def wire_bytes(message: Message) -> int:
+def wire_bytes(message: Message, fragment: int = FRAGMENT_BYTES) -> int:
     """Bytes of a message on the wire: payload, body and the headers of all its frames.
 
     >>> wire_bytes(Message(Kind.OFFER, payload=SizeOnly(300_000)))
     300160
     """
-    if message.body is not None:
-        return message.sized(_measured)
     payload = message.payload
     nbytes = 0 if payload is None else payload.nbytes
-    if nbytes <= FRAGMENT_BYTES:
+    if message.body is not None:
+        nbytes += message.sized(_body_bytes)
+    if message.payload_bytes <= fragment:
         return HEADER_BYTES + nbytes
-    return frame_count(message) * HEADER_BYTES + nbytes
+    return frame_count(message, fragment) * HEADER_BYTES + nbytes
 
 
-def _measured(message: Message) -> int:
-    body = len(pack_body(message.body))
-    return frame_count(message) * HEADER_BYTES + message.payload_bytes + body
+def _body_bytes(message: Message) -> int:
+    return len(pack_body(message.body))
 
 
 def _payload_view(message: Message) -> memoryview:
@@ -158,7 +161,9 @@ def _payload_view(message: Message) -> memoryview:
     return payload.reshape(-1).view(np.uint8).data
 
 
-def frames_of(message: Message, sequence: int = 0, sender: int = 0) -> Frames:
+def frames_of(
+    message: Message, sequence: int = 0, tag: int = 0, fragment: int = FRAGMENT_BYTES
+) -> Frames:
     """Cuts a message into frames.
 
     Everything is checked at the call; checksums are computed one by one as the iterator is
@@ -167,7 +172,8 @@ def frames_of(message: Message, sequence: int = 0, sender: int = 0) -> Frames:
     Args:
       message: what to send; a ``SizeOnly`` payload is refused.
       sequence: number of the message on its connection, modulo 2**32.
-      sender: of a datagram, see :mod:`geojax.wire.datagrams`.
+      tag: of a datagram, see :mod:`geojax.wire.datagrams`.
+      fragment: payload bytes of every frame but the last.
 
     Raises:
       FrameError: a field, the body or the payload does not fit.
@@ -185,11 +191,11 @@ def frames_of(message: Message, sequence: int = 0, sender: int = 0) -> Frames:
             head, 0, MAGIC, PROTOCOL_VERSION, message.kind, message.codec, 0,
             message.epoch, message.policy, message.tree, message.group,
             message.round, message.chunk, sequence & 0xFFFFFFFF, 0, message.steps, payload.nbytes,
-            message.weight, message.contributors, sender, len(body), 0, 0,
+            message.weight, message.contributors, 0, 0, 0, 0,
         )  # fmt: skip
     except struct.error as error:
         raise FrameError(f"header of {message.kind!r}: a field is out of range: {error}") from error
-    return Frames(head, body, payload)
+    return Frames(head, body, payload, tag, fragment)
 
 
 class Frames(Iterator[Frame]):
@@ -197,30 +203,35 @@ class Frames(Iterator[Frame]):
 
     Attributes:
       follows: whether the frame that is drawn next leaves straight behind the one before it.
+      tag: of the frame that is drawn next.
     """
 
-    def __init__(self, head: bytearray, body: bytes, payload: memoryview):
-        self._head, self._body, self._payload = head, body, payload
+    def __init__(self, head: bytearray, body: bytes, payload: memoryview, tag: int, fragment: int):
+        self._head, self._body, self._payload, self._fragment = head, body, payload, fragment
         self._checked = memoryview(head)[:_CHECKED_BYTES]
-        self._offsets = iter(range(0, max(1, payload.nbytes), FRAGMENT_BYTES))
-        self.follows = False
+        self._offsets = iter(range(0, max(1, payload.nbytes), fragment))
+        self.follows, self.tag = False, tag
 
     def __next__(self) -> Frame:
         """The next frame, with what differs from frame to frame filled in."""
         offset = next(self._offsets)
         head, body = self._head, self._body
-        fragment = self._payload[offset : offset + FRAGMENT_BYTES]
+        fragment = self._payload[offset : offset + self._fragment]
         head[_FLAGS_AT] = FOLLOWS if self.follows else 0
         _OFFSET.pack_into(head, _OFFSET_AT, offset)
-        _LENGTHS.pack_into(head, _LENGTHS_AT, len(body), fragment.nbytes)
+        _ENDING.pack_into(head, _ENDING_AT, self.tag, len(body), fragment.nbytes)
         checksum = crc32(fragment, crc32(body, crc32(self._checked)))
         _CHECKSUM.pack_into(head, _CHECKED_BYTES, checksum)
         self._body = b""
         return bytes(head) + body, fragment
 
 
-def parse_header(raw: bytes | bytearray | memoryview) -> Header:
+def parse_header(raw: Buffer, fragment: int = FRAGMENT_BYTES) -> Header:
     """Reads and checks a header; only its checksum is left for :meth:`Assembler.finish`.
+
+    Args:
+      raw: ``HEADER_BYTES`` long.
+      fragment: payload bytes of every frame but the last of a message.
 
     Raises:
       FrameError: says which field, what was expected and what came.
@@ -241,18 +252,43 @@ def parse_header(raw: bytes | bytearray | memoryview) -> Header:
         raise FrameError(f"body: expected at most {MAX_BODY_BYTES} bytes, came {header.body_bytes}")
     if header.offset and header.body_bytes:
         raise FrameError(f"body: expected it in the first frame, came at offset {header.offset}")
-    if header.offset % FRAGMENT_BYTES or (header.offset and header.offset >= header.total):
+    if header.offset % fragment or (header.offset and header.offset >= header.total):
         raise FrameError(
-            f"offset: expected a multiple of {FRAGMENT_BYTES} below the payload's {header.total} "
+            f"offset: expected a multiple of {fragment} below the payload's {header.total} "
             f"bytes, came {header.offset}"
         )
-    expected = min(FRAGMENT_BYTES, header.total - header.offset)
+    expected = min(fragment, header.total - header.offset)
     if header.payload_bytes != expected:
         raise FrameError(
             f"payload of this frame: expected {expected} bytes (of {header.total} from "
             f"{header.offset}), came {header.payload_bytes}"
         )
     return header
+
+
+class WholeFrame(NamedTuple):
+    """A frame as it came."""
+
+    header: Header
+    body: memoryview
+    payload: memoryview
+
+
+def check_sum(header: Header, raw: bytearray | memoryview, body: Buffer, payload: Buffer) -> None:
+    """Compares a frame's checksum with what came.
+
+    Args:
+      header: the frame's header.
+      raw: the same as it came, ``HEADER_BYTES`` long.
+      body: the frame's body as it came.
+      payload: the frame's payload as it came.
+
+    Raises:
+      FrameError: they differ.
+    """
+    checksum = crc32(payload, crc32(body, crc32(raw[:_CHECKED_BYTES])))
+    if checksum != header.checksum:
+        raise FrameError(f"checksum: expected {header.checksum:#010x}, came {checksum:#010x}")
 
 
 class _Unfinished:
@@ -340,9 +376,7 @@ class Assembler:
         self._reserved += header.total
         return entry
 
-    def finish(
-        self, header: Header, raw: bytearray | memoryview, body: bytes | bytearray | memoryview
-    ) -> Message | None:
+    def finish(self, header: Header, raw: bytearray | memoryview, body: Buffer) -> Message | None:
         """Checks the frame's checksum; returns the message when it is whole, else None.
 
         Args:
@@ -350,11 +384,21 @@ class Assembler:
           raw: the same header as it came, ``HEADER_BYTES`` long.
           body: the frame's body as it came.
         """
+        view = self._unfinished[header.sequence].view
+        check_sum(header, raw, body, view[header.offset : header.offset + header.payload_bytes])
+        return self._add(header, body)
+
+    def add(self, frame: WholeFrame) -> Message | None:
+        """Takes a frame that came elsewhere and whose checksum was right; as :meth:`finish`.
+
+        Raises:
+          FrameError: as :meth:`begin`.
+        """
+        self.begin(frame.header)[:] = frame.payload
+        return self._add(frame.header, frame.body)
+
+    def _add(self, header: Header, body: Buffer) -> Message | None:
         entry = self._unfinished[header.sequence]
-        payload = entry.view[header.offset : header.offset + header.payload_bytes]
-        checksum = crc32(payload, crc32(body, crc32(raw[:_CHECKED_BYTES])))
-        if checksum != header.checksum:
-            raise FrameError(f"checksum: expected {header.checksum:#010x}, came {checksum:#010x}")
         if header.offset == 0:
             entry.body = unpack_body(body)
         entry.received = header.offset + header.payload_bytes
@@ -366,6 +410,6 @@ class Assembler:
 
 
 def _same_message(header: Header, first: Header) -> bool:
-    """Whether a later frame carries the fields of the first one; flags, offset, lengths aside."""
+    """Whether a later frame has the fields of the first one; flags, offset, tag, lengths aside."""
     same_head = header[:2] == first[:2] and header[3:10] == first[3:10]
-    return same_head and header[11:16] == first[11:16]
+    return same_head and header[11:15] == first[11:15]

@@ -12,7 +12,16 @@ import numpy as np
 from geojax.hollow import SizeOnly
 
 FRAGMENT_BYTES = 256 * 1024  # payload bytes of one frame at most
+STRIPE_BYTES = 32 * 1024  # the same where several connections carry frames side by side
 HEADER_BYTES = 80  # size of the fixed header, see geojax.wire.frame
+
+
+def fragment_bytes(connections: int) -> int:
+    """Payload bytes of one frame at most, where so many connections carry what goes to a peer.
+
+    Over several, a frame takes as many times longer, and those behind it wait for it.
+    """
+    return FRAGMENT_BYTES if connections == 1 else STRIPE_BYTES
 
 
 class Kind(IntEnum):
@@ -37,7 +46,7 @@ Payload = np.ndarray | SizeOnly | None
 
 
 class _Sized:
-    """Keeps what packing the body has told of a message's size."""
+    """Keeps what packing the body has told of its size."""
 
     __slots__ = ("_nbytes",)
     _nbytes: int

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from geojax.wire.frame import Frames, frame_count, frames_of
-from geojax.wire.message import Kind, Message
+from geojax.wire.message import Kind, Message, fragment_bytes
 from geojax.wire.priority import outdated
 
 
@@ -20,7 +20,7 @@ class Outbound(NamedTuple):
     sequence: int  # number of the message on its connection
     first: bool
     last: bool
-    follows: bool  # the queue was not empty since the frame before it
+    follows: bool  # nobody who takes has found the queue empty since the frame before it
     head: bytes  # header and body
     payload: memoryview
 
@@ -46,19 +46,26 @@ class SendQueue:
     A message of higher priority (smaller number) overtakes between the frames of another; within
     a priority messages leave one after the other. Late parts that are outdated
     (:func:`geojax.wire.priority.outdated`) are dropped. ``push`` may be called from any thread,
-    ``take`` from one other thread, which computes the checksums outside of the lock.
+    ``take`` from one other thread for each connection; checksums are computed without the lock that
+    pushes need.
+
+    Where there are several takers, frames are smaller and have a number in the order in which they
+    leave, modulo 2**32, as their tag; and after one of them has found the queue empty, as many
+    frames as there are takers follow none: these were on their way side by side, and could not be
+    timed.
 
     Args:
-      wake: called by a push after :meth:`take` returned None, and by :meth:`finish`.
+      wakes: one for each taker, called when there is something to take after it found the queue
+        empty, and by :meth:`finish`.
     """
 
-    def __init__(self, wake: Callable[[], None] = lambda: None):
-        self._wake = wake
-        self._lock = threading.Lock()
+    def __init__(self, *wakes: Callable[[], None]):
+        self._wakes = wakes or (lambda: None,)
+        self._lock, self._taking = threading.Lock(), threading.Lock()
         self._heap: list[tuple[int, int, _Entry]] = []  # by priority, then arrival
-        self._arrivals = 0
-        self._waiting = False
-        self._follows = False  # the next frame does: the taker has found none missing since
+        self._arrivals = self._number = 0
+        self._idle: dict[int, None] = {}  # takers that found it empty, in order
+        self._apart = len(self._wakes)  # so many frames from now on follow none
         self._finished = False
 
     def push(self, message: Message, priority: int = 0) -> int:
@@ -73,14 +80,23 @@ class SendQueue:
         with self._lock:
             arrival = self._arrivals
             self._arrivals += 1
-        entry = _Entry(message, frames_of(message, arrival), frame_count(message))
+        fragment = fragment_bytes(len(self._wakes))
+        frames = frames_of(message, arrival, fragment=fragment)
+        entry = _Entry(message, frames, frame_count(message, fragment))
         with self._lock:
             dropped = self._drop_outdated(message)
             heapq.heappush(self._heap, (priority, arrival, entry))
-            wake, self._waiting = self._waiting, False
-        if wake:
-            self._wake()
+            idle = self._first_idle()
+        if idle is not None:
+            self._wakes[idle]()
         return dropped
+
+    def _first_idle(self) -> int | None:
+        """Who is to be woken for a frame, if anybody waits; the lock is held."""
+        idle = next(iter(self._idle), None)
+        if idle is not None:
+            del self._idle[idle]
+        return idle
 
     def _drop_outdated(self, message: Message) -> int:
         """Drops what a message makes outdated, unless a part of it has left; the lock is held."""
@@ -95,21 +111,35 @@ class SendQueue:
             self._heap = kept
         return dropped
 
-    def take(self) -> Outbound | None:
-        """The frame that leaves next, or None when there is none (``wake`` will be called)."""
+    def take(self, taker: int = 0) -> Outbound | None:
+        """The frame that leaves next, or None when there is none (the taker will be woken)."""
+        with self._taking:
+            return self._take(taker)
+
+    def _take(self, taker: int) -> Outbound | None:
+        idle, several = None, len(self._wakes) > 1
         with self._lock:
             if not self._heap:
-                self._waiting, self._follows = True, False
+                self._idle[taker], self._apart = None, len(self._wakes)
                 return None
+            self._idle.pop(taker, None)
             priority, arrival, entry = heapq.heappop(self._heap)
-        follows, self._follows = self._follows, True
-        entry.frames.follows = follows
-        head, payload = next(entry.frames)
+        frames = entry.frames
+        frames.follows = follows = not self._apart
+        self._apart -= not follows
+        if several:
+            frames.tag, self._number = self._number, (self._number + 1) & 0xFFFFFFFF
+        head, payload = next(frames)
         first, entry.started = not entry.started, True
         entry.remaining -= 1
-        if entry.remaining:
+        if entry.remaining or several:
             with self._lock:
-                heapq.heappush(self._heap, (priority, arrival, entry))
+                if entry.remaining:
+                    heapq.heappush(self._heap, (priority, arrival, entry))
+                if self._heap:
+                    idle = self._first_idle()
+        if idle is not None:
+            self._wakes[idle]()
         last = not entry.remaining
         return Outbound(entry.message, arrival, first, last, follows, head, payload)
 
@@ -123,7 +153,8 @@ class SendQueue:
         """Says that nothing more will be pushed."""
         with self._lock:
             self._finished = True
-        self._wake()
+        for wake in self._wakes:
+            wake()
 
     @property
     def finished(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 import select
 import socket
 import struct
@@ -13,17 +14,20 @@ from contextlib import suppress
 from pathlib import Path
 
 from geojax.errors import ConfigError, FrameError
-from geojax.wire.frame import Assembler, Header, parse_header
-from geojax.wire.message import HEADER_BYTES, Message
+from geojax.wire.frame import Assembler, Header, WholeFrame, check_sum, parse_header
+from geojax.wire.message import FRAGMENT_BYTES, HEADER_BYTES, Message
 
 Address = tuple[str, int]  # host, port
 
 NOTSENT_LOWAT_BYTES = 128 * 1024  # unsent bytes in the kernel: what a new priority waits behind
+LEAST_LOWAT_BYTES = 32 * 1024  # the same of each of many connections
 KEEPALIVE_IDLE_S = 60  # a half-open connection is found after IDLE + COUNT * INTERVAL seconds
 KEEPALIVE_INTERVAL_S = 10
 KEEPALIVE_COUNT = 6
-BACKLOG = 128
+BACKLOG = 1024  # several connections of many peers may come at once
 
+_FILES_EACH = 4  # of a connection there (with the pair that wakes its thread), and of one back
+_OTHER_FILES = 512  # of a process
 _TCP = socket.IPPROTO_TCP
 # Fields of ``struct tcp_info`` (linux/tcp.h): segments sent and not acknowledged, milliseconds
 # since the last acknowledgement.
@@ -32,12 +36,15 @@ _UNACKED_AT, _LAST_ACK_AT, _INFO_BYTES = 24, 56, 60
 _PROC = Path("/proc/sys/net/ipv4")
 
 
-def configure(sock: socket.socket, congestion_control: str | None) -> dict[str, int | str]:
+def configure(
+    sock: socket.socket, congestion_control: str | None, connections: int = 1
+) -> dict[str, int | str]:
     """Sets the options of every connection and reads back what the kernel made of them.
 
     Args:
       sock: a TCP socket, not yet connected.
       congestion_control: name of the algorithm; empty or None leaves the kernel's default.
+      connections: how many are used together with this one.
 
     Returns:
       Options by name, e.g. ``{"TCP_CONGESTION": "cubic", "TCP_NODELAY": 1, ...}``. Options that
@@ -49,7 +56,7 @@ def configure(sock: socket.socket, congestion_control: str | None) -> dict[str, 
     _set_congestion_control(sock, congestion_control)
     wanted = {
         "TCP_NODELAY": 1,
-        "TCP_NOTSENT_LOWAT": NOTSENT_LOWAT_BYTES,
+        "TCP_NOTSENT_LOWAT": max(LEAST_LOWAT_BYTES, NOTSENT_LOWAT_BYTES // connections),
         "TCP_KEEPIDLE": KEEPALIVE_IDLE_S,
         "TCP_KEEPINTVL": KEEPALIVE_INTERVAL_S,
         "TCP_KEEPCNT": KEEPALIVE_COUNT,
@@ -146,6 +153,26 @@ def send_all(sock: socket.socket, buffers: Sequence[bytes | memoryview]) -> None
         sent = max(0, sent - len(buffer))
 
 
+def allow_connections(count: int) -> None:
+    """Lets this process open so many connections, and as many to it, beside what else it needs.
+
+    Raises:
+      ConfigError: they are more than the system allows.
+    """
+    needed = _OTHER_FILES + count * _FILES_EACH
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    if soft == unlimited or needed <= soft:
+        return
+    if most != unlimited and needed > most:
+        raise ConfigError(
+            "wan.connections", count,
+            f"so many connections in all need {needed} open files, and a process may have {most}; "
+            "take fewer, or raise the limit (`ulimit -Hn`)",
+        )  # fmt: skip
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
+
+
 class Wakeup:
     """Wakes a thread that waits in ``poll`` on this object."""
 
@@ -191,11 +218,12 @@ class FrameReader:
       max_payload_bytes: largest payload of one message.
 
     Attributes:
+      fragment: payload bytes of every frame but the last of a message.
       at: when the last byte of the last frame was read, on the monotonic clock, s.
     """
 
     def __init__(self, sock: socket.socket, max_payload_bytes: int):
-        self.at = 0.0
+        self.at, self.fragment = 0.0, FRAGMENT_BYTES
         self.assembler = Assembler(max_payload_bytes)
         self._sock = sock
         self._raw = memoryview(bytearray(HEADER_BYTES))
@@ -210,20 +238,40 @@ class FrameReader:
           FrameError: bytes that are no valid frame, or an end in the middle of one.
           OSError: the connection broke.
         """
+        header = self._header()
+        if header is None:
+            return None
+        payload = self.assembler.begin(header)
+        body = self._rest(header, payload)
+        return header, self.assembler.finish(header, self._raw, body)
+
+    def read_apart(self) -> WholeFrame | None:
+        """One frame that is not the next one of this connection's messages; as :meth:`read`."""
+        header = self._header()
+        if header is None:
+            return None
+        payload = memoryview(bytearray(header.payload_bytes))
+        body = self._rest(header, payload)
+        check_sum(header, self._raw, body, payload)
+        return WholeFrame(header, body, payload)
+
+    def _header(self) -> Header | None:
         got = self._receive(self._raw)
         if got == 0:
             return None
         if got < HEADER_BYTES:
             raise FrameError(f"header: expected {HEADER_BYTES} bytes, came {got} and the end")
-        header = parse_header(self._raw)
-        payload = self.assembler.begin(header)
+        return parse_header(self._raw, self.fragment)
+
+    def _rest(self, header: Header, payload: memoryview) -> memoryview:
+        """Receives the payload, and returns the body."""
         body = memoryview(bytearray(header.body_bytes))
         for part, what in ((body, "body"), (payload, "payload")):
             got = self._receive(part)
             if got < len(part):
                 raise FrameError(f"{what}: expected {len(part)} bytes, came {got} and the end")
         self.at = time.monotonic()
-        return header, self.assembler.finish(header, self._raw, body)
+        return body
 
     def _receive(self, view: memoryview) -> int:
         """Fills ``view``; returns how much came before the connection ended."""

@@ -2,9 +2,10 @@
 
 Threads carry the bytes because blocking ``sendmsg`` and ``recv_into`` move several times as many
 per second as asyncio's streams do, and release the interpreter meanwhile. One thread accepts, one
-sends to each peer (started by the first message to it) and one receives from each peer. What came
-in waits in a deque; the loop is woken once for everything that has gathered. Datagrams go over UDP
-beside the connections, see :mod:`geojax.wire.datagrams`.
+sends to each peer (started by the first message to it) and one receives from each peer; or several
+do so, where there are several connections. What came in waits in a deque; the loop is woken once
+for everything that has gathered. Datagrams go over UDP beside the connections, see
+:mod:`geojax.wire.datagrams`.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from geojax.errors import ConfigError, WireError
 from geojax.wire.acceptor import Acceptor
-from geojax.wire.connection import Incoming, Outgoing, RefusalError
+from geojax.wire.connection import RefusalError
 from geojax.wire.datagrams import DatagramSocket, check_datagram
 from geojax.wire.frame import MAX_PAYLOAD_BYTES, PROTOCOL_VERSION
+from geojax.wire.incoming import Accepted, Incoming
 from geojax.wire.loop_inbox import LoopInbox
 from geojax.wire.message import Kind, Message
+from geojax.wire.outgoing import Outgoing
 from geojax.wire.queue import Outbound
 from geojax.wire.sockets import Address, configure, listen
 from geojax.wire.transport import LinkCounters, Lost, Observer, Received
@@ -59,10 +62,11 @@ class TcpTransport:
         node), for its HELLO, and for :meth:`close`.
       congestion_control: TCP's, for every connection; None leaves the kernel's default.
       max_payload_bytes: largest payload that is accepted in one message.
+      connections: how many carry what goes from one node to another; both must agree.
 
     Attributes:
       sent: counters per peer. A frame counts when it is handed to the kernel; ``seconds`` is the
-        time spent in handing over.
+        time spent in handing over, of all connections together.
       received: counters per peer. A frame counts when it is whole and valid.
       refused: connections closed for what came over them.
       refused_datagrams: those that were dropped as invalid, or from nobody that is known.
@@ -81,6 +85,7 @@ class TcpTransport:
         connect_timeout: float,
         congestion_control: str | None = "cubic",
         max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+        connections: Callable[[str, str], int] = lambda _source, _target: 1,
     ):
         self.name = name
         self.run_id = run_id
@@ -94,11 +99,11 @@ class TcpTransport:
         self.refused = self.refused_datagrams = 0
         self.socket_options: dict[str, int | str] = {}
         self.observers: list[Observer] = []
-        self._addresses = peers
+        self._addresses, self._count = peers, connections
         self._peers = {peer: _Peer() for peer in others}
         self._changed = threading.Condition()  # its lock guards all below and every _Peer
         self._threads: set[threading.Thread] = set()
-        self._strangers: set[Incoming] = set()  # accepted, HELLO not yet admitted
+        self._strangers: set[Accepted] = set()  # accepted, HELLO not yet admitted
         self._closing = False
         self._counting = threading.Lock()
         self._acceptor: Acceptor | None = None
@@ -162,7 +167,7 @@ class TcpTransport:
             self._outgoing(peer).push_datagram(message, nbytes, priority)
 
     def _outgoing(self, peer: str) -> Outgoing:
-        """The connection to a peer, dialed if there is none; the lock is held."""
+        """The connections to a peer, dialed if there are none; the lock is held."""
         if peer not in self._peers:
             what = "this node itself" if peer == self.name else "no peer of it"
             raise ValueError(f"{self.name} cannot send to {peer!r}, which is {what}")
@@ -170,8 +175,10 @@ class TcpTransport:
             raise WireError(f"{self.name} cannot send to {peer}: its transport is not open")
         state = self._peers[peer]
         if state.outgoing is None:
-            state.outgoing = Outgoing(self, peer, self._addresses[peer])
-            self._start_thread(state.outgoing.thread)
+            count = self._count(self.name, peer)
+            state.outgoing = Outgoing(self, peer, self._addresses[peer], count)
+            for connection in state.outgoing.connections:
+                self._start_thread(connection.thread)
         return state.outgoing
 
     def stalled(self, peer: str) -> float:
@@ -229,7 +236,7 @@ class TcpTransport:
     def _abort_connections(self) -> None:
         with self._changed:
             states = self._peers.values()
-            connections: list[Outgoing | Incoming] = list(self._strangers)
+            connections: list[Outgoing | Incoming | Accepted] = list(self._strangers)
             connections += [state.outgoing for state in states if state.outgoing is not None]
             connections += [state.incoming for state in states if state.incoming is not None]
             for connection in connections:
@@ -243,39 +250,56 @@ class TcpTransport:
 
     # The threads' side: what an ``Owner`` offers to its connections.
 
-    def admit(self, incoming: Incoming, hello: Mapping[str, Any]) -> str:
-        """The name of the peer that said ``hello``; raises :class:`RefusalError`."""
+    def admit(self, accepted: Accepted, hello: Mapping[str, Any]) -> Incoming:
+        """What a connection that said ``hello`` belongs to; raises :class:`RefusalError`."""
         for field, expected in (
             ("protocol", PROTOCOL_VERSION),
             ("run_id", self.run_id),
             ("to", self.name),
         ):
-            if hello.get(field) != expected:
-                raise RefusalError(
-                    f"{field}: expected {expected!r}, came {hello.get(field)!r:.100}"
-                )
+            _compare(field, expected, hello.get(field))
         peer = hello.get("name")
         if not isinstance(peer, str) or peer not in self._peers:
             names = ", ".join(sorted(self._peers))
             raise RefusalError(f"name: expected one of {names}; came {peer!r:.100}")
+        count, together = self._count(peer, self.name), hello.get("together")
+        _compare("connections", count, hello.get("connections", 1))
         with self._changed:
             state = self._peers[peer]
-            # A peer that comes back may be here before all of its former connection was read.
-            self._changed.wait_for(
-                lambda: state.incoming is None or self._closing, self.connect_timeout
-            )
-            if self._closing:
-                raise RefusalError(f"{self.name} is closing")
-            if state.incoming is not None:
-                source = state.incoming.source
-                raise RefusalError(f"name: {peer} is already connected from {source}")
-            self._strangers.discard(incoming)
+            incoming = self._joined(state, peer, together)
+            if incoming is None:
+                incoming = Incoming(self, peer, count, together)
+            incoming.join(accepted, hello.get("connection", 0))
             state.incoming = incoming
-            state.lost = state.departed = state.goodbye = False
-        return peer
+            self._strangers.discard(accepted)
+            complete = incoming.complete
+            if complete:
+                state.lost = state.departed = state.goodbye = False
+        if complete:
+            incoming.open()
+        return incoming
+
+    def _joined(self, state: _Peer, peer: str, together: object) -> Incoming | None:
+        """The connections that one more belongs to; None: it is the first one. The lock is held."""
+
+        def of_others() -> Incoming | None:
+            found = state.incoming
+            same = found is not None and together is not None and found.together == together
+            return None if same else found
+
+        # A peer that comes back may be here before all of its former connections were read.
+        self._changed.wait_for(lambda: of_others() is None or self._closing, self.connect_timeout)
+        if self._closing:
+            raise RefusalError(f"{self.name} is closing")
+        others = of_others()
+        if others is None:
+            return state.incoming
+        if others.living:
+            raise RefusalError(f"name: {peer} is already connected from {others.source}")
+        return None  # of those that left before all had come
 
     def established(self, outgoing: Outgoing, options: Mapping[str, int | str]) -> None:
-        """An outgoing connection stands and has said its HELLO."""
+        """All connections to a peer stand and have said their HELLO."""
         with self._changed:
             self.socket_options = dict(options)
             state = self._peers[outgoing.peer]
@@ -293,11 +317,13 @@ class TcpTransport:
         with self._counting:
             self.sent[peer].add(kind, frame.nbytes, messages=messages)
 
-    def was_sent(self, peer: str, frame: Outbound, since: float, start: float, end: float) -> None:
+    def was_sent(
+        self, peer: str, frame: Outbound, since: float | None, start: float, end: float
+    ) -> None:
         """The kernel took a frame from ``start`` to ``end``, and its message from ``since``, s."""
         with self._counting:
             self.sent[peer].seconds += end - start
-        if self.observers and frame.last and frame.message.kind is not Kind.HELLO:
+        if self.observers and since is not None and frame.message.kind is not Kind.HELLO:
             self._inbox.call(partial(self._observe, peer, frame.message, since, end))
 
     def _observe(self, peer: str, message: Message, since: float, end: float) -> None:
@@ -337,49 +363,59 @@ class TcpTransport:
             self.refused += 1
         log.warning("%s: refused what came from %s: %s", self.name, source, reason)
 
-    def ended(self, connection: Outgoing | Incoming, reason: str | None) -> None:
-        """A connection is over: the peer is lost, unless it said goodbye or was given up before."""
+    def forget(self, accepted: Accepted) -> None:
+        """A connection that was never admitted is over."""
         with self._changed:
-            if isinstance(connection, Incoming):
-                self._strangers.discard(connection)
-            if connection.peer is None:
-                return
-            state = self._peers[connection.peer]
-            state.goodbye |= reason is None
-            reason = self._loss(connection, state, reason)
-            if connection is state.outgoing:
+            self._strangers.discard(accepted)
+
+    def ended(self, connections: Outgoing | Incoming, reason: str | None) -> None:
+        """One direction is over: the peer is lost, unless it said goodbye or was given up before.
+
+        A peer of whose connections some never came was not there.
+        """
+        with self._changed:
+            state = self._peers[connections.peer]
+            was_there = isinstance(connections, Outgoing) or connections.complete
+            if was_there:
+                state.goodbye |= reason is None
+                reason = self._loss(connections, state, reason)
+            if connections is state.outgoing:
                 state.outgoing = None
-            elif connection is state.incoming:
+            elif connections is state.incoming:
                 state.incoming = None
                 self._changed.notify_all()
             else:
                 return
-            if reason is None:
+            if not was_there:
+                log.info("%s: %s was not there: %s", self.name, connections.peer, reason)
+            elif reason is None:
                 state.departed = True
             elif not self._closing:
-                self._give_up(connection.peer, state, reason)
+                self._give_up(connections.peer, state, reason)
 
     def _loss(
-        self, connection: Outgoing | Incoming, state: _Peer, reason: str | None
+        self, connections: Outgoing | Incoming, state: _Peer, reason: str | None
     ) -> str | None:
-        """Why the end of a connection is a loss, or None when it is none.
+        """Why the end of a direction is a loss, or None when it is none.
 
         After a goodbye no end is a loss, unless messages were left that it came too soon for.
         """
         if reason is not None and not state.departed:
             return reason
-        if isinstance(connection, Incoming):
+        if isinstance(connections, Incoming):
             return None
-        if not connection.established:
+        if not connections.established:
             return reason
-        unsent = connection.queue.unsent
+        unsent = connections.queue.unsent
         return f"said goodbye before {unsent} messages to it had left" if unsent else None
 
     def _give_up(self, peer: str, state: _Peer, reason: str) -> None:
-        """Ends the peer's other connection too and reports the loss; the lock is held."""
-        if state.incoming is not None:
+        """Ends the peer's other direction too and reports the loss; the lock is held."""
+        if state.incoming is not None and state.incoming.complete:
             state.incoming.cut(reason)  # first what has arrived already, then its end reports it
             return
+        if state.incoming is not None:
+            state.incoming.abort()
         if state.outgoing is not None:
             state.outgoing.abort()
             state.outgoing = None
@@ -404,7 +440,13 @@ class TcpTransport:
         """Takes an accepted connection, whose peer has to say who it is; false when closing."""
         with self._changed:
             if not self._closing:
-                incoming = Incoming(self, sock, source)
-                self._strangers.add(incoming)
-                self._start_thread(incoming.thread)
+                accepted = Accepted(self, sock, source)
+                self._strangers.add(accepted)
+                self._start_thread(accepted.thread)
             return not self._closing
+
+
+def _compare(field: str, expected: object, came: object) -> None:
+    """Compares a field of a HELLO; raises :class:`RefusalError`."""
+    if came != expected:
+        raise RefusalError(f"{field}: expected {expected!r}, came {came!r:.100}")

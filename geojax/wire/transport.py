@@ -79,7 +79,8 @@ class Transport(Protocol):
     those of :func:`geojax.wire.frame.wire_bytes`. A received payload belongs to
     the receiver, or is marked read-only. ``observers`` are called on the loop, in order, with
     (peer, message, start, end) when a whole message has left, datagrams too; times are the loop's.
-    They may send.
+    They may send. Where several connections carry what goes to a peer, messages arrive in the same
+    order, but a small one may have left before the large one that it follows.
     """
 
     name: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Hashable
 
-from geojax.hips.cluster import Cluster, NodeSpec
+from geojax.hips.cluster import ONE_EACH, Cluster, Connections, NodeSpec
 from geojax.overlay.view import Edge
 from testbed.simulated.impairments import along
 from testbed.simulated.transport import Route
@@ -41,12 +41,13 @@ class NodeRoutes:
     worker reaches other centers through its gateway.
     """
 
-    def __init__(self, wan: Wan, cluster: Cluster):
+    def __init__(self, wan: Wan, cluster: Cluster, connections: Connections = ONE_EACH):
         self._links = {link.edge: link for link in wan.links}
         self._lan_delay = {center.name: center.lan_delay for center in wan.centers}
         self._paths = wan.routes()
         self._cluster = {place.name: place for place in cluster.all}
         self._known = resources(wan, cluster)
+        self._connections = connections
         self._routes: dict[Edge, Route] = {}
 
     def __getitem__(self, pair: Edge) -> Route:
@@ -77,7 +78,12 @@ class NodeRoutes:
             if target.role == "worker":
                 crossed += [("up", target.center), ("down", target.name)]
                 delay += self._lan_delay[target.center]
-        return Route(tuple(key for key in crossed if key in self._known), delay, along(links))
+        return Route(
+            tuple(key for key in crossed if key in self._known),
+            delay,
+            along(links),
+            self._connections.between(source, target),
+        )
 
 
 def _host(place: NodeSpec) -> str:

@@ -89,7 +89,7 @@ async def _simulate(
     capacities = {key: rate * factor for key, rate in resources(wan, setup.cluster).items()}
     network = SimulatedNetwork(
         capacities,
-        NodeRoutes(wan, setup.cluster),
+        NodeRoutes(wan, setup.cluster, setup.connections),
         virtual_loop(),
         congestion_control=config.testbed.congestion_control,
         rtt_bias=config.testbed.rtt_bias,

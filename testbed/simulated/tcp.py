@@ -22,6 +22,11 @@ becomes freer. A star whose connections share a queue is therefore some 10 % slo
 bound on the growth alone does not mend that, as ``docs/calibration.md`` tells: here such
 connections end together, and none is left to grow.
 
+Several connections that carry one sequence of frames (``wan.connections``) are one flow here: with
+as many windows, as many shares of every bottleneck, and as many times the rate that losses allow.
+That a message has fewer frames than there are connections, and that frames wait for those before
+them, is left out.
+
 A control message of one segment or less leaves at the full rate of its path and takes nothing from
 others: its bytes are few, and there are many such messages.
 """
@@ -32,22 +37,23 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 
 from testbed.simulated.fluid import FluidNetwork
-from testbed.simulated.impairments import SEGMENT_BYTES
 from testbed.simulated.loop import Event, VirtualLoop
+from testbed.wan.tcp_rates import SEGMENT_BYTES
 
 INITIAL_SEGMENTS = 10
 
 
 class Connection:
-    """One direction between two nodes.
+    """One direction between two nodes: a TCP connection, or several that are used together.
 
     Args:
       fluid: the network.
       path: the resources that it crosses.
       round_trip: propagation delay there and back, s; with 0 no window ever limits.
       loop: the clock.
-      limit: bit/s beyond which it does not go, because of losses.
-      weight: its share of a bottleneck, relative to the other connections' there.
+      limit: bit/s beyond which a connection does not go, because of losses.
+      weight: a connection's share of a bottleneck, relative to the others' there.
+      count: how many connections it stands for.
     """
 
     def __init__(
@@ -58,12 +64,13 @@ class Connection:
         loop: VirtualLoop,
         limit: float = math.inf,
         weight: float = 1.0,
+        count: int = 1,
     ):
         self._fluid, self._loop = fluid, loop
-        self._flow = fluid.flow(path, limit, weight)
+        self._flow = fluid.flow(path, count * limit, count * weight)
         self._round_trip = round_trip
         self._ready_at = loop.time() + round_trip  # set up, or the last window acknowledged
-        self._window = INITIAL_SEGMENTS * SEGMENT_BYTES
+        self._window = count * INITIAL_SEGMENTS * SEGMENT_BYTES
         self._credit = self._window  # bytes of the window that may still leave
         self._began: float | None = None  # when the window's first byte left
         self._filled = round_trip == 0.0  # the path is: no more pauses

@@ -14,7 +14,7 @@ import numpy as np
 
 from geojax.wire.datagrams import DatagramQueue, check_datagram
 from geojax.wire.frame import wire_bytes
-from geojax.wire.message import Kind, Message
+from geojax.wire.message import Kind, Message, fragment_bytes
 from geojax.wire.priority import outdated
 from geojax.wire.transport import LinkCounters, Lost, Observer, Received
 from testbed.simulated.fluid import FluidNetwork
@@ -23,10 +23,10 @@ from testbed.simulated.impairments import (
     Arrivals,
     Impairments,
     datagram_loss,
-    loss_limit,
 )
 from testbed.simulated.loop import Turn, VirtualLoop
 from testbed.simulated.tcp import Connection
+from testbed.wan.tcp_rates import loss_limit
 
 SHORTEST_S = 1e-3  # round trips below this share alike
 
@@ -39,11 +39,13 @@ class Route:
       resources: those that they share with others.
       delay: s.
       impairments: jitter and loss.
+      connections: how many carry the messages side by side.
     """
 
     resources: tuple[Hashable, ...]
     delay: float
     impairments: Impairments = UNIMPAIRED
+    connections: int = 1
 
 
 class Routes(Protocol):
@@ -108,9 +110,9 @@ class _Channel:
     """
 
     __slots__ = (
-        "_arrivals", "_connection", "_counters", "_datagram_flow", "_delay", "_follows", "_loss",
-        "_luck", "_now", "_now_datagram", "_owner", "_since", "_waiting", "busy", "datagrams",
-        "peer", "receiver",
+        "_arrivals", "_connection", "_counters", "_datagram_flow", "_delay", "_follows",
+        "_fragment", "_loss", "_luck", "_now", "_now_datagram", "_owner", "_since", "_waiting",
+        "busy", "datagrams", "peer", "receiver",
     )  # fmt: skip
 
     def __init__(self, owner: SimulatedTransport, peer: str, route: Route, connection: Connection):
@@ -120,6 +122,7 @@ class _Channel:
         jitters, seed = route.impairments.jitters, f"{owner.network.seed}/{owner.name}>{peer}"
         self._arrivals = Arrivals(route.delay, jitters, seed) if jitters else None
         self.datagrams = DatagramQueue()
+        self._fragment = fragment_bytes(route.connections)
         self._datagram_flow = owner.network.fluid.flow(route.resources)
         self._loss = route.impairments.loss
         self._luck = random.Random(f"{seed}/datagrams") if self._loss else None
@@ -142,7 +145,7 @@ class _Channel:
             if len(kept) < len(self._waiting):
                 heapify(kept)
                 self._waiting = kept
-        heappush(self._waiting, (priority, number, wire_bytes(message), message))
+        heappush(self._waiting, (priority, number, wire_bytes(message, self._fragment), message))
 
     @property
     def waiting(self) -> int:
@@ -371,8 +374,9 @@ class SimulatedTransport:
         limit = loss_limit(network.congestion_control, round_trip, there.impairments.loss)
         weight = max(round_trip, SHORTEST_S) ** -network.rtt_bias
         connection = Connection(
-            network.fluid, there.resources, round_trip, self.loop, limit, weight
-        )
+            network.fluid, there.resources, round_trip, self.loop, limit, weight,
+            there.connections,
+        )  # fmt: skip
         channel = self._channels[peer] = _Channel(self, peer, there, connection)
         return channel
 

@@ -11,9 +11,9 @@ from experiments.calibrate import window_growth
 from experiments.calibrate.fitted import FITTED_CASES
 from experiments.calibrate.window_growth import CUT, WindowedConnection
 from testbed.simulated.fluid import FluidNetwork
-from testbed.simulated.impairments import SEGMENT_BYTES
 from testbed.simulated.loop import run_virtual, virtual_loop
 from testbed.simulated.tcp import Connection
+from testbed.wan.tcp_rates import SEGMENT_BYTES
 
 ROUND_TRIP, SLOW, FAST = 0.1, 8e6, 80e6  # s, bit/s
 PATH = 100_000  # bytes that the slow path takes in a round trip; the fast one takes ten times that

@@ -10,9 +10,10 @@ from geojax.config import RunConfig, WanConfig
 from geojax.models.registry import SyntheticConfig
 from testbed.run import run
 from testbed.simulated.fluid import FluidNetwork
-from testbed.simulated.impairments import SEGMENT_BYTES, Arrivals, along, loss_limit
+from testbed.simulated.impairments import Arrivals, along
 from testbed.simulated.loop import VirtualLoop
 from testbed.wan.build import Link
+from testbed.wan.tcp_rates import SEGMENT_BYTES, loss_limit
 
 FAR_APART = 100.0  # s between messages that cannot hold up each other
 
@@ -96,10 +97,10 @@ def test_jitter_never_reorders_and_follows_its_seed():
     assert first == found("1/a>b") != found("2/a>b")
 
 
-def sync_times(run_dir, **links):
+def sync_times(run_dir, connections=1, **links):
     config = RunConfig(rounds=3, experiment="test")
     link = {"between": ["a", "b"], "rate": 100, "rtt": 40, **links}
-    config.wan = WanConfig(name="two", centers=["a", "b"], links=[link])
+    config.wan = WanConfig(name="two", centers=["a", "b"], links=[link], connections=connections)
     config.model = SyntheticConfig(bytes=4_000_000, pace_s=0.1)
     run(config, run_dir)
     lines = (run_dir / "events.jsonl").read_text().splitlines()
@@ -116,3 +117,11 @@ def test_a_run_on_a_lossy_wan_takes_as_long_as_its_connections_need(tmp_path):
     assert lossy > 3 * lossless
     jittery = sync_times(tmp_path / "jittery", jitter=10)
     assert lossless + 0.005 < jittery < lossless + 0.025  # there and back, at most 10 ms each
+
+
+def test_several_connections_reach_as_many_times_the_rate_that_losses_allow(tmp_path):
+    one, three, auto = (
+        sync_times(tmp_path / str(count), count, loss=0.001) for count in (1, 3, "auto")
+    )
+    assert three == pytest.approx(one / 3, rel=0.1)
+    assert auto == pytest.approx(sync_times(tmp_path / "lossless"), rel=0.1)

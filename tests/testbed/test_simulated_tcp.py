@@ -142,3 +142,29 @@ def test_an_aborted_message_is_never_done(at: float) -> None:
         assert await gone == pytest.approx(at + 10.0 + 0.1)
 
     run_virtual(main())
+
+
+def ends(counts: Sequence[int], each: int, limit: float) -> list[float]:
+    """When transfers end that share a link: of ``each`` bytes for each of their connections."""
+
+    async def main() -> list[float]:
+        loop = virtual_loop()
+        fluid = FluidNetwork({"link": RATE}, loop)
+        found: list[asyncio.Future[float]] = []
+        for count in counts:
+            connection = Connection(fluid, ["link"], ROUND_TRIP, loop, limit, 0.7, count)
+            gone = loop.create_future()
+            found.append(gone)
+            connection.send(count * each, lambda gone=gone: gone.set_result(loop.time()))
+        return [await gone for gone in found]
+
+    return run_virtual(main())
+
+
+@pytest.mark.parametrize("limit", [float("inf"), RATE / 4, RATE / 20])
+@pytest.mark.parametrize("each", [1000, 10 * WINDOW, 10**7])
+def test_several_connections_are_as_many_flows(each: int, limit: float) -> None:
+    bundle, other = ends([5, 1], each, limit)
+    *apart, beside = ends([1] * 6, each, limit)
+    assert apart == pytest.approx([bundle] * 5)
+    assert other == pytest.approx(beside)

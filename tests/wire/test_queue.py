@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geojax.errors import FrameError
-from geojax.wire.message import FRAGMENT_BYTES, Kind, Message, SizeOnly
+from geojax.wire.frame import parse_header
+from geojax.wire.message import FRAGMENT_BYTES, HEADER_BYTES, STRIPE_BYTES, Kind, Message, SizeOnly
 from geojax.wire.priority import chunk_priority, late_priority
 from geojax.wire.queue import SendQueue
 
@@ -81,6 +83,56 @@ def test_a_frame_follows_unless_the_queue_was_found_empty_before_it() -> None:
     assert first is not None
     assert second is not None
     assert (first.follows, second.follows) == (False, True)
+
+
+def striped(chunk: int, frames: int) -> Message:
+    """Of so many frames over several connections."""
+    return Message(Kind.OFFER, chunk=chunk, payload=np.zeros(frames * STRIPE_BYTES, np.uint8))
+
+
+def test_frames_of_several_takers_are_numbered_and_follow_once_all_are_busy() -> None:
+    queue = SendQueue(*[lambda: None] * 3)
+    assert queue.take(1) is None
+    queue.push(striped(0, 5))
+    queue.push(striped(1, 1))
+    taken = [queue.take(number % 3) for number in range(6)]
+    assert [frame.follows for frame in taken if frame] == [False] * 3 + [True] * 3
+    headers = [parse_header(frame.head[:HEADER_BYTES], STRIPE_BYTES) for frame in taken if frame]
+    assert [(header.chunk, header.tag) for header in headers] == [
+        (0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (1, 5),
+    ]  # fmt: skip
+    assert queue.take(2) is None
+    queue.push(striped(2, 1))
+    after = queue.take(0)
+    assert after is not None
+    assert (after.follows, parse_header(after.head[:HEADER_BYTES], STRIPE_BYTES).tag) == (False, 6)
+
+
+def test_a_single_takers_frames_have_no_number() -> None:
+    queue = SendQueue()
+    queue.push(message(0, frames=3))
+    tags = []
+    while (frame := queue.take()) is not None:
+        tags.append(parse_header(frame.head[:HEADER_BYTES]).tag)
+    assert tags == [0, 0, 0]
+
+
+def test_one_taker_is_woken_for_each_frame_the_longest_idle_first() -> None:
+    woken: list[int] = []
+    queue = SendQueue(*(partial(woken.append, number) for number in range(3)))
+    for taker in (2, 0, 1):
+        assert queue.take(taker) is None
+    queue.push(striped(0, 3))
+    assert woken == [2]
+    assert queue.take(2) is not None
+    assert woken == [2, 0], "there is more"
+    assert queue.take(2) is not None
+    assert woken == [2, 0, 1]
+    assert queue.take(0) is not None
+    queue.push(message(1))
+    assert woken == [2, 0, 1], "nobody has found it empty since"
+    queue.finish()
+    assert woken == [2, 0, 1, 0, 1, 2]
 
 
 def test_the_taker_is_woken_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import time
 from contextlib import closing, suppress
@@ -20,11 +21,11 @@ from tcp_helpers import (
 )
 
 from geojax.errors import ConfigError, WireError
-from geojax.wire import connection
-from geojax.wire.connection import Outgoing
+from geojax.wire import outgoing as outgoing_module
 from geojax.wire.frame import wire_bytes
 from geojax.wire.message import FRAGMENT_BYTES, HEADER_BYTES, Kind, Message
-from geojax.wire.sockets import FrameReader, outstanding, send_all
+from geojax.wire.outgoing import Outgoing
+from geojax.wire.sockets import FrameReader, allow_connections, outstanding, send_all
 from geojax.wire.tcp import TcpTransport
 
 
@@ -40,6 +41,22 @@ def test_options_are_set_and_read_back() -> None:
                 assert options["TCP_NOTSENT_LOWAT"] == 128 * 1024
 
     run(scenario())
+
+
+@pytest.mark.parametrize("most", [4000, resource.RLIM_INFINITY])
+def test_a_process_may_have_as_many_files_as_its_connections_need(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = [(1024, most)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: limits.append(wanted))
+    allow_connections(100)
+    assert limits == [(1024, most)], "it has enough"
+    allow_connections(800)
+    assert limits[1:] == [(3712, most)]
+    if most == 4000:
+        with pytest.raises(ConfigError, match=r"wan\.connections = 900: .* 4112 .* may have 4000"):
+            allow_connections(900)
 
 
 def test_an_unknown_congestion_control_names_the_known_ones() -> None:
@@ -204,7 +221,7 @@ def test_a_connection_is_stalled_while_nothing_is_acknowledged(
             outgoing = a._peers["b"].outgoing
             assert outgoing is not None
             assert a.stalled("b") == 0.0
-            monkeypatch.setattr(connection, "outstanding", lambda sock: unacknowledged[0])
+            monkeypatch.setattr(outgoing_module, "outstanding", lambda sock: unacknowledged[0])
             unacknowledged[0] = 3.0
             outgoing._resumed -= 60.0
             assert a.stalled("b") == 3.0
@@ -221,7 +238,7 @@ def test_what_is_on_its_way_to_a_peer_that_does_not_answer_is_stalled_since_it_w
     outgoing = Outgoing(a, "b", ("127.0.0.1", 9))
     outgoing._resumed -= 5.0
     assert 5.0 <= outgoing.stalled() < 6.0
-    outgoing._wakeup.close()
+    outgoing.connections[0].wakeup.close()
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="only Linux tells")

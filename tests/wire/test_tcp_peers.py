@@ -56,7 +56,7 @@ def full(transport: TcpTransport, peer: str) -> bool:
     """Whether what waits for a peer waits for room in the peer's kernel."""
     outgoing = transport._peers[peer].outgoing
     assert outgoing is not None
-    sock = outgoing._socket
+    sock = outgoing.connections[0]._socket
     return sock is not None and outgoing.established and outstanding(sock) is None
 
 
@@ -208,7 +208,7 @@ def test_a_peer_that_never_listens_is_lost_once() -> None:
                 a.send("b", PING)
                 again = a._peers["b"].outgoing
                 assert again is not None
-                await asyncio.to_thread(again.thread.join)
+                await asyncio.to_thread(again.connections[0].thread.join)
                 assert await rest(a) == []
 
     run(scenario())
