@@ -38,7 +38,7 @@ class FrameOrder:
         self._reading = connections  # they may still bring something
         self._next = 0
         self._held: dict[int, WholeFrame] = {}
-        self._blocked = 0  # connections that wait for others
+        self._blocked = 0  # connections that wait, of those that have looked since the last change
         self._open = self._closing = False
         self._changed = threading.Condition()
 
@@ -62,11 +62,10 @@ class FrameOrder:
             while (ahead := (number - self._next) % _NUMBERS) >= self._most:
                 if ahead >= _NUMBERS // 2:
                     break
-                if self._closing and (not self._open or self._blocked + 1 == self._reading):
+                if self._blocked + 1 == self._reading if self._open else self._closing:
                     return False
                 self._blocked += 1
                 self._changed.wait()
-                self._blocked -= 1
             if ahead >= self._most or number in self._held:
                 raise FrameError(f"number of a frame: expected a new one, came {number} again")
             self._held[number] = frame
@@ -80,16 +79,21 @@ class FrameOrder:
             self._take(frame)
             self._next = (self._next + 1) % _NUMBERS
         if self._blocked and self._next != began:
-            self._changed.notify_all()
+            self._look_again()
 
     def close(self) -> None:
-        """Connections end one after the other: nobody waits any more for what cannot come."""
+        """Connections end one after the other: nobody waits any more for those that never came."""
         with self._changed:
             self._closing = True
-            self._changed.notify_all()
+            self._look_again()
 
     def ended(self) -> None:
         """A connection brings nothing any more."""
         with self._changed:
             self._reading -= 1
-            self._changed.notify_all()
+            self._look_again()
+
+    def _look_again(self) -> None:
+        """Wakes those that wait; until each has looked it does not count as waiting."""
+        self._blocked = 0
+        self._changed.notify_all()

@@ -80,11 +80,6 @@ class Incoming:
         """Whether any connection is there."""
         return bool(self._living)
 
-    def open(self) -> None:
-        """Delivers from now on: all connections have come."""
-        if self._order is not None:
-            self._order.open()
-
     def receive(self, reader: FrameReader) -> str | None:
         """Receives what comes over one of the connections; why it ended, None after a goodbye."""
         order, reader.fragment = self._order, fragment_bytes(self._count)
@@ -96,6 +91,8 @@ class Incoming:
                 self._came += frame[0].frame_bytes
                 self._take(*frame, reader.at)
         else:
+            if self.complete:
+                order.open()
             while (apart := reader.read_apart()) is not None:
                 if apart.header.kind is Kind.HELLO:
                     self._is_goodbye(apart.header, Assembler(0).add(apart))
