@@ -26,6 +26,7 @@ from tcp_helpers import (
     started,
 )
 
+from geojax.wire import outgoing as outgoing_module
 from geojax.wire.frame_order import FRAMES_AHEAD
 from geojax.wire.message import FRAGMENT_BYTES, Kind, Message
 from geojax.wire.queue import SendQueue
@@ -325,6 +326,31 @@ def test_close_does_not_wait_for_a_frame_that_a_broken_peer_has_kept() -> None:
             assert await asyncio.to_thread(socks[0].recv, 1)  # its goodbye
         async with asyncio.timeout(PATIENCE_S / 3):
             await closed
+
+    run(scenario())
+
+
+def test_what_stalls_is_the_link_and_not_a_connection_whose_turn_comes_seldom(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a little is sent again and again, each is used, and acknowledged, now and then."""
+
+    async def scenario() -> None:
+        a, b = several("a", "b")
+        async with started(a, b):
+            a.send("b", PING)
+            await message(b, "a")
+            outgoing = a._peers["b"].outgoing
+            assert outgoing is not None
+            socks = [connection._socket for connection in outgoing.connections]
+            told = dict(zip(socks, [(True, 7.0), (False, 0.3), (False, 5.0)], strict=True))
+            monkeypatch.setattr(outgoing_module, "outstanding", told.__getitem__)
+            outgoing._resumed -= 60.0
+            assert a.stalled("b") == 0.3
+            told[socks[1]] = True, 4.0
+            assert a.stalled("b") == 4.0
+            told.update(dict.fromkeys(socks, (False, 9.0)))
+            assert a.stalled("b") == 0.0
 
     run(scenario())
 
