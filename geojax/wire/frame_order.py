@@ -26,13 +26,17 @@ class FrameOrder:
       connections: how many there are.
       take: is given the frames, one at a time, by the thread that brought the one before which
         others waited; what it raises is raised there.
+      patience: how long a connection waits for :meth:`open`, s; None: without end.
 
     Attributes:
       came: bytes of all frames that it was given, in whatever order.
     """
 
-    def __init__(self, connections: int, take: Callable[[WholeFrame], None]):
+    def __init__(
+        self, connections: int, take: Callable[[WholeFrame], None], patience: float | None = None
+    ):
         self.came = 0
+        self._patience = patience
         self._take = take
         self._most = FRAMES_AHEAD * connections
         self._reading = connections  # they may still bring something
@@ -65,7 +69,9 @@ class FrameOrder:
                 if self._blocked + 1 == self._reading if self._open else self._closing:
                     return False
                 self._blocked += 1
-                self._changed.wait()
+                came = self._changed.wait(None if self._open else self._patience)
+                if not came and not self._open:
+                    return False  # who waits does not read, and learns nothing of its peer
             if ahead >= self._most or number in self._held:
                 raise FrameError(f"number of a frame: expected a new one, came {number} again")
             self._held[number] = frame

@@ -42,7 +42,9 @@ class Incoming:
         self.owner, self.peer, self.together = owner, peer, together
         self.cut_reason: str | None = None
         self._count = count
-        self._order = FrameOrder(count, self._put_together) if count > 1 else None
+        self._order = (
+            FrameOrder(count, self._put_together, owner.connect_timeout) if count > 1 else None
+        )
         self._assembler = Assembler(owner.max_payload_bytes)  # of several
         self._told, self._came = 0, 0  # bytes up to the last whole message, and until now
         self._follows = True  # all frames since that message did
@@ -142,6 +144,8 @@ class Incoming:
     def say_goodbye(self) -> None:
         """Tells the dialer that nothing more is read; it closes the connections then."""
         self._leaving = True
+        if self._order is not None and not self.complete:
+            self._order.close()  # no more are admitted
         self.write_back({"bye": True})
 
     def write_back(self, body: Mapping[str, Any]) -> None:

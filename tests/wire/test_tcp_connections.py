@@ -330,6 +330,36 @@ def test_close_does_not_wait_for_a_frame_that_a_broken_peer_has_kept() -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("closes", [True, False])
+def test_who_is_too_far_ahead_is_let_go_where_the_others_never_come(closes: bool) -> None:
+    """It does not read, so it does not notice that its peer has gone, and may be back."""
+    frames = numbered([Message(Kind.OFFER, chunk=chunk) for chunk in range(400)])
+
+    async def scenario() -> None:
+        a = several("a", "b", connect_timeout=PATIENCE_S if closes else 0.5)[0]
+        async with started(a):
+            with ExitStack() as stack:
+                (sock,) = by_hand(a.address, stack, one_of(0))
+                sock.sendall(b"".join(frames))
+                incoming = None
+                while incoming is None or not incoming._order._blocked:  # type: ignore[union-attr]
+                    await asyncio.sleep(0.01)
+                    incoming = a._peers["b"].incoming
+            async with asyncio.timeout(PATIENCE_S / 3):
+                if closes:
+                    await a.close()
+                    return
+                while a._peers["b"].incoming is incoming:
+                    await asyncio.sleep(0.01)
+            with ExitStack() as stack:
+                said = [one_of(number, together="y") for number in range(COUNT)]
+                by_hand(a.address, stack, *said)[0].sendall(frames[0])
+                await message(a, "b")
+            assert "goodbye" in await lost(a, "b")
+
+    run(scenario())
+
+
 def test_what_stalls_is_the_link_and_not_a_connection_whose_turn_comes_seldom(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
