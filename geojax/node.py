@@ -109,10 +109,7 @@ async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
     config, cluster = setup.config, setup.cluster
     place = cluster.node(name)
     addresses = {peer: at for peer, at in cluster.addresses().items() if peer != name}
-
-    def connections(source: str, target: str) -> int:
-        return setup.connections.between(cluster.node(source), cluster.node(target))
-
+    connections = setup.connections_between
     allow_connections(sum(max(connections(name, p), connections(p, name)) for p in addresses))
     clock = Clock()
     machine, oracle = RealMachine(), Oracle(setup.view)
@@ -134,7 +131,8 @@ async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
                 config.testbed.congestion_control if config.testbed.name == "emulated" else None
             ),
         )
-        transport.observers.append(SendSpans(recorder, clock))
+        sends = SendSpans(recorder, clock, lambda peer: connections(name, peer))
+        transport.observers.append(sends)
         recorder.closers.append(spans.flush)
         measured = (recorder, transport, machine)
         restarted = (folder / COUNTED).exists()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -108,7 +109,8 @@ _find_mode = Hydra.get_mode
 def _mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
     """``hydra.mode``, which no file of ``conf/`` sets: only others need to be composed for it."""
     files = {each.path for each in self.config_loader.get_sources() if each.scheme() == "file"}
-    if files <= {str(CONF)} and not any("hydra.mode" in override for override in overrides):
+    others = re.compile(r"hydra\.(mode|searchpath)")
+    if files <= {str(CONF)} and not any(map(others.search, overrides)):
         return None
     return _find_mode(self, config_name, overrides)
 

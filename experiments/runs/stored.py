@@ -38,7 +38,7 @@ def read(path: pathlib.Path) -> RunConfig:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return from_dict(yaml.load(path.read_text(), Loader=loader))  # noqa: S506  it is a safe one
+    return from_dict(yaml.load(path.read_bytes(), Loader=loader))  # noqa: S506  it is a safe one
 
 
 def whole(config: RunConfig) -> dict[str, Any]:

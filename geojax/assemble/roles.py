@@ -147,9 +147,8 @@ def _wan_view(context: Context) -> tuple[WanView, Awareness | None]:
     center_of = {name: cluster.node(name).center for name in members}
     wan_view = MeasuredView(setup.view, center_of)
     node_at = {center: name for name, center in reversed(center_of.items())}
-    return wan_view, Awareness(
-        wan_view, Prober(config, wan_view, node_at, setup.view.rate), context.recorder
-    )
+    prober = Prober(config, wan_view, node_at, setup.view.rate, setup.connections_between)
+    return wan_view, Awareness(wan_view, prober, context.recorder)
 
 
 def _meter(context: Context) -> LinkMeter | None:

@@ -48,6 +48,10 @@ class Setup:
     connections: Connections = ONE_EACH
     _cache: dict[str, Any] = field(default_factory=dict)
 
+    def connections_between(self, source: str, target: str) -> int:
+        """How many carry what one node sends to another."""
+        return self.connections.between(self.cluster.node(source), self.cluster.node(target))
+
     def dataset(self) -> Dataset:
         """The data set, loaded once per process."""
         return self.shared("dataset", lambda: load_dataset(self.config.data))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from geojax.awareness.views import OUT_AFTER_S, MeasuredView
@@ -11,10 +11,10 @@ from geojax.config import OverlayConfig
 from geojax.hollow import SizeOnly
 from geojax.overlay.view import Edge
 from geojax.telemetry.recorder import Recorder
-from geojax.wire.frame import wire_bytes
-from geojax.wire.message import FRAGMENT_BYTES, Kind, Message
+from geojax.wire.frame import frame_count, wire_bytes
+from geojax.wire.message import FRAGMENT_BYTES, Kind, Message, fragment_bytes
 
-TRAIN = 4  # messages of a probe; the first one only begins the time
+TRAIN = 4  # messages of a probe over one connection; the first one only begins the time
 LEAST_BYTES = 64 * 1024  # payload of each of them at least
 # A link of which less was measured is probed again at once: a connection that has not carried much
 # yet is still finding out how fast it may go.
@@ -56,6 +56,8 @@ class Prober:
       view: what was measured.
       node_at: the member of the WAN group at each center that has one.
       links: all links of the WAN.
+      connections: how many carry what one member sends to another. The first frame over each of
+        them cannot be timed (:class:`geojax.wire.queue.SendQueue`); more messages make up for it.
     """
 
     def __init__(
@@ -64,12 +66,13 @@ class Prober:
         wan_view: MeasuredView,
         node_at: Mapping[str, str],
         links: Collection[Edge],
+        connections: Callable[[str, str], int] = lambda _source, _target: 1,
     ):
         self._after, self._share, self._wan_view = config.probe_after, config.probe_share, wan_view
         self._node_at = node_at
         self._links = [edge for edge in links if {*edge} <= node_at.keys()]
         self._size = min(max(4 * config.chunk_elements, LEAST_BYTES), FRAGMENT_BYTES)
-        self._cost = TRAIN * wire_bytes(Message(Kind.PROBE, payload=SizeOnly(self._size)))
+        self._connections = connections
         self._seen = dict.fromkeys(self._links, -1)  # round of the last sample
         self._asked = dict.fromkeys(self._links, -1)  # round of the last probe
         self._measured = {edge: wan_view.last(edge)[0] for edge in self._links}
@@ -99,12 +102,20 @@ class Prober:
                 continue
             if not self._is_due(edge, number):
                 continue
-            if self.spent + self._cost > self._share * sum(self._sent.values()):
+            count, cost = self._train(self._connections(source, target))
+            if self.spent + cost > self._share * sum(self._sent.values()):
                 break
-            self.spent += self._cost
+            self.spent += cost
             self._asked[edge] = number
-            probes.append(Probe(source, target, self._size, TRAIN))
+            probes.append(Probe(source, target, self._size, count))
         return probes
+
+    def _train(self, connections: int) -> tuple[int, int]:
+        """How many messages a probe over so many connections takes, and their bytes."""
+        message = Message(Kind.PROBE, payload=SizeOnly(self._size))
+        fragment = fragment_bytes(connections)
+        count = -(-connections // frame_count(message, fragment)) + TRAIN - 1
+        return count, count * wire_bytes(message, fragment)
 
     def suspected(self, alive: Collection[str]) -> list[Probe]:
         """Probes of links that may be out, each again after ``OUT_AFTER_S``."""

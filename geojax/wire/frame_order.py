@@ -26,19 +26,23 @@ class FrameOrder:
       connections: how many there are.
       take: is given the frames, one at a time, by the thread that brought the one before which
         others waited; what it raises is raised there.
+      patience: how long a connection waits for :meth:`open`, s; None: without end.
 
     Attributes:
       came: bytes of all frames that it was given, in whatever order.
     """
 
-    def __init__(self, connections: int, take: Callable[[WholeFrame], None]):
+    def __init__(
+        self, connections: int, take: Callable[[WholeFrame], None], patience: float | None = None
+    ):
         self.came = 0
+        self._patience = patience
         self._take = take
         self._most = FRAMES_AHEAD * connections
         self._reading = connections  # they may still bring something
         self._next = 0
         self._held: dict[int, WholeFrame] = {}
-        self._blocked = 0  # connections that wait for others
+        self._blocked = 0  # connections that wait, of those that have looked since the last change
         self._open = self._closing = False
         self._changed = threading.Condition()
 
@@ -62,11 +66,12 @@ class FrameOrder:
             while (ahead := (number - self._next) % _NUMBERS) >= self._most:
                 if ahead >= _NUMBERS // 2:
                     break
-                if self._closing and (not self._open or self._blocked + 1 == self._reading):
+                if self._blocked + 1 == self._reading if self._open else self._closing:
                     return False
                 self._blocked += 1
-                self._changed.wait()
-                self._blocked -= 1
+                came = self._changed.wait(None if self._open else self._patience)
+                if not came and not self._open:
+                    return False  # who waits does not read, and learns nothing of its peer
             if ahead >= self._most or number in self._held:
                 raise FrameError(f"number of a frame: expected a new one, came {number} again")
             self._held[number] = frame
@@ -80,16 +85,21 @@ class FrameOrder:
             self._take(frame)
             self._next = (self._next + 1) % _NUMBERS
         if self._blocked and self._next != began:
-            self._changed.notify_all()
+            self._look_again()
 
     def close(self) -> None:
-        """Connections end one after the other: nobody waits any more for what cannot come."""
+        """Connections end one after the other: nobody waits any more for those that never came."""
         with self._changed:
             self._closing = True
-            self._changed.notify_all()
+            self._look_again()
 
     def ended(self) -> None:
         """A connection brings nothing any more."""
         with self._changed:
             self._reading -= 1
-            self._changed.notify_all()
+            self._look_again()
+
+    def _look_again(self) -> None:
+        """Wakes those that wait; until each has looked it does not count as waiting."""
+        self._blocked = 0
+        self._changed.notify_all()

@@ -42,7 +42,9 @@ class Incoming:
         self.owner, self.peer, self.together = owner, peer, together
         self.cut_reason: str | None = None
         self._count = count
-        self._order = FrameOrder(count, self._put_together) if count > 1 else None
+        self._order = (
+            FrameOrder(count, self._put_together, owner.connect_timeout) if count > 1 else None
+        )
         self._assembler = Assembler(owner.max_payload_bytes)  # of several
         self._told, self._came = 0, 0  # bytes up to the last whole message, and until now
         self._follows = True  # all frames since that message did
@@ -80,11 +82,6 @@ class Incoming:
         """Whether any connection is there."""
         return bool(self._living)
 
-    def open(self) -> None:
-        """Delivers from now on: all connections have come."""
-        if self._order is not None:
-            self._order.open()
-
     def receive(self, reader: FrameReader) -> str | None:
         """Receives what comes over one of the connections; why it ended, None after a goodbye."""
         order, reader.fragment = self._order, fragment_bytes(self._count)
@@ -96,6 +93,8 @@ class Incoming:
                 self._came += frame[0].frame_bytes
                 self._take(*frame, reader.at)
         else:
+            if self.complete:
+                order.open()
             while (apart := reader.read_apart()) is not None:
                 if apart.header.kind is Kind.HELLO:
                     self._is_goodbye(apart.header, Assembler(0).add(apart))
@@ -145,6 +144,8 @@ class Incoming:
     def say_goodbye(self) -> None:
         """Tells the dialer that nothing more is read; it closes the connections then."""
         self._leaving = True
+        if self._order is not None and not self.complete:
+            self._order.close()  # no more are admitted
         self.write_back({"bye": True})
 
     def write_back(self, body: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import threading
@@ -87,9 +88,13 @@ class Outgoing:
         return 0.0 if waiting is None else min(waiting, since_resumed)
 
     def _outstanding(self) -> float | None:
-        """The shortest time for which one that waits for an acknowledgement has waited, s."""
-        found = (connection.outstanding() for connection in self.connections)
-        return min((waiting for waiting in found if waiting is not None), default=None)
+        """Seconds since anything was acknowledged; None: nothing is on its way.
+
+        By any connection: one that has had nothing to send for long was acknowledged long ago.
+        """
+        found = [connection.outstanding() for connection in self.connections]
+        on_its_way = any(waiting for waiting, _ in found)
+        return min(age for _, age in found) if on_its_way else None
 
     def abort(self) -> None:
         """Ends all without a goodbye; what is queued is dropped."""
@@ -165,12 +170,12 @@ class Dialed(Connection):
         self._outgoing, self._address, self._number = outgoing, address, number
         self._options: dict[str, int | str] = {}
 
-    def outstanding(self) -> float | None:
-        """Seconds since the peer's kernel acknowledged anything; None if it has all."""
+    def outstanding(self) -> tuple[bool, float]:
+        """As that of its socket; without one nothing is on its way, nor was acknowledged."""
         with self._lock, suppress(OSError):
             if self._socket is not None:
                 return outstanding(self._socket)
-        return None
+        return False, math.inf
 
     def abort(self) -> None:
         """Ends it without a goodbye."""

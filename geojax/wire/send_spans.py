@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder, Span
 from geojax.wire.frame import wire_bytes
-from geojax.wire.message import Kind, Message
+from geojax.wire.message import Kind, Message, fragment_bytes
 
 
 @dataclass(slots=True)
@@ -25,10 +26,17 @@ class SendSpans:
 
     A span says how many ``bytes`` were sent in it, headers included. Probes belong to no round and
     have spans without one. A run that records events of chunks has one span per chunk instead.
+
+    Args:
+      recorder: is given the spans.
+      clock: of the experiment.
+      connections: how many carry what goes to a peer.
     """
 
-    def __init__(self, recorder: Recorder, clock: Clock):
-        self._recorder, self._clock = recorder, clock
+    def __init__(
+        self, recorder: Recorder, clock: Clock, connections: Callable[[str], int] = lambda _: 1
+    ):
+        self._recorder, self._clock, self._connections = recorder, clock, connections
         self._chunks = recorder.level == "chunk"
         self._open: dict[str, _Open] = {}
         recorder.closers.append(self.flush)
@@ -40,7 +48,7 @@ class SendSpans:
         shift = self._clock.at(0.0)
         begin, left = start + shift, end + shift
         self._recorder.totals["send_s"] += left - begin
-        nbytes = wire_bytes(message)
+        nbytes = wire_bytes(message, fragment_bytes(self._connections(peer)))
         if message.kind is Kind.PROBE:
             self._add(begin, left, peer=peer, bytes=nbytes)
             return

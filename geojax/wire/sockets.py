@@ -122,24 +122,24 @@ def listen(address: Address, congestion_control: str | None) -> socket.socket:
     return listener
 
 
-def outstanding(sock: socket.socket) -> float | None:
-    """Seconds since the peer's kernel acknowledged anything; None if it has all that was sent.
+def outstanding(sock: socket.socket) -> tuple[bool, float]:
+    """Whether anything is on its way, and seconds since the peer's kernel acknowledged anything.
 
     Data that waits in this kernel does not count. While some is in flight, the acknowledgements
     tell enough. While none is, the peer has no room: its process has stopped reading, and its link
     may be fine. (TCP then asks at ever longer intervals, so the last acknowledgement may be old.)
-    Only Linux tells; elsewhere the result is always None.
+    Only Linux tells; elsewhere nothing ever is.
 
     Raises:
       OSError: the socket is closed.
     """
     number = getattr(socket, "TCP_INFO", None)
     if number is None:
-        return None
+        return False, 0.0
     info = sock.getsockopt(_TCP, number, _INFO_BYTES)
     (unacknowledged,) = _INFO_FIELD.unpack_from(info, _UNACKED_AT)
     (age_ms,) = _INFO_FIELD.unpack_from(info, _LAST_ACK_AT)
-    return age_ms / 1000 if unacknowledged else None
+    return unacknowledged > 0, age_ms / 1000
 
 
 def send_all(sock: socket.socket, buffers: Sequence[bytes | memoryview]) -> None:

@@ -272,11 +272,8 @@ class TcpTransport:
             incoming.join(accepted, hello.get("connection", 0))
             state.incoming = incoming
             self._strangers.discard(accepted)
-            complete = incoming.complete
-            if complete:
+            if incoming.complete:
                 state.lost = state.departed = state.goodbye = False
-        if complete:
-            incoming.open()
         return incoming
 
     def _joined(self, state: _Peer, peer: str, together: object) -> Incoming | None:

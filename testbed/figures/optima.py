@@ -18,7 +18,11 @@ from geojax.overlay.view import NetworkView
 from testbed.compiled import compile_cache
 
 FEW = 16  # linear programs of a run that are kept
-_CODE = ("fluid.py", "linear_program.py")  # what an optimum follows from, beside SciPy
+_CODE = (
+    "release.py",
+    "fluid.py",
+    "linear_program.py",
+)  # what an optimum follows from, beside SciPy
 
 
 def kept_rate_of(view: NetworkView, members: tuple[str, ...], later: Members) -> float:

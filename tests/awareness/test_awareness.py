@@ -1,5 +1,6 @@
 """What the scheduler makes of measurements: the view, its revisions, probes and their budget."""
 
+import numpy as np
 import pytest
 
 from geojax.awareness.probing import THIN_BYTES, TRAIN, Awareness, Prober
@@ -9,6 +10,7 @@ from geojax.overlay.view import NetworkView
 from geojax.telemetry.recorder import Recorder
 from geojax.wire.frame import wire_bytes
 from geojax.wire.message import Kind, Message
+from geojax.wire.queue import SendQueue
 
 MB = 1_000_000
 CENTERS = ("c1", "c2", "c3")
@@ -121,6 +123,23 @@ def prober(wan_view, *, after=3, share=0.01, chunk_elements=1000):
 def plenty(probes):
     probes.note_sent("c1", 10**12)
     return probes
+
+
+@pytest.mark.parametrize("connections", [1, 2, 8, 9, 32, 128])
+@pytest.mark.parametrize("chunk_elements", [1000, 65_536])
+def test_a_probe_can_be_timed_over_any_number_of_connections(wan_view, connections, chunk_elements):
+    config = OverlayConfig(chunk_elements=chunk_elements, probe_share=1.0)
+    probes = plenty(Prober(config, wan_view, AT, LINKS, lambda _source, _target: connections))
+    probe = probes.due(0, CENTERS)[0]
+    queue = SendQueue(*[lambda: None] * connections)
+    for _ in range(probe.count):
+        queue.push(Message(Kind.PROBE, payload=np.zeros(probe.nbytes, np.uint8)))
+    timed, sent = {}, 0
+    while (frame := queue.take()) is not None:
+        timed[frame.sequence] = timed.get(frame.sequence, True) and frame.follows
+        sent += frame.nbytes
+    assert sum(timed.values()) == TRAIN - 1
+    assert probes.spent == sent * len(LINKS)
 
 
 def test_a_link_without_a_sample_for_some_rounds_is_probed_and_again_after_as_many(wan_view):

@@ -178,6 +178,18 @@ def test_a_sweep_may_be_asked_for_by_its_key(commands):
     assert commands.summary("here/0")["seed"] == 4
 
 
+@pytest.mark.parametrize("named", ["--config-dir={}", "hydra.searchpath=[file://{}]"])
+def test_an_experiment_of_ones_own_may_ask_for_a_sweep(commands, tmp_path, named):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\nrounds: 2\n"
+        "hydra: {mode: MULTIRUN, sweeper: {params: {seed: '3,4'}}, sweep: {dir: here}}\n"
+    )
+    done = commands.run(named.format(tmp_path), "experiment=mine")
+    assert done.returncode == 0, done.stderr
+    assert [commands.summary(f"here/{number}")["seed"] for number in range(2)] == [3, 4]
+
+
 def test_the_benchmark_shows_medians():
     options = argparse.Namespace(repetitions=1, commands=["--help", "mistyped key"])
     table = startup.measure(options)

@@ -181,6 +181,30 @@ def test_who_waits_for_what_cannot_come_is_let_go() -> None:
     assert not came
 
 
+def test_who_is_about_to_go_on_does_not_count_as_waiting() -> None:
+    """One brings what two others wait for, and before they have woken a frame far ahead."""
+    came: list[int] = []
+    order = FrameOrder(3, lambda frame: came.append(frame.header.tag))
+    order.open()
+    most = 3 * FRAMES_AHEAD
+    first, *between, last = frames(2 * most + 1)
+    results: list[bool] = []
+    threads = [reader(order, between[start::2], results) for start in (0, 1)]
+    wait_for_blocked(order, *threads)
+    order.close()
+
+    def read() -> None:
+        with order._changed:  # the others cannot look before this waits
+            results.append(order.put(first) and order.put(last))
+
+    thread = threading.Thread(target=read, name="geojax-reader", daemon=True)
+    thread.start()
+    for each in (*threads, thread):
+        each.join(PATIENCE_S)
+    assert results == [True, True, True]
+    assert came == list(range(2 * most + 1))
+
+
 def test_who_waits_is_let_go_where_not_all_connections_came() -> None:
     order = FrameOrder(3, lambda frame: None)
     results: list[bool] = []

@@ -41,6 +41,15 @@ def test_a_round_s_span_is_from_first_to_last_bit_with_all_bytes():
     assert recorder.totals["send_s"] == pytest.approx(2.0)
 
 
+def test_frames_over_several_connections_are_smaller_and_have_more_headers():
+    recorder = Recorder("c1", lambda event: None, "round")
+    spans = SendSpans(recorder, Clock(), {"c2": 1, "c3": 4}.__getitem__)
+    for peer in ("c2", "c3"):
+        spans(peer, Message(Kind.OFFER, payload=SizeOnly(100_000)), 101.0, 102.0)
+    spans.flush()
+    assert [s.args["bytes"] - 100_000 for s in recorder.spans] == [HEADER_BYTES, 4 * HEADER_BYTES]
+
+
 @pytest.mark.parametrize("level", ["round", "chunk"])
 def test_probes_are_of_no_round_and_split_no_span(level):
     recorder = Recorder("c1", lambda event: None, level)

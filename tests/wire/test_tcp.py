@@ -212,7 +212,7 @@ def test_a_connection_is_stalled_while_nothing_is_acknowledged(
 ) -> None:
     """What the kernel says is played; emulated links that stop are another test's."""
     a, b = node("a", names("a", "b")), node("b", names("a", "b"))
-    unacknowledged: list[float | None] = [None]
+    told = [(False, 0.0)]
 
     async def scenario() -> None:
         async with started(a, b):
@@ -221,13 +221,13 @@ def test_a_connection_is_stalled_while_nothing_is_acknowledged(
             outgoing = a._peers["b"].outgoing
             assert outgoing is not None
             assert a.stalled("b") == 0.0
-            monkeypatch.setattr(outgoing_module, "outstanding", lambda sock: unacknowledged[0])
-            unacknowledged[0] = 3.0
+            monkeypatch.setattr(outgoing_module, "outstanding", lambda sock: told[0])
+            told[0] = True, 3.0
             outgoing._resumed -= 60.0
             assert a.stalled("b") == 3.0
             outgoing._resumed += 59.0  # it had nothing to send until a second ago
             assert 1.0 <= a.stalled("b") < 3.0
-            unacknowledged[0] = None
+            told[0] = False, 3.0
             assert a.stalled("b") == 0.0
 
     run(scenario())
@@ -256,5 +256,5 @@ def test_a_peer_that_has_stopped_reading_is_no_link_that_is_out() -> None:
                 while True:
                     sender.send(bytes(65_536))
             until = time.monotonic() + 5.0
-            while outstanding(sender) is not None:
+            while outstanding(sender)[0]:
                 assert time.monotonic() < until, "what is not sent counts as on its way"

@@ -26,6 +26,7 @@ from tcp_helpers import (
     started,
 )
 
+from geojax.wire import outgoing as outgoing_module
 from geojax.wire.frame_order import FRAMES_AHEAD
 from geojax.wire.message import FRAGMENT_BYTES, Kind, Message
 from geojax.wire.queue import SendQueue
@@ -274,6 +275,112 @@ def test_a_peer_of_whom_only_some_connections_came_was_never_there() -> None:
                 for _ in range(COUNT):
                     await message(a, "b")
             assert await rest(a) == []
+
+    run(scenario())
+
+
+def test_what_is_refused_once_all_are_there_ends_all_and_the_peer_may_come_back() -> None:
+    """The thread of the last connection finds it in what waited for that connection."""
+    (large,) = numbered([Message(Kind.OFFER, payload=np.zeros(2000, np.uint8))])
+
+    async def scenario() -> None:
+        a = node("a", names("a", "b"), connections=lambda _a, _b: COUNT, max_payload_bytes=1000)
+        async with started(a):
+            with ExitStack() as stack:
+                first, *_ = by_hand(a.address, stack, one_of(0), one_of(1))
+                first.sendall(large)
+                incoming = None
+                while incoming is None or not incoming._order._held:  # type: ignore[union-attr]
+                    await asyncio.sleep(0.01)
+                    incoming = a._peers["b"].incoming
+                (last,) = by_hand(a.address, stack, one_of(2))
+                assert "expected at most 1000 bytes" in await lost(a, "b")
+                for sock in (first, last):
+                    found = await asyncio.to_thread(FrameReader(sock, 0).read)
+                    assert found is not None
+                    assert "at most 1000" in (found[1].body or {})["refused"]  # type: ignore[union-attr]
+            with ExitStack() as stack:
+                said = [one_of(number, together="y") for number in range(COUNT)]
+                by_hand(a.address, stack, *said)[0].sendall(numbered([PING])[0])
+                await message(a, "b")
+            assert "goodbye" in await lost(a, "b")
+
+    run(scenario())
+
+
+def test_close_does_not_wait_for_a_frame_that_a_broken_peer_has_kept() -> None:
+    _, *others = numbered([Message(Kind.OFFER, chunk=chunk) for chunk in range(400)])
+
+    async def scenario() -> None:
+        a = several("a", "b", connect_timeout=PATIENCE_S)[0]
+        await a.start()
+        with ExitStack() as stack:
+            socks = by_hand(a.address, stack, *map(one_of, range(COUNT)))
+            for number, frame in enumerate(others):
+                socks[1 + number % 2].sendall(frame)
+            incoming = None
+            while incoming is None or incoming._order._blocked < 2:  # type: ignore[union-attr]
+                await asyncio.sleep(0.01)
+                incoming = a._peers["b"].incoming
+            closed = asyncio.create_task(a.close())
+            assert await asyncio.to_thread(socks[0].recv, 1)  # its goodbye
+        async with asyncio.timeout(PATIENCE_S / 3):
+            await closed
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_who_is_too_far_ahead_is_let_go_where_the_others_never_come(closes: bool) -> None:
+    """It does not read, so it does not notice that its peer has gone, and may be back."""
+    frames = numbered([Message(Kind.OFFER, chunk=chunk) for chunk in range(400)])
+
+    async def scenario() -> None:
+        a = several("a", "b", connect_timeout=PATIENCE_S if closes else 0.5)[0]
+        async with started(a):
+            with ExitStack() as stack:
+                (sock,) = by_hand(a.address, stack, one_of(0))
+                sock.sendall(b"".join(frames))
+                incoming = None
+                while incoming is None or not incoming._order._blocked:  # type: ignore[union-attr]
+                    await asyncio.sleep(0.01)
+                    incoming = a._peers["b"].incoming
+            async with asyncio.timeout(PATIENCE_S / 3):
+                if closes:
+                    await a.close()
+                    return
+                while a._peers["b"].incoming is incoming:
+                    await asyncio.sleep(0.01)
+            with ExitStack() as stack:
+                said = [one_of(number, together="y") for number in range(COUNT)]
+                by_hand(a.address, stack, *said)[0].sendall(frames[0])
+                await message(a, "b")
+            assert "goodbye" in await lost(a, "b")
+
+    run(scenario())
+
+
+def test_what_stalls_is_the_link_and_not_a_connection_whose_turn_comes_seldom(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a little is sent again and again, each is used, and acknowledged, now and then."""
+
+    async def scenario() -> None:
+        a, b = several("a", "b")
+        async with started(a, b):
+            a.send("b", PING)
+            await message(b, "a")
+            outgoing = a._peers["b"].outgoing
+            assert outgoing is not None
+            socks = [connection._socket for connection in outgoing.connections]
+            told = dict(zip(socks, [(True, 7.0), (False, 0.3), (False, 5.0)], strict=True))
+            monkeypatch.setattr(outgoing_module, "outstanding", told.__getitem__)
+            outgoing._resumed -= 60.0
+            assert a.stalled("b") == 0.3
+            told[socks[1]] = True, 4.0
+            assert a.stalled("b") == 4.0
+            told.update(dict.fromkeys(socks, (False, 9.0)))
+            assert a.stalled("b") == 0.0
 
     run(scenario())
 

@@ -57,7 +57,7 @@ def full(transport: TcpTransport, peer: str) -> bool:
     outgoing = transport._peers[peer].outgoing
     assert outgoing is not None
     sock = outgoing.connections[0]._socket
-    return sock is not None and outgoing.established and outstanding(sock) is None
+    return sock is not None and outgoing.established and not outstanding(sock)[0]
 
 
 def cut(transport: TcpTransport) -> None:
