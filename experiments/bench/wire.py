@@ -167,6 +167,8 @@ async def _bench(repeats: int) -> Table:
     single("256 KiB frame", *of["frame"])
     single("  its checksums", None, 2 * checksum_s)
     if "peer" in of:
+        share = wire_bytes(frame) * 8 * of["peer"].wall / of["frame"].wall
+        table.add_row("  frames ÷ iperf3", f"{share:.2f}", "")
         carried = of["peer"].cpu * FRAGMENT_BYTES * 8
         single("  as many bytes with iperf3", None, carried)
         single("  what is left", None, of["frame"].cpu - carried - 2 * checksum_s)
