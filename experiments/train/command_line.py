@@ -69,8 +69,8 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     arguments = [_as_choice(argument, chosen) for argument in arguments]
     prepared = [_prepare_one(argument, multirun, own) for argument in arguments]
     elsewhere = [*own, *(each for each in arguments if each.startswith(_OTHER_FILES))]
-    for argument in () if elsewhere else prepared:
-        _check_choice(argument)
+    for argument in prepared:
+        _check_choice(argument, any_name=bool(elsewhere))
 
     from experiments.runs import schema  # with Hydra, which what is refused before does without
 
@@ -188,11 +188,17 @@ def _key_and_sweep(argument: str) -> tuple[str, str | None]:
     return override.key_or_group, override.get_value_string() if swept else None
 
 
-def _check_choice(argument: str) -> None:
-    """Refuses one name that is no choice of its group, in Hydra's place, which takes longer."""
+def _check_choice(argument: str, *, any_name: bool) -> None:
+    """Refuses what is no choice of its group, in Hydra's place.
+
+    Hydra takes longer to say that a name is none, and says nothing useful of what is no name.
+    """
     group, _, name = argument.partition("=")
-    is_name = re.fullmatch(r"(?!base_|null$|true$|false$)[a-z]\w*", name, re.ASCII)
-    if is_name and group in (*groups(), "experiment") and name not in choices(group):
+    if group not in (*groups(), "experiment") or name in choices(group):
+        return
+    is_none = re.fullmatch(r"null|true|false|[+-]?[\d.]+", name, re.ASCII | re.IGNORECASE)
+    is_name = re.fullmatch(r"(?!base_)[a-z]\w*", name, re.ASCII)
+    if is_none or (is_name and not any_name):
         raise UsageError(f"{group} = {name!r}: {nearest(name, choices(group))}")
 
 

@@ -75,6 +75,8 @@ def test_help_loads_no_library_and_says_what_hydra_says():
         (["optimzer.lr=1"], "optimzer.lr: did you mean 'optimizer.lr'?"),
         (["experiment=smoke", "-m", "sed=3"], "sed: did you mean 'seed'?"),
         (["overlay=stra", "seed=3"], "overlay = 'stra': did you mean 'star'? valid: butterfly, "),
+        (["overlay=null"], "overlay = 'null': valid: butterfly, "),
+        (["overlay.name=7"], "overlay = '7': valid: butterfly, "),
     ],
 )
 def test_a_mistyped_word_is_refused_without_hydra(words, told):
