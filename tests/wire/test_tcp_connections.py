@@ -45,6 +45,12 @@ def several(*all_names: str, count: int = COUNT, **options: Any) -> list[TcpTran
     ]
 
 
+async def stand(outgoing: outgoing_module.Outgoing) -> None:
+    """All have said HELLO, and the thread of the last one has taken note; a peer may know first."""
+    while not outgoing.established:
+        await asyncio.sleep(0.01)
+
+
 def one_of(number: object, **changes: Any) -> bytes:
     said = {"connections": COUNT, "connection": number, "together": "x", **changes}
     return hello(**said)
@@ -83,7 +89,7 @@ def test_large_messages_in_both_directions_arrive_whole_and_in_order() -> None:
             outgoing = a._peers["b"].outgoing
             assert outgoing is not None
             assert len(outgoing.connections) == COUNT
-            assert outgoing.established
+            await stand(outgoing)
             assert not outgoing._parted
             await a.close()
             assert a.sent["b"].bytes == b.received["a"].bytes
@@ -372,6 +378,7 @@ def test_what_stalls_is_the_link_and_not_a_connection_whose_turn_comes_seldom(
             await message(b, "a")
             outgoing = a._peers["b"].outgoing
             assert outgoing is not None
+            await stand(outgoing)
             socks = [connection._socket for connection in outgoing.connections]
             told = dict(zip(socks, [(True, 7.0), (False, 0.3), (False, 5.0)], strict=True))
             monkeypatch.setattr(outgoing_module, "outstanding", told.__getitem__)
