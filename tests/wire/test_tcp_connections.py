@@ -181,7 +181,9 @@ def test_what_a_hello_says(count: int) -> None:
     """That of a single connection says nothing of others."""
 
     async def scenario() -> None:
-        with closing(socket.socket()) as listener:
+        with ExitStack() as stack:  # if one ends, the others do, or do not dial any more
+            listener = stack.enter_context(closing(socket.socket()))
+            listener.settimeout(PATIENCE_S)
             listener.bind(LOCAL)
             listener.listen()
             peers = {"b": listener.getsockname()}
@@ -191,10 +193,11 @@ def test_what_a_hello_says(count: int) -> None:
                 said = []
                 for _ in range(count):
                     sock, _ = await asyncio.to_thread(listener.accept)
-                    with closing(sock):
-                        frame = await asyncio.to_thread(FrameReader(sock, 0).read)
-                        assert frame is not None
-                        said.append(dict((frame[1].body or {}).items()))  # type: ignore[union-attr]
+                    stack.enter_context(closing(sock)).settimeout(PATIENCE_S)
+                    frame = await asyncio.to_thread(FrameReader(sock, 0).read)
+                    assert frame is not None
+                    said.append(dict((frame[1].body or {}).items()))  # type: ignore[union-attr]
+                stack.close()
         basic = {"name": "a", "to": "b", "run_id": "run", "protocol": 3}
         if count == 1:
             assert said == [basic]
