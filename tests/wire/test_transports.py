@@ -36,6 +36,10 @@ class Network(Protocol):
         """Started transports by name."""
         ...
 
+    async def pause(self, source: str, target: str) -> None:
+        """Waits until the source has found nothing more to send to the target."""
+        ...
+
     async def kill(self, name: str) -> None:
         """Ends a node as a crash would."""
         ...
@@ -73,6 +77,12 @@ class TcpNetwork:
             self._nodes[name] = node
         return dict(self._nodes)
 
+    async def pause(self, source: str, target: str) -> None:
+        outgoing = self._nodes[source]._peers[target].outgoing
+        assert outgoing is not None
+        while len(outgoing.queue._idle) < self.connections:
+            await asyncio.sleep(0.01)
+
     async def kill(self, name: str) -> None:
         self._nodes[name].abort()
 
@@ -107,6 +117,9 @@ class Simulated:
         for node in nodes.values():
             await node.start()
         return nodes
+
+    async def pause(self, source: str, target: str) -> None:
+        """What has arrived has left."""
 
     async def kill(self, name: str) -> None:
         self._network.kill(name)
@@ -341,6 +354,7 @@ async def test_messages_that_left_one_behind_the_other_say_so_and_are_timed(
         nodes["a"].send("b", message)
     began = asyncio.get_running_loop().time()
     came = [await received(nodes["b"]) for _ in messages]
+    await network.pause("a", "b")
     nodes["a"].send("b", messages[-1])
     came.append(await received(nodes["b"]))
     # Over TCP all frames of a message count: its first one, which follows nothing, is the first's.
