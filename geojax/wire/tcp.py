@@ -207,7 +207,7 @@ class TcpTransport:
                 for state in self._peers.values():
                     if state.outgoing is not None:
                         state.outgoing.queue.finish()
-                    if state.incoming is not None:
+                    elif state.incoming is not None:
                         state.incoming.say_goodbye()
                 for stranger in self._strangers:
                     stranger.abort()
@@ -378,6 +378,10 @@ class TcpTransport:
                 reason = self._loss(connections, state, reason)
             if connections is state.outgoing:
                 state.outgoing = None
+                if self._closing and state.incoming is not None:
+                    # Not before all has left: who hears it, and sends something, dials anew in
+                    # vain, and takes what is still on its way for lost.
+                    state.incoming.say_goodbye()
             elif connections is state.incoming:
                 state.incoming = None
                 self._changed.notify_all()

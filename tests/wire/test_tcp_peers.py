@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ from tcp_helpers import (
 )
 
 from geojax.wire.message import FRAGMENT_BYTES, Kind, Message
-from geojax.wire.sockets import outstanding
+from geojax.wire.sockets import FrameReader, outstanding
 from geojax.wire.tcp import TcpTransport
 from geojax.wire.transport import Lost, Received
 
@@ -314,3 +314,38 @@ def test_close_is_bounded_while_dialing() -> None:
     finally:
         for caller in callers:
             caller.close()
+
+
+def test_nothing_more_is_read_is_said_after_all_has_been_sent() -> None:
+    """Who heard it before, and sent something, would dial anew, in vain, and cut what comes."""
+
+    async def scenario() -> None:
+        with ExitStack() as stack:
+            listener = stack.enter_context(closing(socket.create_server(LOCAL)))
+            listener.settimeout(PATIENCE_S)
+            a = node("a", {"b": listener.getsockname()})
+            await a.start()
+            sock = stack.enter_context(closing(socket.create_connection(a.address, PATIENCE_S)))
+            sock.sendall(hello())
+            sock.sendall(encoded(PING))
+            await message(a, "b")
+            a.send("b", Message(Kind.OFFER, payload=np.zeros(64 << 20, np.uint8)))
+            taken, _ = await asyncio.to_thread(listener.accept)
+            stack.enter_context(closing(taken)).settimeout(PATIENCE_S)
+            end = asyncio.create_task(a.close())
+            while not a._closing:
+                await asyncio.sleep(0.01)
+            sock.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                sock.recv(1)
+            sock.settimeout(PATIENCE_S)
+            reader, kinds = FrameReader(taken, 64 << 20), []
+            while (came := await asyncio.to_thread(reader.read)) is not None:
+                kinds.append(came[0].kind)
+            assert {Kind.OFFER} < {*kinds}
+            taken.close()
+            assert await asyncio.to_thread(sock.recv, 1)
+            sock.close()
+            await end
+
+    run(scenario())
