@@ -5,8 +5,8 @@ MAKEFLAGS += --no-print-directory
 
 PY := .venv/bin/python
 # One XLA thread, so that replicas are bit-identical and the timed runs keep a core to themselves.
-# Two test files at a time, for two cores (-n 3 in ARGS is faster where they idle); what needs an emulated
-# WAN comes when all but quiet files end (tests/hand_out.py).
+# Two test files at a time, for two cores (ARGS="-n 3" is faster where these idle); what needs an
+# emulated WAN comes when all but quiet files end (tests/hand_out.py).
 PYTEST := NPROC=1 OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # More words for the command, e.g. make test ARGS="tests/wire -x".
 ARGS ?=
