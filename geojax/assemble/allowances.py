@@ -45,16 +45,15 @@ def of_workers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowance
 
 
 def _of_workers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowance]:
-    names, policy, speeds = setup.cluster.trainers, algorithm.local_steps, dict[str, float]()
-    if policy.for_speed is not None:
+    names, policy = setup.cluster.trainers, algorithm.local_steps
+    if policy.for_speed is None:  # one object, so that a sum of many asks it once
+        steps = dict.fromkeys(names, _of_policy(policy, algorithm.lan_rounds))
+    else:
         speeds = relative_speeds(setup.config, names)
-    return {
-        name: _of_worker(
-            setup, name, algorithm,
-            policy if policy.for_speed is None else policy.for_speed(speeds[name]),
-        )
-        for name in names
-    }  # fmt: skip
+        steps = {
+            name: _of_policy(policy.for_speed(speeds[name]), algorithm.lan_rounds) for name in names
+        }
+    return {name: _of_worker(setup, name, algorithm, steps[name]) for name in names}
 
 
 def of_centers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowance]:
@@ -105,9 +104,7 @@ def of_lan(setup: Setup, center: str, algorithm: SyncAlgorithm) -> Mapping[str, 
     return mine
 
 
-def _of_worker(
-    setup: Setup, name: str, algorithm: SyncAlgorithm, policy: LocalStepPolicy
-) -> Allowance:
+def _of_worker(setup: Setup, name: str, algorithm: SyncAlgorithm, steps: StepsOf) -> Allowance:
     if algorithm.client is not None:
         least, most = _of_clients(setup, name, algorithm.client)
     elif has_devices(setup.config):
@@ -117,7 +114,6 @@ def _of_worker(
         least = most = 1.0
     factor = worker_weight(name, setup, algorithm)
     shares = (Share(factor * least, factor * most),)
-    steps = _of_policy(policy, algorithm.lan_rounds)
     return Allowance(shares, skips=setup.config.nonfinite == "skip", steps=steps)
 
 

@@ -8,7 +8,7 @@ import pytest
 from simulated_runs import simulated, small_config
 
 from geojax.assemble.allowances import of_centers, of_lan, of_workers
-from geojax.hips.exchange.contribution import Share, together
+from geojax.hips.exchange.contribution import Allowance, Share, together
 from geojax.sync.registry import build_sync
 from geojax.wire.message import Kind, Message
 from testbed.run import prepare
@@ -194,3 +194,29 @@ def test_where_offers_may_be_skipped_any_of_them_may_weigh_nothing():
 
 def offer(weight, contributors, steps):
     return Message(Kind.OFFER, weight=float(weight), contributors=contributors, steps=steps)
+
+
+def test_a_sum_of_many_is_checked_without_asking_each_for_its_steps():
+    """Else a result cost more the more centers there are, at every center."""
+    asked = []
+
+    def steps_of(name):
+        def steps(number):
+            asked.append(name)
+            return 1, 3
+
+        return steps
+
+    everybody = together(Allowance((Share(1.0, 1.0),), steps=steps_of(at)) for at in range(100))
+    for _ in range(50):
+        assert not everybody.refuses(offer(100, 100, 300))
+        assert everybody.refuses(offer(100, 100, 301)).startswith("expected 100 to 300 steps")
+    assert len(asked) == 100, "once for all chunks of a round"
+
+
+@pytest.mark.parametrize("name", ["fsa", "local_steps"])
+def test_workers_of_one_policy_share_its_steps(name):
+    setup, _, _ = prepare(config(sync__name=name, workers=2), Path())
+    allowed = of_workers(setup, build_sync(setup.config.sync))
+    assert len(allowed) == 6
+    assert len({id(allowance.steps) for allowance in allowed.values()}) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -154,6 +155,7 @@ def widest(steps: Sequence[StepsOf]) -> StepsOf:
     if len(steps) == 1:
         return steps[0]
 
+    @functools.lru_cache(maxsize=4)  # every chunk of a round asks
     def span(number: int) -> tuple[int, float]:
         spans = [of(number) for of in steps]
         return min(fewest for fewest, _ in spans), max(most for _, most in spans)

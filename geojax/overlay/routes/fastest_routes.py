@@ -42,20 +42,21 @@ def fastest_routes(
     links = neighbour_links(view, members) if links is None else links
     with np.errstate(divide="ignore"):
         seconds = 1.0 / links.rate
-    linked, up = np.isfinite(seconds), links.rate > OUTAGE_RATE
-    lengths = distances(seconds.T)
+    linked = np.isfinite(seconds)
+    up = linked & (links.rate > OUTAGE_RATE)
     found: dict[Edge, tuple[str, ...]] = {}
-    for target, length in enumerate(lengths):
-        after = tree_to(seconds, length)
+    for target, length in enumerate(distances(seconds.T)):
+        begins, goes_on = linked[:, target].tolist(), up[:, target].tolist()  # by their link
+        after = tree_to(seconds, length).tolist()
         for source, name in enumerate(members):
             if source == target:
                 continue
-            path = [source]
-            while path[-1] != target:
-                here = path[-1]
-                direct = linked[here, target] and (here == source or up[here, target])
-                path.append(target if direct else int(after[here]))
-            found[name, members[target]] = tuple(members[at] for at in path)
+            path = [name]
+            here = target if begins[source] else after[source]
+            while here != target:
+                path.append(members[here])
+                here = target if goes_on[here] else after[here]
+            found[name, members[target]] = (*path, members[target])
     return found
 
 
