@@ -1,0 +1,143 @@
+"""When a synchronization can end at the earliest, if rates change while it is under way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from geojax.overlay.bounds.release import (
+    Earliest,
+    Members,
+    earliest_by_delays,
+    later_offers,
+    rate_of,
+)
+from geojax.overlay.view import Edge, NetworkView
+
+Spell = tuple[float, Mapping[Edge, float]]  # from when on, s, which rates are in force, bit/s
+
+SHORT = 1e-3  # by how much an end may be short of the least one, of the time since the offer
+
+
+def mean_rates(spells: Sequence[Spell], start: float, end: float) -> dict[Edge, float]:
+    """Each link's mean rate from an instant to a later one, bit/s.
+
+    Args:
+      spells: in order of time, of the same links; the first begins at ``start`` or before, the last
+        does not end.
+      start: the instant, s.
+      end: the later one, s.
+
+    >>> mean_rates([(0.0, {("a", "b"): 8.0}), (3.0, {("a", "b"): 2.0})], 1.0, 4.0)
+    {('a', 'b'): 6.0}
+    """
+    begins = [at for at, _ in spells]
+    parts = [
+        (max(0.0, min(until, end) - max(begun, start)) / (end - start), rates)
+        for (begun, rates), until in zip(spells, [*begins[1:], math.inf], strict=True)
+    ]
+    return {edge: sum(part * rates[edge] for part, rates in parts) for edge in spells[0][1]}
+
+
+def earliest_ends(
+    view: NetworkView,
+    spells: Sequence[Spell],
+    amounts: Sequence[float],
+    offers: Mapping[str, float],
+    held: float,
+) -> list[Earliest]:
+    """What :func:`geojax.overlay.bounds.release.earliest_end` is where rates change meanwhile.
+
+    Of what the members L offer at the instant t or later nothing moves before t. From then to the
+    end a link carries no more than its mean rate c times (end - t), an access cap no more than
+    (end - t) times itself. What crosses the links in this time, all added up, satisfies the linear
+    program of the fluid optimum X(L), with these amounts for its limits. As many times as large as
+    its limits are, so is the optimum; so whatever is sent when::
+
+        amount ≤ (end - t) · X(L; c from t to end)
+
+    The right side never falls as the end moves on: the least end is between an end at which it is
+    too small and one at which it is not. This holds for every L; taken is the one that looks
+    slowest by the mean rates until ``held``, and where another one decides, the bound is lower than
+    it could be. For delays, all ways count that have a rate at any time.
+
+    Args:
+      view: the WAN; its rates do not matter.
+      spells: which rates are in force when, from the first offer or before on.
+      amounts: sizes of the vector ÷ goodput, bits.
+      offers: when each member makes its offer, s.
+      held: when the synchronization ended, later than the first offer. If it ended before it
+        could, the bound is that of its mean rates, which is later.
+
+    Returns:
+      For each amount the earliest end, short of the least by at most ``SHORT`` of the time between
+      the offer and ``held``.
+
+    >>> edges = [("a", "b"), ("b", "a")]
+    >>> view = NetworkView(("a", "b"), dict.fromkeys(edges, 8e6), {})
+    >>> spells = [(0.0, view.rate), (3.0, dict.fromkeys(edges, 2e6))]
+    >>> (found,) = earliest_ends(view, spells, [28e6], {"a": 0.0, "b": 0.0}, 6.0)  # 24e6 until 3 s
+    >>> 5.0 - 6.0 * SHORT <= found.by_rates <= 5.0
+    True
+    """
+    members, starts = tuple(offers), sorted(set(offers.values()))
+
+    def moved(start: float, later: Members, end: float) -> float:
+        mean = replace(view, rate=mean_rates(spells, start, end))
+        return (end - start) * rate_of(mean, members, later)
+
+    meanwhile = replace(view, rate=mean_rates(spells, starts[0], held))
+    by_delays = earliest_by_delays(meanwhile, offers)
+    waits = [
+        (start, later, moved(start, later, held))
+        for start, later in zip(starts, later_offers(offers), strict=True)
+        if start < held
+    ]
+    found = []
+    for amount in amounts:
+        end, start, later, total = max(
+            (
+                start + (held - start) * amount / total if total > 0 else math.inf,
+                start,
+                later,
+                total,
+            )
+            for start, later, total in waits
+        )
+        if total >= amount:
+            end = _least_end(partial(moved, start, later), amount, start, held, total)
+        found.append(Earliest(end, by_delays))
+    return found
+
+
+def _least_end(
+    moved: Callable[[float], float], amount: float, start: float, held: float, total: float
+) -> float:
+    """The least end by which so much can have moved, or a little less (``SHORT``).
+
+    Regula falsi in Illinois form: the line between both ends, of which one that stays for long
+    counts half. Guesses keep away from both ends, so that the last one may be on either side.
+
+    Args:
+      moved: bits by an end, s; never falls.
+      amount: bits.
+      start: nothing has moved by then.
+      held: enough has.
+      total: bits by then.
+    """
+    step = SHORT * (held - start)
+    low, below, high, above = start, amount, held, total - amount
+    stayed = 0  # guesses on one side in succession; above 0: ``low`` has stayed
+    while high - low > step:
+        guess = low + (high - low) * below / (below + above)
+        guess = min(max(guess, low + step / 2), high - step / 2)
+        more = moved(guess) - amount
+        if more >= 0:
+            high, above, stayed = guess, more, max(stayed, 0) + 1
+            below /= 2 if stayed > 1 else 1
+        else:
+            low, below, stayed = guess, -more, min(stayed, 0) - 1
+            above /= 2 if stayed < -1 else 1
+    return low
