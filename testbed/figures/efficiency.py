@@ -24,6 +24,7 @@ Event = Mapping[str, Any]
 WHOLE = ("dense", "size_only")  # compressions that move every element as float32
 ELEMENT_BYTES = 4
 TOTAL_WORK = 10 * BOUND_WORK  # of all linear programs of a run; some seconds
+CHANGING = 3  # times as much, for rounds without and with a change each, where some have one
 SEARCH = 10  # linear programs, about, for the two ends of a round in which rates change
 
 
@@ -232,17 +233,15 @@ def _whole_rounds(
 
 
 def _sampled(rounds: Sequence[_Round], view: NetworkView) -> tuple[list[_Round], list[_Round]]:
-    """As many rounds without and with a change of rates, evenly spaced, as there is time for.
-
-    No two rounds with a change have linear programs in common: they get twice the time.
-    """
-    most = max(1, TOTAL_WORK // max(1, len(view.centers) * len(view.rate)))
+    """As many rounds without and with a change of rates, evenly spaced, as there is time for."""
     steady = [one for one in rounds if one.steady]
+    crossing = [one for one in rounds if not one.steady]
+    work = TOTAL_WORK * (CHANGING if crossing else 1)
+    most = max(1, work // max(1, len(view.centers) * len(view.rate)))
     kinds = list(dict.fromkeys(one.kind for one in steady))
     kept = set(_spaced(kinds, sum(len(later) for _, later in kinds), most))
-    crossing = [one for one in rounds if not one.steady]
     programs = sum(len(later_offers(one.offers)) + SEARCH for one in crossing)
-    return [one for one in steady if one.kind in kept], _spaced(crossing, programs, 2 * most)
+    return [one for one in steady if one.kind in kept], _spaced(crossing, programs, most)
 
 
 def _spaced(items: list[Any], programs: int, most: int) -> list[Any]:

@@ -38,7 +38,7 @@ def test_rates_that_change_to_the_same_have_the_bound_of_those_that_stay(seed, g
         earliest_ends(view, spells, amounts, offers, held), (1.0, goodput), strict=True
     ):
         same = earliest_end(view, bits, offers, known, goodput_)
-        assert same.by_rates - 4 * SHORT * held <= found.by_rates <= same.by_rates + 1e-6
+        assert same.by_rates * (1 - SHORT) <= found.by_rates <= same.by_rates + 1e-6
         assert found.by_latency == same.by_latency
 
 
@@ -46,14 +46,13 @@ def test_rates_that_change_to_the_same_have_the_bound_of_those_that_stay(seed, g
 @examples(20)
 def test_it_is_the_first_instant_by_which_so_much_fits_through(seed):
     view, rng = random_wan(seed), np.random.default_rng(seed)
-    bits, held = float(rng.uniform(0.05, 1.0)), 10.0
+    bits, held = float(rng.uniform(1e6, 20e6)), 10.0
     changes = sorted(rng.uniform(0, held, int(rng.integers(1, 5))).tolist())
     rates = [
-        {edge: float(rng.choice([0.0, 1.0, 9.0])) + 0.1 for edge in view.rate}
+        {edge: float(rng.choice([2e6, 20e6, 180e6])) for edge in view.rate}
         for _ in range(1 + len(changes))
     ]
     spells = list(zip([0.0, *changes], rates, strict=True))
-    view = replace(view, egress={}, ingress={})
     end = earliest(view, spells, dict.fromkeys(view.centers, 0.0), held, bits).by_rates
 
     def through(until):
@@ -61,8 +60,9 @@ def test_it_is_the_first_instant_by_which_so_much_fits_through(seed):
             replace(view, rate=mean_rates(spells, 0.0, until)), view.centers
         )
 
-    assert end == 0 or through(end) <= bits * (1 + 1e-6)
-    assert through(end + SHORT * held) >= bits * (1 - 1e-6)
+    assert 0 < end < held
+    assert through(end) <= bits * (1 + 1e-6)
+    assert through(end / (1 - SHORT)) >= bits * (1 - 1e-6)
 
 
 def test_the_member_that_looks_slowest_decides():
@@ -70,7 +70,7 @@ def test_the_member_that_looks_slowest_decides():
     view = path(3)  # 1 bit/s each way
     spells = [(0.0, view.rate), (5.0, scaled(view, 0.5))]
     found = earliest(view, spells, {"c1": 0.0, "c2": 0.0, "c3": 4.0}, 20.0, amount=3.0)
-    assert found.by_rates == pytest.approx(9.0, abs=SHORT * 20)  # 1 bit until 5 s, 2 at half rate
+    assert found.by_rates == pytest.approx(9.0, rel=SHORT)  # 1 bit until 5 s, 2 at half rate
 
 
 def test_links_that_have_a_rate_one_after_the_other_do():
@@ -79,7 +79,7 @@ def test_links_that_have_a_rate_one_after_the_other_do():
     there, back = ({("c1", "c2"): a, ("c2", "c1"): 1.0 - a} for a in (1.0, 0.0))
     spells = [(0.0, there), (4.0, back)]
     found = earliest(view, spells, {"c1": 0.0, "c2": 0.0}, 9.0)
-    assert found.by_rates == pytest.approx(5.0, abs=SHORT * 9)
+    assert found.by_rates == pytest.approx(5.0, rel=SHORT)
     assert found.by_latency == 1.0  # to the root and back
 
 
@@ -96,4 +96,4 @@ def test_what_is_offered_at_the_end_does_not_count():
     view = path(2)
     spells = [(0.0, view.rate), (1.0, scaled(view, 0.5))]
     found = earliest(view, spells, {"c1": 0.0, "c2": 3.0}, 3.0)
-    assert found.by_rates == pytest.approx(1.0, abs=SHORT * 3)
+    assert found.by_rates == pytest.approx(1.0, rel=SHORT)

@@ -100,7 +100,7 @@ def test_each_round_has_the_bound_of_its_rates():
 def test_a_round_in_which_a_rate_changes_has_what_fits_through_by_then():
     changes = rates(5.0, 4e6), rates(7.0, 1e6)
     found = figures(*changes, *both(0, 4.5, 11.0))
-    assert found["bound_s"] == pytest.approx(1.5, abs=SHORT * 6.5)  # 4 of 8 Mbit by 5 s, 8 by 6 s
+    assert found["bound_s"] == pytest.approx(1.5, abs=SHORT * 1.5)  # 4 of 8 Mbit by 5 s, 8 by 6 s
     # at half the goodput as if 16 Mbit: 4 by 5 s, 12 by 7 s, 16 by 11 s
     assert 1 - SHORT <= found["bound_efficiency"] <= 1
     early = figures(*changes, *both(0, 4.5, 10.0))
@@ -121,8 +121,8 @@ def test_rounds_without_and_with_a_change_count_by_their_numbers(monkeypatch):
         events += [rates(10.0 * number, 8e6), *both(number, 10.0 * number + 1, 10.0 * number + 9)]
         events += [rates(10.0 * number + 1.25, 4e6)] if number else []
     whole = figures(*events)
-    assert whole["bound_s"] == pytest.approx((1 + 3 * 1.75) / 4, abs=SHORT * 8)
-    monkeypatch.setattr("testbed.figures.efficiency.TOTAL_WORK", 2 * 2 * 10)
+    assert whole["bound_s"] == pytest.approx((1 + 3 * 1.75) / 4, rel=SHORT)
+    monkeypatch.setattr("testbed.figures.efficiency.TOTAL_WORK", 2 * 2 * 6)
     rounds = _whole_rounds(VIEW, [START, *sorted(events, key=itemgetter("t"))], PLACES, 0)
     without, crossing = _sampled(rounds, VIEW)
     assert (len(without), len(crossing)) == (1, 2), "of the three with a change"
@@ -227,7 +227,7 @@ def test_no_efficiency_exceeds_one(data):
 
 
 @given(data=st.data())
-@examples(8)
+@examples(16)
 def test_no_efficiency_exceeds_one_while_rates_change(data):
     config = drawn(data)
     period = data.draw(st.sampled_from([0.02, 0.2, 1.0, 5.0]), "period")

@@ -18,7 +18,7 @@ from geojax.overlay.view import Edge, NetworkView
 
 Spell = tuple[float, Mapping[Edge, float]]  # from when on, s, which rates are in force, bit/s
 
-SHORT = 1e-3  # by how much an end may be short of the least one, of the time since the offer
+SHORT = 1e-3  # by which share of the time since the offer an end may be short of the least
 
 
 def mean_rates(spells: Sequence[Spell], start: float, end: float) -> dict[Edge, float]:
@@ -53,8 +53,8 @@ def earliest_ends(
     Of what the members L offer at the instant t or later nothing moves before t. From then to the
     end a link carries no more than its mean rate c times (end - t), an access cap no more than
     (end - t) times itself. What crosses the links in this time, all added up, satisfies the linear
-    program of the fluid optimum X(L), with these amounts for its limits. As many times as large as
-    its limits are, so is the optimum; so whatever is sent when::
+    program of the fluid optimum X(L), with these amounts for its limits. If all of its limits are
+    (end - t) times as large, so is X. So, whatever is sent when::
 
         amount ≤ (end - t) · X(L; c from t to end)
 
@@ -72,14 +72,13 @@ def earliest_ends(
         could, the bound is that of its mean rates, which is later.
 
     Returns:
-      For each amount the earliest end, short of the least by at most ``SHORT`` of the time between
-      the offer and ``held``.
+      For each amount the earliest end, or up to ``SHORT`` of the time since the offer before it.
 
     >>> edges = [("a", "b"), ("b", "a")]
     >>> view = NetworkView(("a", "b"), dict.fromkeys(edges, 8e6), {})
     >>> spells = [(0.0, view.rate), (3.0, dict.fromkeys(edges, 2e6))]
     >>> (found,) = earliest_ends(view, spells, [28e6], {"a": 0.0, "b": 0.0}, 6.0)  # 24e6 until 3 s
-    >>> 5.0 - 6.0 * SHORT <= found.by_rates <= 5.0
+    >>> 5.0 * (1 - SHORT) <= found.by_rates <= 5.0
     True
     """
     members, starts = tuple(offers), sorted(set(offers.values()))
@@ -127,10 +126,9 @@ def _least_end(
       held: enough has.
       total: bits by then.
     """
-    step = SHORT * (held - start)
     low, below, high, above = start, amount, held, total - amount
     stayed = 0  # guesses on one side in succession; above 0: ``low`` has stayed
-    while high - low > step:
+    while high - low > (step := SHORT * (high - start)):
         guess = low + (high - low) * below / (below + above)
         guess = min(max(guess, low + step / 2), high - step / 2)
         more = moved(guess) - amount
