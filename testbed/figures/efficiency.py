@@ -25,7 +25,7 @@ WHOLE = ("dense", "size_only")  # compressions that move every element as float3
 ELEMENT_BYTES = 4
 TOTAL_WORK = 10 * BOUND_WORK  # of all linear programs of a run; some seconds
 CHANGING = 3  # times as much, for rounds without and with a change each, where some have one
-SEARCH = 10  # linear programs, about, for the two ends of a round in which rates change
+SEARCH = 15  # linear programs, about, to find the ends of a round in which rates change
 
 
 @dataclass(frozen=True)
@@ -186,8 +186,7 @@ def _bounds(
 
 def _crossing_bound(one: _Round, view: NetworkView, bits: float, goodput: float) -> _Bound:
     """That of a round in which rates change; no other round has the same linear programs."""
-    amounts = (bits, bits / goodput)
-    return _Bound.of(one, *earliest_ends(view, one.spells, amounts, one.offers, one.held))
+    return _Bound.of(one, *earliest_ends(view, one.spells, bits, one.offers, one.held, goodput))
 
 
 def _everything(config: RunConfig, cluster: Cluster) -> bool:
@@ -240,7 +239,7 @@ def _sampled(rounds: Sequence[_Round], view: NetworkView) -> tuple[list[_Round],
     most = max(1, work // max(1, len(view.centers) * len(view.rate)))
     kinds = list(dict.fromkeys(one.kind for one in steady))
     kept = set(_spaced(kinds, sum(len(later) for _, later in kinds), most))
-    programs = sum(len(later_offers(one.offers)) + SEARCH for one in crossing)
+    programs = sum(2 * len(later_offers(one.offers)) + SEARCH for one in crossing)
     return [one for one in steady if one.kind in kept], _spaced(crossing, programs, most)
 
 

@@ -16,7 +16,8 @@ from geojax.overlay.bounds.release import earliest_end, later_offers, rate_of
 
 
 def earliest(view, spells, offers, held, amount=1.0):
-    (found,) = earliest_ends(view, spells, [amount], offers, held)
+    found, same = earliest_ends(view, spells, amount, offers, held)
+    assert found == same, "at a goodput of 1"
     return found
 
 
@@ -33,11 +34,9 @@ def test_rates_that_change_to_the_same_have_the_bound_of_those_that_stay(seed, g
     known = {later: rate_of(view, view.centers, later) for later in later_offers(offers)}
     held = max(offers.values()) + 30.0
     spells = [(float(at), view.rate) for at in range(8)]
-    amounts = [bits, bits / goodput]
-    for found, goodput_ in zip(
-        earliest_ends(view, spells, amounts, offers, held), (1.0, goodput), strict=True
-    ):
-        same = earliest_end(view, bits, offers, known, goodput_)
+    both = earliest_ends(view, spells, bits, offers, held, goodput)
+    for found, share in zip(both, (1.0, goodput), strict=True):
+        same = earliest_end(view, bits, offers, known, share)
         assert same.by_rates * (1 - SHORT) <= found.by_rates <= same.by_rates + 1e-6
         assert found.by_latency == same.by_latency
 
@@ -65,7 +64,7 @@ def test_it_is_the_first_instant_by_which_so_much_fits_through(seed):
     assert through(end / (1 - SHORT)) >= bits * (1 - 1e-6)
 
 
-def test_the_member_that_looks_slowest_decides():
+def test_the_member_that_is_slowest_decides():
     """c3 offers last, and what the link from c1 has lost it does not lack."""
     view = path(3)  # 1 bit/s each way
     spells = [(0.0, view.rate), (5.0, scaled(view, 0.5))]
@@ -89,7 +88,8 @@ def test_an_end_before_the_bound_shows():
     offers = {"c1": 0.0, "c2": 0.0}
     assert earliest(view, spells, offers, 2.0, amount=3.0).by_rates == pytest.approx(4.0)
     none = [(0.0, scaled(view, 0.0)), (1.0, scaled(view, 0.0))]
-    assert earliest(view, none, offers, 2.0).by_rates == math.inf
+    for offers in ({"c1": 0.0, "c2": 0.0}, {"c1": 0.0, "c2": 0.5}):
+        assert earliest(view, none, offers, 2.0).by_rates == math.inf
 
 
 def test_what_is_offered_at_the_end_does_not_count():

@@ -122,7 +122,7 @@ def test_rounds_without_and_with_a_change_count_by_their_numbers(monkeypatch):
         events += [rates(10.0 * number + 1.25, 4e6)] if number else []
     whole = figures(*events)
     assert whole["bound_s"] == pytest.approx((1 + 3 * 1.75) / 4, rel=SHORT)
-    monkeypatch.setattr("testbed.figures.efficiency.TOTAL_WORK", 2 * 2 * 6)
+    monkeypatch.setattr("testbed.figures.efficiency.TOTAL_WORK", 2 * 2 * 9)
     rounds = _whole_rounds(VIEW, [START, *sorted(events, key=itemgetter("t"))], PLACES, 0)
     without, crossing = _sampled(rounds, VIEW)
     assert (len(without), len(crossing)) == (1, 2), "of the three with a change"
