@@ -1,20 +1,23 @@
 """The bounds in ``summary.json``, on events made by hand and in a simulated run."""
 
 import json
+from operator import itemgetter
+from pathlib import Path
 
 import pytest
 from commands_here import command
 from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from simulated_runs import small_config
+from simulated_runs import simulated, small_config
 
 from geojax.axes import change
 from geojax.config import RunConfig, WanConfig
 from geojax.hips.cluster import Cluster, NodeSpec
+from geojax.overlay.bounds.changing import SHORT
 from geojax.overlay.view import NetworkView
-from testbed.figures.efficiency import efficiency
-from testbed.run import run
+from testbed.figures.efficiency import _sampled, _whole_rounds, efficiency
+from testbed.run import prepare, run
 
 ELEMENTS = 250_000  # 8 Mbit
 VIEW = NetworkView(
@@ -82,16 +85,48 @@ def test_efficiency_is_the_bound_over_goodput_and_sync_time():
     }
 
 
-def test_each_round_has_the_bound_of_its_rates_and_rounds_with_a_change_do_not_count():
+def test_each_round_has_the_bound_of_its_rates():
     found = figures(
         *both(0, 1.0, 2.0),  # 8 Mbit/s: 1 s
-        *both(1, 3.0, 9.0), rates(5.0, 4e6),  # changes under way
+        rates(2.5, 4e6),
         *both(2, 10.0, 13.0),  # 4 Mbit/s: 2 s
         rates(13.5, 1e6), rates(13.6, 2e6),  # in between: 2 Mbit/s
         *both(3, 14.0, 22.0),  # 4 s
     )  # fmt: skip
     assert found["bound_s"] == pytest.approx((1 + 2 + 4) / 3)
     assert found["bound_efficiency"] == pytest.approx(7 / 3 / (0.5 * 4.0))  # sync: 1, 3, 8
+
+
+def test_a_round_in_which_a_rate_changes_has_what_fits_through_by_then():
+    changes = rates(5.0, 4e6), rates(7.0, 1e6)
+    found = figures(*changes, *both(0, 4.5, 11.0))
+    assert found["bound_s"] == pytest.approx(1.5, abs=SHORT * 1.5)  # 4 of 8 Mbit by 5 s, 8 by 6 s
+    # at half the goodput as if 16 Mbit: 4 by 5 s, 12 by 7 s, 16 by 11 s
+    assert 1 - SHORT <= found["bound_efficiency"] <= 1
+    early = figures(*changes, *both(0, 4.5, 10.0))
+    assert early["bound_efficiency"] > 1.05, "no such round can be"
+
+
+def test_a_change_to_the_same_rates_is_none():
+    unchanged = figures(*both(0, 1.0, 5.0), *both(1, 6.0, 10.0))
+    found = figures(*both(0, 1.0, 5.0), rates(7.0, 8e6), *both(1, 6.0, 10.0))
+    assert found == pytest.approx(unchanged, rel=4 * SHORT)
+    assert figures(*both(0, 1.0, 5.0), rates(5.0, 1e6)) == figures(*both(0, 1.0, 5.0))
+
+
+def test_rounds_without_and_with_a_change_count_by_their_numbers(monkeypatch):
+    """All four have 8 Mbit/s, or 4 from their first quarter second on: 1 s, 1.75 s."""
+    events = []
+    for number in range(4):
+        events += [rates(10.0 * number, 8e6), *both(number, 10.0 * number + 1, 10.0 * number + 9)]
+        events += [rates(10.0 * number + 1.25, 4e6)] if number else []
+    whole = figures(*events)
+    assert whole["bound_s"] == pytest.approx((1 + 3 * 1.75) / 4, rel=SHORT)
+    monkeypatch.setattr("testbed.figures.efficiency.TOTAL_WORK", 2 * 2 * 9)
+    rounds = _whole_rounds(VIEW, [START, *sorted(events, key=itemgetter("t"))], PLACES, 0)
+    without, crossing = _sampled(rounds, VIEW)
+    assert (len(without), len(crossing)) == (1, 2), "of the three with a change"
+    assert figures(*events) == pytest.approx(whole)
 
 
 def test_rounds_of_the_warm_up_do_not_count():
@@ -155,15 +190,20 @@ def test_where_delay_decides_it_says_so():
     assert "latency_decides" not in figures(*both(0, 1.0, 5.0))
 
 
-def watched(config, tmp_path):
-    """The summary of a run whose every round is at its bound or above, and the events."""
-    summary = run(config, tmp_path)
-    assert summary["rounds"] == config.rounds
-    assert 0 < summary["bound_efficiency"] <= 1 + 1e-6
-    return summary
+def watched(config):
+    """The efficiency of each round of a simulated run, none above 1."""
+    setup, wan, _ = prepare(config, Path())
+    outcome = simulated(config)
+    found = []
+    for number in range(config.rounds):
+        one = [e for e in outcome.events if e["event"] != "round" or e["round"] == number]
+        of_round = efficiency(config, wan.view(), one, setup.cluster, config.testbed.goodput_factor)
+        found.append(of_round["bound_efficiency"])
+    assert 0 < min(found) <= max(found) <= 1 + 1e-6
+    return found
 
 
-def test_the_line_whose_star_s_efficiency_was_above_one(tmp_path):
+def test_the_line_whose_star_s_efficiency_was_above_one():
     """c1-c2-c3, the root between them; c3 is slow, and its own link is fast."""
     config = small_config(
         elements=250_000, chunk_elements=25_000, rounds=3, overlay__name="star",
@@ -173,7 +213,7 @@ def test_the_line_whose_star_s_efficiency_was_above_one(tmp_path):
     ends = [("c1", "c2", 10), ("c2", "c1", 100), ("c2", "c3", 100), ("c3", "c2", 100)]
     links = [{"from": a, "to": b, "rate": rate, "rtt": 10} for a, b, rate in ends]
     config.wan = WanConfig(name="line", centers=["c1", "c2", "c3"], links=links)
-    watched(config, tmp_path)
+    watched(config)
 
 
 OVERLAYS = ("star", "sharded_star", "mlnet", "tsengine", "ring", "butterfly", "netstorm", "packing")
@@ -181,8 +221,26 @@ OVERLAYS = ("star", "sharded_star", "mlnet", "tsengine", "ring", "butterfly", "n
 
 @given(data=st.data())
 @examples(5)
-def test_no_efficiency_exceeds_one(data, tmp_path_factory):
+def test_no_efficiency_exceeds_one(data):
     """Whatever the WAN, the paces, the overlay and the instants of the offers are."""
+    watched(drawn(data))
+
+
+@given(data=st.data())
+@examples(16)
+def test_no_efficiency_exceeds_one_while_rates_change(data):
+    config = drawn(data)
+    period = data.draw(st.sampled_from([0.02, 0.2, 1.0, 5.0]), "period")
+    config.wan.dynamics = {"kind": "redraw", "period_s": period, "low": 1, "high": 100}
+    if data.draw(st.booleans(), "outage"):
+        at = data.draw(st.floats(0.01, 3.0), "at")
+        outage = {"kind": "outage", "at": at, "duration": 0.5, "center": "c1"}
+        config.wan.dynamics = [config.wan.dynamics, outage]
+    watched(config)
+
+
+def drawn(data):
+    """A run drawn at random."""
     draw = data.draw
     centers = draw(st.integers(3, 6), "centers")
     overlay = draw(st.sampled_from(OVERLAYS), "overlay")
@@ -206,7 +264,25 @@ def test_no_efficiency_exceeds_one(data, tmp_path_factory):
         "wan.seed": draw(st.integers(0, 99), "seed"),
         **({"wan.degree": 2} if wan == "random_sparse" else {}),
     })  # fmt: skip
-    watched(config, tmp_path_factory.mktemp("run"))
+    return config
+
+
+def test_a_round_with_a_change_comes_near_to_its_bound():
+    """A mesh whose links all lose half of their rates, or one of them a little."""
+    config = small_config(
+        wan="full_mesh", elements=200_000, chunk_elements=2_000, rounds=2, hash_every=0,
+        overlay__name="packing", compression__name="size_only", model__pace_s=1.0,
+    )  # fmt: skip
+    change(config, {"wan.centers": 4, "wan.draw": {"low": 10, "high": 30}, "wan.rtt": 1.0})
+    steady = watched(config)
+    steps = [
+        {"at": 1.1, "all": True, "factor": 0.5},
+        {"at": 2.5, "from": "c1", "to": "c2", "factor": 0.4},
+    ]
+    config.wan.dynamics = {"kind": "steps", "steps": steps}
+    crossing = watched(config)
+    assert min(crossing) > 0.85
+    assert crossing != steady
 
 
 @pytest.mark.parametrize(("overlay", "least", "most"), [("packing", 0.9, 1.0), ("star", 0.1, 0.4)])

@@ -79,9 +79,14 @@ def earliest_end(
         if rates[later] > 0 else float("inf")
         for later in later_offers(offers)
     )  # fmt: skip
+    return Earliest(by_rates, earliest_by_delays(view, offers))
+
+
+def earliest_by_delays(view: NetworkView, offers: Mapping[str, float]) -> float:
+    """The earliest end that the delays of a WAN allow, s: the second line above."""
     delays = shortest_delays(view)
     position = {center: index for index, center in enumerate(view.centers)}
     chosen = [position[member] for member in offers]
     times = [[at] for at in offers.values()]
     gathered = (delays[chosen] + times).max(axis=0)
-    return Earliest(by_rates, float((gathered + delays[:, chosen].max(axis=1)).min()))
+    return float((gathered + delays[:, chosen].max(axis=1)).min())
