@@ -187,7 +187,7 @@ def config_of(settings: Settings, *, workers: int = 1) -> RunConfig:
         name="uniform", generator="uniform", centers=3, rate=3.0, rtt=20.0, loss=0.01
     )
     config.lan.workers = workers
-    config.overlay.chunk_elements = 2500
+    config.overlay.chunk_elements = 1000
     change(config, settings)
     algorithm = build_sync(config.sync)
     config.rounds = max(1, STEPS // (algorithm.local_steps.steps(0) * algorithm.lan_rounds))
