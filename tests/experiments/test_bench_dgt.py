@@ -6,7 +6,7 @@ DGT = "experiments.bench.dgt"
 
 
 def test_every_way_is_measured_beside_dense():
-    done = command(DGT, "--testbed", "simulated", "--model", "synthetic", "--rounds", "2")
+    done = command(DGT, "--testbed", "simulated", "--model", "synthetic", "--rounds", "3")
     assert done.returncode == 0, done.stderr
     rows = [line.split("│") for line in done.stdout.splitlines() if line.startswith("│")]
     assert [row[1].strip() for row in rows] == [
