@@ -45,24 +45,30 @@ def distance(a, b):
 # ---- the twin: read this first
 
 
+QUICKLY = {"xla_backend_optimization_level": 0}
+
+
+@functools.partial(jax.jit, compiler_options=QUICKLY)
+@jax.grad
+def gradient(parameters, images, labels):
+    flat = images.reshape(len(images), -1)
+    hidden = jax.nn.relu(flat @ parameters["Dense_0/kernel"] + parameters["Dense_0/bias"])
+    logits = hidden @ parameters["Dense_1/kernel"] + parameters["Dense_1/bias"]
+    return -jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels].mean()
+
+
 def one_process(config, workers=3):
     """Plain SGD on one machine, on the batches of all workers joined. No code of the library
     but the data, the order of the batches and the initial parameters."""
     data = load_dataset(config.data)
     batches = batches_of(config, data, workers)
     parameters = named(config, initial_vector(config))
-
-    def loss(parameters, images, labels):
-        flat = images.reshape(len(images), -1)
-        hidden = jax.nn.relu(flat @ parameters["Dense_0/kernel"] + parameters["Dense_0/bias"])
-        logits = hidden @ parameters["Dense_1/kernel"] + parameters["Dense_1/bias"]
-        return -jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels].mean()
-
-    differentiate = jax.jit(jax.grad(loss))
     for k in range(config.rounds):
         joined = np.concatenate([batch(k) for batch in batches])
-        gradient = differentiate(parameters, data.train_x[joined], data.train_y[joined])
-        parameters = {name: parameters[name] - config.lr * gradient[name] for name in parameters}
+        slope = gradient(parameters, data.train_x[joined], data.train_y[joined])
+        parameters = {
+            name: parameters[name] - config.lr * np.asarray(slope[name]) for name in parameters
+        }
     return vector_of(config, parameters)
 
 
@@ -127,14 +133,14 @@ def centers_by_hand(config):
     """FSA on a model with BatchNorm: each center normalizes its own batch, so there is no joint
     batch; but the mean of the gradients, and that of the statistics, can be taken by hand."""
     data = load_dataset(config.data)
-    batches = batches_of(config, data, 3)
+    batches, samples = batches_of(config, data, 3), (data.train_x, data.train_y)
     model = module_of("cnn_batchnorm", data.train_x.shape[1:], 10)
     arrays = named(config, initial_vector(config))
     spec = build_spec(config)
     trained = [layer.name for layer in spec.layers if layer.kind == "parameter"]
     state = [layer.name for layer in spec.layers if layer.kind == "state"]
     assert state
-    counter = {"counters/batches": jnp.zeros((), jnp.int32)}
+    counter = {"counters/batches": np.int32(0)}
 
     def loss(parameters, statistics, images, labels):
         flat = {**{f"params/{name}": a for name, a in parameters.items()}, **statistics, **counter}
@@ -145,13 +151,13 @@ def centers_by_hand(config):
         chosen = jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels]
         return -chosen.mean(), {n: flatten_dict(changed, sep="/")[n] for n in state}
 
-    differentiate = jax.jit(jax.grad(loss, has_aux=True))
+    differentiate = jax.jit(jax.grad(loss, has_aux=True), compiler_options=QUICKLY)
     for k in range(config.rounds):
         parameters = {name: arrays[name] for name in trained}
         statistics = {name: arrays[name] for name in state}
         found = [
-            differentiate(parameters, statistics, data.train_x[batch(k)], data.train_y[batch(k)])
-            for batch in batches
+            jax.tree.map(np.asarray, differentiate(parameters, statistics, images, labels))
+            for images, labels in ((each[batch(k)] for each in samples) for batch in batches)
         ]
         for name in trained:
             arrays[name] = arrays[name] - config.lr * sum(g[name] for g, _ in found) / 3

@@ -7,6 +7,8 @@ within what two cores can emulate, and a run within some 20 s of experiment time
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -119,7 +121,8 @@ def preset(name: str, **settings: Any) -> Callable[[], WanConfig]:
     settings = {"name": name, "seed": 1, **settings}
     if name == "full_mesh":
         settings.setdefault("draw", None)
-    return lambda: load_preset(name, **settings)
+    read = functools.cache(lambda: load_preset(name, **settings))  # its file once in a process
+    return lambda: copy.deepcopy(read())
 
 
 def capped(centers: int, *, rate: float, rtt: float, cap: float) -> Callable[[], WanConfig]:

@@ -33,10 +33,9 @@ TRAIN = """
 import sys
 import jax
 import numpy as np
-from geojax.models.registry import SyntheticConfig
 from geojax.center.optimizers import SgdConfig
 from geojax.center.trainer import build_trainer
-from geojax.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TestbedConfig
+from geojax.config import DataConfig, ModelConfig, RunConfig, SyncConfig, TestbedConfig
 from geojax.errors import ConfigError
 
 
@@ -88,7 +87,49 @@ def train(devices):
 """
 
 ON_TWO_DEVICES = """
-np.savez(sys.argv[1], **train(2))
+from geojax.center.keys import worker_key
+from geojax.center.network import build_network, step_key
+from geojax.models.registry import MlpConfig
+
+
+def stages():
+    trainer = build("cnn_batchnorm", 2, sync=SyncConfig(p3=True))
+    trainer.warm_up(step=False)
+    start, state = trainer.vector(), trainer.state_dict()
+    for index in range(3):
+        trainer.forward(index)
+    found = np.concatenate([trainer.backward(index) for index in (3, 2, 1, 0)][::-1])
+    assert trainer.state_dict()["integers"] == {"['counters/batches']": 1}
+    trainer.load(start)
+    trainer.load_state(state)
+    return {"staged": found, "whole": trainer.gradient()}
+
+
+def dropout():
+    config = RunConfig(
+        model=MlpConfig("mlp", dropout=0.5), data=DataConfig("digits"), batch_size=8,
+        testbed=TestbedConfig(devices=2),
+    )
+    generator = np.random.default_rng(0)
+    features, labels = generator.random((40, 8, 8, 1), np.float32), np.full(40, 3)
+    features[:] = features[0]  # both devices see the same
+    trainer = build_trainer(
+        config, features=features, labels=labels, worker_index=0, worker_count=1
+    )
+    network = build_network(config)
+    parameters, _ = network.unflatten(trainer.vector())
+    draw = np.append(worker_key(0, 0), np.uint32(0))
+    differentiate = jax.jit(jax.grad(network.loss, has_aux=True))
+    halves = [
+        network.flatten(
+            differentiate(parameters, {}, {}, features[:4], labels[:4], step_key(draw, device))[0]
+        )
+        for device in range(2)
+    ]
+    return {"halves": halves, "dropped": trainer.gradient()}
+
+
+np.savez(sys.argv[1], **train(2), **stages(), **dropout())
 try:
     build("mlp", 2, batch_size=9)
 except ConfigError as error:
@@ -107,13 +148,21 @@ def convolved_statistics(images: np.ndarray, kernel: np.ndarray) -> tuple[np.nda
     return out.mean(axis=(0, 1, 2)), out.var(axis=(0, 1, 2))
 
 
-def test_two_devices_train_as_one(tmp_path):
-    message = run(TRAIN + ON_TWO_DEVICES, str(tmp_path / "two.npz"))
+@pytest.fixture(scope="module")
+def on_two_devices(tmp_path_factory):
+    """What a process with two devices says, and what it finds."""
+    found = tmp_path_factory.mktemp("found") / "two.npz"
+    message = run(TRAIN + ON_TWO_DEVICES, str(found))
+    return message, np.load(found)
+
+
+def test_two_devices_train_as_one(on_two_devices):
+    message, two = on_two_devices
     assert message.startswith("batch_size = 9: must be a multiple of the 2 devices")
     assert "testbed.devices" in message
     here: dict = {}
     exec(TRAIN, here)
-    one, two = here["train"](1), np.load(tmp_path / "two.npz")
+    one = here["train"](1)
     assert np.abs(one["gradient"] - two["gradient"]).max() <= 1e-6
     assert not np.array_equal(one["gradient"], two["gradient"])  # two devices add differently
     for name in ("vector", "resumed"):
@@ -130,23 +179,16 @@ def test_two_devices_train_as_one(tmp_path):
     assert not np.allclose(one["var"], two["var"], rtol=1e-4)
 
 
-STAGED_ON_TWO_DEVICES = """
-trainer = build("cnn_batchnorm", 2, sync=SyncConfig(p3=True))
-trainer.warm_up(step=False)
-start, state = trainer.vector(), trainer.state_dict()
-for index in range(3):
-    trainer.forward(index)
-staged = np.concatenate([trainer.backward(index) for index in (3, 2, 1, 0)][::-1])
-assert trainer.state_dict()["integers"] == {"['counters/batches']": 1}
-trainer.load(start)
-trainer.load_state(state)
-whole = trainer.gradient()
-np.testing.assert_allclose(staged, whole, rtol=1e-5, atol=1e-6)
-"""
+def test_stages_on_two_devices_make_the_unstaged_gradient(on_two_devices):
+    _, found = on_two_devices
+    np.testing.assert_allclose(found["staged"], found["whole"], rtol=1e-5, atol=1e-6)
 
 
-def test_stages_on_two_devices_make_the_unstaged_gradient():
-    run(TRAIN.replace("RunConfig, T", "RunConfig, SyncConfig, T") + STAGED_ON_TWO_DEVICES)
+def test_two_devices_drop_other_outputs(on_two_devices):
+    _, found = on_two_devices
+    first, second = found["halves"]
+    assert np.abs(first - second).max() > 1e-3
+    np.testing.assert_allclose(found["dropped"], (first + second) / 2, rtol=1e-5, atol=1e-7)
 
 
 SAME_BITS = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 
@@ -23,6 +24,8 @@ from geojax.errors import ConfigError, DataError, Diverged
 
 BATCH = 6
 SAMPLES = 20
+ADAM = OptimizerConfig(name="adam", lr=0.01, clip_norm=0.5)  # one, so that it is compiled once
+QUICKLY = {"xla_backend_optimization_level": 0}
 SHAPES = {"demo_cnn": (28, 28, 1), "cnn_batchnorm": (8, 8, 1), "mlp": (8, 8, 1)}
 
 
@@ -59,10 +62,11 @@ class Plain:
         if config.model.name == "cnn_batchnorm":
             named["counters/batches"] = jnp.zeros((), jnp.int32)
         self.variables = unflatten_dict(named, sep="/")
-        self.compiled = jax.jit(jax.value_and_grad(self.loss, has_aux=True))
+        compiled = functools.partial(jax.jit, compiler_options=QUICKLY)
+        self.compiled = compiled(jax.value_and_grad(self.loss, has_aux=True))
         self.optimizer = optimizer or optax.identity()
-        self.optimizer_state = self.optimizer.init(self.variables["params"])
-        self.updated = jax.jit(self.optimizer.update)
+        self.optimizer_state = compiled(self.optimizer.init)(self.variables["params"])
+        self.updated = compiled(self.update)
 
     def differentiate(self, step: int):
         order = BatchOrder(SAMPLES, BATCH, self.config.seed, 1)
@@ -78,11 +82,16 @@ class Plain:
         chances = jnp.exp(shifted) / jnp.exp(shifted).sum(axis=1, keepdims=True)
         return -jnp.log(chances[jnp.arange(BATCH), labels]).mean(), changed
 
+    def update(self, gradient, state, parameters):
+        updates, state = self.optimizer.update(gradient, state, parameters)
+        return optax.apply_updates(parameters, updates), state
+
     def step(self, step: int) -> float:
         (loss, changed), gradient = self.differentiate(step)
-        parameters = self.variables["params"]
-        updates, self.optimizer_state = self.updated(gradient, self.optimizer_state, parameters)
-        self.variables = {"params": optax.apply_updates(parameters, updates), **changed}
+        moved, self.optimizer_state = self.updated(
+            gradient, self.optimizer_state, self.variables["params"]
+        )
+        self.variables = {"params": moved, **changed}
         return float(loss)
 
     def flat(self, parameters, state) -> np.ndarray:
@@ -126,7 +135,7 @@ OPTIMIZERS = {
     "momentum": ("mlp", SgdConfig(momentum=0.9), optax.sgd(0.1, momentum=0.9)),
     "clipped adam": (
         "cnn_batchnorm",
-        OptimizerConfig(name="adam", lr=0.01, clip_norm=0.5),
+        ADAM,
         optax.chain(optax.clip_by_global_norm(0.5), optax.adam(0.01)),
     ),
 }
@@ -147,7 +156,7 @@ def test_steps_are_those_of_a_plain_optax_loop(name):
 
 
 def test_load_copies_and_keeps_inner_optimizer_and_integers():
-    trainer = trainer_of(run_config("cnn_batchnorm", optimizer=SgdConfig(momentum=0.9)))
+    trainer = trainer_of(run_config("cnn_batchnorm", optimizer=ADAM))
     trainer.step()
     kept = trainer.state_dict()
     aligned = np.zeros(trainer.spec.size + 16, np.float32)  # an aligned buffer may be aliased
@@ -185,7 +194,7 @@ def addresses(trainer) -> dict[str, set[int]]:
 
 
 def donating_trainer():
-    config = run_config("cnn_batchnorm", optimizer=OptimizerConfig(name="adam", lr=0.01))
+    config = run_config("cnn_batchnorm", optimizer=ADAM)
     trainer = trainer_of(config)
     trainer.step()
     return trainer
@@ -245,7 +254,7 @@ def test_an_exchange_costs_one_host_copy_of_the_vector(monkeypatch):
 
 
 def test_a_restored_trainer_goes_on_with_the_same_bits():
-    config = run_config("cnn_batchnorm", optimizer=OptimizerConfig(name="adam", lr=0.01))
+    config = run_config("cnn_batchnorm", optimizer=ADAM)
     trainer, other = trainer_of(config), trainer_of(config)
     for _ in range(3):
         trainer.step()
@@ -269,7 +278,7 @@ def test_a_state_of_another_optimizer_is_refused():
 
 @pytest.mark.parametrize("calls", [{}, {"gradient": False}, {"step": False}])
 def test_warm_up_leaves_no_trace(calls):
-    config = run_config("cnn_batchnorm", optimizer=OptimizerConfig(name="adam", lr=0.01))
+    config = run_config("cnn_batchnorm", optimizer=ADAM)
     warm, cold = trainer_of(config), trainer_of(config)
     warm.warm_up(**calls)
     assert warm.steps == 0

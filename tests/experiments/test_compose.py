@@ -178,7 +178,9 @@ def test_a_stored_configuration_is_read_back_equal(composed, tmp_path):
 @pytest.mark.parametrize("name", choices("experiment"))
 def test_a_job_reads_its_configuration_as_it_was_written(composed, tmp_path, name):
     odd = "1e5", "2020-01-01", "yes", "1:30", "<<", "null", "ä: #", 1e-7, 1e16, 3, None, True
-    config = composed(f"experiment={name}", "++pace.centers.c2=3", *ADAM)
+    config = composed(f"experiment={name}")
+    config.optimizer = composed(*ADAM).optimizer
+    config.pace.centers["c2"] = 3
     config.wan.provenance = {"odd": list(odd), 5: {2.5: "keys"}}
     config.lr = 1e-05
     schema.save(config, tmp_path / "config.yaml")

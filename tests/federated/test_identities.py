@@ -104,7 +104,7 @@ def test_a_fusion_begins_as_the_model_alone(operator):
 
 
 def test_fusion_that_is_frozen_at_zero_is_the_plain_mean():
-    cnn = {"model__name": "small_cnn"}
+    cnn = {"model__name": "cnn_batchnorm", "sync__epochs": 1}
     fused = final("fedfusion", rounds=1, keys={"operator": "single", "frozen": True}, **cnn)
     plain = final("fedavg", rounds=1, **cnn)
     assert fused[-1] == 0, "gamma"

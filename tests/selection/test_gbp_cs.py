@@ -129,12 +129,12 @@ def test_the_order_of_devices_makes_no_difference(init, swap):
 
 @each_swap
 def test_of_equal_devices_the_first_are_taken(swap):
-    choice = instance(6, 2, 3)
+    choice = instance(12, 5, classes=40)  # and two groups: as singular ones, for one compilation
     choice.counts[:] = choice.counts[0]
-    problem = problem_of(choice, 0)
+    problem, first = problem_of(choice, 0), [*range(5)]
     for init in INITS:
-        assert ones(list(path(problem, STARTS[init](problem, choice.draws), swap))[-1]) == [0, 1]
-    assert ones(search([problem], "moore_penrose", swap)[0]) == [0, 1]
+        assert ones(list(path(problem, STARTS[init](problem, choice.draws), swap))[-1]) == first
+    assert [ones(each) for each in search([problem] * 2, "moore_penrose", swap)] == [first] * 2
 
 
 @each_swap
