@@ -15,6 +15,7 @@ from dataclasses import Field, fields
 
 from omegaconf import OmegaConf
 
+import testbed.wan.generators  # noqa: F401  registers its axis
 from experiments.runs.choices import CONF
 from geojax.axes import AXES
 from geojax.config import RunConfig, groups
