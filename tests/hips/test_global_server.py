@@ -28,7 +28,9 @@ def _quiet(caplog):
 
 
 def external(**settings):
-    return small_config(**{"wan__server_center": "external", "wan__external": SITE, **settings})
+    """Two chunks: one for each of two servers."""
+    site = {"wan__server_center": "external", "wan__external": SITE}
+    return small_config(**{**site, "chunk_elements": 600, **settings})
 
 
 def multigps(servers=2, placement="bytes", **settings):
