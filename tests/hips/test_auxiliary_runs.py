@@ -136,7 +136,8 @@ def test_plans_of_policies_do_not_starve_behind_those_of_routes(monkeypatch):
     redraw = {"kind": "redraw", "period_s": 1.0, "low": 20, "high": 155}
     outcome = simulated(
         with_routes(pace__plan_s=0.5, overlay__awareness="measured", wan__dynamics=[redraw],
-                    timeouts__heartbeat=0.1, rounds=40, **SLOW)
+                    timeouts__heartbeat=0.1, rounds=40, elements=2500, chunk_elements=100,
+                    wan__bandwidth_scale=0.1, hash_every=10)
     )  # fmt: skip
     assert made["policy"] >= 4
     assert made["tables"] <= made["policy"] + 1
