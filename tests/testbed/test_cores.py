@@ -59,7 +59,8 @@ def trained(*faults, **settings):
     """Three centers of different paces, which train a small network on digits."""
     given = {
         "rounds": 4, "model__name": "mlp", "data__name": "digits", "data__train_samples": 300,
-        "data__test_samples": 100, "batch_size": 16, "lr": 0.05, "optimizer__momentum": 0.9, "eval_every_s": 0.1,
+        "data__test_samples": 100, "batch_size": 16, "lr": 0.05, "optimizer__momentum": 0.9,
+        "eval_every_s": 0.1,
         "overlay__chunk_elements": 1000, "pace__profile": {"kind": "two_groups", "h": 3},
         "timeouts__heartbeat": 0.02, "timeouts__dead": 0.3, "testbed__faults": list(faults),
         "events": "chunk",
