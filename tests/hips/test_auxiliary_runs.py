@@ -13,7 +13,7 @@ from geojax.overlay.registry import OVERLAYS
 from testbed.run import check, run
 from testbed.simulated.machine import VirtualMachine
 
-SLOW = {"wan__bandwidth_scale": 0.1, "chunk_elements": 100, "hash_every": 10}
+SLOW = {"wan__bandwidth_scale": 0.05, "chunk_elements": 100, "hash_every": 10}
 CENTERS = {f"c{number}" for number in range(1, 10)}
 DIVERTING = ("netstorm", "packing", "ring", "star", "mlnet", "sharded_star", "tsengine",
              "butterfly", "multigps")  # fmt: skip
@@ -23,7 +23,7 @@ def with_routes(name="netstorm", kind="fastest", **settings):
     """Many small chunks at slow links, so that all offers at once make the primary ways busy."""
     if name == "multigps":
         settings["overlay__servers"] = 2
-    given = {"wan": "netstorm9_draw", "elements": 2500, "chunk_elements": 50, "rounds": 2,
+    given = {"wan": "netstorm9_draw", "elements": 1250, "chunk_elements": 50, "rounds": 2,
              "events": "chunk", **settings}  # fmt: skip
     return small_config(overlay__name=name, overlay__auxiliary=kind, **given)
 
@@ -136,7 +136,8 @@ def test_plans_of_policies_do_not_starve_behind_those_of_routes(monkeypatch):
     redraw = {"kind": "redraw", "period_s": 1.0, "low": 20, "high": 155}
     outcome = simulated(
         with_routes(pace__plan_s=0.5, overlay__awareness="measured", wan__dynamics=[redraw],
-                    timeouts__heartbeat=0.1, rounds=40, **SLOW)
+                    timeouts__heartbeat=0.1, rounds=40, elements=2500, chunk_elements=100,
+                    wan__bandwidth_scale=0.1, hash_every=10)
     )  # fmt: skip
     assert made["policy"] >= 4
     assert made["tables"] <= made["policy"] + 1
@@ -193,7 +194,7 @@ def test_servers_with_parameters_refuse_auxiliary_routes():
 def test_real_processes_end_with_the_same_bits(tmp_path):
     models, diverted = [], []
     for testbed in ("simulated", "local"):
-        config = with_routes(wan="three_centers", testbed__name=testbed)
+        config = with_routes(wan="three_centers", elements=2500, testbed__name=testbed)
         summary = run(config, tmp_path / testbed)
         models.append((tmp_path / testbed / "models" / "final.npy").read_bytes())
         diverted.append(summary["auxiliary_chunks"])

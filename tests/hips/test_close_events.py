@@ -36,7 +36,9 @@ def pair(first, second, nodes, gap):
 
 
 def check(sync, faults, **settings):
-    config = small_config(rounds=ROUNDS, sync__name=sync, testbed__faults=faults, **settings)
+    config = small_config(
+        rounds=ROUNDS, sync__name=sync, testbed__faults=faults, chunk_elements=600, **settings
+    )
     outcome = simulated(config)
     last = {fault["node"]: fault["kind"] for fault in faults}
     living = {name for name in ("c1", "c2", "c3") if last.get(name) != "kill"}

@@ -91,10 +91,11 @@ def test_deaths_and_returns_leave_survivors_equal(mode):
         f"compression__{key}": value
         for key, value in {"name": "dgt", "block_bytes": 64, **MODES[mode]}.items()
     }
-    faults = [kill("c2", 0.5), {"at": 8.0, "kind": "restart", "node": "c2"}]
+    faults = [kill("c2", 0.5), {"at": 4.0, "kind": "restart", "node": "c2"}]
     found = simulated(small_config(
-        rounds=200, elements=3000, chunk_elements=1000, testbed__faults=faults, **settings,
+        rounds=120, elements=3000, chunk_elements=1000, testbed__faults=faults, **settings,
     ))  # fmt: skip
+    assert found.of("back")
     assert len(found.finals) == 3
     assert len(set(found.finals.values())) == 1
 

@@ -19,6 +19,7 @@ from testbed.wan.build import load_preset
 
 SITE = {"rate": 50, "rtt": 30}
 WHOLE_RUN_S = 0.28  # experiment time of the six rounds, when nobody dies
+FEW = {"elements": 12, "chunk_elements": 7}
 DEMO_CNN_BYTES = 715_048
 
 
@@ -28,7 +29,9 @@ def _quiet(caplog):
 
 
 def external(**settings):
-    return small_config(**{"wan__server_center": "external", "wan__external": SITE, **settings})
+    """Two chunks, or twelve: with ``multigps`` there is one for every element."""
+    site = {"wan__server_center": "external", "wan__external": SITE}
+    return small_config(**{**site, **FEW, **settings})
 
 
 def multigps(servers=2, placement="bytes", **settings):
@@ -114,7 +117,7 @@ def test_when_the_global_server_dies_the_first_center_merges(workers):
 
 def test_no_update_is_lost_or_counted_twice_when_the_global_server_dies():
     """With one step a round, the model is a sum of gradients, whoever merged them."""
-    undisturbed = simulated(small_config()).final
+    undisturbed = simulated(small_config(**FEW)).final
     for at in np.arange(0.005, WHOLE_RUN_S, 0.017):
         final = simulated(external(testbed__faults=[kill("external", float(at))])).final
         assert final.tobytes() == undisturbed.tobytes(), f"killed at {at} s"
@@ -197,7 +200,8 @@ def test_global_servers_alone_are_no_run():
 
 
 def test_the_loads_of_several_servers_are_recorded():
-    (event,) = simulated(external(**multigps())).of("loads")
+    made = external(elements=1000, chunk_elements=300, **multigps())
+    (event,) = simulated(made).of("loads")
     assert event["elements"] == {"external/g0": 504, "external/g1": 496}
     assert not simulated(external()).of("loads")
 

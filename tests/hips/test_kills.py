@@ -38,7 +38,9 @@ def survivors(workers, dead):
 
 
 def check(workers, *faults, rounds=6, back=False, **settings):
-    config = small_config(workers=workers, rounds=rounds, testbed__faults=list(faults), **settings)
+    config = small_config(
+        workers=workers, rounds=rounds, testbed__faults=list(faults), chunk_elements=600, **settings
+    )
     outcome = simulated(config)
     left = survivors(workers, [fault["node"] for fault in faults])
     # Who was killed after its own end had reached it may be among the finals too.
@@ -130,7 +132,10 @@ def trouble(seed):
 
 
 def check_trouble(workers, faults):
-    outcome = simulated(small_config(rounds=5, workers=workers, testbed__faults=faults, **SLOW))
+    made = small_config(
+        rounds=5, workers=workers, testbed__faults=faults, chunk_elements=600, **SLOW
+    )
+    outcome = simulated(made)
     assert outcome.finals, (workers, faults)
     assert len(set(outcome.finals.values())) == 1, (workers, faults)
     assert {last for last, _ in outcome.finals.values()} == {4}

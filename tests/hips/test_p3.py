@@ -18,9 +18,9 @@ def _quiet(caplog):
 
 
 def eight_stages(p3, **settings):
-    """With and without P3 the chunks are the same: a stage is four of them."""
+    """With and without P3 the chunks are the same: a stage is two of them."""
     return small_config(**{
-        "elements": 8000, "chunk_elements": 250, "rounds": 4, "model__stages": 8,
+        "elements": 8000, "chunk_elements": 500, "rounds": 4, "model__stages": 8,
         "sync__p3": p3, **settings,
     })  # fmt: skip
 
@@ -137,7 +137,7 @@ def test_a_resumed_run_ends_with_the_same_model(model, workers, tmp_path):
 
 def four_stages(**settings):
     return small_config(**{
-        "elements": 4000, "chunk_elements": 250, "model__stages": 4, "model__pace_s": 0.04,
+        "elements": 4000, "chunk_elements": 500, "model__stages": 4, "model__pace_s": 0.04,
         "sync__p3": True, **settings,
     })  # fmt: skip
 

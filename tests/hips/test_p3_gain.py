@@ -18,9 +18,9 @@ from geojax.data.dataset import load_dataset
 from geojax.hips.cluster import WAN_GROUP
 from geojax.telemetry.recorder import chrome_trace
 
-EIGHT = {"elements": 1_000_000, "model__stages": 8, "model__pace_s": 0.4, "rounds": 7}
+EIGHT = {"elements": 1_000_000, "model__stages": 8, "model__pace_s": 0.4, "rounds": 5}
 UNEVEN = {
-    "model__stages": 8, "model__pace_s": None, "elements": 1_000_000, "rounds": 7,
+    "model__stages": 8, "model__pace_s": None, "elements": 1_000_000, "rounds": 5,
     "model__stage_paces": [
         [0.025, 0.025], [0.01, 0.05], [0.05, 0.05], [0.015, 0.075],
         [0.03, 0.025], [0.02, 0.05], [0.005, 0.01], [0.01, 0.05],
@@ -30,7 +30,7 @@ UNEVEN = {
     ],
 }  # fmt: skip
 DEMO = {
-    "model__name": "demo_cnn", "model__pace_s": None, "rounds": 7, "batch_size": 4,
+    "model__name": "demo_cnn", "model__pace_s": None, "rounds": 5, "batch_size": 4,
     "data__name": "fashion_mnist", "eval_every_s": 100.0,
 }  # fmt: skip
 CASES = {

@@ -20,9 +20,9 @@ def _quiet(caplog):
 
 
 def in_pieces(pieces, **settings):
-    """Chunks are the same in any number of pieces up to 8; a piece of 8 is four of them."""
+    """Chunks are the same in any number of pieces up to 8; a piece of 8 is two of them."""
     return small_config(**{
-        "elements": 8000, "chunk_elements": 250, "rounds": 4, "workers": 2,
+        "elements": 8000, "chunk_elements": 500, "rounds": 4, "workers": 2,
         "overlay__pieces": pieces, **settings,
     })  # fmt: skip
 
@@ -102,7 +102,7 @@ def test_after_a_death_all_agree_or_the_run_ends_and_says_why():
         ({"sync__name": "hfa", "sync__lan_rounds": 2}, "within a center"),
         ({"optimizer__clip_norm": 1.0}, "optimizer.clip_norm"),
         ({"outer_optimizer__name": "sgd", "outer_optimizer__clip_norm": 1.0}, "outer_optimizer"),
-        ({"overlay__pieces": 33}, "use at most 32"),
+        ({"overlay__pieces": 17}, "use at most 16"),
         ({"overlay__pieces": 0}, "at least 1"),
     ],
     ids=str,

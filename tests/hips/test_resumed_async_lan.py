@@ -5,7 +5,14 @@ import logging
 import numpy as np
 import pytest
 from simulated_runs import kill, small_config
-from test_resumed_asynchronous import CENTERS, EXTERNAL, break_at, check_merges, events_of
+from test_resumed_asynchronous import (
+    CENTERS,
+    EXTERNAL,
+    MULTIGPS,
+    break_at,
+    check_merges,
+    events_of,
+)
 
 from geojax.center.trainer import build_trainer
 from geojax.hips.storage.checkpoint import Checkpoints, resume_point
@@ -85,7 +92,7 @@ def sum_of(pushes, config):
     ("breaks", "others"),
     [
         ([0.2, 0.36, 0.55], {}),
-        ([0.4], {"overlay__name": "multigps", "overlay__servers": 2, **EXTERNAL}),
+        ([0.4], {**MULTIGPS, **EXTERNAL}),
     ],
 )
 def test_the_model_is_the_sum_of_the_pushes_that_are_in_offers(breaks, others, tmp_path):

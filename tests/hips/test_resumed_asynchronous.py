@@ -16,6 +16,8 @@ from testbed.run import run
 CENTERS = ("c1", "c2", "c3")
 EXTERNAL = {"wan__server_center": "external", "wan__external": {"rate": 100.0, "rtt": 40.0}}
 ROUNDS = 12
+# Every element is a chunk of its own.
+MULTIGPS = {"overlay__name": "multigps", "overlay__servers": 2, "elements": 12}
 
 
 @pytest.fixture(autouse=True)
@@ -56,9 +58,9 @@ def check_merges(events, name="applied"):
 ROWS = [
     ("mixed_sync", [0.3], {"workers": 2, "sync__compensation": "adaptive"}),
     ("mixed_sync", [0.4, 0.5], {"overlay__name": "sharded_star"}),
-    ("ssp", [0.35, 0.5], {"overlay__name": "multigps", "overlay__servers": 2, **EXTERNAL}),
+    ("ssp", [0.35, 0.5], {**MULTIGPS, **EXTERNAL}),
     ("ssp", [0.21], {"sync__s": 0}),
-    ("fedbuff", [0.25, 0.4], {"overlay__name": "multigps", "overlay__servers": 2, "workers": 2}),
+    ("fedbuff", [0.25, 0.4], {**MULTIGPS, "workers": 2}),
     ("fedbuff", [0.3], {"compression__name": "bisparse"}),
     ("fedasync", [0.4], EXTERNAL),
     ("async_diloco", [0.3], {"workers": 2}),

@@ -19,7 +19,7 @@ def settings_of(name):
 
 
 def nine(name, **settings):
-    defaults = {"elements": 50_000, "chunk_elements": 5000, "rounds": 20, "seed": 0}
+    defaults = {"elements": 50_000, "chunk_elements": 10_000, "rounds": 12, "seed": 0}
     return small_config(wan="netstorm9_draw", **settings_of(name), **{**defaults, **settings})
 
 
@@ -62,7 +62,7 @@ def test_an_outage_between_centers_cuts_nobody_off(name, awareness, in_band):
 
 def test_a_center_may_die_and_come_back():
     faults = [kill("c2", 0.5), {"at": 0.7, "kind": "restart", "node": "c2"}]
-    outcome = simulated(nine("netstorm", testbed__faults=faults, rounds=40, **SITE))
+    outcome = simulated(nine("netstorm", testbed__faults=faults, rounds=25, **SITE))
     assert outcome.of("back")
     assert len(set(outcome.finals.values())) == 1
     assert set(outcome.finals) == set(NINE)

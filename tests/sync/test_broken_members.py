@@ -87,7 +87,7 @@ def _quiet(caplog):
 
 def near(case, **settings):
     """Three centers near each other, so that transfers take next to no time."""
-    common = {"timeouts__dead": DEAD, "timeouts__heartbeat": 0.1, "model__pace_s": 0.01}
+    common = {"timeouts__dead": DEAD, "timeouts__heartbeat": 0.2, "model__pace_s": 0.01}
     config = small_config(**{**case.settings, **common, **settings})
     config.wan = WanConfig(name="near", generator="uniform", centers=3, rate=1000.0, rtt=1.0)
     if case.settings.get("sync__level") == "workers":

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -42,7 +42,7 @@ def config(name="diloco", **settings):
     training = {
         "model__name": "mlp", "data__name": "digits", "rounds": ROUNDS, "batch_size": 8,
         "lr": 0.1, "eval_every_s": 100.0, "overlay__chunk_elements": 1000, "sync__name": name,
-        "sync__local_steps": H,
+        "sync__local_steps": H, "model__hidden": [16, 12],
     }  # fmt: skip
     return small_config(**{**training, **settings})
 
@@ -110,9 +110,9 @@ def blended(inner, mine, outer, blend):
         one[mine] = blend * one[mine] + (1 - blend) * outer[mine]
 
 
-def problem(config):
-    """The gradient of the loss of the MLP at a vector, and the batches of every worker."""
-    data, layers = load_dataset(config.data), build_spec(config).layers
+@cache
+def gradient_of(layers):
+    """The gradient of the loss of an MLP with these layers at a vector."""
 
     def loss(vector, images, labels):
         arrays = [vector[one.offset : one.stop].reshape(one.shape) for one in layers]
@@ -122,20 +122,26 @@ def problem(config):
             hidden = hidden @ arrays[at] + arrays[at + 1]
         return -jax.nn.log_softmax(hidden)[jnp.arange(len(labels)), labels].mean()
 
+    return jax.jit(jax.grad(loss))
+
+
+def problem(config):
+    """That gradient on the configured data, and the batches of every worker."""
+    data, compiled = load_dataset(config.data), gradient_of(build_spec(config).layers)
     names = [f"worker {number}" for number in range(WORKERS)]
     parts = partition(config.partition, data.train_y, names, config.seed)
     batches = []
     for index, part in enumerate(parts.values()):
         order = BatchOrder(len(part), config.batch_size, config.seed, index)
         batches.append(lambda k, part=part, order=order: part[order(k)])
-    compiled = jax.jit(jax.grad(loss))
     return lambda vector, at: compiled(vector, data.train_x[at], data.train_y[at]), batches
 
 
 def test_diloco_is_its_loop():
-    final = simulated(config()).final
-    assert distance(final, diloco_by_hand(config())) <= TOLERANCE
-    assert distance(final, diloco_by_hand(config(), beta=0.89)) > TOLERANCE
+    settings = config()
+    final = simulated(settings).final
+    assert distance(final, diloco_by_hand(settings)) <= TOLERANCE
+    assert distance(final, diloco_by_hand(settings, beta=0.89)) > TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -143,7 +149,7 @@ def test_diloco_is_its_loop():
 )
 def test_streaming_diloco_is_its_loop(pattern, overlap, blend):
     settings = streaming(
-        model__hidden=[16, 12], rounds=9, sync__fragments=2, sync__pattern=pattern,
+        rounds=9, sync__fragments=2, sync__pattern=pattern,
         sync__overlap=overlap, sync__blend=blend,
     )  # fmt: skip
     number = {"strided": [0, 1, 0], "sequential": [0, 0, 1]}[pattern]
@@ -156,9 +162,7 @@ def test_streaming_diloco_is_its_loop(pattern, overlap, blend):
 
 
 def test_what_is_trained_during_an_exchange_can_be_carried_over_it():
-    settings = streaming(
-        model__hidden=[16, 12], rounds=9, sync__fragments=2, sync__overlap=2, sync__carry=True
-    )
+    settings = streaming(rounds=9, sync__fragments=2, sync__overlap=2, sync__carry=True)
     owner = np.repeat(
         np.repeat([0, 1, 0], 2), [layer.size for layer in build_spec(settings).layers]
     )
@@ -212,7 +216,7 @@ def test_with_plain_sgd_of_length_one_outside_it_is_local_sgd_to_the_bit():
 
 
 def test_with_one_fragment_and_without_overlap_streaming_is_diloco_to_the_bit():
-    settings = {"model__name": "cnn_batchnorm", "rounds": 2, "workers": 2}
+    settings = {"model__name": "cnn_batchnorm", "model__hidden": None, "rounds": 2, "workers": 2}
     one, other = simulated(config(**settings)), simulated(streaming(**settings))
     assert one.final.tobytes() == other.final.tobytes()
     assert one.end == other.end

@@ -167,10 +167,11 @@ def test_centers_alone_use_no_wan():
 def test_it_survives_deaths_between_and_within_lan_rounds(node, at):
     faults = [kill(node, at), {"at": at + 0.5, "kind": "restart", "node": node}]
     outcome = simulated(
-        config(rounds=12, timeouts__heartbeat=0.05, timeouts__dead=0.3, testbed__faults=faults)
+        config(rounds=8, timeouts__heartbeat=0.05, timeouts__dead=0.3, testbed__faults=faults)
     )
     assert len(set(outcome.finals.values())) == 1
-    assert all(last == 11 for last, _ in outcome.finals.values())
+    assert all(last == 7 for last, _ in outcome.finals.values())
+    assert outcome.of("back")
     assert set(outcome.finals) >= set(CENTERS) - {node.split("/")[0]}
 
 

@@ -33,8 +33,8 @@ class Row(NamedTuple):
 
 
 SYNC_ROWS = {
-    "fsa": Row({"sync__name": "fsa", "lr": 0.5}, rounds=24),
-    "fsa, Adam": Row({"sync__name": "fsa", "optimizer__name": "adam", "lr": 0.02}, rounds=24),
+    "fsa": Row({"sync__name": "fsa", "lr": 0.3}, rounds=24),
+    "fsa, Adam": Row({"sync__name": "fsa", "optimizer__name": "adam", "lr": 0.01}, rounds=24),
     "local_steps": Row(
         {"sync__name": "local_steps", "sync__local_steps": 4, "lr": 0.3}, rounds=8
     ),
@@ -92,18 +92,18 @@ SYNC_ROWS = {
         rounds=8,
     ),
     "esync": Row(
-        {"sync__name": "esync", "lr": 0.2, "pace__centers": {"c1": 1.0, "c2": 4.0, "c3": 9.0}},
+        {"sync__name": "esync", "lr": 0.3, "pace__centers": {"c1": 1.0, "c2": 4.0, "c3": 9.0}},
         rounds=8, several={"sync__level": "workers"},
     ),
     "esync, preprint, in flight": Row(
         {
             "sync__name": "esync", "sync__variant": "preprint", "sync__guard_s": 0.01,
-            "sync__query": "in_flight", "sync__max_local_steps": 4, "lr": 0.2,
+            "sync__query": "in_flight", "sync__max_local_steps": 4, "lr": 0.3,
             "pace__centers": {"c1": 1.0, "c2": 4.0, "c3": 9.0},
         },
         rounds=16, several={"sync__level": "workers"},
     ),
-    "mixed_sync": Row({"sync__name": "mixed_sync", "lr": 0.2}, rounds=24, exact=False),
+    "mixed_sync": Row({"sync__name": "mixed_sync", "lr": 0.3}, rounds=24, exact=False),
     "mixed_sync, Adam, bounded": Row(
         {
             "sync__name": "mixed_sync", "sync__staleness": 2, "optimizer__name": "adam",
@@ -112,10 +112,10 @@ SYNC_ROWS = {
         rounds=24, exact=False,
     ),
     "mixed_sync, one round together": Row(
-        {"sync__name": "mixed_sync", "sync__staleness": 0, "lr": 0.2}, rounds=24
+        {"sync__name": "mixed_sync", "sync__staleness": 0, "lr": 0.3}, rounds=24
     ),
     "dcasgd": Row(
-        {"sync__name": "mixed_sync", "sync__compensation": "constant", "lr": 0.2},
+        {"sync__name": "mixed_sync", "sync__compensation": "constant", "lr": 0.3},
         rounds=24, exact=False,
     ),
     "dcasgd_adaptive, sharded": Row(
@@ -125,7 +125,7 @@ SYNC_ROWS = {
         },
         rounds=24, exact=False,
     ),
-    "ssp": Row({"sync__name": "ssp", "sync__s": 1, "lr": 0.2}, rounds=24, exact=False),
+    "ssp": Row({"sync__name": "ssp", "sync__s": 1, "lr": 0.3}, rounds=24, exact=False),
     "fedasync": Row(
         {"sync__name": "fedasync", "sync__local_steps": 4, "sync__rho": 0.05, "lr": 0.3},
         rounds=8, exact=False,

@@ -59,7 +59,8 @@ def trained(*faults, **settings):
     """Three centers of different paces, which train a small network on digits."""
     given = {
         "rounds": 4, "model__name": "mlp", "data__name": "digits", "data__train_samples": 300,
-        "data__test_samples": 100, "batch_size": 16, "lr": 0.05, "eval_every_s": 0.1,
+        "data__test_samples": 100, "batch_size": 16, "lr": 0.05, "optimizer__momentum": 0.9,
+        "eval_every_s": 0.1,
         "overlay__chunk_elements": 1000, "pace__profile": {"kind": "two_groups", "h": 3},
         "timeouts__heartbeat": 0.02, "timeouts__dead": 0.3, "testbed__faults": list(faults),
         "events": "chunk",
@@ -130,7 +131,7 @@ def test_a_query_in_flight_takes_steps_back_and_a_death_leaves_one_alone():
 
 
 def test_a_broken_run_goes_on_from_a_checkpoint_with_any_number_of_cores(tmp_path):
-    settings = {"sync__name": "local_steps", "sync__local_steps": 2, "optimizer__momentum": 0.9}
+    settings = {"sync__name": "local_steps", "sync__local_steps": 2}
     whole = left(trained(**settings))
     settings["checkpoint_every"] = 1
     for before, after in ((1, 2), (2, 1)):

@@ -69,8 +69,8 @@ SCRIPTS: dict[str, tuple[list[dict[str, Any]], int, list[str]]] = {
 def test_the_run_goes_on_and_repeats_itself(
     tmp_path: Path, script: list[dict[str, Any]], workers: int, finals: list[str]
 ) -> None:
-    made = config(script)
-    made.lan.workers = workers
+    made = config(script, rounds=24)
+    made.lan.workers, made.model.pace_s = workers, 0.1
     summary = run(made, tmp_path / "a")
     assert summary["rounds"] == made.rounds
     final = events(tmp_path / "a", "final")

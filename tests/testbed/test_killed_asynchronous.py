@@ -25,7 +25,7 @@ from geojax.sync.registry import SYNCS
 from testbed import run as runs
 from testbed.wan.build import load_preset
 
-CENTERS, ROUNDS, EVERY = ("c1", "c2", "c3"), 12, 6
+CENTERS, ROUNDS, EVERY = ("c1", "c2"), 12, 6
 SYNC = {
     "fedbuff": SYNCS.settings("fedbuff", local_steps=2),
     "halos": SYNCS.settings("halos", local_steps=2, offers=3, dylu=False),
@@ -40,7 +40,7 @@ def nodes_of(sync: str) -> list[str]:
 
 def config(sync: str, *, resume: bool) -> RunConfig:
     made = RunConfig()
-    made.wan = load_preset("three_centers")
+    made.wan = load_preset("uniform", centers=2)
     made.testbed.name = "local"
     made.model = SyntheticConfig(bytes=40_000, pace_s=0.02)
     made.sync = SYNC[sync]

@@ -86,6 +86,7 @@ def test_a_run_that_goes_on_keeps_the_spans_of_its_sessions(tmp_path: Path, test
     )
     for made in (broken, again):
         made.model.pace_s = 0.02 if testbed == "simulated" else 0.1  # loopback is quick
+        made.wan = load_preset("uniform", centers=2)
     with pytest.raises(GeojaxError, match="scheduler was killed"):
         run(broken, tmp_path)
     again.resume = True

@@ -17,7 +17,7 @@ from geojax.models.registry import SyntheticConfig
 from testbed.wan.build import load_preset
 
 ROOT = Path(__file__).resolve().parents[2]
-ROUNDS = 9
+ROUNDS = 7
 RUN = """
 import json, sys
 from pathlib import Path
@@ -33,7 +33,7 @@ KILL = [{"at": 0.7, "kind": "kill", "node": "c2"}]
 def synthetic(seed: int = 0, faults: list[dict[str, Any]] | None = None) -> RunConfig:
     config = RunConfig(rounds=ROUNDS, seed=seed, eval_every_s=0.5, hash_every=1)
     config.wan = load_preset("netstorm9_draw")
-    config.model = SyntheticConfig(bytes=400_000, pace_s=0.1)
+    config.model = SyntheticConfig(bytes=200_000, pace_s=0.1)
     config.overlay.chunk_elements = 16_384
     config.lan.workers = 2
     config.testbed.name, config.testbed.faults = "simulated", faults or []
@@ -75,11 +75,14 @@ def start(folder: Path, hash_seed: str, runs: dict[str, RunConfig]) -> subproces
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The same runs in two processes that share one core; the first also has another seed."""
+    """The same runs in two processes that share one core; the first also has another seed.
+
+    The second does them in another order, and so finds what the first has compiled.
+    """
     base = tmp_path_factory.mktemp("runs")
     started = [
         start(base / "first", "1", {**RUNS, "other": synthetic(1)}),
-        start(base / "second", "2", RUNS),
+        start(base / "second", "2", dict(reversed(RUNS.items()))),
     ]
     core = {min(os.sched_getaffinity(0))}
     for process in started:  # each holds the other up, again and again
