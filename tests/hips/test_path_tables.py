@@ -50,9 +50,9 @@ class Played:
         self.told.append((name, said))
         self.epochs.append(self.tables._epoch)
 
-    def plan(self, view, policy):
-        self.asked.append((view.rate, policy.version))
-        return path_tables(view, policy)
+    def plan(self, view, *policies):
+        self.asked.append((view.rate, policies[-1].version))
+        return path_tables(view, *policies)
 
     def links(self, since=0):
         """Those of all routes that were told."""
@@ -181,5 +181,21 @@ def test_the_policy_that_is_told_of_last_is_planned_for_last():
         group.tables.tell(OTHER)
         await asyncio.sleep(2.0)
         assert [version for _, version in group.asked] == [0, 1]
+
+    played(test)
+
+
+def test_tables_are_for_all_policies_that_rounds_go_by():
+    """Else the rounds of the one before would go as packets go, whose way may be out."""
+
+    async def test(group):
+        await asyncio.sleep(1.1)
+        since = len(group.told)
+        group.tables.tell(POLICY, OTHER)
+        await asyncio.sleep(1.1)
+        peers = {
+            name: "".join(unpacked_table(said.table, NAMES)) for name, said in group.told[since:]
+        }
+        assert peers == {"a": "bcd", "b": "ad", "c": "ad", "d": "abc"}
 
     played(test)

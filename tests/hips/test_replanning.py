@@ -95,7 +95,7 @@ ONE_WAY = {"kind": "outage", "at": 0.6, "duration": 30.0, "links": [{"from": "c2
 @pytest.mark.parametrize("name", ["netstorm", "packing", "ring", "tsengine", "butterfly"])
 def test_a_link_that_is_out_in_one_direction_holds_nobody_up(name, awareness, steady):
     """A tree's results go down the way that its sums came up, and what comes is acknowledged."""
-    settings = {"wan__dynamics": ONE_WAY, "overlay__awareness": awareness, "chunk_elements": 5000}
+    settings = {"wan__dynamics": ONE_WAY, "overlay__awareness": awareness}
     outcome = simulated(following(name, **settings))
     assert outcome.end < 15.0
     assert len(outcome.of("epoch")) <= 1, "nobody is dead, and one change is enough"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 from geojax.awareness.views import WanView
 from geojax.hips.control.messages import Routes
@@ -17,7 +17,14 @@ from geojax.overlay.routes.static_routes import is_up, two_way
 from geojax.overlay.view import Edge, NetworkView
 
 log = logging.getLogger("geojax.scheduler")
-PlanTables = Callable[[NetworkView, Policy], dict[str, PathTable]]
+
+
+class PlanTables(Protocol):
+    """Plans the tables of all centers."""
+
+    def __call__(self, view: NetworkView, *policies: Policy) -> dict[str, PathTable]:
+        """Tables by center, for the chunks that these policies have it send."""
+        ...
 
 
 class PathTables:
@@ -49,18 +56,21 @@ class PathTables:
         self._plan, self._machine, self._wan_view = plan, machine, wan_view
         self._names, self._start, self._say = tuple(names), start, say
         self._epoch = 0
-        self._policy: Policy | None = None  # whose chunks the tables are for
+        self._policies: tuple[Policy, ...] = ()  # whose chunks the tables are for
         self._reviewed = -1  # revision of the view that was looked at last
         self._links: set[Edge] = set()  # that chunks of this epoch may be on
         self._planning = self._wanted = False  # tables are being planned; others are wanted
 
     def begin(self, epoch: int) -> None:
         """A new epoch begins: chunks are sent again, by the primary path until :meth:`tell`."""
-        self._epoch, self._policy, self._wanted = epoch, None, False
+        self._epoch, self._policies, self._wanted = epoch, (), False
         self._links.clear()
 
-    def tell(self, policy: Policy) -> None:
-        """Plans for the chunks that a policy has centers send; then tells every center its table.
+    def tell(self, *policies: Policy) -> None:
+        """Plans for the chunks that policies have centers send; then tells every center its table.
+
+        Those are all policies that rounds go by which are not over: a center without a route to a
+        peer would send as packets go, whose way may be out.
 
         One plan is made at a time. It is dropped if another epoch has begun meanwhile, or if a
         route crosses a link that is out: if that went out meanwhile, another plan is made at once,
@@ -69,7 +79,7 @@ class PathTables:
         """
         if self._plan is None:
             return
-        self._policy = policy
+        self._policies = policies
         if not self._links:  # else there are links to be reviewed
             self._reviewed = self._wan_view.revision
         self._want(self._plan)
@@ -80,7 +90,7 @@ class PathTables:
         That is so if a chunk of this epoch may be on a link that is out in either direction. No
         other part notices that: the trees may not use the link.
         """
-        if self._plan is None or self._policy is None or self._reviewed == self._wan_view.revision:
+        if self._plan is None or not self._policies or self._reviewed == self._wan_view.revision:
             return False
         self._reviewed = self._wan_view.revision
         cut = self._out(self._links)
@@ -98,10 +108,10 @@ class PathTables:
             self._start(self._tell(plan))
 
     async def _tell(self, plan: PlanTables) -> None:
-        while self._wanted and self._policy is not None:
+        while self._wanted and self._policies:
             self._wanted, epoch = False, self._epoch
             view = two_way(self._wan_view.view())
-            tables = await self._machine.plan(plan, view, self._policy)
+            tables = await self._machine.plan(plan, view, *self._policies)
             if epoch == self._epoch:
                 self._take(tables, view)
         self._planning = False

@@ -76,13 +76,17 @@ class Policies:
         """Whether what is believed about the WAN has changed since it was planned for last."""
         return self._wan_view.revision != self.considered
 
+    @property
+    def present(self) -> tuple[Policy, ...]:
+        """Those that rounds go by which are not known to be over, the newest last."""
+        return tuple(policy for _, policy in self._by_round)
+
     async def compare(self, alive: Sequence[str], held: int) -> Proposal:
         """Another policy for the WAN, estimated beside those that rounds after ``held`` go by."""
         self.forget(held)
         self.considered = self._wan_view.revision
         members = self._cluster.groups(alive)[WAN_GROUP]
-        present = tuple(policy for _, policy in self._by_round)
-        return await self._ask(members, self._next_version(), present)
+        return await self._ask(members, self._next_version(), self.present)
 
     def begin(self, policies: dict[int, Policy]) -> None:
         """All rounds to come go by these."""

@@ -93,6 +93,6 @@ class Replanning:
         told = NewPolicy(self._epochs.number, first, {WAN_GROUP: policy})
         for name in self._epochs.roster.groups[WAN_GROUP]:
             self._channel.say(name, told)
-        self._tables.tell(policy)
+        self._tables.tell(*self._policies.present)
         self._policies.record(self._recorder, first, "rates")
         self._policies.record_loads(self._recorder)

@@ -55,11 +55,11 @@ def relays(config: OverlayConfig, sites: Sequence[str]) -> bool:
 
 
 def plan_tables(
-    config: OverlayConfig, sites: Sequence[str], view: NetworkView, policy: Policy, *, seed: int
+    config: OverlayConfig, sites: Sequence[str], view: NetworkView, *policies: Policy, seed: int
 ) -> dict[str, PathTable]:
     """The primary and auxiliary routes of all members (:func:`path_tables`)."""
     return path_tables(
-        replace(view, relayed=relays(config, sites)), policy, kind=config.auxiliary,
+        replace(view, relayed=relays(config, sites)), *policies, kind=config.auxiliary,
         elements=config.chunk_elements, seed=seed,
     )  # fmt: skip
 

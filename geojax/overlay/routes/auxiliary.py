@@ -11,8 +11,8 @@ member in between.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from itertools import chain, pairwise
 from math import inf
 from typing import NamedTuple
 
@@ -48,13 +48,12 @@ PathTable = dict[str, tuple[Route, ...]]  # neighbour: routes to it, the fastest
 
 def path_tables(
     view: NetworkView,
-    policy: Policy,
-    *,
+    *policies: Policy,
     kind: str = "fastest",
     elements: int = CHUNK_ELEMENTS,
     seed: int = 0,
 ) -> dict[str, PathTable]:
-    """Plans the auxiliary routes of every member for the chunks that a policy has it send.
+    """Plans the auxiliary routes of every member for the chunks that policies have it send.
 
     A member sends sums to its parents and results to its receivers. For each such neighbour, the
     inner members of the primary route are excluded (or its link, if it has none). Then routes are
@@ -74,7 +73,7 @@ def path_tables(
 
     Args:
       view: the WAN as it is believed to be.
-      policy: its members relay.
+      policies: that rounds go by, all of the same members, who relay.
       kind: ``fastest``, ``paced`` or ``random``; ``none``: only primary routes.
       elements: of a chunk.
       seed: of random routes; equal seeds give equal routes.
@@ -90,14 +89,14 @@ def path_tables(
     >>> tables["b"]["c"]
     (Route(hops=('b', 'a', 'c'), rate=inf, primary=False),)
     """
-    names = policy.members
+    names = policies[0].members
     index = {name: at for at, name in enumerate(names)}
     links = neighbour_links(view, names)
     seconds = links.seconds(elements)
     seconds[links.rate <= OUTAGE_RATE] = np.inf
     paths = fastest_routes(view, names, links) if view.relayed else routes(view)
     tables: dict[str, PathTable] = {name: {} for name in names}
-    for source, target in _pairs(policy):
+    for source, target in _pairs(policies):
         if source not in index or target not in index:
             continue
         primary = [index[name] for name in paths[source, target] if name in index]
@@ -122,10 +121,10 @@ def path_tables(
     return tables
 
 
-def _pairs(policy: Policy) -> list[tuple[str, str]]:
+def _pairs(policies: Iterable[Policy]) -> list[tuple[str, str]]:
     """Sender and receiver of chunks, each pair once: sums go up, results down."""
     pairs: dict[tuple[str, str], None] = {}
-    for tree in policy.trees:
+    for tree in chain.from_iterable(policy.trees for policy in policies):
         pairs.update(((child, parent), None) for child, parent in tree.parent.items())
         pairs.update(((source, child), None) for child, source in tree.source.items())
     return list(pairs)
