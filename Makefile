@@ -5,9 +5,9 @@ MAKEFLAGS += --no-print-directory
 
 PY := .venv/bin/python
 # One XLA thread, so that replicas are bit-identical and the timed runs keep a core to themselves.
-# Two test files at a time, for two cores (ARGS="-n 3" is faster where these idle); what needs an
-# emulated WAN comes when all but quiet files end (tests/hand_out.py).
-PYTEST := NPROC=1 OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Three test files at a time, for two cores: tests of processes often wait. What needs an emulated
+# WAN comes when all but quiet files end (tests/hand_out.py).
+PYTEST := NPROC=1 OMP_NUM_THREADS=1 $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 # More words for the command, e.g. make test ARGS="tests/wire -x".
 ARGS ?=
 

@@ -11,8 +11,8 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 EMULATED = "emulated"  # tests that measure rates and times: one process, when the loud ones end
-# Folders whose tests compute in their process's one thread and start no other: one of them at a
-# time leaves a processor to the emulated WANs. Together they last about as long.
+# Folders whose tests compute in their process's one thread and start no other: emulated WANs, whose
+# tests go before them (tests/conftest.py), find a processor beside one or two of these.
 QUIET_FOLDERS = ("tests/compression", "tests/hips", "tests/overlay")
 LOUD = {  # but of these folders
     "tests/compression/test_compiled.py",
@@ -55,22 +55,6 @@ class HandOut(LoadScopeScheduling):
                 self.workqueue.move_to_end(unit)
         super()._assign_work_unit(node)
         self._names = set(self.workqueue)
-
-    def _reschedule(self, node: WorkerController) -> None:
-        if self._is_spare(node):
-            node.shutdown()
-        else:
-            super()._reschedule(node)
-
-    def _is_spare(self, node: WorkerController) -> bool:
-        """Whether emulated tests run, and enough beside them without this process."""
-        at_work = {
-            other: units
-            for other, units in self.assigned_work.items()
-            if other is not node and not other.shutting_down
-        }
-        emulated = [units for units in at_work.values() if EMULATED in units]
-        return any(self._pending_of(units) for units in emulated) and len(at_work) > len(emulated)
 
 
 def in_turn(units: Iterable[str]) -> list[str]:

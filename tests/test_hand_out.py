@@ -86,18 +86,6 @@ def test_every_test_runs_once_and_emulated_ones_last_and_in_one_process(options,
         assert last[of_unit[EMULATED]] == EMULATED
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_beside_the_emulated_ones_is_one_process(options, seed):
-    loud = [f"tests/test_{file}.py::test[{number}]" for file in range(6) for number in range(4)]
-    emulated = [f"tests/test_e.py::test[{number}]-{EMULATED}" for number in range(20)]
-    quiet = [f"tests/hips/test_{file}.py::test[{number}]" for file in "abcd" for number in range(4)]
-    processes = [Process() for _ in range(3)]
-    ran = [*hand_out(options, emulated + quiet + loud, processes, random.Random(seed))]
-    assert Counter(name for _, name in ran) == Counter(loud + emulated + quiet)
-    last_emulated = max(at for at, (_, name) in enumerate(ran) if name in emulated)
-    assert len({process for process, name in ran[:last_emulated] if name in quiet}) == 1
-
-
 def quiet_files():
     root = HELPERS.parent
     in_folders = [path for folder in QUIET_FOLDERS for path in (root / folder).glob("test_*.py")]
