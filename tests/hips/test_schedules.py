@@ -228,7 +228,7 @@ def _quiet(caplog):
 @pytest.mark.parametrize(
     ("seed", "at"),
     [
-        pytest.param(1065, 0.4, id="the fastest path round the link that is out passes its other end"),
+        pytest.param(1065, 0.4, id="the fastest path round an outage passes its other end"),
         pytest.param(1648, None, id="who dies alone has the round whole"),
     ],
 )
