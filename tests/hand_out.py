@@ -13,12 +13,22 @@ from xdist.workermanage import WorkerController
 EMULATED = "emulated"  # tests that measure rates and times: one process, when the loud ones end
 # Folders whose tests compute in their process's one thread and start no other: emulated WANs, whose
 # tests go before them (tests/conftest.py), find a processor beside one or two of these.
-QUIET_FOLDERS = ("tests/compression", "tests/hips", "tests/overlay")
+QUIET_FOLDERS = (
+    "tests/compression",
+    "tests/federated",
+    "tests/hips",
+    "tests/models",
+    "tests/overlay",
+    "tests/selection",
+    "tests/sync",
+)
 LOUD = {  # but of these folders
     "tests/compression/test_compiled.py",
     "tests/hips/test_auxiliary_runs.py",
     "tests/hips/test_global_server.py",
     "tests/hips/test_stop_at_target.py",
+    "tests/selection/test_gbp_cs.py",
+    "tests/sync/test_diloco.py",
 }
 
 
