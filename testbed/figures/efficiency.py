@@ -23,8 +23,8 @@ Event = Mapping[str, Any]
 
 WHOLE = ("dense", "size_only")  # compressions that move every element as float32
 ELEMENT_BYTES = 4
-TOTAL_WORK = 10 * BOUND_WORK  # of all linear programs of a run; some seconds
-CHANGING = 3  # times as much, for rounds without and with a change each, where some have one
+TOTAL_WORK = 10 * BOUND_WORK  # of all linear programs of a run without a change; some seconds
+CHANGING = 3  # times as much for rounds with a change and for those without, if there are any
 SEARCH = 15  # linear programs, about, to find the ends of a round in which rates change
 
 

@@ -72,7 +72,7 @@ def earliest_ends(
       bits: size M of the vector.
       offers: when each member makes its offer, s.
       held: when the synchronization ended, later than the first offer. If it ended before it
-        could, the bound is that of its mean rates, which is later.
+        could, the bound is that of its mean rates: later than ``held``, and perhaps than the least.
       goodput: what of the rates there is for the elements.
 
     Returns:
