@@ -99,9 +99,9 @@ def efficiency(
     their offers (:func:`geojax.overlay.bounds.release.earliest_end`): what was offered earlier may
     have been summed by then. Where rates change in a round, it is the bound of schedules that know
     all of them beforehand (:func:`geojax.overlay.bounds.changing.earliest_ends`).
-    ``bound_efficiency`` is the same at the goodput factor, ÷ mean sync time of these rounds; it is
-    never above 1. Where a center offers its chunks one by one (``sync.p3``), its offer begins with
-    the first, and both times count from there. ``bound_ratio`` is 1 ÷ ``bound_efficiency``: how
+    ``bound_efficiency`` is the same at the goodput factor, ÷ mean sync time of these rounds;
+    where simulated it is never above 1. Where a center offers its chunks one by one (``sync.p3``),
+    its offer begins with the first, and both times count from there. ``bound_ratio`` is 1 ÷ ``bound_efficiency``: how
     many times the bound a synchronization took. ``latency_bound_s`` is that of the WAN;
     ``latency_decides`` the share of rounds in which it is delay, not rates, that does not let them
     end before. Absent: in none.
