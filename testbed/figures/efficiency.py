@@ -101,10 +101,10 @@ def efficiency(
     all of them beforehand (:func:`geojax.overlay.bounds.changing.earliest_ends`).
     ``bound_efficiency`` is the same at the goodput factor, ÷ mean sync time of these rounds;
     where simulated it is never above 1. Where a center offers its chunks one by one (``sync.p3``),
-    its offer begins with the first, and both times count from there. ``bound_ratio`` is 1 ÷ ``bound_efficiency``: how
-    many times the bound a synchronization took. ``latency_bound_s`` is that of the WAN;
-    ``latency_decides`` the share of rounds in which it is delay, not rates, that does not let them
-    end before. Absent: in none.
+    its offer begins with the first, and both times count from there. ``bound_ratio`` is
+    1 ÷ ``bound_efficiency``: how many times the bound a synchronization took. ``latency_bound_s``
+    is that of the WAN; ``latency_decides`` the share of rounds in which it is delay, not rates,
+    that does not let them end before. Absent: in none.
 
     Left out are the run's ``warmup_rounds`` and rounds that not all trainers took part in: fewer
     may be faster than the bound of all. If there are too many kinds of rounds, by rates and the
