@@ -203,7 +203,12 @@ class OverlayConfig(Settings):
     awareness: str = key(
         "oracle", "plans go by the true rates, or by measured ones", choices=("measured", "oracle")
     )
-    replan: bool = key(True, "plan again, between rounds, when the rates have changed")
+    replan: bool = key(True, "plan again when the rates have changed")
+    replan_at: str = key(
+        "round", "a new plan holds from the next round on that is not granted yet, or takes over "
+        "the rounds under way at once: their chunks that some center lacks go by it",
+        choices=("chunk", "round"),
+    )  # fmt: skip
     hysteresis: float = key(
         0.1, "change only to a plan that is estimated to save this share of time", least=0
     )

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -65,6 +65,12 @@ class Outgoing:
         except FrameError:
             self._pushed -= 1
             raise
+
+    def withdraw(self, unwanted: Callable[[Message], bool]) -> int:
+        """Drops queued messages of which nothing has left; returns how many."""
+        dropped = self.queue.withdraw(unwanted)
+        self._pushed -= dropped
+        return dropped
 
     @property
     def waiting(self) -> int:

@@ -84,7 +84,9 @@ class SendQueue:
         frames = frames_of(message, arrival, fragment=fragment)
         entry = _Entry(message, frames, frame_count(message, fragment))
         with self._lock:
-            dropped = self._drop_outdated(message)
+            dropped = 0
+            if message.kind is Kind.LATE:
+                dropped = self._drop(lambda waiting: outdated(waiting, message))
             heapq.heappush(self._heap, (priority, arrival, entry))
             idle = self._first_idle()
         if idle is not None:
@@ -98,13 +100,14 @@ class SendQueue:
             del self._idle[idle]
         return idle
 
-    def _drop_outdated(self, message: Message) -> int:
-        """Drops what a message makes outdated, unless a part of it has left; the lock is held."""
-        if message.kind is not Kind.LATE:
-            return 0
-        kept = [
-            item for item in self._heap if item[2].started or not outdated(item[2].message, message)
-        ]
+    def withdraw(self, unwanted: Callable[[Message], bool]) -> int:
+        """Drops messages of which no part has left; returns how many."""
+        with self._lock:
+            return self._drop(unwanted)
+
+    def _drop(self, unwanted: Callable[[Message], bool]) -> int:
+        """As :meth:`withdraw`; the lock is held."""
+        kept = [item for item in self._heap if item[2].started or not unwanted(item[2].message)]
         dropped = len(self._heap) - len(kept)
         if dropped:
             heapq.heapify(kept)

@@ -149,6 +149,12 @@ class TcpTransport:
             # Under the lock: what is pushed before ``ended`` is missed there, if it did not leave.
             self._outgoing(peer).push(message, priority)
 
+    def withdraw(self, unwanted: Callable[[Message], bool]) -> int:
+        """Drops messages, for any peer, of which nothing has left; returns how many."""
+        with self._changed:
+            queues = [peer.outgoing for peer in self._peers.values() if peer.outgoing is not None]
+            return sum(outgoing.withdraw(unwanted) for outgoing in queues)
+
     def waiting(self, peer: str) -> int:
         """How many messages for ``peer`` the kernel has not taken, or not all of them."""
         outgoing = self._peers[peer].outgoing

@@ -101,6 +101,10 @@ class Transport(Protocol):
         """
         ...
 
+    def withdraw(self, unwanted: Callable[[Message], bool]) -> int:
+        """Drops messages, for any peer, of which nothing has left; returns how many."""
+        ...
+
     def waiting(self, peer: str) -> int:
         """How many messages for ``peer`` have not left, or not all of them; datagrams apart.
 

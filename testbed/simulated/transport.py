@@ -141,11 +141,17 @@ class _Channel:
     def push(self, priority: int, number: int, message: Message) -> None:
         """Queues a message, and drops those that it makes outdated."""
         if message.kind is Kind.LATE:
-            kept = [item for item in self._waiting if not outdated(item[-1], message)]
-            if len(kept) < len(self._waiting):
-                heapify(kept)
-                self._waiting = kept
+            self.withdraw(lambda waiting: outdated(waiting, message))
         heappush(self._waiting, (priority, number, wire_bytes(message, self._fragment), message))
+
+    def withdraw(self, unwanted: Callable[[Message], bool]) -> int:
+        """Drops messages of which nothing has left; returns how many."""
+        kept = [item for item in self._waiting if not unwanted(item[-1])]
+        dropped = len(self._waiting) - len(kept)
+        if dropped:
+            heapify(kept)
+            self._waiting = kept
+        return dropped
 
     @property
     def waiting(self) -> int:
@@ -266,6 +272,10 @@ class SimulatedTransport:
         self._number += 1
         if not channel.busy:
             channel.go_on()
+
+    def withdraw(self, unwanted: Callable[[Message], bool]) -> int:
+        """Drops messages, for any peer, of which nothing has left; returns how many."""
+        return sum([channel.withdraw(unwanted) for channel in self._channels.values()])
 
     def waiting(self, peer: str) -> int:
         """How many messages for a peer have not left, or not all of them."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import re
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, dataclass, field
 from typing import Any
+
+import numpy as np
 
 from geojax.overlay.policy.cutting import packed, unpacked
 
@@ -15,6 +17,7 @@ MOST = 2**31 - 1  # of rounds, epochs and counts: what the header of a frame has
 MANY = 2**63 - 1  # of bytes and elements: what msgpack has room for
 LONGEST = 1 << 16  # entries of a list at most
 MOST_CHUNKS = 1 << 22
+MOST_BITS = 1 << 18  # of chunks by their bits: half of what a body has room for
 MOST_VALUES = 16  # of a question or an answer
 
 
@@ -178,6 +181,20 @@ def _values(value: Any) -> dict[str, Any]:
             )
     return value
 
+
+def _bits(value: Any) -> tuple[int, ...]:
+    if type(value) is not bytes or len(value) > MOST_BITS // 8:
+        raise ValueError(f"expected bits as at most {MOST_BITS // 8} bytes")
+    return tuple(np.flatnonzero(np.unpackbits(np.frombuffer(value, np.uint8))).tolist())
+
+
+def _as_bits(indices: Collection[int]) -> bytes:
+    bits = np.zeros(max(indices, default=-1) + 1, np.uint8)
+    bits[list(indices)] = 1
+    return np.packbits(bits).tobytes()
+
+
+CHUNKS = Form("indices of chunks, each a bit that is set", _bits, (0, 3), _as_bits)
 
 VALUES = Form(f"at most {MOST_VALUES} plain values by name", _values, {"value": 1.5})
 

@@ -26,10 +26,11 @@ from geojax.hips.control.requests import Requests
 from geojax.hips.control.run_end import RunEnd
 from geojax.hips.control.start_inbox import Start, StartInbox
 from geojax.hips.control.state_inbox import StateInbox
-from geojax.hips.exchange.base import Exchange
+from geojax.hips.exchange.base import Exchange, TakesOver
 from geojax.hips.exchange.cuts import Cut
 from geojax.hips.routing.multipath import MultipathSender
 from geojax.hips.routing.source_routes import unpacked_table
+from geojax.overlay.policy.policy import Policy
 from geojax.sync.service import Service
 from geojax.wire.message import Kind, Message
 from geojax.wire.priority import PROBE_PRIORITY
@@ -97,6 +98,8 @@ class Membership:
             messages.Return: self._on_return,
             messages.Beat: self._on_beat,
             messages.NewPolicy: self._on_policy,
+            messages.Hold: self._on_hold,
+            messages.TakeOver: self._on_take_over,
             messages.Prepare: self._on_prepare,
             messages.Resume: self._on_resume,
             messages.Routes: self._on_routes,
@@ -299,16 +302,38 @@ class Membership:
         self._grant.take(until, final=final)
 
     def _on_policy(self, _: str, told: messages.NewPolicy) -> None:
-        self._exchanges.check(told.policies, self._context.setup.cluster.members)
-        for group, policy in told.policies.items():
-            engine = self._exchanges.of(group)
-            known = engine.policy if engine.gate.epoch == told.epoch else None
-            if known is not None and policy.version <= known.version:
-                raise Refused(f"policy of group {group}: version {policy.version} is no later one")
+        self._check_later(told.epoch, told.policies)
         for group, policy in told.policies.items():
             engine = self._exchanges.of(group)
             if engine.gate.epoch == told.epoch:
                 engine.change(told.first, policy)
+
+    def _on_hold(self, _: str, told: messages.Hold) -> None:
+        engine = self._taking_over()
+        if told.epoch == self._exchanges.epoch and not self._exchanges.of(WAN_GROUP).gate.frozen:
+            begun, lacks = engine.hold_back()
+            self._say(messages.Holding(told.epoch, told.version, begun, tuple(lacks)))
+
+    def _on_take_over(self, _: str, told: messages.TakeOver) -> None:
+        engine = self._taking_over()
+        self._check_later(told.epoch, told.policies)
+        if told.epoch == self._exchanges.epoch:
+            engine.take_over(told.first, told.policies[WAN_GROUP], {*told.again})
+
+    def _taking_over(self) -> TakesOver:
+        engine = self._exchanges.of(WAN_GROUP)
+        if not isinstance(engine, TakesOver):
+            raise Refused("the rounds of this exchange go by no trees")
+        return engine
+
+    def _check_later(self, epoch: int, policies: Mapping[int, Policy]) -> None:
+        """Raises ``Refused`` if the member cannot go by these policies after those that it has."""
+        self._exchanges.check(policies, self._context.setup.cluster.members)
+        for group, policy in policies.items():
+            engine = self._exchanges.of(group)
+            known = engine.policy if engine.gate.epoch == epoch else None
+            if known is not None and policy.version <= known.version:
+                raise Refused(f"policy of group {group}: version {policy.version} is no later one")
 
     def _on_prepare(self, _: str, told: messages.Prepare) -> None:
         self._services.died(told.dead)

@@ -16,6 +16,9 @@ heartbeat      member → scheduler     :class:`Heartbeat`
 beat           scheduler → member     :class:`Beat`: the answer to it, with the grant so far
 probe          scheduler → member     :class:`Probe`: time the link to a peer
 policy         scheduler → members    :class:`NewPolicy`: later rounds go by another policy
+hold           scheduler → members    :class:`Hold`: a plan is to take over; what do you lack?
+holding        member → scheduler     :class:`Holding`: the answer
+takeover       scheduler → members    :class:`TakeOver`: rounds under way go by another policy
 lost           member → scheduler     :class:`LostPeer`: a connection ended
 prepare        scheduler → members    :class:`Prepare`: stop, the membership changes
 report         member → scheduler     :class:`Report`: stopped; what the member holds
@@ -42,6 +45,7 @@ import numpy as np
 from geojax.errors import Refused
 from geojax.hips.control.fields import (
     BYTES,
+    CHUNKS,
     DIGEST,
     FLAG,
     MANY,
@@ -278,6 +282,53 @@ class NewPolicy(ControlMessage, name="policy", senders=FROM_SCHEDULER):
 
     epoch: int = has(EPOCH)
     first: int = has(whole())
+    policies: Mapping[int, Policy] = has(POLICIES, payload=True)
+
+
+@dataclass(frozen=True)
+class Hold(ControlMessage, name="hold", senders=FROM_SCHEDULER):
+    """Hold back the results of rounds of which none was given out; see :class:`TakeOver`.
+
+    Attributes:
+      epoch: the membership epoch.
+      version: of the policy that is to take over.
+    """
+
+    epoch: int = has(EPOCH)
+    version: int = has(whole())
+
+
+@dataclass(frozen=True)
+class Holding(ControlMessage, name="holding", senders=("server",)):
+    """What a center lacks.
+
+    Attributes:
+      epoch: as told.
+      version: as told.
+      begun: the last round of which results have been given out.
+      lacks: the chunks of the next round whose results are not here.
+    """
+
+    epoch: int = has(EPOCH)
+    version: int = has(whole())
+    begun: int = has(ROUND)
+    lacks: tuple[int, ...] = has(CHUNKS)
+
+
+@dataclass(frozen=True)
+class TakeOver(ControlMessage, name="takeover", senders=FROM_SCHEDULER):
+    """In this epoch, rounds from ``first`` on go by other policies, even if they are under way.
+
+    Attributes:
+      epoch: the membership epoch.
+      first: no center has given out results of this round.
+      again: its chunks that run again; every center has the results of the others.
+      policies: of the member's groups that change.
+    """
+
+    epoch: int = has(EPOCH)
+    first: int = has(whole())
+    again: tuple[int, ...] = has(CHUNKS)
     policies: Mapping[int, Policy] = has(POLICIES, payload=True)
 
 

@@ -59,6 +59,7 @@ class PathTables:
         self._policies: tuple[Policy, ...] = ()  # whose chunks the tables are for
         self._reviewed = -1  # revision of the view that was looked at last
         self._links: set[Edge] = set()  # that chunks of this epoch may be on
+        self._then: list[Callable[[], None]] = []  # what waits for tables
         self._planning = self._wanted = False  # tables are being planned; others are wanted
 
     def begin(self, epoch: int) -> None:
@@ -66,8 +67,10 @@ class PathTables:
         self._epoch, self._policies, self._wanted = epoch, (), False
         self._links.clear()
 
-    def tell(self, *policies: Policy) -> None:
+    def tell(self, *policies: Policy, then: Callable[[], None] | None = None) -> None:
         """Plans for the chunks that policies have centers send; then tells every center its table.
+
+        ``then`` is called when they have been told, or there are no tables.
 
         Those are all policies that rounds go by which are not over: a center without a route to a
         peer would send as packets go, whose way may be out.
@@ -78,7 +81,11 @@ class PathTables:
         told all the same, since they are better than none; newer ones follow.
         """
         if self._plan is None:
+            if then is not None:
+                then()
             return
+        if then is not None:
+            self._then.append(then)
         self._policies = policies
         if not self._links:  # else there are links to be reviewed
             self._reviewed = self._wan_view.revision
@@ -115,6 +122,9 @@ class PathTables:
             if epoch == self._epoch:
                 self._take(tables, view)
         self._planning = False
+        waiting, self._then = self._then, []
+        for then in waiting:
+            then()
 
     def _take(self, tables: Mapping[str, PathTable], planned_for: NetworkView) -> None:
         links = {

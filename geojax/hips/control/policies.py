@@ -81,6 +81,10 @@ class Policies:
         """Those that rounds go by which are not known to be over, the newest last."""
         return tuple(policy for _, policy in self._by_round)
 
+    def at(self, number: int) -> Policy:
+        """That of a round which is not known to be over."""
+        return next(policy for first, policy in reversed(self._by_round) if first <= number)
+
     async def compare(self, alive: Sequence[str], held: int) -> Proposal:
         """Another policy for the WAN, estimated beside those that rounds after ``held`` go by."""
         self.forget(held)
@@ -140,12 +144,13 @@ class Policies:
             elements = {tree.root: count for tree, count in carried}
             recorder.event("loads", at=at, elements=elements)
 
-    def record(self, recorder: Recorder, first: int, reason: str) -> None:
+    def record(self, recorder: Recorder, first: int, reason: str, **also: Any) -> None:
         """Records that the WAN's rounds go by another policy from ``first`` on."""
         policy = self.groups[WAN_GROUP]
         recorder.event(
-            "policy", version=policy.version, first=first, reason=reason, policy=policy.to_dict()
-        )
+            "policy", version=policy.version, first=first, reason=reason, **also,
+            policy=policy.to_dict(),
+        )  # fmt: skip
 
     def _next_version(self) -> int:
         self._version += 1

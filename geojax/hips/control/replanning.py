@@ -15,6 +15,7 @@ from geojax.hips.control.grants import Grants
 from geojax.hips.control.messages import NewPolicy
 from geojax.hips.control.path_tables import PathTables
 from geojax.hips.control.policies import Policies
+from geojax.hips.control.takeovers import TakeOvers
 from geojax.overlay.policy.planning import Proposal
 from geojax.overlay.routes.static_routes import two_way
 
@@ -38,6 +39,8 @@ class Replanning:
       grants: of the members.
       tables: auxiliary paths.
       wan_view: what the WAN is believed to be.
+      take_overs: has plans take over rounds under way; None: rounds that are granted already go on
+        by the policy that they were granted with.
     """
 
     def __init__(
@@ -51,17 +54,19 @@ class Replanning:
         grants: Grants,
         tables: PathTables,
         wan_view: WanView,
+        take_overs: TakeOvers | None = None,
     ):
         self._recorder = context.recorder
         self._hysteresis = context.setup.config.overlay.hysteresis
         self._channel, self._background, self._epochs = channel, background, epochs
         self._policies, self._grants, self._tables = policies, grants, tables
-        self._wan_view = wan_view
+        self._wan_view, self._take_overs = wan_view, take_overs
         self._comparing = False
 
     def reconsider(self) -> None:
         """Plans again if the view has changed, unless another plan or change is under way."""
         busy = self._comparing or self._epochs.changing or self._epochs.over
+        busy = busy or (self._take_overs is not None and self._take_overs.pending)
         if not busy and self._policies.outdated:
             self._comparing = True
             self._background.start(self._compare(self._epochs.number))
@@ -81,7 +86,11 @@ class Replanning:
         if cut and not math.isinf(proposal.seconds):
             log.warning("a link that the round needs is out: new epoch")
             self._epochs.change((), wan=proposal.policy)
-        elif present - proposal.seconds > self._hysteresis * present:
+        elif present - proposal.seconds <= self._hysteresis * present:
+            return
+        elif self._take_overs is not None:
+            self._take_overs.begin(proposal)
+        else:
             self._take(proposal)
 
     def _take(self, proposal: Proposal) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -33,6 +33,10 @@ class Sender(Protocol):
 
     def send_datagram(self, peer: str, message: Message, priority: int = 0) -> None:
         """Queues a message that may get lost."""
+        ...
+
+    def withdraw(self, unwanted: Callable[[Message], bool]) -> int:
+        """Drops what waits and has not begun to leave; returns how many messages."""
         ...
 
 
@@ -164,6 +168,19 @@ class Exchange(Protocol):
             or, if it lacks them too, those it is sent.
           source: the member that was told to send them to this one, if any.
         """
+        ...
+
+
+@runtime_checkable
+class TakesOver(Protocol):
+    """An exchange whose rounds may go by another policy while they are under way."""
+
+    def hold_back(self) -> tuple[int, list[int]]:
+        """See :meth:`geojax.hips.exchange.tree.TreeExchange.hold_back`."""
+        ...
+
+    def take_over(self, first: int, policy: Policy, again: Collection[int]) -> None:
+        """See :meth:`geojax.hips.exchange.tree.TreeExchange.take_over`."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,10 @@ class ChunkSender:
         priority, send = chunk_priority(number, place), self._transport.send
         for peer in peers:
             send(peer, message, priority)
+
+    def withdraw(self, unwanted: Callable[[Message], bool]) -> int:
+        """Drops messages that have not begun to leave; returns how many."""
+        return self._transport.withdraw(unwanted)
 
     def late(
         self, peer: str, number: int, chunk: int, parts: Sequence[Part], *, chunks: int

@@ -142,6 +142,7 @@ class ByRound:
 
     def __init__(self) -> None:
         self._known: list[tuple[int, LocalPolicy]] = []
+        self._taken_over = False
         self._over: deque[LocalPolicy] = deque(maxlen=_REMEMBERED)
         self.until = math.inf
 
@@ -155,7 +156,7 @@ class ByRound:
     def begin(self, laid: LocalPolicy) -> None:
         """All rounds go by one policy."""
         self._over.extend(before for _, before in self._known)
-        self._known = [(0, laid)]
+        self._known, self._taken_over = [(0, laid)], False
 
     def change(self, first: int, laid: LocalPolicy) -> None:
         """Rounds go by another policy from ``first`` on, whatever was set for them before.
@@ -167,6 +168,16 @@ class ByRound:
         if not self._known or version <= self.newest.policy.version:
             raise ValueError(f"policy version {version} does not follow the one before")
         self._known = [*(entry for entry in self._known if entry[0] < first), (first, laid)]
+
+    def take_over(self, first: int, laid: LocalPolicy) -> None:
+        """As :meth:`change`, for rounds of which chunks are under way by the policy before."""
+        self._over.extend(before for since, before in self._known if since >= first)
+        self.change(first, laid)
+        self._taken_over = True
+
+    def superseded(self, number: int, version: int) -> bool:
+        """Whether a round went by a policy of this version, or might have, before another one."""
+        return self._taken_over and version < self.of(number).policy.version
 
     def of(self, number: int) -> LocalPolicy:
         """The policy of a round; if that is forgotten already, the oldest known one.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -43,12 +44,16 @@ class Round:
       arrived: what came of each chunk, by contributor.
       results: the merged contributions that are here, by chunk.
       asked: who waits for which of them.
+      held_back: no results are given out for now.
+      settled: chunks that stayed as they were when another policy took the round over.
     """
 
     own: dict[int, Contribution] = field(default_factory=dict)
     arrived: dict[int, dict[str, Contribution]] = field(default_factory=dict)
     results: dict[int, Contribution] = field(default_factory=dict)
     asked: dict[Chunks, Asked] = field(default_factory=dict)
+    held_back: bool = False
+    settled: Collection[int] = ()
 
     def ask(self, chunks: Chunks) -> asyncio.Future[list[Contribution]]:
         """The results of some chunks, once they are here."""
@@ -76,12 +81,23 @@ class Round:
         for wanted, part in self.asked.items():
             part.missing |= {chunk for chunk in wanted if chunk not in self.results}
 
-    def begin_again(self) -> None:
-        """Forgets what came from others."""
+    def begin_again(self, settled: Collection[int] = ()) -> None:
+        """Forgets what came from others, but the results of chunks that are ``settled``."""
         self.arrived.clear()
-        self.results.clear()
+        self.settled = settled
+        self.results = {chunk: r for chunk, r in self.results.items() if chunk in settled}
         for chunks, part in self.asked.items():
-            part.missing = set(chunks)
+            part.missing = {chunk for chunk in chunks if chunk not in self.results}
+
+    def hold_back(self) -> None:
+        """Gives out no results until :meth:`release`."""
+        self.held_back = True
+
+    def release(self) -> None:
+        """Gives out what is whole by now."""
+        self.held_back = False
+        for chunks, part in self.asked.items():
+            self._give_out(chunks, part)
 
     @property
     def given(self) -> int:
@@ -90,7 +106,7 @@ class Round:
 
     def _give_out(self, chunks: Chunks, part: Asked) -> None:
         """Gives out a part if all of it is there."""
-        if not part.missing and not part.results.done():
+        if not part.missing and not self.held_back and not part.results.done():
             part.results.set_result([self.results[chunk] for chunk in chunks])
 
 
@@ -116,6 +132,7 @@ class RoundBook:
     def __init__(self) -> None:
         self.held = -1
         self._known: dict[int, Round] = {}
+        self._held_after: float = math.inf  # results of later rounds are held back
 
     def __len__(self) -> int:
         return len(self._known)
@@ -131,8 +148,27 @@ class RoundBook:
         """A round; a new one, if nothing is known of it yet."""
         entry = self._known.get(number)
         if entry is None:
-            entry = self._known[number] = Round()
+            entry = self._known[number] = Round(held_back=number > self._held_after)
         return entry
+
+    @property
+    def begun(self) -> int:
+        """The last round of which some results have been given out."""
+        return max(self.held, *(n for n, entry in self._known.items() if entry.given), -1)
+
+    def hold_back(self, after: int) -> None:
+        """Gives out no results of rounds after this one until :meth:`release`."""
+        self._held_after = after
+        for number, entry in self._known.items():
+            entry.held_back = number > after
+
+    def release(self) -> list[int]:
+        """Gives out what is whole by now; returns the rounds that were held back, in order."""
+        self._held_after = math.inf
+        held = sorted(number for number, entry in self._known.items() if entry.held_back)
+        for number in held:
+            self._known[number].release()
+        return held
 
     def has_result(self, number: int, chunk: int) -> bool:
         """Whether the result of a chunk is here."""
@@ -230,7 +266,7 @@ class Rounds(RoundBook):
         entry = self[number]
         for chunk in self.chunks(number):
             expected, arrived = local.expected_of(chunk), entry.arrived.get(chunk, _NOTHING)
-            if len(arrived) < len(expected):
+            if len(arrived) < len(expected) and chunk not in entry.settled:
                 self._behind |= {(number, name, chunk) for name in expected if name not in arrived}
         entry.arrived.clear()
         self.forget_before(number)
@@ -313,7 +349,9 @@ class TreeRules:
         if kind is Kind.RESULT:
             lacks = peer == local.source_of(chunk) and not rounds.has_result(number, chunk)
             return Owed.LATER if lacks else Owed.NOT
-        if peer not in local.expected_of(chunk) or peer in rounds.arrived(number, chunk):
+        if rounds.has_result(number, chunk) or peer in rounds.arrived(number, chunk):
+            return Owed.NOT
+        if peer not in local.expected_of(chunk):
             return Owed.NOT
         return Owed.NOW if local.is_leaf(peer, chunk) else Owed.LATER
 
@@ -360,7 +398,8 @@ class TreeRules:
         if number <= done or peer in arrived:
             return "counted already"
         before = number - rounds.period
-        due = before > done and peer in self._policies.of(before).expected_of(chunk)
+        due = before > done and not rounds.has_result(before, chunk)
+        due = due and peer in self._policies.of(before).expected_of(chunk)
         behind = due and peer not in rounds.arrived(before, chunk)
         return f"its offer of round {before} has not come" if behind else ""
 

@@ -25,6 +25,11 @@ does not know the version yet, and is refused if the version is not its round's.
 policy of every round that it is granted, but its neighbours may be granted rounds earlier: an own
 offer to a round that is not known to be granted waits too (:meth:`TreeExchange.grant`).
 
+A plan may also take over rounds that are under way (:meth:`TreeExchange.take_over`). First all
+members hold back the results of rounds of which they have given out none (:meth:`hold_back`), and
+say which chunks they lack; then chunks that any of them lacks run again by the new policy, from the
+kept offers. Chunks of the policy before are dropped then, those that wait to leave among them.
+
 When the membership changes (see :mod:`geojax.hips.roles.scheduler`), a round that nobody holds
 whole is run again from the kept offers; one that somebody holds is fetched from there. The last
 whole round is kept until the next one is whole: then every member has contributed to that one, or
@@ -35,7 +40,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -248,6 +253,9 @@ class TreeExchange:
             gate.refuse(peer, message, "its round exchanges other chunks")
             return
         ahead = number > self.held or kind is Kind.LATE
+        if ahead and kind in ROUTED and self._policies.superseded(number, message.policy):
+            self._drop_superseded(peer, message)
+            return
         if ahead and message.policy > self._policies.newest.policy.version and kind in _BY_POLICY:
             gate.wait(peer, message)
             return
@@ -295,6 +303,61 @@ class TreeExchange:
         self._policies.change(first, self._local(policy))
         self._take_early()
 
+    def hold_back(self) -> tuple[int, list[int]]:
+        """Holds back the results of rounds of which none has been given out here.
+
+        It ends with :meth:`take_over`, :meth:`release` or :meth:`resume`.
+
+        Returns:
+          The last round of which results have been given out, and the chunks that this member
+          lacks of the next one.
+        """
+        begun, rounds = self._rounds.begun, self._rounds
+        rounds.hold_back(begun)
+        lacks = [c for c in rounds.chunks(begun + 1) if not rounds.has_result(begun + 1, c)]
+        return begun, lacks
+
+    def take_over(self, first: int, policy: Policy, again: Collection[int]) -> None:
+        """Rounds from ``first`` on go by another policy, though they may be under way.
+
+        Args:
+          first: no member has given out results of this round; all of them hold back its results.
+          policy: over the same members.
+          again: the chunks of that round that run again; all members have the results of the
+            others. Later rounds run again as a whole.
+        """
+        if self._rounds.begun >= first:
+            raise GeojaxError(f"{self.me}: round {first} was applied before it was taken over")
+        self._policies.take_over(first, self._local(policy))
+        self._withdraw(first, policy.version)
+        for number in [number for number in self._rounds if number >= first]:
+            entry = self._rounds[number]
+            chunks = self._rounds.chunks(number)
+            entry.begin_again([c for c in chunks if c not in again] if number == first else ())
+            if self._policies.knows(number):
+                self._add_own(number)
+        self._take_early()
+        self.release()
+
+    def release(self) -> None:
+        """Ends what :meth:`hold_back` began."""
+        for number in self._rounds.release():
+            self._check_whole(number)
+
+    def _withdraw(self, first: int, version: int) -> None:
+        """Drops what waits of rounds that a policy of this version has taken over."""
+        epoch, group = self.gate.epoch, self.group
+        dropped = self._sender.withdraw(
+            lambda waiting: waiting.kind in ROUTED and waiting.group == group
+            and waiting.epoch == epoch and waiting.round >= first and waiting.policy < version
+        )  # fmt: skip
+        self._recorder.add("withdrawn_chunks", dropped)
+
+    def _drop_superseded(self, peer: str, message: Message) -> None:
+        """Drops a chunk whose round goes by another policy by now; what it lacks is still owed."""
+        self._recorder.add("superseded_chunks")
+        self.gate.owes(peer, message)
+
     def _local(self, policy: Policy) -> LocalPolicy:
         return local_policy(self.me, policy, self.sizes, self.layers, allowances=self._allowances)
 
@@ -303,8 +366,10 @@ class TreeExchange:
             self.handle(peer, message)
 
     def _add_own(self, number: int) -> None:
-        for chunk, contribution in sorted(self._rounds[number].own.items()):
-            self._add(self.me, number, chunk, contribution)
+        entry = self._rounds[number]
+        for chunk, contribution in sorted(entry.own.items()):
+            if chunk not in entry.settled:
+                self._add(self.me, number, chunk, contribution)
 
     # ---- membership
 
@@ -350,6 +415,7 @@ class TreeExchange:
                 entry.begin_again()
                 if self._policies.knows(number):
                     self._add_own(number)
+        self.release()
         self._take_early()
 
     # ---- the path of one chunk
@@ -366,13 +432,14 @@ class TreeExchange:
             return
         epoch, late = self.gate.epoch, self._late.of_sum(number, chunk, local, arrived)
         offers = {name: arrived[name] for name in expected}
-        self._sums.begin(offers, late, lambda of: self._reduced(epoch, number, chunk, of))
+        self._sums.begin(offers, late, lambda of: self._reduced(epoch, number, chunk, local, of))
 
-    def _reduced(self, epoch: int, number: int, chunk: int, of: ChunkSum) -> None:
-        if epoch != self.gate.epoch:  # it has changed, and the offers are sent again
-            return
+    def _reduced(
+        self, epoch: int, number: int, chunk: int, local: LocalPolicy, of: ChunkSum
+    ) -> None:
+        if epoch != self.gate.epoch or local is not self._policies.of(number):
+            return  # it has changed, and the offers are sent again
         total = self._sums.total(of, lambda: f"{self.me}, chunk {chunk} of round {number}")
-        local = self._policies.of(number)
         tree = local.tree(chunk)
         if tree.root == self.me:
             if self._by_chunk:

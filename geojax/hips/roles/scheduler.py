@@ -54,6 +54,7 @@ from geojax.hips.control.messages import (
     End,
     Expel,
     Heartbeat,
+    Holding,
     Join,
     LostPeer,
     Probe,
@@ -66,6 +67,7 @@ from geojax.hips.control.policies import Policies, Propose
 from geojax.hips.control.replanning import Replanning
 from geojax.hips.control.requests import ServiceHost
 from geojax.hips.control.round_numbers import RoundNumbers
+from geojax.hips.control.takeovers import TakeOvers
 from geojax.overlay.policy.policy import Policy
 from geojax.sync.service import Service
 from geojax.wire.transport import Lost
@@ -124,9 +126,14 @@ class Scheduler:
             changed=self._on_changed,
         )  # fmt: skip
         self._roster = self.epochs.roster
+        self._take_overs = TakeOvers(
+            self._channel, epochs=self.epochs, policies=self._policies, tables=self._tables,
+            recorder=context.recorder, hysteresis=config.overlay.hysteresis,
+        )  # fmt: skip
         self._replanning = Replanning(
             context, self._channel, self._background, epochs=self.epochs, policies=self._policies,
             grants=self._grants, tables=self._tables, wan_view=wan_view,
+            take_overs=self._take_overs if config.overlay.replan_at == "chunk" else None,
         )  # fmt: skip
         self._channel.on_refused = self.epochs.detector.distrust
         self._services = ServiceHost(
@@ -138,6 +145,7 @@ class Scheduler:
             Heartbeat: self._of_living(self._on_heartbeat),
             LostPeer: self._of_living(self.epochs.on_complaint),
             Report: self._of_living(self.epochs.on_report),
+            Holding: self._of_living(self._take_overs.on_holding),
             Done: self._of_living(self._on_done),
             Request: self._of_living(self._services.take),
         }

@@ -112,6 +112,13 @@ class MultipathSender:
         """Passes a datagram on; it leaves when nothing waits."""
         self._transport.send_datagram(peer, message, priority)
 
+    def withdraw(self, unwanted: Callable[[Message], bool]) -> int:
+        """Drops chunks that wait, relayed ones among them; returns how many."""
+        dropped = self._waits.withdraw(unwanted) + self._unlinked.withdraw(unwanted)
+        dropped += self._transport.withdraw(unwanted)
+        self._ask()
+        return dropped
+
     # ---- for the membership
 
     def take(self, peer: str, message: Message) -> tuple[str, Message] | None:
@@ -182,7 +189,7 @@ class MultipathSender:
         Offers are sent again in the new epoch, and results follow from them. Late parts are not:
         they leave at once.
         """
-        self._waits.keep(epoch)
+        self._waits.withdraw(lambda held: held.epoch < epoch and held.kind is not Kind.LATE)
         self._unlinked.change(epoch)
         self._gone.clear()
         self._hops.clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from heapq import heapify, heappush
 
 from geojax.wire.message import ROUTED, Kind, Message
@@ -71,14 +71,18 @@ class WaitingRoom:
             order.sort(key=lambda peer: self._queues[peer].first[0][:2])
         return order
 
-    def keep(self, epoch: int) -> None:
-        """Drops what is of an older epoch, but late parts; a queue may be empty then."""
-        for queues in self._queues.values():
+    def withdraw(self, unwanted: Callable[[Message], bool]) -> int:
+        """Drops messages; returns how many."""
+        dropped = 0
+        for peer, queues in [*self._queues.items()]:
             for queue in (queues.free, queues.bound):
-                queue[:] = [
-                    held for held in queue
-                    if held[2].epoch >= epoch or held[2].kind is Kind.LATE
-                ]  # fmt: skip
+                kept = [held for held in queue if not unwanted(held[2])]
+                dropped += len(queue) - len(kept)
+                queue[:] = kept
+                heapify(queue)
+            if not queues:
+                del self._queues[peer]
+        return dropped
 
 
 class Unlinked:
@@ -103,6 +107,12 @@ class Unlinked:
         """The table is there: takes out all that waits."""
         self._told, early, self._early = True, self._early, []
         return early
+
+    def withdraw(self, unwanted: Callable[[Message], bool]) -> int:
+        """Drops messages; returns how many."""
+        before = len(self._early)
+        self._early = [held for held in self._early if not unwanted(held[1])]
+        return before - len(self._early)
 
     def change(self, epoch: int) -> None:
         """An epoch begins, and there is no table."""

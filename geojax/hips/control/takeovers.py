@@ -1,0 +1,148 @@
+"""Plans that take over rounds which are under way, at the scheduler.
+
+All centers are told to hold back the results of rounds of which they have given out none, and say
+which chunks they lack of the next one (``holding``). When all have answered, that round is one that
+nobody has applied, so it may change its policy: the chunks that any center lacks run again by the
+new one (``takeover``), from the offers that are kept, and the others stay. Nothing else stops:
+chunks move on by the policy before until a center is told.
+
+What runs again is lost work where a chunk was nearly there, so the round goes on as it is if that
+is estimated to take less time; then the new policy takes over the round after it, which centers may
+have begun, too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from geojax.errors import Refused
+from geojax.hips.cluster import WAN_GROUP
+from geojax.hips.control.channel import ControlChannel
+from geojax.hips.control.epochs import Epochs
+from geojax.hips.control.messages import Hold, Holding, TakeOver
+from geojax.hips.control.path_tables import PathTables
+from geojax.hips.control.policies import Policies
+from geojax.overlay.policy.planning import Proposal
+from geojax.telemetry.recorder import Recorder
+
+log = logging.getLogger("geojax.scheduler")
+
+
+@dataclass
+class _TakeOver:
+    """One that is under way.
+
+    Attributes:
+      epoch: in which it began; it ends with that.
+      proposal: the plan.
+      present_s: estimated sync time of the policies before, s, by version.
+      answers: what centers lack.
+      routed: the path tables for its chunks have been told.
+    """
+
+    epoch: int
+    proposal: Proposal
+    present_s: Mapping[int, float]
+    answers: dict[str, Holding] = field(default_factory=dict)
+    routed: bool = False
+
+
+class TakeOvers:
+    """Has plans take over rounds, one after the other; see the module's docstring.
+
+    Args:
+      channel: says what members are told.
+      epochs: the membership.
+      policies: that rounds go by.
+      tables: auxiliary paths.
+      recorder: takes the events.
+      hysteresis: a round goes on as it is unless this share of the rest of its time is saved.
+    """
+
+    def __init__(
+        self,
+        channel: ControlChannel,
+        *,
+        epochs: Epochs,
+        policies: Policies,
+        tables: PathTables,
+        recorder: Recorder,
+        hysteresis: float,
+    ):
+        self._channel, self._epochs, self._policies = channel, epochs, policies
+        self._tables, self._recorder, self._hysteresis = tables, recorder, hysteresis
+        self._present: _TakeOver | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether centers hold back results at this moment."""
+        return self._present is not None and self._present.epoch == self._epochs.number
+
+    def begin(self, proposal: Proposal) -> None:
+        """Asks all centers what they lack."""
+        present = self._policies.present
+        estimates = zip(present, proposal.present_s, strict=True)
+        begun = self._present = _TakeOver(
+            self._epochs.number, proposal, {policy.version: s for policy, s in estimates}
+        )
+        told = Hold(begun.epoch, proposal.policy.version)
+        for name in self._centers:
+            self._channel.say(name, told)
+        self._epochs.detector.ask(self._centers, "answer of what it lacks")
+
+        def routed() -> None:
+            begun.routed = True
+            self._check_ready(begun)
+
+        self._tables.tell(*present, proposal.policy, then=routed)
+
+    def on_holding(self, name: str, holding: Holding) -> None:
+        """A center holds back its results."""
+        present = self._present
+        if present is None or holding.epoch != present.epoch or not self.pending:
+            return
+        if holding.version != present.proposal.policy.version or name in present.answers:
+            raise Refused(f"holding: nobody asked it about policy {holding.version}")
+        chunks = len(self._policies.cut[0])
+        if any(chunk >= chunks for chunk in holding.lacks):
+            raise Refused(f"holding.lacks: expected chunks below {chunks}")
+        self._epochs.detector.answered(name)
+        present.answers[name] = holding
+        self._check_ready(present)
+
+    @property
+    def _centers(self) -> tuple[str, ...]:
+        return self._epochs.roster.groups[WAN_GROUP]
+
+    def _check_ready(self, present: _TakeOver) -> None:
+        """Tells all centers how to go on, once all have answered and chunks have routes."""
+        ready = present.routed and all(name in present.answers for name in self._centers)
+        if not ready or not self.pending or present is not self._present:
+            return
+        self._present, policy = None, present.proposal.policy
+        first, again = self._cut_over(present)
+        self._policies.change(first, policy)
+        told = TakeOver(present.epoch, first, again, {WAN_GROUP: policy})
+        for name in self._centers:
+            self._channel.say(name, told)
+        self._policies.record(self._recorder, first, "rates", again=len(again))
+        self._policies.record_loads(self._recorder)
+
+    def _cut_over(self, present: _TakeOver) -> tuple[int, tuple[int, ...]]:
+        """The first round that goes by the new policy, and its chunks that run again."""
+        every = tuple(range(len(self._policies.cut[0])))
+        first = 1 + max(holding.begun for holding in present.answers.values())
+        lacks = [
+            holding.lacks if holding.begun == first - 1 else every
+            for holding in present.answers.values()
+        ]
+        again = tuple(sorted({chunk for chunks in lacks for chunk in chunks}))
+        before = present.present_s.get(self._policies.at(first).version)
+        if before is not None:
+            mean = sum(map(len, lacks)) / len(lacks)
+            left = len(again) * present.proposal.seconds
+            if left > (1 - self._hysteresis) * mean * before:
+                return first + 1, every
+        return first, again
