@@ -104,6 +104,10 @@ class Ends:
         if self._name not in self._network.dead:
             self._network.deliver(self._name, peer, message)
 
+    def withdraw(self, unwanted):
+        """Nothing waits here: what was sent is in the network."""
+        return 0
+
     def send_datagram(self, peer, message, priority=0):
         """Datagrams come once, twice or not at all; see :attr:`Network.copies`."""
         assert message.kind is Kind.LATE
@@ -208,6 +212,33 @@ class Group:
 
         for name in self.alive:
             loop.call_later(self.rng.uniform(0, 1), resume, name)
+
+    def hold(self):
+        """Everybody holds back results, at an instant of its own, and says what it lacks."""
+        self.holding = {}
+        loop = asyncio.get_running_loop()
+
+        def hold_back(name, holding):
+            holding[name] = self[name].hold_back()
+
+        for name in self.members:
+            loop.call_later(self.rng.uniform(0, 1), hold_back, name, self.holding)
+
+    def take_over(self, policy):
+        """A policy takes over the round that nobody has begun to apply; at instants of their own.
+
+        Returns:
+          The round, and its chunks that run again.
+        """
+        first = 1 + max(begun for begun, _ in self.holding.values())
+        behind = any(begun < first - 1 for begun, _ in self.holding.values())
+        every = {*range(len(self.sizes))}
+        again = every if behind else {c for _, lacks in self.holding.values() for c in lacks}
+        for name in self.members:
+            asyncio.get_running_loop().call_later(
+                self.rng.uniform(0, 1), self[name].take_over, first, policy, again
+            )
+        return first, again
 
     def sent(self, *kinds):
         return [entry for entry in self.network.log if entry[2].kind in kinds]

@@ -44,6 +44,7 @@ class Schedule:
     """What happens in one run, all of it drawn from ``seed``."""
 
     seed: int
+    replan_at: str = "round"
     centers: list = field(default_factory=list)
     links: list = field(default_factory=list)
     dynamics: dict | None = None
@@ -108,7 +109,7 @@ class Schedule:
             rounds=ROUNDS, workers=self.workers, elements=ELEMENTS, chunk_elements=CHUNK,
             seed=self.seed, overlay__name="netstorm", testbed__faults=self.faults,
             timeouts__heartbeat=0.1, overlay__auxiliary=self.auxiliary,
-            overlay__primary_busy=self.primary_busy,
+            overlay__primary_busy=self.primary_busy, overlay__replan_at=self.replan_at,
             overlay__lan="sharded" if self.workers > 1 and self.seed % 3 else "star",
         )  # fmt: skip
         config.wan.name, config.wan.generator = "drawn", None
@@ -195,8 +196,8 @@ def numbers(seed, workers):
     return [g.integers(-8, 8, 65_537, endpoint=True).astype(np.float32) for g in generators]
 
 
-def check(seed, monkeypatch, at=None):
-    schedule = Schedule(seed)
+def check(seed, monkeypatch, at=None, replan_at="round"):
+    schedule = Schedule(seed, replan_at)
     if at is not None:
         schedule.dynamics["at"] = at
     outcome, seen = seen_of(schedule, monkeypatch)
@@ -252,10 +253,25 @@ def test_every_center_has_the_stars_sum_of_every_round(block, monkeypatch):
     assert len(routed) > 5
 
 
+@pytest.mark.parametrize("block", [4, *NIGHT])
+def test_the_same_where_plans_take_over_rounds_under_way(block, monkeypatch):
+    outcomes = [check(25 * block + at, monkeypatch, replan_at="chunk") for at in range(25)]
+    changes = [event for outcome in outcomes for event in outcome.of("policy")]
+    taken = [event for event in changes if event["reason"] == "rates"]
+    assert len(taken) > 25
+    assert any(0 < event["again"] < ELEMENTS // CHUNK for event in taken)
+    totals = [report["totals"] for outcome in outcomes for report in outcome.reports.values()]
+    assert sum(each.get("withdrawn_chunks", 0) for each in totals) > 25
+    assert sum(each.get("superseded_chunks", 0) for each in totals) > 25
+    assert [event for outcome in outcomes for event in outcome.of("epoch")]
+
+
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)
-def test_every_center_has_the_stars_sum_of_every_round_often(monkeypatch):
+@pytest.mark.parametrize("replan_at", ["chunk", "round"])
+def test_every_center_has_the_stars_sum_of_every_round_often(replan_at, monkeypatch):
     reasons = set()
     for seed in range(1000, 2000):
-        reasons |= {event["reason"] for event in check(seed, monkeypatch).of("policy")}
+        outcome = check(seed, monkeypatch, replan_at=replan_at)
+        reasons |= {event["reason"] for event in outcome.of("policy")}
     assert reasons == {"rates", "outage"}

@@ -86,12 +86,11 @@ class Replanning:
         if cut and not math.isinf(proposal.seconds):
             log.warning("a link that the round needs is out: new epoch")
             self._epochs.change((), wan=proposal.policy)
-        elif present - proposal.seconds <= self._hysteresis * present:
-            return
-        elif self._take_overs is not None:
-            self._take_overs.begin(proposal)
-        else:
-            self._take(proposal)
+        elif present - proposal.seconds > self._hysteresis * present:
+            if self._take_overs is not None:
+                self._take_overs.begin(proposal)
+            else:
+                self._take(proposal)
 
     def _take(self, proposal: Proposal) -> None:
         """Takes another policy for all rounds that are not granted yet."""

@@ -7,8 +7,8 @@ new one (``takeover``), from the offers that are kept, and the others stay. Noth
 chunks move on by the policy before until a center is told.
 
 What runs again is lost work where a chunk was nearly there, so the round goes on as it is if that
-is estimated to take less time; then the new policy takes over the round after it, which centers may
-have begun, too.
+is estimated to take less time, or if it was taken over twice before: however often the WAN changes,
+no chunk of it travels more than three times. Then the new policy holds from the round after it on.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from geojax.overlay.policy.planning import Proposal
 from geojax.telemetry.recorder import Recorder
 
 log = logging.getLogger("geojax.scheduler")
+
+_MOST = 2  # times that a round is taken over
 
 
 @dataclass
@@ -74,6 +76,7 @@ class TakeOvers:
         self._channel, self._epochs, self._policies = channel, epochs, policies
         self._tables, self._recorder, self._hysteresis = tables, recorder, hysteresis
         self._present: _TakeOver | None = None
+        self._last, self._times = -1, 0  # the last round that was taken over, and how often
 
     @property
     def pending(self) -> bool:
@@ -139,10 +142,11 @@ class TakeOvers:
             for holding in present.answers.values()
         ]
         again = tuple(sorted({chunk for chunks in lacks for chunk in chunks}))
-        before = present.present_s.get(self._policies.at(first).version)
-        if before is not None:
-            mean = sum(map(len, lacks)) / len(lacks)
-            left = len(again) * present.proposal.seconds
-            if left > (1 - self._hysteresis) * mean * before:
-                return first + 1, every
+        before = present.present_s[self._policies.at(first).version]
+        mean = sum(map(len, lacks)) / len(lacks)
+        left = len(again) * present.proposal.seconds
+        times = self._times if first == self._last else 0
+        if times == _MOST or left > (1 - self._hysteresis) * mean * before:
+            return first + 1, every
+        self._last, self._times = first, times + 1
         return first, again

@@ -195,15 +195,22 @@ class LatePayloads:
                 if key[1] > number - _memory(key[2]):
                     self._over.add((chunk, key))
 
+    def run_again(self, chunk: int, first: int) -> None:
+        """A chunk of the rounds from ``first`` on is offered again, with its late parts."""
+        parts = self._chunks.get(chunk, {})
+        for part in parts.values():
+            if part.counted is not None and part.counted >= first:
+                self._add("late_counted", -(not part.learned))
+                part.counted, part.learned = None, False
+        for key in [key for key in parts if key[1] >= first]:
+            del parts[key]
+
     def begin(self, epoch: int, held: int, members: Sequence[str]) -> None:
         """An epoch begins: rounds after ``held`` run again, among ``members``."""
         self._agreed[epoch] = held
-        for parts in self._chunks.values():
-            for part in parts.values():
-                if part.counted is not None and part.counted > held:
-                    self._add("late_counted", -(not part.learned))
-                    part.counted, part.learned = None, False
-            for key in [k for k in parts if k[1] > held or k[0] not in members]:
+        for chunk, parts in self._chunks.items():
+            self.run_again(chunk, held + 1)
+            for key in [key for key in parts if key[0] not in members]:
                 del parts[key]
         gone = [key for key in self._histories if key[0] not in members]
         for key in gone:

@@ -238,6 +238,11 @@ class Rounds(RoundBook):
         entry = self._known.get(number)
         return _NOTHING if entry is None else entry.arrived.get(chunk, _NOTHING)
 
+    def settled(self, number: int, chunk: int) -> bool:
+        """Whether a chunk stayed as it was when another policy took over its round."""
+        entry = self._known.get(number)
+        return entry is not None and chunk in entry.settled
+
     def forget(self, number: int) -> None:
         """Forgets a round."""
         del self._known[number]

@@ -253,8 +253,9 @@ class TreeExchange:
             gate.refuse(peer, message, "its round exchanges other chunks")
             return
         ahead = number > self.held or kind is Kind.LATE
-        if ahead and kind in ROUTED and self._policies.superseded(number, message.policy):
-            self._drop_superseded(peer, message)
+        if kind in _BY_POLICY and self._superseded(message):
+            self._recorder.add("superseded_chunks")
+            gate.owes(peer, message)
             return
         if ahead and message.policy > self._policies.newest.policy.version and kind in _BY_POLICY:
             gate.wait(peer, message)
@@ -329,11 +330,15 @@ class TreeExchange:
         if self._rounds.begun >= first:
             raise GeojaxError(f"{self.me}: round {first} was applied before it was taken over")
         self._policies.take_over(first, self._local(policy))
-        self._withdraw(first, policy.version)
         for number in [number for number in self._rounds if number >= first]:
-            entry = self._rounds[number]
             chunks = self._rounds.chunks(number)
-            entry.begin_again([c for c in chunks if c not in again] if number == first else ())
+            settled = {chunk for chunk in chunks if chunk not in again} if number == first else ()
+            self._rounds[number].begin_again(settled)
+        for chunk in range(len(self.sizes)):
+            self._late.run_again(chunk, first if chunk in again else first + 1)
+        withdrawn = self._sender.withdraw(self._unwanted)
+        self._recorder.add("withdrawn_chunks", withdrawn)
+        for number in [number for number in self._rounds if number >= first]:
             if self._policies.knows(number):
                 self._add_own(number)
         self._take_early()
@@ -344,19 +349,17 @@ class TreeExchange:
         for number in self._rounds.release():
             self._check_whole(number)
 
-    def _withdraw(self, first: int, version: int) -> None:
-        """Drops what waits of rounds that a policy of this version has taken over."""
-        epoch, group = self.gate.epoch, self.group
-        dropped = self._sender.withdraw(
-            lambda waiting: waiting.kind in ROUTED and waiting.group == group
-            and waiting.epoch == epoch and waiting.round >= first and waiting.policy < version
-        )  # fmt: skip
-        self._recorder.add("withdrawn_chunks", dropped)
+    def _superseded(self, message: Message) -> bool:
+        """Whether a chunk comes again by the policy that has taken over its round since."""
+        if not self._policies.superseded(message.round, message.policy):
+            return False
+        settled = message.kind is Kind.LATE and self._rounds.settled(message.round, message.chunk)
+        return not settled
 
-    def _drop_superseded(self, peer: str, message: Message) -> None:
-        """Drops a chunk whose round goes by another policy by now; what it lacks is still owed."""
-        self._recorder.add("superseded_chunks")
-        self.gate.owes(peer, message)
+    def _unwanted(self, waiting: Message) -> bool:
+        """Whether a message that waits to leave is :meth:`_superseded`."""
+        here = waiting.group == self.group and waiting.epoch == self.gate.epoch
+        return here and waiting.kind in _BY_POLICY and self._superseded(waiting)
 
     def _local(self, policy: Policy) -> LocalPolicy:
         return local_policy(self.me, policy, self.sizes, self.layers, allowances=self._allowances)
