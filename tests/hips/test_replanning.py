@@ -1,6 +1,7 @@
 """Plans follow the WAN while a run goes on: what changes, when, and that nobody waits for it."""
 
 import logging
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -59,6 +60,55 @@ def test_a_change_begins_two_rounds_ahead_at_most():
     (change,) = outcome.of("policy")
     begun = [e["round"] for e in outcome.of("round") if e["offered"] <= change["t"]]
     assert max(begun) <= change["first"] <= max(begun) + 3
+
+
+def test_a_plan_may_take_over_the_round_that_is_under_way(steady):
+    """A round of some 0.08 s is half over when the link gets slow."""
+    settings = {"wan__dynamics": SLOWER, "chunk_elements": 1000, "timeouts__heartbeat": 0.01}
+    later = simulated(following(**settings))
+    settings["overlay__replan_at"] = "chunk"
+    outcome = simulated(following(**settings))
+    (change,) = outcome.of("policy")
+    held = [event["round"] for event in outcome.of("round") if event["held"] <= change["t"]]
+    assert change["first"] == max(held, default=-1) + 1
+    assert 0 < change["again"] < 50, "some chunks stay"
+    assert not outcome.of("epoch")
+    assert not outcome.of("refused")
+    assert outcome.end < later.end
+    assert outcome.finals == steady.finals
+    assert outcome.lines() == simulated(following(**settings)).lines()
+
+
+@pytest.mark.parametrize("at", [0.51, 0.52, 0.53, 0.54, 0.55, 0.56])
+def test_a_center_may_die_while_a_plan_takes_over(at):
+    """Plans take half of the time that heartbeats do, so one is under way at most instants."""
+    faults = [kill("c8", at), {"at": at + 0.3, "kind": "restart", "node": "c8"}]
+    outcome = simulated(following(
+        wan__dynamics=SLOWER, overlay__replan_at="chunk", pace__plan_s=0.02, testbed__faults=faults,
+        rounds=25,
+    ))  # fmt: skip
+    assert set(outcome.finals) == set(NINE)
+    assert len(set(outcome.finals.values())) == 1
+    assert outcome.of("back")
+
+
+def test_a_round_is_taken_over_twice_at_most():
+    """Rates change all the time, and any saving counts."""
+    turns = [{"at": 0.1 + 0.02 * turn, **ASIDE, "factor": (0.05, 1.0)[turn % 2]}
+             for turn in range(60)]  # fmt: skip
+    outcome = simulated(following(
+        wan__dynamics={"kind": "steps", "steps": turns}, overlay__replan_at="chunk",
+        overlay__hysteresis=0.0, timeouts__heartbeat=0.02,
+    ))  # fmt: skip
+    taken = [event["first"] for event in outcome.of("policy") if event["again"]]
+    assert len(taken) > 4
+    assert len(outcome.finals) == 9
+    under_way = Counter(
+        event["first"] for event in outcome.of("policy")
+        if any(e["round"] == event["first"] - 1 and e["held"] < event["t"]
+               for e in outcome.of("round"))
+    )  # fmt: skip
+    assert max(under_way.values()) <= 2
 
 
 def test_a_plan_that_saves_too_little_is_not_taken():

@@ -18,11 +18,11 @@ from exchange_group import (
 )  # fmt: skip
 from hypothesis import given
 from hypothesis import strategies as st
-from simulated_runs import kill, simulated, small_config
 from test_late_payloads import Ledger, counted, take_part
 
-from geojax.errors import GeojaxError, Refused
-from geojax.hips.control.messages import CHUNKS, Holding, pack, read
+from geojax.errors import GeojaxError
+from geojax.hips.control.fields import CHUNKS
+from geojax.hips.exchange.debts import Owed
 from geojax.overlay.policy.policy import Tree
 from geojax.wire.message import Kind
 
@@ -133,6 +133,25 @@ def test_a_chunk_of_the_policy_before_is_dropped_and_accuses_nobody(kind):
         return group.values("c1", 0).tolist(), [e for e in group.events if e["event"] == "refused"]
 
     assert run_virtual(main()) == ([3.0], [])
+
+
+def test_nobody_owes_an_offer_whose_result_stayed():
+    async def main():
+        group = group_of()
+        for name in THREE:
+            group.offer(name, 0, [[1.0], [10.0]][: 1 if name == "c2" else 2])
+        await asyncio.sleep(1)
+        for name in THREE:
+            group[name].take_over(0, star_policy(THREE, root="c1", version=1), {1})
+        owed = group["c1"].gate.owed
+        return [owed("c2", forged(policy=0, chunk=chunk)) for chunk in range(2)]
+
+    assert run_virtual(main()) == [Owed.NOT, Owed.NOW]
+
+
+@given(st.sets(st.integers(0, 5000)))
+def test_chunks_as_bits_are_read_again(chunks):
+    assert {*CHUNKS.read(CHUNKS.write(chunks))} == chunks
 
 
 @examples(60)

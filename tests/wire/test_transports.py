@@ -544,6 +544,33 @@ async def test_what_has_left_waits_no_more_and_every_observer_hears_of_it(networ
 
 
 @on_every_transport
+async def test_what_is_withdrawn_never_leaves_and_waits_no_more(network: Network) -> None:
+    """Messages of four frames and more; of what has begun to leave, nothing is withdrawn."""
+    nodes = await network.make(["a", "b", "c"])
+    a = nodes["a"]
+    big = np.zeros(4 * FRAGMENT_BYTES, np.uint8)
+    for chunk in range(40):
+        for peer in "bc":
+            a.send(peer, Message(Kind.OFFER, chunk=chunk, payload=big), chunk)
+    waiting = {peer: a.waiting(peer) for peer in "bc"}
+    withdrawn = a.withdraw(lambda message: message.chunk % 2 == 1)
+    assert 0 < withdrawn <= 40
+    assert sum(waiting[peer] - a.waiting(peer) for peer in "bc") >= withdrawn
+    assert a.withdraw(lambda message: message.chunk % 2 == 1) == 0
+    a.send("b", Message(Kind.OFFER, chunk=99), 99)
+    a.send("c", Message(Kind.OFFER, chunk=99), 99)
+    came = 0
+    for peer in "bc":
+        chunks: list[int] = []
+        while chunks[-1:] != [99]:
+            chunks.append((await message_from(nodes[peer], "a")).chunk)
+        assert [chunk for chunk in chunks if chunk % 2 == 0] == list(range(0, 40, 2))
+        came += len(chunks) - 1
+    assert came == 80 - withdrawn
+    assert a.waiting("b") == a.waiting("c") == 0
+
+
+@on_every_transport
 async def test_an_observer_may_send_what_comes_next(network: Network) -> None:
     nodes = await network.make(["a", "b", "c"])
     a = nodes["a"]
