@@ -18,6 +18,7 @@ from exchange_group import (
 )  # fmt: skip
 from hypothesis import given
 from hypothesis import strategies as st
+from simulated_runs import kill, simulated, small_config
 
 from geojax.hips.exchange.contribution import Contribution
 from geojax.overlay.policy.policy import Tree
@@ -67,6 +68,19 @@ def test_a_message_of_an_old_epoch_is_dropped_and_recorded(caplog):
         assert group.values("c1", 0).tolist() == [3.0]
 
     run_virtual(main())
+
+
+def test_what_waits_to_leave_is_dropped_when_the_epoch_changes():
+    """c2 has sent a tenth of 100 chunks when the round begins again; the others never leave."""
+    fault = kill("c3", 0.05)
+    outcome = simulated(small_config(
+        elements=200_000, chunk_elements=2_000, rounds=2, testbed__faults=[fault]
+    ))  # fmt: skip
+    (epoch,) = outcome.of("epoch")
+    assert (epoch["held"], epoch["members"]) == (-1, ["c1", "c2"])
+    sent = outcome.reports["c2"]["sent"]["c1"]["messages"][str(int(Kind.OFFER))]
+    assert 200 < sent < 230
+    assert len(outcome.of("dropped")) < 20
 
 
 def test_messages_of_a_new_epoch_wait_until_the_member_is_there_too():

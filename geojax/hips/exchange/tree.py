@@ -60,6 +60,7 @@ from geojax.wire.message import ROUTED, Kind, Message
 log = logging.getLogger("geojax.hips")
 
 _BY_POLICY = (*ROUTED, Kind.LATE)
+_SENT_AGAIN = (*ROUTED, Kind.AGGREGATE)  # in a new epoch
 
 
 class RootMerge(Protocol):
@@ -377,8 +378,15 @@ class TreeExchange:
     # ---- membership
 
     def freeze(self, epoch: int) -> None:
-        """Stops taking part until :meth:`resume`; messages of older epochs are dropped."""
+        """Stops taking part until :meth:`resume`; messages of older epochs are dropped.
+
+        Those that wait to leave are dropped, too, late parts apart: all of it is sent again.
+        """
         self.gate.freeze(epoch)
+        self._sender.withdraw(
+            lambda waiting: waiting.group == self.group and waiting.epoch < epoch
+            and waiting.kind in _SENT_AGAIN
+        )  # fmt: skip
 
     def resume(
         self,
