@@ -109,6 +109,23 @@ def within(spans: Sequence[tuple[int, int]], ranges: Ranges) -> Iterator[list[tu
         yield found
 
 
+def batches(runs: Sequence[Sequence[Any]], most: int) -> Iterator[tuple[int, int]]:
+    """Chunks that can be coded in one call: neighbours without runs, at most so many; or a single.
+
+    Yields the first, and the one after the last.
+
+    >>> list(batches([[], [], [], [(0, 2)], []], 2))
+    [(0, 2), (2, 3), (3, 4), (4, 5)]
+    """
+    first = 0
+    while first < len(runs):
+        last = first + 1
+        while not runs[first] and last < min(len(runs), first + most) and not runs[last]:
+            last += 1
+        yield first, last
+        first = last
+
+
 def gaps(runs: Sequence[tuple[int, int]], elements: int) -> list[tuple[int, int]]:
     """What ascending, disjoint ``runs`` leave of ``elements``.
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from geojax.compression.codec import CODECS, Codec, Setting
 from geojax.compression.dense import dense
-from geojax.compression.layout import Layout, gaps, gather, layout_of, scatter, within
-from geojax.compression.payload import Reader, add_up
+from geojax.compression.layout import Layout, batches, gaps, gather, layout_of, scatter, within
+from geojax.compression.payload import Reader, add_up, side_by_side
 from geojax.compression.scratch import SLAB, scratch
 from geojax.config import CompressionConfig
 from geojax.errors import Diverged
@@ -21,6 +21,7 @@ from geojax.settings import key
 _HEADER = 2
 _WORD = 16  # values in a 32-bit word
 _IN_BYTE = 4
+_BATCH = 16  # chunks that are coded in one call
 _PLUS, _MINUS = 0b11, 0b10  # and 00; 01 has no meaning
 _CODES = np.arange(256)[:, None] >> np.array([6, 4, 2, 0]) & 0b11  # of the four values in a byte
 _SIGNS = np.select([_CODES == _PLUS, _CODES == _MINUS], [1.0, -1.0], 0.0).astype(np.float32)
@@ -39,8 +40,28 @@ class TwobitConfig(CompressionConfig):
     threshold: float = key(0.5, "what an element is sent as", above=0)
 
 
-Loop = Callable[[np.ndarray, np.ndarray, np.float32, np.ndarray, np.ndarray], bool]
-"""``(values, before, step, codes, left) -> whether all is finite``; see :func:`quantize`."""
+class Loops(NamedTuple):
+    """What runs over all elements.
+
+    Attributes:
+      code: ``(values, before, step, codes, left) -> whether all is finite``; see :func:`quantize`.
+      value: ``(codes, step, out)``: writes the four float32 that each byte of codes stands for.
+      any_unknown: ``(codes) -> whether`` any is 01, which has no meaning.
+      several: ``(vector, before, step, header, table, room, left) -> whether all is finite``:
+        writes the payloads of several chunks without runs, see ``side_by_side``; the header is that
+        of a chunk but for its first number. None: one chunk after the other.
+    """
+
+    code: Callable[[np.ndarray, np.ndarray, np.float32, np.ndarray, np.ndarray], bool]
+    value: Callable[[np.ndarray, np.float32, np.ndarray], None]
+    any_unknown: Callable[[np.ndarray], bool]
+    several: (
+        Callable[
+            [np.ndarray, np.ndarray, np.float32, np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+            bool,
+        ]
+        | None
+    ) = None
 
 
 class TwoBitState(NamedTuple):
@@ -87,24 +108,38 @@ def twobit(*, threshold: float = 0.5, compiled: bool = False) -> Codec:
       >>> payload.nbytes  # a header of 12 bytes, two words
       20
     """
-    step, code = np.float32(threshold), _loop(compiled)
+    step, loops = np.float32(threshold), _loops(compiled)
 
     def encode(vector: np.ndarray, state: TwoBitState) -> tuple[list[np.ndarray], TwoBitState]:
         layout = state.layout
         layout.check(vector)
         residual = np.empty(vector.size, np.float32)
-        written = []
-        for (start, stop), runs in zip(
-            layout.ranges, within(layout.state, layout.ranges), strict=True
-        ):
+        written: list[np.ndarray | None] = []
+        runs = list(within(layout.state, layout.ranges))
+        for at, after in batches(runs, _BATCH if loops.several else 1):
+            if loops.several and not runs[at]:
+                written += _pack_several(
+                    vector, layout.ranges[at:after], step, loops, state.residual, residual
+                )
+                continue
+            start, stop = layout.ranges[at]
             before, left = state.residual[start:stop], residual[start:stop]
-            payload = _pack(vector[start:stop], runs, step, code, before, left)
-            if payload is None:
-                raise _diverged(vector, state)
-            written.append(payload)
-        return written, TwoBitState(layout, residual)
+            written.append(_pack(vector[start:stop], runs[at], step, loops, before, left))
+        payloads = [payload for payload in written if payload is not None]
+        if len(payloads) < len(written):
+            raise _diverged(vector, state)
+        return payloads, TwoBitState(layout, residual)
 
-    return Codec("twobit", 5, True, _init, encode, _decode, _combine, _elements, lan=dense())
+    def decode(payload: np.ndarray) -> np.ndarray:
+        return _decode(payload, loops)
+
+    def combine(payloads: Sequence[np.ndarray]) -> np.ndarray:
+        return _combine(payloads, decode)
+
+    def elements(payload: np.ndarray) -> int:
+        return _unpack(payload, loops.any_unknown).elements
+
+    return Codec("twobit", 5, True, _init, encode, decode, combine, elements, lan=dense())
 
 
 def _init(layers: Sequence, ranges: Sequence[tuple[int, int]]) -> TwoBitState:
@@ -123,17 +158,17 @@ def _diverged(vector: np.ndarray, state: TwoBitState) -> Diverged:
 
 
 def _pack(
-    chunk: np.ndarray, runs: list[tuple[int, int]], step: np.float32, code: Loop,
+    chunk: np.ndarray, runs: list[tuple[int, int]], step: np.float32, loops: Loops,
     before: np.ndarray, left: np.ndarray,
 ) -> np.ndarray | None:  # fmt: skip
     """The payload of a chunk, and ``left`` of it and what was there before; None: it has none."""
     payload, codes = _framed(chunk, runs, step)
     if not runs:
-        return payload if code(chunk, before, step, codes, left) else None
+        return payload if loops.code(chunk, before, step, codes, left) else None
     rest = gaps(runs, chunk.size)
     values = gather(rest, chunk)
     remainder = np.empty_like(values)
-    if not code(values, gather(rest, before), step, codes, remainder):
+    if not loops.code(values, gather(rest, before), step, codes, remainder):
         return None
     left[:] = 0.0
     scatter(remainder, rest, left)
@@ -159,12 +194,24 @@ def _framed(
     return payload, payload[begin:]
 
 
-def _loop(compiled: bool) -> Loop:
+def _pack_several(
+    vector: np.ndarray, ranges: Sequence[tuple[int, int]], step: np.float32, loops: Loops,
+    before: np.ndarray, left: np.ndarray,
+) -> list[np.ndarray] | list[None]:  # fmt: skip
+    """The payloads of neighbouring chunks without runs, as of :func:`_pack`."""
+    assert loops.several is not None
+    header = np.array([0, 0, step.view(np.uint32)], np.uint32)
+    table, room, payloads = side_by_side(ranges, lambda size: header.nbytes + _code_bytes(size))
+    done = loops.several(vector, before, step, header, table, room, left)
+    return payloads if done else [None]
+
+
+def _loops(compiled: bool) -> Loops:
     if not compiled:
-        return quantize
+        return Loops(quantize, _fill, _any_unknown)
     from geojax.compression.compiled import twobit
 
-    return twobit.quantize
+    return twobit.LOOPS
 
 
 def quantize(
@@ -214,6 +261,10 @@ def _fill(codes: np.ndarray, step: np.float32, out: np.ndarray) -> None:
     np.take(table, codes, out=out.view(np.complex128), mode="wrap")
 
 
+def _any_unknown(codes: np.ndarray) -> bool:
+    return bool((codes & ~(codes >> 1) & _LOW_BITS).any())
+
+
 def _code_bytes(values: int) -> int:
     return -(-values // _WORD) * _WORD // _IN_BYTE
 
@@ -228,7 +279,7 @@ class _Chunk(NamedTuple):
     codes: np.ndarray
 
 
-def _unpack(payload: np.ndarray) -> _Chunk:
+def _unpack(payload: np.ndarray, any_unknown: Callable[[np.ndarray], bool]) -> _Chunk:
     reader = Reader(payload, "twobit")
     elements, count = reader.header(_HEADER)
     step = reader.take(np.float32, 1)[0]
@@ -239,19 +290,15 @@ def _unpack(payload: np.ndarray) -> _Chunk:
     coded = elements - sum(run.size for run in values)
     codes = reader.take(np.uint8, _code_bytes(coded))
     reader.end()
-    if (codes & ~(codes >> 1) & _LOW_BITS).any():
+    if any_unknown(codes):
         raise reader.error("the code 01 has no meaning")
     return _Chunk(elements, step, runs, values, codes)
 
 
-def _elements(payload: np.ndarray) -> int:
-    return _unpack(payload).elements
-
-
-def _decode(payload: np.ndarray) -> np.ndarray:
-    chunk = _unpack(payload)
+def _decode(payload: np.ndarray, loops: Loops) -> np.ndarray:
+    chunk = _unpack(payload, loops.any_unknown)
     values = np.empty(_IN_BYTE * chunk.codes.size, np.float32)
-    _fill(chunk.codes, chunk.step, values)
+    loops.value(chunk.codes, chunk.step, values)
     if not chunk.runs:
         return values[: chunk.elements]
     whole = np.empty(chunk.elements, np.float32)
@@ -261,10 +308,12 @@ def _decode(payload: np.ndarray) -> np.ndarray:
     return whole
 
 
-def _combine(payloads: Sequence[np.ndarray]) -> np.ndarray:
+def _combine(
+    payloads: Sequence[np.ndarray], decode: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
     if len(payloads) == 1:
         return payloads[0]
-    total = add_up(payloads, _decode, "twobit")
+    total = add_up(payloads, decode, "twobit")
     runs = [(0, total.size)] if total.size else []
     return _framed(total, runs, np.float32(0))[0]
 

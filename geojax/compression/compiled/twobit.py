@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
+from geojax.compression import twobit
 from geojax.compression.compiled.loop import loop, magnitude, read, written
 
 _INFINITY = 0x7F800000
@@ -38,3 +39,52 @@ def quantize(values, before, step, codes, left):
             first, others = np.uint32(four << 6) | np.uint32(four >> 4), np.uint32(four >> 14)
             there[i] = np.uint8(first | others | np.uint32(four >> 24))
     return worst < _INFINITY
+
+
+@loop(
+    types.boolean(
+        read(types.float32), read(types.float32), types.float32, read(types.uint32),
+        read(types.int64, 2), written(types.uint8), written(types.float32),
+    )
+)  # fmt: skip
+def _payloads(vector, before, step, header, table, room, left):
+    """Whole payloads of several chunks; see :func:`geojax.compression.payload.side_by_side`."""
+    done = True
+    for row in range(table.shape[0]):
+        start, stop, begin, end = table[row, 0], table[row, 1], table[row, 2], table[row, 3]
+        coded = begin + 4 * header.size
+        head = room[begin:coded].view(np.uint32)
+        head[0] = stop - start
+        for i in range(1, header.size):
+            head[i] = header[i]
+        done &= quantize(
+            vector[start:stop], before[start:stop], step, room[coded:end], left[start:stop]
+        )
+    return done
+
+
+@loop(types.void(read(types.uint8), types.float32, written(types.float32)))
+def _value(codes, step, out):
+    each = np.empty(_SLAB, np.uint8)
+    fours = each.view(np.uint32)
+    nothing = np.float32(0) * step
+    for start in range(0, out.size, _SLAB):
+        here, there = codes[start // 4 : (start + _SLAB) // 4], out[start : start + _SLAB]
+        for i in range(here.size):
+            four = np.uint32(here[i])  # the first of its codes goes to the lowest byte
+            first, others = (four >> 6) | (four << 4 & 0x300), four << 14 & 0x30000
+            fours[i] = first | others | (four << 24 & 0x3000000)
+        for i in range(there.size):
+            sent = step if each[i] & 1 else -step
+            there[i] = sent if each[i] & 2 else nothing
+
+
+@loop(types.boolean(read(types.uint8)))
+def _any_unknown(codes):
+    wrong = np.uint8(0)
+    for i in range(codes.size):
+        wrong |= codes[i] & ~(codes[i] >> 1) & 0b01010101
+    return wrong != 0
+
+
+LOOPS = twobit.Loops(quantize, _value, _any_unknown, _payloads)
