@@ -36,6 +36,8 @@ def side_by_side(
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Room for the payloads of chunks that are coded in one call, still to be written.
 
+    Whoever keeps one of them keeps the whole room.
+
     Args:
       ranges: of the chunks.
       size_of: bytes of the payload of a chunk of so many elements.

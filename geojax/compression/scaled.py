@@ -42,11 +42,12 @@ Runs = Sequence[tuple[int, int]]
 FLOAT32, BFLOAT = "float32", "bf16"  # how a sum may travel, beside the grids' names
 _WIDTHS = {FLOAT32: 4, BFLOAT: 2}  # bytes per element of a run
 _FIELDS = 3
-_BATCH = 16  # chunks that are coded in one call
+_BATCH = 1 << 22  # elements that are coded in one call, unless a chunk has more
 
 Several = Callable[
     [np.ndarray, np.ndarray, int, np.ndarray, np.ndarray, np.ndarray, np.ndarray], bool
 ]
+"""``(vector, before, block, header, table, room, left) -> whether it can``; see :class:`Grid`."""
 
 
 class Grid(NamedTuple):
@@ -62,9 +63,9 @@ class Grid(NamedTuple):
         NaN, what it has written is of no use.
       check: ``(scales) -> what is wrong with these, if anything``.
       value: ``(scales, codes, block, out)``: writes what codes stand for.
-      several: ``(vector, before, block, header, table, room, left) -> whether it can``: writes the
-        payloads of several chunks without runs, see ``side_by_side``, with error feedback; the
-        header is that of a chunk but for its first number. None: one chunk after the other.
+      several: the same for several chunks without runs, with error feedback: writes their whole
+        payloads into the room of :func:`side_by_side`. The header is that of each of them, uint32,
+        but for its first number. None: the grid codes one chunk after the other.
     """
 
     name: str
@@ -142,7 +143,8 @@ def scaled_codec(family: Family, wire: int, *, recodable: bool) -> Codec:
         written: list[np.ndarray | None] = []
         runs = list(within(layout.state, layout.ranges))
         several = first.several if family.feedback else None
-        for at, after in batches(runs, _BATCH if several else 1):
+        alone = ((at, at + 1) for at in range(len(runs)))
+        for at, after in batches(layout.ranges, runs, _BATCH) if several else alone:
             if several and not runs[at]:
                 ranges = layout.ranges[at:after]
                 written += _all_coded(family, several, vector, ranges, state.residual, kept)

@@ -11,8 +11,8 @@ import numpy as np
 
 from geojax.compression.codec import CODECS, Codec, Setting
 from geojax.compression.dense import dense
-from geojax.compression.layout import Layout, batches, gaps, gather, layout_of, scatter, within
-from geojax.compression.payload import Reader, add_up, side_by_side
+from geojax.compression.layout import Layout, gaps, gather, layout_of, scatter, within
+from geojax.compression.payload import Reader, add_up
 from geojax.compression.scratch import SLAB, scratch
 from geojax.config import CompressionConfig
 from geojax.errors import Diverged
@@ -21,7 +21,6 @@ from geojax.settings import key
 _HEADER = 2
 _WORD = 16  # values in a 32-bit word
 _IN_BYTE = 4
-_BATCH = 16  # chunks that are coded in one call
 _PLUS, _MINUS = 0b11, 0b10  # and 00; 01 has no meaning
 _CODES = np.arange(256)[:, None] >> np.array([6, 4, 2, 0]) & 0b11  # of the four values in a byte
 _SIGNS = np.select([_CODES == _PLUS, _CODES == _MINUS], [1.0, -1.0], 0.0).astype(np.float32)
@@ -47,21 +46,11 @@ class Loops(NamedTuple):
       code: ``(values, before, step, codes, left) -> whether all is finite``; see :func:`quantize`.
       value: ``(codes, step, out)``: writes the four float32 that each byte of codes stands for.
       any_unknown: ``(codes) -> whether`` any is 01, which has no meaning.
-      several: ``(vector, before, step, header, table, room, left) -> whether all is finite``:
-        writes the payloads of several chunks without runs, see ``side_by_side``; the header is that
-        of a chunk but for its first number. None: one chunk after the other.
     """
 
     code: Callable[[np.ndarray, np.ndarray, np.float32, np.ndarray, np.ndarray], bool]
     value: Callable[[np.ndarray, np.float32, np.ndarray], None]
     any_unknown: Callable[[np.ndarray], bool]
-    several: (
-        Callable[
-            [np.ndarray, np.ndarray, np.float32, np.ndarray, np.ndarray, np.ndarray, np.ndarray],
-            bool,
-        ]
-        | None
-    ) = None
 
 
 class TwoBitState(NamedTuple):
@@ -114,21 +103,16 @@ def twobit(*, threshold: float = 0.5, compiled: bool = False) -> Codec:
         layout = state.layout
         layout.check(vector)
         residual = np.empty(vector.size, np.float32)
-        written: list[np.ndarray | None] = []
-        runs = list(within(layout.state, layout.ranges))
-        for at, after in batches(runs, _BATCH if loops.several else 1):
-            if loops.several and not runs[at]:
-                written += _pack_several(
-                    vector, layout.ranges[at:after], step, loops, state.residual, residual
-                )
-                continue
-            start, stop = layout.ranges[at]
+        written = []
+        for (start, stop), runs in zip(
+            layout.ranges, within(layout.state, layout.ranges), strict=True
+        ):
             before, left = state.residual[start:stop], residual[start:stop]
-            written.append(_pack(vector[start:stop], runs[at], step, loops, before, left))
-        payloads = [payload for payload in written if payload is not None]
-        if len(payloads) < len(written):
-            raise _diverged(vector, state)
-        return payloads, TwoBitState(layout, residual)
+            payload = _pack(vector[start:stop], runs, step, loops, before, left)
+            if payload is None:
+                raise _diverged(vector, state)
+            written.append(payload)
+        return written, TwoBitState(layout, residual)
 
     def decode(payload: np.ndarray) -> np.ndarray:
         return _decode(payload, loops)
@@ -192,18 +176,6 @@ def _framed(
         payload[at : at + size] = chunk[start:stop].view(np.uint8)
         at += size
     return payload, payload[begin:]
-
-
-def _pack_several(
-    vector: np.ndarray, ranges: Sequence[tuple[int, int]], step: np.float32, loops: Loops,
-    before: np.ndarray, left: np.ndarray,
-) -> list[np.ndarray] | list[None]:  # fmt: skip
-    """The payloads of neighbouring chunks without runs, as of :func:`_pack`."""
-    assert loops.several is not None
-    header = np.array([0, 0, step.view(np.uint32)], np.uint32)
-    table, room, payloads = side_by_side(ranges, lambda size: header.nbytes + _code_bytes(size))
-    done = loops.several(vector, before, step, header, table, room, left)
-    return payloads if done else [None]
 
 
 def _loops(compiled: bool) -> Loops:

@@ -41,30 +41,9 @@ def quantize(values, before, step, codes, left):
     return worst < _INFINITY
 
 
-@loop(
-    types.boolean(
-        read(types.float32), read(types.float32), types.float32, read(types.uint32),
-        read(types.int64, 2), written(types.uint8), written(types.float32),
-    )
-)  # fmt: skip
-def _payloads(vector, before, step, header, table, room, left):
-    """Whole payloads of several chunks; see :func:`geojax.compression.payload.side_by_side`."""
-    done = True
-    for row in range(table.shape[0]):
-        start, stop, begin, end = table[row, 0], table[row, 1], table[row, 2], table[row, 3]
-        coded = begin + 4 * header.size
-        head = room[begin:coded].view(np.uint32)
-        head[0] = stop - start
-        for i in range(1, header.size):
-            head[i] = header[i]
-        done &= quantize(
-            vector[start:stop], before[start:stop], step, room[coded:end], left[start:stop]
-        )
-    return done
-
-
 @loop(types.void(read(types.uint8), types.float32, written(types.float32)))
 def _value(codes, step, out):
+    """See :class:`geojax.compression.twobit.Loops`."""
     each = np.empty(_SLAB, np.uint8)
     fours = each.view(np.uint32)
     nothing = np.float32(0) * step
@@ -87,4 +66,4 @@ def _any_unknown(codes):
     return wrong != 0
 
 
-LOOPS = twobit.Loops(quantize, _value, _any_unknown, _payloads)
+LOOPS = twobit.Loops(quantize, _value, _any_unknown)
