@@ -9,6 +9,7 @@ iperf3 is installed, one stream of it with blocks of that size is measured in tu
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import multiprocessing
 import statistics
 import time
@@ -30,6 +31,7 @@ from geojax.wire.transport import Lost
 
 LARGE_BYTES = 64 << 20
 CONNECT_TIMEOUT_S = 30.0
+PR_SET_THP_DISABLE = 41  # linux/prctl.h
 
 
 async def _receive(transport: TcpTransport) -> Message:
@@ -177,11 +179,25 @@ async def _bench(repeats: int) -> Table:
     return table
 
 
+def _refuse_huge_pages() -> None:
+    """Has this process and all that it starts get small pages only, as where memory is in pieces.
+
+    Raises:
+      SystemExit: this platform has no such switch.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is None or prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0):
+        raise SystemExit("--small-pages: only Linux can refuse huge pages to a process")
+
+
 def main() -> None:
     """Measures and prints a table."""
     parser = report.parser("wire", __doc__)
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each; the median")
+    parser.add_argument("--small-pages", action="store_true", help="refuse huge pages (Linux)")
     arguments = parser.parse_args()
+    if arguments.small_pages:
+        _refuse_huge_pages()
     Console().print(asyncio.run(_bench(arguments.repeats)))
 
 

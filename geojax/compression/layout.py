@@ -109,6 +109,23 @@ def within(spans: Sequence[tuple[int, int]], ranges: Ranges) -> Iterator[list[tu
         yield found
 
 
+def batches(ranges: Ranges, runs: Sequence[Sequence[Any]], most: int) -> Iterator[tuple[int, int]]:
+    """Chunks that can be coded in one call: neighbours without runs, of so many elements at most.
+
+    Every other chunk stays alone. Yields the first of each batch, and the one after the last.
+
+    >>> list(batches([(0, 2), (2, 4), (4, 6), (6, 8), (8, 9)], [[], [], [], [(0, 2)], []], 4))
+    [(0, 2), (2, 3), (3, 4), (4, 5)]
+    """
+    first = 0
+    while first < len(runs):
+        last, end = first + 1, ranges[first][0] + most
+        while not runs[first] and last < len(runs) and not runs[last] and ranges[last][1] <= end:
+            last += 1
+        yield first, last
+        first = last
+
+
 def gaps(runs: Sequence[tuple[int, int]], elements: int) -> list[tuple[int, int]]:
     """What ascending, disjoint ``runs`` leave of ``elements``.
 

@@ -31,6 +31,30 @@ def as_numbers(payload: np.ndarray, dtype: Any, what: str) -> np.ndarray:
     return payload.view(dtype)
 
 
+def side_by_side(
+    ranges: Sequence[tuple[int, int]], size_of: Callable[[int], int]
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Room for the payloads of chunks that are coded in one call, still to be written.
+
+    Whoever keeps one of them keeps the whole room.
+
+    Args:
+      ranges: of the chunks.
+      size_of: bytes of the payload of a chunk of so many elements.
+
+    Returns:
+      Where each lies, int64 (chunks, 4): start and stop in the vector, begin and end in the room;
+      the room, uint8; and the payloads, views of it that begin at multiples of four bytes.
+    """
+    table, end = [], 0
+    for start, stop in ranges:
+        begin = -(-end // 4) * 4
+        end = begin + size_of(stop - start)
+        table.append((start, stop, begin, end))
+    room = np.empty(end, np.uint8)
+    return np.array(table, np.int64), room, [room[begin:end] for _, _, begin, end in table]
+
+
 def count_of(payload: Any, size: int, what: str) -> int:
     """How many numbers of ``size`` bytes a payload is that is nothing but these.
 

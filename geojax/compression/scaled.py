@@ -25,14 +25,29 @@ import numpy as np
 from geojax.compression.codec import Codec
 from geojax.compression.dense import dense
 from geojax.compression.halves import BFLOAT16, narrow, widen
-from geojax.compression.layout import Layout, Span, gaps, gather, layout_of, scatter, within
-from geojax.compression.payload import Reader, add_up
+from geojax.compression.layout import (
+    Layout,
+    Span,
+    batches,
+    gaps,
+    gather,
+    layout_of,
+    scatter,
+    within,
+)
+from geojax.compression.payload import Reader, add_up, side_by_side
 from geojax.errors import Diverged
 
 Runs = Sequence[tuple[int, int]]
 FLOAT32, BFLOAT = "float32", "bf16"  # how a sum may travel, beside the grids' names
 _WIDTHS = {FLOAT32: 4, BFLOAT: 2}  # bytes per element of a run
 _FIELDS = 3
+_BATCH = 1 << 22  # elements that are coded in one call, unless a chunk has more
+
+Several = Callable[
+    [np.ndarray, np.ndarray, int, np.ndarray, np.ndarray, np.ndarray, np.ndarray], bool
+]
+"""``(vector, before, block, header, table, room, left) -> whether it can``; see :class:`Grid`."""
 
 
 class Grid(NamedTuple):
@@ -48,6 +63,9 @@ class Grid(NamedTuple):
         NaN, what it has written is of no use.
       check: ``(scales) -> what is wrong with these, if anything``.
       value: ``(scales, codes, block, out)``: writes what codes stand for.
+      several: the same for several chunks without runs, with error feedback: writes their whole
+        payloads into the room of :func:`side_by_side`. The header is that of each of them, uint32,
+        but for its first number. None: the grid codes one chunk after the other.
     """
 
     name: str
@@ -58,6 +76,7 @@ class Grid(NamedTuple):
     ]
     check: Callable[[np.ndarray], str]
     value: Callable[[np.ndarray, np.ndarray, int, np.ndarray], None]
+    several: Several | None = None
 
 
 class Family(NamedTuple):
@@ -121,18 +140,24 @@ def scaled_codec(family: Family, wire: int, *, recodable: bool) -> Codec:
         layout = state.layout
         layout.check(vector)
         kept = np.empty(state.residual.size, np.float32)
-        written = []
-        for (start, stop), runs in zip(
-            layout.ranges, within(layout.state, layout.ranges), strict=True
-        ):
+        written: list[np.ndarray | None] = []
+        runs = list(within(layout.state, layout.ranges))
+        several = first.several if family.feedback else None
+        alone = ((at, at + 1) for at in range(len(runs)))
+        for at, after in batches(layout.ranges, runs, _BATCH) if several else alone:
+            if several and not runs[at]:
+                ranges = layout.ranges[at:after]
+                written += _all_coded(family, several, vector, ranges, state.residual, kept)
+                continue
+            start, stop = layout.ranges[at]
             before, left = (
                 (state.residual[start:stop], kept[start:stop]) if family.feedback else (None, None)
             )
-            payload = _coded(family, first, vector[start:stop], runs, before, left)
-            if payload is None:
-                raise _diverged(family, vector, layout.spans)
-            written.append(payload)
-        return written, ScaledState(layout, kept)
+            written.append(_coded(family, first, vector[start:stop], runs[at], before, left))
+        payloads = [payload for payload in written if payload is not None]
+        if len(payloads) < len(written):
+            raise _diverged(family, vector, layout.spans)
+        return payloads, ScaledState(layout, kept)
 
     def decode(payload: np.ndarray) -> np.ndarray:
         return _decode(_parse(payload, family))
@@ -167,6 +192,23 @@ def _diverged(family: Family, vector: np.ndarray, spans: Sequence[Span]) -> Dive
     return Diverged(
         f"{largest.name}: more than compression={family.name} can send, with what it has kept"
     )
+
+
+def _all_coded(
+    family: Family, several: Several, vector: np.ndarray, ranges: Sequence[tuple[int, int]],
+    before: np.ndarray, left: np.ndarray,
+) -> list[np.ndarray] | list[None]:  # fmt: skip
+    """The payloads of neighbouring chunks without runs on the first grid, as of :func:`_coded`."""
+    grid = family.grids[0]
+    header = np.array([0, 0, family.block, 0][: _FIELDS + (len(family.grids) > 1)], np.uint32)
+
+    def size_of(elements: int) -> int:
+        scales = _blocks(elements, family.block) * grid.scale.itemsize
+        return header.nbytes + scales + _code_bytes(elements, grid)
+
+    table, room, payloads = side_by_side(ranges, size_of)
+    done = several(vector, before, family.block, header, table, room, left)
+    return payloads if done else [None]
 
 
 def _coded(

@@ -63,12 +63,14 @@ class Accumulated(NamedTuple):
       total: v, float32 (N,).
       positions: of the elements with abs(v) ≥ the threshold, ascending int64.
       values: these elements, float32.
+      taken: their m·u, where they have been reset already; (0,) if m is 0. None: they have not.
     """
 
     decayed: np.ndarray
     total: np.ndarray
     positions: np.ndarray
     values: np.ndarray
+    taken: np.ndarray | None = None
 
 
 Accumulate = Callable[[np.ndarray, np.ndarray, np.ndarray, int, float], Accumulated]
@@ -166,7 +168,7 @@ def picked(
         found = accumulate(gradient, decayed, residual, least, momentum)
     if draw.sample is None:
         passed = np.flatnonzero(magnitudes(found.total) >= _least(found.total, draw.rank))
-        found = found._replace(positions=passed, values=found.total[passed])
+        found = found._replace(positions=passed, values=found.total[passed], taken=None)
     return pick(found, draw.budget)
 
 
@@ -202,17 +204,22 @@ def _least(looked_at: np.ndarray, rank: int) -> int:
 
 def pick(found: Accumulated, budget: int) -> Picked:
     """Cuts what passed the threshold to the budget, and resets what is sent, in place."""
-    decayed, total, passed, values = found
+    decayed, total, passed, values, taken = found
     if passed.size > budget:
         keys = magnitudes(values)
         cut = _largest_but(keys, budget)
         sent = keys > cut
         equal = np.flatnonzero(keys == cut)
         sent[equal[: budget - np.count_nonzero(sent)]] = True
+        if taken is not None:
+            total[passed[~sent]] = values[~sent]
+            if decayed.size:
+                decayed[passed[~sent]] = taken[~sent]
         passed, values = passed[sent], values[sent]
-    total[passed] = 0.0
-    if decayed.size:
-        decayed[passed] = 0.0
+    if taken is None:
+        total[passed] = 0.0
+        if decayed.size:
+            decayed[passed] = 0.0
     return Picked(decayed, total, passed, values)
 
 

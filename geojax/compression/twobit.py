@@ -39,8 +39,18 @@ class TwobitConfig(CompressionConfig):
     threshold: float = key(0.5, "what an element is sent as", above=0)
 
 
-Loop = Callable[[np.ndarray, np.ndarray, np.float32, np.ndarray, np.ndarray], bool]
-"""``(values, before, step, codes, left) -> whether all is finite``; see :func:`quantize`."""
+class Loops(NamedTuple):
+    """What runs over all elements.
+
+    Attributes:
+      code: ``(values, before, step, codes, left) -> whether all is finite``; see :func:`quantize`.
+      value: ``(codes, step, out)``: writes the four float32 that each byte of codes stands for.
+      any_unknown: ``(codes) -> whether`` any is 01, which has no meaning.
+    """
+
+    code: Callable[[np.ndarray, np.ndarray, np.float32, np.ndarray, np.ndarray], bool]
+    value: Callable[[np.ndarray, np.float32, np.ndarray], None]
+    any_unknown: Callable[[np.ndarray], bool]
 
 
 class TwoBitState(NamedTuple):
@@ -87,7 +97,7 @@ def twobit(*, threshold: float = 0.5, compiled: bool = False) -> Codec:
       >>> payload.nbytes  # a header of 12 bytes, two words
       20
     """
-    step, code = np.float32(threshold), _loop(compiled)
+    step, loops = np.float32(threshold), _loops(compiled)
 
     def encode(vector: np.ndarray, state: TwoBitState) -> tuple[list[np.ndarray], TwoBitState]:
         layout = state.layout
@@ -98,13 +108,22 @@ def twobit(*, threshold: float = 0.5, compiled: bool = False) -> Codec:
             layout.ranges, within(layout.state, layout.ranges), strict=True
         ):
             before, left = state.residual[start:stop], residual[start:stop]
-            payload = _pack(vector[start:stop], runs, step, code, before, left)
+            payload = _pack(vector[start:stop], runs, step, loops, before, left)
             if payload is None:
                 raise _diverged(vector, state)
             written.append(payload)
         return written, TwoBitState(layout, residual)
 
-    return Codec("twobit", 5, True, _init, encode, _decode, _combine, _elements, lan=dense())
+    def decode(payload: np.ndarray) -> np.ndarray:
+        return _decode(payload, loops)
+
+    def combine(payloads: Sequence[np.ndarray]) -> np.ndarray:
+        return _combine(payloads, decode)
+
+    def elements(payload: np.ndarray) -> int:
+        return _unpack(payload, loops.any_unknown).elements
+
+    return Codec("twobit", 5, True, _init, encode, decode, combine, elements, lan=dense())
 
 
 def _init(layers: Sequence, ranges: Sequence[tuple[int, int]]) -> TwoBitState:
@@ -123,17 +142,17 @@ def _diverged(vector: np.ndarray, state: TwoBitState) -> Diverged:
 
 
 def _pack(
-    chunk: np.ndarray, runs: list[tuple[int, int]], step: np.float32, code: Loop,
+    chunk: np.ndarray, runs: list[tuple[int, int]], step: np.float32, loops: Loops,
     before: np.ndarray, left: np.ndarray,
 ) -> np.ndarray | None:  # fmt: skip
     """The payload of a chunk, and ``left`` of it and what was there before; None: it has none."""
     payload, codes = _framed(chunk, runs, step)
     if not runs:
-        return payload if code(chunk, before, step, codes, left) else None
+        return payload if loops.code(chunk, before, step, codes, left) else None
     rest = gaps(runs, chunk.size)
     values = gather(rest, chunk)
     remainder = np.empty_like(values)
-    if not code(values, gather(rest, before), step, codes, remainder):
+    if not loops.code(values, gather(rest, before), step, codes, remainder):
         return None
     left[:] = 0.0
     scatter(remainder, rest, left)
@@ -159,12 +178,12 @@ def _framed(
     return payload, payload[begin:]
 
 
-def _loop(compiled: bool) -> Loop:
+def _loops(compiled: bool) -> Loops:
     if not compiled:
-        return quantize
+        return Loops(quantize, _fill, _any_unknown)
     from geojax.compression.compiled import twobit
 
-    return twobit.quantize
+    return twobit.LOOPS
 
 
 def quantize(
@@ -214,6 +233,10 @@ def _fill(codes: np.ndarray, step: np.float32, out: np.ndarray) -> None:
     np.take(table, codes, out=out.view(np.complex128), mode="wrap")
 
 
+def _any_unknown(codes: np.ndarray) -> bool:
+    return bool((codes & ~(codes >> 1) & _LOW_BITS).any())
+
+
 def _code_bytes(values: int) -> int:
     return -(-values // _WORD) * _WORD // _IN_BYTE
 
@@ -228,7 +251,7 @@ class _Chunk(NamedTuple):
     codes: np.ndarray
 
 
-def _unpack(payload: np.ndarray) -> _Chunk:
+def _unpack(payload: np.ndarray, any_unknown: Callable[[np.ndarray], bool]) -> _Chunk:
     reader = Reader(payload, "twobit")
     elements, count = reader.header(_HEADER)
     step = reader.take(np.float32, 1)[0]
@@ -239,19 +262,15 @@ def _unpack(payload: np.ndarray) -> _Chunk:
     coded = elements - sum(run.size for run in values)
     codes = reader.take(np.uint8, _code_bytes(coded))
     reader.end()
-    if (codes & ~(codes >> 1) & _LOW_BITS).any():
+    if any_unknown(codes):
         raise reader.error("the code 01 has no meaning")
     return _Chunk(elements, step, runs, values, codes)
 
 
-def _elements(payload: np.ndarray) -> int:
-    return _unpack(payload).elements
-
-
-def _decode(payload: np.ndarray) -> np.ndarray:
-    chunk = _unpack(payload)
+def _decode(payload: np.ndarray, loops: Loops) -> np.ndarray:
+    chunk = _unpack(payload, loops.any_unknown)
     values = np.empty(_IN_BYTE * chunk.codes.size, np.float32)
-    _fill(chunk.codes, chunk.step, values)
+    loops.value(chunk.codes, chunk.step, values)
     if not chunk.runs:
         return values[: chunk.elements]
     whole = np.empty(chunk.elements, np.float32)
@@ -261,10 +280,12 @@ def _decode(payload: np.ndarray) -> np.ndarray:
     return whole
 
 
-def _combine(payloads: Sequence[np.ndarray]) -> np.ndarray:
+def _combine(
+    payloads: Sequence[np.ndarray], decode: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
     if len(payloads) == 1:
         return payloads[0]
-    total = add_up(payloads, _decode, "twobit")
+    total = add_up(payloads, decode, "twobit")
     runs = [(0, total.size)] if total.size else []
     return _framed(total, runs, np.float32(0))[0]
 

@@ -24,6 +24,7 @@ from geojax.errors import WireError
 from geojax.wire.frame import frames_of
 from geojax.wire.message import Kind, Message
 from geojax.wire.queue import Outbound
+from geojax.wire.receive_memory import ReceiveMemory
 from geojax.wire.transport import Received
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Owner(Protocol):
     connect_timeout: float
     congestion_control: str | None
     max_payload_bytes: int
+    receive_memory: ReceiveMemory
 
     def admit(self, accepted: Accepted, hello: Mapping[str, Any]) -> Incoming:
         """What a connection that said ``hello`` belongs to; raises :class:`RefusalError`."""

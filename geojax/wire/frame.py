@@ -29,6 +29,7 @@ import numpy as np
 from geojax.errors import FrameError
 from geojax.wire.checksum import crc32
 from geojax.wire.message import FRAGMENT_BYTES, HEADER_BYTES, Kind, Message, SizeOnly
+from geojax.wire.receive_memory import ReceiveMemory
 
 MAGIC = b"GEOJ"
 PROTOCOL_VERSION = 3
@@ -296,10 +297,10 @@ class _Unfinished:
 
     __slots__ = ("body", "first", "payload", "received", "view")
 
-    def __init__(self, first: Header):
+    def __init__(self, first: Header, memory: ReceiveMemory):
         self.first = first
         self.body: dict[str, Any] | None = None
-        self.payload = np.empty(first.total, np.uint8)  # no memory is touched before it is filled
+        self.payload = memory.take(first.total)
         self.view = self.payload.data
         self.received = 0
 
@@ -321,10 +322,14 @@ class Assembler:
     Args:
       max_payload_bytes: largest payload of one message; the payloads of all unfinished messages
         together may take twice as much.
+      memory: where payloads are received into.
     """
 
-    def __init__(self, max_payload_bytes: int = MAX_PAYLOAD_BYTES):
+    def __init__(
+        self, max_payload_bytes: int = MAX_PAYLOAD_BYTES, memory: ReceiveMemory | None = None
+    ):
         self.max_payload_bytes = max_payload_bytes
+        self.memory = ReceiveMemory() if memory is None else memory
         self._unfinished: dict[int, _Unfinished] = {}
         self._reserved = 0  # payload bytes of the unfinished messages
 
@@ -372,7 +377,7 @@ class Assembler:
                 f"unfinished messages: expected at most {2 * self.max_payload_bytes} bytes of "
                 f"payload, came {self._reserved + header.total}"
             )
-        entry = self._unfinished[header.sequence] = _Unfinished(header)
+        entry = self._unfinished[header.sequence] = _Unfinished(header, self.memory)
         self._reserved += header.total
         return entry
 

@@ -45,7 +45,7 @@ class Incoming:
         self._order = (
             FrameOrder(count, self._put_together, owner.connect_timeout) if count > 1 else None
         )
-        self._assembler = Assembler(owner.max_payload_bytes)  # of several
+        self._assembler = Assembler(owner.max_payload_bytes, owner.receive_memory)  # of several
         self._told, self._came = 0, 0  # bytes up to the last whole message, and until now
         self._follows = True  # all frames since that message did
         self._lock = threading.Lock()  # of what follows
@@ -86,7 +86,7 @@ class Incoming:
         """Receives what comes over one of the connections; why it ended, None after a goodbye."""
         order, reader.fragment = self._order, fragment_bytes(self._count)
         if order is None:
-            reader.assembler.max_payload_bytes = self.owner.max_payload_bytes
+            reader.assembler = Assembler(self.owner.max_payload_bytes, self.owner.receive_memory)
             while (frame := reader.read()) is not None:
                 if self._is_goodbye(*frame):
                     return None

@@ -30,6 +30,7 @@ from geojax.wire.loop_inbox import LoopInbox
 from geojax.wire.message import Kind, Message
 from geojax.wire.outgoing import Outgoing
 from geojax.wire.queue import Outbound
+from geojax.wire.receive_memory import ReceiveMemory
 from geojax.wire.sockets import Address, configure, listen
 from geojax.wire.transport import LinkCounters, Lost, Observer, Received
 
@@ -92,6 +93,7 @@ class TcpTransport:
         self.connect_timeout = connect_timeout
         self.congestion_control = congestion_control
         self.max_payload_bytes = max_payload_bytes
+        self.receive_memory = ReceiveMemory()
         self.address = listen
         others = [peer for peer in peers if peer != name]
         self.sent = {peer: LinkCounters() for peer in others}
@@ -230,6 +232,7 @@ class TcpTransport:
             for thread in threads:
                 thread.join(JOIN_TIMEOUT_S)
         self._inbox.close()
+        self.receive_memory.close()
 
     def abort(self) -> None:
         """Ends every connection without a goodbye, as a crash would; :meth:`close` it after."""

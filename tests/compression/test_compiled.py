@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geojax.center.spec import VectorSpec
-from geojax.compression import compiled, halves, integers, twobit
+from geojax.compression import compiled, halves, integers, scaled, twobit
 from geojax.compression.registry import CODECS, build_codec
 from geojax.compression.sparsify import Draw, draw, host_kernel, numpy_kernel
 from geojax.errors import GeojaxError
@@ -135,6 +135,30 @@ def test_chunks_longer_than_what_loops_take_at_a_time(name):
         for loops in LOOPS
     )
     assert plain == fast
+
+
+@pytest.mark.parametrize("bad", [None, 0, 260, 899])
+@pytest.mark.parametrize("most", [1, 64, 130, 1000])
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_chunks_that_are_coded_in_one_call_are_those_of_many(monkeypatch, name, most, bad):
+    """Of odd sizes, empty ones among them, and some with runs."""
+    monkeypatch.setattr(scaled, "_BATCH", most)
+    spec = VectorSpec.of([("w", (400,)), ("v", (485,))], [("mean", (15,))])
+    stops = [0, 0, 31, 64, 64, 128, 255, 300, 301, 640, 700, 899, 900]
+    ranges = list(zip([0, *stops[:-1]], stops, strict=True))
+    told = []
+    for loops in LOOPS:
+        codec = build_codec(CODECS.settings(name), compiled=loops)
+        state = codec.init(spec.layers, ranges)
+        random = np.random.default_rng(0)
+        for _ in range(3):
+            payloads, state = codec.encode(numbers(random, spec.size, "usual"), state)
+            told.append(as_bytes([payloads, state]))
+        vector = numbers(random, spec.size, "usual")
+        if bad is not None:
+            vector[bad] = np.nan
+        told.append(outcome(lambda codec=codec, it=vector, state=state: codec.encode(it, state)))
+    assert told[:4] == told[4:]
 
 
 @pytest.mark.parametrize("at", [0, 1], ids=["fp16", "bf16"])
