@@ -131,7 +131,7 @@ async def serve(name: str, run_id: str, setup: Setup, folder: Path) -> None:
                 config.testbed.congestion_control if config.testbed.name == "emulated" else None
             ),
         )
-        sends = SendSpans(recorder, clock, lambda peer: connections(name, peer))
+        sends = SendSpans(recorder, clock)
         transport.observers.append(sends)
         recorder.closers.append(spans.flush)
         measured = (recorder, transport, machine)

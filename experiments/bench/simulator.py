@@ -27,6 +27,7 @@ from rich.table import Table
 
 from experiments.bench import report
 from geojax.config import OverlayConfig, RunConfig
+from geojax.machine.collector import collect_seldom
 from geojax.models.registry import MODELS, SyntheticConfig
 from geojax.overlay.base import Overlay
 from geojax.overlay.policy.policy import Policy, Tree
@@ -156,6 +157,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--profile", action="store_true", help="also where the time goes")
     options = parser.parse_args()
+    collect_seldom()  # as every run does
     Console().print(measure(configuration(options), options.profile))
 
 

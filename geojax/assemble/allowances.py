@@ -21,6 +21,7 @@ from geojax.center.pace import relative_speeds
 from geojax.hips.exchange.contribution import (
     PARAMETERS,
     Allowance,
+    Allowances,
     Share,
     StepsOf,
     together,
@@ -56,9 +57,9 @@ def _of_workers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowanc
     return {name: _of_worker(setup, name, algorithm, steps[name]) for name in names}
 
 
-def of_centers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowance]:
+def of_centers(setup: Setup, algorithm: SyncAlgorithm) -> Allowances:
     """What one offer of each center may carry over the WAN."""
-    return setup.shared("allowances of centers", lambda: _of_centers(setup, algorithm))
+    return setup.shared("allowances of centers", lambda: Allowances(_of_centers(setup, algorithm)))
 
 
 def _of_centers(setup: Setup, algorithm: SyncAlgorithm) -> Mapping[str, Allowance]:
@@ -95,13 +96,13 @@ def _over_lan_rounds(allowed: Allowance, algorithm: SyncAlgorithm) -> StepsOf:
     return steps
 
 
-def of_lan(setup: Setup, center: str, algorithm: SyncAlgorithm) -> Mapping[str, Allowance]:
+def of_lan(setup: Setup, center: str, algorithm: SyncAlgorithm) -> Allowances:
     """What one offer of each member of a center may carry over its LAN."""
     workers = of_workers(setup, algorithm)
     mine = {name: workers[name] for name in setup.cluster.workers(center)}
     if algorithm.lan is not None:  # its server pushes what came back from the WAN
         mine[center] = PARAMETERS
-    return mine
+    return Allowances(mine)
 
 
 def _of_worker(setup: Setup, name: str, algorithm: SyncAlgorithm, steps: StepsOf) -> Allowance:

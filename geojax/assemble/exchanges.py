@@ -18,7 +18,7 @@ from geojax.config import RunConfig
 from geojax.hips.cluster import WAN_GROUP
 from geojax.hips.context import NodeContext
 from geojax.hips.exchange.base import Exchange
-from geojax.hips.exchange.contribution import Allowance, ChunkSums
+from geojax.hips.exchange.contribution import Allowances, ChunkSums
 from geojax.hips.exchange.cuts import Cuts
 from geojax.hips.exchange.push_pull import PushPullExchange
 from geojax.hips.exchange.shard import shard_maker
@@ -167,7 +167,7 @@ def _push_pull(
     )  # fmt: skip
 
 
-def _allowances(setup: Setup, group: int, plan: Agreement) -> Mapping[str, Allowance]:
+def _allowances(setup: Setup, group: int, plan: Agreement) -> Allowances:
     if group == WAN_GROUP:
         return of_centers(setup, plan.algorithm)
     return of_lan(setup, setup.cluster.servers[group - 1], plan.algorithm)

@@ -19,9 +19,9 @@ class PushMeter:
     def __init__(self, group: int):
         self._group, self._round, self._until, self._seconds = group, -1, 0.0, 0.0
 
-    def __call__(self, peer: str, message: Message, start: float, end: float) -> None:
+    def __call__(self, peer: str, message: Message, nbytes: int, start: float, end: float) -> None:
         """Takes one message that left between two loop times."""
-        del peer
+        del peer, nbytes
         if message.kind is not Kind.OFFER or message.group != self._group:
             return
         if message.round < self._round:

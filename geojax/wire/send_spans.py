@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from geojax.telemetry.clock import Clock
 from geojax.telemetry.recorder import Recorder, Span
-from geojax.wire.frame import wire_bytes
-from geojax.wire.message import Kind, Message, fragment_bytes
+from geojax.wire.message import Kind, Message
 
 
 @dataclass(slots=True)
@@ -30,25 +28,21 @@ class SendSpans:
     Args:
       recorder: is given the spans.
       clock: of the experiment.
-      connections: how many carry what goes to a peer.
     """
 
-    def __init__(
-        self, recorder: Recorder, clock: Clock, connections: Callable[[str], int] = lambda _: 1
-    ):
-        self._recorder, self._clock, self._connections = recorder, clock, connections
+    def __init__(self, recorder: Recorder, clock: Clock):
+        self._recorder, self._clock = recorder, clock
         self._chunks = recorder.level == "chunk"
         self._open: dict[str, _Open] = {}
         recorder.closers.append(self.flush)
 
-    def __call__(self, peer: str, message: Message, start: float, end: float) -> None:
-        """Takes one message that left between two loop times."""
+    def __call__(self, peer: str, message: Message, nbytes: int, start: float, end: float) -> None:
+        """Takes one message that left between two loop times, frames and all."""
         if message.kind is Kind.CONTROL:
             return
         shift = self._clock.at(0.0)
         begin, left = start + shift, end + shift
         self._recorder.totals["send_s"] += left - begin
-        nbytes = wire_bytes(message, fragment_bytes(self._connections(peer)))
         if message.kind is Kind.PROBE:
             self._add(begin, left, peer=peer, bytes=nbytes)
             return

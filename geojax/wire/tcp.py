@@ -24,10 +24,10 @@ from geojax.errors import ConfigError, WireError
 from geojax.wire.acceptor import Acceptor
 from geojax.wire.connection import RefusalError
 from geojax.wire.datagrams import DatagramSocket, check_datagram
-from geojax.wire.frame import MAX_PAYLOAD_BYTES, PROTOCOL_VERSION
+from geojax.wire.frame import MAX_PAYLOAD_BYTES, PROTOCOL_VERSION, wire_bytes
 from geojax.wire.incoming import Accepted, Incoming
 from geojax.wire.loop_inbox import LoopInbox
-from geojax.wire.message import Kind, Message
+from geojax.wire.message import Kind, Message, fragment_bytes
 from geojax.wire.outgoing import Outgoing
 from geojax.wire.queue import Outbound
 from geojax.wire.receive_memory import ReceiveMemory
@@ -72,8 +72,8 @@ class TcpTransport:
       refused: connections closed for what came over them.
       refused_datagrams: those that were dropped as invalid, or from nobody that is known.
       socket_options: options of the last socket, as read back from the kernel.
-      observers: called on the loop with (peer, message, start, end) when the kernel has taken a
-        whole message; times are the loop's.
+      observers: called on the loop with (peer, message, nbytes, start, end) when the kernel has
+        taken a whole message; times are the loop's.
     """
 
     def __init__(
@@ -333,8 +333,9 @@ class TcpTransport:
             self._inbox.call(partial(self._observe, peer, frame.message, since, end))
 
     def _observe(self, peer: str, message: Message, since: float, end: float) -> None:
+        nbytes = wire_bytes(message, fragment_bytes(self._count(self.name, peer)))
         for observer in self.observers:
-            observer(peer, message, since, end)
+            observer(peer, message, nbytes, since, end)
 
     def send_as_datagram(self, peer: str, message: Message) -> None:
         """Hands a message to the kernel as a datagram, and waits for room there."""

@@ -68,7 +68,7 @@ class LinkCounters:
         self.seconds += seconds
 
 
-Observer = Callable[[str, Message, float, float], None]
+Observer = Callable[[str, Message, int, float, float], None]
 
 
 class Transport(Protocol):
@@ -78,9 +78,10 @@ class Transport(Protocol):
     a priority. ``sent`` and ``received`` hold the counters per peer; the bytes of a message are
     those of :func:`geojax.wire.frame.wire_bytes`. A received payload belongs to
     the receiver, or is marked read-only. ``observers`` are called on the loop, in order, with
-    (peer, message, start, end) when a whole message has left, datagrams too; times are the loop's.
-    They may send. Where several connections carry what goes to a peer, messages arrive in the same
-    order, but a small one may have left before the large one that it follows.
+    (peer, message, nbytes, start, end) when a whole message has left, datagrams too; ``nbytes`` are
+    those of all its frames, times are the loop's. They may send. Where several connections carry
+    what goes to a peer, messages arrive in the same order, but a small one may have left before the
+    large one that it follows.
     """
 
     name: str

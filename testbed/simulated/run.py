@@ -292,9 +292,7 @@ class _Nodes:
             name, self._sink, config.events, clock, spans=self.spans[name], kept=self._kept
         )
         transport = self._network.transport(name)
-        connections = self._setup.connections_between
-        sends = SendSpans(recorder, clock, lambda peer: connections(name, peer))
-        transport.observers.append(sends)
+        transport.observers.append(SendSpans(recorder, clock))
         machine = VirtualMachine(config.pace, self._cores.get(name))
         restarted = name in self._counted
         if restarted:

@@ -205,7 +205,7 @@ class _Channel:
         now = loop._now
         self._counters.add(message.kind, nbytes, now - since)
         for observer in owner.observers:
-            observer(self.peer, message, since, now)
+            observer(self.peer, message, nbytes, since, now)
         if arrives:
             arrival = now + self._delay
             if self._arrivals is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from geojax.overlay.routes.static_routes import routes
@@ -140,7 +141,11 @@ class Wan:
 
     def routes(self) -> Mapping[Edge, tuple[str, ...]]:
         """The fixed path between every two sites (:mod:`geojax.overlay.routes.static_routes`)."""
-        return routes(self._view(), ends=self.scheduler_sites)
+        return self._routes
+
+    @cached_property
+    def _routes(self) -> Mapping[Edge, tuple[str, ...]]:
+        return routes(self._view(), ends=self.scheduler_sites)  # one, as each keeps its searches
 
     def _view(self, without: Collection[str] = ()) -> NetworkView:
         sites = [center for center in self.centers if center.name not in without]

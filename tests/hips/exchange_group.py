@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from geojax.compression.dense import dense
-from geojax.hips.exchange.contribution import Allowance, ChunkSums, Contribution, Share
+from geojax.hips.exchange.contribution import Allowance, Allowances, ChunkSums, Contribution, Share
 from geojax.hips.exchange.tree import TreeExchange
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.telemetry.recorder import Recorder
@@ -130,7 +130,7 @@ class Group:
         self.network = Network(self.rng, slowest, len(self.sizes))
         options = {name: dict(mine) for name, mine in (options or {}).items()}
         silent = {n for n, mine in options.items() if not mine.pop("contributes", True)}
-        allowances = dict.fromkeys((name for name in members if name not in silent), ANY)
+        allowances = Allowances(dict.fromkeys((n for n in members if n not in silent), ANY))
         self.epoch = 0
         self.events = []
         self.results = {name: {} for name in members}

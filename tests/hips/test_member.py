@@ -15,7 +15,7 @@ from geojax.errors import Expelled, SchedulerLost, WaitTimeout
 from geojax.hips.cluster import Cluster, NodeSpec
 from geojax.hips.control.member import Membership
 from geojax.hips.control.messages import packed_policies
-from geojax.hips.exchange.contribution import ChunkSums
+from geojax.hips.exchange.contribution import Allowances, ChunkSums
 from geojax.hips.exchange.tree import TreeExchange
 from geojax.wire.message import Kind, Message
 from geojax.wire.transport import Lost, Received
@@ -72,7 +72,7 @@ class Played:
         context = node_context("c2", self.wire, config=config, events=self.events, cluster=cluster)
         self.engine = TreeExchange(
             "c2", 0, sizes=(1,), transport=self.wire, sums=ChunkSums(dense(), machine=None),
-            recorder=context.recorder, allowances={},
+            recorder=context.recorder, allowances=Allowances({}),
         )  # fmt: skip
         self.member = Membership(
             context, engines={0: self.engine}, multipath=multipath,

@@ -43,7 +43,7 @@ class Line:
         _, _, message = self.queues[peer].pop(0)
         self.left.append((peer, message))
         for observer in self.observers:
-            observer(peer, message, 0.0, 0.0)
+            observer(peer, message, 0, 0.0, 0.0)
         return message
 
     def run_dry(self):

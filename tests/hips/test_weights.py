@@ -8,7 +8,7 @@ import pytest
 from simulated_runs import simulated, small_config
 
 from geojax.assemble.allowances import of_centers, of_lan, of_workers
-from geojax.hips.exchange.contribution import Allowance, Share, together
+from geojax.hips.exchange.contribution import Allowance, Allowances, Share, together
 from geojax.sync.registry import build_sync
 from geojax.wire.message import Kind, Message
 from testbed.run import prepare
@@ -220,3 +220,11 @@ def test_workers_of_one_policy_share_its_steps(name):
     allowed = of_workers(setup, build_sync(setup.config.sync))
     assert len(allowed) == 6
     assert len({id(allowance.steps) for allowance in allowed.values()}) == 1
+
+
+def test_what_all_members_may_carry_is_worked_out_once_for_equal_members():
+    each = Allowances({name: Allowance((Share(1.0, 1.0),)) for name in "abc"})
+    all_of = each.of_all(("a", "b"))
+    assert each.of_all(tuple("ab")) is all_of
+    assert len(all_of.shares) == 2
+    assert len(each.of_all(("a", "b", "c", "unknown")).shares) == 3

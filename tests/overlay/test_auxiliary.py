@@ -1,8 +1,10 @@
 """Path tables: simple disjoint routes beside the primary way, for every pair of every overlay."""
 
 import itertools
+import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from overlay_graphs import auxiliary_routes
 from test_overlays import CENTERS, OVERLAY_ROWS, SIZES, network
@@ -15,7 +17,9 @@ from geojax.overlay.planners.star import star_tree
 from geojax.overlay.policy.policy import Policy, Tree
 from geojax.overlay.registry import build_overlay
 from geojax.overlay.routes.auxiliary import MOST_ROUTES, Route, from_lists, path_tables, to_lists
+from geojax.overlay.routes.fastest_paths import distances, tree_to
 from geojax.overlay.routes.fastest_routes import fastest_routes, member_links
+from geojax.overlay.routes.logical import OUTAGE_RATE, neighbour_links
 from geojax.overlay.routes.static_routes import routes
 from geojax.overlay.view import NetworkView
 
@@ -172,3 +176,39 @@ def test_the_primary_path_of_who_has_no_link_is_the_fastest():
     assert not any(path_tables(view, policy, kind="none").values())
     links = member_links(replace(view, relayed=True), view.centers)
     assert (links.rate[1, 2], member_links(view, view.centers).rate[1, 2]) == (9.0, 1.0)
+
+
+def eager(links):
+    """Every path of :func:`fastest_routes`, worked out at once."""
+    with np.errstate(divide="ignore"):
+        seconds = 1.0 / links.rate
+    linked, members = np.isfinite(seconds), links.members
+    found = {}
+    for target, length in enumerate(distances(seconds.T)):
+        goes_on = linked[:, target] & (links.rate[:, target] > OUTAGE_RATE)
+        after = tree_to(seconds, length).tolist()
+        for source in range(len(members)):
+            if source != target:
+                path = [source, target if linked[source, target] else after[source]]
+                while path[-1] != target:
+                    here = path[-1]
+                    path.append(target if goes_on[here] else after[here])
+                found[members[source], members[target]] = tuple(members[at] for at in path)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_paths_of_relayed_chunks_are_the_same_asked_for_one_by_one_or_all_together(seed):
+    rng = random.Random(seed)
+    names = [f"c{number}" for number in range(9)]
+    ring = {(a, names[at - 1]) for at, a in enumerate(names)}
+    edges = {*ring, *(tuple(rng.sample(names, 2)) for _ in range(8))}
+    rates = {edge: rng.choice([1e6, 2e6, 5e6]) for edge in sorted(edges)}
+    rates |= {(there, here): rate for (here, there), rate in rates.items()}
+    view = NetworkView(tuple(names), rates, {})
+    expected = eager(neighbour_links(view, names))
+    found = fastest_routes(view, names)
+    assert list(found.items()) == list(expected.items())
+    pair = rng.choice(sorted(expected))
+    assert fastest_routes(view, names)[pair] == expected[pair]
+    assert len(found) == len(expected)

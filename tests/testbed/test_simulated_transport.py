@@ -95,7 +95,7 @@ async def test_the_observer_sees_every_message_leave(net: Net) -> None:
     await warm(net)
     seen: list[tuple[str, int, float, float]] = []
     net.a.observers.append(
-        lambda peer, message, start, end: seen.append((peer, message.chunk, start, end))
+        lambda peer, message, _, start, end: seen.append((peer, message.chunk, start, end))
     )
     start = net.loop.time()
     net.a.send("b", sized(100_000, chunk=1))

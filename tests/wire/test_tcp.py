@@ -151,7 +151,7 @@ def test_the_observer_sees_each_message_leave() -> None:
         a, b = node("a", names("a", "b")), node("b", names("a", "b"))
         seen: list[tuple[str, int, float, float]] = []
         a.observers.append(
-            lambda peer, message, start, end: seen.append((peer, message.chunk, start, end))
+            lambda peer, message, _, start, end: seen.append((peer, message.chunk, start, end))
         )
         start = asyncio.get_running_loop().time()
         async with started(a, b):

@@ -22,11 +22,11 @@ async def test_what_has_left_waits_no_more_and_every_observer_hears_of_it(networ
     counts: list[int] = []
     all_left = asyncio.get_running_loop().create_future()
 
-    def first(peer: str, message: Message, start: float, end: float) -> None:
+    def first(peer: str, message: Message, nbytes: int, start: float, end: float) -> None:
         heard.append((peer, message.chunk))
         counts.append(a.waiting("b"))
 
-    def second(peer: str, message: Message, start: float, end: float) -> None:
+    def second(peer: str, message: Message, nbytes: int, start: float, end: float) -> None:
         heard.append((peer, message.chunk))
         if len(heard) == 8:
             all_left.set_result(None)
@@ -80,7 +80,7 @@ async def test_an_observer_may_send_what_comes_next(network: Network) -> None:
     nodes = await network.make(["a", "b", "c"])
     a = nodes["a"]
 
-    def more(peer: str, message: Message, start: float, end: float) -> None:
+    def more(peer: str, message: Message, nbytes: int, start: float, end: float) -> None:
         if message.chunk < 5:
             following = Message(Kind.OFFER, chunk=message.chunk + 1)
             a.send("c" if peer == "b" else "b", following)

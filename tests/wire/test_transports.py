@@ -452,7 +452,8 @@ async def test_messages_leave_before_datagrams_that_wait(network: Network) -> No
     left: list[tuple[Kind, int]] = []
     all_left = asyncio.get_running_loop().create_future()
 
-    def observe(peer: str, message: Message, start: float, end: float) -> None:
+    def observe(peer: str, message: Message, nbytes: int, start: float, end: float) -> None:
+        assert nbytes == wire_bytes(message, fragment_bytes(network.connections))
         left.append((message.kind, message.chunk))
         if len(left) == 3:
             all_left.set_result(None)

@@ -150,6 +150,27 @@ def together(allowances: Iterable[Allowance]) -> Allowance:
     return Allowance(shares, any(each.skips for each in all_of), widest(steps))
 
 
+class Allowances(dict[str, Allowance]):
+    """What one offer of each member may carry; who is not in it has none.
+
+    Simulated members share one, so that what all of them may carry is worked out once.
+    """
+
+    def __init__(self, each: Mapping[str, Allowance]):
+        super().__init__(each)
+        self._of_all: tuple[tuple[str, ...], Allowance] = (), together(())
+
+    def of_all(self, members: tuple[str, ...]) -> Allowance:
+        """What a sum of offers of all members of a policy may carry."""
+        if self._of_all[0] != members:
+            self._of_all = members, self.of_some(members)
+        return self._of_all[1]
+
+    def of_some(self, names: Iterable[str]) -> Allowance:
+        """What a sum of offers of some nodes may carry."""
+        return together(self[name] for name in names if name in self)
+
+
 def widest(steps: Sequence[StepsOf]) -> StepsOf:
     """What any one of several kinds of contributors may take."""
     if len(steps) == 1:

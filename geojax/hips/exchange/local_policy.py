@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from geojax.hips.exchange.contribution import Allowance, together
+from geojax.hips.exchange.contribution import Allowance, Allowances
 from geojax.overlay.policy.placement import place
 from geojax.overlay.policy.policy import Policy, Tree
 
@@ -72,7 +72,7 @@ def local_policy(
     sizes: Sequence[int],
     layers: Sequence[int],
     *,
-    allowances: Mapping[str, Allowance],
+    allowances: Allowances,
 ) -> LocalPolicy:
     """Works out what a policy means for a member.
 
@@ -81,10 +81,10 @@ def local_policy(
       policy: the policy.
       sizes: elements of each chunk.
       layers: elements of each layer.
-      allowances: what the own offer of each member may carry; who is not in it has none.
+      allowances: what the own offer of each member may carry.
 
     >>> policy = Policy(0, ("a", "b"), (Tree("a", {"b": "a"}),))
-    >>> allowances = dict.fromkeys("ab", Allowance(()))
+    >>> allowances = Allowances(dict.fromkeys("ab", Allowance(())))
     >>> laid = local_policy("a", policy, [9, 9], [18], allowances=allowances)
     >>> laid.expected_of(1), laid.receivers_of(1), laid.own
     (('a', 'b'), ('b',), 2)
@@ -95,9 +95,6 @@ def local_policy(
         wanted = {*tree.children(me), *((me,) if me in allowances else ())}
         return tuple(name for name in policy.members if name in wanted)
 
-    def carried(names: Iterable[str]) -> Allowance:
-        return together(allowances[name] for name in names if name in allowances)
-
     return LocalPolicy(
         policy,
         placement,
@@ -105,10 +102,10 @@ def local_policy(
         expected=tuple(expected(tree) for tree in policy.trees),
         sources=tuple(tree.source.get(me) for tree in policy.trees),
         allowed=tuple(
-            {child: carried(tree.subtree(child)) for child in tree.children(me)}
+            {child: allowances.of_some(tree.subtree(child)) for child in tree.children(me)}
             for tree in policy.trees
         ),
-        allowed_result=carried(policy.members),
+        allowed_result=allowances.of_all(policy.members),
         own=sum(policy.trees[tree].root == me for tree in placement),
         passive=me not in policy.members,
         me=me,
@@ -127,7 +124,7 @@ class ByRound:
     The last policies that no round goes by any more are still found by their version.
 
     >>> trees = (Tree("a", {}),)
-    >>> own = {"a": Allowance(())}
+    >>> own = Allowances({"a": Allowance(())})
     >>> one, two = (local_policy("a", Policy(v, ("a",), trees), [9], [9], allowances=own)
     ...             for v in (4, 7))
     >>> rounds = ByRound()

@@ -14,10 +14,9 @@ from geojax.hips.cluster import WAN_GROUP
 from geojax.hips.exchange.buckets import Chunks
 from geojax.hips.exchange.contribution import (
     PARAMETERS,
-    Allowance,
+    Allowances,
     Contribution,
     received,
-    together,
 )
 from geojax.hips.exchange.debts import Owed
 from geojax.hips.exchange.late_payloads import cannot_be_late
@@ -306,7 +305,7 @@ class TreeRules:
         rounds: Rounds,
         policies: ByRound,
         codec: Codec,
-        allowances: Mapping[str, Allowance],
+        allowances: Allowances,
     ):
         self._me, self._in_center = me, group != WAN_GROUP
         self._rounds, self._policies = rounds, policies
@@ -421,5 +420,5 @@ class TreeRules:
         elif kind is Kind.RESULT:
             allowed = local.allowed_result
         else:  # of a round whose members may have died since
-            allowed = together(self._allowances.values())
+            allowed = self._allowances.of_some(self._allowances)
         return allowed.refuses(message)

@@ -40,7 +40,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -49,7 +49,7 @@ from geojax.errors import FrameError, GeojaxError
 from geojax.hips.exchange.base import Gate, RoundWatcher, Sender
 from geojax.hips.exchange.buckets import Chunks
 from geojax.hips.exchange.chunk_sender import ChunkSender
-from geojax.hips.exchange.contribution import Allowance, ChunkSum, ChunkSums, Contribution
+from geojax.hips.exchange.contribution import Allowances, ChunkSum, ChunkSums, Contribution
 from geojax.hips.exchange.late_payloads import RELIABLE, LatePayloads, own_parts
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy, local_policy
 from geojax.hips.exchange.rounds import Rounds, TreeRules
@@ -112,7 +112,7 @@ class TreeExchange:
         transport: Sender,
         sums: ChunkSums,
         recorder: Recorder,
-        allowances: Mapping[str, Allowance],
+        allowances: Allowances,
         layers: Sequence[int] = (),
         priorities: Sequence[int] = (),
         turns: Sequence[Chunks] = (),

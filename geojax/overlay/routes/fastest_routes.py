@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -39,25 +39,57 @@ def fastest_routes(
     >>> fastest_routes(view, view.centers)["a", "d"]
     ('a', 'b', 'd')
     """
-    links = neighbour_links(view, members) if links is None else links
-    with np.errstate(divide="ignore"):
-        seconds = 1.0 / links.rate
-    linked = np.isfinite(seconds)
-    up = linked & (links.rate > OUTAGE_RATE)
-    found: dict[Edge, tuple[str, ...]] = {}
-    for target, length in enumerate(distances(seconds.T)):
-        begins, goes_on = linked[:, target].tolist(), up[:, target].tolist()  # by their link
-        after = tree_to(seconds, length).tolist()
-        for source, name in enumerate(members):
-            if source == target:
-                continue
-            path = [name]
-            here = target if begins[source] else after[source]
-            while here != target:
-                path.append(members[here])
-                here = target if goes_on[here] else after[here]
-            found[name, members[target]] = (*path, members[target])
-    return found
+    return _FastestRoutes(neighbour_links(view, members) if links is None else links)
+
+
+class _FastestRoutes(Mapping[Edge, tuple[str, ...]]):
+    """Routes by target; those to one are worked out when a path without a link is asked for.
+
+    Args:
+      links: between neighbours.
+    """
+
+    def __init__(self, links: LogicalLinks):
+        self._members = links.members
+        self._position = {member: index for index, member in enumerate(links.members)}
+        with np.errstate(divide="ignore"):
+            self._seconds = 1.0 / links.rate
+        self._linked = np.isfinite(self._seconds)
+        self._up = self._linked & (links.rate > OUTAGE_RATE)
+        self._length: np.ndarray | None = None  # of the fastest paths, [target, from]
+        self._onward: dict[int, tuple[list[bool], list[int]]] = {}  # by target
+
+    def __getitem__(self, edge: Edge) -> tuple[str, ...]:
+        source, target = (self._position[member] for member in edge)
+        if source == target:
+            raise KeyError(edge)
+        if self._linked[source, target]:
+            return edge
+        goes_on, after = self._to(target)
+        path = [source]
+        while path[-1] != target:
+            here = path[-1]
+            path.append(target if goes_on[here] else after[here])
+        return tuple(self._members[index] for index in path)
+
+    def __iter__(self) -> Iterator[Edge]:
+        for target in self._members:
+            for source in self._members:
+                if source != target:
+                    yield source, target
+
+    def __len__(self) -> int:
+        return len(self._members) * (len(self._members) - 1)
+
+    def _to(self, target: int) -> tuple[list[bool], list[int]]:
+        """Which members have a link to ``target`` that is not out, and the next after each."""
+        found = self._onward.get(target)
+        if found is None:
+            if self._length is None:
+                self._length = distances(self._seconds.T)
+            after = tree_to(self._seconds, self._length[target])
+            found = self._onward[target] = self._up[:, target].tolist(), after.tolist()
+        return found
 
 
 def member_links(view: NetworkView, members: Sequence[str]) -> LogicalLinks:
