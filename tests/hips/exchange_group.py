@@ -77,14 +77,26 @@ class Network:
         self.copies = lambda message: 1
         self.engines = {}
         self.dead = set()
+        self._under_way = {}  # sender, message and timer, by their place in the log
         self.log = []  # (sender, receiver, message), in order of sending
 
     def deliver(self, sender, receiver, message):
         self.log.append((sender, receiver, message))
         delay = self._rng.uniform(0, self._slowest)
-        asyncio.get_running_loop().call_later(delay, self._arrive, sender, receiver, message)
+        loop, key = asyncio.get_running_loop(), len(self.log)
+        timer = loop.call_later(delay, self._arrive, key, sender, receiver, message)
+        self._under_way[key] = sender, message, timer
 
-    def _arrive(self, sender, receiver, message):
+    def withdraw(self, sender, unwanted):
+        """Half of what is under way has not begun to leave."""
+        found = [key for key, (name, message, _) in self._under_way.items()
+                 if name == sender and unwanted(message) and self._rng.random() < 0.5]  # fmt: skip
+        for key in found:
+            self._under_way.pop(key)[2].cancel()
+        return len(found)
+
+    def _arrive(self, key, sender, receiver, message):
+        del self._under_way[key]
         if receiver not in self.dead:
             self.engines[receiver].handle(sender, message)
 
@@ -105,8 +117,8 @@ class Ends:
             self._network.deliver(self._name, peer, message)
 
     def withdraw(self, unwanted):
-        """Nothing waits here: what was sent is in the network."""
-        return 0
+        """See :meth:`Network.withdraw`."""
+        return self._network.withdraw(self._name, unwanted)
 
     def send_datagram(self, peer, message, priority=0):
         """Datagrams come once, twice or not at all; see :attr:`Network.copies`."""
@@ -225,20 +237,17 @@ class Group:
             loop.call_later(self.rng.uniform(0, 1), hold_back, name, self.holding)
 
     def take_over(self, policy):
-        """A policy takes over the round that nobody has begun to apply; at instants of their own.
-
-        Returns:
-          The round, and its chunks that run again.
-        """
+        """A policy takes over the round that nobody has begun to apply, or the one after it."""
         first = 1 + max(begun for begun, _ in self.holding.values())
         behind = any(begun < first - 1 for begun, _ in self.holding.values())
         every = {*range(len(self.sizes))}
         again = every if behind else {c for _, lacks in self.holding.values() for c in lacks}
+        if self.rng.random() < 0.4:
+            first, again = first + 1, every
         for name in self.members:
             asyncio.get_running_loop().call_later(
                 self.rng.uniform(0, 1), self[name].take_over, first, policy, again
             )
-        return first, again
 
     def sent(self, *kinds):
         return [entry for entry in self.network.log if entry[2].kind in kinds]

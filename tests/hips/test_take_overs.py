@@ -71,6 +71,30 @@ def test_chunks_that_all_have_stay_and_the_others_run_again_by_the_new_policy():
     assert values == [[3.0, 30.0]] * 3
 
 
+def test_what_waits_of_a_round_that_was_not_taken_over_stays():
+    """The policy of round 0 is forgotten at c1, which holds it; c3 waits for its result there."""
+
+    async def main():
+        group = Group(THREE, (1,), slowest=0.01)
+        group.start(policy_of(THREE, CHAIN))
+        for name in THREE:
+            group[name].hold_back()
+            group[name].take_over(1, policy_of(THREE, CHAIN, version=1), {0})
+            group.offer(name, 0, [[1.0]])
+        await group.whole("c2", 0)
+        unwanted = []
+        group.network.withdraw = lambda _, found: unwanted.append(found) or 0
+        group["c2"].hold_back()
+        group["c2"].take_over(1, policy_of(THREE, CHAIN, version=2), {0})
+        (dropped,) = unwanted
+        return [
+            dropped(forged(Kind.RESULT, policy=v, number=n))
+            for v, n in ((0, 0), (0, 1), (1, 1), (2, 1))
+        ]
+
+    assert run_virtual(main()) == [False, True, True, False]
+
+
 def test_results_are_held_back_until_it_is_decided_what_runs_again():
     async def main():
         group = group_of((1,))
@@ -154,7 +178,7 @@ def test_chunks_as_bits_are_read_again(chunks):
     assert {*CHUNKS.read(CHUNKS.write(chunks))} == chunks
 
 
-@examples(60)
+@examples(300)
 @given(
     count=st.integers(2, 5), chunks=st.integers(1, 6), slowest=st.sampled_from([0.3, 3.0]),
     work=st.sampled_from([0.0, 0.5]), pairs=st.booleans(), seed=st.integers(0, 2**32),
@@ -195,7 +219,7 @@ def test_whenever_a_policy_takes_over_every_offer_counts_once(
     assert not [event for event in group.events if event["event"] == "refused"]
 
 
-@examples(60)
+@examples(300)
 @given(
     count=st.integers(2, 4), datagrams=st.booleans(), slowest=st.sampled_from([0.3, 3.0]),
     seed=st.integers(0, 2**32),

@@ -139,7 +139,7 @@ class ByRound:
 
     def __init__(self) -> None:
         self._known: list[tuple[int, LocalPolicy]] = []
-        self._taken_over = False
+        self._taken: list[tuple[int, int]] = []  # first rounds and versions of those that took over
         self._over: deque[LocalPolicy] = deque(maxlen=_REMEMBERED)
         self.until = math.inf
 
@@ -153,7 +153,7 @@ class ByRound:
     def begin(self, laid: LocalPolicy) -> None:
         """All rounds go by one policy."""
         self._over.extend(before for _, before in self._known)
-        self._known, self._taken_over = [(0, laid)], False
+        self._known, self._taken = [(0, laid)], []
 
     def change(self, first: int, laid: LocalPolicy) -> None:
         """Rounds go by another policy from ``first`` on, whatever was set for them before.
@@ -170,11 +170,12 @@ class ByRound:
         """As :meth:`change`, for rounds of which chunks are under way by the policy before."""
         self._over.extend(before for since, before in self._known if since >= first)
         self.change(first, laid)
-        self._taken_over = True
+        before = [taken for taken in self._taken if taken[0] < first]
+        self._taken = [*before[1 - _REMEMBERED :], (first, laid.policy.version)]
 
     def superseded(self, number: int, version: int) -> bool:
-        """Whether a round went by a policy of this version, or might have, before another one."""
-        return self._taken_over and version < self.of(number).policy.version
+        """Whether a later policy than that of this version has taken the round over."""
+        return any(number >= first and version < later for first, later in reversed(self._taken))
 
     def of(self, number: int) -> LocalPolicy:
         """The policy of a round; if that is forgotten already, the oldest known one.
