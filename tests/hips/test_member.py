@@ -45,6 +45,9 @@ class Wire:
     def send(self, peer, message, priority=0):
         self.sent.append((asyncio.get_running_loop().time(), peer, message))
 
+    def withdraw(self, unwanted):
+        return 0  # nothing waits
+
     async def receive(self):
         return await self.inbox.get()
 

@@ -87,7 +87,7 @@ class Replanning:
             log.warning("a link that the round needs is out: new epoch")
             self._epochs.change((), wan=proposal.policy)
         elif present - proposal.seconds > self._hysteresis * present:
-            if self._take_overs is not None:
+            if self._take_overs is not None and self._take_overs.pays(proposal, view):
                 self._take_overs.begin(proposal)
             else:
                 self._take(proposal)

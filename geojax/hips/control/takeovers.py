@@ -6,9 +6,11 @@ nobody has applied, so it may change its policy: the chunks that any center lack
 new one (``takeover``), from the offers that are kept, and the others stay. Nothing else stops:
 chunks move on by the policy before until a center is told.
 
-What runs again is lost work where a chunk was nearly there, so the round goes on as it is if that
-is estimated to take less time, or if it was taken over twice before: however often the WAN changes,
-no chunk of it travels more than three times. Then the new policy holds from the round after it on.
+That holds results back for about the longest round trip, so a plan that saves less waits for the
+next round that is not granted. What runs again is lost work where a chunk was nearly there, so the
+round goes on as it is if that is estimated to take less time, or if it was taken over twice before:
+however often the WAN changes, no chunk of it travels more than three times. Then the new policy
+holds from the round after it on.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from geojax.errors import Refused
 from geojax.hips.cluster import WAN_GROUP
 from geojax.hips.control.channel import ControlChannel
@@ -24,7 +28,9 @@ from geojax.hips.control.epochs import Epochs
 from geojax.hips.control.messages import Hold, Holding, TakeOver
 from geojax.hips.control.path_tables import PathTables
 from geojax.hips.control.policies import Policies
+from geojax.overlay.bounds.latency import shortest_delays
 from geojax.overlay.policy.planning import Proposal
+from geojax.overlay.view import NetworkView
 from geojax.telemetry.recorder import Recorder
 
 log = logging.getLogger("geojax.scheduler")
@@ -82,6 +88,12 @@ class TakeOvers:
     def pending(self) -> bool:
         """Whether centers hold back results at this moment."""
         return self._present is not None and self._present.epoch == self._epochs.number
+
+    def pays(self, proposal: Proposal, view: NetworkView) -> bool:
+        """Whether a plan saves more of a round than the round trip for which results are held."""
+        delays = shortest_delays(view)
+        held_s = 2 * float(delays[np.isfinite(delays)].max())  # a center may be out
+        return proposal.present_s[-1] - proposal.seconds > held_s
 
     def begin(self, proposal: Proposal) -> None:
         """Asks all centers what they lack."""
