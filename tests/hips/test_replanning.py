@@ -79,6 +79,15 @@ def test_a_plan_may_take_over_the_round_that_is_under_way(steady):
     assert outcome.lines() == simulated(following(**settings)).lines()
 
 
+def test_a_plan_that_saves_less_than_the_hold_takes_waits_for_the_next_round():
+    """Centers are 80 ms apart or more, so what a detour saves is less than a question to all."""
+    far = {"wan__dynamics": SLOWER, "chunk_elements": 1000, "wan__rtt": 80.0}
+    outcome = simulated(following(overlay__replan_at="chunk", **far))
+    (change,) = outcome.of("policy")
+    assert "again" not in change
+    assert outcome.lines() == simulated(following(overlay__replan_at="round", **far)).lines()
+
+
 @pytest.mark.parametrize("at", [0.51, 0.52, 0.53, 0.54, 0.55, 0.56])
 def test_a_center_may_die_while_a_plan_takes_over(at):
     """Plans take half of the time that heartbeats do, so one is under way at most instants."""
@@ -100,7 +109,7 @@ def test_a_round_is_taken_over_twice_at_most():
         wan__dynamics={"kind": "steps", "steps": turns}, overlay__replan_at="chunk",
         overlay__hysteresis=0.0, timeouts__heartbeat=0.02,
     ))  # fmt: skip
-    taken = [event["first"] for event in outcome.of("policy") if event["again"]]
+    taken = [event["first"] for event in outcome.of("policy") if event.get("again")]
     assert len(taken) > 4
     assert len(outcome.finals) == 9
     under_way = Counter(
