@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -19,23 +20,25 @@ class RunProgress:
     """Shows rounds done, experiment time and the last test figure; feed it the run's events.
 
     On a terminal it is a bar that moves, with the time that is left; elsewhere, or where others
-    print beside it, a line a minute is printed, and one at the end. What is left is for all rounds
-    at the pace of those so far: a run that may stop earlier has less.
+    print beside it, a line a minute is printed, and one at the end. What is left is for all rounds,
+    or for those before the time limit, at the pace of those so far: a run that may stop earlier has
+    less.
 
     Args:
       title: what is running.
       rounds: rounds of the run.
+      max_time_s: experiment time after which none starts; None: there is no limit.
       bar: whether there may be a bar.
       console: where to; None: stderr.
       clock: real time, s.
     """
 
     def __init__(
-        self, title: str, rounds: int, *, bar: bool = True, console: Console | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, title: str, rounds: int, max_time_s: float | None = None, *, bar: bool = True,
+        console: Console | None = None, clock: Callable[[], float] = time.monotonic,
     ):  # fmt: skip
         self._console = console or _terminal()
-        self._rounds, self._clock = rounds, clock
+        self._rounds, self._max_time, self._clock = rounds, max_time_s, clock
         self._first: tuple[float, int] | None = None  # when the first round was done, and which
         self._moves = bar and self._console is not None and self._console.is_terminal
         self._line = clock()
@@ -67,8 +70,14 @@ class RunProgress:
             return
         said = f"t = {self._time:.1f} s{self._figure}"
         if self._bar:
-            self._bar.update(self._task, completed=self._done, said=said)
+            self._bar.update(self._task, completed=self._done, total=self._expected(), said=said)
         self._tell(said)
+
+    def _expected(self) -> int:
+        """Rounds that the run will have."""
+        if self._max_time is None or not self._time:
+            return self._rounds
+        return min(self._rounds, math.ceil(self._done * max(self._max_time / self._time, 1.0)))
 
     def _tell(self, said: str) -> None:
         """A line, where there is no bar and none was printed for a minute."""
@@ -80,7 +89,7 @@ class RunProgress:
         self._line, left = now, ""
         if self._first is not None and self._done > self._first[1]:
             began, done = self._first
-            seconds = (now - began) / (self._done - done) * (self._rounds - self._done)
+            seconds = (now - began) / (self._done - done) * (self._expected() - self._done)
             left = f", about {seconds / 60:.0f} min left"
         self._print(f"{self._title}: {self._done} of {self._rounds} rounds, {said}{left}")
 

@@ -141,7 +141,7 @@ def run(config: RunConfig, run_dir: Path, name: str = "", *, bar: bool = True) -
     title += f"{config.experiment}: {config.sync.name} on {config.wan.name}, {config.testbed.name}"
     events, earlier = earlier_events(run_dir, setup.resume), earlier_spans(run_dir, setup.resume)
     with (
-        RunProgress(title, config.rounds, bar=bar) as progress,
+        RunProgress(title, config.rounds, config.max_time_s, bar=bar) as progress,
         (run_dir / "events.jsonl").open("w", buffering=1) as stream,
         (run_dir / SPANS).open("w") as lines,
     ):
