@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,10 @@ from test_late_payloads import Ledger, counted, take_part
 
 from geojax.errors import GeojaxError
 from geojax.hips.control.fields import CHUNKS
+from geojax.hips.exchange.contribution import Allowances, Contribution
 from geojax.hips.exchange.debts import Owed
+from geojax.hips.exchange.late_payloads import RELIABLE_ROUNDS
+from geojax.hips.exchange.local_policy import ByRound, local_policy
 from geojax.overlay.policy.policy import Tree
 from geojax.wire.message import Kind
 
@@ -171,6 +175,45 @@ def test_nobody_owes_an_offer_whose_result_stayed():
         return [owed("c2", forged(policy=0, chunk=chunk)) for chunk in range(2)]
 
     assert run_virtual(main()) == [Owed.NOT, Owed.NOW]
+
+
+def test_a_late_part_that_comes_after_the_next_epoch_began_does_not_count_twice():
+    """c2 sent it to c1 by the policy before, and again to c3 by the one that took over."""
+
+    async def main():
+        group = group_of((1,))
+        sent = {name: Contribution(np.ones(1, np.float32), 1.0, 1) for name in THREE}
+        sent["c2"] = sent["c2"]._replace(late=np.full(1, 100, np.float32))
+        for name in THREE:
+            group[name].take_over(0, star_policy(THREE, root="c3", version=1), {0})
+        for name in THREE:
+            group[name].offer(0, 0, sent[name])
+        await asyncio.gather(*(group.whole(name, 0) for name in THREE))
+        await asyncio.sleep(1)
+        for name in THREE:
+            group[name].freeze(1)
+        for name in THREE:
+            group[name].resume(1, star_policy(THREE, version=2), held=0)
+        slow = forged(Kind.LATE, policy=0, values=[100.0], weight=0.0)
+        group["c1"].handle("c2", replace(slow, contributors=0))
+        for name in THREE:
+            group[name].offer(1, 0, sent["c1"])
+        await asyncio.gather(*(group.whole(name, 1) for name in THREE))
+        return sum(float(group.values("c1", number)[0]) for number in range(2))
+
+    assert run_virtual(main()) == 3.0 + 100.0 + 3.0
+
+
+def test_it_is_known_what_took_a_round_over_while_its_late_parts_may_come():
+    policies = [star_policy(THREE, version=version) for version in range(RELIABLE_ROUNDS + 2)]
+    none = Allowances({})
+    laid = [local_policy("c1", policy, (1,), (1,), allowances=none) for policy in policies]
+    rounds = ByRound()
+    rounds.begin(laid[0])
+    for number in range(RELIABLE_ROUNDS + 1):
+        rounds.take_over(number, laid[number + 1])
+    found = [rounds.superseded(0, version) for version in (0, 1)]
+    assert found == [True, False]
 
 
 @given(st.sets(st.integers(0, 5000)))
