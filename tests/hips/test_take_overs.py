@@ -204,6 +204,39 @@ def test_a_late_part_that_comes_after_the_next_epoch_began_does_not_count_twice(
     assert run_virtual(main()) == 3.0 + 100.0 + 3.0
 
 
+def test_a_late_part_of_a_chunk_that_ran_again_and_then_stayed_does_not_count_twice():
+    """c2 sent it to c1, again to c3 when one policy took over, and not again for the other."""
+
+    async def main():
+        group = group_of()
+        sent = {name: Contribution(np.ones(1, np.float32), 1.0, 1) for name in THREE}
+        sent["c2"] = sent["c2"]._replace(late=np.full(1, 100, np.float32))
+        whole = [asyncio.ensure_future(group.whole(name, 0)) for name in THREE]
+        for name in THREE:
+            group[name].take_over(0, star_policy(THREE, root="c3", version=1), {0, 1})
+        for name in THREE:
+            group[name].offer(0, 0, sent[name])
+        await asyncio.sleep(1)
+        for name in THREE:
+            group[name].take_over(0, policy_of(THREE, CHAIN, version=2), {1})
+        slow = [
+            replace(forged(Kind.LATE, policy=policy, values=[100.0], weight=0.0), contributors=0)
+            for policy in range(2)
+        ]
+        group["c1"].handle("c2", slow[0])
+        assert not group["c1"]._superseded(slow[1]), "that is the one that counts"
+        for name in THREE:
+            group[name].offer(0, 1, sent["c1"])
+        await asyncio.gather(*whole)
+        for name in THREE:
+            group[name].offer(1, 0, sent["c1"])
+            group[name].offer(1, 1, sent["c1"])
+        await asyncio.gather(*(group.whole(name, 1) for name in THREE))
+        return sum(float(group.values("c1", number)[0]) for number in range(2))
+
+    assert run_virtual(main()) == 3.0 + 100.0 + 3.0
+
+
 def test_it_is_known_what_took_a_round_over_while_its_late_parts_may_come():
     policies = [star_policy(THREE, version=version) for version in range(RELIABLE_ROUNDS + 2)]
     none = Allowances({})

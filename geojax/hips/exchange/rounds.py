@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -44,7 +44,8 @@ class Round:
       results: the merged contributions that are here, by chunk.
       asked: who waits for which of them.
       held_back: no results are given out for now.
-      settled: chunks that stayed as they were when another policy took the round over.
+      settled: chunks that stayed as they were when another policy took the round over, and the
+        version that they go by.
     """
 
     own: dict[int, Contribution] = field(default_factory=dict)
@@ -52,7 +53,7 @@ class Round:
     results: dict[int, Contribution] = field(default_factory=dict)
     asked: dict[Chunks, Asked] = field(default_factory=dict)
     held_back: bool = False
-    settled: Collection[int] = ()
+    settled: Mapping[int, int] = field(default_factory=dict)
 
     def ask(self, chunks: Chunks) -> asyncio.Future[list[Contribution]]:
         """The results of some chunks, once they are here."""
@@ -80,11 +81,11 @@ class Round:
         for wanted, part in self.asked.items():
             part.missing |= {chunk for chunk in wanted if chunk not in self.results}
 
-    def begin_again(self, settled: Collection[int] = ()) -> None:
+    def begin_again(self, settled: Mapping[int, int] | None = None) -> None:
         """Forgets what came from others, but the results of chunks that are ``settled``."""
         self.arrived.clear()
-        self.settled = settled
-        self.results = {chunk: r for chunk, r in self.results.items() if chunk in settled}
+        self.settled = settled or {}
+        self.results = {chunk: r for chunk, r in self.results.items() if chunk in self.settled}
         for chunks, part in self.asked.items():
             part.missing = {chunk for chunk in chunks if chunk not in self.results}
 
@@ -237,10 +238,10 @@ class Rounds(RoundBook):
         entry = self._known.get(number)
         return _NOTHING if entry is None else entry.arrived.get(chunk, _NOTHING)
 
-    def settled(self, number: int, chunk: int) -> bool:
-        """Whether a chunk stayed as it was when another policy took over its round."""
+    def settled(self, number: int, chunk: int) -> int | None:
+        """The version that a chunk goes by which stayed when another policy took over its round."""
         entry = self._known.get(number)
-        return entry is not None and chunk in entry.settled
+        return None if entry is None else entry.settled.get(chunk)
 
     def forget(self, number: int) -> None:
         """Forgets a round."""
