@@ -298,22 +298,32 @@ def test_whenever_a_policy_takes_over_every_offer_counts_once(
 @examples(300)
 @given(
     count=st.integers(2, 4), datagrams=st.booleans(), slowest=st.sampled_from([0.3, 3.0]),
-    seed=st.integers(0, 2**32),
+    behind=st.sampled_from([1, 6]), seed=st.integers(0, 2**32),
 )  # fmt: skip
-def test_whenever_a_policy_takes_over_no_late_part_counts_twice(count, datagrams, slowest, seed):
+def test_whenever_a_policy_takes_over_no_late_part_counts_twice(
+    count, datagrams, slowest, behind, seed
+):
+    """Epochs begin between, too."""
     members, rounds, chunks = tuple(f"c{n}" for n in range(1, count + 1)), 4, 2
     ledger, rng = Ledger(members, rounds, datagrams=datagrams), random.Random(seed)
 
     async def main():
         group = Group(members, (ledger.size,) * chunks, seed=seed, slowest=slowest)
+        group.network.behind = behind
         group.start(policy_of(members, random_tree(members, rng)))
 
         async def restless():
-            for version in range(1, 5):
-                await asyncio.sleep(rng.uniform(0, 3 * slowest))
-                group.hold()
-                await asyncio.sleep(1 + rng.uniform(0, slowest))
-                group.take_over(policy_of(members, random_tree(members, rng), version=version))
+            for version in range(1, 9):
+                await asyncio.sleep(rng.uniform(0, 2 * slowest))
+                policy = policy_of(members, random_tree(members, rng), version=version)
+                if rng.random() < 0.6:
+                    group.hold()
+                    await asyncio.sleep(1 + rng.uniform(0, slowest))
+                    group.take_over(policy)
+                else:
+                    group.prepare()
+                    await asyncio.sleep(1)
+                    group.go_on(policy)
                 await asyncio.sleep(1)
 
         await asyncio.gather(
