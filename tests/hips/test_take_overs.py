@@ -237,6 +237,27 @@ def test_a_late_part_of_a_chunk_that_ran_again_and_then_stayed_does_not_count_tw
     assert run_virtual(main()) == 3.0 + 100.0 + 3.0
 
 
+def test_a_late_part_of_a_chunk_that_stayed_counts_however_late():
+    async def main():
+        group = group_of((1,))
+        for name in THREE:
+            group[name].hold_back()
+            group.offer(name, 0, [[1.0]])
+        await asyncio.sleep(1)
+        for name in THREE:
+            group[name].take_over(0, star_policy(THREE, root="c3", version=1), ())
+        for number in range(RELIABLE_ROUNDS + 1):
+            if number == RELIABLE_ROUNDS:
+                slow = forged(Kind.LATE, policy=0, values=[100.0], weight=0.0)
+                group["c1"].handle("c2", replace(slow, contributors=0))
+            for name in THREE:
+                group.offer(name, number, [[1.0]])
+            await asyncio.gather(*(group.whole(name, number) for name in THREE))
+        return [group.values("c1", number).tolist() for number in range(RELIABLE_ROUNDS + 1)]
+
+    assert run_virtual(main()) == [[3.0]] * RELIABLE_ROUNDS + [[103.0]]
+
+
 def test_it_is_known_what_took_a_round_over_while_its_late_parts_may_come():
     policies = [star_policy(THREE, version=version) for version in range(RELIABLE_ROUNDS + 2)]
     none = Allowances({})

@@ -19,7 +19,7 @@ from geojax.hips.exchange.contribution import (
     received,
 )
 from geojax.hips.exchange.debts import Owed
-from geojax.hips.exchange.late_payloads import cannot_be_late
+from geojax.hips.exchange.late_payloads import RELIABLE_ROUNDS, cannot_be_late
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy
 from geojax.wire.message import ROUTED, Kind, Message
 
@@ -215,6 +215,7 @@ class Rounds(RoundBook):
         self.chunks_in_all = 0
         self.fetch = Fetch(-1, None, (), set())
         self._stands_for: dict[int, int] = {}
+        self._stayed: dict[int, Mapping[int, int]] = {}  # of the last rounds, what was settled
         self._behind: set[tuple[int, str, int]] = set()  # (round held in this epoch, whose, chunk)
 
     @property
@@ -239,9 +240,12 @@ class Rounds(RoundBook):
         return _NOTHING if entry is None else entry.arrived.get(chunk, _NOTHING)
 
     def settled(self, number: int, chunk: int) -> int | None:
-        """The version that a chunk goes by which stayed when another policy took over its round."""
+        """The version that a chunk goes by which stayed when another policy took over its round.
+
+        Of a round that is over it is known for as long as late parts of it may count.
+        """
         entry = self._known.get(number)
-        return None if entry is None else entry.settled.get(chunk)
+        return (self._stayed.get(number, {}) if entry is None else entry.settled).get(chunk)
 
     def forget(self, number: int) -> None:
         """Forgets a round."""
@@ -275,6 +279,10 @@ class Rounds(RoundBook):
                 self._behind |= {(number, name, chunk) for name in expected if name not in arrived}
         entry.arrived.clear()
         self.forget_before(number)
+        if entry.settled:
+            self._stayed[number] = entry.settled
+        while self._stayed and min(self._stayed) <= number - RELIABLE_ROUNDS:
+            del self._stayed[min(self._stayed)]
         return self._stands_for.pop(number, None)
 
     def is_behind(self, number: int, name: str, chunk: int) -> bool:
