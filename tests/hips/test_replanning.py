@@ -126,6 +126,20 @@ def test_a_round_is_taken_over_twice_at_most():
     assert max(under_way.values()) <= 2
 
 
+def test_a_round_to_which_nobody_has_offered_goes_by_the_newest_plan_however_many_there_were():
+    """Workers compute for two seconds, and links get slow meanwhile, one after the other."""
+    links = [["c4", "c5"], ["c6", "c8"], ["c1", "c2"], ["c6", "c7"]]
+    slower = [{"at": 0.3 + 0.3 * at, "between": link, "factor": 0.2}
+              for at, link in enumerate(links)]  # fmt: skip
+    outcome = simulated(following(
+        wan__dynamics={"kind": "steps", "steps": slower}, overlay__replan_at="chunk",
+        overlay__hysteresis=0.02, timeouts__heartbeat=0.1, model__pace_s=2.0, rounds=1,
+        elements=100_000,
+    ))  # fmt: skip
+    assert [event["first"] for event in outcome.of("policy")] == [0] * 4
+    assert not outcome.of("refused")
+
+
 def test_who_says_that_it_has_begun_a_round_that_nobody_was_granted_is_broken(monkeypatch):
     """Else a policy would hold from a round on that no message has room for."""
     hold = Membership._on_hold
@@ -134,7 +148,7 @@ def test_who_says_that_it_has_begun_a_round_that_nobody_was_granted_is_broken(mo
         if self.me != "c5":
             hold(self, peer, told)
             return
-        self._say(Holding(told.epoch, told.version, 2**31 - 2, ()))
+        self._say(Holding(told.epoch, told.version, 2**31 - 2, (), False))
 
     monkeypatch.setattr(Membership, "_on_hold", lie)
     turns = [{"at": 0.1 + 0.02 * turn, **ASIDE, "factor": (0.05, 1.0)[turn % 2]}
@@ -156,7 +170,7 @@ def test_no_round_is_taken_over_of_more_chunks_than_a_message_has_room_for(more)
     view = NetworkView(("c1",), {}, {})
     assert take_overs.pays(Proposal(None, 1.0, (2.0,)), view) == (not more)
     if not more:
-        said = Holding(0, 1, -1, tuple(range(chunks)))
+        said = Holding(0, 1, -1, tuple(range(chunks)), True)
         assert read(pack(said, 0), "server") == said
 
 

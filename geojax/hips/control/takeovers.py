@@ -10,7 +10,7 @@ That holds results back for about the longest round trip, so a plan that saves l
 next round that is not granted. What runs again is lost work where a chunk was nearly there, so the
 round goes on as it is if that is estimated to take less time, or if it was taken over twice before:
 however often the WAN changes, no chunk of it travels more than three times. Then the new policy
-holds from the round after it on.
+holds from the round after it on. While nobody has offered anything to a round, nothing is lost.
 """
 
 from __future__ import annotations
@@ -164,6 +164,9 @@ class TakeOvers:
             holding.lacks if holding.begun == first - 1 else every
             for holding in present.answers.values()
         ]
+        asked_of = [holding for holding in present.answers.values() if holding.begun == first - 1]
+        if not any(holding.offered for holding in asked_of):  # none of its chunks has begun
+            return first, every
         again = tuple(sorted({chunk for chunks in lacks for chunk in chunks}))
         before = present.present_s[self._policies.at(first).version]
         mean = sum(map(len, lacks)) / len(lacks)

@@ -319,6 +319,10 @@ class TreeExchange:
         lacks = [c for c in rounds.chunks(begun + 1) if not rounds.has_result(begun + 1, c)]
         return begun, lacks
 
+    def has_offered(self, number: int) -> bool:
+        """Whether this member has offered anything to a round."""
+        return number in self._rounds and bool(self._rounds[number].own)
+
     def take_over(self, first: int, policy: Policy, again: Collection[int]) -> None:
         """Rounds from ``first`` on go by another policy, though they may be under way.
 
