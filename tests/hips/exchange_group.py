@@ -70,11 +70,12 @@ class Network:
 
     Attributes:
       copies: says how often a datagram arrives.
+      behind: late parts take so many times as long as others.
     """
 
     def __init__(self, rng, slowest, chunks):
         self._rng, self._slowest, self.chunks = rng, slowest, chunks
-        self.copies = lambda message: 1
+        self.copies, self.behind = lambda message: 1, 1
         self.engines = {}
         self.dead = set()
         self._under_way = {}  # sender, message and timer, by their place in the log
@@ -83,6 +84,7 @@ class Network:
     def deliver(self, sender, receiver, message):
         self.log.append((sender, receiver, message))
         delay = self._rng.uniform(0, self._slowest)
+        delay *= self.behind if message.kind is Kind.LATE else 1
         loop, key = asyncio.get_running_loop(), len(self.log)
         timer = loop.call_later(delay, self._arrive, key, sender, receiver, message)
         self._under_way[key] = sender, message, timer

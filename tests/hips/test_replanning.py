@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,12 @@ from simulated_runs import kill, simulated, small_config
 from geojax.assemble import roles
 from geojax.config import OverlayConfig
 from geojax.errors import ConfigError
-from geojax.overlay.policy.planning import propose
+from geojax.hips.control.fields import MOST_BITS
+from geojax.hips.control.member import Membership
+from geojax.hips.control.messages import Holding, pack, read
+from geojax.hips.control.takeovers import TakeOvers
+from geojax.overlay.policy.planning import Proposal, propose
+from geojax.overlay.view import NetworkView
 from testbed.simulated.machine import VirtualMachine
 
 NINE = [f"c{number}" for number in range(1, 10)]
@@ -118,6 +124,54 @@ def test_a_round_is_taken_over_twice_at_most():
                for e in outcome.of("round"))
     )  # fmt: skip
     assert max(under_way.values()) <= 2
+
+
+def test_a_round_to_which_nobody_has_offered_goes_by_the_newest_plan_however_many_there_were():
+    """Workers compute for two seconds, and links get slow meanwhile, one after the other."""
+    links = [["c4", "c5"], ["c6", "c8"], ["c1", "c2"], ["c6", "c7"]]
+    slower = [{"at": 0.3 + 0.3 * at, "between": link, "factor": 0.2}
+              for at, link in enumerate(links)]  # fmt: skip
+    outcome = simulated(following(
+        wan__dynamics={"kind": "steps", "steps": slower}, overlay__replan_at="chunk",
+        overlay__hysteresis=0.02, timeouts__heartbeat=0.1, model__pace_s=2.0, rounds=1,
+        elements=100_000,
+    ))  # fmt: skip
+    assert [event["first"] for event in outcome.of("policy")] == [0] * 4
+    assert not outcome.of("refused")
+
+
+def test_who_says_that_it_has_begun_a_round_that_nobody_was_granted_is_broken(monkeypatch):
+    """Else a policy would hold from a round on that no message has room for."""
+    hold = Membership._on_hold
+
+    def lie(self, peer, told):
+        if self.me != "c5":
+            hold(self, peer, told)
+            return
+        self._say(Holding(told.epoch, told.version, 2**31 - 2, (), False))
+
+    monkeypatch.setattr(Membership, "_on_hold", lie)
+    turns = [{"at": 0.1 + 0.02 * turn, **ASIDE, "factor": (0.05, 1.0)[turn % 2]}
+             for turn in range(60)]  # fmt: skip
+    outcome = simulated(following(
+        wan__dynamics={"kind": "steps", "steps": turns}, overlay__replan_at="chunk",
+        overlay__hysteresis=0.0, timeouts__heartbeat=0.02, timeouts__dead=1.0,
+    ))  # fmt: skip
+    assert [event["nodes"] for event in outcome.of("dead")] == [["c5"]]
+    assert {*outcome.finals} == {*NINE} - {"c5"}
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_no_round_is_taken_over_of_more_chunks_than_a_message_has_room_for(more):
+    chunks = MOST_BITS + more
+    task = SimpleNamespace(cut=((1,) * chunks, (chunks,)))
+    unused = dict.fromkeys(("epochs", "grants", "tables", "recorder"))
+    take_overs = TakeOvers(None, policies=task, hysteresis=0.1, **unused)
+    view = NetworkView(("c1",), {}, {})
+    assert take_overs.pays(Proposal(None, 1.0, (2.0,)), view) == (not more)
+    if not more:
+        said = Holding(0, 1, -1, tuple(range(chunks)), True)
+        assert read(pack(said, 0), "server") == said
 
 
 def test_a_plan_that_saves_too_little_is_not_taken():

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,10 @@ from test_late_payloads import Ledger, counted, take_part
 
 from geojax.errors import GeojaxError
 from geojax.hips.control.fields import CHUNKS
+from geojax.hips.exchange.contribution import Allowances, Contribution
 from geojax.hips.exchange.debts import Owed
+from geojax.hips.exchange.late_payloads import RELIABLE_ROUNDS
+from geojax.hips.exchange.local_policy import ByRound, local_policy
 from geojax.overlay.policy.policy import Tree
 from geojax.wire.message import Kind
 
@@ -173,6 +177,99 @@ def test_nobody_owes_an_offer_whose_result_stayed():
     assert run_virtual(main()) == [Owed.NOT, Owed.NOW]
 
 
+def test_a_late_part_that_comes_after_the_next_epoch_began_does_not_count_twice():
+    """c2 sent it to c1 by the policy before, and again to c3 by the one that took over."""
+
+    async def main():
+        group = group_of((1,))
+        sent = {name: Contribution(np.ones(1, np.float32), 1.0, 1) for name in THREE}
+        sent["c2"] = sent["c2"]._replace(late=np.full(1, 100, np.float32))
+        for name in THREE:
+            group[name].take_over(0, star_policy(THREE, root="c3", version=1), {0})
+        for name in THREE:
+            group[name].offer(0, 0, sent[name])
+        await asyncio.gather(*(group.whole(name, 0) for name in THREE))
+        await asyncio.sleep(1)
+        for name in THREE:
+            group[name].freeze(1)
+        for name in THREE:
+            group[name].resume(1, star_policy(THREE, version=2), held=0)
+        slow = forged(Kind.LATE, policy=0, values=[100.0], weight=0.0)
+        group["c1"].handle("c2", replace(slow, contributors=0))
+        for name in THREE:
+            group[name].offer(1, 0, sent["c1"])
+        await asyncio.gather(*(group.whole(name, 1) for name in THREE))
+        return sum(float(group.values("c1", number)[0]) for number in range(2))
+
+    assert run_virtual(main()) == 3.0 + 100.0 + 3.0
+
+
+def test_a_late_part_of_a_chunk_that_ran_again_and_then_stayed_does_not_count_twice():
+    """c2 sent it to c1, again to c3 when one policy took over, and not again for the other."""
+
+    async def main():
+        group = group_of()
+        sent = {name: Contribution(np.ones(1, np.float32), 1.0, 1) for name in THREE}
+        sent["c2"] = sent["c2"]._replace(late=np.full(1, 100, np.float32))
+        whole = [asyncio.ensure_future(group.whole(name, 0)) for name in THREE]
+        for name in THREE:
+            group[name].take_over(0, star_policy(THREE, root="c3", version=1), {0, 1})
+        for name in THREE:
+            group[name].offer(0, 0, sent[name])
+        await asyncio.sleep(1)
+        for name in THREE:
+            group[name].take_over(0, policy_of(THREE, CHAIN, version=2), {1})
+        slow = [
+            replace(forged(Kind.LATE, policy=policy, values=[100.0], weight=0.0), contributors=0)
+            for policy in range(2)
+        ]
+        group["c1"].handle("c2", slow[0])
+        assert not group["c1"]._superseded(slow[1]), "that is the one that counts"
+        for name in THREE:
+            group[name].offer(0, 1, sent["c1"])
+        await asyncio.gather(*whole)
+        for name in THREE:
+            group[name].offer(1, 0, sent["c1"])
+            group[name].offer(1, 1, sent["c1"])
+        await asyncio.gather(*(group.whole(name, 1) for name in THREE))
+        return sum(float(group.values("c1", number)[0]) for number in range(2))
+
+    assert run_virtual(main()) == 3.0 + 100.0 + 3.0
+
+
+def test_a_late_part_of_a_chunk_that_stayed_counts_however_late():
+    async def main():
+        group = group_of((1,))
+        for name in THREE:
+            group[name].hold_back()
+            group.offer(name, 0, [[1.0]])
+        await asyncio.sleep(1)
+        for name in THREE:
+            group[name].take_over(0, star_policy(THREE, root="c3", version=1), ())
+        for number in range(RELIABLE_ROUNDS + 1):
+            if number == RELIABLE_ROUNDS:
+                slow = forged(Kind.LATE, policy=0, values=[100.0], weight=0.0)
+                group["c1"].handle("c2", replace(slow, contributors=0))
+            for name in THREE:
+                group.offer(name, number, [[1.0]])
+            await asyncio.gather(*(group.whole(name, number) for name in THREE))
+        return [group.values("c1", number).tolist() for number in range(RELIABLE_ROUNDS + 1)]
+
+    assert run_virtual(main()) == [[3.0]] * RELIABLE_ROUNDS + [[103.0]]
+
+
+def test_it_is_known_what_took_a_round_over_while_its_late_parts_may_come():
+    policies = [star_policy(THREE, version=version) for version in range(RELIABLE_ROUNDS + 2)]
+    none = Allowances({})
+    laid = [local_policy("c1", policy, (1,), (1,), allowances=none) for policy in policies]
+    rounds = ByRound()
+    rounds.begin(laid[0])
+    for number in range(RELIABLE_ROUNDS + 1):
+        rounds.take_over(number, laid[number + 1])
+    found = [rounds.superseded(0, version) for version in (0, 1)]
+    assert found == [True, False]
+
+
 @given(st.sets(st.integers(0, 5000)))
 def test_chunks_as_bits_are_read_again(chunks):
     assert {*CHUNKS.read(CHUNKS.write(chunks))} == chunks
@@ -222,22 +319,32 @@ def test_whenever_a_policy_takes_over_every_offer_counts_once(
 @examples(300)
 @given(
     count=st.integers(2, 4), datagrams=st.booleans(), slowest=st.sampled_from([0.3, 3.0]),
-    seed=st.integers(0, 2**32),
+    behind=st.sampled_from([1, 6]), seed=st.integers(0, 2**32),
 )  # fmt: skip
-def test_whenever_a_policy_takes_over_no_late_part_counts_twice(count, datagrams, slowest, seed):
+def test_whenever_a_policy_takes_over_no_late_part_counts_twice(
+    count, datagrams, slowest, behind, seed
+):
+    """Epochs begin between, too."""
     members, rounds, chunks = tuple(f"c{n}" for n in range(1, count + 1)), 4, 2
     ledger, rng = Ledger(members, rounds, datagrams=datagrams), random.Random(seed)
 
     async def main():
         group = Group(members, (ledger.size,) * chunks, seed=seed, slowest=slowest)
+        group.network.behind = behind
         group.start(policy_of(members, random_tree(members, rng)))
 
         async def restless():
-            for version in range(1, 5):
-                await asyncio.sleep(rng.uniform(0, 3 * slowest))
-                group.hold()
-                await asyncio.sleep(1 + rng.uniform(0, slowest))
-                group.take_over(policy_of(members, random_tree(members, rng), version=version))
+            for version in range(1, 9):
+                await asyncio.sleep(rng.uniform(0, 2 * slowest))
+                policy = policy_of(members, random_tree(members, rng), version=version)
+                if rng.random() < 0.6:
+                    group.hold()
+                    await asyncio.sleep(1 + rng.uniform(0, slowest))
+                    group.take_over(policy)
+                else:
+                    group.prepare()
+                    await asyncio.sleep(1)
+                    group.go_on(policy)
                 await asyncio.sleep(1)
 
         await asyncio.gather(

@@ -312,7 +312,8 @@ class Membership:
         engine = self._taking_over()
         if told.epoch == self._exchanges.epoch and not self._exchanges.of(WAN_GROUP).gate.frozen:
             begun, lacks = engine.hold_back()
-            self._say(messages.Holding(told.epoch, told.version, begun, tuple(lacks)))
+            offered = engine.has_offered(begun + 1)
+            self._say(messages.Holding(told.epoch, told.version, begun, tuple(lacks), offered))
 
     def _on_take_over(self, _: str, told: messages.TakeOver) -> None:
         engine = self._taking_over()

@@ -307,12 +307,14 @@ class Holding(ControlMessage, name="holding", senders=("server",)):
       version: as told.
       begun: the last round of which results have been given out.
       lacks: the chunks of the next round whose results are not here.
+      offered: whether it has offered anything to that round.
     """
 
     epoch: int = has(EPOCH)
     version: int = has(whole())
     begun: int = has(ROUND)
     lacks: tuple[int, ...] = has(CHUNKS)
+    offered: bool = has(FLAG)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ That holds results back for about the longest round trip, so a plan that saves l
 next round that is not granted. What runs again is lost work where a chunk was nearly there, so the
 round goes on as it is if that is estimated to take less time, or if it was taken over twice before:
 however often the WAN changes, no chunk of it travels more than three times. Then the new policy
-holds from the round after it on.
+holds from the round after it on. While nobody has offered anything to a round, nothing is lost.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from geojax.errors import Refused
 from geojax.hips.cluster import WAN_GROUP
 from geojax.hips.control.channel import ControlChannel
 from geojax.hips.control.epochs import Epochs
+from geojax.hips.control.fields import MOST_BITS
+from geojax.hips.control.grants import Grants
 from geojax.hips.control.messages import Hold, Holding, TakeOver
 from geojax.hips.control.path_tables import PathTables
 from geojax.hips.control.policies import Policies
@@ -64,6 +66,7 @@ class TakeOvers:
       channel: says what members are told.
       epochs: the membership.
       policies: that rounds go by.
+      grants: of the members.
       tables: auxiliary paths.
       recorder: takes the events.
       hysteresis: a round goes on as it is unless this share of the rest of its time is saved.
@@ -75,11 +78,13 @@ class TakeOvers:
         *,
         epochs: Epochs,
         policies: Policies,
+        grants: Grants,
         tables: PathTables,
         recorder: Recorder,
         hysteresis: float,
     ):
         self._channel, self._epochs, self._policies = channel, epochs, policies
+        self._grants = grants
         self._tables, self._recorder, self._hysteresis = tables, recorder, hysteresis
         self._present: _TakeOver | None = None
         self._last, self._times = -1, 0  # the last round that was taken over, and how often
@@ -90,7 +95,12 @@ class TakeOvers:
         return self._present is not None and self._present.epoch == self._epochs.number
 
     def pays(self, proposal: Proposal, view: NetworkView) -> bool:
-        """Whether a plan saves more of a round than the round trip for which results are held."""
+        """Whether a plan saves more of a round than the round trip for which results are held.
+
+        One for more chunks than messages have room for waits for the next round, too.
+        """
+        if len(self._policies.cut[0]) > MOST_BITS:
+            return False
         delays = shortest_delays(view)
         held_s = 2 * float(delays[np.isfinite(delays)].max())  # a center may be out
         return proposal.present_s[-1] - proposal.seconds > held_s
@@ -120,10 +130,11 @@ class TakeOvers:
             return
         if holding.version != present.proposal.policy.version or name in present.answers:
             raise Refused(f"holding: nobody asked it about policy {holding.version}")
+        self._epochs.detector.answered(name)  # what it is dead for, if anything, is the answer
+        self._grants.check(name, holding.begun)
         chunks = len(self._policies.cut[0])
         if any(chunk >= chunks for chunk in holding.lacks):
             raise Refused(f"holding.lacks: expected chunks below {chunks}")
-        self._epochs.detector.answered(name)
         present.answers[name] = holding
         self._check_ready(present)
 
@@ -153,6 +164,9 @@ class TakeOvers:
             holding.lacks if holding.begun == first - 1 else every
             for holding in present.answers.values()
         ]
+        asked_of = [holding for holding in present.answers.values() if holding.begun == first - 1]
+        if not any(holding.offered for holding in asked_of):  # none of its chunks has begun
+            return first, every
         again = tuple(sorted({chunk for chunks in lacks for chunk in chunks}))
         before = present.present_s[self._policies.at(first).version]
         mean = sum(map(len, lacks)) / len(lacks)

@@ -179,6 +179,10 @@ class TakesOver(Protocol):
         """See :meth:`geojax.hips.exchange.tree.TreeExchange.hold_back`."""
         ...
 
+    def has_offered(self, number: int) -> bool:
+        """Whether this member has offered anything to a round."""
+        ...
+
     def take_over(self, first: int, policy: Policy, again: Collection[int]) -> None:
         """See :meth:`geojax.hips.exchange.tree.TreeExchange.take_over`."""
         ...

@@ -113,6 +113,7 @@ def local_policy(
 
 
 _REMEMBERED = 8  # policies that no round goes by any more
+_TAKEN_OVER = 64  # rounds that are known to have been; more than after which a late part may come
 
 
 class ByRound:
@@ -153,7 +154,7 @@ class ByRound:
     def begin(self, laid: LocalPolicy) -> None:
         """All rounds go by one policy."""
         self._over.extend(before for _, before in self._known)
-        self._known, self._taken = [(0, laid)], []
+        self._known = [(0, laid)]
 
     def change(self, first: int, laid: LocalPolicy) -> None:
         """Rounds go by another policy from ``first`` on, whatever was set for them before.
@@ -171,10 +172,15 @@ class ByRound:
         self._over.extend(before for since, before in self._known if since >= first)
         self.change(first, laid)
         before = [taken for taken in self._taken if taken[0] < first]
-        self._taken = [*before[1 - _REMEMBERED :], (first, laid.policy.version)]
+        self._taken = [*before[1 - _TAKEN_OVER :], (first, laid.policy.version)]
 
     def superseded(self, number: int, version: int) -> bool:
-        """Whether a later policy than that of this version has taken the round over."""
+        """Whether a later policy than that of this version has taken the round over.
+
+        That holds in later epochs, too: a late part counts though its epoch is over.
+        """
+        if not self._taken or version >= self._taken[-1][1]:
+            return False
         return any(number >= first and version < later for first, later in reversed(self._taken))
 
     def of(self, number: int) -> LocalPolicy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from geojax.hips.exchange.contribution import (
     received,
 )
 from geojax.hips.exchange.debts import Owed
-from geojax.hips.exchange.late_payloads import cannot_be_late
+from geojax.hips.exchange.late_payloads import RELIABLE_ROUNDS, cannot_be_late
 from geojax.hips.exchange.local_policy import ByRound, LocalPolicy
 from geojax.wire.message import ROUTED, Kind, Message
 
@@ -44,7 +44,8 @@ class Round:
       results: the merged contributions that are here, by chunk.
       asked: who waits for which of them.
       held_back: no results are given out for now.
-      settled: chunks that stayed as they were when another policy took the round over.
+      settled: chunks that stayed as they were when another policy took the round over, and the
+        version that they go by.
     """
 
     own: dict[int, Contribution] = field(default_factory=dict)
@@ -52,7 +53,7 @@ class Round:
     results: dict[int, Contribution] = field(default_factory=dict)
     asked: dict[Chunks, Asked] = field(default_factory=dict)
     held_back: bool = False
-    settled: Collection[int] = ()
+    settled: Mapping[int, int] = field(default_factory=dict)
 
     def ask(self, chunks: Chunks) -> asyncio.Future[list[Contribution]]:
         """The results of some chunks, once they are here."""
@@ -80,11 +81,11 @@ class Round:
         for wanted, part in self.asked.items():
             part.missing |= {chunk for chunk in wanted if chunk not in self.results}
 
-    def begin_again(self, settled: Collection[int] = ()) -> None:
+    def begin_again(self, settled: Mapping[int, int] | None = None) -> None:
         """Forgets what came from others, but the results of chunks that are ``settled``."""
         self.arrived.clear()
-        self.settled = settled
-        self.results = {chunk: r for chunk, r in self.results.items() if chunk in settled}
+        self.settled = settled or {}
+        self.results = {chunk: r for chunk, r in self.results.items() if chunk in self.settled}
         for chunks, part in self.asked.items():
             part.missing = {chunk for chunk in chunks if chunk not in self.results}
 
@@ -214,6 +215,7 @@ class Rounds(RoundBook):
         self.chunks_in_all = 0
         self.fetch = Fetch(-1, None, (), set())
         self._stands_for: dict[int, int] = {}
+        self._stayed: dict[int, Mapping[int, int]] = {}  # of the last rounds, what was settled
         self._behind: set[tuple[int, str, int]] = set()  # (round held in this epoch, whose, chunk)
 
     @property
@@ -237,10 +239,13 @@ class Rounds(RoundBook):
         entry = self._known.get(number)
         return _NOTHING if entry is None else entry.arrived.get(chunk, _NOTHING)
 
-    def settled(self, number: int, chunk: int) -> bool:
-        """Whether a chunk stayed as it was when another policy took over its round."""
+    def settled(self, number: int, chunk: int) -> int | None:
+        """The version that a chunk goes by which stayed when another policy took over its round.
+
+        Of a round that is over it is known for as long as late parts of it may count.
+        """
         entry = self._known.get(number)
-        return entry is not None and chunk in entry.settled
+        return (self._stayed.get(number, {}) if entry is None else entry.settled).get(chunk)
 
     def forget(self, number: int) -> None:
         """Forgets a round."""
@@ -274,6 +279,10 @@ class Rounds(RoundBook):
                 self._behind |= {(number, name, chunk) for name in expected if name not in arrived}
         entry.arrived.clear()
         self.forget_before(number)
+        if entry.settled:
+            self._stayed[number] = entry.settled
+        while self._stayed and min(self._stayed) <= number - RELIABLE_ROUNDS:
+            del self._stayed[min(self._stayed)]
         return self._stands_for.pop(number, None)
 
     def is_behind(self, number: int, name: str, chunk: int) -> bool:

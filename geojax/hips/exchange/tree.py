@@ -319,6 +319,10 @@ class TreeExchange:
         lacks = [c for c in rounds.chunks(begun + 1) if not rounds.has_result(begun + 1, c)]
         return begun, lacks
 
+    def has_offered(self, number: int) -> bool:
+        """Whether this member has offered anything to a round."""
+        return number in self._rounds and bool(self._rounds[number].own)
+
     def take_over(self, first: int, policy: Policy, again: Collection[int]) -> None:
         """Rounds from ``first`` on go by another policy, though they may be under way.
 
@@ -330,11 +334,11 @@ class TreeExchange:
         """
         if self._rounds.begun >= first:
             raise GeojaxError(f"{self.me}: round {first} was applied before it was taken over")
+        before, of_all = self._policies.of(first).policy.version, self._rounds.chunks(first)
         self._policies.take_over(first, self._local(policy))
         for number in [number for number in self._rounds if number >= first]:
-            chunks = self._rounds.chunks(number)
-            settled = {chunk for chunk in chunks if chunk not in again} if number == first else ()
-            self._rounds[number].begin_again(settled)
+            entry, chunks = self._rounds[number], of_all if number == first else ()
+            entry.begin_again({c: entry.settled.get(c, before) for c in chunks if c not in again})
         for chunk in range(len(self.sizes)):
             self._late.run_again(chunk, first if chunk in again else first + 1)
         withdrawn = self._sender.withdraw(self._unwanted)
@@ -354,8 +358,8 @@ class TreeExchange:
         """Whether a chunk comes again by the policy that has taken over its round since."""
         if not self._policies.superseded(message.round, message.policy):
             return False
-        settled = message.kind is Kind.LATE and self._rounds.settled(message.round, message.chunk)
-        return not settled
+        settled = self._rounds.settled(message.round, message.chunk)
+        return message.kind is not Kind.LATE or settled is None or message.policy < settled
 
     def _unwanted(self, waiting: Message) -> bool:
         """Whether a message that waits to leave is :meth:`_superseded`."""

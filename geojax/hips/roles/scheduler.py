@@ -127,8 +127,8 @@ class Scheduler:
         )  # fmt: skip
         self._roster = self.epochs.roster
         self._take_overs = TakeOvers(
-            self._channel, epochs=self.epochs, policies=self._policies, tables=self._tables,
-            recorder=context.recorder, hysteresis=config.overlay.hysteresis,
+            self._channel, epochs=self.epochs, policies=self._policies, grants=self._grants,
+            tables=self._tables, recorder=context.recorder, hysteresis=config.overlay.hysteresis,
         )  # fmt: skip
         self._replanning = Replanning(
             context, self._channel, self._background, epochs=self.epochs, policies=self._policies,
