@@ -94,6 +94,21 @@ def test_a_plan_that_saves_less_than_the_hold_takes_waits_for_the_next_round():
     assert outcome.lines() == simulated(following(overlay__replan_at="round", **far)).lines()
 
 
+def test_a_scheduler_that_is_far_away_learns_what_holding_results_costs():
+    """A round takes 0.1 s, and a question to all centers 0.6 s: it is asked once."""
+    turns = [{"at": 0.1 + 0.3 * turn, **ASIDE, "factor": (0.05, 1.0)[turn % 2]}
+             for turn in range(20)]  # fmt: skip
+    outcome = simulated(following(
+        wan__dynamics={"kind": "steps", "steps": turns}, overlay__replan_at="chunk",
+        timeouts__heartbeat=0.05, wan__server_center="external",
+        wan__external={"rate": 1000, "rtt": 600},
+    ))  # fmt: skip
+    first, *others = ["again" in event for event in outcome.of("policy")]
+    assert first
+    assert len(others) > 4
+    assert not any(others)
+
+
 @pytest.mark.parametrize("at", [0.51, 0.52, 0.53, 0.54, 0.55, 0.56])
 def test_a_center_may_die_while_a_plan_takes_over(at):
     """Plans take half of the time that heartbeats do, so one is under way at most instants."""

@@ -6,8 +6,8 @@ nobody has applied, so it may change its policy: the chunks that any center lack
 new one (``takeover``), from the offers that are kept, and the others stay. Nothing else stops:
 chunks move on by the policy before until a center is told.
 
-That holds results back for about the longest round trip, so a plan that saves less waits for the
-next round that is not granted. What runs again is lost work where a chunk was nearly there, so the
+That holds results back for a round trip or longer, so a plan that saves less waits for the next
+round that is not granted. What runs again is lost work where a chunk was nearly there, so the
 round goes on as it is if that is estimated to take less time, or if it was taken over twice before:
 however often the WAN changes, no chunk of it travels more than three times. Then the new policy
 holds from the round after it on. While nobody has offered anything to a round, nothing is lost.
@@ -15,6 +15,7 @@ holds from the round after it on. While nobody has offered anything to a round, 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ class _TakeOver:
 
     Attributes:
       epoch: in which it began; it ends with that.
+      since: when centers were asked, in the loop's time, s.
       proposal: the plan.
       present_s: estimated sync time of the policies before, s, by version.
       answers: what centers lack.
@@ -53,6 +55,7 @@ class _TakeOver:
     """
 
     epoch: int
+    since: float
     proposal: Proposal
     present_s: Mapping[int, float]
     answers: dict[str, Holding] = field(default_factory=dict)
@@ -88,6 +91,7 @@ class TakeOvers:
         self._tables, self._recorder, self._hysteresis = tables, recorder, hysteresis
         self._present: _TakeOver | None = None
         self._last, self._times = -1, 0  # the last round that was taken over, and how often
+        self._held_s: float | None = None  # the least time for which results were held back
 
     @property
     def pending(self) -> bool:
@@ -95,23 +99,24 @@ class TakeOvers:
         return self._present is not None and self._present.epoch == self._epochs.number
 
     def pays(self, proposal: Proposal, view: NetworkView) -> bool:
-        """Whether a plan saves more of a round than the round trip for which results are held.
+        """Whether a plan saves more of a round than results are held for.
 
-        One for more chunks than messages have room for waits for the next round, too.
+        That is the longest round trip between centers or, as the scheduler may be farther away and
+        auxiliary paths take time, the least time that it has taken so far, if that is longer. With
+        more chunks than messages have room for, plans always wait for the next round.
         """
         if len(self._policies.cut[0]) > MOST_BITS:
             return False
         delays = shortest_delays(view)
-        held_s = 2 * float(delays[np.isfinite(delays)].max())  # a center may be out
-        return proposal.present_s[-1] - proposal.seconds > held_s
+        trip_s = 2 * float(delays[np.isfinite(delays)].max())  # a center may be out
+        return proposal.present_s[-1] - proposal.seconds > max(trip_s, self._held_s or 0.0)
 
     def begin(self, proposal: Proposal) -> None:
         """Asks all centers what they lack."""
         present = self._policies.present
         estimates = zip(present, proposal.present_s, strict=True)
-        begun = self._present = _TakeOver(
-            self._epochs.number, proposal, {policy.version: s for policy, s in estimates}
-        )
+        now, seconds = asyncio.get_running_loop().time(), {p.version: s for p, s in estimates}
+        begun = self._present = _TakeOver(self._epochs.number, now, proposal, seconds)
         told = Hold(begun.epoch, proposal.policy.version)
         for name in self._centers:
             self._channel.say(name, told)
@@ -147,6 +152,8 @@ class TakeOvers:
         ready = present.routed and all(name in present.answers for name in self._centers)
         if not ready or not self.pending or present is not self._present:
             return
+        held_s = asyncio.get_running_loop().time() - present.since
+        self._held_s = held_s if self._held_s is None else min(held_s, self._held_s)
         self._present, policy = None, present.proposal.policy
         first, again = self._cut_over(present)
         self._policies.change(first, policy)
